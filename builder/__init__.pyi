@@ -1,0 +1,16 @@
+from .assembly import assemble as assemble
+from .blocks import BLOCKS as BLOCKS
+from .blocks import Block as Block
+from .errors import Problem as Problem
+from .errors import SpecError as SpecError
+from .errors import WeightsError as WeightsError
+from .errors import WeightsWarning as WeightsWarning
+from .modules import Residual as Residual
+from .modules import Scale as Scale
+from .modules import Standardize as Standardize
+from .reading import load_spec as load_spec
+from .schema import json_schema as json_schema
+from .spec import InputSpec as InputSpec
+from .spec import MLPSpec as MLPSpec
+from .spec import OutputSpec as OutputSpec
+from .weights import load_weights as load_weights

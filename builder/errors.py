@@ -1,0 +1,51 @@
+"""What can be wrong with a spec or with a weights file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong in a spec: where it stands, and what to do about it."""
+
+    path: Path
+    message: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        places = [f"line {self.line}"] if self.line is not None else []
+        if self.path:
+            places.append(dotted(self.path))
+        return f"{', '.join(places)}: {self.message}" if places else self.message
+
+
+class SpecError(ValueError):
+    """A spec that cannot be read or does not describe a network. ``problems`` lists all that was found."""
+
+    def __init__(self, problems: Sequence[Problem], source: str = "spec"):
+        self.problems = tuple(problems)
+        self.source = source
+        if len(self.problems) == 1:
+            text = f"{source}: {self.problems[0]}"
+        else:
+            listed = "".join(f"\n  {problem}" for problem in self.problems)
+            text = f"{source}: {len(self.problems)} problems{listed}"
+        super().__init__(text)
+
+
+class WeightsError(ValueError):
+    """A weights file that is refused, damaged, or does not fit the module."""
+
+
+class WeightsWarning(UserWarning):
+    """A weights file that fits, but says something else than the spec does."""
+
+
+def dotted(path: Path) -> str:
+    """A key's path as a person writes it: ``("blocks", 2, "linear")`` is ``blocks[2].linear``."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text

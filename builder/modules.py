@@ -1,0 +1,68 @@
+"""The three building blocks that ``torch.nn`` does not have, as small modules."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+Values = float | Sequence[float] | None
+
+
+class _PerFeature(nn.Module):
+    """A map with constants per feature. The constants are buffers: saved with the weights, never trained.
+
+    ``declared`` holds those that the spec gave, so that a weights file which says otherwise can be noticed.
+    """
+
+    def __init__(self, features: int, defaults: dict[str, float], values: dict[str, Values]):
+        super().__init__()
+        self.features = features
+        self.declared: dict[str, torch.Tensor] = {}
+        for name, default in defaults.items():
+            value = values[name]
+            constant = torch.tensor(default if value is None else value, dtype=torch.float32).expand(features).clone()
+            self.register_buffer(name, constant)
+            if value is not None:
+                self.declared[name] = constant.clone()
+
+    def extra_repr(self) -> str:
+        return f"{self.features}"
+
+
+class Standardize(_PerFeature):
+    """``(x - mean) / std`` per feature: (N, features) to (N, features).
+
+    ``mean`` and ``std`` are numbers or one number per feature; left out, they are 0 and 1 until weights are loaded.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, features: int, mean: Values = None, std: Values = None):
+        super().__init__(features, {"mean": 0.0, "std": 1.0}, {"mean": mean, "std": std})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.std
+
+
+class Scale(_PerFeature):
+    """``x * factor + offset`` per feature: (N, features) to (N, features), such as a robot's action scale.
+
+    ``factor`` and ``offset`` are numbers or one number per feature; left out, they are 1 and 0.
+    """
+
+    factor: torch.Tensor
+    offset: torch.Tensor
+
+    def __init__(self, features: int, factor: Values = None, offset: Values = None):
+        super().__init__(features, {"factor": 1.0, "offset": 0.0}, {"factor": factor, "offset": offset})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor + self.offset
+
+
+class Residual(nn.Sequential):
+    """``x + body(x)``: a sequence of modules plus its own input; the body keeps the number of features."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name nn.Sequential uses
+        return input + super().forward(input)

@@ -1,0 +1,169 @@
+"""What a model is: its input, its chain of blocks, its output."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from .blocks import BLOCKS, AnyBlock, Shape, ShapeMismatch, fit, words
+from .errors import Problem, SpecError
+from .suggestions import suggestion
+
+_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+Name = Annotated[str, Field(min_length=1)]
+Label = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+
+
+def _distinct(values: list[str]) -> list[str]:
+    twice = {value for value in values if values.count(value) > 1}
+    if twice:
+        raise PydanticCustomError("distinct", "'{name}' stands there more than once", {"name": sorted(twice)[0]})
+    return values
+
+
+class InputSpec(BaseModel):
+    """What goes in: (batch, features), or (batch, *shape) where a flatten comes first."""
+
+    model_config = _STRICT
+    name: Name = Field("input", description="The input's name in the ONNX file.")
+    features: PositiveInt | Annotated[list[Name], Field(min_length=1)] | None = Field(
+        None, description="The number of features, or a list of their names."
+    )
+    shape: Annotated[list[PositiveInt], Field(min_length=1)] | None = Field(
+        None, description="The shape of one row without the batch dimension, instead of features."
+    )
+    range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="The lowest and the highest value that the input takes."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> InputSpec:
+        if (self.features is None) == (self.shape is None):
+            raise PydanticCustomError("input", "takes features or shape, one of the two")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise PydanticCustomError("input", "range is [lowest, highest], and lowest must be below highest")
+        _distinct(self.feature_names or [])
+        return self
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """The names of the features, where the spec gives them."""
+        return self.features if isinstance(self.features, list) else None
+
+    @property
+    def row_shape(self) -> Shape:
+        """The shape of one row, without the batch dimension."""
+        if self.shape is not None:
+            return tuple(self.shape)
+        return (len(self.features) if isinstance(self.features, list) else self.features or 0,)
+
+
+class OutputSpec(BaseModel):
+    """What comes out: (batch, features of the last block)."""
+
+    model_config = _STRICT
+    name: Name = Field("output", description="The output's name in the ONNX file.")
+    labels: Annotated[list[Label], Field(min_length=2)] | None = Field(
+        None, description="The classes, one per output feature; two for a single output that is the second's score."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> OutputSpec:
+        _distinct(self.labels or [])
+        return self
+
+
+class MLPSpec(BaseModel):
+    """A dense network: format 1 of the spec. Raises SpecError with every problem found.
+
+    The same keys as in a file: ``MLPSpec(name="and", input={"features": 2}, blocks=[{"linear": 1}, "sigmoid"])``.
+    """
+
+    model_config = _STRICT
+    format: Literal[1] = Field(1, description="The version of this format.")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The model's name, and its file's.")
+    input: InputSpec
+    blocks: Annotated[list[AnyBlock], Field(min_length=1)]
+    output: OutputSpec = OutputSpec(name="output", labels=None)
+
+    def __init__(self, /, **data: Any):
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise SpecError(_problems(error, data)) from None
+        problems = self._chain_problems()
+        if problems:
+            raise SpecError(problems)
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of one row of the output, without the batch dimension."""
+        return fit(self.blocks, self.input.row_shape, "the input")
+
+    @property
+    def scores(self) -> Literal["probabilities", "logits", "values"]:
+        """What the outputs are, judged by the last block that does something in evaluation."""
+        last = next((b.kind for b in reversed(self.blocks) if b.kind not in ("dropout", "identity")), "")
+        return {"softmax": "probabilities", "sigmoid": "probabilities", "linear": "logits"}.get(last, "values")
+
+    def _chain_problems(self) -> list[Problem]:
+        try:
+            shape = fit(self.blocks, self.input.row_shape, f"the input '{self.input.name}'")
+        except ShapeMismatch as mismatch:
+            return [Problem(("blocks", *mismatch.path), mismatch.message)]
+        problems = []
+        if self.input.name == self.output.name:
+            problems.append(Problem(("output", "name"), f"'{self.output.name}' is the input's name too"))
+        labels, width = self.output.labels, prod(shape)
+        if labels is not None and len(labels) != width and (len(labels), width) != (2, 1):
+            message = f"{len(labels)} labels, but the last block gives {words(shape)}"
+            problems.append(Problem(("output", "labels"), message))
+        elif labels is not None and width == 1 and self.scores == "values":
+            message = "a single output with two labels ends in sigmoid (a probability) or linear (a logit)"
+            problems.append(Problem(("output", "labels"), message))
+        return problems
+
+
+def _problems(error: ValidationError, data: Any) -> list[Problem]:
+    """pydantic's findings, one per place in the document, in words."""
+    found: dict[tuple[str | int, ...], list[str]] = {}
+    for item in error.errors(include_url=False):
+        path, keys = _place(item["loc"], data)
+        messages = found.setdefault(path, [])
+        message = _message(item, keys)
+        if message not in messages:
+            messages.append(message)
+    return [Problem(path, "; or ".join(messages)) for path, messages in found.items()]
+
+
+def _place(loc: tuple[str | int, ...], data: Any) -> tuple[tuple[str | int, ...], list[str]]:
+    """The path in the document that an error's location stands for, and the keys that are allowed beside it."""
+    path: list[str | int] = []
+    model: Any = MLPSpec
+    for part in loc:
+        if isinstance(part, str) and part in BLOCKS:
+            model = BLOCKS[part]
+            if isinstance(data, dict) and len(data) == 1:
+                part = next(iter(data))
+        elif isinstance(part, str) and model is MLPSpec and part in ("input", "output"):
+            model = {"input": InputSpec, "output": OutputSpec}[part]
+        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
+            data = data[part]
+            path.append(part)
+    return tuple(path), list(model.model_fields)
+
+
+def _message(item: Any, keys: list[str]) -> str:
+    name = item["loc"][-1] if item["loc"] else ""
+    if item["type"] == "extra_forbidden":
+        return f"unknown key; {suggestion(str(name), keys, 'keys')}"
+    if item["type"] == "missing":
+        return f"the key '{name}' is missing; the keys are: {', '.join(keys)}"
+    message = item["msg"][0].lower() + item["msg"][1:]
+    if item["type"] in ("unknown_block", "not_a_block") or isinstance(item["input"], dict):
+        return message
+    return f"{message}, not {item['input']!r}"

@@ -1,0 +1,108 @@
+"""Trained weights into a module, without ever running what a file says."""
+
+import pickle
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from .errors import WeightsError, WeightsWarning
+from .modules import Scale, Standardize
+
+_TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")  # torch.save: a zip archive, or the pickle of before torch 1.6
+
+
+def load_weights(module: nn.Module, path: str | Path, *, dtype: str | None = None) -> None:
+    """Load a state dict from a safetensors or ``torch.save`` file into ``module``, in place, all of it or nothing.
+
+    A ``torch.save`` file is read with ``weights_only=True``: code in it is never run. Values of another dtype are
+    converted where none changes; ``dtype="float32"`` lets them be rounded.
+
+    Raises WeightsError: unreadable, damaged or unsafe file; tensors that are missing, surplus or of another shape (all
+    listed, with both shapes); values that a conversion would change. Warns with WeightsWarning where a Standardize's or
+    Scale's constant differs from the one that the spec gave; the file's is used.
+    """
+    path = Path(path)
+    given = read_state_dict(path)
+    wanted = module.state_dict()
+    mismatches = _mismatches(given, wanted)
+    if mismatches:
+        listed = "".join(f"\n  {line}" for line in mismatches)
+        raise WeightsError(f"{path}: the tensors do not fit the module{listed}")
+    ready = {name: _converted(path, name, given[name], wanted[name].dtype, dtype) for name in wanted}
+    for difference in _differences(module, ready):
+        warnings.warn(f"{path}: {difference}", WeightsWarning, stacklevel=2)
+    module.load_state_dict(ready)
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors or ``torch.save`` file by name. Raises WeightsError."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+        torch_file = head.startswith(_TORCH_MAGIC)
+        return _read_torch(path) if torch_file else load_file(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except SafetensorError as error:
+        size = path.stat().st_size
+        message = f"not a whole safetensors or torch.save file ({size:,} bytes): {error}"
+        raise WeightsError(f"{path}: {message}") from None
+
+
+def _read_torch(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        loaded = torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0] or "not a plain pickle"
+        message = "refused: it holds more than tensors, and unpickling that can run code; nothing was run"
+        hint = "save the weights alone, with torch.save(module.state_dict(), path) or safetensors"
+        raise WeightsError(f"{path}: {message} ({reason}). What to do: {hint}") from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(f"{path}: damaged, or not a torch.save file: {reason}") from None
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        keys = f" with the keys {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, dict) else ""
+        found = f"{type(loaded).__name__}{keys}"
+        message = f"expected a state dict (names to tensors), found a {found}"
+        raise WeightsError(f"{path}: {message}. What to do: save the state dict alone")
+    return loaded
+
+
+def _mismatches(given: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> list[str]:
+    lines = []
+    for name in [*wanted, *(n for n in given if n not in wanted)]:
+        shapes = [list(tensors[name].shape) if name in tensors else None for tensors in (wanted, given)]
+        if shapes[1] is None:
+            lines.append(f"{name}: missing; the module has {shapes[0]}")
+        elif shapes[0] is None:
+            lines.append(f"{name}: surplus; the file has {shapes[1]}, the module no such tensor")
+        elif shapes[0] != shapes[1]:
+            lines.append(f"{name}: the file has {shapes[1]}, the module {shapes[0]}")
+    return lines
+
+
+def _converted(path: Path, name: str, value: torch.Tensor, to: torch.dtype, asked: str | None) -> torch.Tensor:
+    if value.dtype == to:
+        return value
+    converted = value.to(to)
+    exact = torch.equal(converted.to(value.dtype).nan_to_num(), value.nan_to_num())
+    if not exact and asked != str(to).removeprefix("torch."):
+        message = f"{name} is {value.dtype} and the module {to}; the conversion would change values"
+        raise WeightsError(f"{path}: {message}. What to do: allow the rounding with dtype='float32' (--dtype float32)")
+    return converted
+
+
+def _differences(module: nn.Module, given: dict[str, torch.Tensor]) -> list[str]:
+    lines = []
+    for path, part in module.named_modules():
+        if isinstance(part, Standardize | Scale):
+            for name, declared in part.declared.items():
+                key = f"{path}.{name}" if path else name
+                if not torch.equal(declared, given[key]):
+                    apart = (declared - given[key]).abs().max().item()
+                    lines.append(f"{key} differs from the spec's by up to {apart:.3g}; the weights file's is used")
+    return lines

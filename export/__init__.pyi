@@ -1,0 +1,9 @@
+from .artifact import Artifact as Artifact
+from .comparison import Comparison as Comparison
+from .comparison import compare as compare
+from .comparison import sample as sample
+from .errors import ExportError as ExportError
+from .exporting import export as export
+from .inspection import Inspection as Inspection
+from .inspection import inspect as inspect
+from .references import load_module as load_module

@@ -1,0 +1,44 @@
+"""The ONNX checker, on the structure alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from .errors import ExportError
+
+_SMALL = 64
+
+
+def check(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> None:
+    """Run ``onnx.checker`` with full, strict shape inference, and compare the shape of the output.
+
+    Weights stand in as inputs of their shape: the checker would copy their values, which takes longer than the export.
+    Raises ExportError: a graph that ONNX does not accept is a defect of the exporter, never of the caller.
+    """
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(model)
+    for name, values in weights.items():
+        if values.size <= _SMALL:
+            skeleton.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        else:
+            info = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, values.shape)
+            skeleton.graph.input.append(info)
+    try:
+        onnx.checker.check_model(skeleton, full_check=True)
+        inferred = onnx.shape_inference.infer_shapes(_without_output_shape(skeleton), strict_mode=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the exported graph is not valid ONNX, which is a defect of mlpx: {error}") from error
+    declared, found = _dims(model.graph.output[0]), _dims(inferred.graph.output[0])
+    if declared != found:
+        raise ExportError(f"the output should have shape {declared}, but ONNX infers {found}: a defect of mlpx")
+
+
+def _without_output_shape(model: onnx.ModelProto) -> onnx.ModelProto:
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    return model
+
+
+def _dims(info: onnx.ValueInfoProto) -> list[int | str]:
+    return [d.dim_param or d.dim_value for d in info.type.tensor_type.shape.dim]

@@ -1,0 +1,58 @@
+"""How far a file's output is from the module's: figures to look at, not a proof."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from runtime import Port, Session
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The largest difference between a file and the module in evaluation mode, over some rows.
+
+    Infinite where one side has a NaN or an infinity that the other has not.
+    """
+
+    rows: int
+    device: str
+    from_float32: float
+    """From eager PyTorch in the module's own float32."""
+    from_float64: float
+    """From the same module computed in float64."""
+
+
+def compare(module: nn.Module, path: str | Path, rows: np.ndarray, *, device: str = "auto") -> Comparison:
+    """Run the file and the module on float32 rows (batch, *row); the module is left as it is."""
+    reference = copy.deepcopy(module).eval()
+    with Session(path, device) as session, torch.inference_mode():
+        found = session.predict(rows).astype(np.float64)
+        x = torch.tensor(rows)
+        single = reference.float()(x).double().numpy()
+        double = reference.double()(x.double()).numpy()
+        return Comparison(len(rows), session.device, _largest(found, single), _largest(found, double))
+
+
+def sample(port: Port, rows: int = 1000, seed: int = 0) -> np.ndarray:
+    """Seeded float32 rows for an input: standard normal, or uniform over its range where it declares one."""
+    shape = (rows, *(int(size) for size in port.shape[1:]))
+    generator = np.random.default_rng(seed)
+    if port.range is None:
+        return generator.standard_normal(shape, dtype=np.float32)
+    low, high = port.range
+    return generator.uniform(low, high, shape).astype(np.float32)
+
+
+def _largest(found: np.ndarray, expected: np.ndarray) -> float:
+    if not len(found):
+        return 0.0
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(found - expected)
+    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+    return float(np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart)).max())

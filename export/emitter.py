@@ -1,0 +1,67 @@
+"""Collects ONNX nodes and initialisers under names that are unique and say where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from .graph import Node, Tensor
+
+
+class Emitter:
+    """Called once per ONNX node; ``nodes`` and ``initialisers`` (in the order of first use) are the result."""
+
+    def __init__(self, values: Sequence[str]):
+        self.nodes: list[onnx.NodeProto] = []
+        self.initialisers: dict[str, np.ndarray] = {}
+        self._values = set(values)
+        self._node_names: set[str] = set()
+        self._held: dict[tuple[str, Any], str] = {}
+
+    def __call__(self, op_type: str, inputs: Sequence[str], output: str, path: str, **attributes: Any) -> str:
+        """A node named after its module path, or ``path/OpType`` where the block takes several."""
+        name = unique(path, self._node_names)
+        self.nodes.append(onnx.helper.make_node(op_type, list(inputs), [output], name=name, **attributes))
+        return output
+
+    def step(self, op_type: str, node: Node, *inputs: str) -> str:
+        """One of a block's inner nodes; gives the name of its value."""
+        name = f"{node.path}/{op_type}"
+        return self(op_type, inputs, unique(f"{name}.output", self._values), name)
+
+    def last(self, op_type: str, node: Node, *inputs: str) -> str:
+        """The node that gives the block's own value."""
+        return self(op_type, inputs, node.output, f"{node.path}/{op_type}")
+
+    def tensor(self, tensor: Tensor) -> str:
+        """A tensor of the module under its own name; shared tensors are stored once."""
+        return self._hold(tensor.name, np.ascontiguousarray(tensor.values, dtype=np.float32))
+
+    def constant(self, name: str, value: float | list[float] | Any) -> str:
+        """A float32 constant that the module has no tensor for."""
+        return self._hold(name, np.asarray(value, dtype=np.float32))
+
+    @staticmethod
+    def float32(value: Any) -> float:
+        """An attribute as the float32 that the file will hold."""
+        return float(np.float32(value))
+
+    def _hold(self, name: str, values: np.ndarray) -> str:
+        key = (name, values.shape, values.tobytes() if values.size <= 1 else values.__array_interface__["data"][0])
+        if key not in self._held:
+            self._held[key] = unique(name, self._values)
+            self.initialisers[self._held[key]] = values
+        return self._held[key]
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """The name, or the name with the lowest number that nobody has; taken from now on."""
+    candidate, number = name, 0
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate

@@ -1,0 +1,153 @@
+"""From a module to an ONNX file."""
+
+from __future__ import annotations
+
+import copy
+from itertools import chain
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from builder import MLPSpec
+from runtime import BlockSummary, Port, Summary
+from runtime.version import VERSION
+
+from .artifact import Artifact, weights_hash, write
+from .blocks import TABLE
+from .checking import check
+from .errors import ExportError
+from .folding import fold
+from .graph import Graph
+from .lowering import BATCH, IR_VERSION, OPSET, lower
+from .remarks import remarks
+from .trace import trace
+
+
+def export(
+    module: nn.Module,
+    path: str | Path,
+    *,
+    spec: MLPSpec | None = None,
+    name: str | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    input_name: str = "input",
+    output_name: str = "output",
+    fold_affine: bool = False,
+    dtype: str | None = None,
+    external_data: bool | None = None,
+    fallback: bool = False,
+) -> Artifact:
+    """Write ``module``, as it computes in evaluation mode, to an ONNX file with a symbolic batch dimension.
+
+    The file maps float32 (batch, *input_shape) to float32 (batch, ...). The module comes back as it was: a copy is put
+    into evaluation mode and traced. The same module and spec give the same bytes, on any machine.
+
+    Args:
+        spec: names the model, its input and output, and goes into the file's metadata; without one, ``name`` (the
+            file's stem unless given), ``input_name`` and ``output_name`` do, and ``input_shape`` (one row, without the
+            batch dimension) is inferred from the first weights.
+        fold_affine: compose affine blocks that follow each other, in float64, rounded once.
+        dtype: "float32" exports a module of another dtype, rounded to float32.
+        external_data: weights into ``NAME.onnx.data``; None does so only above 2 GB.
+        fallback: for a module that the table of blocks cannot express, let ``torch.onnx.export`` write
+            ``NAME.unproved.onnx`` instead.
+
+    Returns: the artifact, unproved.
+    Raises ExportError: see ``export.trace``, and dtypes; OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ExportError(f"the file's name ends in .onnx, not '{path.name}'")
+    if spec is not None:
+        name, input_name, output_name = spec.name, spec.input.name, spec.output.name
+        input_shape = spec.input.row_shape
+    if input_name == output_name:
+        raise ExportError(f"input and output need different names, not both '{input_name}'")
+    copied = evaluated_copy(module, dtype)
+    try:
+        traced = trace(copied, input_shape, input_name, output_name)
+    except ExportError as error:
+        if not fallback:
+            raise
+        from .fallback import export_unproved
+
+        return export_unproved(copied, path, input_shape, input_name, output_name, reason=str(error))
+    folded = fold(traced, affine=fold_affine)
+    model, weights = lower(folded, name or path.stem, output_name)
+    check(model, weights)
+    summary = _summary(name or path.stem, traced, folded, spec, output_name, weights_hash(module.state_dict()))
+    model.producer_name, model.producer_version = "mlpx", summary.mlpx_version or ""
+    for key, value in summary.to_metadata().items():
+        model.metadata_props.add(key=key, value=value)
+    return Artifact(path, write(model, weights, path, external_data=external_data), summary)
+
+
+def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
+    """A copy in evaluation mode and in float32, which shares the caller's tensors where it need not round them.
+
+    Raises ExportError: a tensor of another dtype and no ``dtype="float32"``, or a module that cannot be copied.
+    """
+    if dtype not in (None, "float32"):
+        raise ExportError(f"dtype is 'float32' or left out, not {dtype!r}: the file computes in float32")
+    tensors = dict(chain(module.named_parameters(), module.named_buffers()))
+    other = {key: t.dtype for key, t in tensors.items() if t.is_floating_point() and t.dtype != torch.float32}
+    other |= {key: t.dtype for key, t in tensors.items() if t.is_complex()}
+    if other and (dtype is None or any(kind.is_complex for kind in other.values())):
+        key, kind = next(iter(other.items()))
+        message = f"'{key}' is {kind} and the file computes in float32 ({len(other)} of {len(tensors)} tensors)"
+        raise ExportError(f"{message}. What to do: round it on export with dtype='float32' (--dtype float32)")
+    shared = {} if other else {id(tensor): tensor for tensor in tensors.values()}
+    try:
+        copied = copy.deepcopy(module, shared).eval()
+    except (RuntimeError, TypeError) as error:
+        raise ExportError(f"the module cannot be copied, so it was left alone: {error}") from error
+    if other:
+        copied = copied.float()
+        lost = [
+            k for k, t in copied.state_dict().items() if k in other and bool((t.isinf() & ~tensors[k].isinf()).any())
+        ]
+        if lost:
+            raise ExportError(f"'{lost[0]}' has values that float32 cannot hold: they would become infinite")
+    return copied
+
+
+def _summary(
+    name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, output_name: str, weights_sha256: str
+) -> Summary:
+    shapes = folded.shapes
+    given = spec.input if spec is not None else None
+    labels = spec.output.labels if spec is not None else None
+    blocks = tuple(
+        BlockSummary(
+            path=node.path,
+            op=node.op,
+            input_shape=shapes[node.inputs[0]],
+            output_shape=node.shape,
+            parameters=sum(prod(tensor.values.shape) for tensor in node.tensors.values()),
+            multiply_adds=TABLE[node.op].multiply_adds(node),
+        )
+        for node in folded.nodes
+    )
+    source = Port(
+        folded.input,
+        (BATCH, *folded.input_shape),
+        features=tuple(given.feature_names) if given is not None and given.feature_names else None,
+        range=(given.range[0], given.range[1]) if given is not None and given.range else None,
+    )
+    scores = spec.scores if spec is not None and labels else None
+    sink = Port(output_name, (BATCH, *shapes[folded.output]), labels=tuple(labels) if labels else None, scores=scores)
+    return Summary(
+        name=name,
+        inputs=(source,),
+        outputs=(sink,),
+        blocks=blocks,
+        opset=OPSET,
+        ir_version=IR_VERSION,
+        folded=folded.folded,
+        remarks=remarks(traced, folded),
+        weights_sha256=weights_sha256,
+        spec=spec.model_dump(exclude_none=True) if spec is not None else None,
+        mlpx_version=VERSION,
+    )

@@ -1,0 +1,72 @@
+"""The way out for operators that the table of blocks does not have: torch's own exporter, marked as unproved."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from runtime import whole_file
+
+from .artifact import Artifact
+from .errors import ExportError
+from .lowering import BATCH
+
+
+def export_unproved(
+    module: nn.Module, path: Path, input_shape: tuple[int, ...] | None, input_name: str, output_name: str, reason: str
+) -> Artifact:
+    """``torch.onnx.export(dynamo=True)`` into ``NAME.unproved.onnx``, without the source paths it leaves in the file.
+
+    ``module`` is in evaluation mode; ``reason`` is why the table could not express it. Raises ExportError.
+    """
+    if input_shape is None:
+        raise ExportError(f"{reason}. The fallback needs to know the shape of a row: give input_shape (--features)")
+    target = path.with_name(f"{path.stem}.unproved.onnx")
+    example = torch.zeros(2, *input_shape)
+    dynamic = ({0: torch.export.Dim(BATCH)},)
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                input_names=[input_name],
+                output_names=[output_name],
+                dynamic_shapes=dynamic,
+                verbose=False,
+            )
+    except Exception as error:  # torch.onnx raises whatever its many passes raise
+        message = str(error).strip().partition("\n")[0]
+        raise ExportError(f"{reason}. The fallback did not work either: {message}") from error
+    finally:
+        logging.disable(logging.NOTSET)
+    assert program is not None
+    model = _cleaned(program.model_proto)
+    with whole_file(target) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    return Artifact(target, target.stat().st_size, None)
+
+
+def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without documentation strings and metadata of nodes and values: they hold paths of the machine."""
+    graphs = [model.graph, *model.functions]
+    for graph in graphs:
+        graph.ClearField("doc_string")
+        graph.ClearField("metadata_props")
+        parts = [graph.node, graph.value_info]
+        if isinstance(graph, onnx.GraphProto):
+            parts += [graph.initializer, graph.input, graph.output]
+        for part in (item for group in parts for item in group):
+            part.ClearField("metadata_props")
+            part.ClearField("doc_string")
+    model.ClearField("metadata_props")
+    return model

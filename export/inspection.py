@@ -1,0 +1,184 @@
+"""What a model file holds: for files of ours as export stored it, for others as the graph says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime import (
+    BlockSummary,
+    InputError,
+    ModelError,
+    Port,
+    Session,
+    Summary,
+    imported,
+    read_header,
+    read_rows,
+    summary_of,
+)
+
+_CHUNK = 4096
+_NEEDS = "inspecting a file that mlpx did not write, or --data,"
+
+
+@dataclass(frozen=True)
+class DeadUnits:
+    """The units of one ReLU that gave 0 for every row of a data sample."""
+
+    path: str
+    units: tuple[int, ...]
+    width: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """A file in figures; ``own`` when mlpx wrote it. ``dead`` is None where no data was given."""
+
+    path: Path
+    size: int
+    own: bool
+    summary: Summary
+    rows: int | None = None
+    dead: tuple[DeadUnits, ...] | None = None
+
+
+def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | None = None) -> Inspection:
+    """What an ONNX file holds. With ``data`` (see ``runtime.read_rows``) also its dead ReLU units, per layer.
+
+    A file that mlpx wrote is read without onnx and without its weights; others, and ``data``, need the extra
+    ``mlpx[inspect]``. Raises ModelError, InputError and MissingPackageError.
+    """
+    path = Path(path)
+    header = read_header(path)
+    stored = summary_of(header.metadata)
+    summary = stored or _foreign(path, header.metadata)
+    found = Inspection(path, header.size + _external_size(path, stored), stored is not None, summary)
+    if data is None:
+        return found
+    rows, _ = read_rows(data, summary.inputs[0], dtype=dtype)
+    return replace(found, rows=len(rows), dead=_dead_units(path, rows))
+
+
+def _external_size(path: Path, stored: Summary | None) -> int:
+    data = path.with_name(f"{path.name}.data")
+    return data.stat().st_size if stored is not None and data.exists() else 0
+
+
+def _loaded(path: Path) -> Any:
+    onnx = imported("onnx", _NEEDS)
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(str(path))
+    except (DecodeError, OSError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
+
+
+def _foreign(path: Path, metadata: dict[str, str]) -> Summary:
+    onnx = imported("onnx", _NEEDS)
+    model = _loaded(path)
+    try:
+        model = onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError:
+        pass  # shapes are shown where they are known
+    graph = model.graph
+    sizes = {t.name: tuple(t.dims) for t in graph.initializer}
+    shapes = {v.name: _dims(v) for v in [*graph.input, *graph.value_info, *graph.output]}
+    seen: set[str] = set()
+    blocks = []
+    for index, node in enumerate(graph.node):
+        own = [name for name in node.input if name in sizes]
+        inputs = [name for name in node.input if name and name not in sizes]
+        parameters = sum(int(np.prod(sizes[name])) for name in own if name not in seen)
+        seen.update(own)
+        matrix = (
+            next((sizes[n] for n in own if len(sizes[n]) == 2), None) if node.op_type in ("Gemm", "MatMul") else None
+        )
+        source = shapes.get(inputs[0]) if inputs else None
+        blocks.append(
+            BlockSummary(
+                path=node.name or f"node {index}",
+                op=node.op_type,
+                input_shape=source[1:] if source else None,
+                output_shape=shape[1:] if (shape := shapes.get(node.output[0])) else None,
+                parameters=parameters,
+                multiply_adds=int(np.prod(matrix)) if matrix else 0,
+            )
+        )
+    return Summary(
+        name=graph.name or path.stem,
+        inputs=tuple(Port(v.name, _dims(v)) for v in graph.input if v.name not in sizes),
+        outputs=tuple(Port(v.name, _dims(v)) for v in graph.output),
+        blocks=tuple(blocks),
+        opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
+        ir_version=model.ir_version,
+        remarks=_remarks(graph, sizes),
+        metadata=metadata,
+    )
+
+
+def _remarks(graph: Any, sizes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Remarks on a graph that is known by its ONNX nodes alone."""
+    found = []
+    producers = {name: node for node in graph.node for name in node.output}
+
+    def linear_behind(node: Any) -> Any:
+        """The Gemm or MatMul at the end of this chain of constant additions and dropouts."""
+        while node is not None and node.op_type in ("Add", "Dropout", "Identity"):
+            inner = [name for name in node.input if name not in sizes]
+            if len(inner) != 1 and node.op_type == "Add":
+                return None
+            node = producers.get(inner[0])
+        return node if node is not None and node.op_type in ("Gemm", "MatMul") else None
+
+    for node in graph.node:
+        if node.op_type in ("Gemm", "MatMul"):
+            before = linear_behind(producers.get(node.input[0]))
+            if before is not None:
+                first, second = (n.name or n.output[0] for n in (before, node))
+                found.append(f"'{first}' and '{second}' stand in a row without an activation between: one affine map")
+        if node.op_type == "Dropout":
+            found.append(f"the dropout '{node.name or node.output[0]}' is still in the file")
+    batch = _dims(graph.input[0])[:1] if graph.input else ()
+    if batch and isinstance(batch[0], int):
+        found.append(f"the batch is fixed at {batch[0]}")
+    return tuple(found)
+
+
+def _dims(value: Any) -> tuple[int | str, ...]:
+    return tuple(
+        d.dim_param or (d.dim_value if d.HasField("dim_value") else "?") for d in value.type.tensor_type.shape.dim
+    )
+
+
+def _dead_units(path: Path, rows: np.ndarray) -> tuple[DeadUnits, ...]:
+    if not len(rows):
+        raise InputError("the data has no rows, so every unit would count as dead")
+    onnx = imported("onnx", _NEEDS)
+    model = _loaded(path)
+    relus = {node.output[0]: node.name or node.output[0] for node in model.graph.node if node.op_type == "Relu"}
+    present = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in relus if name not in present)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model)
+    except onnx.shape_inference.InferenceError as error:
+        raise ModelError(f"{path}: the shapes of its ReLU layers cannot be inferred: {error}") from None
+    alive: dict[str, np.ndarray] = {}
+    with Session(inferred.SerializeToString(), "cpu") as session:
+        fixed = session.inputs[0].shape[0]
+        step = fixed if isinstance(fixed, int) else _CHUNK
+        for start in range(0, len(rows), step):
+            chunk = rows[start : start + step]
+            if isinstance(fixed, int):  # a row that stands twice makes no unit more or less alive
+                chunk = np.concatenate([chunk, np.repeat(chunk[-1:], fixed - len(chunk), axis=0)])
+            outputs = session.run(chunk)
+            for name in relus:
+                active = (outputs[name] != 0).any(axis=0).reshape(-1)
+                alive[name] = alive.get(name, False) | active
+    return tuple(
+        DeadUnits(relus[name], tuple(np.flatnonzero(~units).tolist()), len(units)) for name, units in alive.items()
+    )

@@ -1,0 +1,279 @@
+"""From a module in evaluation mode to a graph of blocks, with torch.fx."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx, nn
+
+from .blocks import CALLS, IN_PLACE, MODULES, TABLE, Row
+from .emitter import unique
+from .errors import ExportError
+from .graph import Graph, Node, Shape, Tensor
+from .hooks import refuse_lost_hooks
+
+
+def trace(module: nn.Module, input_shape: Shape | None, input_name: str, output_name: str) -> Graph:
+    """The blocks that ``module(x)`` runs for one input x of shape (batch, *input_shape), in their order.
+
+    ``input_shape`` None is inferred from the first block that has weights. The module must be in evaluation mode; it
+    is read, never changed. Raises ExportError: control flow that depends on data, an operator without a row in the
+    table, several inputs or outputs, hooks that the trace would lose, shapes that do not fit.
+    """
+    refuse_lost_hooks(module)
+    return _Reader(module, input_name, output_name).read(input_shape)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
+
+
+def _fx_graph(module: nn.Module) -> fx.Graph:
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    needed = [
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
+    ]
+    if len(needed) != 1:
+        raise ExportError(
+            f"{type(module).__name__}.forward takes {len(needed)} inputs ({', '.join(needed)}); one is expected"
+        )
+    # Left to fx, an optional argument would become a second input.
+    given = {p.name: p.default for p in parameters if p.default is not p.empty}
+    try:
+        return _Tracer().trace(module, concrete_args=given or None)
+    except fx.proxy.TraceError as error:
+        message = f"the forward of {type(module).__name__} depends on the data ({error}){_where(error)}"
+        hint = "write it without if, for or assert on a tensor's values; torch.where chooses without branching"
+        raise ExportError(f"{message}. What to do: {hint}") from None
+    except (TypeError, AttributeError, RuntimeError, ValueError, NotImplementedError) as error:
+        message = f"the forward of {type(module).__name__} cannot be traced: {error}{_where(error)}"
+        raise ExportError(message) from error
+
+
+def _where(error: BaseException) -> str:
+    """The last line outside torch that an error passed through."""
+    frame, found = error.__traceback__, ""
+    while frame is not None:
+        name = frame.tb_frame.f_code.co_filename
+        if "/torch/" not in name.replace("\\", "/") and name != __file__:
+            found = f", at line {frame.tb_lineno} of {frame.tb_frame.f_code.co_qualname}"
+        frame = frame.tb_next
+    return found
+
+
+class _Value:
+    """A tensor in memory while the graph is read.
+
+    Dropout and Identity give their input itself and Flatten a view of it, so an operation in place is seen by all who
+    hold it: ``name`` then changes for every holder. ``views`` are the same memory in another shape.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+        self.views: list[_Value] = []
+
+
+class _Reader:
+    def __init__(self, module: nn.Module, input_name: str, output_name: str):
+        self.module = module
+        self.input_name, self.output_name = input_name, output_name
+        self.modules = dict(module.named_modules(remove_duplicate=False))
+        self.names = {id(tensor): name for name, tensor in reversed(list(_tensors(module)))}
+        self.paths: set[str] = set()
+        self.values = {input_name, output_name}
+        self.held: dict[fx.Node, _Value] = {}
+        self.nodes: list[Node] = []
+
+    def read(self, input_shape: Shape | None) -> Graph:
+        if type(self.module) in MODULES:
+            value = _Value(self.input_name)
+            result = self._block(MODULES[type(self.module)], self.module, [value], "")
+        else:
+            result = self._walk(_fx_graph(self.module))
+        graph = Graph(self.input_name, input_shape or self._inferred_shape(), tuple(self.nodes), result.name)
+        return _with_shapes(graph)
+
+    def _walk(self, graph: fx.Graph) -> _Value:
+        for node in graph.nodes:
+            if node.op == "placeholder" and not self.held:
+                self.held[node] = _Value(self.input_name)
+            elif node.op == "call_module":
+                called = self.modules[node.target]
+                if type(called) not in MODULES:
+                    raise ExportError(_unsupported(f"{type(called).__name__}", node.target))
+                self._call(node, MODULES[type(called)], called, node.target)
+            elif node.op in ("call_function", "call_method"):
+                if not any(argument in self.held for argument in node.all_input_nodes):
+                    continue  # fx's assertions on optional arguments; a constant that is used later is named there
+                path = ".".join(part for part in (_scope(node), node.name) if part)
+                if node.target not in CALLS:
+                    target = getattr(node.target, "__name__", node.target)
+                    raise ExportError(_unsupported(f"{target}()", path))
+                self._call(node, CALLS[node.target], None, path)
+            elif node.op == "output":
+                if node.args[0] not in self.held:
+                    found = type(node.args[0]).__name__
+                    raise ExportError(f"forward returns a {found}; one tensor that depends on the input is expected")
+                return self.held[node.args[0]]
+        raise ExportError("forward returns nothing")
+
+    def _call(self, node: fx.Node, name: str, module: nn.Module | None, path: str) -> None:
+        row = TABLE[name]
+        if module is not None:
+            if node.kwargs or len(node.args) != row.inputs:
+                raise ExportError(f"{path}: {type(module).__name__} is called with {len(node.args)} arguments")
+            inputs, source = list(node.args), module
+        else:
+            arguments = self._bound(node, row, path)
+            inputs, source = arguments[: row.inputs], dict(zip(row.calls[node.target], arguments, strict=False))
+            source = {key: value for key, value in source.items() if value is not _MISSING}
+        for argument in inputs:
+            if argument not in self.held:
+                message = f"{path}: {name} with {_described(argument)}; expected a tensor that depends on the input"
+                raise ExportError(message)
+        values = [self.held[argument] for argument in inputs]
+        in_place = getattr(module, "inplace", False) if module is not None else source.get("inplace", False)
+        if in_place or node.target in IN_PLACE:
+            self._refuse_hidden_views(node, values[0], path)
+            result = self._block(name, source, values, path)
+            values[0].name, self.held[node] = result.name, values[0]
+        else:
+            self.held[node] = self._block(name, source, values, path)
+
+    def _bound(self, node: fx.Node, row: Row, path: str) -> list[Any]:
+        names = row.calls[node.target]
+        if len(node.args) > len(names) or not set(node.kwargs) <= set(names):
+            surplus = ", ".join([*map(str, node.args[len(names) :]), *(set(node.kwargs) - set(names))])
+            raise ExportError(f"{path}: {node.target} is called with arguments that are not known here: {surplus}")
+        positional = dict(zip(names, node.args, strict=False))
+        return [positional.get(name, node.kwargs.get(name, _MISSING)) for name in names]
+
+    def _block(self, name: str, source: Any, inputs: list[_Value], path: str) -> _Value:
+        """A node of the graph from a module, or from the arguments of a call."""
+        row = TABLE[name]
+        prefix = path if isinstance(source, nn.Module) else ""
+        path = unique(path or name, self.paths)
+        options = {key: self._option(source, key, default) for key, default in row.options.items()}
+        tensors = {role: self._tensor(source, role, prefix) for role in row.tensors}
+        tensors = {role: tensor for role, tensor in tensors.items() if tensor is not None}
+        output = unique(f"{path}.output", self.values)
+        names = tuple(value.name for value in inputs)
+        self.nodes.append(Node(name, path, names, output, attributes=options, tensors=tensors))
+        result = _Value(output)
+        if row.inactive:  # the very same tensor comes back, so what is written to one is seen in the other
+            inputs[0].name = output
+            return inputs[0]
+        if name == "flatten":
+            result.views, inputs[0].views = [inputs[0]], [*inputs[0].views, result]
+        return result
+
+    def _option(self, source: Any, key: str, default: Any) -> Any:
+        if isinstance(source, nn.Module):
+            return False if key == "training" else getattr(source, key, default)
+        return source.get(key, default)
+
+    def _tensor(self, source: Any, role: str, prefix: str) -> Tensor | None:
+        if isinstance(source, nn.Module):
+            tensor, name = getattr(source, role), ".".join(part for part in (prefix, role) if part)
+        else:
+            argument = source.get(role)
+            if argument is None:
+                return None
+            if not isinstance(argument, fx.Node) or argument.op != "get_attr":
+                message = f"{role} is {_described(argument)}; expected a parameter or a buffer of the module"
+                raise ExportError(message)
+            name = str(argument.target)
+            tensor = self.module
+            for part in name.split("."):
+                tensor = getattr(tensor, part)
+        if tensor is None:
+            return None
+        # A tensor that two blocks share has one name, the first.
+        return Tensor(self.names.get(id(tensor), name), _array(tensor, name))
+
+    def _refuse_hidden_views(self, node: fx.Node, value: _Value, path: str) -> None:
+        later = set(_after(node))
+        for holder, held in self.held.items():
+            if held in value.views and later & set(holder.users):
+                message = f"{path} overwrites a tensor in place while another view of it is still read"
+                raise ExportError(f"{message}. What to do: use inplace=False")
+
+    def _inferred_shape(self) -> Shape:
+        reaching = {self.input_name}
+        for node in self.nodes:
+            if not reaching.intersection(node.inputs):
+                continue
+            row = TABLE[node.op]
+            if row.width in node.tensors:
+                return (node.tensors[row.width].values.shape[-1],)
+            if node.op == "flatten":
+                break
+            reaching.add(node.output)
+        message = "the number of input features cannot be seen from the module"
+        raise ExportError(f"{message}. What to do: give input_shape=(features,), or a spec")
+
+
+_MISSING = object()
+
+
+def _with_shapes(graph: Graph) -> Graph:
+    shapes, nodes = {graph.input: graph.input_shape}, []
+    for node in graph.nodes:
+        row, given = TABLE[node.op], [shapes[name] for name in node.inputs]
+        reason = row.refuse(node, given[0])
+        if reason:
+            raise ExportError(f"{node.op} at '{node.path}': {reason}")
+        if any(shape != given[0] for shape in given):
+            listed = " and ".join(str(list(shape)) for shape in given)
+            raise ExportError(
+                f"{node.op} at '{node.path}': rows of shapes {listed} cannot be combined; they must be equal"
+            )
+        expected = node.tensors[row.width].values.shape[-1] if row.width in node.tensors else None
+        if expected not in (None, given[0][-1]):
+            message = f"expects {expected} features, but '{node.inputs[0]}' has rows of shape {list(given[0])}"
+            raise ExportError(f"{node.op} at '{node.path}': {message}")
+        shapes[node.output] = row.shape(node, given[0])
+        nodes.append(replace(node, shape=shapes[node.output]))
+    return graph.with_nodes(nodes, [])
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _array(tensor: torch.Tensor, name: str) -> np.ndarray:
+    if tensor.is_meta:
+        raise ExportError(f"{name} is on the meta device and has no values; load weights first")
+    return tensor.detach().cpu().numpy()
+
+
+def _scope(node: fx.Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [entry[0] if isinstance(entry, tuple) else key for key, entry in stack.items()]
+    return str(paths[-1]) if paths else ""
+
+
+def _after(node: fx.Node) -> Iterator[fx.Node]:
+    following = node.next
+    while following.op != "root":
+        yield following
+        following = following.next
+
+
+def _described(argument: Any) -> str:
+    if isinstance(argument, fx.Node):
+        return f"the constant '{argument.target}'" if argument.op == "get_attr" else f"'{argument.name}'"
+    return repr(argument)
+
+
+def _unsupported(what: str, path: str) -> str:
+    known = ", ".join(TABLE)
+    hint = "use a known block, or let torch.onnx write it unproved (fallback=True, --fallback)"
+    return f"no block for {what} at '{path}'; the blocks are: {known}. What to do: {hint}"

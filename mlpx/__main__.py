@@ -1,0 +1,5 @@
+"""``python -m mlpx``."""
+
+from mlpx.cli import main
+
+main()

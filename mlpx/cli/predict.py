@@ -1,0 +1,38 @@
+"""``mlpx predict``: a file of rows into a file of results."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device, Dtype, Json, note, print_json
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    data: Annotated[Path, typer.Argument(help="The rows: a .npy, .npz, .csv or .parquet file.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Where to write: .npy, .npz, .csv or .parquet; CSV on standard output if left out."
+        ),
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; ONNX Runtime's own choice if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score the rows of DATA with the model in FILE."""
+    from runtime import Session, score_file
+
+    if as_json and output is None:
+        raise typer.BadParameter("--json needs an output file, since the results go to standard output without one")
+    with Session(file, device, threads=threads) as session:
+        report = score_file(session, data, output, dtype=dtype)
+    if as_json:
+        print_json(asdict(report))
+        return
+    note(f"{report.rows:,} rows on {report.device}, {report.matched}, {report.seconds:.2f} s")
+    if report.output is not None:
+        note(f"written to {report.output}")

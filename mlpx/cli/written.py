@@ -1,0 +1,28 @@
+"""What ``build`` and ``export`` say of the file they wrote."""
+
+from dataclasses import asdict
+from typing import Any
+
+from export import Artifact, Comparison
+
+from .options import print_json
+
+
+def tell_written(artifact: Artifact, comparison: Comparison, rows: str, as_json: bool, **more: Any) -> None:
+    """The file, what was folded, and how far it is from eager PyTorch on some rows."""
+    summary = artifact.summary
+    assert summary is not None
+    if as_json:
+        record = {"path": artifact.path, "bytes": artifact.size, "proved": artifact.proved, **more}
+        print_json(record | {"summary": asdict(summary), "compared": asdict(comparison)})
+        return
+    print(f"written   {artifact.path} ({artifact.size:,} bytes, opset {summary.opset}, IR {summary.ir_version})")
+    for key, value in more.items():
+        print(f"{key:<9} {value}")
+    ports = [*summary.inputs, *summary.outputs]
+    print(f"signature {' -> '.join(f'{port.name} {list(port.shape)}'.replace(chr(39), '') for port in ports)}")
+    for line in summary.folded:
+        print(f"folded    {line}")
+    print(f"compared  with eager PyTorch on {comparison.rows:,} {rows}, {comparison.device}:")
+    apart = f"{comparison.from_float32:.2g} from float32, {comparison.from_float64:.2g} from float64"
+    print(f"          largest difference {apart}; compared, not proved")

@@ -1,0 +1,35 @@
+"""Every error of mlpx, and the exit code of a command that ends with it.
+
+    ValueError
+     ├─ builder.SpecError          2  a spec that cannot be read or does not describe a network
+     ├─ builder.WeightsError       2  a weights file that is refused, damaged or does not fit
+     ├─ export.ExportError         2  a module that cannot be exported as asked
+     ├─ runtime.InputError         2  data that the model cannot take
+     └─ runtime.ModelError         2  a file that is not a model that can be run
+    RuntimeError
+     └─ runtime.ProviderError      3  the execution provider cannot be had on this machine
+    OSError
+     └─ runtime.OutputError        3  a result could not be written
+    ImportError
+     └─ runtime.MissingPackageError  3  a package that an extra brings is not installed
+
+Besides, a command exits with 0 when it is done and with 1 when it wrote a file that is not proved.
+"""
+
+from builder.errors import SpecError, WeightsError
+from export.errors import ExportError
+from runtime.errors import InputError, MissingPackageError, ModelError, OutputError, ProviderError
+
+DONE, UNPROVED, WRONG_USE, MACHINE_LACKS = 0, 1, 2, 3
+
+EXIT_CODES: dict[type[Exception], int] = {
+    SpecError: WRONG_USE,
+    WeightsError: WRONG_USE,
+    ExportError: WRONG_USE,
+    InputError: WRONG_USE,
+    ModelError: WRONG_USE,
+    ProviderError: MACHINE_LACKS,
+    OutputError: MACHINE_LACKS,
+    MissingPackageError: MACHINE_LACKS,
+}
+"""The exit code for each error that is told to the user in a paragraph; any other is a defect and shows its trace."""

@@ -1,0 +1,115 @@
+"""What is installed, and whether it is whole and ours."""
+
+from __future__ import annotations
+
+import platform
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from runtime import ProviderError, this_machine
+from runtime.machine import DISTRIBUTIONS
+from runtime.providers import Choice, choose
+
+ROOMS = ("builder", "export", "runtime", "mlpx")
+_PACKAGES = (
+    *("mlpx", "numpy", "pydantic", "typer", "rich", "PyYAML", *DISTRIBUTIONS, "polars", "pyarrow"),
+    *("torch", "onnx", "onnxscript", "safetensors"),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``mlpx doctor`` tells. ``problems`` keep mlpx from working; ``notes`` limit it."""
+
+    python: str
+    system: str
+    packages: dict[str, str | None]
+    providers: dict[str, str]
+    """Each device with "loads", or why it does not and what installs it."""
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def examine() -> Report:
+    """Look at this installation and this machine. Nothing is changed."""
+    providers: dict[str, str] = {}
+    problems, notes = list(foreign_files()), []
+    try:
+        machine = this_machine()
+    except ProviderError as error:
+        problems.append(str(error))
+        providers = {"cpu": "ONNX Runtime is not installed", "cuda": "ONNX Runtime is not installed"}
+    else:
+        problems += [machine.conflict] if machine.conflict else []
+        for device in ("cpu", "cuda"):
+            try:
+                _run_once(choose(device, machine))
+                providers[device] = "loads"
+            except ProviderError as error:
+                providers[device] = str(error)
+        if machine.cuda.usable and machine.cuda.optional_missing:
+            names = ", ".join(machine.cuda.optional_missing)
+            notes.append(f"CUDA works without {names}; dense networks need none of these")
+    packages = {name: _version(name) for name in _PACKAGES}
+    return Report(platform.python_version(), platform.platform(), packages, providers, tuple(problems), tuple(notes))
+
+
+def foreign_files() -> Iterator[str]:
+    """Files of mlpx's packages that are not the ones it installed.
+
+    ``builder``, ``export`` and ``runtime`` are names of other distributions too; pip lets the last one installed win.
+    """
+    try:
+        own = distribution("mlpx")
+    except PackageNotFoundError:
+        yield "mlpx runs from a folder and is not installed. What to do: pip install it"
+        return
+    here = Path(__file__).resolve().parent.parent
+    for room in ROOMS:
+        spec = find_spec(room)
+        home = Path(spec.origin).resolve().parent.parent if spec is not None and spec.origin else None
+        if home != here:
+            message = f"'{room}' is imported from {home}, mlpx from {here}"
+            yield f"{message}. What to do: run from another folder, or give mlpx an environment of its own"
+    for file in own.files or []:
+        path = Path(str(own.locate_file(file)))
+        if file.parts[0] not in ROOMS or file.hash is None or file.suffix not in (".py", ".pyi"):
+            continue
+        digest = urlsafe_b64encode(sha256(path.read_bytes()).digest()).rstrip(b"=").decode() if path.exists() else None
+        if digest != file.hash.value:
+            owner = _other_owner(str(file), own)
+            state = "is missing" if digest is None else f"is not the one mlpx installed{owner}"
+            yield f"{path} {state}. What to do: give mlpx an environment of its own and install it again"
+
+
+def _other_owner(name: str, own: Distribution) -> str:
+    for other in distributions():
+        if other.name != own.name and any(str(file) == name for file in other.files or []):
+            return f" (the distribution '{other.name}' has a file of that name)"
+    return ""
+
+
+def _run_once(choice: Choice) -> None:
+    """Start the provider for real, on the smallest model there is. Raises ProviderError."""
+    from runtime.session import open_session
+
+    open_session(_SMALLEST, choice.providers, threads=1)
+
+
+# ModelProto: ir_version 8, opset 17, one Relu from x to y, float32 of shape (n).
+_SMALLEST = (
+    b'\x08\x08:5\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x10\n\x01x\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01n'
+    b"b\x10\n\x01y\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01nB\x04\n\x00\x10\x11"
+)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

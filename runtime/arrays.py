@@ -1,0 +1,111 @@
+"""Whatever a user holds data in, as the float32 array that a model takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+
+def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype: str | None = None) -> np.ndarray:
+    """``data`` as a float32 array of shape (batch, *row_shape), without a copy where it is one already.
+
+    Arrays and tensors of other dtypes are converted where no value changes; ``dtype="float32"`` lets them be rounded.
+    Numbers in a list have no dtype: they become the nearest float32, except integers that it cannot hold.
+    Raises InputError naming both shapes, or the first value that would change.
+    """
+    if dtype not in (None, "float32"):
+        raise InputError(f"dtype is 'float32' or left out, not {dtype!r}")
+    array = _array(data, name)
+    _check_shape(array, name, row_shape)
+    if array.dtype == np.float32 and array.dtype.isnative:
+        return array
+    rounding = dtype is not None or (isinstance(data, list | tuple) and array.dtype == np.float64)
+    return exact_float32(array, f"'{name}'", rounding=rounding)
+
+
+def _array(data: Any, name: str) -> np.ndarray:
+    if isinstance(data, np.ndarray):
+        array = data
+    elif isinstance(data, list | tuple):
+        try:
+            array = np.asarray(data)
+        except (ValueError, TypeError) as error:
+            raise InputError(
+                f"'{name}': the rows of the list are not equally long, or hold more than numbers"
+            ) from error
+    elif hasattr(data, "__dlpack__"):
+        array = _from_dlpack(data)
+    else:
+        kind = type(data).__name__
+        raise InputError(f"'{name}' expects an array, a tensor or a list of rows, not {kind}")
+    if array.dtype.kind not in "fiub":
+        message = f"'{name}' expects numbers; this holds {array.dtype} values"
+        if array.dtype.kind in "OUS" and array.size:
+            message += f", such as {array.flat[0]!r}"
+        raise InputError(message)
+    return array
+
+
+def _from_dlpack(tensor: Any) -> np.ndarray:
+    if getattr(tensor, "requires_grad", False):
+        tensor = tensor.detach()
+    if str(tensor.dtype) == "torch.bfloat16":  # numpy has no such type; float32 holds each of its values
+        tensor = tensor.float()
+    on_host = tensor.__dlpack_device__()[0] in (1, 3)  # kDLCPU, kDLCUDAHost
+    try:
+        return np.from_dlpack(tensor if on_host else tensor.cpu())
+    except (RuntimeError, BufferError, TypeError, AttributeError) as error:
+        raise InputError(f"this {type(tensor).__name__} cannot be read by DLPack: {error}") from error
+
+
+def _check_shape(array: np.ndarray, name: str, row_shape: tuple[int | str, ...]) -> None:
+    fits = array.ndim == 1 + len(row_shape) and all(
+        not isinstance(wanted, int) or wanted == found
+        for wanted, found in zip(row_shape, array.shape[1:], strict=False)
+    )
+    if fits:
+        return
+    expected = "(" + ", ".join(["batch", *map(str, row_shape)]) + ")"
+    message = f"'{name}' expects shape {expected}, and got {array.shape}"
+    if array.ndim == len(row_shape):
+        message += "; for a single row, give x[None]"
+    raise InputError(message)
+
+
+def exact_float32(array: np.ndarray, what: str, *, rounding: bool) -> np.ndarray:
+    """An array of numbers as float32.
+
+    Raises InputError at the first value that would change, or with ``rounding`` at the first that would become
+    infinite; ``what`` names the array there.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        converted = array.astype(np.float32)
+    if rounding:
+        changed = np.isinf(converted) & np.isfinite(array)
+    elif array.dtype.kind in "iu":
+        # int64 and float32 meet only in Python's integers: every float type rounds one of them.
+        limit = 1 << 24
+        changed = (array > limit) | (array < -limit)
+        if changed.any():
+            places = np.argwhere(changed)
+            exact = [int(array[tuple(p)]) == int(converted[tuple(p)]) for p in places]
+            changed[tuple(places[exact].T)] = False
+    else:
+        changed = (converted != array) & ~(np.isnan(converted) & np.isnan(array))
+    if changed.any():
+        place = tuple(int(i) for i in np.argwhere(changed)[0])
+        value, nearest = array[place].item(), converted[place].item()
+        change = f"{value!r} in row {_row(place)} would become {nearest!r}"
+        message = f"{what} is {array.dtype} and the model takes float32: {change}"
+        hint = "round it yourself with x.astype(numpy.float32), or allow it with dtype='float32' (--dtype float32)"
+        raise InputError(message if rounding else f"{message}. What to do: {hint}")
+    return converted
+
+
+def _row(place: tuple[int, ...]) -> str:
+    return (
+        f"{place[0] + 1}" if len(place) == 1 else f"{place[0] + 1}, feature {', '.join(str(i + 1) for i in place[1:])}"
+    )

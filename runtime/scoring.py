@@ -1,0 +1,134 @@
+"""From a model's outputs to labels and probabilities, and from a file of rows to a file of results."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from .errors import InputError
+from .files import whole_file
+from .session import Session
+from .summary import Port
+from .tables import read_rows, write_columns
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The outputs of a model for some rows, read by what its file says of them."""
+
+    outputs: np.ndarray
+    """float32 (rows, features), as the model gave them."""
+    port: Port
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """(rows, labels), where the model has labels and its outputs are probabilities or logits.
+
+        Logits become probabilities here, by softmax or, for a single output, the sigmoid; the file gives logits.
+        """
+        if self.port.labels is None or self.port.scores == "values":
+            return None
+        values = self.outputs.astype(np.float64)
+        if self.port.scores == "logits":
+            values = np.hstack([np.zeros_like(values), values]) if values.shape[1] == 1 else values
+            values = np.exp(values - values.max(axis=1, keepdims=True))
+            values /= values.sum(axis=1, keepdims=True)
+        elif values.shape[1] == 1:
+            values = np.hstack([1 - values, values])
+        return values.astype(np.float32)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """(rows,) the label with the highest output, None where an output is NaN; the first one of equals."""
+        if self.port.labels is None:
+            return None
+        values = self.outputs
+        if values.shape[1] == 1:
+            values = np.hstack([np.full_like(values, 0.0 if self.port.scores == "logits" else 0.5), values])
+        names = np.asarray(self.port.labels, dtype=object)[values.argmax(axis=1)]
+        names[np.isnan(values).any(axis=1)] = None
+        return names
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Everything as named columns: the label and its probabilities where there are any, then the outputs."""
+        columns, labels, probabilities = {}, self.labels, self.probabilities
+        if labels is not None:
+            columns["label"] = labels
+        for index, label in enumerate(self.port.labels or () if probabilities is not None else ()):
+            columns[f"probability_{label}"] = probabilities[:, index]
+        width = self.outputs.shape[1]
+        if width == 1:
+            columns[self.port.name] = self.outputs[:, 0]
+        elif self.port.scores != "probabilities":
+            ends = self.port.labels if self.port.labels is not None else range(width)
+            columns |= {f"{self.port.name}_{end}": self.outputs[:, i] for i, end in enumerate(ends)}
+        return columns
+
+
+@dataclass(frozen=True)
+class ScoreReport:
+    """What scoring a file did."""
+
+    rows: int
+    matched: str
+    """How the data's columns were matched with the model's features."""
+    device: str
+    seconds: float
+    output: Path | None
+
+
+def score(session: Session, rows: np.ndarray) -> Scores:
+    """Run the model on float32 rows (batch, *row)."""
+    summary = session.summary
+    port = summary.outputs[0] if summary is not None else session.outputs[0]
+    outputs = session.predict(rows)
+    return Scores(outputs.reshape(len(outputs), -1), port)
+
+
+def score_file(
+    session: Session, data: str | Path, output: str | Path | None, *, dtype: str | None = None
+) -> ScoreReport:
+    """Score the rows of ``data`` into ``output``, or as CSV onto standard output where that is None.
+
+    ``.npy`` takes the outputs alone; ``.npz`` the arrays outputs, labels and probabilities; ``.csv`` and ``.parquet`` the
+    columns of ``Scores.columns``. Raises InputError (see ``read_rows``) and OutputError; nothing is written then.
+    """
+    target = Path(output) if output is not None else None
+    if target is not None and target.suffix.lower() not in _WRITERS:
+        raise InputError(f"{target}: results are written to {', '.join(_WRITERS)} files, not to '{target.suffix}'")
+    summary = session.summary
+    start = perf_counter()
+    rows, matched = read_rows(data, summary.inputs[0] if summary is not None else session.inputs[0], dtype=dtype)
+    scores = score(session, rows)
+    if target is None:
+        write_columns(sys.stdout.buffer, scores.columns())
+    else:
+        _WRITERS[target.suffix.lower()](target, scores)
+    return ScoreReport(len(rows), matched, session.device, perf_counter() - start, target)
+
+
+def _write_npy(path: Path, scores: Scores) -> None:
+    with whole_file(path) as temporary:
+        np.save(temporary, scores.outputs)
+
+
+def _write_npz(path: Path, scores: Scores) -> None:
+    arrays = {"outputs": scores.outputs}
+    labels, probabilities = scores.labels, scores.probabilities
+    if labels is not None:
+        arrays["labels"] = np.asarray(["" if label is None else label for label in labels], dtype=str)
+    if probabilities is not None:
+        arrays["probabilities"] = probabilities
+    with whole_file(path) as temporary:
+        np.savez(temporary, **arrays)
+
+
+def _write_columns(path: Path, scores: Scores) -> None:
+    write_columns(path, scores.columns())
+
+
+_WRITERS = {".npy": _write_npy, ".npz": _write_npz, ".csv": _write_columns, ".parquet": _write_columns}

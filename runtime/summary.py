@@ -1,0 +1,108 @@
+"""What a file that mlpx exported says of itself, in its ONNX metadata.
+
+The keys begin with ``mlpx.``. ``mlpx.format`` is the version of this record: a reader takes the version it knows and
+treats a file with a newer one as foreign; a key may be added without a new version, never given another meaning.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output: ``shape`` begins with the symbolic batch dimension."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    features: tuple[str, ...] | None = None
+    """The names of the features, for an input that has them."""
+    range: tuple[float, float] | None = None
+    labels: tuple[str, ...] | None = None
+    scores: str | None = None
+    """What an output with labels holds: probabilities, logits or values."""
+
+
+@dataclass(frozen=True)
+class BlockSummary:
+    """One block as it stands in the file; shapes are those of a row."""
+
+    path: str
+    op: str
+    input_shape: tuple[int | str, ...] | None
+    output_shape: tuple[int | str, ...] | None
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A model file in figures."""
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    blocks: tuple[BlockSummary, ...]
+    opset: int
+    ir_version: int
+    folded: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    weights_sha256: str | None = None
+    spec: dict[str, Any] | None = None
+    mlpx_version: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Metadata that is not mlpx's."""
+
+    @property
+    def parameters(self) -> int:
+        return sum(block.parameters for block in self.blocks)
+
+    @property
+    def multiply_adds(self) -> int:
+        return sum(block.multiply_adds for block in self.blocks)
+
+    def to_metadata(self) -> dict[str, str]:
+        """The ONNX metadata that holds this summary, in a fixed order."""
+        given = asdict(self)
+        plain = {"name", "weights_sha256"}
+        record = {"mlpx.format": str(FORMAT), "mlpx.version": self.mlpx_version or ""}
+        for key, value in sorted(given.items()):
+            if key in ("mlpx_version", "metadata") or value is None:
+                continue
+            record[f"mlpx.{key}"] = value if key in plain else json.dumps(value, ensure_ascii=False)
+        record["mlpx.parameters"] = str(self.parameters)
+        record["mlpx.multiply_adds"] = str(self.multiply_adds)
+        return dict(sorted(record.items()))
+
+
+def summary_of(metadata: Mapping[str, str]) -> Summary | None:
+    """The summary in a file's ONNX metadata; None for a file that mlpx did not write, or whose record is newer."""
+    own = {key.removeprefix("mlpx."): value for key, value in metadata.items() if key.startswith("mlpx.")}
+    if own.get("format") != str(FORMAT):
+        return None
+    try:
+        ports = {key: tuple(Port(**_tuples(port)) for port in json.loads(own[key])) for key in ("inputs", "outputs")}
+        return Summary(
+            name=own["name"],
+            **ports,
+            blocks=tuple(BlockSummary(**_tuples(block)) for block in json.loads(own["blocks"])),
+            opset=json.loads(own["opset"]),
+            ir_version=json.loads(own["ir_version"]),
+            folded=tuple(json.loads(own["folded"])),
+            remarks=tuple(json.loads(own["remarks"])),
+            weights_sha256=own.get("weights_sha256"),
+            spec=json.loads(own["spec"]) if "spec" in own else None,
+            mlpx_version=own["version"],
+            metadata={key: value for key, value in metadata.items() if not key.startswith("mlpx.")},
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _tuples(record: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}

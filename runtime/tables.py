@@ -1,0 +1,169 @@
+"""Rows for a model from files, and results into files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .arrays import as_float32, exact_float32
+from .errors import InputError
+from .extras import imported
+from .files import whole_file
+from .summary import Port
+
+
+def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tuple[np.ndarray, str]:
+    """The rows of a ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file as float32 for ``port``, and how they were matched.
+
+    Columns are matched by name where the port names its features, else by order. Numbers in a CSV file become the
+    nearest float32; in the other formats a value that float32 cannot hold is an error unless ``dtype="float32"``.
+    Raises InputError: unreadable file, missing columns, text or gaps where numbers are expected, a wrong number of
+    features; MissingPackageError: polars is not there for CSV and Parquet.
+    """
+    path = Path(path)
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        raise InputError(f"{path}: data is read from {', '.join(_READERS)} files, not from '{path.suffix}'")
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        return read(path, port, dtype)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def write_columns(target: Path | BinaryIO, columns: dict[str, np.ndarray]) -> None:
+    """Named columns of equal length as Parquet or CSV, by the file's name; whole or not at all. CSV into a stream."""
+    polars = imported("polars", "writing CSV or Parquet")
+    held = {name: values.tolist() if values.dtype == object else values for name, values in columns.items()}
+    frame = polars.DataFrame(held)
+    if not isinstance(target, Path):
+        frame.write_csv(target)
+        return
+    with whole_file(target) as temporary, open(temporary, "wb") as file:
+        if target.suffix.lower() == ".parquet":
+            frame.write_parquet(file)
+        else:
+            frame.write_csv(file)
+
+
+def _npy(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
+    return as_float32(_load(path, mmap_mode="r"), port.name, port.shape[1:], dtype=dtype), "by position"
+
+
+def _npz(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
+    with _load(path) as arrays:
+        names = list(arrays)
+        name = port.name if port.name in names else names[0] if len(names) == 1 else None
+        if name is None:
+            raise InputError(
+                f"it holds {', '.join(names) or 'nothing'}; the array for the model is called '{port.name}'"
+            )
+        try:
+            values = arrays[name]
+        except ValueError as error:
+            raise InputError(f"the array '{name}' cannot be read: {error}") from None
+        return as_float32(values, port.name, port.shape[1:], dtype=dtype), f"the array '{name}', by position"
+
+
+def _load(path: Path, **options: Any) -> Any:
+    try:
+        return np.load(path, allow_pickle=False, **options)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"cannot be read as {path.suffix}: {error}") from None
+
+
+def _csv(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
+    polars = imported("polars", "reading CSV")
+    try:
+        frame = polars.read_csv(path, infer_schema=False)
+    except (polars.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"cannot be read as CSV: {_first_line(error)}") from None
+    if all(_is_number(name) for name in frame.columns):
+        names = ", ".join(frame.columns[:3])
+        raise InputError(
+            f"the first line ({names}, …) holds numbers. What to do: put a line with the columns' names first"
+        )
+
+    def numbers(name: str) -> np.ndarray:
+        text = frame[name].str.strip_chars()
+        values = text.cast(polars.Float32, strict=False)
+        _refuse_gaps(name, (text.is_null() | (text == "")).to_numpy(), line=2)
+        wrong = (values.is_null() | (values.is_infinite() & ~text.str.contains("(?i)inf"))).to_numpy()
+        if wrong.any():
+            row = int(wrong.argmax())
+            kind = "too large for float32" if values[row] is not None else "not a number"
+            raise InputError(f"column '{name}', line {row + 2}: '{text[row]}' is {kind}")
+        return values.to_numpy()
+
+    return _matched(frame.columns, port, numbers)
+
+
+def _parquet(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
+    polars = imported("polars", "reading Parquet")
+    try:
+        frame = polars.read_parquet(path)
+    except (polars.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"cannot be read as Parquet: {_first_line(error)}") from None
+
+    def numbers(name: str) -> np.ndarray:
+        column = frame[name]
+        if not (column.dtype.is_numeric() or column.dtype == polars.Boolean):
+            raise InputError(f"column '{name}' holds {column.dtype}, not numbers")
+        _refuse_gaps(name, column.is_null().to_numpy(), line=1)
+        return exact_float32(column.to_numpy(), f"column '{name}'", rounding=dtype is not None)
+
+    return _matched(frame.columns, port, numbers)
+
+
+_READERS = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".parquet": _parquet}
+
+
+def _matched(columns: Sequence[str], port: Port, numbers: Callable[[str], np.ndarray]) -> tuple[np.ndarray, str]:
+    if port.features is not None:
+        missing = [name for name in port.features if name not in columns]
+        if missing:
+            message = f"{len(missing)} of the model's {len(port.features)} columns are missing: {_few(missing)}"
+            raise InputError(f"{message}; the file has {_few(columns)}")
+        wanted, how = list(port.features), "columns by name"
+        unused = [name for name in columns if name not in wanted]
+        if unused:
+            how += f", {_few(unused)} not used"
+    else:
+        wanted, how = list(columns), "columns by order"
+        width = port.shape[-1]
+        if len(port.shape) != 2 or (isinstance(width, int) and width != len(wanted)):
+            expected = f"rows of shape {list(port.shape[1:])}" if len(port.shape) != 2 else f"{width} columns"
+            message = f"'{port.name}' expects {expected} and the model names no features; the file has {len(wanted)}"
+            raise InputError(f"{message}: {_few(wanted)}")
+    values = [numbers(name) for name in wanted]
+    return np.ascontiguousarray(np.stack(values, axis=1), dtype=np.float32), how
+
+
+def _refuse_gaps(name: str, empty: np.ndarray, line: int) -> None:
+    if empty.any():
+        place = "line" if line == 2 else "row"
+        message = (
+            f"column '{name}' has {int(empty.sum())} empty values, the first in {place} {int(empty.argmax()) + line}"
+        )
+        raise InputError(f"{message}. What to do: fill or drop those rows")
+
+
+def _few(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:6])
+    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,3 @@
+"""The version of mlpx, read by the packaging too."""
+
+VERSION = "0.1.0"
