@@ -9,7 +9,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -94,7 +94,7 @@ def _read_toml(text: str) -> _Document:
 class _Core(yaml.SafeLoader):
     """The syntax of YAML with the scalars of the 1.2 core schema."""
 
-    yaml_implicit_resolvers: ClassVar[dict] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML declares it so
 
 
 _SCALARS = {

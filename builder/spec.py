@@ -108,7 +108,7 @@ class MLPSpec(BaseModel):
     def scores(self) -> Literal["probabilities", "logits", "values"]:
         """What the outputs are, judged by the last block that does something in evaluation."""
         last = next((b.kind for b in reversed(self.blocks) if b.kind not in ("dropout", "identity")), "")
-        return {"softmax": "probabilities", "sigmoid": "probabilities", "linear": "logits"}.get(last, "values")
+        return "probabilities" if last in ("softmax", "sigmoid") else "logits" if last == "linear" else "values"
 
     def _chain_problems(self) -> list[Problem]:
         try:
@@ -140,7 +140,7 @@ def _problems(error: ValidationError, data: Any) -> list[Problem]:
     return [Problem(path, "; or ".join(messages)) for path, messages in found.items()]
 
 
-def _place(loc: tuple[str | int, ...], data: Any) -> tuple[tuple[str | int, ...], list[str]]:
+def _place(loc: tuple[Any, ...], data: Any) -> tuple[tuple[str | int, ...], list[str]]:
     """The path in the document that an error's location stands for, and the keys that are allowed beside it."""
     path: list[str | int] = []
     model: Any = MLPSpec
@@ -151,7 +151,8 @@ def _place(loc: tuple[str | int, ...], data: Any) -> tuple[tuple[str | int, ...]
                 part = next(iter(data))
         elif isinstance(part, str) and model is MLPSpec and part in ("input", "output"):
             model = {"input": InputSpec, "output": OutputSpec}[part]
-        if (isinstance(data, dict) and part in data) or (isinstance(data, list) and isinstance(part, int)):
+        inside = part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
+        if inside:
             data = data[part]
             path.append(part)
     return tuple(path), list(model.model_fields)

@@ -38,7 +38,7 @@ def weights_hash(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         values = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{values.dtype}\0{list(values.shape)}\0".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -54,6 +54,7 @@ def write(
     with ExitStack() as files:
         # Entered first, renamed last: the model appears when its data is there.
         target = files.enter_context(whole_file(path))
+        beside = 0
         if external:
             data_path = path.with_name(f"{path.name}.data")
             data = files.enter_context(whole_file(data_path))
@@ -66,13 +67,14 @@ def write(
                     for key, value in entries.items():
                         tensor.external_data.add(key=key, value=str(value))
                     model.graph.initializer.append(tensor)
+                beside = file.tell()
         else:
             for tensor, values, _ in _placed(weights):
                 tensor.raw_data = values.tobytes()
                 model.graph.initializer.append(tensor)
         content = model.SerializeToString(deterministic=True)
         target.write_bytes(content)
-        return len(content) + (data.stat().st_size if external else 0)
+        return len(content) + beside
 
 
 def _placed(weights: Mapping[str, np.ndarray]) -> Iterator[tuple[TensorProto, np.ndarray, int]]:

@@ -23,7 +23,7 @@ from .affine import Affine, affine_of
 from .emitter import Emitter
 from .graph import Node, Shape
 
-Lower = Callable[[Emitter, Node], None]
+Lower = Callable[[Emitter, Node], object]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Row:
     refuse: Callable[[Node, Shape], str | None] = lambda node, shape: None
     """Why the block cannot be exported for rows of this shape, if it cannot."""
     shape: Callable[[Node, Shape], Shape] = lambda node, shape: shape
-    width: str | None = None
+    width: str = ""
     """The tensor whose last dimension is the number of input features."""
     affine: Callable[[Node], Affine] | None = None
     inactive: bool = False

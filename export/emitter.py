@@ -19,7 +19,7 @@ class Emitter:
         self.initialisers: dict[str, np.ndarray] = {}
         self._values = set(values)
         self._node_names: set[str] = set()
-        self._held: dict[tuple[str, Any], str] = {}
+        self._held: dict[tuple[Any, ...], str] = {}
 
     def __call__(self, op_type: str, inputs: Sequence[str], output: str, path: str, **attributes: Any) -> str:
         """A node named after its module path, or ``path/OpType`` where the block takes several."""
@@ -50,7 +50,9 @@ class Emitter:
         return float(np.float32(value))
 
     def _hold(self, name: str, values: np.ndarray) -> str:
-        key = (name, values.shape, values.tobytes() if values.size <= 1 else values.__array_interface__["data"][0])
+        # One name may come with other values (another block's constant); it gets a number then.
+        content = values.tobytes() if values.size <= 1 else values.__array_interface__["data"][0]
+        key = (name, values.shape, content)
         if key not in self._held:
             self._held[key] = unique(name, self._values)
             self.initialisers[self._held[key]] = values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,8 @@ def _loaded(path: Path) -> Any:
 def _foreign(path: Path, metadata: dict[str, str]) -> Summary:
     onnx = imported("onnx", _NEEDS)
     model = _loaded(path)
-    try:
+    with suppress(onnx.shape_inference.InferenceError):  # shapes are shown where they are known
         model = onnx.shape_inference.infer_shapes(model)
-    except onnx.shape_inference.InferenceError:
-        pass  # shapes are shown where they are known
     graph = model.graph
     sizes = {t.name: tuple(t.dims) for t in graph.initializer}
     shapes = {v.name: _dims(v) for v in [*graph.input, *graph.value_info, *graph.output]}

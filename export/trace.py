@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
+from torch.fx.proxy import TraceError
 
 from .blocks import CALLS, IN_PLACE, MODULES, TABLE, Row
 from .emitter import unique
@@ -47,7 +48,7 @@ def _fx_graph(module: nn.Module) -> fx.Graph:
     given = {p.name: p.default for p in parameters if p.default is not p.empty}
     try:
         return _Tracer().trace(module, concrete_args=given or None)
-    except fx.proxy.TraceError as error:
+    except TraceError as error:
         message = f"the forward of {type(module).__name__} depends on the data ({error}){_where(error)}"
         hint = "write it without if, for or assert on a tensor's values; torch.where chooses without branching"
         raise ExportError(f"{message}. What to do: {hint}") from None
@@ -104,10 +105,10 @@ class _Reader:
             if node.op == "placeholder" and not self.held:
                 self.held[node] = _Value(self.input_name)
             elif node.op == "call_module":
-                called = self.modules[node.target]
+                called = self.modules[str(node.target)]
                 if type(called) not in MODULES:
-                    raise ExportError(_unsupported(f"{type(called).__name__}", node.target))
-                self._call(node, MODULES[type(called)], called, node.target)
+                    raise ExportError(_unsupported(type(called).__name__, str(node.target)))
+                self._call(node, MODULES[type(called)], called, str(node.target))
             elif node.op in ("call_function", "call_method"):
                 if not any(argument in self.held for argument in node.all_input_nodes):
                     continue  # fx's assertions on optional arguments; a constant that is used later is named there
@@ -117,28 +118,20 @@ class _Reader:
                     raise ExportError(_unsupported(f"{target}()", path))
                 self._call(node, CALLS[node.target], None, path)
             elif node.op == "output":
-                if node.args[0] not in self.held:
-                    found = type(node.args[0]).__name__
-                    raise ExportError(f"forward returns a {found}; one tensor that depends on the input is expected")
-                return self.held[node.args[0]]
+                return self._held(node.args[0], "forward's return")
         raise ExportError("forward returns nothing")
 
     def _call(self, node: fx.Node, name: str, module: nn.Module | None, path: str) -> None:
         row = TABLE[name]
-        if module is not None:
-            if node.kwargs or len(node.args) != row.inputs:
-                raise ExportError(f"{path}: {type(module).__name__} is called with {len(node.args)} arguments")
-            inputs, source = list(node.args), module
-        else:
-            arguments = self._bound(node, row, path)
-            inputs, source = arguments[: row.inputs], dict(zip(row.calls[node.target], arguments, strict=False))
-            source = {key: value for key, value in source.items() if value is not _MISSING}
-        for argument in inputs:
-            if argument not in self.held:
-                message = f"{path}: {name} with {_described(argument)}; expected a tensor that depends on the input"
-                raise ExportError(message)
-        values = [self.held[argument] for argument in inputs]
-        in_place = getattr(module, "inplace", False) if module is not None else source.get("inplace", False)
+        source: Any = module
+        inputs = list(node.args)
+        if module is None:
+            source = self._bound(node, row, path)
+            inputs = [source.get(argument) for argument in row.calls[node.target][: row.inputs]]
+        elif node.kwargs or len(inputs) != row.inputs:
+            raise ExportError(f"{path}: {type(module).__name__} is called with other arguments than its input")
+        values = [self._held(argument, f"{name} at '{path}'") for argument in inputs]
+        in_place = source.get("inplace") if module is None else getattr(module, "inplace", False)
         if in_place or node.target in IN_PLACE:
             self._refuse_hidden_views(node, values[0], path)
             result = self._block(name, source, values, path)
@@ -146,13 +139,20 @@ class _Reader:
         else:
             self.held[node] = self._block(name, source, values, path)
 
-    def _bound(self, node: fx.Node, row: Row, path: str) -> list[Any]:
+    def _held(self, argument: Any, place: str) -> _Value:
+        if not isinstance(argument, fx.Node) or argument not in self.held:
+            message = f"{place} takes {_described(argument)}; expected a tensor that depends on the input"
+            raise ExportError(message)
+        return self.held[argument]
+
+    def _bound(self, node: fx.Node, row: Row, path: str) -> dict[str, Any]:
+        """The arguments of a call by their names; those that were left out are not there."""
         names = row.calls[node.target]
-        if len(node.args) > len(names) or not set(node.kwargs) <= set(names):
-            surplus = ", ".join([*map(str, node.args[len(names) :]), *(set(node.kwargs) - set(names))])
-            raise ExportError(f"{path}: {node.target} is called with arguments that are not known here: {surplus}")
-        positional = dict(zip(names, node.args, strict=False))
-        return [positional.get(name, node.kwargs.get(name, _MISSING)) for name in names]
+        surplus = [*node.args[len(names) :], *(key for key in node.kwargs if key not in names)]
+        if surplus:
+            listed = ", ".join(map(str, surplus))
+            raise ExportError(f"{path}: {node.target} is called with arguments that are not known here: {listed}")
+        return dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
 
     def _block(self, name: str, source: Any, inputs: list[_Value], path: str) -> _Value:
         """A node of the graph from a module, or from the arguments of a call."""
@@ -189,7 +189,7 @@ class _Reader:
                 message = f"{role} is {_described(argument)}; expected a parameter or a buffer of the module"
                 raise ExportError(message)
             name = str(argument.target)
-            tensor = self.module
+            tensor: Any = self.module
             for part in name.split("."):
                 tensor = getattr(tensor, part)
         if tensor is None:
@@ -217,9 +217,6 @@ class _Reader:
             reaching.add(node.output)
         message = "the number of input features cannot be seen from the module"
         raise ExportError(f"{message}. What to do: give input_shape=(features,), or a spec")
-
-
-_MISSING = object()
 
 
 def _with_shapes(graph: Graph) -> Graph:
@@ -270,7 +267,7 @@ def _after(node: fx.Node) -> Iterator[fx.Node]:
 def _described(argument: Any) -> str:
     if isinstance(argument, fx.Node):
         return f"the constant '{argument.target}'" if argument.op == "get_attr" else f"'{argument.name}'"
-    return repr(argument)
+    return f"a {type(argument).__name__}" if isinstance(argument, list | tuple | dict) else repr(argument)
 
 
 def _unsupported(what: str, path: str) -> str:

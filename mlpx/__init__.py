@@ -6,7 +6,7 @@ Every name is at home in its room and imported on first use: ``import mlpx`` loa
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from runtime.version import VERSION as __version__
+from runtime.version import VERSION
 
 if TYPE_CHECKING:
     from builder import MLPSpec as MLPSpec
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from export import export as export
     from export import inspect as inspect
     from runtime import Session as Session
+
+__version__ = VERSION
 
 _HOMES = {
     "MLPSpec": "builder",
@@ -33,7 +35,7 @@ _HOMES = {
     "Session": "runtime",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = sorted(["__version__", *_HOMES])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

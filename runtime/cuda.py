@@ -67,13 +67,15 @@ def _provider_library() -> Path:
 
 def _linked(library: Path) -> list[str]:
     """The names of the libraries that an ELF file needs (its DT_NEEDED entries)."""
+    from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile
 
     if not library.exists():
         return [library.name]
     with open(library, "rb") as file:
         dynamic = ELFFile(file).get_section_by_name(".dynamic")
-        return [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]
+        assert isinstance(dynamic, DynamicSection)
+        return [getattr(tag, "needed") for tag in dynamic.iter_tags("DT_NEEDED")]  # noqa: B009 - set at run time
 
 
 def _installed_by_pip() -> Iterator[tuple[str, str]]:

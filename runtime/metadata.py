@@ -35,6 +35,7 @@ class Header:
 def read_header(path: str | Path) -> Header:
     """The header of an ONNX file. Raises ModelError: missing, truncated, or not ONNX."""
     path = Path(path)
+    size = 0
     try:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size

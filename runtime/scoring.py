@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -58,8 +59,9 @@ class Scores:
         columns, labels, probabilities = {}, self.labels, self.probabilities
         if labels is not None:
             columns["label"] = labels
-        for index, label in enumerate(self.port.labels or () if probabilities is not None else ()):
-            columns[f"probability_{label}"] = probabilities[:, index]
+        if probabilities is not None:
+            names = [f"probability_{label}" for label in self.port.labels or ()]
+            columns |= dict(zip(names, probabilities.T, strict=True))
         width = self.outputs.shape[1]
         if width == 1:
             columns[self.port.name] = self.outputs[:, 0]
@@ -94,8 +96,8 @@ def score_file(
 ) -> ScoreReport:
     """Score the rows of ``data`` into ``output``, or as CSV onto standard output where that is None.
 
-    ``.npy`` takes the outputs alone; ``.npz`` the arrays outputs, labels and probabilities; ``.csv`` and ``.parquet`` the
-    columns of ``Scores.columns``. Raises InputError (see ``read_rows``) and OutputError; nothing is written then.
+    ``.npy`` takes the outputs alone; ``.npz`` the arrays outputs, labels and probabilities; ``.csv`` and ``.parquet``
+    the columns of ``Scores.columns``. Raises InputError (see ``read_rows``) and OutputError; nothing is written then.
     """
     target = Path(output) if output is not None else None
     if target is not None and target.suffix.lower() not in _WRITERS:
@@ -117,7 +119,7 @@ def _write_npy(path: Path, scores: Scores) -> None:
 
 
 def _write_npz(path: Path, scores: Scores) -> None:
-    arrays = {"outputs": scores.outputs}
+    arrays: dict[str, Any] = {"outputs": scores.outputs}
     labels, probabilities = scores.labels, scores.probabilities
     if labels is not None:
         arrays["labels"] = np.asarray(["" if label is None else label for label in labels], dtype=str)

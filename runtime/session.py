@@ -101,7 +101,7 @@ class Session:
 def open_session(path: str | Path | bytes, providers: Providers, threads: int | None) -> Any:
     """ONNX Runtime's session on exactly these providers, with its log off. Raises ModelError and ProviderError."""
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
+    from onnxruntime.capi import onnxruntime_pybind11_state as state  # pyright: ignore[reportAttributeAccessIssue]
 
     name = "the model" if isinstance(path, bytes) else str(path)
     if not isinstance(path, bytes) and not Path(path).is_file():

@@ -16,7 +16,7 @@ from .summary import Port
 
 
 def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tuple[np.ndarray, str]:
-    """The rows of a ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file as float32 for ``port``, and how they were matched.
+    """The rows of a ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file as float32, and how they match ``port``.
 
     Columns are matched by name where the port names its features, else by order. Numbers in a CSV file become the
     nearest float32; in the other formats a value that float32 cannot hold is an error unless ``dtype="float32"``.
