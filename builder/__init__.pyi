@@ -1,6 +1,6 @@
 from .assembly import assemble as assemble
+from .block import Block as Block
 from .blocks import BLOCKS as BLOCKS
-from .blocks import Block as Block
 from .errors import Problem as Problem
 from .errors import SpecError as SpecError
 from .errors import WeightsError as WeightsError

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from .blocks import modules_of
+from .block import modules_of
 from .spec import MLPSpec
 
 

@@ -1,76 +1,24 @@
 """The table of building blocks: a class per block, with its options, its effect on the shape and its module.
 
 Adding a block here is adding a class and naming it in ``BLOCKS``; ``export/blocks.py`` is the matching table of
-what the block becomes in an ONNX file. Shapes are those of one row, without the batch dimension. Nothing here
-imports torch before ``Block.module`` is called.
+what the block becomes in an ONNX file. Nothing here imports torch before ``Block.module`` is called.
 """
 
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    WrapSerializer,
-    model_validator,
-)
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from .suggestions import suggestion
+from .block import Block, Shape, ShapeMismatch, fit, flat, modules_of, words
+from .notation import any_block
 
 if TYPE_CHECKING:
     from torch import nn
 
-Shape = tuple[int, ...]
 Vector = float | Annotated[list[float], Field(min_length=1)]
-
-
-class ShapeMismatch(Exception):
-    """A block that cannot take the shape it is given: what it expects, and the path to it where it lies deeper."""
-
-    def __init__(self, message: str, path: tuple[str | int, ...] = ()):
-        super().__init__(message)
-        self.message = message
-        self.path = path
-
-
-class Block(BaseModel):
-    """One building block and its options. Frozen; an option that the block does not have is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    kind: ClassVar[str]
-    """The block's name in a spec: torch's functional name."""
-    torch_name: ClassVar[str]
-    """The class's name, which a spec may use too."""
-    short: ClassVar[str | None] = None
-    """The option that a bare value stands for: ``linear: 128`` is ``linear: {features: 128}``."""
-
-    @classmethod
-    def expand(cls, value: Any) -> Any:
-        """The options that a bare value stands for."""
-        if cls.short is None:
-            message = "{kind} takes no bare value; it is written `{kind}` or with options"
-            raise PydanticCustomError("no_short_form", message, {"kind": cls.kind})
-        return {cls.short: value}
-
-    def output_shape(self, shape: Shape) -> Shape:
-        """The shape of one row after the block. Raises ShapeMismatch."""
-        return shape
-
-    def module(self, shape: Shape) -> nn.Module:
-        """The block as a module for rows of ``shape``. Parameters are initialised from torch's random state."""
-        from torch import nn
-
-        return getattr(nn, self.torch_name)(**self.model_dump())
 
 
 class Linear(Block):
@@ -82,7 +30,7 @@ class Linear(Block):
     in_features: PositiveInt | None = Field(None, description="Number of features that go in, if it is to be checked.")
 
     def output_shape(self, shape: Shape) -> Shape:
-        (width,) = _flat(shape)
+        (width,) = flat(shape)
         if self.in_features not in (None, width):
             raise ShapeMismatch(f"expects {self.in_features} features (its in_features)")
         return (self.features,)
@@ -210,7 +158,7 @@ class BatchNorm1d(Block):
     affine: bool = True
 
     def output_shape(self, shape: Shape) -> Shape:
-        return _flat(shape)
+        return flat(shape)
 
     def module(self, shape: Shape) -> nn.Module:
         from torch import nn
@@ -227,7 +175,7 @@ class LayerNorm(Block):
     bias: bool = True
 
     def output_shape(self, shape: Shape) -> Shape:
-        return _flat(shape)
+        return flat(shape)
 
     def module(self, shape: Shape) -> nn.Module:
         from torch import nn
@@ -254,7 +202,7 @@ class _PerFeature(Block):
     """A block with constants per feature."""
 
     def output_shape(self, shape: Shape) -> Shape:
-        (width,) = _flat(shape)
+        (width,) = flat(shape)
         for name, value in self.model_dump().items():
             if isinstance(value, list) and len(value) != width:
                 raise ShapeMismatch(f"has {len(value)} values in {name}, so it expects {len(value)} features")
@@ -318,90 +266,9 @@ BLOCKS: dict[str, type[Block]] = {
 }
 """Every building block by its name in a spec."""
 
-_NAMES = {name.replace("_", "").lower(): b for b in BLOCKS.values() for name in (b.kind, b.torch_name)}
-
-
-def modules_of(blocks: list[Block], shape: Shape) -> list[nn.Module]:
-    """The modules of a chain of blocks for rows of ``shape``, which must fit (``MLPSpec`` has checked it)."""
-    modules = []
-    for block in blocks:
-        modules.append(block.module(shape))
-        shape = block.output_shape(shape)
-    return modules
-
-
-def fit(blocks: list[Block], shape: Shape, source: str, within: str = "blocks") -> Shape:
-    """The shape of one row after a chain of blocks.
-
-    Raises ShapeMismatch naming the block that does not fit and the one (or ``source``) that feeds it.
-    """
-    for index, block in enumerate(blocks):
-        try:
-            out = block.output_shape(shape)
-        except ShapeMismatch as mismatch:
-            message = mismatch.message
-            if not mismatch.path:
-                message = f"{block.kind} {message}, but {source} gives {words(shape)}"
-            raise ShapeMismatch(message, (index, *mismatch.path)) from None
-        if out != shape or block.kind == "linear":
-            shape, source = out, f"{within}[{index}] {block.kind}"
-    return shape
-
-
-def words(shape: Shape) -> str:
-    """A row's shape in words."""
-    return f"{shape[0]} features" if len(shape) == 1 else f"rows of shape {list(shape)}"
-
-
-def _flat(shape: Shape) -> Shape:
-    if len(shape) != 1:
-        raise ShapeMismatch("expects flat rows (put a flatten in front)")
-    return shape
-
-
-class _Options(dict):
-    """A block's options as they stood in the document, with the block they belong to."""
-
-    def __init__(self, options: dict, kind: str):
-        super().__init__(options)
-        self.kind = kind
-
-
-def _read(value: Any) -> Any:
-    """``relu``, ``{linear: 128}`` and ``{linear: {features: 128}}``, all as options of a known block."""
-    if isinstance(value, Block):
-        return value
-    if isinstance(value, dict) and len(value) == 1:
-        name, options = next(iter(value.items()))
-    else:
-        name, options = value, {}
-    if not isinstance(name, str):
-        message = "a block is a name (`relu`) or a name with options (`linear: 128`)"
-        raise PydanticCustomError("not_a_block", message)
-    block = _NAMES.get(name.replace("_", "").lower())
-    if block is None:
-        hint = suggestion(name, [*BLOCKS, *(b.torch_name for b in BLOCKS.values())], "blocks", shown=list(BLOCKS))
-        raise PydanticCustomError("unknown_block", "unknown block '{name}'; {hint}", {"name": name, "hint": hint})
-    if options is None:
-        options = {}
-    elif not isinstance(options, dict):
-        options = block.expand(options)
-    return _Options(options, block.kind)
-
-
-def _write(block: Block, handler: Any) -> Any:
-    options = {key: value for key, value in handler(block).items() if value is not None}
-    return {block.kind: options} if options else block.kind
-
 
 if TYPE_CHECKING:
     AnyBlock = Block
 else:
-    _tagged = tuple(Annotated[block, Tag(kind)] for kind, block in BLOCKS.items())
-    AnyBlock = Annotated[
-        _tagged,
-        Discriminator(lambda value: value.kind),
-        BeforeValidator(_read),
-        WrapSerializer(_write),
-    ]
+    AnyBlock = any_block(BLOCKS)
     Residual.model_rebuild()

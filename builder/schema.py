@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from .blocks import BLOCKS, Block
+from .block import Block
+from .blocks import BLOCKS
 from .spec import MLPSpec
 
 _BLOCK = {"$ref": "#/$defs/Block"}

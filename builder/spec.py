@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -140,10 +140,11 @@ def _problems(error: ValidationError, data: Any) -> list[Problem]:
     return [Problem(path, "; or ".join(messages)) for path, messages in found.items()]
 
 
-def _place(loc: tuple[Any, ...], data: Any) -> tuple[tuple[str | int, ...], list[str]]:
+def _place(loc: tuple[Any, ...], document: Any) -> tuple[tuple[str | int, ...], list[str]]:
     """The path in the document that an error's location stands for, and the keys that are allowed beside it."""
     path: list[str | int] = []
     model: Any = MLPSpec
+    data: Any = document
     for part in loc:
         if isinstance(part, str) and part in BLOCKS:
             model = BLOCKS[part]
@@ -151,9 +152,8 @@ def _place(loc: tuple[Any, ...], data: Any) -> tuple[tuple[str | int, ...], list
                 part = next(iter(data))
         elif isinstance(part, str) and model is MLPSpec and part in ("input", "output"):
             model = {"input": InputSpec, "output": OutputSpec}[part]
-        inside = part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int)
-        if inside:
-            data = data[part]
+        if part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int):
+            data = cast(Any, data)[part]
             path.append(part)
     return tuple(path), list(model.model_fields)
 

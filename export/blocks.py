@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from math import prod, sqrt
+from math import prod
 from typing import Any
 
 import torch
@@ -20,10 +20,8 @@ from torch import nn
 from builder import Scale, Standardize
 
 from .affine import Affine, affine_of
-from .emitter import Emitter
 from .graph import Node, Shape
-
-Lower = Callable[[Emitter, Node], object]
+from .operators import Lower, batch_norm, clip, gelu, layer_norm, linear, never, op, pair, silu, softplus
 
 
 @dataclass(frozen=True)
@@ -47,101 +45,6 @@ class Row:
     inactive: bool = False
     """Gives its input back in evaluation mode."""
     multiply_adds: Callable[[Node], int] = lambda node: 0
-
-
-def op(op_type: str, **attributes: str) -> Lower:
-    """One ONNX node; ``alpha="negative_slope"`` fills an attribute from an option, as float32."""
-
-    def lower(emit: Emitter, node: Node) -> None:
-        values = {name: emit.float32(node.attributes[option]) for name, option in attributes.items()}
-        emit(op_type, node.inputs, node.output, node.path, **values)
-
-    return lower
-
-
-def _linear(emit: Emitter, node: Node) -> None:
-    constants = [emit.tensor(node.tensors[role]) for role in ("weight", "bias") if role in node.tensors]
-    emit("Gemm", [*node.inputs, *constants], node.output, node.path, alpha=1.0, beta=1.0, transB=1)
-
-
-def _gelu(emit: Emitter, node: Node) -> None:
-    """x / √2 → Erf → + 1 → · x → · 1/2, or the tanh formula; the order that ONNX Runtime fuses into one kernel."""
-    (x,) = node.inputs
-    if node.attributes["approximate"] == "tanh":
-        cube = emit.step("Mul", node, emit.step("Mul", node, x, x), x)
-        inner = emit.step("Add", node, x, emit.step("Mul", node, cube, emit.constant("gelu.cubic", 0.044715)))
-        bell = emit.step("Tanh", node, emit.step("Mul", node, inner, emit.constant("gelu.scale", sqrt(2 / torch.pi))))
-    else:
-        bell = emit.step("Erf", node, emit.step("Div", node, x, emit.constant("gelu.sqrt2", sqrt(2))))
-    raised = emit.step("Add", node, bell, emit.constant("one", 1.0))
-    emit.last("Mul", node, emit.step("Mul", node, x, raised), emit.constant("half", 0.5))
-
-
-def _silu(emit: Emitter, node: Node) -> None:
-    (x,) = node.inputs
-    emit.last("Mul", node, x, emit.step("Sigmoid", node, x))
-
-
-def _softplus(emit: Emitter, node: Node) -> None:
-    """Softplus(beta·x) / beta; from the threshold on x itself, where that is not the same in float32 anyway."""
-    (x,), beta, threshold = node.inputs, node.attributes["beta"], node.attributes["threshold"]
-    scaled = x if beta == 1 else emit.step("Mul", node, x, emit.constant(f"{node.path}.beta", beta))
-    steps: list[tuple[str, list[str]]] = [("Softplus", [scaled])]
-    if beta != 1:
-        steps.append(("Div", ["", emit.constant(f"{node.path}.beta", beta)]))
-    if threshold < 20:  # log1p(e^-20) is below half an ulp of 20
-        above = emit.step("Greater", node, scaled, emit.constant(f"{node.path}.threshold", threshold))
-        steps.append(("Where", [above, x, ""]))
-    value = ""
-    for index, (op_type, names) in enumerate(steps):
-        emitted = emit.last if index == len(steps) - 1 else emit.step
-        value = emitted(op_type, node, *(name or value for name in names))
-
-
-def _clip(low: str | float, high: str | float) -> Lower:
-    def lower(emit: Emitter, node: Node) -> None:
-        bounds = []
-        for role, bound in (("min", low), ("max", high)):
-            value = node.attributes[bound] if isinstance(bound, str) else bound
-            bounds.append(emit.constant(f"{node.path}.{role}", value))
-        emit("Clip", [*node.inputs, *bounds], node.output, node.path)
-
-    return lower
-
-
-def _layer_norm(emit: Emitter, node: Node) -> None:
-    if "weight" in node.tensors:
-        constants = [emit.tensor(node.tensors[role]) for role in ("weight", "bias") if role in node.tensors]
-    else:
-        constants = [emit.constant(f"{node.path}.weight", [1.0] * node.shape[-1])]
-    attributes = {"axis": -1, "epsilon": emit.float32(node.attributes["eps"]), "stash_type": 1}
-    emit("LayerNormalization", [*node.inputs, *constants], node.output, node.path, **attributes)
-
-
-def _batch_norm(emit: Emitter, node: Node) -> None:
-    ones_and_zeros = {"weight": 1.0, "bias": 0.0}
-    constants = []
-    for role in ("weight", "bias", "running_mean", "running_var"):
-        if role in node.tensors:
-            constants.append(emit.tensor(node.tensors[role]))
-        else:
-            constants.append(emit.constant(f"{node.path}.{role}", [ones_and_zeros[role]] * node.shape[0]))
-    epsilon = emit.float32(node.attributes["eps"])
-    emit("BatchNormalization", [*node.inputs, *constants], node.output, node.path, epsilon=epsilon)
-
-
-def _pair(first: str, second: str, roles: tuple[str, str]) -> Lower:
-    """Two elementwise nodes, each with a constant per feature."""
-
-    def lower(emit: Emitter, node: Node) -> None:
-        between = emit.step(first, node, node.inputs[0], emit.tensor(node.tensors[roles[0]]))
-        emit.last(second, node, between, emit.tensor(node.tensors[roles[1]]))
-
-    return lower
-
-
-def _never(emit: Emitter, node: Node) -> None:
-    raise AssertionError(f"{node.op} at {node.path} is removed by folding and never lowered")
 
 
 def _refuse_dropout(node: Node, shape: Shape) -> str | None:
@@ -190,7 +93,7 @@ _DROPOUTS = ("dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d")
 
 TABLE: dict[str, Row] = {
     "linear": Row(
-        _linear,
+        linear,
         (nn.Linear,),
         {F.linear: ("input", "weight", "bias")},
         tensors=("weight", "bias"),
@@ -208,7 +111,7 @@ TABLE: dict[str, Row] = {
         _SLOPE,
     ),
     "dropout": Row(
-        _never,
+        never,
         (nn.Dropout, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Dropout1d),
         {getattr(F, name): ("input", "p", "training", "inplace") for name in _DROPOUTS},
         {"p": 0.5, "training": True},
@@ -217,10 +120,10 @@ TABLE: dict[str, Row] = {
     ),
     "elu": Row(op("Elu", alpha="alpha"), (nn.ELU,), {F.elu: ("input", "alpha", "inplace")}, {"alpha": 1.0}),
     "tanh": Row(op("Tanh"), (nn.Tanh,), _methods("tanh") | _methods("tanh_")),
-    "gelu": Row(_gelu, (nn.GELU,), {F.gelu: ("input", "approximate")}, {"approximate": "none"}),
-    "silu": Row(_silu, (nn.SiLU,), {F.silu: ("input", "inplace")}),
+    "gelu": Row(gelu, (nn.GELU,), {F.gelu: ("input", "approximate")}, {"approximate": "none"}),
+    "silu": Row(silu, (nn.SiLU,), {F.silu: ("input", "inplace")}),
     "softplus": Row(
-        _softplus,
+        softplus,
         (nn.Softplus,),
         {F.softplus: ("input", "beta", "threshold")},
         {"beta": 1.0, "threshold": 20.0},
@@ -232,7 +135,7 @@ TABLE: dict[str, Row] = {
         {"dim": None},
         refuse=_refuse_softmax,
     ),
-    "relu6": Row(_clip(0.0, 6.0), (nn.ReLU6,), {F.relu6: ("input", "inplace")}),
+    "relu6": Row(clip(0.0, 6.0), (nn.ReLU6,), {F.relu6: ("input", "inplace")}),
     "hardsigmoid": Row(
         lambda emit, node: emit(
             "HardSigmoid", node.inputs, node.output, node.path, alpha=emit.float32(1 / 6), beta=0.5
@@ -241,13 +144,13 @@ TABLE: dict[str, Row] = {
         {F.hardsigmoid: ("input", "inplace")},
     ),
     "clip": Row(
-        _clip("min_val", "max_val"),
+        clip("min_val", "max_val"),
         (nn.Hardtanh,),
         {F.hardtanh: ("input", "min_val", "max_val", "inplace")},
         {"min_val": -1.0, "max_val": 1.0},
     ),
     "batch_norm": Row(
-        _batch_norm,
+        batch_norm,
         (nn.BatchNorm1d,),
         options={"eps": 1e-5},
         tensors=("weight", "bias", "running_mean", "running_var"),
@@ -257,7 +160,7 @@ TABLE: dict[str, Row] = {
         multiply_adds=lambda node: node.shape[0],
     ),
     "layer_norm": Row(
-        _layer_norm,
+        layer_norm,
         (nn.LayerNorm,),
         {F.layer_norm: ("input", "normalized_shape", "weight", "bias", "eps")},
         {"normalized_shape": None, "eps": 1e-5},
@@ -273,9 +176,9 @@ TABLE: dict[str, Row] = {
         refuse=_refuse_flatten,
         shape=lambda node, shape: (prod(shape),),
     ),
-    "identity": Row(_never, (nn.Identity,), inactive=True),
+    "identity": Row(never, (nn.Identity,), inactive=True),
     "standardize": Row(
-        _pair("Sub", "Div", ("mean", "std")),
+        pair("Sub", "Div", ("mean", "std")),
         (Standardize,),
         tensors=("mean", "std"),
         width="mean",
@@ -283,7 +186,7 @@ TABLE: dict[str, Row] = {
         multiply_adds=lambda node: node.shape[0],
     ),
     "scale": Row(
-        _pair("Mul", "Add", ("factor", "offset")),
+        pair("Mul", "Add", ("factor", "offset")),
         (Scale,),
         tensors=("factor", "offset"),
         width="factor",

@@ -1,0 +1,106 @@
+"""How blocks are spelt in ONNX operators of opset 17, for the rows of ``export.blocks``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import pi, sqrt
+
+from .emitter import Emitter
+from .graph import Node
+
+Lower = Callable[[Emitter, Node], object]
+
+
+def op(op_type: str, **attributes: str) -> Lower:
+    """One ONNX node; ``alpha="negative_slope"`` fills an attribute from an option, as float32."""
+
+    def lower(emit: Emitter, node: Node) -> None:
+        values = {name: emit.float32(node.attributes[option]) for name, option in attributes.items()}
+        emit(op_type, node.inputs, node.output, node.path, **values)
+
+    return lower
+
+
+def linear(emit: Emitter, node: Node) -> None:
+    constants = [emit.tensor(node.tensors[role]) for role in ("weight", "bias") if role in node.tensors]
+    emit("Gemm", [*node.inputs, *constants], node.output, node.path, alpha=1.0, beta=1.0, transB=1)
+
+
+def gelu(emit: Emitter, node: Node) -> None:
+    """x / √2 → Erf → + 1 → · x → · 1/2, or the tanh formula; the order that ONNX Runtime fuses into one kernel."""
+    (x,) = node.inputs
+    if node.attributes["approximate"] == "tanh":
+        cube = emit.step("Mul", node, emit.step("Mul", node, x, x), x)
+        inner = emit.step("Add", node, x, emit.step("Mul", node, cube, emit.constant("gelu.cubic", 0.044715)))
+        bell = emit.step("Tanh", node, emit.step("Mul", node, inner, emit.constant("gelu.scale", sqrt(2 / pi))))
+    else:
+        bell = emit.step("Erf", node, emit.step("Div", node, x, emit.constant("gelu.sqrt2", sqrt(2))))
+    raised = emit.step("Add", node, bell, emit.constant("one", 1.0))
+    emit.last("Mul", node, emit.step("Mul", node, x, raised), emit.constant("half", 0.5))
+
+
+def silu(emit: Emitter, node: Node) -> None:
+    (x,) = node.inputs
+    emit.last("Mul", node, x, emit.step("Sigmoid", node, x))
+
+
+def softplus(emit: Emitter, node: Node) -> None:
+    """Softplus(beta·x) / beta; from the threshold on x itself, where that is not the same in float32 anyway."""
+    (x,), beta, threshold = node.inputs, node.attributes["beta"], node.attributes["threshold"]
+    scaled = x if beta == 1 else emit.step("Mul", node, x, emit.constant(f"{node.path}.beta", beta))
+    steps: list[tuple[str, list[str]]] = [("Softplus", [scaled])]
+    if beta != 1:
+        steps.append(("Div", ["", emit.constant(f"{node.path}.beta", beta)]))
+    if threshold < 20:  # log1p(e^-20) is below half an ulp of 20
+        above = emit.step("Greater", node, scaled, emit.constant(f"{node.path}.threshold", threshold))
+        steps.append(("Where", [above, x, ""]))
+    value = ""
+    for index, (op_type, names) in enumerate(steps):
+        emitted = emit.last if index == len(steps) - 1 else emit.step
+        value = emitted(op_type, node, *(name or value for name in names))
+
+
+def clip(low: str | float, high: str | float) -> Lower:
+    def lower(emit: Emitter, node: Node) -> None:
+        bounds = []
+        for role, bound in (("min", low), ("max", high)):
+            value = node.attributes[bound] if isinstance(bound, str) else bound
+            bounds.append(emit.constant(f"{node.path}.{role}", value))
+        emit("Clip", [*node.inputs, *bounds], node.output, node.path)
+
+    return lower
+
+
+def layer_norm(emit: Emitter, node: Node) -> None:
+    if "weight" in node.tensors:
+        constants = [emit.tensor(node.tensors[role]) for role in ("weight", "bias") if role in node.tensors]
+    else:
+        constants = [emit.constant(f"{node.path}.weight", [1.0] * node.shape[-1])]
+    attributes = {"axis": -1, "epsilon": emit.float32(node.attributes["eps"]), "stash_type": 1}
+    emit("LayerNormalization", [*node.inputs, *constants], node.output, node.path, **attributes)
+
+
+def batch_norm(emit: Emitter, node: Node) -> None:
+    ones_and_zeros = {"weight": 1.0, "bias": 0.0}
+    constants = []
+    for role in ("weight", "bias", "running_mean", "running_var"):
+        if role in node.tensors:
+            constants.append(emit.tensor(node.tensors[role]))
+        else:
+            constants.append(emit.constant(f"{node.path}.{role}", [ones_and_zeros[role]] * node.shape[0]))
+    epsilon = emit.float32(node.attributes["eps"])
+    emit("BatchNormalization", [*node.inputs, *constants], node.output, node.path, epsilon=epsilon)
+
+
+def pair(first: str, second: str, roles: tuple[str, str]) -> Lower:
+    """Two elementwise nodes, each with a constant per feature."""
+
+    def lower(emit: Emitter, node: Node) -> None:
+        between = emit.step(first, node, node.inputs[0], emit.tensor(node.tensors[roles[0]]))
+        emit.last(second, node, between, emit.tensor(node.tensors[roles[1]]))
+
+    return lower
+
+
+def never(emit: Emitter, node: Node) -> None:
+    raise AssertionError(f"{node.op} at {node.path} is removed by folding and never lowered")
