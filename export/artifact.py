@@ -18,6 +18,7 @@ from runtime import Summary, whole_file
 ONE_FILE_LIMIT = 2**31 - 2**20
 """Protocol Buffers end at 2 GB; beyond it the weights go into a file of their own."""
 _ALIGNMENT = 4096
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def weights_hash(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         values = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{values.dtype}\0{list(values.shape)}\0".encode())
-        digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
+        # numpy has no bfloat16; integers of the same size have the same bytes
+        digest.update(values.view(_INTEGERS[values.dtype.itemsize]).numpy().data)
     return digest.hexdigest()
 
 

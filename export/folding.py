@@ -26,16 +26,15 @@ def fold(graph: Graph, *, affine: bool = False) -> Graph:
 def remove_inactive(graph: Graph) -> Graph:
     """Dropout, Identity and a Flatten of flat rows go; afterwards no block gives its own input back."""
     names: dict[str, str] = {}
-    kept, notes = [], []
+    kept: list[Node] = []
     shapes = graph.shapes
     for node in graph.nodes:
         node = rewired(node, names)
         if _is_inactive(node, shapes):
             names[node.output] = node.inputs[0]
-            notes.append(f"{node.op} '{node.path}' removed: it does nothing in evaluation mode")
         else:
             kept.append(node)
-    after = replace(graph.with_nodes(kept, notes), output=names.get(graph.output, graph.output))
+    after = replace(graph.with_nodes(kept, []), output=names.get(graph.output, graph.output))
     assert not any(_is_inactive(node, shapes) for node in after.nodes)
     return after
 

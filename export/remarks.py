@@ -15,9 +15,10 @@ def remarks(traced: Graph, folded: Graph) -> tuple[str, ...]:
         if before is not None and {before.op, node.op} == {"linear"} and folded.consumers(before.output) == 1:
             message = f"linear '{before.path}' and linear '{node.path}' stand in a row without an activation between"
             found.append(f"{message}: together they are one affine map (--fold-affine makes them one)")
+    kept = {node.output for node in folded.nodes}
     for node in traced.nodes:
-        if node.op == "dropout":
-            found.append(f"dropout '{node.path}' is not in the file: in evaluation mode it does nothing")
+        if node.output not in kept and TABLE[node.op].affine is None:
+            found.append(f"{node.op} '{node.path}' is not in the file: in evaluation mode it does nothing")
     active = {node.op for node in folded.nodes if TABLE[node.op].affine is None} - {"flatten", "add"}
     if not active:
         found.append("no activation at all: the whole network is one affine map")

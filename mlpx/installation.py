@@ -13,7 +13,7 @@ from pathlib import Path
 
 from runtime import ProviderError, this_machine
 from runtime.machine import DISTRIBUTIONS
-from runtime.providers import Choice, choose
+from runtime.providers import Choice, choose, obstacle
 
 ROOMS = ("builder", "export", "runtime", "mlpx")
 _PACKAGES = (
@@ -46,10 +46,12 @@ def examine() -> Report:
         providers = {"cpu": "ONNX Runtime is not installed", "cuda": "ONNX Runtime is not installed"}
     else:
         problems += [machine.conflict] if machine.conflict else []
-        for device in ("cpu", "cuda"):
+        missing = {"cpu": None, "cuda": obstacle(machine)}
+        for device, reason in missing.items():
             try:
-                _run_once(choose(device, machine))
-                providers[device] = "loads"
+                if reason is None:
+                    _run_once(choose(device, machine))
+                providers[device] = "loads" if reason is None else f"cannot be used: {reason}"
             except ProviderError as error:
                 providers[device] = str(error)
         if machine.cuda.usable and machine.cuda.optional_missing:

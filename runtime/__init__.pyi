@@ -15,6 +15,7 @@ from .providers import Choice as Choice
 from .providers import choose as choose
 from .scoring import ScoreReport as ScoreReport
 from .scoring import Scores as Scores
+from .scoring import score as score
 from .scoring import score_file as score_file
 from .session import Session as Session
 from .summary import BlockSummary as BlockSummary

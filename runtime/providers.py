@@ -31,7 +31,7 @@ def choose(device: str, machine: Machine, *, tf32: bool = False) -> Choice:
     asked = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", device)
     if asked is None:
         raise ProviderError(f"the device is auto, cpu, cuda or cuda:N, not {device!r}")
-    why_not = _obstacle(machine, int(asked.group(1) or 0))
+    why_not = obstacle(machine, int(asked.group(1) or 0))
     if device == "cpu":
         return Choice("cpu", ((CPU, {}),), "asked for")
     if why_not is not None:
@@ -44,7 +44,7 @@ def choose(device: str, machine: Machine, *, tf32: bool = False) -> Choice:
     return Choice(f"cuda:{index}", ((CUDA, options), (CPU, {})), reason)
 
 
-def _obstacle(machine: Machine, index: int) -> str | None:
+def obstacle(machine: Machine, index: int = 0) -> str | None:
     """Why CUDA cannot be had, and what to do; None where it can."""
     cuda = machine.cuda
     libraries = [name for name in cuda.missing if not name.startswith("libcuda.so")]

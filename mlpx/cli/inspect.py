@@ -8,6 +8,8 @@ import typer
 
 from .options import Dtype, Json, print_aligned, print_json
 
+_MOST_NAMES = 12
+
 if TYPE_CHECKING:
     from export import Inspection
     from runtime import Port
@@ -74,7 +76,9 @@ def _port(port: "Port") -> str:
     if port.range is not None:
         text += f", range {port.range[0]:g} to {port.range[1]:g}"
     if port.features is not None:
-        text += f", features {', '.join(port.features)}"
+        names = port.features
+        listed = f"{names[0]} to {names[-1]}" if len(names) > _MOST_NAMES else ", ".join(names)
+        text += f", named {listed}"
     if port.labels is not None:
         text += f", {port.scores} of {', '.join(port.labels)}"
     return text

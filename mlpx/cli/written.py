@@ -21,8 +21,9 @@ def tell_written(artifact: Artifact, comparison: Comparison, rows: str, as_json:
         print(f"{key:<9} {value}")
     ports = [*summary.inputs, *summary.outputs]
     print(f"signature {' -> '.join(f'{port.name} {list(port.shape)}'.replace(chr(39), '') for port in ports)}")
-    for line in summary.folded:
-        print(f"folded    {line}")
+    for kind, lines in (("folded", summary.folded), ("remark", summary.remarks)):
+        for line in lines:
+            print(f"{kind:<9} {line}")
     print(f"compared  with eager PyTorch on {comparison.rows:,} {rows}, {comparison.device}:")
     apart = f"{comparison.from_float32:.2g} from float32, {comparison.from_float64:.2g} from float64"
     print(f"          largest difference {apart}; compared, not proved")

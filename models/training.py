@@ -1,0 +1,53 @@
+"""What the training programs of the example models share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars
+import torch
+from safetensors.torch import save_file
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def split(x: np.ndarray, y: np.ndarray, *, stratify: bool) -> tuple[np.ndarray, ...]:
+    """Train and held-out rows as float32, three to one: x_train, x_held, y_train, y_held."""
+    return tuple(train_test_split(x.astype(np.float32), y, random_state=0, stratify=y if stratify else None))
+
+
+def fit(
+    module: nn.Module,
+    x: np.ndarray,
+    y: np.ndarray,
+    loss: Loss,
+    *,
+    epochs: int,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-4,
+) -> None:
+    """Train in place with AdamW, batches of 64 rows and a cosine schedule, reproducibly."""
+    torch.manual_seed(0)
+    rows, targets = torch.tensor(x), torch.tensor(y)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    module.train()
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(rows)).split(64):
+            optimiser.zero_grad()
+            loss(module(rows[chosen]), targets[chosen]).backward()
+            optimiser.step()
+        schedule.step()
+    module.eval()
+
+
+def save(module: nn.Module, folder: Path, x_held: np.ndarray, y_held: np.ndarray, features: Sequence[str]) -> None:
+    """Write ``weights.safetensors`` and ``heldout.parquet``, whose last column is ``target``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(module.state_dict(), folder / "weights.safetensors")
+    columns = {name: x_held[:, index] for index, name in enumerate(features)}
+    polars.DataFrame(columns | {"target": y_held}).write_parquet(folder / "heldout.parquet")
