@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars
@@ -15,9 +16,9 @@ from torch import nn
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-def split(x: np.ndarray, y: np.ndarray, *, stratify: bool) -> tuple[np.ndarray, ...]:
+def split(x: np.ndarray, y: np.ndarray, *, stratify: bool) -> list[Any]:
     """Train and held-out rows as float32, three to one: x_train, x_held, y_train, y_held."""
-    return tuple(train_test_split(x.astype(np.float32), y, random_state=0, stratify=y if stratify else None))
+    return train_test_split(x.astype(np.float32), y, random_state=0, stratify=y if stratify else None)
 
 
 def fit(

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.datasets import load_breast_cancer
@@ -16,12 +17,13 @@ HERE = Path(__file__).parent
 
 def main(folder: Path) -> float:
     """Train and save; the accuracy on the held-out rows, in evaluation mode."""
-    data = load_breast_cancer()
+    data: Any = load_breast_cancer()
     x, x_held, y, y_held = split(data.data, data.target, stratify=True)
     module = assemble(load_spec(HERE / "spec.yaml"))
-    assert isinstance(module[0], Standardize)
-    module[0].mean.copy_(torch.tensor(x).mean(0))
-    module[0].std.copy_(torch.tensor(x).std(0))
+    first = module[0]
+    assert isinstance(first, Standardize)
+    first.mean.copy_(torch.tensor(x).mean(0))
+    first.std.copy_(torch.tensor(x).std(0))
     fit(module, x, y.astype("float32")[:, None], nn.BCELoss(), epochs=120, weight_decay=1e-2)
     save(module, folder, x_held, y_held, data.feature_names)
     with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.datasets import load_diabetes
@@ -17,7 +18,7 @@ HERE = Path(__file__).parent
 
 def main(folder: Path) -> float:
     """Train and save; the share of the variance of the held-out targets that is explained (R squared)."""
-    data = load_diabetes(scaled=False)
+    data: Any = load_diabetes(scaled=False)
     x, x_held, y, y_held = split(data.data, data.target.astype("float32"), stratify=False)
     module = assemble(load_spec(HERE / "spec.yaml"))
     first, last = module[0], module[-1]

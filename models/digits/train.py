@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
@@ -15,7 +16,7 @@ HERE = Path(__file__).parent
 
 def main(folder: Path) -> float:
     """Train and save; the accuracy on the held-out rows, in evaluation mode."""
-    data = load_digits()
+    data: Any = load_digits()
     x, x_held, y, y_held = split(data.data, data.target, stratify=True)
     module = assemble(load_spec(HERE / "spec.yaml"))
     fit(module, x, y, nn.CrossEntropyLoss(), epochs=100, learning_rate=2e-3)

@@ -1,0 +1,39 @@
+# make demo   build the digits model, score held-out digits with it
+# make test   lint, types and the whole test suite
+# Both set up .venv first. If pip's default index carries the CUDA build of torch (gigabytes), name another one:
+#   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint install clean
+
+demo: $(READY)
+	@$(BIN)/mlpx build models/digits/spec.yaml --data models/digits/heldout.parquet -o out/digits
+	@$(BIN)/python -m models.score digits out/digits/digits.onnx
+	@echo "try       $(BIN)/mlpx predict out/digits/digits.onnx models/digits/heldout.parquet -o out/digits/scores.csv"
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "mlpx needs Python 3.11 or newer. What to do: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	$(PIP) --editable ".[build,gpu,files,dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info

@@ -1,0 +1,133 @@
+"""Modules with a forward of their own, each with a plain sequence of the same layers that computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from builder import Residual
+
+Pair = tuple[nn.Module, nn.Sequential]
+
+
+class Nested(nn.Module):
+    """Containers in containers, dropout on every level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.ModuleDict(
+            {"first": nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 12), nn.ELU()), "second": nn.Linear(12, 5)}
+        )
+        self.drop = nn.Dropout(1.0)
+        self.head = nn.Sequential(nn.Sequential(nn.Sequential(self.drop, nn.Tanh())), self.drop)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.drop(self.encoder["second"](self.encoder["first"](x))))
+
+
+class Functional(nn.Module):
+    """Calls of functions and methods in place of modules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 16), nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.leaky_relu(self.a(x), 0.2)
+        x = F.dropout(x, 0.5, training=self.training)
+        x = torch.sigmoid(self.b(x).relu())
+        return torch.softmax(self.c(x).tanh(), dim=-1)
+
+
+class Skips(nn.Module):
+    """Skip connections by +, and by += in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x + F.silu(self.inner(x))
+        z = self.outer(y)
+        z += y
+        return z
+
+
+class InPlace(nn.Module):
+    """Activations in place, whose input is read again: eager PyTorch reads what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act, self.drop = nn.Linear(6, 6), nn.ReLU(inplace=True), nn.Dropout(0.3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        held = self.layer(x)
+        same = self.drop(held)
+        self.act(same)
+        return held + held
+
+
+class Shared(nn.Module):
+    """One layer called twice, one activation shared, one weight tied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act, self.tied = nn.Linear(6, 6), nn.GELU(), nn.Linear(6, 6, bias=False)
+        self.tied.weight = self.layer.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.tied(self.act(self.layer(self.act(self.layer(x)))))
+
+
+class Loop(nn.Module):
+    """A loop over layers, an optional argument, and a flatten."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
+
+    def forward(self, x: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        return torch.flatten(x, 1) if scale is None else x * scale
+
+
+def nested() -> Pair:
+    module = Nested()
+    first = module.encoder["first"]
+    assert isinstance(first, nn.Sequential)
+    return module, nn.Sequential(*first, module.encoder["second"], nn.Tanh())
+
+
+def functional() -> Pair:
+    m = Functional()
+    layers = [m.a, nn.LeakyReLU(0.2), m.b, nn.ReLU(), nn.Sigmoid(), m.c, nn.Tanh(), nn.Softmax(dim=-1)]
+    return m, nn.Sequential(*layers)
+
+
+def skips() -> Pair:
+    m = Skips()
+    return m, nn.Sequential(Residual(m.inner, nn.SiLU()), Residual(m.outer))
+
+
+def in_place() -> Pair:
+    m = InPlace()
+    return m, nn.Sequential(m.layer, nn.ReLU(), Residual(nn.Identity()))
+
+
+def shared() -> Pair:
+    m = Shared()
+    return m, nn.Sequential(m.layer, m.act, nn.Sequential(m.layer, m.act), m.tied)
+
+
+def loop() -> Pair:
+    m = Loop()
+    return m, nn.Sequential(*(nn.Sequential(layer, nn.ReLU()) for layer in m.layers))
+
+
+HAND_WRITTEN: dict[str, Callable[[], Pair]] = {
+    f.__name__: f for f in (nested, functional, skips, in_place, shared, loop)
+}
