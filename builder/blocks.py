@@ -248,7 +248,7 @@ class Residual(Block):
         except ShapeMismatch as mismatch:
             raise ShapeMismatch(mismatch.message, ("residual", *mismatch.path)) from None
         if out != shape:
-            raise ShapeMismatch(f"adds its input to what its blocks give, {words(out)}")
+            raise ShapeMismatch(f"adds its input to the {words(out)} that its blocks give")
         return shape
 
     def module(self, shape: Shape) -> nn.Module:

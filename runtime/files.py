@@ -32,7 +32,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        reason = error.strerror or str(error)
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file stands where its folder should be" if in_the_way else error.strerror or str(error)
         hint = "choose a folder that can be written and has room, with -o"
         raise OutputError(f"{path}: cannot be written: {reason}; nothing was changed. What to do: {hint}") from error
     finally:

@@ -73,7 +73,7 @@ def test_every_block_alone(name: str, device: str, tmp_path: Path) -> None:
 def test_extremes(name: str, device: str, tmp_path: Path) -> None:
     """NaN and infinities come out where PyTorch has them; what is finite is within the bound.
 
-    PyTorch in float32 or in float64: its vector kernels give NaN for gelu(inf), and where layer_norm's squares overflow.
+    PyTorch in float32 or float64: its vector kernels give NaN for gelu(inf) and where layer_norm's squares overflow.
     """
     spec, module = network([BLOCKS[name]])
     export(module, tmp_path / "model.onnx", spec=spec)

@@ -1,14 +1,15 @@
 """What ``build`` and ``export`` say of the file they wrote."""
 
 from dataclasses import asdict
-from typing import Any
-
-from export import Artifact, Comparison
+from typing import TYPE_CHECKING, Any
 
 from .options import print_json
 
+if TYPE_CHECKING:
+    from export import Artifact, Comparison
 
-def tell_written(artifact: Artifact, comparison: Comparison, rows: str, as_json: bool, **more: Any) -> None:
+
+def tell_written(artifact: "Artifact", comparison: "Comparison", rows: str, as_json: bool, **more: Any) -> None:
     """The file, what was folded, and how far it is from eager PyTorch on some rows."""
     summary = artifact.summary
     assert summary is not None

@@ -1,0 +1,132 @@
+"""The house stands: imports go one way, public names hold still, and the wheel ships what it should."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import builder
+import export
+import mlpx
+import mlpx.errors
+import runtime
+
+ROOMS = ("builder", "export", "runtime", "mlpx")
+MAY_IMPORT = {"builder": set(), "runtime": set(), "export": {"builder", "runtime"}, "mlpx": set(ROOMS)}
+NEVER = {"runtime": {"torch", "onnx", "pandas", "onnx_ir", "onnxscript"}}
+
+
+def imports(path: Path) -> set[str]:
+    """The top-level packages that a file imports, inside functions too; relative imports stay in their room."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+        elif isinstance(node, ast.ImportFrom) and node.level > 1:
+            found.add("a parent package")
+    return found
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_follow_the_arrows(room: str, root: Path) -> None:
+    allowed = MAY_IMPORT[room] | {room}
+    for path in [*(root / room).rglob("*.py"), *(root / room).rglob("*.pyi")]:
+        found = imports(path)
+        assert found & (set(ROOMS) | {"models", "tests", "benchmarks", "a parent package"}) <= allowed, path
+        assert not found & NEVER.get(room, set()), path
+
+
+def test_a_backward_import_would_be_seen(tmp_path: Path) -> None:
+    path = tmp_path / "x.py"
+    path.write_text(
+        "def f():\n    from export.trace import trace\n    import mlpx.errors\n    from ..export import y\n"
+    )
+    assert imports(path) == {"export", "mlpx", "a parent package"}
+
+
+PUBLIC = {
+    mlpx: "Artifact MLPSpec Session __version__ assemble compare export inspect json_schema load_spec load_weights",
+    builder: "BLOCKS Block InputSpec MLPSpec OutputSpec Problem Residual Scale SpecError Standardize WeightsError "
+    "WeightsWarning assemble json_schema load_spec load_weights",
+    export: "Artifact Comparison ExportError Inspection compare export inspect load_module sample",
+    runtime: "BlockSummary Choice Header INSTALL_ONE InputError Machine MissingPackageError ModelError OutputError Port "
+    "ProviderError ScoreReport Scores Session Summary VERSION choose imported missing_package read_header "
+    "read_rows score score_file summary_of this_machine whole_file",
+}
+
+
+@pytest.mark.parametrize("package", PUBLIC, ids=lambda package: package.__name__)
+def test_the_public_names_hold_still(package: object) -> None:
+    names = PUBLIC[package].split()  # type: ignore[index]
+    assert sorted(package.__all__) == sorted(names)  # type: ignore[attr-defined]
+    for name in names:
+        value = getattr(package, name)
+        assert name.isupper() or name == "__version__" or value.__doc__, f"{name} has no docstring"
+
+
+@pytest.mark.parametrize("package", PUBLIC, ids=lambda package: package.__name__)
+def test_no_public_function_bears_the_name_of_a_submodule(package: object, root: Path) -> None:
+    name = package.__name__  # type: ignore[attr-defined]
+    modules = {path.stem for path in (root / name).iterdir()}
+    assert not modules & set(PUBLIC[package].split())  # type: ignore[index]
+
+
+def test_every_error_has_its_exit_code() -> None:
+    homes = {"builder.errors": builder, "export.errors": export, "runtime.errors": runtime}
+    for home in homes:
+        for error in vars(importlib.import_module(home)).values():
+            if isinstance(error, type) and issubclass(error, Exception) and not issubclass(error, Warning):
+                assert error in mlpx.errors.EXIT_CODES
+                assert error.__name__ in (mlpx.errors.__doc__ or "")
+
+
+def test_importing_mlpx_is_light(root: Path) -> None:
+    heavy = ["torch", "onnx", "onnxruntime", "numpy", "pydantic", "polars", "typer"]
+    code = f"import sys, mlpx; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_wheel_ships_the_rooms_and_nothing_else(root: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    for name in tracked.stdout.splitlines():
+        if (root / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((root / name).read_bytes())
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = archive.read(next(n for n in names if n.endswith("/METADATA"))).decode()
+    tops = {name.partition("/")[0] for name in names}
+    info = next(top for top in tops if top.endswith(".dist-info"))
+    assert tops == {*ROOMS, info} and info.startswith("mlpx-")
+    code = [
+        n for n in tracked.stdout.splitlines() if n.startswith(tuple(f"{r}/" for r in ROOMS)) and (root / n).exists()
+    ]
+    assert {name for name in names if not name.startswith(info)} == set(code)
+    base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
+    assert {line.split()[1].partition(">")[0] for line in base} == {
+        *("lazy-loader", "numpy", "pydantic", "pyelftools", "PyYAML", "rich", "typer")
+    }
+
+
+def test_the_extras(root: Path) -> None:
+    with (root / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    expected = {"cpu", "gpu", "cuda", "build", "inspect", "files", "serve", "ray", "report", "dev"}
+    assert set(extras) == expected
+    assert "torch==2.13.0" in (root / "constraints.txt").read_text().splitlines()

@@ -1,0 +1,273 @@
+"""The commands: what they write, what they say, and their exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars
+import pytest
+import torch
+
+from builder import json_schema
+from mlpx.cli import main
+from runtime import Session
+
+SPEC = """name: tiny
+input: {name: x, features: [a, b, c]}
+blocks: [{linear: 4}, relu, {dropout: 0.5}, {linear: 2}]
+output: {name: y, labels: [no, yes]}
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """A command in this process: ``run("build", "spec.yaml")``."""
+
+    def command(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["mlpx", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        sys.stdout.flush()
+        return Done(code, *capfd.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture
+def model(run: Run, spec: Path, tmp_path: Path) -> Path:
+    assert run("build", spec, "--seed", 1, "-o", tmp_path / "out").code == 0
+    return tmp_path / "out" / "tiny.onnx"
+
+
+def test_build_takes_the_weights_beside_the_spec(run: Run, root: Path, tmp_path: Path) -> None:
+    done = run("build", root / "models" / "digits" / "spec.yaml", "-o", tmp_path)
+    assert done.code == 0 and [p.name for p in tmp_path.iterdir()] == ["digits.onnx"]
+    assert f"written   {tmp_path / 'digits.onnx'}" in done.out and "opset 17, IR 8" in done.out
+    assert "pixels [batch, 64] -> logits [batch, 10]" in done.out
+    assert "compared, not proved" in done.out and "proved" not in done.out.replace("not proved", "")
+
+
+def test_build_with_named_weights_and_data_in_json(run: Run, root: Path, tmp_path: Path) -> None:
+    folder = root / "models" / "digits"
+    weights, data = folder / "weights.safetensors", folder / "heldout.parquet"
+    done = run("build", folder / "spec.yaml", "--weights", weights, "--data", data, "-o", tmp_path, "--json")
+    record = json.loads(done.out)
+    assert done.code == 0 and record["proved"] is False and record["compared"]["rows"] == 450
+    assert record["compared"]["from_float32"] < 1e-4 and record["summary"]["name"] == "digits"
+
+
+def test_build_without_weights_or_seed(run: Run, spec: Path, tmp_path: Path) -> None:
+    done = run("build", spec, "-o", tmp_path / "out")
+    assert done.code == 2 and "weights.safetensors: no such file" in done.err and "--seed" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_build_folds_when_asked(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("name: two\ninput: {features: 3}\nblocks: [{linear: 4}, {linear: 2}]")
+    plain = run("build", tmp_path / "s.yaml", "--seed", 0, "-o", tmp_path)
+    folded = run("build", tmp_path / "s.yaml", "--seed", 0, "-o", tmp_path, "--fold-affine")
+    assert "remark    linear '0' and linear '1' stand in a row" in plain.out
+    assert "folded    linear '0', linear '1' folded into linear '1': 20 multiply-adds became 6" in folded.out
+
+
+def test_a_difference_between_spec_and_weights_is_noted(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("name: n\ninput: {features: 1}\nblocks: [{standardize: {mean: 1}}, {linear: 1}]")
+    state = {"0.mean": [3.0], "0.std": [1.0], "1.weight": [[1.0]], "1.bias": [0.0]}
+    torch.save({name: torch.tensor(value) for name, value in state.items()}, tmp_path / "w.pt")
+    done = run("build", tmp_path / "s.yaml", "--weights", tmp_path / "w.pt", "-o", tmp_path)
+    assert done.code == 0 and "note: " in done.err and "0.mean differs from the spec's by up to 2" in done.err
+    with Session(tmp_path / "n.onnx", "cpu") as session:
+        assert session.predict([[3.0]]).tolist() == [[0.0]]
+
+
+def test_predict_to_a_file_and_to_standard_output(run: Run, model: Path, tmp_path: Path) -> None:
+    rows = polars.DataFrame({"c": [1.0, 2.0], "a": [0.5, 0.25], "b": [3.0, 4.0]})
+    rows.write_csv(tmp_path / "rows.csv")
+    done = run("predict", model, tmp_path / "rows.csv", "-o", tmp_path / "scores.csv")
+    assert done.code == 0 and done.out == "" and "2 rows on cpu, columns by name" in done.err
+    printed = run("predict", model, tmp_path / "rows.csv")
+    assert printed.out == (tmp_path / "scores.csv").read_text()
+    assert printed.out.splitlines()[0] == "label,probability_no,probability_yes,y_no,y_yes"
+    with Session(model, "cpu") as session:
+        expected = session.predict(rows.select("a", "b", "c").to_numpy())
+    assert polars.read_csv(tmp_path / "scores.csv")["y_yes"].to_numpy().astype("f4").tolist() == expected[:, 1].tolist()
+    as_json = run("predict", model, tmp_path / "rows.csv", "-o", tmp_path / "s.parquet", "--json")
+    assert json.loads(as_json.out)["rows"] == 2
+
+
+def test_inspect(run: Run, model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.full((3, 3), -1, np.float32))
+    done = run("inspect", model, "--data", tmp_path / "rows.npy")
+    assert done.code == 0
+    for part in (
+        "x (batch, 3) float32, named a, b, c",
+        "logits of no, yes",
+        "26 parameters, 20 multiply-adds",
+        "opset",
+    ):
+        assert part in done.out
+    assert "dropout '2' is not in the file" in done.out and "dead ReLU units, over 3 rows" in done.out
+    record = json.loads(run("inspect", model, "--json").out)
+    assert record["parameters"] == 26 and record["own"] is True
+
+
+def test_schema(run: Run, tmp_path: Path) -> None:
+    assert json.loads(run("schema").out) == json_schema()
+    done = run("schema", "-o", tmp_path / "schema.json")
+    assert done.code == 0 and json.loads((tmp_path / "schema.json").read_text()) == json_schema()
+    assert json.loads(run("schema", "-o", tmp_path / "s.json", "--json").out)["path"] == str(tmp_path / "s.json")
+
+
+def test_doctor(run: Run) -> None:
+    done = run("doctor")
+    assert done.code == 0 and "no problem found" in done.out
+    assert "onnxruntime-gpu" in done.out and "cpu   loads" in done.out
+    record = json.loads(run("doctor", "--json").out)
+    assert record["providers"]["cpu"] == "loads" and record["problems"] == []
+    cuda = record["providers"]["cuda"]
+    assert cuda == "loads" or "What to do" in cuda
+
+
+def test_cuda_on_a_machine_without_it(run: Run, model: Path, tmp_path: Path) -> None:
+    if json.loads(run("doctor", "--json").out)["providers"]["cuda"] == "loads":
+        pytest.skip("this machine has CUDA")
+    np.save(tmp_path / "rows.npy", np.zeros((3, 3), np.float32))
+    done = run("predict", model, tmp_path / "rows.npy", "-o", tmp_path / "scores.csv", "--device", "cuda")
+    assert done.code == 3 and done.out == "" and not (tmp_path / "scores.csv").exists()
+    assert "cuda was asked for and cannot be had" in done.err and "What to do" in done.err
+    assert done.err.startswith("mlpx: ") and "Traceback" not in done.err and "onnxruntime" not in done.err
+
+
+WRONG = {
+    "a spec that is not there": (["build", "nothing.yaml"], 2, "No such file"),
+    "a bad spec": (["build", "bad.yaml", "--seed", "0"], 2, "did you mean 'relu'?"),
+    "weights and a seed": (["build", "spec.yaml", "--seed", "0", "--weights", "w"], 2, "not both"),
+    "a truncated model": (["predict", "cut.onnx", "rows.npy"], 2, "not a whole ONNX file"),
+    "data of another width": (["predict", "out/tiny.onnx", "wide.npy"], 2, "(batch, 3)"),
+    "data that is not there": (["predict", "out/tiny.onnx", "nothing.npy"], 2, "no such file"),
+    "json without a file": (["predict", "out/tiny.onnx", "rows.npy", "--json"], 2, "--json needs an output file"),
+    "an unknown device": (["predict", "out/tiny.onnx", "rows.npy", "--device", "tpu"], 3, "auto, cpu, cuda or cuda:N"),
+    "an unknown command": (["frobnicate"], 2, "frobnicate"),
+    "an unknown option": (["predict", "out/tiny.onnx", "rows.npy", "--fast"], 2, "--fast"),
+    "an output that cannot be": (["predict", "out/tiny.onnx", "rows.npy", "-o", "bad.yaml/x.csv"], 3, "be written"),
+    "a build that cannot be written": (["build", "spec.yaml", "--seed", "0", "-o", "bad.yaml"], 3, "cannot be written"),
+    "a module that is not there": (["export", "nothing:here", "-o", "m.onnx"], 2, "cannot be imported"),
+    "a module reference without a name": (["export", "nothing", "-o", "m.onnx"], 2, "package.module:factory"),
+    "inspecting text": (["inspect", "bad.yaml"], 2, "not a whole ONNX file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_goes_wrong_is_a_paragraph_and_a_code(
+    name: str, run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments, code, expected = WRONG[name]
+    monkeypatch.chdir(tmp_path)
+    Path("bad.yaml").write_text("name: x\ninput: {features: 3}\nblocks: [relo]")
+    Path("cut.onnx").write_bytes(model.read_bytes()[:100])
+    np.save("rows.npy", np.zeros((3, 3), np.float32))
+    np.save("wide.npy", np.zeros((3, 4), np.float32))
+    done = run(*arguments)
+    assert (done.code, done.out) == (code, "")
+    assert expected in " ".join(done.err.replace("│", " ").split()) and "Traceback" not in done.err
+
+
+MODULE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 4)
+    def forward(self, x):
+        return torch.relu(self.a(x))
+
+class Odd(Net):
+    def forward(self, x):
+        return torch.sin(self.a(x))
+
+ready = Net()
+number = 3
+"""
+
+
+def test_export_a_hand_written_module(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(MODULE)
+    for name in ("Net", "ready"):
+        done = run("export", f"{tmp_path / 'nets.py'}:{name}", "-o", tmp_path / f"{name}.onnx", "--output-name", "y")
+        assert done.code == 0 and "input [batch, 3] -> y [batch, 4]" in done.out and "compared, not proved" in done.out
+    done = run("export", f"{tmp_path / 'nets.py'}:number", "-o", tmp_path / "n.onnx")
+    assert done.code == 2 and "is a int; expected an nn.Module" in done.err
+    done = run("export", f"{tmp_path / 'nets.py'}:Nat", "-o", tmp_path / "n.onnx")
+    assert done.code == 2 and "has no 'Nat'; it has" in done.err and "Net" in done.err
+
+
+def test_fallback_exits_with_1(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(MODULE)
+    reference = f"{tmp_path / 'nets.py'}:Odd"
+    done = run("export", reference, "-o", tmp_path / "odd.onnx")
+    assert done.code == 2 and "no block for sin() at 'sin'" in done.err and "--fallback" in done.err
+    done = run("export", reference, "-o", tmp_path / "odd.onnx", "--fallback", "--features", 3)
+    assert done.code == 1 and "odd.unproved.onnx" in done.err and "not proved" in done.err
+    assert not (tmp_path / "odd.onnx").exists() and (tmp_path / "odd.unproved.onnx").exists()
+
+
+IMPORTS = """
+import sys
+from mlpx.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+heavy = ("torch", "onnx", "onnx_ir", "onnxscript", "pandas", "sklearn")
+print("imported:", [name for name in heavy if name in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", ["predict", "inspect", "doctor", "schema", "--help"])
+def test_commands_that_only_run_a_model_import_no_torch(command: str, model: Path, root: Path, tmp_path: Path) -> None:
+    polars.DataFrame({name: [1.0] for name in "abc"}).write_parquet(tmp_path / "rows.parquet")
+    arguments = {"predict": [model, tmp_path / "rows.parquet", "-o", tmp_path / "o.parquet"], "inspect": [model]}
+    line = [sys.executable, "-c", IMPORTS, command, *map(str, arguments.get(command, []))]
+    done = subprocess.run(line, cwd=root, capture_output=True, text=True)
+    assert "imported: []" in done.stderr, done.stderr
+
+
+def test_a_missing_extra_names_its_install_line(spec: Path, root: Path) -> None:
+    code = f"import sys; sys.modules['torch'] = None\nsys.argv = ['mlpx', 'build', {str(spec)!r}, '--seed', '0']\n"
+    code += "from mlpx.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 3 and 'pip install "mlpx[build]"' in done.stderr and "Traceback" not in done.stderr
+
+
+def test_help_and_version(run: Run) -> None:
+    assert run("--version").out.startswith("mlpx ")
+    text = run("--help").out
+    assert all(name in text for name in ("build", "export", "inspect", "predict", "schema", "doctor"))

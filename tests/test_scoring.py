@@ -1,0 +1,188 @@
+"""Rows from files and results into files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars
+import pytest
+import torch
+
+from builder import MLPSpec, assemble
+from export import export
+from runtime import InputError, OutputError, Port, Session, read_rows, score_file
+from runtime.scoring import Scores
+
+NAMES = ["age", "height", "weight"]
+ROWS = np.array([[1, 2.5, -3], [4, 0.1, 6], [7, 8, 9]], np.float32)
+
+
+def exported(folder: Path, *, names: bool = True, last: str | None = None, width: int = 2, **output: Any) -> Session:
+    features: Any = NAMES if names else 3
+    blocks = [{"linear": width}, *([last] if last else [])]
+    spec = MLPSpec(name="m", input={"name": "x", "features": features}, blocks=blocks, output={"name": "y", **output})
+    export(assemble(spec, seed=1).eval(), folder / "m.onnx", spec=spec)
+    return Session(folder / "m.onnx", "cpu")
+
+
+def write(path: Path, columns: dict[str, Any]) -> Path:
+    frame = polars.DataFrame(columns)
+    frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_csv(path)
+    return path
+
+
+def columns(**more: Any) -> dict[str, Any]:
+    return {name: ROWS[:, i] for i, name in enumerate(NAMES)} | more
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "csv", "parquet"])
+@pytest.mark.parametrize("names", [True, False])
+def test_every_format_gives_the_same_rows(kind: str, names: bool, tmp_path: Path) -> None:
+    port = Port("x", ("batch", 3), features=tuple(NAMES) if names else None)
+    path = tmp_path / f"rows.{kind}"
+    if kind == "npy":
+        np.save(path, ROWS)
+    elif kind == "npz":
+        np.savez(path, x=ROWS, other=np.zeros(3))
+    else:
+        write(path, columns())
+    rows, how = read_rows(path, port)
+    assert rows.tobytes() == ROWS.tobytes()
+    by_name = names and kind in ("csv", "parquet")
+    assert ("by name" in how) == by_name
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_columns_are_matched_by_name_in_any_order(kind: str, tmp_path: Path) -> None:
+    shuffled = {"id": ["a", "b", "c"]} | dict(reversed(columns().items()))
+    rows, how = read_rows(write(tmp_path / f"r.{kind}", shuffled), Port("x", ("batch", 3), features=tuple(NAMES)))
+    assert rows.tobytes() == ROWS.tobytes() and how == "columns by name, 'id' not used"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("data", "names", "expected"),
+    [
+        ({"age": [1.0], "weight": [2.0]}, True, r"1 of the model's 3 columns are missing: 'height'; the file has 'age'"),
+        ({"age": [1.0], "weight": [2.0]}, False, r"expects 3 columns and the model names no features; the file has 2"),
+        ({"age": [1.0, 2.0], "height": [1.0, None], "weight": [0.0, 0.0]}, True, r"'height' has 1 empty values, the first in (line 3|row 2)"),
+        ({"age": [1.0], "height": ["tall"], "weight": [0.0]}, True, r"column 'height'(, line 2: 'tall' is not a number| holds String)"),
+    ],
+)  # fmt: skip
+def test_columns_that_do_not_fit(kind: str, data: dict, names: bool, expected: str, tmp_path: Path) -> None:
+    port = Port("x", ("batch", 3), features=tuple(NAMES) if names else None)
+    with pytest.raises(InputError, match=expected) as caught:
+        read_rows(write(tmp_path / f"r.{kind}", data), port)
+    assert f"r.{kind}" in str(caught.value)
+
+
+def test_parquet_values_that_float32_cannot_hold_name_their_column(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.parquet", {"age": [1, 2], "height": [0.5, 0.1], "weight": [1.0, 1.0]})
+    port = Port("x", ("batch", 3), features=tuple(NAMES))
+    with pytest.raises(InputError, match=r"column 'height' is float64.*0\.1 in row 2"):
+        read_rows(path, port)
+    rows, _ = read_rows(path, port, dtype="float32")
+    assert rows[1, 1] == np.float32(0.1)
+
+
+def test_csv_texts(tmp_path: Path) -> None:
+    port = Port("x", ("batch", 1))
+    path = tmp_path / "r.csv"
+    path.write_text("a\n 0.1 \n1e-3\n-inf\nnan\n7\n")
+    rows, _ = read_rows(path, port)
+    assert rows[[0, 1, 2, 4], 0].tolist() == [np.float32(0.1), np.float32(1e-3), -np.inf, 7] and np.isnan(rows[3, 0])
+    path.write_text("a\n1e300\n")
+    with pytest.raises(InputError, match=r"line 2: '1e300' is too large for float32"):
+        read_rows(path, port)
+    path.write_text("1.5\n2.5\n")
+    with pytest.raises(InputError, match=r"the first line \(1.5, …\) holds numbers"):
+        read_rows(path, port)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("r.npy", b"not numpy", r"cannot be read as .npy"),
+        ("r.npz", b"not a zip", r"cannot be read as .npz"),
+        ("r.parquet", b"not parquet", r"cannot be read as Parquet"),
+        ("r.csv", b"", r"cannot be read as CSV"),
+        ("r.txt", b"1 2 3", r"data is read from .npy, .npz, .csv, .parquet files"),
+    ],
+)
+def test_files_that_cannot_be_read(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=expected):
+        read_rows(tmp_path / name, Port("x", ("batch", 3)))
+
+
+def test_pickled_arrays_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "r.npy", np.array([[None, 1, 2]], object), allow_pickle=True)
+    with pytest.raises(InputError, match=r"cannot be read as .npy.*[Oo]bject"):
+        read_rows(tmp_path / "r.npy", Port("x", ("batch", 3)))
+
+
+def test_an_archive_of_several_arrays_needs_the_inputs_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "r.npz", a=ROWS, b=ROWS)
+    with pytest.raises(InputError, match=r"it holds a, b; the array for the model is called 'x'"):
+        read_rows(tmp_path / "r.npz", Port("x", ("batch", 3)))
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "csv", "parquet"])
+def test_every_format_holds_the_same_results(kind: str, tmp_path: Path) -> None:
+    session = exported(tmp_path, labels=["no", "yes"])
+    np.save(tmp_path / "rows.npy", ROWS)
+    report = score_file(session, tmp_path / "rows.npy", tmp_path / f"out.{kind}")
+    assert report.rows == 3 and report.device == "cpu" and report.output == tmp_path / f"out.{kind}"
+    outputs = session.predict(ROWS)
+    probabilities = torch.softmax(torch.from_numpy(outputs).double(), dim=1).float().numpy()
+    labels = np.array(["no", "yes"])[outputs.argmax(axis=1)]
+    if kind == "npy":
+        assert np.load(tmp_path / "out.npy").tobytes() == outputs.tobytes()
+    elif kind == "npz":
+        found = np.load(tmp_path / "out.npz")
+        assert found["outputs"].tobytes() == outputs.tobytes() and found["labels"].tolist() == labels.tolist()
+        assert np.allclose(found["probabilities"], probabilities, rtol=0, atol=1e-7)
+    else:
+        frame = (polars.read_csv if kind == "csv" else polars.read_parquet)(tmp_path / f"out.{kind}")
+        assert frame.columns == ["label", "probability_no", "probability_yes", "y_no", "y_yes"]
+        assert frame["label"].to_list() == labels.tolist()
+        assert frame["y_yes"].to_numpy().astype(np.float32).tobytes() == outputs[:, 1].tobytes()
+        assert np.allclose(frame["probability_yes"].to_numpy(), probabilities[:, 1], rtol=0, atol=1e-7)
+
+
+def test_what_outputs_mean() -> None:
+    values = np.array([[0.9], [0.5], [0.2], [np.nan]], np.float32)
+    probability = Scores(values, Port("y", ("batch", 1), labels=("bad", "good"), scores="probabilities"))
+    assert probability.labels is not None and probability.labels.tolist() == ["good", "bad", "bad", None]
+    assert probability.probabilities is not None
+    assert np.allclose(probability.probabilities[:3], [[0.1, 0.9], [0.5, 0.5], [0.8, 0.2]])
+    logit = Scores(values, Port("y", ("batch", 1), labels=("bad", "good"), scores="logits"))
+    assert logit.labels is not None and logit.labels.tolist() == ["good", "good", "good", None]
+    assert logit.probabilities is not None
+    assert np.allclose(logit.probabilities[0], [1 / (1 + np.exp(0.9)), 1 / (1 + np.exp(-0.9))])
+    plain = Scores(values, Port("y", ("batch", 1)))
+    assert plain.labels is None and plain.probabilities is None and list(plain.columns()) == ["y"]
+    three = Scores(np.array([[1, 3, 2]], np.float32), Port("y", ("batch", 3), labels=("a", "b", "c"), scores="values"))
+    assert three.labels is not None and three.labels.tolist() == ["b"] and three.probabilities is None
+    assert list(three.columns()) == ["label", "y_a", "y_b", "y_c"]
+
+
+def test_results_go_nowhere_when_rows_are_wrong(tmp_path: Path) -> None:
+    session = exported(tmp_path)
+    np.save(tmp_path / "rows.npy", np.zeros((3, 4), np.float32))
+    for name in ("out.csv", "out.npy", "new/out.parquet"):
+        with pytest.raises(InputError):
+            score_file(session, tmp_path / "rows.npy", tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "rows.npy"]
+    with pytest.raises(InputError, match=r"results are written to .npy, .npz, .csv, .parquet files, not to '.txt'"):
+        score_file(session, tmp_path / "rows.npy", tmp_path / "out.txt")
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    session = exported(tmp_path)
+    np.save(tmp_path / "rows.npy", ROWS)
+    for kind in ("npy", "npz", "csv", "parquet"):
+        with pytest.raises(OutputError, match=r"cannot be written: a file stands where its folder should be"):
+            score_file(session, tmp_path / "rows.npy", tmp_path / "m.onnx" / f"out.{kind}")

@@ -1,0 +1,120 @@
+"""Loading weights safely and completely."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from builder import MLPSpec, WeightsError, WeightsWarning, assemble, load_weights
+from tests.cases import network
+
+
+def small() -> nn.Sequential:
+    return assemble(MLPSpec(name="w", input={"features": 3}, blocks=[{"linear": 4}, "relu", {"linear": 2}]), seed=1)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch", "old torch"])
+def test_both_formats_give_the_same_weights(kind: str, tmp_path: Path) -> None:
+    _, trained = network([{"linear": 4}, "batch_norm", "standardize", "scale"], seed=3)
+    path = tmp_path / "weights"
+    if kind == "safetensors":
+        save_file(trained.state_dict(), path)
+    else:
+        torch.save(trained.state_dict(), path, _use_new_zipfile_serialization=kind == "torch")
+    _, fresh = network([{"linear": 4}, "batch_norm", "standardize", "scale"], seed=4)
+    load_weights(fresh, path)
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in fresh.state_dict().items())
+
+
+def test_missing_surplus_and_misshapen_tensors_are_listed_together(tmp_path: Path) -> None:
+    state = small().state_dict()
+    del state["0.bias"]
+    state["2.weight"] = torch.zeros(2, 5)
+    state["extra"] = torch.zeros(7)
+    save_file(state, tmp_path / "w.safetensors")
+    module = small()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(WeightsError) as caught:
+        load_weights(module, tmp_path / "w.safetensors")
+    said = str(caught.value)
+    assert "0.bias: missing; the module has [4]" in said
+    assert "2.weight: the file has [2, 5], the module [2, 4]" in said
+    assert "extra: surplus; the file has [7]" in said
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+class _Payload:
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.target,))
+
+
+@pytest.mark.parametrize("protocol", ["zip", "plain"])
+def test_a_pickle_with_code_is_refused_and_not_run(protocol: str, tmp_path: Path) -> None:
+    marker, path = tmp_path / "ran", tmp_path / "weights.pt"
+    payload = {"0.weight": _Payload(marker)}
+    if protocol == "zip":
+        torch.save(payload, path)
+    else:
+        path.write_bytes(pickle.dumps(payload, protocol=2))
+    with pytest.raises(WeightsError, match=r"nothing was run|damaged"):
+        load_weights(small(), path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch"])
+@pytest.mark.parametrize("keep", [0, 1, 8, 100, 0.5, 0.99])
+def test_truncated_files(kind: str, keep: float, tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    save_file(small().state_dict(), path) if kind == "safetensors" else torch.save(small().state_dict(), path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(WeightsError, match=str(path)):
+        load_weights(small(), path)
+
+
+def test_a_checkpoint_that_is_not_a_state_dict_names_what_it_holds(tmp_path: Path) -> None:
+    torch.save({"model_state_dict": small().state_dict(), "epoch": 3}, tmp_path / "c.pt")
+    with pytest.raises(WeightsError, match="model_state_dict, epoch"):
+        load_weights(small(), tmp_path / "c.pt")
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="No such file"):
+        load_weights(small(), tmp_path / "nothing.pt")
+
+
+def test_other_dtypes_are_converted_only_where_no_value_changes(tmp_path: Path) -> None:
+    state = small().state_dict()
+    halved = {name: value.half() for name, value in state.items()}
+    save_file(halved, tmp_path / "half")
+    module = small()
+    load_weights(module, tmp_path / "half")
+    assert torch.equal(module[0].weight, halved["0.weight"].float())
+    save_file({name: value.double() + 1e-12 for name, value in state.items()}, tmp_path / "double")
+    with pytest.raises(WeightsError, match=r"float64.*float32.*--dtype float32"):
+        load_weights(module, tmp_path / "double")
+    load_weights(module, tmp_path / "double", dtype="float32")
+    assert torch.allclose(module[0].weight, state["0.weight"])
+
+
+def test_the_files_constants_win_over_the_specs_and_the_difference_is_said(tmp_path: Path) -> None:
+    spec = MLPSpec(name="w", input={"features": 3}, blocks=[{"standardize": {"mean": 1.0}}, {"linear": 2}])
+    trained = assemble(spec)
+    save_file(trained.state_dict(), tmp_path / "same")
+    trained[0].mean.fill_(1.25)
+    trained[0].std.fill_(2.0)
+    save_file(trained.state_dict(), tmp_path / "other")
+    fresh = assemble(spec)
+    load_weights(fresh, tmp_path / "same")  # a warning would be an error here
+    with pytest.warns(WeightsWarning, match=r"0\.mean differs from the spec's by up to 0\.25") as said:
+        load_weights(fresh, tmp_path / "other")
+    assert len(said) == 1  # the spec did not give a std
+    assert fresh[0].mean.tolist() == [1.25] * 3 and fresh[0].std.tolist() == [2.0] * 3
