@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import onnx
@@ -14,6 +15,8 @@ import torch
 from onnx import TensorProto
 
 from runtime import Summary, whole_file
+
+from .streaming import little_endian, write_model
 
 ONE_FILE_LIMIT = 2**31 - 2**20
 """Protocol Buffers end at 2 GB; beyond it the weights go into a file of their own."""
@@ -59,31 +62,22 @@ def write(
         beside = 0
         if external:
             data_path = path.with_name(f"{path.name}.data")
-            data = files.enter_context(whole_file(data_path))
-            with open(data, "wb") as file:
-                for tensor, values, offset in _placed(weights):
-                    file.write(b"\0" * (offset - file.tell()))
-                    file.write(values.data)
-                    tensor.data_location = TensorProto.EXTERNAL
-                    entries = {"location": data_path.name, "offset": offset, "length": values.nbytes}
-                    for key, value in entries.items():
-                        tensor.external_data.add(key=key, value=str(value))
-                    model.graph.initializer.append(tensor)
+            with open(files.enter_context(whole_file(data_path)), "wb") as file:
+                model.graph.initializer.extend(_beside(file, data_path.name, weights))
                 beside = file.tell()
-        else:
-            for tensor, values, _ in _placed(weights):
-                tensor.raw_data = values.tobytes()
-                model.graph.initializer.append(tensor)
-        content = model.SerializeToString(deterministic=True)
-        target.write_bytes(content)
-        return len(content) + beside
+        with open(target, "wb") as file:
+            write_model(file, model, {} if external else weights)
+            return file.tell() + beside
 
 
-def _placed(weights: Mapping[str, np.ndarray]) -> Iterator[tuple[TensorProto, np.ndarray, int]]:
-    """Each weight as an empty ONNX tensor, its little-endian values, and its place in a data file."""
-    offset = 0
+def _beside(file: BinaryIO, location: str, weights: Mapping[str, np.ndarray]) -> Iterator[TensorProto]:
+    """Write the weights one after the other, each at an aligned place, and say where."""
     for name, values in weights.items():
-        offset = -(-offset // _ALIGNMENT) * _ALIGNMENT
-        values = np.ascontiguousarray(values, dtype="<f4")
-        yield TensorProto(name=name, data_type=TensorProto.FLOAT, dims=values.shape), values, offset
-        offset += values.nbytes
+        offset = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
+        file.write(b"\0" * (offset - file.tell()))
+        file.write(little_endian(values).data)
+        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=values.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", location), ("offset", offset), ("length", values.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+        yield tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +13,7 @@ from .errors import InputError
 from .files import whole_file
 from .session import Session
 from .summary import Port
-from .tables import read_rows, write_columns
+from .tables import print_columns, read_rows, write_columns
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def score_file(
     rows, matched = read_rows(data, summary.inputs[0] if summary is not None else session.inputs[0], dtype=dtype)
     scores = score(session, rows)
     if target is None:
-        write_columns(sys.stdout.buffer, scores.columns())
+        print_columns(scores.columns())
     else:
         _WRITERS[target.suffix.lower()](target, scores)
     return ScoreReport(len(rows), matched, session.device, perf_counter() - start, target)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -35,19 +37,26 @@ def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tupl
         raise InputError(f"{path}: {error}") from None
 
 
-def write_columns(target: Path | BinaryIO, columns: dict[str, np.ndarray]) -> None:
-    """Named columns of equal length as Parquet or CSV, by the file's name; whole or not at all. CSV into a stream."""
+def write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Named columns of equal length as Parquet or CSV, by the file's name, whole or not at all."""
+    content = _encoded(columns, parquet=path.suffix.lower() == ".parquet")
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def print_columns(columns: dict[str, np.ndarray]) -> None:
+    """Named columns of equal length as CSV on standard output."""
+    sys.stdout.write(_encoded(columns, parquet=False).decode())
+
+
+def _encoded(columns: dict[str, np.ndarray], *, parquet: bool) -> bytes:
     polars = imported("polars", "writing CSV or Parquet")
     held = {name: values.tolist() if values.dtype == object else values for name, values in columns.items()}
+    # Into memory first: polars tells a full disk as an error of its own, which says nothing of the disk.
+    buffer = BytesIO()
     frame = polars.DataFrame(held)
-    if not isinstance(target, Path):
-        frame.write_csv(target)
-        return
-    with whole_file(target) as temporary, open(temporary, "wb") as file:
-        if target.suffix.lower() == ".parquet":
-            frame.write_parquet(file)
-        else:
-            frame.write_csv(file)
+    frame.write_parquet(buffer) if parquet else frame.write_csv(buffer)
+    return buffer.getvalue()
 
 
 def _npy(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:

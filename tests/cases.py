@@ -44,6 +44,24 @@ BLOCKS: dict[str, Any] = {
 """Every block of a spec, with options that matter, by a name for the test's output."""
 
 
+WIDTHS = {
+    "tiny": [8, 16, 16, 1],
+    "small": [64, 256, 256, 10],
+    "medium": [784, 1024, 1024, 10],
+    "large": [1024, 4096, 4096, 1000],
+    "deep": [64] * 33,
+}
+"""The networks that speed is measured on: Linear layers of these widths with ReLU between."""
+
+
+def relu_network(name: str) -> tuple[MLPSpec, nn.Sequential]:
+    """One of ``WIDTHS`` with random weights, in evaluation mode."""
+    first, *hidden, last = WIDTHS[name]
+    blocks = [block for width in hidden for block in ({"linear": width}, "relu")]
+    spec = MLPSpec(name=name, input={"features": first}, blocks=[*blocks, {"linear": last}])
+    return spec, assemble(spec).eval()
+
+
 def network(blocks: list[Any], features: int = 7, seed: int = 0, **spec: Any) -> tuple[MLPSpec, nn.Sequential]:
     """A spec and its network with every constant away from its default, in evaluation mode."""
     described = MLPSpec(name="case", input={"features": features}, blocks=blocks, **spec)

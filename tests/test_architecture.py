@@ -58,8 +58,8 @@ PUBLIC = {
     builder: "BLOCKS Block InputSpec MLPSpec OutputSpec Problem Residual Scale SpecError Standardize WeightsError "
     "WeightsWarning assemble json_schema load_spec load_weights",
     export: "Artifact Comparison ExportError Inspection compare export inspect load_module sample",
-    runtime: "BlockSummary Choice Header INSTALL_ONE InputError Machine MissingPackageError ModelError OutputError Port "
-    "ProviderError ScoreReport Scores Session Summary VERSION choose imported missing_package read_header "
+    runtime: "BlockSummary Choice Header INSTALL_ONE InputError Machine MissingPackageError ModelError OutputError "
+    "Port ProviderError ScoreReport Scores Session Summary VERSION choose imported missing_package read_header "
     "read_rows score score_file summary_of this_machine whole_file",
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +188,25 @@ def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     for kind in ("npy", "npz", "csv", "parquet"):
         with pytest.raises(OutputError, match=r"cannot be written: a file stands where its folder should be"):
             score_file(session, tmp_path / "rows.npy", tmp_path / "m.onnx" / f"out.{kind}")
+
+
+FULL = """
+import resource, signal, sys
+from runtime import Session, score_file
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+score_file(Session(sys.argv[1], "cpu"), sys.argv[2], sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "csv", "parquet"])
+def test_a_disk_that_is_full_leaves_the_old_results_whole(kind: str, root: Path, tmp_path: Path) -> None:
+    """A file size limit in a process of its own stands for the full disk: the write fails half way."""
+    exported(tmp_path)
+    np.save(tmp_path / "rows.npy", np.zeros((100, 3), np.float32))
+    old = tmp_path / f"out.{kind}"
+    old.write_bytes(b"old")
+    command = [sys.executable, "-c", FULL, *(str(tmp_path / n) for n in ("m.onnx", "rows.npy")), str(old)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert "OutputError" in done.stderr and "cannot be written: File too large; nothing was changed" in done.stderr
+    assert old.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 3
