@@ -88,11 +88,10 @@ def main() -> None:
     machine = described()
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     print(f"{'what':<8} {'mlpx':>10} {'torch':>10} {'ratio':>8}  target")
-    for name, r in results.items():
+    for name, result in results.items():
+        ours, theirs = (1e3 * result[key] for key in ("mlpx_s", "torch_s"))
         target = f"at most {TARGETS[name]}" if name in TARGETS else ""
-        print(
-            f"{name:<8} {r['mlpx_s'] * 1e3:>7.1f} ms {r['torch_s'] * 1e3:>7.0f} ms {r['ratio']:>8.4f}  {target}".rstrip()
-        )
+        print(f"{name:<8} {ours:>7.1f} ms {theirs:>7.0f} ms {result['ratio']:>8.4f}  {target}".rstrip())
     if options.json:
         options.json.write_text(
             json.dumps({"machine": machine, "rounds": options.rounds, "results": results}, indent=2)

@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import nn
 
-from runtime import whole_file
+from runtime import write_whole
 
 from .artifact import Artifact
 from .errors import ExportError
@@ -51,8 +51,7 @@ def export_unproved(
         logging.disable(logging.NOTSET)
     assert program is not None
     model = _cleaned(program.model_proto)
-    with whole_file(target) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
+    write_whole(target, model.SerializeToString(deterministic=True))
     return Artifact(target, target.stat().st_size, None)
 
 

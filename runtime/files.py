@@ -42,6 +42,15 @@ def whole_file(path: str | Path) -> Iterator[Path]:
                 temporary.unlink()
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file at once. Encoding it in memory before keeps a library's own words for a full disk out of the way.
+
+    Raises OutputError, as ``whole_file``.
+    """
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

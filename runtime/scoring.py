@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -10,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
-from .files import whole_file
+from .files import write_whole
 from .session import Session
 from .summary import Port
-from .tables import print_columns, read_rows, write_columns
+from .tables import as_csv, as_parquet, read_rows
 
 
 @dataclass(frozen=True)
@@ -99,37 +102,40 @@ def score_file(
     the columns of ``Scores.columns``. Raises InputError (see ``read_rows``) and OutputError; nothing is written then.
     """
     target = Path(output) if output is not None else None
-    if target is not None and target.suffix.lower() not in _WRITERS:
-        raise InputError(f"{target}: results are written to {', '.join(_WRITERS)} files, not to '{target.suffix}'")
+    if target is not None and target.suffix.lower() not in _ENCODERS:
+        raise InputError(f"{target}: results are written to {', '.join(_ENCODERS)} files, not to '{target.suffix}'")
     summary = session.summary
     start = perf_counter()
     rows, matched = read_rows(data, summary.inputs[0] if summary is not None else session.inputs[0], dtype=dtype)
     scores = score(session, rows)
     if target is None:
-        print_columns(scores.columns())
+        sys.stdout.write(as_csv(scores.columns()).decode())
     else:
-        _WRITERS[target.suffix.lower()](target, scores)
+        write_whole(target, _ENCODERS[target.suffix.lower()](scores))
     return ScoreReport(len(rows), matched, session.device, perf_counter() - start, target)
 
 
-def _write_npy(path: Path, scores: Scores) -> None:
-    with whole_file(path) as temporary:
-        np.save(temporary, scores.outputs)
+def _npy(scores: Scores) -> bytes:
+    buffer = BytesIO()
+    np.save(buffer, scores.outputs)
+    return buffer.getvalue()
 
 
-def _write_npz(path: Path, scores: Scores) -> None:
+def _npz(scores: Scores) -> bytes:
     arrays: dict[str, Any] = {"outputs": scores.outputs}
     labels, probabilities = scores.labels, scores.probabilities
     if labels is not None:
         arrays["labels"] = np.asarray(["" if label is None else label for label in labels], dtype=str)
     if probabilities is not None:
         arrays["probabilities"] = probabilities
-    with whole_file(path) as temporary:
-        np.savez(temporary, **arrays)
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
 
 
-def _write_columns(path: Path, scores: Scores) -> None:
-    write_columns(path, scores.columns())
-
-
-_WRITERS = {".npy": _write_npy, ".npz": _write_npz, ".csv": _write_columns, ".parquet": _write_columns}
+_ENCODERS: dict[str, Callable[[Scores], bytes]] = {
+    ".npy": _npy,
+    ".npz": _npz,
+    ".csv": lambda scores: as_csv(scores.columns()),
+    ".parquet": lambda scores: as_parquet(scores.columns()),
+}

@@ -1,8 +1,7 @@
-"""Rows for a model from files, and results into files."""
+"""Rows for a model from files, and results as the content of files."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 from .arrays import as_float32, exact_float32
 from .errors import InputError
 from .extras import imported
-from .files import whole_file
 from .summary import Port
 
 
@@ -37,26 +35,23 @@ def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tupl
         raise InputError(f"{path}: {error}") from None
 
 
-def write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
-    """Named columns of equal length as Parquet or CSV, by the file's name, whole or not at all."""
-    content = _encoded(columns, parquet=path.suffix.lower() == ".parquet")
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def print_columns(columns: dict[str, np.ndarray]) -> None:
-    """Named columns of equal length as CSV on standard output."""
-    sys.stdout.write(_encoded(columns, parquet=False).decode())
-
-
-def _encoded(columns: dict[str, np.ndarray], *, parquet: bool) -> bytes:
-    polars = imported("polars", "writing CSV or Parquet")
-    held = {name: values.tolist() if values.dtype == object else values for name, values in columns.items()}
-    # Into memory first: polars tells a full disk as an error of its own, which says nothing of the disk.
+def as_csv(columns: dict[str, np.ndarray]) -> bytes:
+    """Named columns of equal length as the content of a CSV file."""
     buffer = BytesIO()
-    frame = polars.DataFrame(held)
-    frame.write_parquet(buffer) if parquet else frame.write_csv(buffer)
+    _frame(columns).write_csv(buffer)
     return buffer.getvalue()
+
+
+def as_parquet(columns: dict[str, np.ndarray]) -> bytes:
+    """Named columns of equal length as the content of a Parquet file."""
+    buffer = BytesIO()
+    _frame(columns).write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _frame(columns: dict[str, np.ndarray]) -> Any:
+    polars = imported("polars", "writing CSV or Parquet")
+    return polars.DataFrame({k: v.tolist() if v.dtype == object else v for k, v in columns.items()})
 
 
 def _npy(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:

@@ -60,7 +60,7 @@ PUBLIC = {
     export: "Artifact Comparison ExportError Inspection compare export inspect load_module sample",
     runtime: "BlockSummary Choice Header INSTALL_ONE InputError Machine MissingPackageError ModelError OutputError "
     "Port ProviderError ScoreReport Scores Session Summary VERSION choose imported missing_package read_header "
-    "read_rows score score_file summary_of this_machine whole_file",
+    "read_rows score score_file summary_of this_machine whole_file write_whole",
 }
 
 

@@ -17,14 +17,13 @@ def command(
 ) -> None:
     """Write the JSON Schema of a spec, for editors that complete and check as one types."""
     from builder import json_schema
-    from runtime import whole_file
+    from runtime import write_whole
 
     schema = json_schema()
     if output is None:
         print_json(schema)
         return
-    with whole_file(output) as temporary:
-        temporary.write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(output, (json.dumps(schema, indent=2, ensure_ascii=False) + "\n").encode())
     if as_json:
         print_json({"path": output})
     else:
