@@ -1,0 +1,52 @@
+"""The documents are true: their Python runs, their links lead somewhere, their commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mlpx.cli.app import app
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [path for folder in ("", "docs", "models/*") for path in sorted(ROOT.glob(f"{folder}/*.md".lstrip("/")))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda page: page.name)
+def test_the_python_runs_and_prints_what_it_says(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for code in blocks(page, "python"):
+        exec(compile(code, str(page), "exec"), {"__name__": page.stem})
+        printed = capsys.readouterr().out
+        for expected in re.findall(r"print\(.*?\)  # (\S.*)|^# (\[.*)", code, re.MULTILINE):
+            assert (expected[0] or expected[1]).split(", or ")[0] in printed
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_commands_and_options_exist() -> None:
+    import typer.main
+
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    seen = set()
+    for page in PAGES:
+        lines = [line for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ mlpx")]
+        lines += re.findall(r"`(mlpx [a-z][^`]*)`", page.read_text(encoding="utf-8"))
+        for line in lines:
+            _, name, *rest = shlex.split(line.removeprefix("$ "), comments=True)
+            known = {option for parameter in commands[name].params for option in parameter.opts}
+            assert {word for word in rest if word.startswith("-")} <= known | {"--help"}, line
+            seen.add(name)
+    assert seen == set(commands)
