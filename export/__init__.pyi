@@ -6,4 +6,5 @@ from .errors import ExportError as ExportError
 from .exporting import export as export
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect
+from .publishing import publish as publish
 from .references import load_module as load_module

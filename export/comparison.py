@@ -21,6 +21,8 @@ class Comparison:
     """
 
     rows: int
+    origin: str
+    """What the rows are, in words."""
     device: str
     from_float32: float
     """From eager PyTorch in the module's own float32."""
@@ -28,7 +30,9 @@ class Comparison:
     """From the same module computed in float64."""
 
 
-def compare(module: nn.Module, path: str | Path, rows: np.ndarray, *, device: str = "auto") -> Comparison:
+def compare(
+    module: nn.Module, path: str | Path, rows: np.ndarray, *, origin: str = "rows", device: str = "auto"
+) -> Comparison:
     """Run the file and the module on float32 rows (batch, *row); the module is left as it is."""
     reference = copy.deepcopy(module).eval()
     with Session(path, device) as session, torch.inference_mode():
@@ -36,7 +40,7 @@ def compare(module: nn.Module, path: str | Path, rows: np.ndarray, *, device: st
         x = torch.tensor(rows)
         single = reference.float()(x).double().numpy()
         double = reference.double()(x.double()).numpy()
-        return Comparison(len(rows), session.device, _largest(found, single), _largest(found, double))
+        return Comparison(len(rows), origin, session.device, _largest(found, single), _largest(found, double))
 
 
 def sample(port: Port, rows: int = 1000, seed: int = 0) -> np.ndarray:

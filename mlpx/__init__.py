@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from export import compare as compare
     from export import export as export
     from export import inspect as inspect
+    from export import publish as publish
     from runtime import Session as Session
 
 __version__ = VERSION
@@ -32,6 +33,7 @@ _HOMES = {
     "compare": "export",
     "export": "export",
     "inspect": "export",
+    "publish": "export",
     "Session": "runtime",
 }
 

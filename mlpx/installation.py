@@ -17,7 +17,7 @@ from runtime.providers import Choice, choose, obstacle
 
 ROOMS = ("builder", "export", "runtime", "mlpx")
 _PACKAGES = (
-    *("mlpx", "numpy", "pydantic", "typer", "rich", "PyYAML", *DISTRIBUTIONS, "polars", "pyarrow"),
+    *("mlpx", "numpy", "pydantic", "typer", "rich", "PyYAML", *DISTRIBUTIONS, "polars"),
     *("torch", "onnx", "onnxscript", "safetensors"),
 )
 

@@ -6,6 +6,7 @@ from .errors import ProviderError as ProviderError
 from .extras import imported as imported
 from .extras import missing_package as missing_package
 from .files import whole_file as whole_file
+from .files import whole_files as whole_files
 from .files import write_whole as write_whole
 from .machine import INSTALL_ONE as INSTALL_ONE
 from .machine import Machine as Machine

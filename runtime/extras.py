@@ -13,7 +13,6 @@ _EXTRAS = {
     "onnxscript": "build",
     "onnx": "inspect",
     "polars": "files",
-    "pyarrow": "files",
 }
 
 

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,28 +19,40 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
-        temporary = None
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
-        reason = "a file stands where its folder should be" if in_the_way else error.strerror or str(error)
-        hint = "choose a folder that can be written and has room, with -o"
-        raise OutputError(f"{path}: cannot be written: {reason}; nothing was changed. What to do: {hint}") from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
+    with _reported(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+            os.close(handle)
+            temporary = Path(name)
+            yield temporary
+            _flush(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
+            temporary = None
+        finally:
+            if temporary is not None:
+                with suppress(OSError):
+                    temporary.unlink()
+
+
+@contextmanager
+def whole_files(folder: str | Path) -> Iterator[Path]:
+    """A temporary folder inside ``folder``; its files move up, in the order of their names' length, longest first.
+
+    That is how ``m.onnx`` appears when its ``m.onnx.data`` is there. Nothing moves where the block ends with an error.
+    Raises OutputError, as ``whole_file``.
+    """
+    folder = Path(folder)
+    with _reported(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".", dir=folder))
+        try:
+            yield stage
+            for file in sorted(stage.iterdir(), key=lambda f: -len(f.name)):
+                file.replace(folder / file.name)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -49,6 +62,24 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        in_the_way = isinstance(error, FileExistsError | NotADirectoryError)
+        reason = "a file stands where its folder should be" if in_the_way else error.strerror or str(error)
+        hint = "choose a folder that can be written and has room, with -o"
+        raise OutputError(f"{path}: cannot be written: {reason}; nothing was changed. What to do: {hint}") from error
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
 
 
 def _umask() -> int:

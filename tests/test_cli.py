@@ -164,6 +164,20 @@ def test_cuda_on_a_machine_without_it(run: Run, model: Path, tmp_path: Path) -> 
     assert done.err.startswith("mlpx: ") and "Traceback" not in done.err and "onnxruntime" not in done.err
 
 
+def test_build_publishes_nothing_that_could_not_be_run(run: Run, spec: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert run("build", spec, "--seed", 1, "-o", folder, "--external-data").code == 0
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert sorted(path.name for path in before) == ["tiny.onnx", "tiny.onnx.data"]
+    np.save(tmp_path / "wide.npy", np.zeros((3, 4), np.float32))
+    done = run("build", spec, "--seed", 2, "-o", folder, "--data", tmp_path / "wide.npy")
+    assert done.code == 2 and "(batch, 3)" in done.err
+    assert run("build", spec, "--seed", 2, "-o", folder, "--device", "cuda:99").code == 3
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert run("build", spec, "--seed", 2, "-o", folder, "--external-data").code == 0
+    assert (folder / "tiny.onnx.data").read_bytes() != before[folder / "tiny.onnx.data"]
+
+
 WRONG = {
     "a spec that is not there": (["build", "nothing.yaml"], 2, "No such file"),
     "a bad spec": (["build", "bad.yaml", "--seed", "0"], 2, "did you mean 'relu'?"),

@@ -31,8 +31,7 @@ def command(
 ) -> None:
     """Build the network of SPEC with its weights, and write it to NAME.onnx, ready for an inference server."""
     from builder import WeightsError, assemble, load_spec, load_weights
-    from export import compare, export, sample
-    from runtime import read_rows
+    from export import publish
 
     described = load_spec(spec)
     beside = spec.parent / "weights.safetensors"
@@ -49,13 +48,15 @@ def command(
             load_weights(module, source, dtype=dtype)
         for warning in said:
             note(f"note: {warning.message}")
-    target = (output or Path("out") / described.name) / f"{described.name}.onnx"
-    artifact = export(
-        module, target, spec=described, fold_affine=fold_affine, dtype=dtype, external_data=external_data or None
+    folder = output or Path("out") / described.name
+    artifact, comparison = publish(
+        module,
+        folder / f"{described.name}.onnx",
+        data=data,
+        device=device,
+        dtype=dtype,
+        spec=described,
+        fold_affine=fold_affine,
+        external_data=external_data or None,
     )
-    assert artifact.summary is not None
-    port = artifact.summary.inputs[0]
-    rows = sample(port) if data is None else read_rows(data, port, dtype=dtype)[0]
-    comparison = compare(module, artifact.path, rows, device=device)
-    origin = f"random from seed {seed}" if seed is not None else str(source)
-    tell_written(artifact, comparison, "seeded rows" if data is None else f"rows of {data}", as_json, weights=origin)
+    tell_written(artifact, comparison, as_json, weights=str(source) if seed is None else f"random from seed {seed}")

@@ -30,13 +30,13 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Write MODULE, as it computes in evaluation mode, to an ONNX file."""
-    from export import compare, export, load_module, sample
+    from export import load_module, publish
     from mlpx.errors import UNPROVED
 
-    loaded = load_module(module)
-    artifact = export(
-        loaded,
+    artifact, comparison = publish(
+        load_module(module),
         output,
+        device=device,
         name=name,
         input_shape=tuple(features) if features else None,
         input_name=input_name,
@@ -46,10 +46,9 @@ def command(
         external_data=external_data or None,
         fallback=fallback,
     )
-    if artifact.summary is None:
+    if comparison is None:
         if as_json:
             print_json({"path": artifact.path, "bytes": artifact.size, "proved": False, "exporter": "torch.onnx"})
         note(f"no block fits, so torch.onnx wrote {artifact.path} ({artifact.size:,} bytes): not proved")
         raise typer.Exit(UNPROVED)
-    comparison = compare(loaded, artifact.path, sample(artifact.summary.inputs[0]), device=device)
-    tell_written(artifact, comparison, "seeded rows", as_json, module=module)
+    tell_written(artifact, comparison, as_json, module=module)

@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     from export import Artifact, Comparison
 
 
-def tell_written(artifact: "Artifact", comparison: "Comparison", rows: str, as_json: bool, **more: Any) -> None:
+def tell_written(artifact: "Artifact", comparison: "Comparison | None", as_json: bool, **more: Any) -> None:
     """The file, what was folded, and how far it is from eager PyTorch on some rows."""
     summary = artifact.summary
-    assert summary is not None
+    assert summary is not None and comparison is not None
     if as_json:
         record = {"path": artifact.path, "bytes": artifact.size, "proved": artifact.proved, **more}
         print_json(record | {"summary": asdict(summary), "compared": asdict(comparison)})
@@ -25,6 +25,6 @@ def tell_written(artifact: "Artifact", comparison: "Comparison", rows: str, as_j
     for kind, lines in (("folded", summary.folded), ("remark", summary.remarks)):
         for line in lines:
             print(f"{kind:<9} {line}")
-    print(f"compared  with eager PyTorch on {comparison.rows:,} {rows}, {comparison.device}:")
+    print(f"compared  with eager PyTorch on {comparison.rows:,} {comparison.origin}, {comparison.device}:")
     apart = f"{comparison.from_float32:.2g} from float32, {comparison.from_float64:.2g} from float64"
     print(f"          largest difference {apart}; compared, not proved")

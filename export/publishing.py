@@ -1,0 +1,47 @@
+"""A file that appears under its name only when it has been run and compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from runtime import choose, read_rows, this_machine, whole_files
+
+from .artifact import Artifact
+from .comparison import Comparison, compare, sample
+from .exporting import export
+
+
+def publish(
+    module: nn.Module,
+    path: str | Path,
+    *,
+    data: str | Path | None = None,
+    device: str = "auto",
+    dtype: str | None = None,
+    **options: Any,
+) -> tuple[Artifact, Comparison | None]:
+    """Export beside ``path``, run the file on ``device``, compare it with the module, and rename it.
+
+    The rows are those of ``data`` (see ``runtime.read_rows``), or 1,000 seeded ones. ``options`` are those of
+    ``export``. Whatever fails, nothing new stands under the name.
+
+    Returns: the artifact and the comparison; no comparison for the file of a fallback, which is not run.
+    Raises what ``export``, ``read_rows`` and ``Session`` raise.
+    """
+    path = Path(path)
+    choose(device, this_machine())  # before any work
+    with whole_files(path.parent) as stage:
+        written = export(module, stage / path.name, dtype=dtype, **options)
+        final = replace(written, path=path.with_name(written.path.name))
+        if written.summary is None:
+            return final, None
+        port = written.summary.inputs[0]
+        if data is None:
+            rows, origin = sample(port), "seeded rows"
+        else:
+            rows, origin = read_rows(data, port, dtype=dtype)[0], f"rows of {data}"
+        return final, compare(module, written.path, rows, origin=origin, device=device)
