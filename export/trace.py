@@ -72,12 +72,13 @@ class _Value:
     """A tensor in memory while the graph is read.
 
     Dropout and Identity give their input itself and Flatten a view of it, so an operation in place is seen by all who
-    hold it: ``name`` then changes for every holder. ``views`` are the same memory in another shape.
+    hold it: ``name`` then changes for every holder. ``views`` are all the values of one memory, in whatever shape.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, views: list[_Value] | None = None):
         self.name = name
-        self.views: list[_Value] = []
+        self.views = [] if views is None else views
+        self.views.append(self)
 
 
 class _Reader:
@@ -89,6 +90,7 @@ class _Reader:
         self.paths: set[str] = set()
         self.values = {input_name, output_name}
         self.held: dict[fx.Node, _Value] = {}
+        self.optional: set[fx.Node] = set()
         self.nodes: list[Node] = []
 
     def read(self, input_shape: Shape | None) -> Graph:
@@ -104,14 +106,17 @@ class _Reader:
         for node in graph.nodes:
             if node.op == "placeholder" and not self.held:
                 self.held[node] = _Value(self.input_name)
+            elif node.op == "placeholder":
+                self.optional.add(node)
             elif node.op == "call_module":
                 called = self.modules[str(node.target)]
                 if type(called) not in MODULES:
                     raise ExportError(_unsupported(type(called).__name__, str(node.target)))
                 self._call(node, MODULES[type(called)], called, str(node.target))
             elif node.op in ("call_function", "call_method"):
-                if not any(argument in self.held for argument in node.all_input_nodes):
-                    continue  # fx's assertions on optional arguments; a constant that is used later is named there
+                if any(argument in self.optional for argument in node.all_input_nodes):
+                    self.optional.add(node)  # fx asserts that an optional argument has its default
+                    continue
                 path = ".".join(part for part in (_scope(node), node.name) if part)
                 if node.target not in CALLS:
                     target = getattr(node.target, "__name__", node.target)
@@ -165,13 +170,10 @@ class _Reader:
         output = unique(f"{path}.output", self.values)
         names = tuple(value.name for value in inputs)
         self.nodes.append(Node(name, path, names, output, attributes=options, tensors=tensors))
-        result = _Value(output)
         if row.inactive:  # the very same tensor comes back, so what is written to one is seen in the other
             inputs[0].name = output
             return inputs[0]
-        if name == "flatten":
-            result.views, inputs[0].views = [inputs[0]], [*inputs[0].views, result]
-        return result
+        return _Value(output, inputs[0].views if name == "flatten" else None)
 
     def _option(self, source: Any, key: str, default: Any) -> Any:
         if isinstance(source, nn.Module):
@@ -200,7 +202,7 @@ class _Reader:
     def _refuse_hidden_views(self, node: fx.Node, value: _Value, path: str) -> None:
         later = set(_after(node))
         for holder, held in self.held.items():
-            if held in value.views and later & set(holder.users):
+            if held is not value and held in value.views and later & set(holder.users):
                 message = f"{path} overwrites a tensor in place while another view of it is still read"
                 raise ExportError(f"{message}. What to do: use inplace=False")
 

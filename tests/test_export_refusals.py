@@ -1,0 +1,151 @@
+"""What cannot be exported, said with its place in the module; and the fallback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from export import ExportError, export
+from runtime import Session
+from tests.cases import normal
+
+
+class Branch(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Sine(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 3), nn.Softshrink())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(self.body(x))
+
+
+class Cosine(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.cos()
+
+
+class ActiveDropout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(self.layer(x), 0.5)
+
+
+class HiddenView(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = torch.flatten(x, 1)
+        return torch.relu_(flat) + torch.flatten(x, 1)
+
+
+class ChangesItsWeights(ActiveDropout):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.layer.weight.clamp_(min=0)
+        return F.linear(x, self.layer.weight)
+
+
+class TwoInputs(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+
+class Pair(nn.Module):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.relu(x), torch.tanh(x)
+
+
+REFUSED: dict[str, tuple[nn.Module, str]] = {
+    "data-dependent control flow": (Branch(), r"forward of Branch depends on the data.*at line \d+ of Branch.forward"),
+    "unsupported module": (nn.Sequential(nn.Tanh(), nn.Softshrink()), r"no block for Softshrink at '1'.*--fallback"),
+    "unsupported function": (nn.Sequential(nn.Linear(3, 3), Cosine()), r"no block for cos\(\) at '1.cos'"),
+    "active dropout": (ActiveDropout(), r"dropout at 'dropout': this dropout stays active in evaluation mode"),
+    "view overwritten": (HiddenView(), r"another view of it is still read.*inplace=False"),
+    "weights changed in forward": (ChangesItsWeights(), r"no block for clamp_\(\) at 'clamp_'"),
+    "two inputs": (TwoInputs(), r"TwoInputs.forward takes 2 inputs \(x, y\)"),
+    "two outputs": (Pair(), r"forward's return takes a tuple"),
+    "nothing left": (nn.Sequential(nn.Dropout(0.5), nn.Identity()), r"nothing is left to compute"),
+    "empty": (nn.Sequential(), r"nothing is left to compute"),
+    "softmax over the batch": (nn.Softmax(dim=0), r"over the features \(dim=-1\), not over dim=0"),
+    "batch statistics": (nn.BatchNorm1d(3, track_running_stats=False), r"no running statistics"),
+    "shapes that do not chain": (
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(5, 2)),
+        r"linear at '2': expects 5 features, but '1.output' has rows of shape \[4\]",
+    ),
+    "meta device": (nn.Linear(3, 3, device="meta"), r"meta device"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_exported_is_named(name: str, tmp_path: Path) -> None:
+    module, expected = REFUSED[name]
+    with pytest.raises(ExportError, match=expected):
+        export(module, tmp_path / "m.onnx", input_shape=(3,))
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_input_whose_width_cannot_be_seen_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"number of input features.*input_shape"):
+        export(nn.ReLU(), tmp_path / "m.onnx")
+
+
+def a_hook(*arguments: object) -> None:
+    """Does nothing; that it is there is enough."""
+
+
+@pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
+@pytest.mark.parametrize("place", ["root", "leaf"])
+def test_hooks_that_tracing_would_lose_are_errors(kind: str, place: str, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(3, 3))
+    getattr(module if place == "root" else module[0], kind)(a_hook)
+    named = "the module itself" if place == "root" else "'0' (Linear)"
+    with pytest.raises(ExportError) as caught:
+        export(module, tmp_path / "m.onnx")
+    assert "a_hook" in str(caught.value) and named in str(caught.value)
+
+
+def test_global_hooks_and_replaced_forwards_are_errors(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(3, 3))
+    handle = nn.modules.module.register_module_forward_hook(a_hook)
+    try:
+        with pytest.raises(ExportError, match=r"a_hook on every module"):
+            export(module, tmp_path / "m.onnx")
+    finally:
+        handle.remove()
+    module[0].forward = lambda x: x * 2  # type: ignore[method-assign]
+    with pytest.raises(ExportError, match=r"forward is replaced by .* on '0' \(Linear\)"):
+        export(module, tmp_path / "m.onnx")
+
+
+def test_a_hook_inside_is_traced(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Sequential(nn.Linear(3, 3)), nn.Tanh())
+    module[0].register_forward_hook(lambda part, inputs, output: torch.relu(output))
+    artifact = export(module, tmp_path / "m.onnx")
+    assert artifact.summary is not None
+    assert [block.op for block in artifact.summary.blocks] == ["linear", "relu", "tanh"]
+
+
+class TestFallback:
+    def test_torch_writes_an_unproved_file_without_paths(self, tmp_path: Path, root: Path) -> None:
+        artifact = export(Sine(), tmp_path / "m.onnx", input_shape=(3,), fallback=True)
+        assert artifact.path == tmp_path / "m.unproved.onnx" and not artifact.proved
+        assert list(tmp_path.iterdir()) == [artifact.path]
+        content = artifact.path.read_bytes()
+        assert str(root).encode() not in content and b"site-packages" not in content and b".py" not in content
+        x = normal(7, 3)
+        with Session(artifact.path, "cpu") as session:
+            assert session.inputs[0].shape == ("batch", 3)
+            module = Sine()
+            assert session.predict(x).shape == module(torch.from_numpy(x)).shape
+
+    def test_it_is_not_taken_where_the_blocks_suffice(self, tmp_path: Path) -> None:
+        assert export(nn.Linear(3, 3), tmp_path / "m.onnx", fallback=True).path == tmp_path / "m.onnx"
