@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -88,6 +89,16 @@ def test_the_metadata_says_what_the_file_is(tmp_path: Path, root: Path) -> None:
     assert len(metadata["mlpx.weights_sha256"]) == 64
     assert metadata["mlpx.multiply_adds"] == str(64 + 64 * 128 + 128 * 64 + 64 * 10)
     assert inspect(artifact.path).summary == artifact.summary
+
+
+def test_the_weights_hash_is_what_it_says(tmp_path: Path) -> None:
+    """SHA-256 over name, dtype, shape and bytes of each tensor of the state dict, in the order of the names."""
+    _, module = network([{"linear": 3}, "batch_norm", "standardize"])
+    digest = hashlib.sha256()
+    for name, values in sorted(module.state_dict().items()):
+        digest.update(f"{name}\0{values.dtype}\0{list(values.shape)}\0".encode() + values.numpy().tobytes())
+    summary = export(module, tmp_path / "m.onnx").summary
+    assert summary is not None and summary.weights_sha256 == digest.hexdigest()
 
 
 def test_the_weights_hash_changes_with_any_weight(tmp_path: Path) -> None:

@@ -86,6 +86,12 @@ def test_dead_units_of_a_foreign_file(batch: int | str, tmp_path: Path) -> None:
     assert (batch == "n") == ("the batch is fixed" not in "\n".join(found.summary.remarks))
 
 
+def test_a_unit_that_gives_nan_is_not_dead(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.full((3, 3), np.nan, np.float32))
+    found = inspect(foreign(tmp_path), data=tmp_path / "rows.npy")
+    assert found.dead is not None and found.dead[0].units == ()
+
+
 def test_data_without_rows_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.zeros((0, 3), np.float32))
     with pytest.raises(InputError, match="no rows"):
