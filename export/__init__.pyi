@@ -3,6 +3,7 @@ from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison import sample as sample
 from .errors import ExportError as ExportError
+from .errors import UnsupportedError as UnsupportedError
 from .exporting import export as export
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto
+from torch import nn
 
 from runtime import Summary, whole_file
 
@@ -36,9 +37,10 @@ class Artifact:
     proved: bool = False
 
 
-def weights_hash(tensors: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over the names, dtypes, shapes and values of a state dict, in the order of the names."""
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 over the names, dtypes, shapes and values of the tensors of a state dict, in the order of the names."""
     digest = hashlib.sha256()
+    tensors = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
     for name in sorted(tensors):
         values = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{values.dtype}\0{list(values.shape)}\0".encode())
@@ -47,15 +49,16 @@ def weights_hash(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def write(
-    model: onnx.ModelProto, weights: Mapping[str, np.ndarray], path: Path, *, external_data: bool | None = None
-) -> int:
-    """Write the model with its weights; the number of bytes written.
+def is_external(weights: Mapping[str, np.ndarray], asked: bool | None) -> bool:
+    """Whether the weights go into a file of their own: as asked, else above what one file can hold."""
+    return sum(values.nbytes for values in weights.values()) > ONE_FILE_LIMIT if asked is None else asked
 
-    One file, unless it would pass 2 GB or ``external_data`` asks for ``NAME.onnx.data`` beside it. Raises OutputError;
-    an older file stays whole.
+
+def write(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], path: Path, *, external: bool) -> int:
+    """Write the model with its weights, with ``external`` in ``NAME.onnx.data`` beside it; the number of bytes written.
+
+    Raises OutputError; an older file stays whole.
     """
-    external = sum(v.nbytes for v in weights.values()) > ONE_FILE_LIMIT if external_data is None else external_data
     with ExitStack() as files:
         # Entered first, renamed last: the model appears when its data is there.
         target = files.enter_context(whole_file(path))

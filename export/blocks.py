@@ -49,7 +49,9 @@ class Row:
 
 def _refuse_dropout(node: Node, shape: Shape) -> str | None:
     if node.attributes["training"] and node.attributes["p"] != 0:
-        return "this dropout stays active in evaluation mode; call it with training=self.training, or use nn.Dropout"
+        return (
+            "this dropout stays active in evaluation mode; call it with training=self.training, or let eval() reach it"
+        )
     return None
 
 
@@ -57,6 +59,10 @@ def _refuse_softmax(node: Node, shape: Shape) -> str | None:
     if node.attributes["dim"] not in (None, -1, len(shape)) or (node.attributes["dim"] is None and len(shape) != 1):
         return f"softmax runs over the features (dim=-1), not over dim={node.attributes['dim']}"
     return None
+
+
+def _refuse_linear(node: Node, shape: Shape) -> str | None:
+    return None if len(shape) == 1 else f"it takes flat rows, not rows of shape {list(shape)}; put a flatten in front"
 
 
 def _refuse_flatten(node: Node, shape: Shape) -> str | None:
@@ -68,6 +74,8 @@ def _refuse_flatten(node: Node, shape: Shape) -> str | None:
 def _refuse_batch_norm(node: Node, shape: Shape) -> str | None:
     if "running_mean" not in node.tensors:
         return "it has no running statistics, so its result depends on the batch (track_running_stats=False)"
+    if node.attributes["training"]:
+        return "it stays in training mode after eval(), so its result depends on the batch"
     return None if len(shape) == 1 else "it takes (batch, features)"
 
 
@@ -97,6 +105,7 @@ TABLE: dict[str, Row] = {
         (nn.Linear,),
         {F.linear: ("input", "weight", "bias")},
         tensors=("weight", "bias"),
+        refuse=_refuse_linear,
         shape=lambda node, shape: (*shape[:-1], len(node.tensors["weight"].values)),
         width="weight",
         affine=affine_of("weight", "bias"),
@@ -152,7 +161,7 @@ TABLE: dict[str, Row] = {
     "batch_norm": Row(
         batch_norm,
         (nn.BatchNorm1d,),
-        options={"eps": 1e-5},
+        options={"eps": 1e-5, "training": False},
         tensors=("weight", "bias", "running_mean", "running_var"),
         refuse=_refuse_batch_norm,
         width="running_mean",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from .errors import ExportError
 from .graph import Node, Tensor
 
 
@@ -38,21 +39,27 @@ class Emitter:
 
     def tensor(self, tensor: Tensor) -> str:
         """A tensor of the module under its own name; shared tensors are stored once."""
-        return self._hold(tensor.name, np.ascontiguousarray(tensor.values, dtype=np.float32))
+        memory = (tensor.values.__array_interface__["data"][0], tensor.values.strides)
+        values = np.ascontiguousarray(tensor.values, dtype=np.float32)
+        return self._hold((tensor.name, tensor.values.shape, memory), tensor.name, values)
 
     def constant(self, name: str, value: float | list[float] | Any) -> str:
         """A float32 constant that the module has no tensor for."""
-        return self._hold(name, np.asarray(value, dtype=np.float32))
+        values = np.asarray(value, dtype=np.float64)
+        held = np.asarray(values, dtype=np.float32) if values.ndim else np.float32(self.float32(value))
+        return self._hold((name, held.tobytes()), name, np.asarray(held))
 
     @staticmethod
     def float32(value: Any) -> float:
-        """An attribute as the float32 that the file will hold."""
-        return float(np.float32(value))
+        """An attribute as the float32 that the file will hold. Raises ExportError where that would be infinite."""
+        with np.errstate(over="ignore"):
+            held = np.float32(value)
+        if np.isinf(held) and not np.isinf(value):
+            raise ExportError(f"the option {value!r} is beyond float32, which the file computes in")
+        return float(held)
 
-    def _hold(self, name: str, values: np.ndarray) -> str:
-        # One name may come with other values (another block's constant); it gets a number then.
-        content = values.tobytes() if values.size <= 1 else values.__array_interface__["data"][0]
-        key = (name, values.shape, content)
+    def _hold(self, key: tuple[Any, ...], name: str, values: np.ndarray) -> str:
+        """One name may come with other values (another block's constant); it gets a number then."""
         if key not in self._held:
             self._held[key] = unique(name, self._values)
             self.initialisers[self._held[key]] = values

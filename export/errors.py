@@ -3,3 +3,7 @@
 
 class ExportError(ValueError):
     """A module that cannot be exported as asked; the message names the place in the module and what to do."""
+
+
+class UnsupportedError(ExportError):
+    """An operator or control flow that the table of blocks cannot express; ``torch.onnx`` may, unproved."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -10,19 +11,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from builder import MLPSpec
+from builder import BLOCKS, Block, MLPSpec, Residual
 from runtime import BlockSummary, Port, Summary
 from runtime.version import VERSION
 
-from .artifact import Artifact, weights_hash, write
-from .blocks import TABLE
+from .artifact import Artifact, is_external, weights_hash, write
+from .blocks import MODULES, TABLE
 from .checking import check
-from .errors import ExportError
+from .errors import ExportError, UnsupportedError
 from .folding import fold
 from .graph import Graph
 from .lowering import BATCH, IR_VERSION, OPSET, lower
 from .remarks import remarks
 from .trace import trace
+
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, Residual)
 
 
 def export(
@@ -58,6 +61,8 @@ def export(
     Raises ExportError: see ``export.trace``, and dtypes; OutputError: the file cannot be written.
     """
     path = Path(path)
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"expected an nn.Module, not a {type(module).__name__}")
     if path.suffix != ".onnx":
         raise ExportError(f"the file's name ends in .onnx, not '{path.name}'")
     if spec is not None:
@@ -65,43 +70,53 @@ def export(
         input_shape = spec.input.row_shape
     if input_name == output_name:
         raise ExportError(f"input and output need different names, not both '{input_name}'")
+    input_shape = _checked(input_shape)
     copied = evaluated_copy(module, dtype)
     try:
         traced = trace(copied, input_shape, input_name, output_name)
-    except ExportError as error:
+    except UnsupportedError as error:
         if not fallback:
             raise
         from .fallback import export_unproved
 
         return export_unproved(copied, path, input_shape, input_name, output_name, reason=str(error))
+    if spec is not None:
+        _refuse_another_network(traced, spec)
     folded = fold(traced, affine=fold_affine)
     model, weights = lower(folded, name or path.stem, output_name)
     check(model, weights)
-    summary = _summary(name or path.stem, traced, folded, spec, output_name, weights_hash(module.state_dict()))
+    external = is_external(weights, external_data)
+    summary = _summary(name or path.stem, traced, folded, spec, output_name, weights_hash(module), external)
     model.producer_name, model.producer_version = "mlpx", summary.mlpx_version or ""
     for key, value in summary.to_metadata().items():
         model.metadata_props.add(key=key, value=value)
-    return Artifact(path, write(model, weights, path, external_data=external_data), summary)
+    return Artifact(path, write(model, weights, path, external=external), summary)
 
 
 def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
-    """A copy in evaluation mode and in float32, which shares the caller's tensors where it need not round them.
+    """A copy in evaluation mode and in float32.
 
-    Raises ExportError: a tensor of another dtype and no ``dtype="float32"``, or a module that cannot be copied.
+    It shares the caller's tensors where nothing but blocks and plain containers can touch them; code of the caller's
+    (a forward, a ``train()`` that merges weights) gets tensors of its own. Raises ExportError: a tensor of another
+    dtype and no ``dtype="float32"``, or a module that cannot be copied.
     """
     if dtype not in (None, "float32"):
         raise ExportError(f"dtype is 'float32' or left out, not {dtype!r}: the file computes in float32")
     tensors = dict(chain(module.named_parameters(), module.named_buffers()))
+    meta = next((key for key, tensor in tensors.items() if tensor.is_meta), None)
+    if meta is not None:
+        raise ExportError(f"'{meta}' is on the meta device and has no values; load weights first")
     other = {key: t.dtype for key, t in tensors.items() if t.is_floating_point() and t.dtype != torch.float32}
     other |= {key: t.dtype for key, t in tensors.items() if t.is_complex()}
     if other and (dtype is None or any(kind.is_complex for kind in other.values())):
         key, kind = next(iter(other.items()))
         message = f"'{key}' is {kind} and the file computes in float32 ({len(other)} of {len(tensors)} tensors)"
         raise ExportError(f"{message}. What to do: round it on export with dtype='float32' (--dtype float32)")
-    shared = {} if other else {id(tensor): tensor for tensor in tensors.values()}
+    plain = all(type(part) in MODULES or type(part) in _CONTAINERS for part in module.modules())
+    shared = {id(tensor): tensor for tensor in tensors.values()} if plain and not other else {}
     try:
         copied = copy.deepcopy(module, shared).eval()
-    except (RuntimeError, TypeError) as error:
+    except Exception as error:  # the caller's classes may copy themselves in their own way
         raise ExportError(f"the module cannot be copied, so it was left alone: {error}") from error
     if other:
         copied = copied.float()
@@ -113,8 +128,35 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
     return copied
 
 
+def _checked(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    try:
+        checked = None if shape is None else tuple(operator.index(size) for size in shape)
+    except TypeError:
+        checked = ()
+    if checked is not None and (not checked or min(checked) < 1):
+        raise ExportError(f"input_shape is the shape of a row, such as (64,), not {shape!r}")
+    return checked
+
+
+def _refuse_another_network(traced: Graph, spec: MLPSpec) -> None:
+    """The spec goes into the file and says what its outputs are; it must be the spec of this module."""
+
+    def operators(blocks: list[Block]) -> list[str]:
+        found = []
+        for block in blocks:
+            found += [*operators(block.blocks), "add"] if isinstance(block, BLOCKS["residual"]) else [block.kind]
+        return found
+
+    expected, found = operators(list(spec.blocks)), [node.op for node in traced.nodes]
+    shape = traced.shapes[traced.output]
+    if expected != found or shape != spec.output_shape:
+        described = f"{', '.join(found)} to rows of shape {list(shape)}"
+        wanted = f"{', '.join(expected)} to rows of shape {list(spec.output_shape)}"
+        raise ExportError(f"the spec '{spec.name}' is not of this module: it says {wanted}; the module is {described}")
+
+
 def _summary(
-    name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, output_name: str, weights_sha256: str
+    name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, output_name: str, weights_sha256: str, external: bool
 ) -> Summary:
     shapes = folded.shapes
     given = spec.input if spec is not None else None
@@ -148,6 +190,7 @@ def _summary(
         folded=folded.folded,
         remarks=remarks(traced, folded),
         weights_sha256=weights_sha256,
+        external_data=external,
         spec=spec.model_dump(exclude_none=True) if spec is not None else None,
         mlpx_version=VERSION,
     )

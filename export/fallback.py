@@ -31,7 +31,8 @@ def export_unproved(
     target = path.with_name(f"{path.stem}.unproved.onnx")
     example = torch.zeros(2, *input_shape)
     dynamic = ({0: torch.export.Dim(BATCH)},)
-    logging.disable(logging.WARNING)
+    silenced = logging.root.manager.disable
+    logging.disable(max(silenced, logging.WARNING))
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
@@ -48,7 +49,7 @@ def export_unproved(
         message = str(error).strip().partition("\n")[0]
         raise ExportError(f"{reason}. The fallback did not work either: {message}") from error
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(silenced)
     assert program is not None
     model = _cleaned(program.model_proto)
     write_whole(target, model.SerializeToString(deterministic=True))

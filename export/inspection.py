@@ -66,7 +66,7 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
 
 def _external_size(path: Path, stored: Summary | None) -> int:
     data = path.with_name(f"{path.name}.data")
-    return data.stat().st_size if stored is not None and data.exists() else 0
+    return data.stat().st_size if stored is not None and stored.external_data and data.exists() else 0
 
 
 def _loaded(path: Path) -> Any:

@@ -72,10 +72,9 @@ def clip(low: str | float, high: str | float) -> Lower:
 
 
 def layer_norm(emit: Emitter, node: Node) -> None:
-    if "weight" in node.tensors:
-        constants = [emit.tensor(node.tensors[role]) for role in ("weight", "bias") if role in node.tensors]
-    else:
-        constants = [emit.constant(f"{node.path}.weight", [1.0] * node.shape[-1])]
+    weight, bias = (node.tensors.get(role) for role in ("weight", "bias"))
+    constants = [emit.tensor(weight) if weight else emit.constant(f"{node.path}.weight", [1.0] * node.shape[-1])]
+    constants += [emit.tensor(bias)] if bias else []
     attributes = {"axis": -1, "epsilon": emit.float32(node.attributes["eps"]), "stash_type": 1}
     emit("LayerNormalization", [*node.inputs, *constants], node.output, node.path, **attributes)
 

@@ -12,6 +12,7 @@ from runtime import choose, read_rows, this_machine, whole_files
 
 from .artifact import Artifact
 from .comparison import Comparison, compare, sample
+from .errors import ExportError
 from .exporting import export
 
 
@@ -30,7 +31,7 @@ def publish(
     ``export``. Whatever fails, nothing new stands under the name.
 
     Returns: the artifact and the comparison; no comparison for the file of a fallback, which is not run.
-    Raises what ``export``, ``read_rows`` and ``Session`` raise.
+    Raises what ``export``, ``read_rows`` and ``Session`` raise, and ExportError where file and module differ grossly.
     """
     path = Path(path)
     choose(device, this_machine())  # before any work
@@ -44,4 +45,11 @@ def publish(
             rows, origin = sample(port), "seeded rows"
         else:
             rows, origin = read_rows(data, port, dtype=dtype)[0], f"rows of {data}"
-        return final, compare(module, written.path, rows, origin=origin, device=device)
+        comparison = compare(module, written.path, rows, origin=origin, device=device)
+        if comparison.grossly_apart:
+            message = (
+                f"the file differs from the module by {comparison.from_float32:.2g} on {origin}, where its outputs"
+            )
+            hint = "look for code in a forward that acts on Python state or asks for the type of its input"
+            raise ExportError(f"{message} reach {comparison.magnitude:.2g}; nothing was published. What to do: {hint}")
+        return final, comparison

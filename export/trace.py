@@ -1,8 +1,7 @@
-"""From a module in evaluation mode to a graph of blocks, with torch.fx."""
+"""From a module in evaluation mode to a graph of blocks."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx, nn
-from torch.fx.proxy import TraceError
 
-from .blocks import CALLS, IN_PLACE, MODULES, TABLE, Row
+from .blocks import CALLS, IN_PLACE, MODULES, TABLE
+from .calls import Calls, path_of, record
 from .emitter import unique
-from .errors import ExportError
+from .errors import ExportError, UnsupportedError
 from .graph import Graph, Node, Shape, Tensor
 from .hooks import refuse_lost_hooks
 
@@ -23,49 +22,11 @@ def trace(module: nn.Module, input_shape: Shape | None, input_name: str, output_
     """The blocks that ``module(x)`` runs for one input x of shape (batch, *input_shape), in their order.
 
     ``input_shape`` None is inferred from the first block that has weights. The module must be in evaluation mode; it
-    is read, never changed. Raises ExportError: control flow that depends on data, an operator without a row in the
-    table, several inputs or outputs, hooks that the trace would lose, shapes that do not fit.
+    is read, never changed. Raises UnsupportedError: control flow that depends on data, or an operator without a row in
+    the table. Raises ExportError: several inputs or outputs, hooks that the trace would lose, shapes that do not fit.
     """
     refuse_lost_hooks(module)
-    return _Reader(module, input_name, output_name).read(input_shape)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
-
-
-def _fx_graph(module: nn.Module) -> fx.Graph:
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    needed = [
-        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)
-    ]
-    if len(needed) != 1:
-        raise ExportError(
-            f"{type(module).__name__}.forward takes {len(needed)} inputs ({', '.join(needed)}); one is expected"
-        )
-    # Left to fx, an optional argument would become a second input.
-    given = {p.name: p.default for p in parameters if p.default is not p.empty}
-    try:
-        return _Tracer().trace(module, concrete_args=given or None)
-    except TraceError as error:
-        message = f"the forward of {type(module).__name__} depends on the data ({error}){_where(error)}"
-        hint = "write it without if, for or assert on a tensor's values; torch.where chooses without branching"
-        raise ExportError(f"{message}. What to do: {hint}") from None
-    except (TypeError, AttributeError, RuntimeError, ValueError, NotImplementedError) as error:
-        message = f"the forward of {type(module).__name__} cannot be traced: {error}{_where(error)}"
-        raise ExportError(message) from error
-
-
-def _where(error: BaseException) -> str:
-    """The last line outside torch that an error passed through."""
-    frame, found = error.__traceback__, ""
-    while frame is not None:
-        name = frame.tb_frame.f_code.co_filename
-        if "/torch/" not in name.replace("\\", "/") and name != __file__:
-            found = f", at line {frame.tb_lineno} of {frame.tb_frame.f_code.co_qualname}"
-        frame = frame.tb_next
-    return found
+    return _Reader(module, record(module), input_name, output_name).read(input_shape)
 
 
 class _Value:
@@ -82,67 +43,63 @@ class _Value:
 
 
 class _Reader:
-    def __init__(self, module: nn.Module, input_name: str, output_name: str):
-        self.module = module
-        self.input_name, self.output_name = input_name, output_name
-        self.modules = dict(module.named_modules(remove_duplicate=False))
+    def __init__(self, module: nn.Module, calls: Calls, input_name: str, output_name: str):
+        self.calls = calls
+        self.input_name = input_name
         self.names = {id(tensor): name for name, tensor in reversed(list(_tensors(module)))}
         self.paths: set[str] = set()
         self.values = {input_name, output_name}
         self.held: dict[fx.Node, _Value] = {}
-        self.optional: set[fx.Node] = set()
         self.nodes: list[Node] = []
 
     def read(self, input_shape: Shape | None) -> Graph:
-        if type(self.module) in MODULES:
-            value = _Value(self.input_name)
-            result = self._block(MODULES[type(self.module)], self.module, [value], "")
-        else:
-            result = self._walk(_fx_graph(self.module))
+        result = self._walk()
         graph = Graph(self.input_name, input_shape or self._inferred_shape(), tuple(self.nodes), result.name)
         return _with_shapes(graph)
 
-    def _walk(self, graph: fx.Graph) -> _Value:
-        for node in graph.nodes:
-            if node.op == "placeholder" and not self.held:
+    def _walk(self) -> _Value:
+        for node in self.calls.graph.nodes:
+            if node.op == "placeholder":
                 self.held[node] = _Value(self.input_name)
-            elif node.op == "placeholder":
-                self.optional.add(node)
             elif node.op == "call_module":
-                called = self.modules[str(node.target)]
-                if type(called) not in MODULES:
-                    raise ExportError(_unsupported(type(called).__name__, str(node.target)))
-                self._call(node, MODULES[type(called)], called, str(node.target))
+                self._call_module(node, str(node.target))
             elif node.op in ("call_function", "call_method"):
-                if any(argument in self.optional for argument in node.all_input_nodes):
-                    self.optional.add(node)  # fx asserts that an optional argument has its default
-                    continue
-                path = ".".join(part for part in (_scope(node), node.name) if part)
-                if node.target not in CALLS:
-                    target = getattr(node.target, "__name__", node.target)
-                    raise ExportError(_unsupported(f"{target}()", path))
-                self._call(node, CALLS[node.target], None, path)
+                self._call_function(node, ".".join(part for part in (_scope(node), node.name) if part))
             elif node.op == "output":
                 return self._held(node.args[0], "forward's return")
         raise ExportError("forward returns nothing")
 
-    def _call(self, node: fx.Node, name: str, module: nn.Module | None, path: str) -> None:
-        row = TABLE[name]
-        source: Any = module
-        inputs = list(node.args)
-        if module is None:
-            source = self._bound(node, row, path)
-            inputs = [source.get(argument) for argument in row.calls[node.target][: row.inputs]]
-        elif node.kwargs or len(inputs) != row.inputs:
-            raise ExportError(f"{path}: {type(module).__name__} is called with other arguments than its input")
+    def _call_module(self, node: fx.Node, path: str) -> None:
+        kind = type(self.calls.modules[node])
+        if kind not in MODULES:
+            raise UnsupportedError(_unsupported(kind.__name__, path))
+        name = MODULES[kind]
+        if node.kwargs or len(node.args) != TABLE[name].inputs:
+            raise ExportError(f"{path}: {kind.__name__} is called with other arguments than its input")
+        self._call(node, name, self.calls.states[node], list(node.args), path, f"{path}." if path else "")
+
+    def _call_function(self, node: fx.Node, path: str) -> None:
+        if node.target not in CALLS:
+            raise UnsupportedError(_unsupported(f"{getattr(node.target, '__name__', node.target)}()", path))
+        name = CALLS[node.target]
+        arguments = TABLE[name].calls[node.target]
+        given = {key: value for key, value in node.kwargs.items() if value is not None}
+        surplus = [*node.args[len(arguments) :], *(key for key in given if key not in arguments)]
+        if surplus:
+            listed = ", ".join(map(str, surplus))
+            raise ExportError(f"{name} at '{path}' is called with arguments that are not known here: {listed}")
+        state = {**TABLE[name].options, **dict(zip(arguments, node.args, strict=False)), **given}
+        inputs = [state.get(argument) for argument in arguments[: TABLE[name].inputs]]
+        self._call(node, name, state, inputs, path, "")
+
+    def _call(self, node: fx.Node, name: str, state: dict[str, Any], inputs: list[Any], path: str, own: str) -> None:
         values = [self._held(argument, f"{name} at '{path}'") for argument in inputs]
-        in_place = source.get("inplace") if module is None else getattr(module, "inplace", False)
-        if in_place or node.target in IN_PLACE:
+        if state.get("inplace") or node.target in IN_PLACE:
             self._refuse_hidden_views(node, values[0], path)
-            result = self._block(name, source, values, path)
+            result = self._block(name, state, values, path, own)
             values[0].name, self.held[node] = result.name, values[0]
         else:
-            self.held[node] = self._block(name, source, values, path)
+            self.held[node] = self._block(name, state, values, path, own)
 
     def _held(self, argument: Any, place: str) -> _Value:
         if not isinstance(argument, fx.Node) or argument not in self.held:
@@ -150,54 +107,37 @@ class _Reader:
             raise ExportError(message)
         return self.held[argument]
 
-    def _bound(self, node: fx.Node, row: Row, path: str) -> dict[str, Any]:
-        """The arguments of a call by their names; those that were left out are not there."""
-        names = row.calls[node.target]
-        surplus = [*node.args[len(names) :], *(key for key in node.kwargs if key not in names)]
-        if surplus:
-            listed = ", ".join(map(str, surplus))
-            raise ExportError(f"{path}: {node.target} is called with arguments that are not known here: {listed}")
-        return dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-
-    def _block(self, name: str, source: Any, inputs: list[_Value], path: str) -> _Value:
-        """A node of the graph from a module, or from the arguments of a call."""
+    def _block(self, name: str, state: dict[str, Any], inputs: list[_Value], path: str, own: str) -> _Value:
+        """A node of the graph; ``own`` is what the names of the module's own tensors begin with."""
         row = TABLE[name]
-        prefix = path if isinstance(source, nn.Module) else ""
         path = unique(path or name, self.paths)
-        options = {key: self._option(source, key, default) for key, default in row.options.items()}
-        tensors = {role: self._tensor(source, role, prefix) for role in row.tensors}
-        tensors = {role: tensor for role, tensor in tensors.items() if tensor is not None}
+        options = {key: state[key] for key in row.options}
+        computed = next((key for key, value in options.items() if isinstance(value, fx.Node | torch.Tensor)), None)
+        if computed is not None:
+            raise ExportError(f"{name} at '{path}': {computed} is a tensor; a number is expected")
+        tensors = {role: self._tensor(state.get(role), f"{own}{role}") for role in row.tensors}
+        given = {role: tensor for role, tensor in tensors.items() if tensor is not None}
         output = unique(f"{path}.output", self.values)
         names = tuple(value.name for value in inputs)
-        self.nodes.append(Node(name, path, names, output, attributes=options, tensors=tensors))
+        self.nodes.append(Node(name, path, names, output, attributes=options, tensors=given))
         if row.inactive:  # the very same tensor comes back, so what is written to one is seen in the other
             inputs[0].name = output
             return inputs[0]
         return _Value(output, inputs[0].views if name == "flatten" else None)
 
-    def _option(self, source: Any, key: str, default: Any) -> Any:
-        if isinstance(source, nn.Module):
-            return False if key == "training" else getattr(source, key, default)
-        return source.get(key, default)
-
-    def _tensor(self, source: Any, role: str, prefix: str) -> Tensor | None:
-        if isinstance(source, nn.Module):
-            tensor, name = getattr(source, role), ".".join(part for part in (prefix, role) if part)
-        else:
-            argument = source.get(role)
-            if argument is None:
-                return None
-            if not isinstance(argument, fx.Node) or argument.op != "get_attr":
-                message = f"{role} is {_described(argument)}; expected a parameter or a buffer of the module"
-                raise ExportError(message)
-            name = str(argument.target)
-            tensor: Any = self.module
-            for part in name.split("."):
-                tensor = getattr(tensor, part)
-        if tensor is None:
+    def _tensor(self, argument: Any, name: str) -> Tensor | None:
+        if argument is None:
             return None
+        if isinstance(argument, fx.Node):
+            if argument.op != "get_attr":
+                raise ExportError(f"{name} is {_described(argument)}; expected a parameter or a buffer of the module")
+            name = path_of(str(argument.target))
+            found: Any = self.calls.root
+            for part in str(argument.target).split("."):
+                found = getattr(found, part)
+            argument = found
         # A tensor that two blocks share has one name, the first.
-        return Tensor(self.names.get(id(tensor), name), _array(tensor, name))
+        return Tensor(self.names.get(id(argument), name), _array(argument, name))
 
     def _refuse_hidden_views(self, node: fx.Node, value: _Value, path: str) -> None:
         later = set(_after(node))
@@ -225,18 +165,17 @@ def _with_shapes(graph: Graph) -> Graph:
     shapes, nodes = {graph.input: graph.input_shape}, []
     for node in graph.nodes:
         row, given = TABLE[node.op], [shapes[name] for name in node.inputs]
+        place = f"{node.op} at '{node.path}'"
         reason = row.refuse(node, given[0])
         if reason:
-            raise ExportError(f"{node.op} at '{node.path}': {reason}")
+            raise ExportError(f"{place}: {reason}")
         if any(shape != given[0] for shape in given):
             listed = " and ".join(str(list(shape)) for shape in given)
-            raise ExportError(
-                f"{node.op} at '{node.path}': rows of shapes {listed} cannot be combined; they must be equal"
-            )
+            raise ExportError(f"{place}: rows of shapes {listed} cannot be combined; they must be equal")
         expected = node.tensors[row.width].values.shape[-1] if row.width in node.tensors else None
         if expected not in (None, given[0][-1]):
             message = f"expects {expected} features, but '{node.inputs[0]}' has rows of shape {list(given[0])}"
-            raise ExportError(f"{node.op} at '{node.path}': {message}")
+            raise ExportError(f"{place}: {message}")
         shapes[node.output] = row.shape(node, given[0])
         nodes.append(replace(node, shape=shapes[node.output]))
     return graph.with_nodes(nodes, [])
@@ -248,9 +187,13 @@ def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _array(tensor: torch.Tensor, name: str) -> np.ndarray:
+    """The values of a tensor, in its own memory where that can be."""
     if tensor.is_meta:
         raise ExportError(f"{name} is on the meta device and has no values; load weights first")
-    return tensor.detach().cpu().numpy()
+    if tensor.dtype != torch.float32 or tensor.layout != torch.strided or tensor.ndim == 0:
+        found = f"{tensor.dtype}, {tensor.layout}, shape {list(tensor.shape)}"
+        raise ExportError(f"{name} is {found}; a dense float32 tensor with a value per feature is expected")
+    return tensor.detach().cpu().resolve_neg().numpy()
 
 
 def _scope(node: fx.Node) -> str:
@@ -268,7 +211,7 @@ def _after(node: fx.Node) -> Iterator[fx.Node]:
 
 def _described(argument: Any) -> str:
     if isinstance(argument, fx.Node):
-        return f"the constant '{argument.target}'" if argument.op == "get_attr" else f"'{argument.name}'"
+        return f"the constant '{path_of(str(argument.target))}'" if argument.op == "get_attr" else f"'{argument.name}'"
     return f"a {type(argument).__name__}" if isinstance(argument, list | tuple | dict) else repr(argument)
 
 

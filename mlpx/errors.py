@@ -4,6 +4,7 @@
      ├─ builder.SpecError          2  a spec that cannot be read or does not describe a network
      ├─ builder.WeightsError       2  a weights file that is refused, damaged or does not fit
      ├─ export.ExportError         2  a module that cannot be exported as asked
+     │   └─ export.UnsupportedError  2  an operator or control flow that no block expresses
      ├─ runtime.InputError         2  data that the model cannot take
      └─ runtime.ModelError         2  a file that is not a model that can be run
     RuntimeError
@@ -17,7 +18,7 @@ Besides, a command exits with 0 when it is done and with 1 when it wrote a file 
 """
 
 from builder.errors import SpecError, WeightsError
-from export.errors import ExportError
+from export.errors import ExportError, UnsupportedError
 from runtime.errors import InputError, MissingPackageError, ModelError, OutputError, ProviderError
 
 DONE, UNPROVED, WRONG_USE, MACHINE_LACKS = 0, 1, 2, 3
@@ -26,6 +27,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     SpecError: WRONG_USE,
     WeightsError: WRONG_USE,
     ExportError: WRONG_USE,
+    UnsupportedError: WRONG_USE,
     InputError: WRONG_USE,
     ModelError: WRONG_USE,
     ProviderError: MACHINE_LACKS,

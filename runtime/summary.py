@@ -53,6 +53,8 @@ class Summary:
     folded: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     weights_sha256: str | None = None
+    external_data: bool = False
+    """The weights are in a file beside it, named as the model with .data behind."""
     spec: dict[str, Any] | None = None
     mlpx_version: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -96,6 +98,7 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
             folded=tuple(json.loads(own["folded"])),
             remarks=tuple(json.loads(own["remarks"])),
             weights_sha256=own.get("weights_sha256"),
+            external_data=json.loads(own["external_data"]),
             spec=json.loads(own["spec"]) if "spec" in own else None,
             mlpx_version=own["version"],
             metadata={key: value for key, value in metadata.items() if not key.startswith("mlpx.")},

@@ -103,13 +103,13 @@ def a_hook(*arguments: object) -> None:
 
 
 @pytest.mark.parametrize("kind", ["register_forward_hook", "register_forward_pre_hook"])
-@pytest.mark.parametrize("place", ["root", "leaf"])
+@pytest.mark.parametrize("place", ["inside", "the module itself"])
 def test_hooks_that_tracing_would_lose_are_errors(kind: str, place: str, tmp_path: Path) -> None:
-    module = nn.Sequential(nn.Linear(3, 3))
-    getattr(module if place == "root" else module[0], kind)(a_hook)
-    named = "the module itself" if place == "root" else "'0' (Linear)"
+    block = nn.Linear(3, 3)
+    getattr(block, kind)(a_hook)
     with pytest.raises(ExportError) as caught:
-        export(module, tmp_path / "m.onnx")
+        export(nn.Sequential(block) if place == "inside" else block, tmp_path / "m.onnx")
+    named = "'0' (Linear)" if place == "inside" else "the module itself (Linear)"
     assert "a_hook" in str(caught.value) and named in str(caught.value)
 
 
@@ -126,12 +126,13 @@ def test_global_hooks_and_replaced_forwards_are_errors(tmp_path: Path) -> None:
         export(module, tmp_path / "m.onnx")
 
 
-def test_a_hook_inside_is_traced(tmp_path: Path) -> None:
+def test_hooks_of_containers_and_of_the_root_are_traced(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Sequential(nn.Linear(3, 3)), nn.Tanh())
     module[0].register_forward_hook(lambda part, inputs, output: torch.relu(output))
+    module.register_forward_hook(lambda part, inputs, output: torch.sigmoid(output))
     artifact = export(module, tmp_path / "m.onnx")
     assert artifact.summary is not None
-    assert [block.op for block in artifact.summary.blocks] == ["linear", "relu", "tanh"]
+    assert [block.op for block in artifact.summary.blocks] == ["linear", "relu", "tanh", "sigmoid"]
 
 
 class TestFallback:

@@ -26,5 +26,7 @@ def tell_written(artifact: "Artifact", comparison: "Comparison | None", as_json:
         for line in lines:
             print(f"{kind:<9} {line}")
     print(f"compared  with eager PyTorch on {comparison.rows:,} {comparison.origin}, {comparison.device}:")
-    apart = f"{comparison.from_float32:.2g} from float32, {comparison.from_float64:.2g} from float64"
+    apart = f"{comparison.from_float32:.2g} from float32"
+    if comparison.from_float64 is not None:
+        apart += f", {comparison.from_float64:.2g} from float64"
     print(f"          largest difference {apart}; compared, not proved")

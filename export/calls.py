@@ -1,0 +1,134 @@
+"""The calls that a forward makes, recorded by torch.fx, each with what its module held at that moment."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from dataclasses import dataclass
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.fx.proxy import TraceError
+
+from .blocks import MODULES, TABLE
+from .errors import ExportError, UnsupportedError
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The recorded graph, the module behind each call of one, and the options and tensors that it held then."""
+
+    graph: fx.Graph
+    root: nn.Module
+    modules: dict[fx.Node, nn.Module]
+    states: dict[fx.Node, dict[str, Any]]
+
+
+def record(module: nn.Module) -> Calls:
+    """The calls of ``module(x)``, as a user calls it: with its own hooks, defaults and ``__call__``.
+
+    Raises UnsupportedError: control flow that depends on the data. Raises ExportError: more than one input, autocast,
+    and whatever else the forward raises.
+    """
+    kind = type(module).__name__
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except ValueError:
+        raise ExportError(f"a {kind} cannot be traced: it has no Python forward") from None
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(needed) > 1:
+        raise ExportError(f"{kind}.forward takes {len(needed)} inputs ({', '.join(needed)}); one is expected")
+    root = _Root(module)
+    tracer = _Tracer()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            graph = tracer.trace(root)
+    except ExportError:
+        raise
+    except TraceError as error:
+        message = f"the forward of {kind} depends on the data ({error}){_where(error)}"
+        hint = "write it without if, for or assert on a tensor's values; torch.where chooses without branching"
+        raise UnsupportedError(f"{message}. What to do: {hint}") from None
+    except Exception as error:  # the forward is the caller's code: it may raise anything
+        message = f"the forward of {kind} cannot be traced: {type(error).__name__}: {error}{_where(error)}"
+        raise ExportError(message) from error
+    return Calls(graph, root, tracer.modules, tracer.states)
+
+
+def path_of(name: str) -> str:
+    """A name below the recorded root as the name below the caller's module."""
+    return name.removeprefix(_Root.HOLDS).removeprefix(".")
+
+
+class _Root(nn.Module):
+    """Calls the module, so that its hooks and optional arguments are traced as those of any inner module."""
+
+    HOLDS = "module"
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Any) -> Any:
+        return self.module(x)
+
+
+class _Proxy(fx.Proxy):
+    def __iadd__(self, other: Any) -> Any:
+        """fx would record ``x += y`` as ``x + y``, and forget that whoever else holds x sees the sum."""
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.thread = get_ident()
+        self.modules: dict[fx.Node, nn.Module] = {}
+        self.states: dict[fx.Node, dict[str, Any]] = {}
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)
+
+    def path_of_module(self, mod: nn.Module) -> str:
+        return path_of(super().path_of_module(mod))
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        if get_ident() != self.thread:  # fx patches every module of the process; other threads go on as they were
+            return forward(*args, **kwargs)
+        result = super().call_module(m, forward, args, kwargs)
+        node = result.node if isinstance(result, fx.Proxy) else None
+        # A container gives back what its last inner call gave, which is recorded already.
+        if node is not None and node.op == "call_module" and node not in self.modules:
+            self.modules[node] = m
+            if type(m) in MODULES:
+                self.states[node] = _state(m)
+        return result
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+            raise ExportError("the forward runs under autocast, which a float32 file would lose. What to do: remove it")
+        return super().create_node(*args, **kwargs)
+
+
+def _state(module: nn.Module) -> dict[str, Any]:
+    """What the call reads of its module, past fx's own attribute access."""
+    row = TABLE[MODULES[type(module)]]
+    held = {**vars(module), **module._parameters, **module._buffers}
+    names = [*row.options, *row.tensors, "inplace"]
+    return {name: held[name] if name in held else getattr(type(module), name, None) for name in names}
+
+
+def _where(error: BaseException) -> str:
+    """The last line outside torch and this file that an error passed through."""
+    frame, found = error.__traceback__, ""
+    while frame is not None:
+        name = frame.tb_frame.f_code.co_filename
+        if "/torch/" not in name.replace("\\", "/") and name != __file__:
+            found = f", at line {frame.tb_lineno} of {frame.tb_frame.f_code.co_qualname}"
+        frame = frame.tb_next
+    return found
