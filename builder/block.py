@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from pydantic_core import PydanticCustomError
 
 if TYPE_CHECKING:
     from torch import nn
 
 Shape = tuple[int, ...]
+LARGEST, SMALLEST = 3.4028234663852886e38, 2.0**-126
+"""Of float32: the largest value, and the smallest above 0 that is held to full precision."""
+MOST = 10_000_000
+"""More features than any dense network has; a larger number is a slip, and would fill the memory."""
 
 
 class ShapeMismatch(Exception):
@@ -33,6 +37,15 @@ class Block(BaseModel):
     """The class's name, which a spec may use too."""
     short: ClassVar[str | None] = None
     """The option that a bare value stands for: ``linear: 128`` is ``linear: {features: 128}``."""
+
+    @model_validator(mode="after")
+    def _within_float32(self) -> Block:
+        for name, value in self:
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, float) and abs(number) > LARGEST:
+                    message = "{name} is {number}, beyond float32, which the model computes in"
+                    raise PydanticCustomError("float32", message, {"name": name, "number": number})
+        return self
 
     @classmethod
     def expand(cls, value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from .block import Block, Shape, ShapeMismatch, fit, flat, modules_of, words
+from .block import MOST, SMALLEST, Block, Shape, ShapeMismatch, fit, flat, modules_of, words
 from .notation import any_block
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Linear(Block):
     """x·Wᵀ + b: in_features to ``features``. Source of the initialisation: torch.nn.Linear."""
 
     kind, torch_name, short = "linear", "Linear", "features"
-    features: PositiveInt = Field(description="Number of features that come out.")
+    features: PositiveInt = Field(le=MOST, description="Number of features that come out.")
     bias: bool = True
     in_features: PositiveInt | None = Field(None, description="Number of features that go in, if it is to be checked.")
 
@@ -223,8 +223,8 @@ class Standardize(_PerFeature):
 
     @model_validator(mode="after")
     def _positive(self) -> Standardize:
-        if self.std is not None and min(self.std if isinstance(self.std, list) else [self.std]) <= 0:
-            raise PydanticCustomError("std", "std must be above 0 for every feature")
+        if self.std is not None and min(self.std if isinstance(self.std, list) else [self.std]) < SMALLEST:
+            raise PydanticCustomError("std", "std must be above 0, in float32, for every feature")
         return self
 
 

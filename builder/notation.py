@@ -28,6 +28,7 @@ def any_block(table: Mapping[str, type[Block]]) -> Any:
         block = by_name.get(_folded(name))
         if block is None:
             names = [*table, *(block.torch_name for block in table.values())]
+            name = name.encode("utf-8", "replace").decode()
             hint = suggestion(name, names, "blocks", shown=list(table))
             raise PydanticCustomError("unknown_block", "unknown block '{name}'; {hint}", {"name": name, "hint": hint})
         if options is not None and not isinstance(options, dict):

@@ -78,6 +78,10 @@ def _read_json(text: str) -> _Document:
         return _Document(json.loads(text, object_pairs_hook=once, parse_constant=refuse))
     except json.JSONDecodeError as error:
         raise SpecError([Problem((), f"not JSON: {error.msg}", error.lineno)]) from None
+    except SpecError:
+        raise
+    except ValueError as error:  # an integer of thousands of digits
+        raise SpecError([Problem((), f"not JSON: {error}")]) from None
     except RecursionError:
         raise SpecError([Problem((), "nested too deeply")]) from None
 
@@ -85,7 +89,7 @@ def _read_json(text: str) -> _Document:
 def _read_toml(text: str) -> _Document:
     try:
         return _Document(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or an integer of thousands of digits
         raise SpecError([Problem((), f"not TOML: {error}")]) from None
     except RecursionError:
         raise SpecError([Problem((), "nested too deeply")]) from None
@@ -139,6 +143,9 @@ def _build(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: list
     lines.setdefault(path, line)
     if len(seen) > _MOST_NODES:
         raise SpecError([Problem(path, f"more than {_MOST_NODES:,} values, aliases counted each time", line)])
+    name = node.tag.removeprefix("tag:yaml.org,2002:")
+    if not isinstance(node, yaml.ScalarNode) and name not in ("map", "seq"):
+        raise SpecError([Problem(path, f"the tag {node.tag} has no meaning in a spec", line)])
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*path, index), lines, seen) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
@@ -153,7 +160,6 @@ def _build(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: list
             lines[(*path, key)] = key_line
             data[key] = _build(value, (*path, key), lines, seen)
         return data
-    name = node.tag.removeprefix("tag:yaml.org,2002:")
     if name == "str":
         return node.value
     if name not in _SCALARS:
@@ -161,7 +167,10 @@ def _build(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: list
     pattern, _, convert = _SCALARS[name]
     if not re.fullmatch(pattern, node.value):
         raise SpecError([Problem(path, f"'{node.value}' is tagged as {name}, which it is not", line)])
-    return convert(node.value)
+    try:
+        return convert(node.value)
+    except ValueError as error:  # an integer of thousands of digits
+        raise SpecError([Problem(path, str(error), line)]) from None
 
 
 _READERS = {".yaml": _read_yaml, ".yml": _read_yaml, ".json": _read_json, ".toml": _read_toml}

@@ -5,17 +5,34 @@ from __future__ import annotations
 from math import prod
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from .blocks import BLOCKS, AnyBlock, Shape, ShapeMismatch, fit, words
+from .block import MOST, Shape, ShapeMismatch, fit, words
+from .blocks import BLOCKS, AnyBlock
 from .errors import Problem, SpecError
 from .suggestions import suggestion
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 Name = Annotated[str, Field(min_length=1)]
-Label = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+Label = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),
+    WithJsonSchema({"type": ["string", "integer"]}),
+]
+
+
+def _only_an_integer(value: Any) -> Any:
+    return value if type(value) is int else str(value)  # True and 1.0 equal 1
 
 
 def _distinct(values: list[str]) -> list[str]:
@@ -30,10 +47,10 @@ class InputSpec(BaseModel):
 
     model_config = _STRICT
     name: Name = Field("input", description="The input's name in the ONNX file.")
-    features: PositiveInt | Annotated[list[Name], Field(min_length=1)] | None = Field(
+    features: Annotated[int, Field(gt=0, le=MOST)] | Annotated[list[Name], Field(min_length=1)] | None = Field(
         None, description="The number of features, or a list of their names."
     )
-    shape: Annotated[list[PositiveInt], Field(min_length=1)] | None = Field(
+    shape: Annotated[list[Annotated[int, Field(gt=0, le=MOST)]], Field(min_length=1)] | None = Field(
         None, description="The shape of one row without the batch dimension, instead of features."
     )
     range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
@@ -84,7 +101,9 @@ class MLPSpec(BaseModel):
     """
 
     model_config = _STRICT
-    format: Literal[1] = Field(1, description="The version of this format.")
+    format: Annotated[Literal[1], BeforeValidator(_only_an_integer)] = Field(
+        1, description="The version of this format."
+    )
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The model's name, and its file's.")
     input: InputSpec
     blocks: Annotated[list[AnyBlock], Field(min_length=1)]
@@ -111,13 +130,16 @@ class MLPSpec(BaseModel):
         return "probabilities" if last in ("softmax", "sigmoid") else "logits" if last == "linear" else "values"
 
     def _chain_problems(self) -> list[Problem]:
-        try:
-            shape = fit(self.blocks, self.input.row_shape, f"the input '{self.input.name}'")
-        except ShapeMismatch as mismatch:
-            return [Problem(("blocks", *mismatch.path), mismatch.message)]
         problems = []
         if self.input.name == self.output.name:
             problems.append(Problem(("output", "name"), f"'{self.output.name}' is the input's name too"))
+        if self.output.labels and (self.output.name == "label" or self.output.name.startswith("probability_")):
+            message = f"'{self.output.name}' is a column that predict writes for the labels; choose another name"
+            problems.append(Problem(("output", "name"), message))
+        try:
+            shape = fit(self.blocks, self.input.row_shape, f"the input '{self.input.name}'")
+        except ShapeMismatch as mismatch:
+            return [*problems, Problem(("blocks", *mismatch.path), mismatch.message)]
         labels, width = self.output.labels, prod(shape)
         if labels is not None and len(labels) != width and (len(labels), width) != (2, 1):
             message = f"{len(labels)} labels, but the last block gives {words(shape)}"

@@ -61,8 +61,10 @@ def _read_torch(path: Path) -> dict[str, torch.Tensor]:
         message = "refused: it holds more than tensors, and unpickling that can run code; nothing was run"
         hint = "save the weights alone, with torch.save(module.state_dict(), path) or safetensors"
         raise WeightsError(f"{path}: {message} ({reason}). What to do: {hint}") from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).partition("\n")[0]
+    except OSError:
+        raise
+    except Exception as error:  # torch.load raises what its zip reader and its unpickler raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise WeightsError(f"{path}: damaged, or not a torch.save file: {reason}") from None
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         keys = f" with the keys {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, dict) else ""
@@ -86,11 +88,19 @@ def _mismatches(given: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor])
 
 
 def _converted(path: Path, name: str, value: torch.Tensor, to: torch.dtype, asked: str | None) -> torch.Tensor:
+    if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
+        raise WeightsError(
+            f"{path}: {name} is {value.dtype}, {value.layout}; a dense tensor of real numbers is expected"
+        )
     if value.dtype == to:
         return value
-    converted = value.to(to)
-    exact = torch.equal(converted.to(value.dtype).nan_to_num(), value.nan_to_num())
-    if not exact and asked != str(to).removeprefix("torch."):
+    converted, back = value.to(to), value.to(torch.float64)
+    asked_for = asked == str(to).removeprefix("torch.")
+    same = (converted.to(torch.float64) == back) | (back.isnan() & converted.isnan())
+    beyond = converted.isinf() & ~back.isinf()
+    if bool(beyond.any()):
+        raise WeightsError(f"{path}: {name} has values that {to} cannot hold: they would become infinite")
+    if not bool(same.all()) and not asked_for:
         message = f"{name} is {value.dtype} and the module {to}; the conversion would change values"
         raise WeightsError(f"{path}: {message}. What to do: allow the rounding with dtype='float32' (--dtype float32)")
     return converted

@@ -35,6 +35,8 @@ class Artifact:
     summary: Summary | None
     """None for a file that ``torch.onnx`` wrote as a fallback."""
     proved: bool = False
+    reason: str | None = None
+    """Why a fallback wrote it, if one did."""
 
 
 def weights_hash(module: nn.Module) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from builder import BLOCKS, Block, MLPSpec, Residual
+from builder import Block, MLPSpec, Residual
+from builder.blocks import Residual as ResidualBlock
 from runtime import BlockSummary, Port, Summary
 from runtime.version import VERSION
 
@@ -68,6 +69,8 @@ def export(
     if spec is not None:
         name, input_name, output_name = spec.name, spec.input.name, spec.output.name
         input_shape = spec.input.row_shape
+    if not input_name or not output_name:
+        raise ExportError("input and output need a name each (--input-name, --output-name)")
     if input_name == output_name:
         raise ExportError(f"input and output need different names, not both '{input_name}'")
     input_shape = _checked(input_shape)
@@ -144,7 +147,8 @@ def _refuse_another_network(traced: Graph, spec: MLPSpec) -> None:
     def operators(blocks: list[Block]) -> list[str]:
         found = []
         for block in blocks:
-            found += [*operators(block.blocks), "add"] if isinstance(block, BLOCKS["residual"]) else [block.kind]
+            inner = operators(block.blocks) if isinstance(block, ResidualBlock) else None
+            found += [block.kind] if inner is None else [*inner, "add"]
         return found
 
     expected, found = operators(list(spec.blocks)), [node.op for node in traced.nodes]

@@ -53,7 +53,7 @@ def export_unproved(
     assert program is not None
     model = _cleaned(program.model_proto)
     write_whole(target, model.SerializeToString(deterministic=True))
-    return Artifact(target, target.stat().st_size, None)
+    return Artifact(target, target.stat().st_size, None, reason=reason)
 
 
 def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:

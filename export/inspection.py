@@ -60,6 +60,8 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
     found = Inspection(path, header.size + _external_size(path, stored), stored is not None, summary)
     if data is None:
         return found
+    if not summary.inputs:
+        raise ModelError(f"{path}: it has no input to feed data to")
     rows, _ = read_rows(data, summary.inputs[0], dtype=dtype)
     return replace(found, rows=len(rows), dead=_dead_units(path, rows))
 
@@ -75,7 +77,7 @@ def _loaded(path: Path) -> Any:
 
     try:
         return onnx.load(str(path))
-    except (DecodeError, OSError, onnx.checker.ValidationError) as error:
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
 
 
@@ -85,14 +87,16 @@ def _foreign(path: Path, metadata: dict[str, str]) -> Summary:
     with suppress(onnx.shape_inference.InferenceError):  # shapes are shown where they are known
         model = onnx.shape_inference.infer_shapes(model)
     graph = model.graph
+    weights = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
     sizes = {t.name: tuple(t.dims) for t in graph.initializer}
+    counted = {t.name for t in graph.initializer if t.data_type in weights}
     shapes = {v.name: _dims(v) for v in [*graph.input, *graph.value_info, *graph.output]}
     seen: set[str] = set()
     blocks = []
     for index, node in enumerate(graph.node):
         own = [name for name in node.input if name in sizes]
         inputs = [name for name in node.input if name and name not in sizes]
-        parameters = sum(int(np.prod(sizes[name])) for name in own if name not in seen)
+        parameters = sum(int(np.prod(sizes[name])) for name in own if name in counted - seen)
         seen.update(own)
         matrix = (
             next((sizes[n] for n in own if len(sizes[n]) == 2), None) if node.op_type in ("Gemm", "MatMul") else None
@@ -110,8 +114,8 @@ def _foreign(path: Path, metadata: dict[str, str]) -> Summary:
         )
     return Summary(
         name=graph.name or path.stem,
-        inputs=tuple(Port(v.name, _dims(v)) for v in graph.input if v.name not in sizes),
-        outputs=tuple(Port(v.name, _dims(v)) for v in graph.output),
+        inputs=tuple(Port(v.name, _dims(v), dtype=_dtype(v)) for v in graph.input if v.name not in sizes),
+        outputs=tuple(Port(v.name, _dims(v), dtype=_dtype(v)) for v in graph.output),
         blocks=tuple(blocks),
         opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
         ir_version=model.ir_version,
@@ -151,6 +155,15 @@ def _remarks(graph: Any, sizes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
 def _dims(value: Any) -> tuple[int | str, ...]:
     return tuple(
         d.dim_param or (d.dim_value if d.HasField("dim_value") else "?") for d in value.type.tensor_type.shape.dim
+    )
+
+
+def _dtype(value: Any) -> str:
+    onnx = imported("onnx", _NEEDS)
+    return (
+        onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+        .lower()
+        .replace("float", "float32" if value.type.tensor_type.elem_type == 1 else "float")
     )
 
 

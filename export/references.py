@@ -35,8 +35,9 @@ def load_module(reference: str) -> nn.Module:
             )
         try:
             found = found()
-        except TypeError as error:
-            raise ExportError(f"{reference} is called without arguments, and that failed: {error}") from error
+        except Exception as error:  # the caller's code: it may raise anything
+            message = f"{reference} is called without arguments, and that ended with {type(error).__name__}: {error}"
+            raise ExportError(message) from error
     if not isinstance(found, nn.Module):
         raise ExportError(f"{reference} gave a {type(found).__name__}; expected an nn.Module")
     return found
@@ -49,7 +50,11 @@ def _from_file(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     code = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, code)
-    spec.loader.exec_module(code)
+    sys.path.insert(0, str(path.parent.resolve()))  # as if it were run: it may import what lies beside it
+    try:
+        spec.loader.exec_module(code)
+    except (Exception, SystemExit) as error:  # the caller's code: it may raise anything
+        raise ExportError(f"{path}: running it ended with {type(error).__name__}: {error}") from error
     return code
 
 
@@ -58,5 +63,5 @@ def _from_package(name: str) -> ModuleType:
         sys.path.insert(0, str(Path.cwd()))
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise ExportError(f"{name} cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # the caller's code: it may raise anything
+        raise ExportError(f"{name} cannot be imported: {type(error).__name__}: {error}") from error

@@ -158,7 +158,7 @@ class _Reader:
                 break
             reaching.add(node.output)
         message = "the number of input features cannot be seen from the module"
-        raise ExportError(f"{message}. What to do: give input_shape=(features,), or a spec")
+        raise ExportError(f"{message}. What to do: give input_shape=(features,) (--features), or a spec")
 
 
 def _with_shapes(graph: Graph) -> Graph:

@@ -15,13 +15,14 @@
      └─ runtime.MissingPackageError  3  a package that an extra brings is not installed
 
 Besides, a command exits with 0 when it is done and with 1 when it wrote a file that is not proved.
+Any other error is a defect of mlpx: its trace is shown, and the code is 70.
 """
 
 from builder.errors import SpecError, WeightsError
 from export.errors import ExportError, UnsupportedError
 from runtime.errors import InputError, MissingPackageError, ModelError, OutputError, ProviderError
 
-DONE, UNPROVED, WRONG_USE, MACHINE_LACKS = 0, 1, 2, 3
+DONE, UNPROVED, WRONG_USE, MACHINE_LACKS, DEFECT = 0, 1, 2, 3, 70
 
 EXIT_CODES: dict[type[Exception], int] = {
     SpecError: WRONG_USE,
@@ -34,4 +35,4 @@ EXIT_CODES: dict[type[Exception], int] = {
     OutputError: MACHINE_LACKS,
     MissingPackageError: MACHINE_LACKS,
 }
-"""The exit code for each error that is told to the user in a paragraph; any other is a defect and shows its trace."""
+"""The exit code for each error that is told to the user in a paragraph."""

@@ -22,17 +22,26 @@ def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype:
     _check_shape(array, name, row_shape)
     if array.dtype == np.float32 and array.dtype.isnative:
         return array
-    rounding = dtype is not None or (isinstance(data, list | tuple) and array.dtype == np.float64)
+    rounding = dtype is not None or (array.dtype == np.float64 and _is_plain(data))
     return exact_float32(array, f"'{name}'", rounding=rounding)
 
 
+def _is_plain(data: Any) -> bool:
+    """Nested lists of Python's own numbers, which have no dtype."""
+    while isinstance(data, list | tuple) and data:
+        data = data[0]
+    return type(data) in (float, int, bool)
+
+
 def _array(data: Any, name: str) -> np.ndarray:
+    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+        raise InputError(f"'{name}' has masked values. What to do: fill or drop those rows")
     if isinstance(data, np.ndarray):
-        array = data
+        array = np.asarray(data)
     elif isinstance(data, list | tuple):
         try:
             array = np.asarray(data)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RuntimeError) as error:
             raise InputError(
                 f"'{name}': the rows of the list are not equally long, or hold more than numbers"
             ) from error
@@ -50,14 +59,14 @@ def _array(data: Any, name: str) -> np.ndarray:
 
 
 def _from_dlpack(tensor: Any) -> np.ndarray:
-    if getattr(tensor, "requires_grad", False):
-        tensor = tensor.detach()
+    if type(tensor).__module__.partition(".")[0] == "torch":  # a view may hold a negation that DLPack leaves out
+        tensor = tensor.detach().resolve_neg()
     if str(tensor.dtype) == "torch.bfloat16":  # numpy has no such type; float32 holds each of its values
         tensor = tensor.float()
-    on_host = tensor.__dlpack_device__()[0] in (1, 3)  # kDLCPU, kDLCUDAHost
     try:
+        on_host = tensor.__dlpack_device__()[0] in (1, 3)  # kDLCPU, kDLCUDAHost
         return np.from_dlpack(tensor if on_host else tensor.cpu())
-    except (RuntimeError, BufferError, TypeError, AttributeError) as error:
+    except (RuntimeError, BufferError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"this {type(tensor).__name__} cannot be read by DLPack: {error}") from error
 
 
@@ -70,7 +79,7 @@ def _check_shape(array: np.ndarray, name: str, row_shape: tuple[int | str, ...])
         return
     expected = "(" + ", ".join(["batch", *map(str, row_shape)]) + ")"
     message = f"'{name}' expects shape {expected}, and got {array.shape}"
-    if array.ndim == len(row_shape):
+    if array.shape == row_shape:
         message += "; for a single row, give x[None]"
     raise InputError(message)
 

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EISDIR
 from pathlib import Path
 
 from .errors import OutputError
@@ -17,17 +18,19 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     The content is on the disk before the name changes. Raises OutputError, with the reason, where the folder cannot be
     made or written or the disk is full; an older file under the name then stays as it was.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # through a link, to what it names
     temporary = None
     with _reported(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+            if path.is_dir():
+                raise IsADirectoryError(EISDIR, "it is a folder")
+            handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
             os.close(handle)
             temporary = Path(name)
             yield temporary
             _flush(temporary)
-            temporary.chmod(0o666 & ~_umask())
+            temporary.chmod(_mode(path))
             temporary.replace(path)
             temporary = None
         finally:
@@ -49,8 +52,13 @@ def whole_files(folder: str | Path) -> Iterator[Path]:
         stage = Path(tempfile.mkdtemp(prefix=".", dir=folder))
         try:
             yield stage
-            for file in sorted(stage.iterdir(), key=lambda f: -len(f.name)):
-                file.replace(folder / file.name)
+            moves = {file: Path(os.path.realpath(folder / file.name)) for file in stage.iterdir()}
+            for target in moves.values():
+                if target.is_dir():
+                    raise IsADirectoryError(EISDIR, f"{target.name} is a folder")
+            for file, target in sorted(moves.items(), key=lambda move: -len(move[0].name)):
+                file.chmod(_mode(target))
+                shutil.move(file, target)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
@@ -82,7 +90,10 @@ def _flush(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _umask() -> int:
+def _mode(path: Path) -> int:
+    """Of the file that is there, else what the process gives to new ones."""
+    if path.exists():
+        return path.stat().st_mode & 0o7777
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask

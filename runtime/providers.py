@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .errors import ProviderError
+from .errors import InputError, ProviderError
 from .machine import Machine
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
@@ -26,11 +26,12 @@ def choose(device: str, machine: Machine, *, tf32: bool = False) -> Choice:
     """The providers for ``device``: "auto", "cpu", "cuda" or "cuda:N". A pure function.
 
     "auto" takes CUDA where it can load and the CPU elsewhere. TF32 is off unless asked for: ONNX Runtime would turn it
-    on. Raises ProviderError: an unknown device, or CUDA that cannot be had, with what is missing and how to install it.
+    on. Raises InputError: an unknown device; ProviderError: CUDA that cannot be had, with what is missing and how to
+    install it.
     """
-    asked = re.fullmatch(r"auto|cpu|cuda(?::(\d+))?", device)
+    asked = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,4}))?", device) if isinstance(device, str) else None
     if asked is None:
-        raise ProviderError(f"the device is auto, cpu, cuda or cuda:N, not {device!r}")
+        raise InputError(f"the device is auto, cpu, cuda or cuda:N, not {device!r}")
     why_not = obstacle(machine, int(asked.group(1) or 0))
     if device == "cpu":
         return Choice("cpu", ((CPU, {}),), "asked for")

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,8 +25,13 @@ class Scores:
     """The outputs of a model for some rows, read by what its file says of them."""
 
     outputs: np.ndarray
-    """float32 (rows, features), as the model gave them."""
+    """float32 (rows, ...), as the model gave them."""
     port: Port
+
+    @property
+    def _values(self) -> np.ndarray:
+        """(rows, features)"""
+        return self.outputs.reshape(len(self.outputs), prod(self.outputs.shape[1:]))
 
     @property
     def probabilities(self) -> np.ndarray | None:
@@ -35,7 +41,7 @@ class Scores:
         """
         if self.port.labels is None or self.port.scores == "values":
             return None
-        values = self.outputs.astype(np.float64)
+        values = self._values.astype(np.float64)
         if self.port.scores == "logits":
             values = np.hstack([np.zeros_like(values), values]) if values.shape[1] == 1 else values
             values = np.exp(values - values.max(axis=1, keepdims=True))
@@ -49,7 +55,7 @@ class Scores:
         """(rows,) the label with the highest output, None where an output is NaN; the first one of equals."""
         if self.port.labels is None:
             return None
-        values = self.outputs
+        values = self._values
         if values.shape[1] == 1:
             values = np.hstack([np.full_like(values, 0.0 if self.port.scores == "logits" else 0.5), values])
         names = np.asarray(self.port.labels, dtype=object)[values.argmax(axis=1)]
@@ -64,12 +70,13 @@ class Scores:
         if probabilities is not None:
             names = [f"probability_{label}" for label in self.port.labels or ()]
             columns |= dict(zip(names, probabilities.T, strict=True))
-        width = self.outputs.shape[1]
+        values = self._values
+        width = values.shape[1]
         if width == 1:
-            columns[self.port.name] = self.outputs[:, 0]
+            columns[self.port.name] = values[:, 0]
         elif self.port.scores != "probabilities":
             ends = self.port.labels if self.port.labels is not None else range(width)
-            columns |= {f"{self.port.name}_{end}": self.outputs[:, i] for i, end in enumerate(ends)}
+            columns |= {f"{self.port.name}_{end}": values[:, i] for i, end in enumerate(ends)}
         return columns
 
 
@@ -89,8 +96,7 @@ def score(session: Session, rows: np.ndarray) -> Scores:
     """Run the model on float32 rows (batch, *row)."""
     summary = session.summary
     port = summary.outputs[0] if summary is not None else session.outputs[0]
-    outputs = session.predict(rows)
-    return Scores(outputs.reshape(len(outputs), -1), port)
+    return Scores(session.predict(rows), port)
 
 
 def score_file(

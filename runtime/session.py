@@ -44,6 +44,8 @@ class Session:
         self._session: Any = open_session(path, choice.providers, threads)
         self.inputs = tuple(_port(value) for value in self._session.get_inputs())
         self.outputs = tuple(_port(value) for value in self._session.get_outputs())
+        if not self.inputs:
+            raise ModelError(f"{self.path or 'the model'} has no input")
 
     @cached_property
     def summary(self) -> Summary | None:
@@ -56,6 +58,11 @@ class Session:
         ``x`` is a numpy array, a tensor (any device, by DLPack) or a list of rows; the batch may be empty. Other dtypes
         are converted where no value changes; ``dtype="float32"`` lets them be rounded. Raises InputError.
         """
+        if len(self.outputs) != 1:
+            names = ", ".join(port.name for port in self.outputs)
+            raise InputError(
+                f"this model has {len(self.outputs)} outputs ({names}). What to do: session.run(x) gives all"
+            )
         return self._run(x, dtype, [self.outputs[0].name])[0]
 
     def run(self, x: Any, *, dtype: str | None = None) -> dict[str, np.ndarray]:
@@ -137,6 +144,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _port(value: Any) -> Port:
+    if not value.shape:
+        raise ModelError(f"'{value.name}' has no batch dimension (shape {value.shape}); rows in batches are expected")
     shape = tuple(dim if isinstance(dim, int | str) else "?" for dim in value.shape)
     if value.type != "tensor(float)":
         raise ModelError(f"'{value.name}' is {value.type}; models with tensor(float) inputs and outputs are supported")

@@ -26,6 +26,7 @@ class Port:
     labels: tuple[str, ...] | None = None
     scores: str | None = None
     """What an output with labels holds: probabilities, logits or values."""
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -55,45 +57,52 @@ def _frame(columns: dict[str, np.ndarray]) -> Any:
 
 
 def _npy(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
-    return as_float32(_load(path, mmap_mode="r"), port.name, port.shape[1:], dtype=dtype), "by position"
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"cannot be read as .npy: {error}") from None
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise InputError("it is an archive of arrays; name it .npz")
+    return as_float32(array, port.name, port.shape[1:], dtype=dtype), "by position"
 
 
 def _npz(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
-    with _load(path) as arrays:
-        names = list(arrays)
-        name = port.name if port.name in names else names[0] if len(names) == 1 else None
-        if name is None:
-            raise InputError(
-                f"it holds {', '.join(names) or 'nothing'}; the array for the model is called '{port.name}'"
-            )
+    with open(path, "rb") as file:
         try:
+            arrays = np.load(file, allow_pickle=False)
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise InputError("it is a single array, not an archive of arrays; name it .npy")
+            names = list(arrays)
+            name = port.name if port.name in names else names[0] if len(names) == 1 else None
+            if name is None:
+                held = ", ".join(names) or "nothing"
+                raise InputError(f"it holds {held}; the array for the model is called '{port.name}'")
             values = arrays[name]
-        except ValueError as error:
-            raise InputError(f"the array '{name}' cannot be read: {error}") from None
-        return as_float32(values, port.name, port.shape[1:], dtype=dtype), f"the array '{name}', by position"
-
-
-def _load(path: Path, **options: Any) -> Any:
-    try:
-        return np.load(path, allow_pickle=False, **options)
-    except (ValueError, EOFError, OSError) as error:
-        raise InputError(f"cannot be read as {path.suffix}: {error}") from None
+        except InputError:
+            raise
+        except (ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
+            raise InputError(f"cannot be read as .npz: {error}") from None
+    return as_float32(values, port.name, port.shape[1:], dtype=dtype), f"the array '{name}', by position"
 
 
 def _csv(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
     polars = imported("polars", "reading CSV")
     try:
-        frame = polars.read_csv(path, infer_schema=False)
+        frame = polars.read_csv(path, has_header=False, infer_schema=False, glob=False)
     except (polars.exceptions.PolarsError, OSError) as error:
         raise InputError(f"cannot be read as CSV: {_first_line(error)}") from None
-    if all(_is_number(name) for name in frame.columns):
-        names = ", ".join(frame.columns[:3])
-        raise InputError(
-            f"the first line ({names}, …) holds numbers. What to do: put a line with the columns' names first"
-        )
+    header = [(name or "").strip() for name in frame.row(0)]
+    frame = frame[1:]
+    while len(frame) and all(value is None for value in frame.row(-1)):  # empty lines at the end
+        frame = frame[:-1]
+    if port.features is None and any(name == "" or _is_number(name) for name in header):
+        names = ", ".join(header[:3])
+        hint = "put a line with the columns' names first"
+        raise InputError(f"the first line ({names}, …) holds values, not names of columns. What to do: {hint}")
 
-    def numbers(name: str) -> np.ndarray:
-        text = frame[name].str.strip_chars()
+    def numbers(index: int) -> np.ndarray:
+        text, name = frame.to_series(index).str.strip_chars(), header[index]
         values = text.cast(polars.Float32, strict=False)
         _refuse_gaps(name, (text.is_null() | (text == "")).to_numpy(), line=2)
         wrong = (values.is_null() | (values.is_infinite() & ~text.str.contains("(?i)inf"))).to_numpy()
@@ -103,19 +112,20 @@ def _csv(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
             raise InputError(f"column '{name}', line {row + 2}: '{text[row]}' is {kind}")
         return values.to_numpy()
 
-    return _matched(frame.columns, port, numbers)
+    return _matched(header, port, numbers)
 
 
 def _parquet(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
     polars = imported("polars", "reading Parquet")
     try:
-        frame = polars.read_parquet(path)
+        frame = polars.read_parquet(path, glob=False)
     except (polars.exceptions.PolarsError, OSError) as error:
         raise InputError(f"cannot be read as Parquet: {_first_line(error)}") from None
 
-    def numbers(name: str) -> np.ndarray:
-        column = frame[name]
-        if not (column.dtype.is_numeric() or column.dtype == polars.Boolean):
+    def numbers(index: int) -> np.ndarray:
+        column = frame.to_series(index)
+        name = column.name
+        if not (column.dtype.is_float() or column.dtype.is_integer() or column.dtype == polars.Boolean):
             raise InputError(f"column '{name}' holds {column.dtype}, not numbers")
         _refuse_gaps(name, column.is_null().to_numpy(), line=1)
         return exact_float32(column.to_numpy(), f"column '{name}'", rounding=dtype is not None)
@@ -126,12 +136,15 @@ def _parquet(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str
 _READERS = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".parquet": _parquet}
 
 
-def _matched(columns: Sequence[str], port: Port, numbers: Callable[[str], np.ndarray]) -> tuple[np.ndarray, str]:
+def _matched(columns: Sequence[str], port: Port, numbers: Callable[[int], np.ndarray]) -> tuple[np.ndarray, str]:
     if port.features is not None:
         missing = [name for name in port.features if name not in columns]
         if missing:
             message = f"{len(missing)} of the model's {len(port.features)} columns are missing: {_few(missing)}"
             raise InputError(f"{message}; the file has {_few(columns)}")
+        doubled = sorted({name for name in port.features if list(columns).count(name) > 1})
+        if doubled:
+            raise InputError(f"the file has more than one column named {_few(doubled)}")
         wanted, how = list(port.features), "columns by name"
         unused = [name for name in columns if name not in wanted]
         if unused:
@@ -143,7 +156,8 @@ def _matched(columns: Sequence[str], port: Port, numbers: Callable[[str], np.nda
             expected = f"rows of shape {list(port.shape[1:])}" if len(port.shape) != 2 else f"{width} columns"
             message = f"'{port.name}' expects {expected} and the model names no features; the file has {len(wanted)}"
             raise InputError(f"{message}: {_few(wanted)}")
-    values = [numbers(name) for name in wanted]
+    chosen = [list(columns).index(name) for name in wanted] if port.features is not None else range(len(columns))
+    values = [numbers(index) for index in chosen]
     return np.ascontiguousarray(np.stack(values, axis=1), dtype=np.float32), how
 
 

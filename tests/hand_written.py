@@ -95,6 +95,54 @@ class Loop(nn.Module):
         return torch.flatten(x, 1) if scale is None else x * scale
 
 
+class Keywords(nn.Module):
+    """The usual spelling of softmax, and a layer norm with a bias alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(6, 5), nn.LayerNorm(5)
+        nn.init.normal_(self.norm.bias)
+        self.norm.weight = None  # type: ignore[assignment]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.softmax(self.norm(F.silu(input=self.layer(x))), dim=-1)
+
+
+class TwoNames(nn.Module):
+    """+= on a tensor that has a second name: who holds it sees the sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.layer(x)
+        same = h
+        same += torch.tanh(h)
+        return h + same
+
+
+class StateAtTheCall(nn.Module):
+    """An option that forward changes between two calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.act = nn.Linear(6, 6), nn.LeakyReLU()
+
+    def forward(self, x: torch.Tensor, *unused: object, **options: object) -> torch.Tensor:
+        self.act.negative_slope = 0.5
+        x = self.act(self.layer(x))
+        self.act.negative_slope = 0.1
+        return self.act(self.layer(x)) if not options else x
+
+
+class OwnCall(nn.Linear):
+    """A module that overrides __call__."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(super().__call__(x))
+
+
 def nested() -> Pair:
     module = Nested()
     first = module.encoder["first"]
@@ -128,6 +176,32 @@ def loop() -> Pair:
     return m, nn.Sequential(*(nn.Sequential(layer, nn.ReLU()) for layer in m.layers))
 
 
+def keywords() -> Pair:
+    m = Keywords()
+    return m, nn.Sequential(m.layer, nn.SiLU(), m.norm, nn.Softmax(dim=-1))
+
+
+def two_names() -> Pair:
+    m = TwoNames()
+    return m, nn.Sequential(m.layer, Residual(nn.Tanh()), Residual(nn.Identity()))
+
+
+def state_at_the_call() -> Pair:
+    m = StateAtTheCall()
+    return m, nn.Sequential(m.layer, nn.LeakyReLU(0.5), nn.Sequential(m.layer, nn.LeakyReLU(0.1)))
+
+
+def own_call() -> Pair:
+    m = OwnCall(6, 4)
+    plain = nn.Linear(6, 4)
+    plain.weight, plain.bias = m.weight, m.bias
+    return m, nn.Sequential(plain, nn.ReLU())
+
+
 HAND_WRITTEN: dict[str, Callable[[], Pair]] = {
-    f.__name__: f for f in (nested, functional, skips, in_place, shared, loop)
+    f.__name__: f
+    for f in (
+        *(nested, functional, skips, in_place, shared, loop),
+        *(keywords, two_names, state_at_the_call, own_call),
+    )
 }

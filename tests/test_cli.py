@@ -186,7 +186,7 @@ WRONG = {
     "data of another width": (["predict", "out/tiny.onnx", "wide.npy"], 2, "(batch, 3)"),
     "data that is not there": (["predict", "out/tiny.onnx", "nothing.npy"], 2, "no such file"),
     "json without a file": (["predict", "out/tiny.onnx", "rows.npy", "--json"], 2, "--json needs an output file"),
-    "an unknown device": (["predict", "out/tiny.onnx", "rows.npy", "--device", "tpu"], 3, "auto, cpu, cuda or cuda:N"),
+    "an unknown device": (["predict", "out/tiny.onnx", "rows.npy", "--device", "tpu"], 2, "auto, cpu, cuda or cuda:N"),
     "an unknown command": (["frobnicate"], 2, "frobnicate"),
     "an unknown option": (["predict", "out/tiny.onnx", "rows.npy", "--fast"], 2, "--fast"),
     "an output that cannot be": (["predict", "out/tiny.onnx", "rows.npy", "-o", "bad.yaml/x.csv"], 3, "be written"),
@@ -279,6 +279,27 @@ def test_a_missing_extra_names_its_install_line(spec: Path, root: Path) -> None:
     code += "from mlpx.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 3 and 'pip install "mlpx[build]"' in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_defect_has_a_code_of_its_own(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("runtime.scoring.score", broken)
+    np.save(tmp_path / "rows.npy", np.zeros((3, 3), np.float32))
+    done = run("predict", model, tmp_path / "rows.npy")
+    assert done.code == 70 and "ZeroDivisionError: a defect" in done.err and "defect of mlpx" in done.err
+
+
+def test_export_of_a_file_that_imports_its_neighbour(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "neighbour_of_nets.py").write_text("width = 3")
+    (tmp_path / "nets2.py").write_text(
+        "from neighbour_of_nets import width\nfrom torch import nn\nnet = nn.Linear(width, 2)"
+    )
+    assert run("export", f"{tmp_path / 'nets2.py'}:net", "-o", tmp_path / "m.onnx").code == 0
+    (tmp_path / "nets3.py").write_text("raise SystemExit(0)")
+    done = run("export", f"{tmp_path / 'nets3.py'}:net", "-o", tmp_path / "n.onnx")
+    assert done.code == 2 and "running it ended with SystemExit" in done.err
 
 
 def test_help_and_version(run: Run) -> None:

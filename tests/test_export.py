@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import onnx
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from builder import assemble, load_spec
 from export import Artifact, ExportError, export, inspect
@@ -132,6 +134,89 @@ def test_the_callers_module_comes_back_as_it_was(tmp_path: Path) -> None:
     assert module[1]._forward_hooks == hooks
 
 
+class MergesInEval(nn.Linear):
+    """Adds its low-rank part to its weight when it leaves training, as LoRA layers do."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.low_rank, self.merged = nn.Parameter(torch.ones(4, 4)), False
+
+    def train(self, mode: bool = True) -> MergesInEval:
+        if not mode and not self.merged:
+            self.weight.data += self.low_rank.data
+            self.merged = True
+        return super().train(mode)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name nn.Linear uses
+        return F.linear(input, self.weight, self.bias)
+
+
+def test_code_of_the_callers_never_reaches_the_callers_tensors(tmp_path: Path) -> None:
+    module = nn.Sequential(MergesInEval())
+    before = module[0].weight.clone()
+    artifact = export(module, tmp_path / "m.onnx")
+    assert torch.equal(module[0].weight, before) and not module[0].merged
+    stored = onnx.numpy_helper.to_array(graph_of(artifact).initializer[0])
+    assert np.array_equal(stored, (before + 1).detach().numpy())
+
+
+def test_a_trace_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    class Noise(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch.rand(3)
+            return torch.relu(x)
+
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    export(Noise(), tmp_path / "m.onnx", input_shape=(3,))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_other_threads_go_on_while_a_module_is_traced(tmp_path: Path) -> None:
+    served, stop = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), threading.Event()
+    module = nn.Sequential(*(nn.Linear(4, 4) for _ in range(30)))
+    failures: list[Exception] = []
+
+    def serve() -> None:
+        with torch.inference_mode():
+            while not stop.is_set():
+                try:
+                    served(torch.zeros(1, 4))
+                except Exception as error:
+                    failures.append(error)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        for _ in range(20):
+            export(module, tmp_path / "m.onnx")
+    finally:
+        stop.set()
+        thread.join()
+    assert failures == []
+
+
+def test_a_folded_weight_that_is_tied_keeps_both_values(tmp_path: Path) -> None:
+    first, last = nn.Linear(4, 4), nn.Linear(4, 4)
+    last.weight = first.weight
+    norm = nn.BatchNorm1d(4).eval()
+    nn.init.constant_(norm.weight, 3)
+    module = nn.Sequential(first, norm, nn.ReLU(), last).eval()
+    artifact = export(module, tmp_path / "m.onnx")
+    x = normal(5, 4)
+    with Session(artifact.path, "cpu") as session, torch.inference_mode():
+        assert np.abs(session.predict(x) - module(torch.from_numpy(x)).numpy()).max() < 1e-5
+
+
+def test_a_weight_that_is_not_contiguous_is_stored_once_where_it_is_tied(tmp_path: Path) -> None:
+    first, last = nn.Linear(5, 5), nn.Linear(5, 5)
+    first.weight = nn.Parameter(first.weight.detach().T)
+    last.weight = first.weight
+    artifact = export(nn.Sequential(first, nn.ReLU(), last), tmp_path / "m.onnx")
+    assert [t.name for t in graph_of(artifact).initializer] == ["0.weight", "0.bias", "2.bias"]
+
+
 def test_batch_norm_goes_into_its_linear(tmp_path: Path) -> None:
     spec, module = network([{"linear": 5}, {"dropout": 0.3}, "batch_norm", "relu"])
     artifact = export(module, tmp_path / "m.onnx", spec=spec)
@@ -167,6 +252,9 @@ def test_external_data_on_request(tmp_path: Path) -> None:
     outside = export(module, tmp_path / "outside.onnx", spec=spec, external_data=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["inside.onnx", "outside.onnx", "outside.onnx.data"]
     assert outside.path.stat().st_size < 4000 and outside.size == inspect(outside.path).size
+    again = export(module, outside.path, spec=spec)  # the data file of before stays, and does not count
+    assert inspect(again.path).size == again.path.stat().st_size
+    export(module, tmp_path / "outside.onnx", spec=spec, external_data=True)
     x = normal(5, 7)
     with Session(inside.path, "cpu") as one, Session(outside.path, "cpu") as other:
         assert one.predict(x).tobytes() == other.predict(x).tobytes()

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from export import ExportError, export
+from export import ExportError, export, publish
 from runtime import Session
-from tests.cases import normal
+from tests.cases import network, normal
 
 
 class Branch(nn.Module):
@@ -54,6 +54,55 @@ class ChangesItsWeights(ActiveDropout):
         return F.linear(x, self.layer.weight)
 
 
+class TwoViews(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = torch.flatten(x, 1), torch.flatten(x, 1)
+        torch.relu_(first)
+        return first + second
+
+
+class Autocast(ActiveDropout):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return self.layer(x)
+
+
+class AlwaysTraining(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def train(self, mode: bool = True) -> AlwaysTraining:
+        return super().train(True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x)
+
+
+class MonteCarlo(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.drop.train()
+        return self.drop(x)
+
+
+class MadeInForward(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.ReLU()(x)
+
+
+class ComputedSlope(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("slope", torch.tensor(0.1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.leaky_relu(x, self.slope)
+
+
 class TwoInputs(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x + y
@@ -64,6 +113,13 @@ class Pair(nn.Module):
         return torch.relu(x), torch.tanh(x)
 
 
+def with_another_forward() -> nn.Module:
+    layer = nn.Linear(3, 3)
+    module = nn.Sequential(layer)
+    module.forward = lambda input: layer(input) + input  # holds the caller's layer, which the copy does not have
+    return module
+
+
 REFUSED: dict[str, tuple[nn.Module, str]] = {
     "data-dependent control flow": (Branch(), r"forward of Branch depends on the data.*at line \d+ of Branch.forward"),
     "unsupported module": (nn.Sequential(nn.Tanh(), nn.Softshrink()), r"no block for Softshrink at '1'.*--fallback"),
@@ -71,6 +127,14 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "active dropout": (ActiveDropout(), r"dropout at 'dropout': this dropout stays active in evaluation mode"),
     "view overwritten": (HiddenView(), r"another view of it is still read.*inplace=False"),
     "weights changed in forward": (ChangesItsWeights(), r"no block for clamp_\(\) at 'clamp_'"),
+    "two views, one overwritten": (TwoViews(), r"another view of it is still read"),
+    "forward replaced": (with_another_forward(), r"cannot be traced: NameError"),
+    "autocast": (Autocast(), r"runs under autocast"),
+    "batch norm that stays in training": (AlwaysTraining(), r"batch_norm at 'norm': it stays in training mode"),
+    "dropout put into training by forward": (MonteCarlo(), r"dropout at 'drop': this dropout stays active"),
+    "a layer made in forward": (MadeInForward(), r"cannot be traced: NameError"),
+    "an option that is a tensor": (ComputedSlope(), r"leaky_relu at 'leaky_relu': negative_slope is a tensor"),
+    "an option beyond float32": (nn.LeakyReLU(1e300), r"1e\+300 is beyond float32"),
     "two inputs": (TwoInputs(), r"TwoInputs.forward takes 2 inputs \(x, y\)"),
     "two outputs": (Pair(), r"forward's return takes a tuple"),
     "nothing left": (nn.Sequential(nn.Dropout(0.5), nn.Identity()), r"nothing is left to compute"),
@@ -96,6 +160,44 @@ def test_what_cannot_be_exported_is_named(name: str, tmp_path: Path) -> None:
 def test_an_input_whose_width_cannot_be_seen_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"number of input features.*input_shape"):
         export(nn.ReLU(), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("shape", [5, (0,), (-1,), ("a",), (), (2.5,)])
+def test_an_input_shape_that_is_none(shape: object, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"input_shape is the shape of a row, such as \(64,\)"):
+        export(nn.ReLU(), tmp_path / "m.onnx", input_shape=shape)  # type: ignore[arg-type]
+
+
+def test_what_is_not_a_module(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"expected an nn\.Module, not a NoneType"):
+        export(None, tmp_path / "m.onnx")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("change", [[{"linear": 3}], [{"linear": 4}, "tanh"], [{"linear": 4}, "relu", "softmax"]])
+def test_a_spec_of_another_network(change: list, tmp_path: Path) -> None:
+    _, module = network([{"linear": 4}, "relu"])
+    spec, _ = network(change)
+    with pytest.raises(ExportError, match="the spec 'case' is not of this module"):
+        export(module, tmp_path / "m.onnx", spec=spec)
+
+
+class AsksForTheType(nn.Module):
+    """A tracer cannot see this: the branch is taken by Python."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (
+            -self.layer.weight.sum() if isinstance(x, int) else self.layer(torch.relu(x) if torch.is_tensor(x) else x)
+        )
+
+
+def test_a_file_that_is_grossly_apart_is_not_published(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"the file differs from the module by .* nothing was published"):
+        publish(AsksForTheType(), tmp_path / "m.onnx", device="cpu")
+    assert not any(tmp_path.iterdir())
 
 
 def a_hook(*arguments: object) -> None:
@@ -147,6 +249,10 @@ class TestFallback:
             assert session.inputs[0].shape == ("batch", 3)
             module = Sine()
             assert session.predict(x).shape == module(torch.from_numpy(x)).shape
+
+    def test_it_is_not_a_way_around_a_refusal(self, tmp_path: Path) -> None:
+        with pytest.raises(ExportError, match="stays active"):
+            export(ActiveDropout(), tmp_path / "m.onnx", input_shape=(3,), fallback=True)
 
     def test_it_is_not_taken_where_the_blocks_suffice(self, tmp_path: Path) -> None:
         assert export(nn.Linear(3, 3), tmp_path / "m.onnx", fallback=True).path == tmp_path / "m.onnx"

@@ -99,7 +99,7 @@ def test_csv_texts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"line 2: '1e300' is too large for float32"):
         read_rows(path, port)
     path.write_text("1.5\n2.5\n")
-    with pytest.raises(InputError, match=r"the first line \(1.5, …\) holds numbers"):
+    with pytest.raises(InputError, match=r"the first line \(1.5, …\) holds values"):
         read_rows(path, port)
 
 
@@ -169,6 +169,72 @@ def test_what_outputs_mean() -> None:
     three = Scores(np.array([[1, 3, 2]], np.float32), Port("y", ("batch", 3), labels=("a", "b", "c"), scores="values"))
     assert three.labels is not None and three.labels.tolist() == ["b"] and three.probabilities is None
     assert list(three.columns()) == ["label", "y_a", "y_b", "y_c"]
+
+
+@pytest.mark.parametrize("kind", ["npy", "csv", "parquet"])
+def test_no_rows_give_no_results(kind: str, tmp_path: Path) -> None:
+    session = exported(tmp_path, labels=["no", "yes"])
+    if kind == "npy":
+        np.save(tmp_path / "rows.npy", np.zeros((0, 3), np.float32))
+    else:
+        write(tmp_path / f"rows.{kind}", {name: np.zeros(0, np.float32) for name in NAMES})
+    report = score_file(session, tmp_path / f"rows.{kind}", tmp_path / "out.csv")
+    assert report.rows == 0
+    assert (tmp_path / "out.csv").read_text() == "label,probability_no,probability_yes,y_no,y_yes\n"
+
+
+def test_a_files_name_is_no_pattern(tmp_path: Path) -> None:
+    for kind in ("csv", "parquet"):
+        write(tmp_path / f"rows[1].{kind}", {"a": [1.0]})
+        write(tmp_path / f"rows1.{kind}", {"a": [100.0]})
+        rows, _ = read_rows(tmp_path / f"rows[1].{kind}", Port("x", ("batch", 1)))
+        assert rows.tolist() == [[1.0]]
+
+
+@pytest.mark.parametrize("first", ["0,0", "0,", "nan,nan", "1.5,x"])
+def test_a_csv_without_names_is_refused_before_its_first_row_is_lost(first: str, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text(f"{first}\n1,2\n3,4\n")
+    with pytest.raises(InputError, match="holds values, not names of columns"):
+        read_rows(tmp_path / "r.csv", Port("x", ("batch", 2)))
+
+
+def test_csv_headers(tmp_path: Path) -> None:
+    port = Port("x", ("batch", 2), features=("0", 'a "b"'))
+    (tmp_path / "r.csv").write_text('\ufeff"a ""b""", 0,c\r\n1,2,x\r\n\r\n', encoding="utf-8")
+    rows, how = read_rows(tmp_path / "r.csv", port)
+    assert rows.tolist() == [[2.0, 1.0]] and "'c' not used" in how
+    (tmp_path / "r.csv").write_text('0,"a ""b""",0\n1,2,3\n')
+    with pytest.raises(InputError, match="more than one column named '0'"):
+        read_rows(tmp_path / "r.csv", port)
+
+
+def test_damaged_archives_and_decimals(tmp_path: Path) -> None:
+    np.savez(tmp_path / "r.npz", x=np.zeros((50, 3), np.float32))
+    content = (tmp_path / "r.npz").read_bytes()
+    for damaged in (content[: len(content) // 2], content[:200] + b"x" + content[201:], b"PK\x03\x04"):
+        (tmp_path / "r.npz").write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot be read"):
+            read_rows(tmp_path / "r.npz", Port("x", ("batch", 3)))
+    with (tmp_path / "r.npz").open("wb") as file:
+        np.save(file, ROWS)
+    with pytest.raises(InputError, match="a single array, not an archive"):
+        read_rows(tmp_path / "r.npz", Port("x", ("batch", 3)))
+    polars.DataFrame({"a": ["1.5"]}).select(polars.col("a").cast(polars.Decimal(10, 2))).write_parquet(
+        tmp_path / "r.parquet"
+    )
+    with pytest.raises(InputError, match="column 'a' holds Decimal"):
+        read_rows(tmp_path / "r.parquet", Port("x", ("batch", 1)))
+
+
+def test_a_link_is_written_through_and_modes_are_kept(tmp_path: Path) -> None:
+    session = exported(tmp_path)
+    np.save(tmp_path / "rows.npy", ROWS)
+    (tmp_path / "real.csv").write_text("old")
+    (tmp_path / "real.csv").chmod(0o600)
+    (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
+    score_file(session, tmp_path / "rows.npy", tmp_path / "link.csv")
+    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "real.csv").read_text().startswith("y_0,y_1")
+    assert (tmp_path / "real.csv").stat().st_mode & 0o777 == 0o600
 
 
 def test_results_go_nowhere_when_rows_are_wrong(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ CHANGED = {
     "float64 overflow": (np.array([[0, 0, 1e300]]), r"1e\+300 in row 1, feature 3 would become inf"),
     "int64": (np.array([[0, 2**24 + 1, 0]]), r"int64.*16777217 in row 1, feature 2 would become 16777216"),
     "uint64": (np.full((1, 3), 2**64 - 1, np.uint64), r"uint64.*18446744073709551615"),
+    "list of float64 arrays": ([np.full(3, 0.1)], r"0\.1 in row 1"),
     "large int in a list": ([[0, 0, 2**24 + 1]], r"16777217"),
     "overflow in a list": ([[0.0, 0.0, 1e300]], r"1e\+300"),
 }
@@ -83,6 +84,12 @@ def test_values_that_would_change_are_refused(name: str, session: Session) -> No
     rows, expected = CHANGED[name]
     with pytest.raises(InputError, match=expected):
         session.predict(rows)
+
+
+def test_a_view_that_negates_keeps_its_sign(session: Session) -> None:
+    x = torch.tensor([[1 + 2j, 3 - 4j, 0 + 1j]]).conj().imag
+    assert x.is_neg()
+    assert session.predict(x).tobytes() == session.predict(np.array([[-2, 4, -1]], np.float32)).tobytes()
 
 
 def test_rounding_on_request(session: Session) -> None:
@@ -116,6 +123,10 @@ REFUSED = {
     "nothing": (None, r"not NoneType"),
     "one dimension": (np.zeros(3, np.float32), r"shape \(batch, 3\), and got \(3,\); for a single row, give x\[None\]"),
     "too wide": (np.zeros((2, 4), np.float32), r"shape \(batch, 3\), and got \(2, 4\)"),
+    "masked": (np.ma.masked_array(np.ones((1, 3), np.float32), mask=[[True, False, False]]), r"masked values"),
+    "list of tensors with gradients": ([torch.ones(3, requires_grad=True)], r"hold more than numbers|expects"),
+    "meta tensor": (torch.ones(2, 3, device="meta"), r"cannot be read by DLPack"),
+    "as wide, of another rank": (np.zeros((1, 3, 1), np.float32), r"got \(1, 3, 1\)$"),
     "empty list": ([], r"shape \(batch, 3\), and got \(0,\)"),
 }
 
@@ -185,6 +196,19 @@ def test_a_model_of_another_type_is_refused(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "double.onnx")
     with pytest.raises(ModelError, match=r"'x' is tensor\(double\)"):
         Session(tmp_path / "double.onnx", "cpu")
+
+
+def test_several_outputs_are_not_quietly_one(tmp_path: Path) -> None:
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 3]) for name in "xyz"]
+    nodes = [onnx.helper.make_node("Relu", ["x"], ["y"]), onnx.helper.make_node("Tanh", ["x"], ["z"])]
+    graph = onnx.helper.make_graph(nodes, "g", ports[:1], ports[1:])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), tmp_path / "m"
+    )
+    with Session(tmp_path / "m", "cpu") as session:
+        with pytest.raises(InputError, match=r"2 outputs \(y, z\)"):
+            session.predict(X)
+        assert set(session.run(X)) == {"y", "z"}
 
 
 def test_nothing_is_printed(model: Path, root: Path) -> None:

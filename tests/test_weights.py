@@ -105,6 +105,25 @@ def test_other_dtypes_are_converted_only_where_no_value_changes(tmp_path: Path) 
     assert torch.allclose(module[0].weight, state["0.weight"])
 
 
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_values_beyond_float32_are_refused(dtype: str | None, tmp_path: Path) -> None:
+    state = {name: value.double() for name, value in small().state_dict().items()}
+    state["2.bias"][0] = 1e300
+    save_file(state, tmp_path / "w")
+    with pytest.raises(WeightsError, match=r"2\.bias has values that torch.float32 cannot hold"):
+        load_weights(small(), tmp_path / "w", dtype=dtype)
+
+
+def test_tensors_that_are_not_dense_real_numbers_are_refused_before_any_is_loaded(tmp_path: Path) -> None:
+    for odd in (torch.ones(2, 4).to_sparse(), torch.ones(2, 4, dtype=torch.complex64), torch.ones(2, 4, device="meta")):
+        state = {name: torch.zeros_like(value) for name, value in small().state_dict().items()} | {"2.weight": odd}
+        torch.save(state, tmp_path / "w.pt")
+        module = small()
+        with pytest.raises(WeightsError, match=r"2\.weight is .*a dense tensor of real numbers is expected"):
+            load_weights(module, tmp_path / "w.pt", dtype="float32")
+        assert module[0].bias.abs().sum() > 0
+
+
 def test_the_files_constants_win_over_the_specs_and_the_difference_is_said(tmp_path: Path) -> None:
     spec = MLPSpec(name="w", input={"features": 3}, blocks=[{"standardize": {"mean": 1.0}}, {"linear": 2}])
     trained = assemble(spec)

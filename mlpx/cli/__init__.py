@@ -1,11 +1,12 @@
 """The command line. Each command is a file that parses and calls; ``main`` turns errors into a paragraph and a code."""
 
 import sys
+import traceback
 
 
 def main() -> None:
     """Run ``mlpx`` with the process's arguments and exit with its code (see ``mlpx.errors``)."""
-    from mlpx.errors import EXIT_CODES
+    from mlpx.errors import DEFECT, EXIT_CODES, MACHINE_LACKS
     from runtime import missing_package
 
     from .app import app
@@ -15,17 +16,18 @@ def main() -> None:
     except tuple(EXIT_CODES) as error:
         _end(error)
     except ModuleNotFoundError as error:
-        told = missing_package(error, "this command")
-        if told is error:
-            raise
-        _end(told)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
-        sys.exit(0)
+        _end(missing_package(error, "this command"))
+    except OSError as error:
+        print(f"mlpx: standard output cannot be written: {error.strerror or error}", file=sys.stderr)
+        sys.exit(MACHINE_LACKS)
+    except Exception:
+        traceback.print_exc()
+        print("mlpx: this is a defect of mlpx; the lines above say where", file=sys.stderr)
+        sys.exit(DEFECT)
 
 
 def _end(error: BaseException) -> None:
-    from mlpx.errors import EXIT_CODES
+    from mlpx.errors import DEFECT, EXIT_CODES
 
     print(f"mlpx: {error}", file=sys.stderr)
-    sys.exit(next(code for kind, code in EXIT_CODES.items() if isinstance(error, kind)))
+    sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), DEFECT))

@@ -21,7 +21,10 @@ def command(
             help="Trained weights, safetensors or torch.save; weights.safetensors beside the spec if left out."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Use random weights from this seed instead of trained ones.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="Use random weights from this seed instead of trained ones."),
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Rows to compare on (.npy, .npz, .csv, .parquet).")] = None,
     device: Device = "auto",
     dtype: Dtype = None,

@@ -49,6 +49,6 @@ def command(
     if comparison is None:
         if as_json:
             print_json({"path": artifact.path, "bytes": artifact.size, "proved": False, "exporter": "torch.onnx"})
-        note(f"no block fits, so torch.onnx wrote {artifact.path} ({artifact.size:,} bytes): not proved")
+        note(f"torch.onnx wrote {artifact.path} ({artifact.size:,} bytes), not proved, since: {artifact.reason}")
         raise typer.Exit(UNPROVED)
     tell_written(artifact, comparison, as_json, module=module)

@@ -72,7 +72,7 @@ def _shape(shape: tuple[int | str, ...] | None) -> str:
 
 
 def _port(port: "Port") -> str:
-    text = f"{port.name} ({', '.join(map(str, port.shape))}) float32"
+    text = f"{port.name} ({', '.join(map(str, port.shape))}) {port.dtype}"
     if port.range is not None:
         text += f", range {port.range[0]:g} to {port.range[1]:g}"
     if port.features is not None:

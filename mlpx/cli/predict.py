@@ -20,7 +20,9 @@ def command(
     ] = None,
     device: Device = "auto",
     dtype: Dtype = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; ONNX Runtime's own choice if left out.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Threads; ONNX Runtime's own choice if left out.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score the rows of DATA with the model in FILE."""
