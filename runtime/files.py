@@ -58,7 +58,11 @@ def whole_files(folder: str | Path) -> Iterator[Path]:
                     raise IsADirectoryError(EISDIR, f"{target.name} is a folder")
             for file, target in sorted(moves.items(), key=lambda move: -len(move[0].name)):
                 file.chmod(_mode(target))
-                shutil.move(file, target)
+                if target.parent.stat().st_dev == stage.stat().st_dev:
+                    file.replace(target)
+                else:  # a link to another file system, where a rename cannot reach
+                    with whole_file(target) as temporary:
+                        shutil.copyfile(file, temporary)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
