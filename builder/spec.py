@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
 from typing import Annotated, Any, Literal, cast
 
@@ -16,7 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from .block import MOST, Shape, ShapeMismatch, fit, words
+from .block import LARGEST, MOST, Shape, ShapeMismatch, fit, words
 from .blocks import BLOCKS, AnyBlock
 from .errors import Problem, SpecError
 from .suggestions import suggestion
@@ -36,7 +37,7 @@ def _only_an_integer(value: Any) -> Any:
 
 
 def _distinct(values: list[str]) -> list[str]:
-    twice = {value for value in values if values.count(value) > 1}
+    twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
         raise PydanticCustomError("distinct", "'{name}' stands there more than once", {"name": sorted(twice)[0]})
     return values
@@ -61,8 +62,8 @@ class InputSpec(BaseModel):
     def _consistent(self) -> InputSpec:
         if (self.features is None) == (self.shape is None):
             raise PydanticCustomError("input", "takes features or shape, one of the two")
-        if self.range is not None and not self.range[0] < self.range[1]:
-            raise PydanticCustomError("input", "range is [lowest, highest], and lowest must be below highest")
+        if self.range is not None and not -LARGEST <= self.range[0] < self.range[1] <= LARGEST:
+            raise PydanticCustomError("input", "range is [lowest, highest], lowest below highest, both within float32")
         _distinct(self.feature_names or [])
         return self
 

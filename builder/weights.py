@@ -27,23 +27,32 @@ def load_weights(module: nn.Module, path: str | Path, *, dtype: str | None = Non
     """
     path = Path(path)
     given = read_state_dict(path)
-    wanted = module.state_dict()
+    if dtype not in (None, "float32"):
+        raise WeightsError(f"dtype is 'float32' or left out, not {dtype!r}")
+    wanted = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+    meta = next((name for name, value in wanted.items() if value.is_meta), None)
+    if meta is not None:
+        raise WeightsError(
+            f"the module's {meta} is on the meta device. What to do: module.to_empty(device='cpu') first"
+        )
     mismatches = _mismatches(given, wanted)
     if mismatches:
         listed = "".join(f"\n  {line}" for line in mismatches)
         raise WeightsError(f"{path}: the tensors do not fit the module{listed}")
     ready = {name: _converted(path, name, given[name], wanted[name].dtype, dtype) for name in wanted}
+    _refuse_different_ties(path, wanted, ready)
     for difference in _differences(module, ready):
         warnings.warn(f"{path}: {difference}", WeightsWarning, stacklevel=2)
-    module.load_state_dict(ready)
+    module.load_state_dict(module.state_dict() | ready)
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors or ``torch.save`` file by name. Raises WeightsError."""
     try:
         with open(path, "rb") as file:
-            head = file.read(8)
-        torch_file = head.startswith(_TORCH_MAGIC)
+            head = file.read(9)
+        # A safetensors file begins with the length of its header, whose bytes may be anything, and then a brace.
+        torch_file = head.startswith(_TORCH_MAGIC) and head[8:] != b"{"
         return _read_torch(path) if torch_file else load_file(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -96,7 +105,8 @@ def _converted(path: Path, name: str, value: torch.Tensor, to: torch.dtype, aske
         return value
     converted, back = value.to(to), value.to(torch.float64)
     asked_for = asked == str(to).removeprefix("torch.")
-    same = (converted.to(torch.float64) == back) | (back.isnan() & converted.isnan())
+    exact_integers = value.is_floating_point() or bool((converted.to(value.dtype) == value).all())
+    same = exact_integers & (converted.to(torch.float64) == back) | (back.isnan() & converted.isnan())
     beyond = converted.isinf() & ~back.isinf()
     if bool(beyond.any()):
         raise WeightsError(f"{path}: {name} has values that {to} cannot hold: they would become infinite")
@@ -104,6 +114,16 @@ def _converted(path: Path, name: str, value: torch.Tensor, to: torch.dtype, aske
         message = f"{name} is {value.dtype} and the module {to}; the conversion would change values"
         raise WeightsError(f"{path}: {message}. What to do: allow the rounding with dtype='float32' (--dtype float32)")
     return converted
+
+
+def _refuse_different_ties(path: Path, wanted: dict[str, torch.Tensor], ready: dict[str, torch.Tensor]) -> None:
+    """Names that share one tensor in the module must agree in the file, or the last would win."""
+    first: dict[tuple, str] = {}
+    for name, tensor in wanted.items():
+        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
+        other = first.setdefault(key, name) if tensor.numel() else name
+        if other != name and not torch.equal(ready[other], ready[name]):
+            raise WeightsError(f"{path}: {other} and {name} are one tensor in the module, and differ in the file")
 
 
 def _differences(module: nn.Module, given: dict[str, torch.Tensor]) -> list[str]:

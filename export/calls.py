@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import operator
 from dataclasses import dataclass
-from threading import get_ident
+from itertools import chain
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -24,6 +25,12 @@ class Calls:
     root: nn.Module
     modules: dict[fx.Node, nn.Module]
     states: dict[fx.Node, dict[str, Any]]
+    changed: set[int]
+    """The identities of the tensors that the forward changed in place."""
+
+
+_ONE_AT_A_TIME = RLock()
+"""torch.fx patches ``nn.Module`` for the whole process while it traces."""
 
 
 def record(module: nn.Module) -> Calls:
@@ -43,7 +50,8 @@ def record(module: nn.Module) -> Calls:
     root = _Root(module)
     tracer = _Tracer()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
+            before = _values(module)
             graph = tracer.trace(root)
     except ExportError:
         raise
@@ -54,7 +62,16 @@ def record(module: nn.Module) -> Calls:
     except Exception as error:  # the forward is the caller's code: it may raise anything
         message = f"the forward of {kind} cannot be traced: {type(error).__name__}: {error}{_where(error)}"
         raise ExportError(message) from error
-    return Calls(graph, root, tracer.modules, tracer.states)
+    changed = {key for key, (tensor, held) in before.items() if not torch.equal(tensor, held)}
+    return Calls(graph, root, tracer.modules, tracer.states, changed)
+
+
+def _values(module: nn.Module) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+    """Each tensor that code of the caller's could change, and a copy of its values."""
+    if all(type(part) in MODULES or type(part) is nn.Sequential for part in module.modules()):
+        return {}
+    tensors = [t for t in chain(module.parameters(), module.buffers()) if t.layout == torch.strided]
+    return {id(tensor): (tensor, tensor.detach().clone()) for tensor in tensors}
 
 
 def path_of(name: str) -> str:
@@ -108,6 +125,11 @@ class _Tracer(fx.Tracer):
             if type(m) in MODULES:
                 self.states[node] = _state(m)
         return result
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if get_ident() != self.thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):

@@ -12,6 +12,8 @@ from torch import nn
 
 from runtime import Port, Session
 
+from .errors import ExportError
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -42,13 +44,15 @@ def compare(
     module: nn.Module, path: str | Path, rows: np.ndarray, *, origin: str = "rows", device: str = "auto"
 ) -> Comparison:
     """Run the file and the module on float32 rows (batch, *row); the module is left as it is."""
-    reference = copy.deepcopy(module).eval()
     with Session(path, device) as session, torch.inference_mode():
         found = session.predict(rows).astype(np.float64)
         x = torch.tensor(rows)
-        single = reference.float()(x).double().numpy()
         try:
-            double = reference.double()(x.double()).numpy()
+            single = copy.deepcopy(module).cpu().eval().float()(x).double().numpy()
+        except Exception as error:  # the caller's code: it may raise anything
+            raise ExportError(f"the module does not run on rows of shape {list(rows.shape[1:])}: {error}") from error
+        try:  # a copy of its own: a forward may change what it holds
+            double = copy.deepcopy(module).cpu().eval().double()(x.double()).numpy()
         except RuntimeError:  # a tensor that is neither parameter nor buffer stays float32
             double = None
         apart = None if double is None else _largest(found, double)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import os
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -11,8 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from builder import Block, MLPSpec, Residual
-from builder.blocks import Residual as ResidualBlock
+from builder import MLPSpec, Residual
 from runtime import BlockSummary, Port, Summary
 from runtime.version import VERSION
 
@@ -23,6 +23,7 @@ from .errors import ExportError, UnsupportedError
 from .folding import fold
 from .graph import Graph
 from .lowering import BATCH, IR_VERSION, OPSET, lower
+from .matching import refuse_another_network
 from .remarks import remarks
 from .trace import trace
 
@@ -69,6 +70,7 @@ def export(
     if spec is not None:
         name, input_name, output_name = spec.name, spec.input.name, spec.output.name
         input_shape = spec.input.row_shape
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path  # external data goes beside the file itself
     if not input_name or not output_name:
         raise ExportError("input and output need a name each (--input-name, --output-name)")
     if input_name == output_name:
@@ -84,7 +86,7 @@ def export(
 
         return export_unproved(copied, path, input_shape, input_name, output_name, reason=str(error))
     if spec is not None:
-        _refuse_another_network(traced, spec)
+        refuse_another_network(traced, spec)
     folded = fold(traced, affine=fold_affine)
     model, weights = lower(folded, name or path.stem, output_name)
     check(model, weights)
@@ -115,7 +117,7 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
         key, kind = next(iter(other.items()))
         message = f"'{key}' is {kind} and the file computes in float32 ({len(other)} of {len(tensors)} tensors)"
         raise ExportError(f"{message}. What to do: round it on export with dtype='float32' (--dtype float32)")
-    plain = all(type(part) in MODULES or type(part) in _CONTAINERS for part in module.modules())
+    plain = all(_is_plain(part) for part in module.modules())
     shared = {id(tensor): tensor for tensor in tensors.values()} if plain and not other else {}
     try:
         copied = copy.deepcopy(module, shared).eval()
@@ -131,6 +133,13 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
     return copied
 
 
+def _is_plain(part: nn.Module) -> bool:
+    """A block or container without code of the caller's."""
+    hooks = part._forward_hooks or part._forward_pre_hooks
+    own = {"forward", "train", "eval", "_call_impl"} & set(vars(part))
+    return (type(part) in MODULES or type(part) in _CONTAINERS) and not hooks and not own
+
+
 def _checked(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
     try:
         checked = None if shape is None else tuple(operator.index(size) for size in shape)
@@ -139,24 +148,6 @@ def _checked(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
     if checked is not None and (not checked or min(checked) < 1):
         raise ExportError(f"input_shape is the shape of a row, such as (64,), not {shape!r}")
     return checked
-
-
-def _refuse_another_network(traced: Graph, spec: MLPSpec) -> None:
-    """The spec goes into the file and says what its outputs are; it must be the spec of this module."""
-
-    def operators(blocks: list[Block]) -> list[str]:
-        found = []
-        for block in blocks:
-            inner = operators(block.blocks) if isinstance(block, ResidualBlock) else None
-            found += [block.kind] if inner is None else [*inner, "add"]
-        return found
-
-    expected, found = operators(list(spec.blocks)), [node.op for node in traced.nodes]
-    shape = traced.shapes[traced.output]
-    if expected != found or shape != spec.output_shape:
-        described = f"{', '.join(found)} to rows of shape {list(shape)}"
-        wanted = f"{', '.join(expected)} to rows of shape {list(spec.output_shape)}"
-        raise ExportError(f"the spec '{spec.name}' is not of this module: it says {wanted}; the module is {described}")
 
 
 def _summary(

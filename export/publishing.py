@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def publish(
     Returns: the artifact and the comparison; no comparison for the file of a fallback, which is not run.
     Raises what ``export``, ``read_rows`` and ``Session`` raise, and ExportError where file and module differ grossly.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
     choose(device, this_machine())  # before any work
     with whole_files(path.parent) as stage:
         written = export(module, stage / path.name, dtype=dtype, **options)

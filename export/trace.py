@@ -136,6 +136,10 @@ class _Reader:
             for part in str(argument.target).split("."):
                 found = getattr(found, part)
             argument = found
+        if id(argument) in self.calls.changed:
+            raise ExportError(
+                f"the forward changes '{self.names.get(id(argument), name)}' in place; a file cannot do that"
+            )
         # A tensor that two blocks share has one name, the first.
         return Tensor(self.names.get(id(argument), name), _array(argument, name))
 
@@ -177,6 +181,12 @@ def _with_shapes(graph: Graph) -> Graph:
             message = f"expects {expected} features, but '{node.inputs[0]}' has rows of shape {list(given[0])}"
             raise ExportError(f"{place}: {message}")
         shapes[node.output] = row.shape(node, given[0])
+        for role, tensor in node.tensors.items():
+            width = (shapes[node.output] if node.op == "linear" else given[0])[-1]
+            if tensor.values.ndim == 1 and len(tensor.values) != width:
+                raise ExportError(
+                    f"{place}: {tensor.name} has {len(tensor.values)} values for {width} features ({role})"
+                )
         nodes.append(replace(node, shape=shapes[node.output]))
     return graph.with_nodes(nodes, [])
 

@@ -13,7 +13,7 @@ def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype:
     """``data`` as a float32 array of shape (batch, *row_shape), without a copy where it is one already.
 
     Arrays and tensors of other dtypes are converted where no value changes; ``dtype="float32"`` lets them be rounded.
-    Numbers in a list have no dtype: they become the nearest float32, except integers that it cannot hold.
+    Python's numbers in a list have no dtype: they become the nearest float32.
     Raises InputError naming both shapes, or the first value that would change.
     """
     if dtype not in (None, "float32"):
@@ -28,13 +28,19 @@ def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype:
 
 def _is_plain(data: Any) -> bool:
     """Nested lists of Python's own numbers, which have no dtype."""
-    while isinstance(data, list | tuple) and data:
-        data = data[0]
+    if isinstance(data, list | tuple):
+        return all(_is_plain(item) for item in data)
     return type(data) in (float, int, bool)
 
 
+def _is_masked(data: Any) -> bool:
+    if isinstance(data, list | tuple):
+        return any(_is_masked(item) for item in data if not isinstance(item, float | int))
+    return isinstance(data, np.ma.MaskedArray) and bool(np.ma.is_masked(data))
+
+
 def _array(data: Any, name: str) -> np.ndarray:
-    if isinstance(data, np.ma.MaskedArray) and np.ma.is_masked(data):
+    if _is_masked(data):
         raise InputError(f"'{name}' has masked values. What to do: fill or drop those rows")
     if isinstance(data, np.ndarray):
         array = np.asarray(data)

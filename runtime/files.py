@@ -21,10 +21,14 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     path = Path(os.path.realpath(path))  # through a link, to what it names
     temporary = None
     with _reported(path):
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device, which a rename would replace
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder) / path.name
+                path.write_bytes((Path(folder) / path.name).read_bytes())
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if path.is_dir():
-                raise IsADirectoryError(EISDIR, "it is a folder")
+            _refuse_folder(path)
             handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
             os.close(handle)
             temporary = Path(name)
@@ -54,17 +58,40 @@ def whole_files(folder: str | Path) -> Iterator[Path]:
             yield stage
             moves = {file: Path(os.path.realpath(folder / file.name)) for file in stage.iterdir()}
             for target in moves.values():
-                if target.is_dir():
-                    raise IsADirectoryError(EISDIR, f"{target.name} is a folder")
-            for file, target in sorted(moves.items(), key=lambda move: -len(move[0].name)):
-                file.chmod(_mode(target))
-                if target.parent.stat().st_dev == stage.stat().st_dev:
-                    file.replace(target)
-                else:  # a link to another file system, where a rename cannot reach
-                    with whole_file(target) as temporary:
-                        shutil.copyfile(file, temporary)
+                _refuse_folder(target)
+            _move(dict(sorted(moves.items(), key=lambda move: -len(move[0].name))), stage)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
+
+
+def _move(moves: dict[Path, Path], stage: Path) -> None:
+    """Move every file to its place; where one cannot, put back those that were there before."""
+    done: list[tuple[Path, Path | None]] = []
+    try:
+        for file, target in moves.items():
+            old = stage / f"{file.name}.before"
+            if target.exists():
+                shutil.copy2(target, old)
+            with whole_file(target) as temporary:
+                file.replace(temporary) if _together(file, temporary) else shutil.copyfile(file, temporary)
+            done.append((target, old if old.exists() else None))
+    except OSError:
+        for target, old in done:
+            if old is None:
+                target.unlink()
+            else:
+                shutil.copy2(old, target)
+        raise
+
+
+def _together(a: Path, b: Path) -> bool:
+    """Whether a rename reaches from one to the other."""
+    return a.parent.stat().st_dev == b.parent.stat().st_dev
+
+
+def _refuse_folder(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, f"{path.name} is a folder")
 
 
 def write_whole(path: Path, content: bytes) -> None:

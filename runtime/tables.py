@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -59,7 +58,7 @@ def _frame(columns: dict[str, np.ndarray]) -> Any:
 def _npy(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # numpy raises what its header's parser raises
         raise InputError(f"cannot be read as .npy: {error}") from None
     if not isinstance(array, np.ndarray):
         array.close()
@@ -81,7 +80,7 @@ def _npz(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
             values = arrays[name]
         except InputError:
             raise
-        except (ValueError, EOFError, OSError, BadZipFile, zlib.error) as error:
+        except Exception as error:  # numpy and zipfile raise whatever their parsers raise
             raise InputError(f"cannot be read as .npz: {error}") from None
     return as_float32(values, port.name, port.shape[1:], dtype=dtype), f"the array '{name}', by position"
 
@@ -94,8 +93,11 @@ def _csv(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
         raise InputError(f"cannot be read as CSV: {_first_line(error)}") from None
     header = [(name or "").strip() for name in frame.row(0)]
     frame = frame[1:]
-    while len(frame) and all(value is None for value in frame.row(-1)):  # empty lines at the end
-        frame = frame[:-1]
+    for _ in range(_empty_lines_at_the_end(path)):
+        if len(frame) and all(value is None for value in frame.row(-1)):
+            frame = frame[:-1]
+    if any("\r" in name for name in header):
+        raise InputError("its lines end in CR alone. What to do: end them in LF or CR LF")
     if port.features is None and any(name == "" or _is_number(name) for name in header):
         names = ", ".join(header[:3])
         hint = "put a line with the columns' names first"
@@ -115,11 +117,18 @@ def _csv(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
     return _matched(header, port, numbers)
 
 
+def _empty_lines_at_the_end(path: Path) -> int:
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        end = file.read()
+    return max(0, end[len(end.rstrip(b"\r\n")) :].count(b"\n") - 1)
+
+
 def _parquet(path: Path, port: Port, dtype: str | None) -> tuple[np.ndarray, str]:
     polars = imported("polars", "reading Parquet")
     try:
         frame = polars.read_parquet(path, glob=False)
-    except (polars.exceptions.PolarsError, OSError) as error:
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, OSError) as error:
         raise InputError(f"cannot be read as Parquet: {_first_line(error)}") from None
 
     def numbers(index: int) -> np.ndarray:
@@ -138,15 +147,17 @@ _READERS = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".parquet": _parquet}
 
 def _matched(columns: Sequence[str], port: Port, numbers: Callable[[int], np.ndarray]) -> tuple[np.ndarray, str]:
     if port.features is not None:
-        missing = [name for name in port.features if name not in columns]
+        count = Counter(columns)
+        missing = [name for name in port.features if name not in count]
         if missing:
             message = f"{len(missing)} of the model's {len(port.features)} columns are missing: {_few(missing)}"
             raise InputError(f"{message}; the file has {_few(columns)}")
-        doubled = sorted({name for name in port.features if list(columns).count(name) > 1})
+        doubled = sorted(name for name in port.features if count[name] > 1)
         if doubled:
             raise InputError(f"the file has more than one column named {_few(doubled)}")
         wanted, how = list(port.features), "columns by name"
-        unused = [name for name in columns if name not in wanted]
+        known = set(wanted)
+        unused = [name for name in columns if name not in known]
         if unused:
             how += f", {_few(unused)} not used"
     else:
@@ -156,7 +167,8 @@ def _matched(columns: Sequence[str], port: Port, numbers: Callable[[int], np.nda
             expected = f"rows of shape {list(port.shape[1:])}" if len(port.shape) != 2 else f"{width} columns"
             message = f"'{port.name}' expects {expected} and the model names no features; the file has {len(wanted)}"
             raise InputError(f"{message}: {_few(wanted)}")
-    chosen = [list(columns).index(name) for name in wanted] if port.features is not None else range(len(columns))
+    place = {name: index for index, name in enumerate(columns)}
+    chosen = [place[name] for name in wanted] if port.features is not None else range(len(columns))
     values = [numbers(index) for index in chosen]
     return np.ascontiguousarray(np.stack(values, axis=1), dtype=np.float32), how
 

@@ -18,7 +18,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         _end(missing_package(error, "this command"))
     except OSError as error:
-        print(f"mlpx: standard output cannot be written: {error.strerror or error}", file=sys.stderr)
+        print(f"mlpx: {error}", file=sys.stderr)
         sys.exit(MACHINE_LACKS)
     except Exception:
         traceback.print_exc()
