@@ -13,6 +13,8 @@ import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
 
+from builder import Residual
+
 from .blocks import MODULES, TABLE
 from .errors import ExportError, UnsupportedError
 
@@ -29,6 +31,7 @@ class Calls:
     """The identities of the tensors that the forward changed in place."""
 
 
+_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, Residual)
 _ONE_AT_A_TIME = RLock()
 """torch.fx patches ``nn.Module`` for the whole process while it traces."""
 
@@ -66,9 +69,19 @@ def record(module: nn.Module) -> Calls:
     return Calls(graph, root, tracer.modules, tracer.states, changed)
 
 
+def is_plain(module: nn.Module) -> bool:
+    """Blocks in containers, and no code of the caller's that could touch their tensors."""
+    for part in module.modules():
+        hooks = part._forward_hooks or part._forward_pre_hooks
+        own = {"forward", "train", "eval", "_call_impl"} & set(vars(part))
+        if (type(part) not in MODULES and type(part) not in _CONTAINERS) or hooks or own:
+            return False
+    return True
+
+
 def _values(module: nn.Module) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Each tensor that code of the caller's could change, and a copy of its values."""
-    if all(type(part) in MODULES or type(part) is nn.Sequential for part in module.modules()):
+    if is_plain(module):
         return {}
     tensors = [t for t in chain(module.parameters(), module.buffers()) if t.layout == torch.strided]
     return {id(tensor): (tensor, tensor.detach().clone()) for tensor in tensors}

@@ -12,12 +12,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from builder import MLPSpec, Residual
+from builder import MLPSpec
 from runtime import BlockSummary, Port, Summary
 from runtime.version import VERSION
 
 from .artifact import Artifact, is_external, weights_hash, write
-from .blocks import MODULES, TABLE
+from .blocks import TABLE
+from .calls import is_plain
 from .checking import check
 from .errors import ExportError, UnsupportedError
 from .folding import fold
@@ -26,8 +27,6 @@ from .lowering import BATCH, IR_VERSION, OPSET, lower
 from .matching import refuse_another_network
 from .remarks import remarks
 from .trace import trace
-
-_CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict, Residual)
 
 
 def export(
@@ -117,8 +116,7 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
         key, kind = next(iter(other.items()))
         message = f"'{key}' is {kind} and the file computes in float32 ({len(other)} of {len(tensors)} tensors)"
         raise ExportError(f"{message}. What to do: round it on export with dtype='float32' (--dtype float32)")
-    plain = all(_is_plain(part) for part in module.modules())
-    shared = {id(tensor): tensor for tensor in tensors.values()} if plain and not other else {}
+    shared = {id(tensor): tensor for tensor in tensors.values()} if is_plain(module) and not other else {}
     try:
         copied = copy.deepcopy(module, shared).eval()
     except Exception as error:  # the caller's classes may copy themselves in their own way
@@ -131,13 +129,6 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
         if lost:
             raise ExportError(f"'{lost[0]}' has values that float32 cannot hold: they would become infinite")
     return copied
-
-
-def _is_plain(part: nn.Module) -> bool:
-    """A block or container without code of the caller's."""
-    hooks = part._forward_hooks or part._forward_pre_hooks
-    own = {"forward", "train", "eval", "_call_impl"} & set(vars(part))
-    return (type(part) in MODULES or type(part) in _CONTAINERS) and not hooks and not own
 
 
 def _checked(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:

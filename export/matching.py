@@ -15,7 +15,7 @@ _OPTIONS = {"min": "min_val", "max": "max_val"}
 
 
 def refuse_another_network(graph: Graph, spec: MLPSpec) -> None:
-    """Raise ExportError, naming the first difference, where the traced module is not the chain of blocks of ``spec``."""
+    """Raise ExportError, naming the first difference, where the traced module is not the chain of ``spec``."""
     aliases: dict[str, str] = {}
     for node in graph.nodes:
         if TABLE[node.op].inactive:

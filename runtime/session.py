@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -120,7 +121,8 @@ def open_session(path: str | Path | bytes, providers: Providers, threads: int | 
     if len(providers) > 1:
         # The provider logs through the process's logger while it loads; its errors come back as exceptions anyway.
         onnxruntime.set_default_logger_severity(_FATAL)
-    source = path if isinstance(path, bytes) else str(path)
+    # Through links: ONNX Runtime looks for external data beside the name that it is given.
+    source = path if isinstance(path, bytes) else os.path.realpath(path)
     try:
         session = onnxruntime.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
     except (state.NoSuchFile, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument) as error:

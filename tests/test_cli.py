@@ -281,6 +281,27 @@ def test_a_missing_extra_names_its_install_line(spec: Path, root: Path) -> None:
     assert done.returncode == 3 and 'pip install "mlpx[build]"' in done.stderr and "Traceback" not in done.stderr
 
 
+def test_external_data_goes_beside_the_file_that_a_link_names(run: Run, spec: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert run("build", spec, "--seed", 1, "-o", tmp_path / "a").code == 0
+    (tmp_path / "b" / "tiny.onnx").symlink_to(tmp_path / "a" / "tiny.onnx")
+    assert run("build", spec, "--seed", 2, "-o", tmp_path / "b", "--external-data").code == 0
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["tiny.onnx"]
+    for folder in "ab":
+        with Session(tmp_path / folder / "tiny.onnx", "cpu") as session:
+            assert session.predict([[0.0, 0.0, 0.0]]).shape == (1, 2)
+
+
+def test_a_range_that_is_wide(run: Run, tmp_path: Path) -> None:
+    text = "name: wide\ninput: {features: 2, range: [-3e38, 3e38]}\nblocks: [{linear: 2}, sigmoid]"
+    (tmp_path / "s.yaml").write_text(text)
+    assert run("build", tmp_path / "s.yaml", "--seed", 0, "-o", tmp_path).code == 0
+    (tmp_path / "s.yaml").write_text(text.replace("3e38]", "1e39]"))
+    done = run("build", tmp_path / "s.yaml", "--seed", 0, "-o", tmp_path)
+    assert done.code == 2 and "both within float32" in done.err
+
+
 def test_a_defect_has_a_code_of_its_own(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a defect")

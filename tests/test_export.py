@@ -160,6 +160,20 @@ def test_code_of_the_callers_never_reaches_the_callers_tensors(tmp_path: Path) -
     assert np.array_equal(stored, (before + 1).detach().numpy())
 
 
+def test_a_hook_of_the_callers_never_reaches_the_callers_tensors(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+    def double(part: nn.Module, inputs: object) -> None:
+        with torch.no_grad():
+            part.get_parameter("0.weight").mul_(2)
+
+    module.register_forward_pre_hook(double)
+    before = module[0].weight.clone()
+    with pytest.raises(ExportError, match=r"changes '0.weight' in place"):
+        export(module, tmp_path / "m.onnx")
+    assert torch.equal(module[0].weight, before)
+
+
 def test_a_trace_leaves_the_random_state_alone(tmp_path: Path) -> None:
     class Noise(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -174,27 +188,38 @@ def test_a_trace_leaves_the_random_state_alone(tmp_path: Path) -> None:
 
 
 def test_other_threads_go_on_while_a_module_is_traced(tmp_path: Path) -> None:
-    served, stop = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), threading.Event()
-    module = nn.Sequential(*(nn.Linear(4, 4) for _ in range(30)))
-    failures: list[Exception] = []
+    """torch.fx patches every module of the process; the same module serves meanwhile, and another export runs."""
+    module, stop = nn.Sequential(*(nn.Linear(4, 4) for _ in range(30))), threading.Event()
+    failures: list[object] = []
 
     def serve() -> None:
         with torch.inference_mode():
             while not stop.is_set():
                 try:
-                    served(torch.zeros(1, 4))
+                    out = module(torch.zeros(1, 4))
+                    failures.extend([] if type(out) is torch.Tensor else [type(out)])
                 except Exception as error:
                     failures.append(error)
 
-    thread = threading.Thread(target=serve)
-    thread.start()
+    def export_too() -> None:
+        while not stop.is_set():
+            export(module, tmp_path / "other.onnx")
+
+    call = nn.Module.__call__
+    threads = [threading.Thread(target=serve), threading.Thread(target=export_too)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
     try:
-        for _ in range(20):
+        for thread in threads:
+            thread.start()
+        for _ in range(15):
             export(module, tmp_path / "m.onnx")
     finally:
         stop.set()
-        thread.join()
-    assert failures == []
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert failures == [] and nn.Module.__call__ is call
 
 
 def test_a_folded_weight_that_is_tied_keeps_both_values(tmp_path: Path) -> None:

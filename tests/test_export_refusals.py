@@ -103,6 +103,17 @@ class ComputedSlope(nn.Module):
         return F.leaky_relu(x, self.slope)
 
 
+class ChangesAllInPlace(ActiveDropout):
+    """Past the tracer's sight: the parameters themselves, between two calls."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.layer(x)
+        with torch.no_grad():
+            for parameter in self.layer.parameters():
+                parameter.mul_(0.5)
+        return torch.relu(self.layer(y))
+
+
 class TwoInputs(nn.Module):
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return x + y
@@ -135,6 +146,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "a layer made in forward": (MadeInForward(), r"cannot be traced: NameError"),
     "an option that is a tensor": (ComputedSlope(), r"leaky_relu at 'leaky_relu': negative_slope is a tensor"),
     "an option beyond float32": (nn.LeakyReLU(1e300), r"1e\+300 is beyond float32"),
+    "weights changed between calls": (ChangesAllInPlace(), r"the forward changes 'layer.weight' in place"),
     "two inputs": (TwoInputs(), r"TwoInputs.forward takes 2 inputs \(x, y\)"),
     "two outputs": (Pair(), r"forward's return takes a tuple"),
     "nothing left": (nn.Sequential(nn.Dropout(0.5), nn.Identity()), r"nothing is left to compute"),
@@ -173,12 +185,38 @@ def test_what_is_not_a_module(tmp_path: Path) -> None:
         export(None, tmp_path / "m.onnx")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("change", [[{"linear": 3}], [{"linear": 4}, "tanh"], [{"linear": 4}, "relu", "softmax"]])
-def test_a_spec_of_another_network(change: list, tmp_path: Path) -> None:
+ANOTHER: dict[str, tuple[list, str]] = {
+    "a width": ([{"linear": 3}, "relu"], r"linear to rows of shape \[3\], where the module is linear '0'"),
+    "a block": ([{"linear": 4}, "tanh"], r"tanh to rows of shape \[4\], where the module is relu '1'"),
+    "one more": ([{"linear": 4}, "relu", "softmax"], r"softmax, where the module is at its end"),
+    "one less": ([{"linear": 4}], r"nothing more, where the module is relu '1'"),
+    "a bias": ([{"linear": {"features": 4, "bias": False}}, "relu"], r"linear with bias False.*with True"),
+}
+
+
+@pytest.mark.parametrize("name", ANOTHER)
+def test_a_spec_of_another_network(name: str, tmp_path: Path) -> None:
     _, module = network([{"linear": 4}, "relu"])
-    spec, _ = network(change)
-    with pytest.raises(ExportError, match="the spec 'case' is not of this module"):
+    blocks, expected = ANOTHER[name]
+    spec, _ = network(blocks)
+    with pytest.raises(ExportError, match=rf"the spec 'case' is not of this module: it says {expected}"):
         export(module, tmp_path / "m.onnx", spec=spec)
+
+
+OPTIONS = [
+    ({"leaky_relu": 0.3}, nn.LeakyReLU(), "negative_slope 0.3"),
+    ({"gelu": "tanh"}, nn.GELU(), "approximate tanh"),
+    ({"clip": [-1, 2]}, nn.Hardtanh(-1, 3), "max 2.0"),
+    ({"batch_norm": 1e-3}, nn.BatchNorm1d(7), "eps 0.001"),
+    ({"residual": ["tanh"]}, nn.Sequential(nn.Tanh()), "add"),
+]
+
+
+@pytest.mark.parametrize(("block", "part", "expected"), OPTIONS)
+def test_a_spec_with_other_options(block: dict, part: nn.Module, expected: str, tmp_path: Path) -> None:
+    spec, _ = network([{"linear": 7}, block])
+    with pytest.raises(ExportError, match=expected):
+        export(nn.Sequential(nn.Linear(7, 7), part), tmp_path / "m.onnx", spec=spec)
 
 
 class AsksForTheType(nn.Module):

@@ -208,6 +208,20 @@ def test_csv_headers(tmp_path: Path) -> None:
         read_rows(tmp_path / "r.csv", port)
 
 
+def test_missing_values_in_the_last_rows_are_not_empty_lines(tmp_path: Path) -> None:
+    port = Port("x", ("batch", 2))
+    for rows, empty in (("1,2\n,\n,\n", True), ("1,2\n\n\n", False), ("1,2", False), ("1,2\r\n\r\n", False)):
+        (tmp_path / "r.csv").write_text("a,b\n" + rows)
+        if empty:
+            with pytest.raises(InputError, match="column 'a' has 2 empty values, the first in line 3"):
+                read_rows(tmp_path / "r.csv", port)
+        else:
+            assert read_rows(tmp_path / "r.csv", port)[0].tolist() == [[1.0, 2.0]]
+    (tmp_path / "r.csv").write_bytes(b"a\r1\r2\r")
+    with pytest.raises(InputError, match="CR alone"):
+        read_rows(tmp_path / "r.csv", Port("x", ("batch", 1)))
+
+
 def test_damaged_archives_and_decimals(tmp_path: Path) -> None:
     np.savez(tmp_path / "r.npz", x=np.zeros((50, 3), np.float32))
     content = (tmp_path / "r.npz").read_bytes()

@@ -149,6 +149,7 @@ def test_input_shape_and_flatten(tmp_path: Path) -> None:
         ("blocks: [{clip: [0, 1e39]}]", ["max is 1e+39, beyond float32"]),
         ("blocks: [{linear: 1000000000000000}]", ["less than or equal to 10000000"]),
         ("blocks: [relu]\noutput: {name: label, labels: [a, b, c, d]}", ["'label' is a column that predict writes"]),
+        ("blocks: [relu]\noutput: {nam: x}", ["output.nam", "did you mean 'name'?"]),
         ("blocks: [relu]\nformat: true", ["format", "'True'"]),
         ("blocks: !foo [relu]", ["tag !foo has no meaning"]),
         ("blocks: [{linear: " + "9" * 5000 + "}]", ["limit"]),

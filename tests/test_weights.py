@@ -124,6 +124,52 @@ def test_tensors_that_are_not_dense_real_numbers_are_refused_before_any_is_loade
         assert module[0].bias.abs().sum() > 0
 
 
+def test_a_header_that_looks_like_a_pickle_is_still_safetensors(tmp_path: Path) -> None:
+    """The first bytes of a safetensors file are its header's length; 0x280 is how old pickles begin."""
+    state = small().state_dict()
+    for padding in range(1000):
+        save_file(state, tmp_path / "w.bin", metadata={"pad": "x" * padding})
+        if (tmp_path / "w.bin").read_bytes()[:2] == b"\x80\x02":
+            break
+    else:
+        raise AssertionError("no header of that length")
+    module = small()
+    load_weights(module, tmp_path / "w.bin")
+    assert torch.equal(module[0].weight, state["0.weight"])
+
+
+def test_names_of_one_tensor_must_agree(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    module[2].weight = module[0].weight
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"0\.weight and 2\.weight are one tensor in the module, and differ"):
+        load_weights(module, tmp_path / "w.pt")
+    state["2.weight"] = state["0.weight"]
+    torch.save(state, tmp_path / "w.pt")
+    load_weights(module, tmp_path / "w.pt")
+
+
+def test_integers_that_float32_cannot_hold(tmp_path: Path) -> None:
+    for value, fits in ((2**24, True), (2**24 + 1, False), (2**53 + 1, False)):
+        state = {name: torch.ones_like(v, dtype=torch.int64) for name, v in small().state_dict().items()}
+        state["2.bias"][0] = value
+        save_file(state, tmp_path / "w")
+        if fits:
+            load_weights(small(), tmp_path / "w")
+        else:
+            with pytest.raises(WeightsError, match="would change values"):
+                load_weights(small(), tmp_path / "w")
+
+
+def test_a_module_without_memory_is_refused(tmp_path: Path) -> None:
+    save_file(small().state_dict(), tmp_path / "w")
+    with pytest.raises(WeightsError, match=r"meta device.*to_empty"):
+        load_weights(small().to("meta"), tmp_path / "w")
+    with pytest.raises(WeightsError, match="dtype is 'float32' or left out"):
+        load_weights(small(), tmp_path / "w", dtype="float64")
+
+
 def test_the_files_constants_win_over_the_specs_and_the_difference_is_said(tmp_path: Path) -> None:
     spec = MLPSpec(name="w", input={"features": 3}, blocks=[{"standardize": {"mean": 1.0}}, {"linear": 2}])
     trained = assemble(spec)
