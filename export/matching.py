@@ -48,7 +48,7 @@ def _follow(
             held = node.attributes.get(_OPTIONS.get(option, option), wanted)
             if option == "bias" and isinstance(wanted, bool) and node.tensors:
                 held = "bias" in node.tensors
-            if held != wanted and option in ("bias", *node.attributes, *_OPTIONS):
+            if held != wanted:
                 raise _different(name, f"{kind} with {option} {wanted}", f"{node.op} '{node.path}' with {held}")
         value = aliases.get(node.output, node.output)
     return value, shape

@@ -1,0 +1,124 @@
+"""What exporting leaves alone: the caller's module, tensors, random state and other threads."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from export import ExportError, export
+
+
+def test_the_callers_module_comes_back_as_it_was(tmp_path: Path) -> None:
+    seen = []
+    module = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(4)), nn.ReLU(inplace=True))
+    module[1].register_forward_hook(lambda *arguments: seen.append(1))
+    module.train()
+    module[1][1].eval()
+    before = {name: (value.clone(), value.data_ptr()) for name, value in module.state_dict().items()}
+    modes = {name: part.training for name, part in module.named_modules()}
+    gradients = {name: p.requires_grad for name, p in module.named_parameters()}
+    hooks = dict(module[1]._forward_hooks)
+    export(module, tmp_path / "m.onnx")
+    export(module, tmp_path / "m.onnx", dtype="float32", fold_affine=True)
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name][0]) and value.data_ptr() == before[name][1]
+    assert {name: part.training for name, part in module.named_modules()} == modes
+    assert {name: p.requires_grad for name, p in module.named_parameters()} == gradients
+    assert module[1]._forward_hooks == hooks
+
+
+class MergesInEval(nn.Linear):
+    """Adds its low-rank part to its weight when it leaves training, as LoRA layers do."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.low_rank, self.merged = nn.Parameter(torch.ones(4, 4)), False
+
+    def train(self, mode: bool = True) -> MergesInEval:
+        if not mode and not self.merged:
+            self.weight.data += self.low_rank.data
+            self.merged = True
+        return super().train(mode)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name nn.Linear uses
+        return F.linear(input, self.weight, self.bias)
+
+
+def test_code_of_the_callers_never_reaches_the_callers_tensors(tmp_path: Path) -> None:
+    module = nn.Sequential(MergesInEval())
+    before = module[0].weight.clone()
+    artifact = export(module, tmp_path / "m.onnx")
+    assert torch.equal(module[0].weight, before) and not module[0].merged
+    stored = onnx.numpy_helper.to_array(onnx.load(str(artifact.path)).graph.initializer[0])
+    assert np.array_equal(stored, (before + 1).detach().numpy())
+
+
+def test_a_hook_of_the_callers_never_reaches_the_callers_tensors(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+    def double(part: nn.Module, inputs: object) -> None:
+        with torch.no_grad():
+            for parameter in part.parameters():
+                parameter.mul_(2)
+
+    module.register_forward_pre_hook(double)
+    before = module[0].weight.clone()
+    with pytest.raises(ExportError, match=r"changes '0.weight' in place"):
+        export(module, tmp_path / "m.onnx")
+    assert torch.equal(module[0].weight, before)
+
+
+def test_a_trace_leaves_the_random_state_alone(tmp_path: Path) -> None:
+    class Noise(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            torch.rand(3)
+            return torch.relu(x)
+
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    export(Noise(), tmp_path / "m.onnx", input_shape=(3,))
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_other_threads_go_on_while_a_module_is_traced(tmp_path: Path) -> None:
+    """torch.fx patches every module of the process; the same module serves meanwhile, and another export runs."""
+    module, stop = nn.Sequential(*(nn.Linear(4, 4) for _ in range(30))), threading.Event()
+    failures: list[object] = []
+
+    def serve() -> None:
+        with torch.inference_mode():
+            while not stop.is_set():
+                try:
+                    out = module(torch.zeros(1, 4))
+                    failures.extend([] if type(out) is torch.Tensor else [type(out)])
+                except Exception as error:
+                    failures.append(error)
+
+    def export_too() -> None:
+        while not stop.is_set():
+            export(module, tmp_path / "other.onnx")
+
+    call = nn.Module.__call__
+    threads = [threading.Thread(target=serve), threading.Thread(target=export_too)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in range(15):
+            export(module, tmp_path / "m.onnx")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sys.setswitchinterval(interval)
+    assert failures == [] and nn.Module.__call__ is call
