@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import operator
-import os
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from builder import MLPSpec
-from runtime import BlockSummary, Port, Summary
+from runtime import BlockSummary, Port, Summary, through_link
 from runtime.version import VERSION
 
 from .artifact import Artifact, is_external, weights_hash, write
@@ -69,7 +68,7 @@ def export(
     if spec is not None:
         name, input_name, output_name = spec.name, spec.input.name, spec.output.name
         input_shape = spec.input.row_shape
-    path = Path(os.path.realpath(path)) if path.is_symlink() else path  # external data goes beside the file itself
+    path = through_link(path)  # external data goes beside the file itself
     if not input_name or not output_name:
         raise ExportError("input and output need a name each (--input-name, --output-name)")
     if input_name == output_name:

@@ -160,11 +160,7 @@ def _dims(value: Any) -> tuple[int | str, ...]:
 
 def _dtype(value: Any) -> str:
     onnx = imported("onnx", _NEEDS)
-    return (
-        onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type)
-        .lower()
-        .replace("float", "float32" if value.type.tensor_type.elem_type == 1 else "float")
-    )
+    return str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
 
 
 def _dead_units(path: Path, rows: np.ndarray) -> tuple[DeadUnits, ...]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from runtime import choose, read_rows, this_machine, whole_files
+from runtime import choose, read_rows, this_machine, through_link, whole_files
 
 from .artifact import Artifact
 from .comparison import Comparison, compare, sample
@@ -34,8 +33,8 @@ def publish(
     Returns: the artifact and the comparison; no comparison for the file of a fallback, which is not run.
     Raises what ``export``, ``read_rows`` and ``Session`` raise, and ExportError where file and module differ grossly.
     """
-    path = Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
-    choose(device, this_machine())  # before any work
+    path = through_link(path)
+    choose(device, this_machine(cuda=device != "cpu"))  # before any work
     with whole_files(path.parent) as stage:
         written = export(module, stage / path.name, dtype=dtype, **options)
         final = replace(written, path=path.with_name(written.path.name))

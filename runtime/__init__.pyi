@@ -5,10 +5,10 @@ from .errors import OutputError as OutputError
 from .errors import ProviderError as ProviderError
 from .extras import imported as imported
 from .extras import missing_package as missing_package
+from .files import through_link as through_link
 from .files import whole_file as whole_file
 from .files import whole_files as whole_files
 from .files import write_whole as write_whole
-from .machine import INSTALL_ONE as INSTALL_ONE
 from .machine import Machine as Machine
 from .machine import this_machine as this_machine
 from .metadata import Header as Header

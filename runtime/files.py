@@ -67,10 +67,11 @@ def whole_files(folder: str | Path) -> Iterator[Path]:
 def _move(moves: dict[Path, Path], stage: Path) -> None:
     """Move every file to its place; where one cannot, put back those that were there before."""
     done: list[tuple[Path, Path | None]] = []
+    last = list(moves)[-1]
     try:
         for file, target in moves.items():
             old = stage / f"{file.name}.before"
-            if target.exists():
+            if target.exists() and file != last:  # after the last nothing can fail
                 shutil.copy2(target, old)
             with whole_file(target) as temporary:
                 file.replace(temporary) if _together(file, temporary) else shutil.copyfile(file, temporary)
@@ -92,6 +93,12 @@ def _together(a: Path, b: Path) -> bool:
 def _refuse_folder(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(EISDIR, f"{path.name} is a folder")
+
+
+def through_link(path: str | Path) -> Path:
+    """The file that a link names, or the path itself: what belongs beside a file belongs beside that one."""
+    path = Path(path)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -32,14 +32,18 @@ class Machine:
         return f"{both} are both installed and overwrite each other. What to do: {remove}, then {INSTALL_ONE}"
 
 
-def this_machine() -> Machine:
-    """Look at this machine. Raises ProviderError where ONNX Runtime is not installed."""
+def this_machine(*, cuda: bool = True) -> Machine:
+    """Look at this machine. Without ``cuda`` its libraries are left alone: looking for them loads them.
+
+    Raises ProviderError where ONNX Runtime is not installed.
+    """
     found = tuple((name, number) for name in DISTRIBUTIONS if (number := _version(name)) is not None)
     try:
         import onnxruntime
     except ImportError as error:
         raise ProviderError(f"ONNX Runtime cannot be imported ({error}). What to do: {INSTALL_ONE}") from None
-    return Machine(found, look_for_cuda(tuple(onnxruntime.get_available_providers())))
+    providers = tuple(onnxruntime.get_available_providers()) if cuda else ()
+    return Machine(found, look_for_cuda(providers))
 
 
 def _version(distribution: str) -> str | None:

@@ -32,9 +32,9 @@ def choose(device: str, machine: Machine, *, tf32: bool = False) -> Choice:
     asked = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,4}))?", device) if isinstance(device, str) else None
     if asked is None:
         raise InputError(f"the device is auto, cpu, cuda or cuda:N, not {device!r}")
-    why_not = obstacle(machine, int(asked.group(1) or 0))
     if device == "cpu":
         return Choice("cpu", ((CPU, {}),), "asked for")
+    why_not = obstacle(machine, int(asked.group(1) or 0))
     if why_not is not None:
         if device == "auto":
             return Choice("cpu", ((CPU, {}),), f"CUDA cannot be used: {why_not.partition('. What to do')[0]}")

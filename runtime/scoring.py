@@ -44,8 +44,9 @@ class Scores:
         values = self._values.astype(np.float64)
         if self.port.scores == "logits":
             values = np.hstack([np.zeros_like(values), values]) if values.shape[1] == 1 else values
-            values = np.exp(values - values.max(axis=1, keepdims=True))
-            values /= values.sum(axis=1, keepdims=True)
+            with np.errstate(invalid="ignore"):  # an infinite logit has no probability: NaN
+                values = np.exp(values - values.max(axis=1, keepdims=True))
+                values /= values.sum(axis=1, keepdims=True)
         elif values.shape[1] == 1:
             values = np.hstack([1 - values, values])
         return values.astype(np.float32)

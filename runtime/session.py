@@ -35,7 +35,7 @@ class Session:
     def __init__(
         self, path: str | Path | bytes, device: str = "auto", *, threads: int | None = None, tf32: bool = False
     ):
-        machine = this_machine()
+        machine = this_machine(cuda=device != "cpu")
         if machine.conflict is not None and machine.conflict not in _warned:
             _warned.add(machine.conflict)
             warnings.warn(machine.conflict, stacklevel=2)

@@ -60,9 +60,9 @@ PUBLIC = {
         WeightsWarning assemble json_schema load_spec load_weights""",
     export: """Artifact Comparison ExportError Inspection UnsupportedError compare export inspect load_module publish
         sample""",
-    runtime: """BlockSummary Choice Header INSTALL_ONE InputError Machine MissingPackageError ModelError OutputError
+    runtime: """BlockSummary Choice Header InputError Machine MissingPackageError ModelError OutputError
         Port ProviderError ScoreReport Scores Session Summary VERSION choose imported missing_package read_header
-        read_rows score score_file summary_of this_machine whole_file whole_files write_whole""",
+        read_rows score score_file summary_of this_machine through_link whole_file whole_files write_whole""",
 }
 
 

@@ -92,6 +92,16 @@ def test_a_unit_that_gives_nan_is_not_dead(tmp_path: Path) -> None:
     assert found.dead is not None and found.dead[0].units == ()
 
 
+def test_the_types_of_inputs_and_outputs_are_told(tmp_path: Path) -> None:
+    ports = [
+        helper.make_tensor_value_info(n, t, ["n", 2]) for n, t in (("x", TensorProto.INT64), ("y", TensorProto.DOUBLE))
+    ]
+    node = helper.make_node("Cast", ["x"], ["y"], to=TensorProto.DOUBLE)
+    onnx.save(helper.make_model(helper.make_graph([node], "g", ports[:1], ports[1:])), tmp_path / "m.onnx")
+    summary = inspect(tmp_path / "m.onnx").summary
+    assert (summary.inputs[0].dtype, summary.outputs[0].dtype) == ("int64", "float64")
+
+
 def test_data_without_rows_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.zeros((0, 3), np.float32))
     with pytest.raises(InputError, match="no rows"):

@@ -164,6 +164,9 @@ def test_what_outputs_mean() -> None:
     assert logit.labels is not None and logit.labels.tolist() == ["good", "good", "good", None]
     assert logit.probabilities is not None
     assert np.allclose(logit.probabilities[0], [1 / (1 + np.exp(0.9)), 1 / (1 + np.exp(-0.9))])
+    infinite = Scores(np.array([[np.inf, 0]], np.float32), Port("y", ("batch", 2), labels=("a", "b"), scores="logits"))
+    assert infinite.labels is not None and infinite.labels.tolist() == ["a"]
+    assert infinite.probabilities is not None and np.isnan(infinite.probabilities[0, 0])
     plain = Scores(values, Port("y", ("batch", 1)))
     assert plain.labels is None and plain.probabilities is None and list(plain.columns()) == ["y"]
     three = Scores(np.array([[1, 3, 2]], np.float32), Port("y", ("batch", 3), labels=("a", "b", "c"), scores="values"))

@@ -213,6 +213,15 @@ def test_several_outputs_are_not_quietly_one(tmp_path: Path) -> None:
         assert set(session.run(X)) == {"y", "z"}
 
 
+def test_a_session_on_the_cpu_leaves_cuda_alone(model: Path, root: Path) -> None:
+    """Looking for CUDA loads hundreds of megabytes of libraries where they are installed."""
+    code = "import sys; from runtime import Session; Session(sys.argv[1], 'cpu'); print('elftools' in sys.modules)"
+    environment = {"PYTHONPATH": str(root), "PATH": ""}
+    command = [sys.executable, "-c", code, str(model)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_nothing_is_printed(model: Path, root: Path) -> None:
     code = "import sys; from runtime import Session; Session(sys.argv[1]).predict([[1, 2, 3]])"
     environment = {"PYTHONPATH": str(root), "PATH": ""}
