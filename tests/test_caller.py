@@ -122,3 +122,32 @@ def test_other_threads_go_on_while_a_module_is_traced(tmp_path: Path) -> None:
             thread.join()
         sys.setswitchinterval(interval)
     assert failures == [] and nn.Module.__call__ is call
+
+
+def test_one_module_is_traced_at_a_time(tmp_path: Path) -> None:
+    """Two traces that overlap and end in the order they began would leave ``nn.Module`` patched for good."""
+    entered = [threading.Event(), threading.Event()]
+    leave = [threading.Event(), threading.Event()]
+
+    def waiting(index: int) -> nn.Module:
+        class Waiting(nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                entered[index].set()
+                leave[index].wait(30)
+                return torch.relu(x)
+
+        return Waiting()
+
+    call, threads = nn.Module.__call__, []
+    for index in range(2):
+        arguments = (waiting(index), tmp_path / f"{index}.onnx")
+        threads.append(threading.Thread(target=export, args=arguments, kwargs={"input_shape": (3,)}))
+    threads[0].start()
+    assert entered[0].wait(30)
+    threads[1].start()
+    overlapping = entered[1].wait(0.5)
+    for event, thread in zip(leave, threads, strict=True):
+        event.set()
+        thread.join()
+    assert not overlapping and nn.Module.__call__ is call
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.onnx", "1.onnx"]
