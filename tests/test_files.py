@@ -71,10 +71,11 @@ def test_a_link_to_another_file_system_is_replaced_whole(tmp_path: Path) -> None
 def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()))
+    # As a daemon: were the pipe replaced, nobody would ever write to it.
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_bytes()), daemon=True)
     reader.start()
     write_whole(tmp_path / "pipe", b"content")
-    reader.join()
+    reader.join(10)
     assert read == [b"content"] and (tmp_path / "pipe").is_fifo()
 
 
