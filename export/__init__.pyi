@@ -1,11 +1,12 @@
 from .artifact import Artifact as Artifact
-from .comparison import Comparison as Comparison
-from .comparison import compare as compare
-from .comparison import sample as sample
 from .errors import ExportError as ExportError
+from .errors import ProofError as ProofError
 from .errors import UnsupportedError as UnsupportedError
 from .exporting import export as export
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect
+from .proof.report import ParityReport as ParityReport
+from .proof.report import read_report as read_report
+from .proof.verification import verify as verify
 from .publishing import publish as publish
 from .references import load_module as load_module

@@ -1,5 +1,7 @@
 """What can keep a module from becoming a file."""
 
+from typing import Any
+
 
 class ExportError(ValueError):
     """A module that cannot be exported as asked; the message names the place in the module and what to do."""
@@ -7,3 +9,14 @@ class ExportError(ValueError):
 
 class UnsupportedError(ExportError):
     """An operator or control flow that the table of blocks cannot express; ``torch.onnx`` may, unproved."""
+
+
+class ProofError(ValueError):
+    """A file that is not proved to compute what its module computes, or a proof that cannot be made or read.
+
+    ``report`` is the ``ParityReport`` that says why, where there is one.
+    """
+
+    def __init__(self, message: str, report: Any = None):
+        super().__init__(message)
+        self.report = report

@@ -1,37 +1,42 @@
-"""A file that appears under its name only when it has been run and compared."""
+"""A file that appears under its name only when it is proved."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from runtime import choose, read_rows, this_machine, through_link, whole_files
+from runtime import choose, this_machine, through_link, whole_files
 
 from .artifact import Artifact
-from .comparison import Comparison, compare, sample
-from .errors import ExportError
+from .errors import ProofError
 from .exporting import export
+from .proof import ParityReport, can_write_page, verify, write_page
 
 
 def publish(
     module: nn.Module,
     path: str | Path,
     *,
-    data: str | Path | None = None,
+    data: str | Path | np.ndarray | None = None,
     device: str = "auto",
     dtype: str | None = None,
+    seed: int = 0,
+    page: bool | None = None,
     **options: Any,
-) -> tuple[Artifact, Comparison | None]:
-    """Export beside ``path``, run the file on ``device``, compare it with the module, and rename it.
+) -> tuple[Artifact, ParityReport | None]:
+    """Export beside ``path``, prove on ``device`` that the file computes what the module computes, and rename it.
 
-    The rows are those of ``data`` (see ``runtime.read_rows``), or 1,000 seeded ones. ``options`` are those of
-    ``export``. Whatever fails, nothing new stands under the name.
+    ``NAME.parity.json`` goes with it, and ``NAME.parity.html`` where ``mlpx[report]`` is installed (``page`` True or
+    False insists). A file that is not proved never appears under its name: it is kept, with its report, in the folder
+    ``NAME.failed``. ``options`` are those of ``export``; ``data``, ``dtype`` and ``seed`` those of ``verify``.
 
-    Returns: the artifact and the comparison; no comparison for the file of a fallback, which is not run.
-    Raises what ``export``, ``read_rows`` and ``Session`` raise, and ExportError where file and module differ grossly.
+    Returns: the artifact and the report; no report for the file of a fallback, which cannot be proved.
+    Raises ProofError, whose ``report`` says why, and what ``export`` and ``verify`` raise.
     """
     path = through_link(path)
     choose(device, this_machine(cuda=device != "cpu"))  # before any work
@@ -40,16 +45,17 @@ def publish(
         final = replace(written, path=path.with_name(written.path.name))
         if written.summary is None:
             return final, None
-        port = written.summary.inputs[0]
-        if data is None:
-            rows, origin = sample(port), "seeded rows"
-        else:
-            rows, origin = read_rows(data, port, dtype=dtype)[0], f"rows of {data}"
-        comparison = compare(module, written.path, rows, origin=origin, device=device)
-        if comparison.grossly_apart:
-            message = (
-                f"the file differs from the module by {comparison.from_float32:.2g} on {origin}, where its outputs"
-            )
-            hint = "look for code in a forward that acts on Python state or asks for the type of its input"
-            raise ExportError(f"{message} reach {comparison.magnitude:.2g}; nothing was published. What to do: {hint}")
-        return final, comparison
+        report = verify(module, written, device=device, data=data, dtype=dtype, seed=seed)
+        kept = path.with_name(f"{path.stem}.failed")
+        if not report.proved:
+            report = report.model_copy(update={"kept": str(kept / path.name)})
+        report.write(stage / f"{path.stem}.parity.json")
+        if can_write_page() if page is None else page:
+            write_page(report, stage / f"{path.stem}.parity.html")
+        if not report.proved:
+            with whole_files(kept) as other:
+                for file in stage.iterdir():
+                    shutil.move(file, other / file.name)
+            message = f"{path.name} is {report.verdict}: {report.why}"
+            raise ProofError(f"{message}. It was not published; the file and its report are in {kept}", report)
+        return replace(final, proved=True), report

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from builder import load_spec as load_spec
     from builder import load_weights as load_weights
     from export import Artifact as Artifact
-    from export import compare as compare
+    from export import ParityReport as ParityReport
     from export import export as export
     from export import inspect as inspect
     from export import publish as publish
+    from export import verify as verify
     from runtime import Session as Session
 
 __version__ = VERSION
@@ -30,10 +31,11 @@ _HOMES = {
     "load_spec": "builder",
     "load_weights": "builder",
     "Artifact": "export",
-    "compare": "export",
+    "ParityReport": "export",
     "export": "export",
     "inspect": "export",
     "publish": "export",
+    "verify": "export",
     "Session": "runtime",
 }
 

@@ -5,6 +5,7 @@
      ├─ builder.WeightsError       2  a weights file that is refused, damaged or does not fit
      ├─ export.ExportError         2  a module that cannot be exported as asked
      │   └─ export.UnsupportedError  2  an operator or control flow that no block expresses
+     ├─ export.ProofError          1  a file that is not proved to compute what its module computes
      ├─ runtime.InputError         2  data that the model cannot take
      └─ runtime.ModelError         2  a file that is not a model that can be run
     RuntimeError
@@ -14,12 +15,12 @@
     ImportError
      └─ runtime.MissingPackageError  3  a package that an extra brings is not installed
 
-Besides, a command exits with 0 when it is done and with 1 when it wrote a file that is not proved.
+Besides, a command exits with 0 when it is done and with 1 when a file is not proved.
 Any other error is a defect of mlpx: its trace is shown, and the code is 70.
 """
 
 from builder.errors import SpecError, WeightsError
-from export.errors import ExportError, UnsupportedError
+from export.errors import ExportError, ProofError, UnsupportedError
 from runtime.errors import InputError, MissingPackageError, ModelError, OutputError, ProviderError
 
 DONE, UNPROVED, WRONG_USE, MACHINE_LACKS, DEFECT = 0, 1, 2, 3, 70
@@ -29,6 +30,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     WeightsError: WRONG_USE,
     ExportError: WRONG_USE,
     UnsupportedError: WRONG_USE,
+    ProofError: UNPROVED,
     InputError: WRONG_USE,
     ModelError: WRONG_USE,
     ProviderError: MACHINE_LACKS,

@@ -13,6 +13,8 @@ _EXTRAS = {
     "onnxscript": "build",
     "onnx": "inspect",
     "polars": "files",
+    "matplotlib": "report",
+    "jinja2": "report",
 }
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, Dtype, ExternalData, FoldAffine, Json, note, print_json
+from .options import Data, Device, Dtype, ExternalData, FoldAffine, Html, Json, note, print_json
 from .written import tell_written
 
 
@@ -19,6 +19,7 @@ def command(
     name: Annotated[str | None, typer.Option(help="The model's name; the file's if left out.")] = None,
     input_name: Annotated[str, typer.Option(help="The input's name in the file.")] = "input",
     output_name: Annotated[str, typer.Option(help="The output's name in the file.")] = "output",
+    data: Data = None,
     device: Device = "auto",
     dtype: Dtype = None,
     fold_affine: FoldAffine = False,
@@ -27,16 +28,19 @@ def command(
         bool,
         typer.Option("--fallback", help="Let torch.onnx write NAME.unproved.onnx where no block fits; exit code 1."),
     ] = False,
+    html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """Write MODULE, as it computes in evaluation mode, to an ONNX file."""
+    """Write MODULE, as it computes in evaluation mode, to an ONNX file, and prove it."""
     from export import load_module, publish
     from mlpx.errors import UNPROVED
 
-    artifact, comparison = publish(
+    artifact, report = publish(
         load_module(module),
         output,
+        data=data,
         device=device,
+        page=html,
         name=name,
         input_shape=tuple(features) if features else None,
         input_name=input_name,
@@ -46,9 +50,9 @@ def command(
         external_data=external_data or None,
         fallback=fallback,
     )
-    if comparison is None:
+    if report is None:
         if as_json:
             print_json({"path": artifact.path, "bytes": artifact.size, "proved": False, "exporter": "torch.onnx"})
         note(f"torch.onnx wrote {artifact.path} ({artifact.size:,} bytes), not proved, since: {artifact.reason}")
         raise typer.Exit(UNPROVED)
-    tell_written(artifact, comparison, as_json, module=module)
+    tell_written(artifact, report, as_json, module=module)

@@ -16,7 +16,16 @@ Dtype = Annotated[
 ]
 FoldAffine = Annotated[bool, typer.Option("--fold-affine", help="Make affine blocks that follow each other one.")]
 ExternalData = Annotated[bool, typer.Option("--external-data", help="Write the weights to NAME.onnx.data beside it.")]
-Output = Annotated[Path | None, typer.Option("-o", "--output")]
+Data = Annotated[
+    Path | None, typer.Option(help="Rows of your own to prove it on, besides seeded ones (.npy, .npz, .csv, .parquet).")
+]
+Html = Annotated[
+    bool | None,
+    typer.Option(
+        "--html/--no-html",
+        help="Write the report as a page too, NAME.parity.html; if mlpx[report] is there, by default.",
+    ),
+]
 
 
 def note(text: str) -> None:

@@ -1,21 +1,22 @@
-"""What ``build`` and ``export`` say of the file they wrote."""
+"""What ``build``, ``export`` and ``verify`` say of a file and its proof."""
 
+import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .options import print_json
 
 if TYPE_CHECKING:
-    from export import Artifact, Comparison
+    from export import Artifact, ParityReport
 
 
-def tell_written(artifact: "Artifact", comparison: "Comparison | None", as_json: bool, **more: Any) -> None:
-    """The file, what was folded, and how far it is from eager PyTorch on some rows."""
+def tell_written(artifact: "Artifact", report: "ParityReport", as_json: bool, **more: Any) -> None:
+    """The file that was published, what was folded, and what was proved."""
     summary = artifact.summary
-    assert summary is not None and comparison is not None
+    assert summary is not None
     if as_json:
         record = {"path": artifact.path, "bytes": artifact.size, "proved": artifact.proved, **more}
-        print_json(record | {"summary": asdict(summary), "compared": asdict(comparison)})
+        print_json(record | {"summary": asdict(summary), "parity": json.loads(report.model_dump_json())})
         return
     print(f"written   {artifact.path} ({artifact.size:,} bytes, opset {summary.opset}, IR {summary.ir_version})")
     for key, value in more.items():
@@ -25,8 +26,20 @@ def tell_written(artifact: "Artifact", comparison: "Comparison | None", as_json:
     for kind, lines in (("folded", summary.folded), ("remark", summary.remarks)):
         for line in lines:
             print(f"{kind:<9} {line}")
-    print(f"compared  with eager PyTorch on {comparison.rows:,} {comparison.origin}, {comparison.device}:")
-    apart = f"{comparison.from_float32:.2g} from float32"
-    if comparison.from_float64 is not None:
-        apart += f", {comparison.from_float64:.2g} from float64"
-    print(f"          largest difference {apart}; compared, not proved")
+    tell_proof(report)
+    written = [artifact.path.with_suffix(suffix) for suffix in (".parity.json", ".parity.html")]
+    print(f"report    {', '.join(str(path) for path in written if path.exists())}")
+
+
+def tell_proof(report: "ParityReport") -> None:
+    """The verdict in a few lines."""
+    if not report.proved:
+        print(f"{report.verdict:<10}{report.why}")
+        return
+    rows = sum(given.rows for given in report.inputs)
+    print(f"proved    on {report.device}: every layer within its bound on {rows:,} rows, every weight bit for bit")
+    if (end := report.end_to_end) is not None:
+        apart = f"{end.from_float64:.2g} from float64, {end.from_eager:.2g} from eager PyTorch"
+        print(f"          largest difference {apart}, where outputs reach {end.magnitude:.3g}")
+    for warning in report.warnings:
+        print(f"warning   {warning}")

@@ -1,0 +1,211 @@
+"""How many planted faults does each gate catch, and how often is it wrong about a file without any?
+
+Every fault of ``export.proof.faults`` is planted into every model of ``models/``, into 200 generated networks and into
+five large ones: once into the file, and once into the runtime, which then runs the right file wrongly. Beside
+``mlpx.verify`` stand plain comparisons, each with its own default tolerance and its own kind of inputs. Then 1,000
+networks without a fault. Every network's results are appended to a file as one line, and networks that stand there are
+skipped, so the run can be interrupted and resumed.
+
+Run it with ``python -m benchmarks.faults [--out FILE] [--networks 200] [--clean 1000] [--minutes M]``; with
+``--table`` it only prints the table of what was found.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+
+from benchmarks.machine import described
+from benchmarks.networks import LARGE, MODELS, network
+from export import export
+from export.exporting import evaluated_copy
+from export.proof.faults import FAULTS, RUNTIME_ONLY, faulty, plan, planted
+from export.proof.reading import read_model
+from export.proof.running import on_device
+from export.proof.structure import match
+from export.proof.verification import examine
+from export.trace import trace
+from runtime import Session
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A comparison of outputs as a tool makes it: its inputs, and whether it finds the file at fault."""
+
+    rows: Callable[[int, np.random.Generator], np.ndarray]
+    catches: Callable[[np.ndarray, np.ndarray], bool]
+
+
+def normal(rows: int) -> Callable[[int, np.random.Generator], np.ndarray]:
+    return lambda features, rng: rng.standard_normal((rows, features), dtype=np.float32)
+
+
+def uniform(rows: int) -> Callable[[int, np.random.Generator], np.ndarray]:
+    return lambda features, rng: rng.random((rows, features), dtype=np.float32)
+
+
+def not_close(rtol: float, atol: float) -> Callable[[np.ndarray, np.ndarray], bool]:
+    return lambda found, eager: not np.allclose(found, eager, rtol=rtol, atol=atol)
+
+
+def not_assert_close(found: np.ndarray, eager: np.ndarray) -> bool:
+    try:
+        torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(eager))
+    except AssertionError:
+        return True
+    return False
+
+
+def not_either(tolerance: float) -> Callable[[np.ndarray, np.ndarray], bool]:
+    """Polygraphy's elementwise rule: absolutely or relatively within the tolerance."""
+
+    def catches(found: np.ndarray, eager: np.ndarray) -> bool:
+        apart = np.abs(found - eager)
+        return not bool(((apart <= tolerance) | (apart / np.abs(eager) <= tolerance)).all())
+
+    return catches
+
+
+def logged(found: np.ndarray, eager: np.ndarray) -> bool:
+    """torch.onnx's own check: a largest difference above 5e-3, or a largest relative one above 1e-1; NaN is neither."""
+    apart = np.abs(found - eager)
+    return bool(apart.max(initial=0) > 5e-3 or (apart / (np.abs(eager) + 1e-7)).max(initial=0) > 1e-1)
+
+
+GATES: dict[str, Gate] = {
+    "allclose 1e-3, 1e-5": Gate(normal(1000), not_close(1e-3, 1e-5)),
+    "torch.testing.assert_close": Gate(normal(1000), not_assert_close),
+    "Polygraphy 1e-5": Gate(uniform(1), not_either(1e-5)),
+    "optimum-onnx 1e-5": Gate(uniform(2), not_close(1e-5, 1e-5)),
+    "torch.onnx 5e-3, 1e-1": Gate(normal(2), logged),
+    "downshift 1e-4, 1e-3": Gate(normal(8), not_close(1e-3, 1e-4)),
+}
+
+
+def tried(name: str) -> dict[str, Any]:
+    """Every fault in one network: whether it could be planted, changed an output, and was caught by whom."""
+    spec, module = network(name)
+    features = spec.input.row_shape[0]
+    record: dict[str, Any] = {"network": name, "faults": {}}
+    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"), torch.inference_mode():
+        clean, broken = Path(folder) / "clean.onnx", Path(folder) / "broken.onnx"
+        export(module, clean, spec=spec)
+        model = read_model(clean)
+        structure = match(trace(evaluated_copy(module), (features,), "x", "y"), model)
+        inputs = {gate: GATES[gate].rows(features, np.random.default_rng(0)) for gate in GATES}
+        eager = {gate: module(torch.from_numpy(rows)).numpy() for gate, rows in inputs.items()}
+        with Session(clean, "cpu") as session:
+            right = {gate: session.predict(rows) for gate, rows in inputs.items()}
+        for fault in FAULTS:
+            edit = plan(fault, model, structure, crc32(f"{name} {fault}".encode()))
+            if edit is None:
+                continue
+            planted(model, edit, broken)
+            with Session(broken, "cpu") as session:
+                found = {gate: session.predict(rows) for gate, rows in inputs.items()}
+            wide = "allclose 1e-3, 1e-5"
+            seen = found[wide].tobytes() != right[wide].tobytes()
+            caught = {gate: GATES[gate].catches(found[gate], eager[gate]) for gate in GATES}
+            if fault not in RUNTIME_ONLY:
+                report = examine(module, broken, device="cpu", stop_early=True)
+                caught["mlpx"] = not report.proved
+            report = examine(module, clean, device="cpu", opener=faulty(on_device("cpu"), edit), stop_early=True)
+            caught["mlpx, in the runtime"] = not report.proved
+            by = next((check.name for check in report.checks if check.outcome == "failed"), "")
+            record["faults"][fault] = {"seen": seen, "caught": caught, "by": by}
+    return record
+
+
+def fault_free(name: str) -> dict[str, Any]:
+    """The whole verification of a network without a fault, and every other gate."""
+    spec, module = network(name)
+    record: dict[str, Any] = {"clean": name}
+    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"), torch.inference_mode():
+        path = Path(folder) / "clean.onnx"
+        export(module, path, spec=spec)
+        start = perf_counter()
+        report = examine(module, path, device="cpu")
+        record |= {"seconds": perf_counter() - start, "why": report.why}
+        record["ratio"] = max((layer.ratio for layer in report.layers), default=0.0)
+        record["alarms"] = {"mlpx": not report.proved}
+        with Session(path, "cpu") as session:
+            for gate, rule in GATES.items():
+                rows = rule.rows(spec.input.row_shape[0], np.random.default_rng(0))
+                record["alarms"][gate] = rule.catches(session.predict(rows), module(torch.from_numpy(rows)).numpy())
+    return record
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """The table of the documentation, in Markdown."""
+    columns = ["mlpx", "mlpx, in the runtime", *GATES]
+    planted_in = [record for record in records if "faults" in record]
+    clean = [record for record in records if "clean" in record]
+    lines = [f"{len(planted_in)} networks with faults, {len(clean)} without", ""]
+    lines.append(f"| fault | planted | no output changed | {' | '.join(columns)} |")
+    lines.append(f"| --- | ---: | ---: |{' ---: |' * len(columns)}")
+    for fault in FAULTS:
+        found = [record["faults"][fault] for record in planted_in if fault in record["faults"]]
+        cells = [str(len(found)), str(sum(not one["seen"] for one in found))]
+        for column in columns:
+            asked = [one["caught"][column] for one in found if column in one["caught"]]
+            cells.append(f"{100 * sum(asked) / len(asked):.1f} %" if asked else "")
+        lines.append(f"| {fault} | {' | '.join(cells)} |")
+    alarms = [f"{sum(r['alarms'].get(c, False) for r in clean)}" if c != columns[1] else "" for c in columns]
+    lines.append(f"| false alarms | {len(clean)} | | {' | '.join(alarms)} |")
+    return "\n".join(lines)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records that were written whole."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError:  # cut off by an interruption
+            continue
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("out") / "faults.jsonl")
+    parser.add_argument("--networks", type=int, default=200)
+    parser.add_argument("--clean", type=int, default=1000)
+    parser.add_argument("--minutes", type=float, help="stop after this long")
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    done = read(options.out)
+    names = [*MODELS, *LARGE, *(f"generated {i}" for i in range(options.networks))]
+    work: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
+        (name, tried) for name in names if name not in {record.get("network") for record in done}
+    ]
+    clean = [f"generated {i}" for i in range(10_000, 10_000 + options.clean)]
+    work += [(name, fault_free) for name in clean if name not in {record.get("clean") for record in done}]
+    start = perf_counter()
+    with open(options.out, "a") as file:
+        for index, (name, run) in enumerate([] if options.table else work):
+            if options.minutes and perf_counter() - start > 60 * options.minutes:
+                break
+            record = run(name)
+            done.append(record)
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            print(f"{index + 1} of {len(work)}: {name}", flush=True)
+    print(", ".join(f"{key} {value}" for key, value in described().items()))
+    print(table(done))
+
+
+if __name__ == "__main__":
+    main()

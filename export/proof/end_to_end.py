@@ -1,0 +1,90 @@
+"""How far the output of the whole file is from the module's: figures with the worst input, never the proof."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from export.graph import Graph
+
+from .calling import Called
+from .inputs import Inputs
+from .layerwise import expected
+from .reference import whole
+from .report import EndToEnd
+from .structure import Layer, Structure
+
+USUAL = ("data", "range", "normal")
+"""The kinds of inputs that figures are given for: the others are chosen to go wrong."""
+ROWS, OUTPUTS = 32, 16
+
+
+def measured(eager: Called, structure: Structure, usual: Sequence[tuple[Inputs, np.ndarray]], seed: int) -> EndToEnd:
+    """The largest differences between the file's output, eager PyTorch's and the exact one, over some inputs."""
+    rows = np.concatenate([given.rows for given, _ in usual])
+    found = np.concatenate([output for _, output in usual])
+    with torch.inference_mode():  # with the options as float32, as every float32 kernel has them
+        exact = whole(structure.graph, torch.from_numpy(rows).double()).numpy()
+    single = eager(rows)
+    away = apart(found, exact).reshape(len(rows), -1)
+    origin = [(given.kind, row) for given, _ in usual for row in range(len(given.rows))][
+        int(np.argmax(away.max(axis=1)))
+    ]
+    share, sampled_rows, sampled_outputs = first_order(structure.graph, structure.layers, rows, away, seed)
+    return EndToEnd(
+        rows=len(rows),
+        from_float64=float(away.max(initial=0.0)),
+        from_eager=float(apart(found, single.astype(np.float64)).max(initial=0.0)),
+        eager_from_float64=float(apart(single, exact).max(initial=0.0)),
+        magnitude=float(np.abs(exact[np.isfinite(exact)]).max(initial=0.0)),
+        bound_share=share,
+        sampled_rows=sampled_rows,
+        sampled_outputs=sampled_outputs,
+        worst_inputs=origin[0],
+        worst_row=origin[1],
+        bit_equal_to_eager=float((found == single).mean()),
+    )
+
+
+def first_order(
+    graph: Graph, layers: Sequence[Layer], rows: np.ndarray, apart: np.ndarray, seed: int
+) -> tuple[float, int, int]:
+    """The largest difference as a share of Σ over layers of abs(Jacobian) · layer bound, on sampled rows and outputs.
+
+    ``apart`` (rows, outputs) are the differences from float64. It is a first-order estimate: the layers' bounds are
+    taken to the output by the derivative of the exact network. Returns the share, and how many rows and outputs.
+    """
+    chosen = np.random.default_rng(seed).choice(len(rows), min(ROWS, len(rows)), replace=False)
+    outputs = np.argsort(-apart[chosen].max(axis=0), kind="stable")[:OUTPUTS]
+    values = {layers[0].inputs[0]: torch.from_numpy(rows[chosen]).double()}
+    moved, radii = [], []
+    for layer in layers:
+        given = [values[name] for name in layer.inputs]
+        y, radius = expected(layer, given, [None] * len(given))
+        delta = torch.zeros_like(y).requires_grad_()
+        values[layer.output] = y + delta
+        moved.append(delta)
+        radii.append(radius.detach())
+    last = values[layers[-1].output].flatten(1)
+    share = 0.0
+    for output in outputs.tolist():
+        gradients = torch.autograd.grad(last[:, output].sum(), moved, retain_graph=True, allow_unused=True)
+        bound = torch.zeros(len(chosen), dtype=torch.float64)
+        for gradient, radius in zip(gradients, radii, strict=True):
+            if gradient is not None:
+                bound += (gradient.abs() * radius).flatten(1).sum(dim=1)
+        found = torch.from_numpy(apart[chosen][:, output])
+        ratio = torch.where(found == 0, 0.0, found / bound)
+        finite = ratio[ratio.isfinite()]
+        share = max(share, float(finite.max()) if len(finite) else 0.0)
+    return share, len(chosen), len(outputs)
+
+
+def apart(found: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Absolute differences; 0 where both are equal or both are NaN, infinite where only one is finite."""
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(found.astype(np.float64) - exact)
+    same = (found == exact) | (np.isnan(found) & np.isnan(exact))
+    return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))

@@ -1,0 +1,294 @@
+"""The checks of a proof, one after the other, and what each found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from export.graph import Graph
+from runtime import InputError, ModelError, Port
+
+from .calling import Called, disagreement
+from .constants import CONSTANTS
+from .end_to_end import USUAL, apart, measured
+from .findings import Findings, Stop
+from .inputs import Inputs, batches, planned, search
+from .layerwise import BINS, LayerCheck, groups, without_bound
+from .probes import probe_affine, probe_ranges
+from .reading import Model
+from .records import constant_record, element_record, layer_records
+from .report import EndToEnd, InputsRecord
+from .running import Opener, Running, opened, with_layers
+from .structure import Layer, Structure, match
+
+_LEVELS = ("every layer", "every linear layer with its activation", "the network as one layer")
+
+
+class Examination:
+    """One file against one module; ``run`` makes the checks, ``record`` says what they found."""
+
+    def __init__(self, model: Model, port: Port, opener: Opener, seed: int, stop_early: bool):
+        self.model, self.port, self.opener, self.seed = model, port, opener, seed
+        self.found = Findings(stop_early)
+        self.layers: list[LayerCheck] = []
+        self.ranges: dict[str, float] = {}
+        self.inputs: list[Inputs] = []
+        self.searched = 0
+        self.end: EndToEnd | None = None
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.exact: dict[str, np.ndarray] = {}
+        self.shipped: dict[int, np.ndarray] = {}
+
+    def run(self, module: nn.Module, graph: Graph, data: np.ndarray | None, origin: str) -> None:
+        """Make every check, from the cheapest to the dearest."""
+        try:
+            self._examine(module, graph, data, origin)
+        except Stop:
+            return
+
+    def _examine(self, module: nn.Module, graph: Graph, data: np.ndarray | None, origin: str) -> None:
+        self._weights(graph)
+        structure = self._structure(graph)
+        self._plan(structure.graph, data, origin)
+        if structure.complete:
+            self._probes(structure)
+        self._calls(module, structure.graph)
+        if not structure.complete:
+            self._only_outputs()
+            raise Stop
+        self._layers(structure)
+        if self.end is None:
+            self._end_to_end(module, structure)
+
+    def _weights(self, graph: Graph) -> None:
+        tensors = [tensor for node in graph.nodes for tensor in node.tensors.values()]
+        bad = next((tensor for tensor in tensors if not np.isfinite(tensor.values).all()), None)
+        if bad is not None:
+            count, size = int((~np.isfinite(bad.values)).sum()), bad.values.size
+            words = f"the module's own '{bad.name}' is NaN or infinite in {count:,} of {size:,} values"
+            self.found.unproved("module", f"{words}; nothing can be proved of it. What to do: look at the training")
+            raise Stop
+
+    def _structure(self, graph: Graph) -> Structure:
+        structure = match(graph, self.model)
+        self.shapes = structure.graph.shapes
+        lost = without_bound(structure.layers)
+        if structure.problem is not None:
+            self.found.unproved("structure", structure.problem)
+        elif lost is not None:
+            self.found.unproved("structure", f"no rule bounds {lost.op} at '{lost.path}'")
+            raise Stop
+        else:
+            words = f"{len(self.model.nodes):,} operators are the module's {len(structure.layers):,} layers, no Dropout"
+            self.found.passed("structure", words)
+        differences = [difference for layer in structure.layers for difference in layer.differences]
+        if differences:
+            self.found.failed("constants", str(differences[0]))
+        elif structure.complete:
+            count = sum(t.values.size for layer in structure.layers for t in layer.held.tensors.values())
+            self.found.passed(
+                "constants", f"{count:,} weights and constants have the module's bits, attributes its values"
+            )
+        return structure
+
+    def _plan(self, graph: Graph, data: np.ndarray | None, origin: str) -> None:
+        shape = graph.input_shape
+        if data is not None and data.shape[1:] != shape:
+            raise InputError(f"the data has rows of shape {list(data.shape[1:])}, and the module takes {list(shape)}")
+        if data is not None and not len(data):
+            data = None
+            self.found.warned("data", f"{origin} has no rows, so it shows nothing")
+        self.inputs = planned(graph, self.port.range, data, origin, self.seed)
+
+    def _calls(self, module: nn.Module, graph: Graph) -> None:
+        problem = None
+        try:
+            called = Called(module, double=True)
+            for given in self.inputs:
+                problem, self.exact[given.kind] = disagreement(called, graph, given.rows)
+                if problem is not None:
+                    break
+        except Exception as error:  # the caller's code: it may raise anything
+            problem = f"the module does not run in float64: {type(error).__name__}: {error}"
+        if problem is not None:
+            self.found.unproved(
+                "module", f"{problem}. What to do: take Python state, randomness and float32 out of forward"
+            )
+            raise Stop
+        rows = sum(len(given.rows) for given in self.inputs)
+        self.found.passed("module", f"its blocks are the module as it is called, in float64, on {rows:,} rows")
+
+    def _only_outputs(self) -> None:
+        """Where the structure is another, the outputs may still show that the file is wrong."""
+        try:
+            with opened(self.model.path, self.opener) as running:
+                for given in self.inputs[:-1]:
+                    found, exact = self._output(running, given.rows), self.exact[given.kind]
+                    if found.shape != exact.shape:
+                        return self.found.failed(
+                            "outputs", f"rows of shape {list(found.shape[1:])}, not {list(exact.shape[1:])}"
+                        )
+                    difference = apart(found, exact).reshape(len(found), -1).max(axis=1)
+                    row = int(np.argmax(difference))
+                    largest = np.abs(exact[np.isfinite(exact)]).max(initial=0.0)
+                    if difference[row] > 1e-2 * largest:
+                        off = f"row {row} of '{given.kind}' is off by {difference[row]:.3g}"
+                        return self.found.failed("outputs", f"{off}, where outputs reach {largest:.3g}")
+        except (ModelError, InputError) as error:
+            self.found.failed("outputs", f"the file does not run on the module's rows: {error}")
+
+    def _output(self, running: Running, rows: np.ndarray) -> np.ndarray:
+        return running.run(rows)[self.model.proto.graph.output[0].name]
+
+    def _probes(self, structure: Structure) -> None:
+        probed = probe_affine(self.model, structure.layers, self.opener, self.seed)
+        if probed.mismatches:
+            first = probed.mismatches[0]
+            words = (
+                f"'{first.path}' at {first.probe}: output {first.output} is {first.found!r} and must be {first.exact!r}"
+            )
+            rest = f"{sum(m.count for m in probed.mismatches):,} mismatches"
+            self.found.failed(
+                "exact probes", f"{words}; the runtime does not use the module's weights in float32 ({rest})"
+            )
+        else:
+            skipped = f", {probed.skipped:,} beyond the normal numbers skipped" if probed.skipped else ""
+            words = f"{probed.layers:,} affine layers, {probed.elements:,} results, every bit right{skipped}"
+            self.found.passed("exact probes", words)
+        for check in probe_ranges(self.model, structure, self.opener, self.seed):
+            op = check.layers[0].held.op
+            self.ranges[op] = max(check.ratio, self.ranges.get(op, 0.0))
+            self._say_failure("whole range", check)
+        if self.ranges and all(ratio <= 1 for ratio in self.ranges.values()):
+            name, share = max(self.ranges.items(), key=lambda item: item[1])
+            self.found.passed(
+                "whole range", f"{len(self.ranges)} kinds of activation; {name} took {share:.2f} of its bound"
+            )
+
+    def _say_failure(self, name: str, check: LayerCheck) -> None:
+        if check.failure is None:
+            return
+        e = check.failure
+        place = f"'{e.layer}', row {e.row} of '{e.inputs}', output {e.index}"
+        values = f"the file gives {e.found:.9g}, eager PyTorch {e.eager:.9g}, exact is {e.exact:.9g}"
+        self.found.failed(name, f"{place}: {values}; the bound is {e.bound:.3g} (error / bound {e.ratio:.3g})")
+
+    def _layers(self, structure: Structure) -> None:
+        """Bounds at the finest level at which the instrumented file has the same bits as the file itself."""
+        runs = [*self.inputs, *batches(self.inputs[0])]
+        with opened(self.model.path, self.opener) as running:
+            for index, given in enumerate(runs):
+                self.shipped[index] = self._output(running, given.rows)
+        failed = None
+        words = ""
+        for level, words in enumerate(_LEVELS):  # noqa: B007 - the last one is said
+            self.layers = _at(level, structure.layers)
+            unequal = self._bounded(runs)
+            failed = next((check for check in self.layers if check.failure is not None), None)
+            if failed is not None and not unequal:
+                self._say_failure("layer bounds", failed)
+            if not unequal:
+                break
+        else:
+            return self.found.unproved("shipped file", "the file with its output alone does not repeat its own bits")
+        if failed is None:
+            worst = max(self.layers, key=lambda check: check.ratio)
+            exempt = sum(check.exempt for check in self.layers)
+            skipped = f"; {exempt:,} that may overflow are exempt" if exempt else ""
+            compared = sum(check.compared for check in self.layers)
+            bound = (
+                f"{compared:,} values of {words} within their bound, at most {worst.ratio:.2g} of it ('{worst.path}')"
+            )
+            self.found.passed("layer bounds", f"{bound}{skipped}")
+        rows = sum(len(given.rows) for given in runs)
+        self.found.passed(
+            "shipped file", f"the same bits as with its layers' values as outputs ({words}), on {rows:,} rows"
+        )
+        self._rows_alone(runs)
+        likely = next((check for check in self.layers if check.likely > 1 >= check.ratio), None)
+        if likely is not None:
+            self.found.warned(
+                "probabilistic bounds", f"'{likely.path}' is above its probabilistic line, {likely.likely:.2g} of it"
+            )
+
+    def _bounded(self, runs: list[Inputs]) -> bool:
+        """Run the instrumented file; whether its output has other bits than the file's own."""
+        shown = [check.layers[-1] for check in self.layers]
+        unequal = False
+        with with_layers(self.model, shown, self.opener) as running:
+
+            def shares_of(rows: np.ndarray, kind: str = "search") -> tuple[np.ndarray, np.ndarray]:
+                values = running.run(rows) | {self.model.inputs[0].name: rows}
+                shares = [check.compare(kind, values, rows) for check in self.layers]
+                return np.max(shares, axis=0), values[shown[-1].output]
+
+            shares = []
+            for index, given in enumerate(runs):
+                share, output = shares_of(given.rows, given.kind)
+                shares.append(share)
+                unequal |= not _bit_equal(output, self.shipped[index])
+                if self.found.stop_early and (unequal or any(check.failure for check in self.layers)):
+                    return unequal
+            finite = [np.isfinite(g.rows.reshape(len(g.rows), -1)).all(axis=1) for g in self.inputs]
+            start = np.concatenate([g.rows[f] for g, f in zip(self.inputs, finite, strict=True)])
+            known = np.concatenate([s[f] for s, f in zip(shares, finite, strict=False)])
+            self.searched = search(start, known, lambda rows: shares_of(rows)[0], self.seed)
+        return unequal
+
+    def _rows_alone(self, runs: list[Inputs]) -> None:
+        """Each was held against its bound; what is said is how far they are apart."""
+        whole = self.shipped[0]
+        single = [self.shipped[i] for i, given in enumerate(runs) if given.kind == "row alone"]
+        difference = max(
+            (float(apart(one[0], whole[i].astype(np.float64)).max()) for i, one in enumerate(single)), default=0.0
+        )
+        sizes = ", ".join(str(len(given.rows)) for given in runs if given.kind.startswith("batch"))
+        words = (
+            f"batches of {sizes} and {len(self.inputs[0].rows)} rows; {len(single)} rows alone and in a batch differ by"
+        )
+        self.found.passed("batches", f"{words} at most {difference:.2g}, each within its bound")
+
+    def _end_to_end(self, module: nn.Module, structure: Structure) -> None:
+        usual = [(given, self.shipped[i]) for i, given in enumerate(self.inputs) if given.kind in USUAL]
+        self.end = measured(Called(module, double=False), structure, usual, self.seed)
+        end = self.end
+        words = f"from float64 {end.from_float64:.2g}, from eager PyTorch {end.from_eager:.2g}, where outputs reach"
+        words += f" {end.magnitude:.3g}; {end.bound_share:.2g} of the first-order bound"
+        say = self.found.warned if end.bound_share > 1 else self.found.passed
+        say("end to end", f"{words} ({end.sampled_rows} rows, {end.sampled_outputs} outputs sampled)")
+
+    def record(self) -> dict[str, Any]:
+        """The parts of the report that the checks found."""
+        failures = [check.failure for check in self.layers if check.failure is not None]
+        inputs = [InputsRecord(kind=g.kind, words=g.words, rows=len(g.rows)) for g in self.inputs]
+        if self.searched:
+            words = f"{self.searched:,} rows of a search that drives error / bound up"
+            inputs.append(InputsRecord(kind="search", words=words, rows=self.searched))
+        return {
+            "verdict": self.found.verdict,
+            "why": self.found.why,
+            "checks": self.found.checks,
+            "layers": layer_records(self.layers, self.shapes),
+            "inputs": inputs,
+            "failure": element_record(failures[0]) if failures else None,
+            "end_to_end": self.end,
+            "constants": [constant_record(name, self.ranges.get(name.partition(" ")[0])) for name in self._used()],
+            "bins": list(BINS),
+        }
+
+    def _used(self) -> list[str]:
+        nodes = [member for check in self.layers for layer in check.layers for member in layer.members]
+        used = {f"{n.op} tanh" if n.attributes.get("approximate") == "tanh" else n.op for n in nodes}
+        return [name for name in CONSTANTS if name in used]
+
+
+def _at(level: int, layers: tuple[Layer, ...]) -> list[LayerCheck]:
+    return groups(layers, coarse=level == 1) if level < 2 else [LayerCheck(layers)]
+
+
+def _bit_equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """The same bits; any NaN is as good as another."""
+    same = (a.view(np.int32) == b.view(np.int32)) | (np.isnan(a) & np.isnan(b))
+    return a.shape == b.shape and bool(same.all())

@@ -1,0 +1,180 @@
+"""Layer by layer: is every layer, on the input that it really received, within its bound of the module's layer?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from export.graph import Node
+
+from .bounds import LARGEST, RULES, Radius, merged, roundings, sharper
+from .reference import evaluate, follow
+from .structure import Layer
+
+SLACK = 1 + 2.0**-20
+"""For the float64 arithmetic of the reference and of the bound."""
+BINS = (0.0, 0.5, 1.0, *(2.0**k for k in range(1, 13)))
+"""Upper ends of the histogram of errors, in units in the last place of the exact value; one bin more is open."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """One element of a layer's value, with everything that is known of it. ``eager`` is PyTorch's in float32."""
+
+    layer: str
+    inputs: str
+    row: int
+    index: int
+    found: float
+    eager: float
+    exact: float
+    bound: float
+    ratio: float
+    x: np.ndarray = field(repr=False)
+    """The network's input row."""
+
+
+@dataclass
+class LayerCheck:
+    """What was found of one layer, or of several that a runtime computes as one."""
+
+    layers: tuple[Layer, ...]
+    compared: int = 0
+    exempt: int = 0
+    by_kind: int = 0
+    """Elements whose kind (NaN, infinite, finite) is not float64's but that of PyTorch's own float32 kernel."""
+    worst: Element | None = None
+    failure: Element | None = None
+    histogram: np.ndarray = field(default_factory=lambda: np.zeros(len(BINS) + 1, np.int64))
+    shares: dict[str, float] = field(default_factory=dict)
+    """The largest share of the bound, by kind of inputs."""
+
+    @property
+    def path(self) -> str:
+        return self.layers[-1].path
+
+    @property
+    def ratio(self) -> float:
+        """The largest error over bound; above 1 is a failure."""
+        return self.worst.ratio if self.worst is not None else 0.0
+
+    @property
+    def likely(self) -> float:
+        """The same against the probabilistic line, for a single affine layer; above 1 is a warning."""
+        only = self.layers[0].held
+        return self.ratio * (sharper(roundings(only)) if len(self.layers) == 1 and only.op == "linear" else 1.0)
+
+    def compare(self, inputs: str, values: Mapping[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        """Hold the layer's value against its bound; the largest share of the bound in each row.
+
+        ``values`` are what the runtime gave, by name; ``x`` is the network's input, for the record.
+        """
+        found = torch.from_numpy(values[self.layers[-1].output]).flatten(1).double()
+        with np.errstate(all="ignore"), torch.inference_mode():
+            y, radius = self._expected(values)
+        y, radius = y.flatten(1), radius.flatten(1) * SLACK
+        if found.shape != y.shape:
+            raise ValueError(f"{self.path}: the runtime gave rows of shape {list(found.shape)}, not {list(y.shape)}")
+        exempt = radius.isinf() | (y.isfinite() & ~(y.abs() + radius <= LARGEST))
+        other = (_kind(found) != _kind(y)) & ~exempt
+        if other.any():
+            same = _kind(self._eager(values).flatten(1)) == _kind(found)
+            self.by_kind += int((other & same).sum())
+            exempt, other = exempt | (other & same), other & ~same
+        apart = torch.where(y.isfinite() & ~exempt & ~other, (found - y).abs(), 0.0)
+        ratio = torch.where(apart == 0, 0.0, torch.where(radius > 0, apart / radius, torch.inf))
+        ratio = torch.where(other | ratio.isnan(), torch.inf, ratio)
+        self.exempt += int(exempt.sum())
+        self.compared += ratio.numel() - int(exempt.sum())
+        self._count(apart, y, ~exempt & ~other & y.isfinite())
+        self._keep(inputs, ratio, found, y, radius, values, x)
+        return ratio.amax(dim=1).numpy() if ratio.numel() else np.zeros(len(x))
+
+    def _expected(self, values: Mapping[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        held: dict[str, tuple[torch.Tensor, Radius]] = {}
+        for layer in self.layers:
+            given = [held[n] if n in held else (torch.from_numpy(values[n]).double(), None) for n in layer.inputs]
+            held[layer.output] = expected(layer, [z for z, _ in given], [e for _, e in given])
+        y, radius = held[self.layers[-1].output]
+        assert radius is not None
+        return y, radius
+
+    def _eager(self, values: Mapping[str, np.ndarray]) -> torch.Tensor:
+        """The same layers by PyTorch in float32."""
+        held = {name: torch.from_numpy(values[name]) for name in self.layers[0].inputs}
+        with torch.inference_mode():
+            for layer in self.layers:
+                given = {m: held[n] for m, n in zip(layer.members[0].inputs, layer.inputs, strict=True)}
+                held[layer.output] = follow(layer.members, given)[layer.members[-1].output]
+        return held[self.layers[-1].output].double()
+
+    def _count(self, apart: torch.Tensor, y: torch.Tensor, counted: torch.Tensor) -> None:
+        exponent = torch.frexp(y.abs()).exponent
+        ulp = torch.ldexp(torch.ones_like(y), (exponent - 24).clamp(min=-149))
+        edges = torch.tensor(BINS, dtype=torch.float64)
+        bins = torch.bucketize((apart / ulp)[counted], edges)
+        self.histogram += torch.bincount(bins, minlength=len(self.histogram)).numpy()
+
+    def _keep(
+        self,
+        inputs: str,
+        ratio: torch.Tensor,
+        found: torch.Tensor,
+        y: torch.Tensor,
+        radius: torch.Tensor,
+        values: Mapping[str, np.ndarray],
+        x: np.ndarray,
+    ) -> None:
+        if not ratio.numel():
+            return
+        place = int(ratio.argmax())
+        largest = float(ratio.flatten()[place])
+        self.shares[inputs] = max(largest, self.shares.get(inputs, 0.0))
+        if self.worst is not None and largest <= self.worst.ratio:
+            return
+        row, index = divmod(place, ratio.shape[1])
+        one = {name: value[row : row + 1] for name, value in values.items()}
+        cells = (found, self._eager(one).flatten(1).expand_as(found), y, radius)
+        file, eager, exact, bound = (float(cell.flatten()[place]) for cell in cells)
+        self.worst = Element(self.path, inputs, row, index, file, eager, exact, bound, largest, x[row].copy())
+        if not largest <= 1 and self.failure is None:
+            self.failure = self.worst
+
+
+def expected(layer: Layer, z: Sequence[torch.Tensor], e: Sequence[Radius]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The exact value of the module's layer on z, and the radius of what a float32 runtime may give, for radii e."""
+    given = dict(zip(layer.members[0].inputs, z, strict=True))
+    y = follow(layer.members, given)[layer.members[-1].output]
+    if len(layer.members) > 1:
+        # Of an infinite input a chain makes inf - inf where the composed map has one product: kinds are those of that.
+        finite = z[0].isfinite().all(dim=-1, keepdim=True)
+        y = y if finite.all() else torch.where(finite, y, evaluate(layer.held, z))
+        return y, merged(layer.members, layer.held, z[0], e[0], y)
+    return y, RULES[layer.held.op](layer.held, z, e, y)
+
+
+def without_bound(layers: Sequence[Layer]) -> Node | None:
+    """The first block that no rule bounds."""
+    return next((member for layer in layers for member in layer.members if member.op not in RULES), None)
+
+
+def groups(layers: Sequence[Layer], *, coarse: bool = False) -> list[LayerCheck]:
+    """A check for every layer; ``coarse`` takes an affine layer and the activation that alone reads it as one."""
+    found: list[list[Layer]] = []
+    for layer in layers:
+        last = found[-1][-1] if found else None
+        readers = sum(layer.inputs.count(last.output) for layer in layers) if last is not None else 0
+        joined = coarse and last is not None and last.held.op == "linear" and readers == 1
+        if joined and last is not None and layer.inputs == (last.output,) and layer.held.op not in ("linear", "add"):
+            found[-1].append(layer)
+        else:
+            found.append([layer])
+    return [LayerCheck(tuple(group)) for group in found]
+
+
+def _kind(values: torch.Tensor) -> torch.Tensor:
+    """0 finite, 1 and -1 infinite, 2 NaN."""
+    return torch.where(values.isnan(), 2.0, torch.where(values.isinf(), values.sign(), 0.0))

@@ -1,0 +1,128 @@
+"""The pictures of a report: SVG that takes its colours from the page, so that it fits light and dark."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from io import StringIO
+from math import isfinite
+from typing import Any
+
+from runtime import imported
+
+from .report import LayerRecord, ParityReport
+
+MOST_HISTOGRAMS = 12
+_WIDTH = 3.4
+"""Inches at 96 pixels: what a phone of 360 pixels shows at full size."""
+_COLOURS = {"#010101": "var(--ink)", "#020202": "var(--line)", "#030303": "var(--good)", "#040404": "var(--bad)"}
+_COLOURS["#050505"] = "var(--panel)"
+_INK, _LINE, _GOOD, _BAD, _PANEL = _COLOURS
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mlpx",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def network(report: ParityReport) -> str:
+    """The layers as blocks from input to output, each with the largest error / bound."""
+
+    def draw(axes: Any) -> None:
+        places = {"input": 0.0}
+        for index, layer in enumerate(report.layers):
+            y = index + 1.0
+            places[layer.path] = y
+            bad = not layer.ratio <= 1
+            axes.add_patch(_box((0.02, y - 0.36), 0.96, 0.72, _PANEL, _BAD if bad else _LINE))
+            filled = 0.96 * min(1.0, layer.ratio if isfinite(layer.ratio) else 1.0)
+            axes.add_patch(_bar((0.02, y + 0.27), filled, 0.09, _BAD if bad else _GOOD))
+            axes.text(0.05, y - 0.12, _cut(f"{layer.path}  {layer.op}", 40), va="center", weight="bold")
+            widths = f"{_shape(layer.input_shape)} to {_shape(layer.output_shape)}"
+            share = "not a number or infinite" if not isfinite(layer.ratio) else f"error / bound {layer.ratio:.2g}"
+            axes.text(0.05, y + 0.13, _cut(f"{widths}, {share}", 52), va="center", size=8)
+            for source in layer.inputs:
+                start = places.get(source, y - 1)
+                if start == y - 1:
+                    axes.plot([0.5, 0.5], [start + 0.36, y - 0.36], color=_LINE, lw=1.2)
+                else:  # a value that was made earlier: around the side
+                    axes.plot([0.98, 1.03, 1.03, 0.98], [start, start, y, y], color=_LINE, lw=1.2, clip_on=False)
+        axes.text(0.5, 0.12, f"input, rows of {_shape(report.layers[0].input_shape)}", ha="center", va="center")
+        axes.set(xlim=(0, 1.05), ylim=(len(report.layers) + 0.6, -0.15))
+        axes.axis("off")
+
+    return _figure(draw, 0.55 * (len(report.layers) + 0.75), "The network, layer by layer") if report.layers else ""
+
+
+def histograms(report: ParityReport) -> list[tuple[str, str]]:
+    """For the layers that came nearest their bound, how far from the exact value in ulp: a caption and a picture."""
+    able = [layer for layer in report.layers if sum(layer.histogram)]
+    chosen = sorted(able, key=lambda layer: -layer.ratio)[:MOST_HISTOGRAMS]
+    return [(f"{layer.path}, {layer.op}", _histogram(layer, report.bins)) for layer in chosen]
+
+
+def _histogram(layer: LayerRecord, bins: Sequence[float]) -> str:
+    total = sum(layer.histogram)
+    last = max(index for index, count in enumerate(layer.histogram) if count)
+    names = ["0", *(f"{'≤'}{edge:g}" for edge in bins[1:]), f">{bins[-1]:g}"]
+    keep = max(last + 1, 4)
+
+    def draw(axes: Any) -> None:
+        shares = [100 * count / total for count in layer.histogram[:keep]]
+        axes.bar(range(keep), shares, color=_GOOD, width=0.8)
+        step = 1 if keep < 7 else 2 if keep < 10 else 3
+        axes.set_xticks(range(0, keep, step), names[:keep:step], size=8)
+        axes.set(xlabel="error in ulp of the exact value", ylabel="% of values")
+
+    return _figure(draw, 1.9, f"Histogram of the errors of layer {layer.path}")
+
+
+def _figure(draw: Callable[[Any], None], height: float, title: str) -> str:
+    figure = imported("matplotlib.figure", "the report as a page")
+    matplotlib = imported("matplotlib", "the report as a page")
+    with matplotlib.rc_context(_STYLE):
+        canvas = figure.Figure(figsize=(_WIDTH, height), layout="constrained")
+        canvas.patch.set_alpha(0)
+        axes = canvas.add_subplot()
+        axes.patch.set_alpha(0)
+        draw(axes)
+        text = StringIO()
+        canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+    return _inline(text.getvalue(), title)
+
+
+def _inline(svg: str, title: str) -> str:
+    """The ``svg`` element alone, with the page's colours and font, and a name for screen readers."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    for held, wanted in _COLOURS.items():
+        svg = svg.replace(held, wanted)
+    svg = re.sub(r"font-family: [^;\"]*|(?<=font: )([^'\"]*?)'[^\"]*?(?=[;\"])", lambda m: m.group(1) or "", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{title.replace(chr(34), "")}" ', 1)
+
+
+def _box(corner: tuple[float, float], width: float, height: float, face: str, edge: str) -> Any:
+    patches = imported("matplotlib.patches", "the report as a page")
+    style = "round,pad=0,rounding_size=0.03"
+    return patches.FancyBboxPatch(corner, width, height, boxstyle=style, facecolor=face, edgecolor=edge, lw=1.2)
+
+
+def _bar(corner: tuple[float, float], width: float, height: float, colour: str) -> Any:
+    patches = imported("matplotlib.patches", "the report as a page")
+    return patches.Rectangle(corner, width, height, facecolor=colour, edgecolor="none")
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,0 +1,65 @@
+"""From what the checks hold in memory to the records of a report."""
+
+from __future__ import annotations
+
+from math import prod
+
+from .constants import CONSTANTS
+from .layerwise import Element, LayerCheck
+from .report import ConstantRecord, ElementRecord, LayerRecord
+
+_FEATURES = 64
+
+
+def element_record(element: Element) -> ElementRecord:
+    """One element with the input row that led to it."""
+    x = element.x.reshape(-1)
+    return ElementRecord(
+        layer=element.layer,
+        inputs=element.inputs,
+        row=element.row,
+        index=element.index,
+        file=element.found,
+        eager=element.eager,
+        exact=element.exact,
+        bound=element.bound,
+        ratio=element.ratio,
+        x=x[:_FEATURES].tolist(),
+        features=x.size,
+    )
+
+
+def layer_records(checks: list[LayerCheck], shapes: dict[str, tuple[int, ...]]) -> list[LayerRecord]:
+    """What was found of every layer."""
+    makers = {check.layers[-1].output: check.path for check in checks}
+    return [_layer_record(check, shapes, makers) for check in checks]
+
+
+def _layer_record(check: LayerCheck, shapes: dict[str, tuple[int, ...]], makers: dict[str, str]) -> LayerRecord:
+    first, last = check.layers[0], check.layers[-1]
+    return LayerRecord(
+        path=check.path,
+        op=", ".join(layer.op for layer in check.layers),
+        inputs=[makers.get(name, "input") for name in first.inputs],
+        operators=[node.op_type for layer in check.layers for node in layer.nodes],
+        input_shape=list(shapes[first.members[0].inputs[0]]),
+        output_shape=list(last.held.shape),
+        parameters=sum(prod(t.values.shape) for layer in check.layers for t in layer.held.tensors.values()),
+        compared=check.compared,
+        exempt=check.exempt,
+        by_kind=check.by_kind,
+        ratio=check.ratio,
+        likely=check.likely,
+        shares=check.shares,
+        histogram=check.histogram.tolist(),
+        worst=element_record(check.worst) if check.worst is not None else None,
+    )
+
+
+def constant_record(name: str, share: float | None) -> ConstantRecord:
+    """An activation's constants and how much of its bound it took over the whole range."""
+    absolute, relative, argument = CONSTANTS[name].limits
+    source = CONSTANTS[name].source
+    return ConstantRecord(
+        block=name, absolute=absolute, relative=relative, argument=argument, source=source, share=share
+    )

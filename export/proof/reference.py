@@ -1,0 +1,120 @@
+"""What each block computes, in the precision of its input: in float64 it is the exact value that a proof compares with.
+
+The functions are PyTorch's own; options and constants come from the traced module, never from the exported file. That
+the blocks together are the module as it is called is checked by ``export.proof.calling``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from export.graph import Graph, Node
+
+Block = Callable[[Node, Sequence[Tensor], Mapping[str, float]], Tensor]
+_CHUNK = 2**22
+"""Weights are widened in parts of this many elements, so that a large layer does not need three times its memory."""
+
+
+def constant(node: Node, role: str, like: Tensor) -> Tensor | None:
+    """A tensor of the block in the precision of its input; None where the block has no such tensor."""
+    held = node.tensors.get(role)
+    return None if held is None else torch.from_numpy(np.ascontiguousarray(held.values)).to(like.dtype)
+
+
+def options(node: Node, *, rounded: bool) -> dict[str, float]:
+    """The numbers among the block's options; ``rounded`` gives them as the float32 that a kernel works with."""
+    numbers = {key: float(v) for key, v in node.attributes.items() if isinstance(v, int | float)}
+    return {key: float(np.float32(value)) for key, value in numbers.items()} if rounded else numbers
+
+
+def times(weight: np.ndarray, z: Tensor, *, absolute: bool = False) -> Tensor:
+    """z @ weightᵀ, or z @ abs(weight)ᵀ, for z (batch, in) and weight (out, in)."""
+    step = max(1, _CHUNK // max(1, weight.shape[1]))
+    parts = []
+    for start in range(0, len(weight), step):
+        part = torch.from_numpy(np.ascontiguousarray(weight[start : start + step])).to(z.dtype)
+        parts.append(F.linear(z, part.abs() if absolute else part))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def _linear(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> Tensor:
+    weight, bias = node.tensors["weight"].values, constant(node, "bias", z[0])
+    if weight.size <= _CHUNK:  # as nn.Linear calls it
+        return F.linear(z[0], torch.from_numpy(np.ascontiguousarray(weight)).to(z[0].dtype), bias)
+    y = times(weight, z[0])
+    return y if bias is None else y + bias
+
+
+def _batch_norm(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> Tensor:
+    mean, var, weight, bias = (constant(node, r, z[0]) for r in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(z[0], mean, var, weight, bias, False, 0.0, given["eps"])
+
+
+def _layer_norm(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> Tensor:
+    weight, bias = constant(node, "weight", z[0]), constant(node, "bias", z[0])
+    return F.layer_norm(z[0], z[0].shape[-1:], weight, bias, given["eps"])
+
+
+def _pair(node: Node, z: Sequence[Tensor], *roles: str) -> tuple[Tensor, Tensor]:
+    first, second = (constant(node, role, z[0]) for role in roles)
+    assert first is not None and second is not None
+    return first, second
+
+
+def _standardize(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> Tensor:
+    mean, std = _pair(node, z, "mean", "std")
+    return (z[0] - mean) / std
+
+
+def _scale(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> Tensor:
+    factor, offset = _pair(node, z, "factor", "offset")
+    return z[0] * factor + offset
+
+
+BLOCKS: dict[str, Block] = {
+    "linear": _linear,
+    "sigmoid": lambda node, z, given: torch.sigmoid(z[0]),
+    "relu": lambda node, z, given: torch.relu(z[0]),
+    "leaky_relu": lambda node, z, given: F.leaky_relu(z[0], given["negative_slope"]),
+    "elu": lambda node, z, given: F.elu(z[0], given["alpha"]),
+    "tanh": lambda node, z, given: torch.tanh(z[0]),
+    "gelu": lambda node, z, given: F.gelu(z[0], approximate=str(node.attributes["approximate"])),
+    "silu": lambda node, z, given: F.silu(z[0]),
+    "softplus": lambda node, z, given: F.softplus(z[0], given["beta"], given["threshold"]),
+    "softmax": lambda node, z, given: torch.softmax(z[0], dim=-1),
+    "relu6": lambda node, z, given: F.relu6(z[0]),
+    "hardsigmoid": lambda node, z, given: F.hardsigmoid(z[0]),
+    "clip": lambda node, z, given: F.hardtanh(z[0], given["min_val"], given["max_val"]),
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "flatten": lambda node, z, given: z[0].flatten(1),
+    "standardize": _standardize,
+    "scale": _scale,
+    "add": lambda node, z, given: z[0] + z[1],
+    "dropout": lambda node, z, given: z[0],
+    "identity": lambda node, z, given: z[0],
+}
+"""What every block computes in evaluation mode; the names are those of the table in ``export.blocks``."""
+
+
+def evaluate(node: Node, inputs: Sequence[Tensor], *, rounded: bool = True) -> Tensor:
+    """The block's value for inputs (batch, *row), in their precision."""
+    return BLOCKS[node.op](node, inputs, options(node, rounded=rounded))
+
+
+def follow(nodes: Sequence[Node], values: Mapping[str, Tensor], *, rounded: bool = True) -> dict[str, Tensor]:
+    """The values of the nodes, one after the other, besides the ``values`` they start from."""
+    held = dict(values)
+    for node in nodes:
+        held[node.output] = evaluate(node, [held[name] for name in node.inputs], rounded=rounded)
+    return held
+
+
+def whole(graph: Graph, x: Tensor, *, rounded: bool = True) -> Tensor:
+    """The output of the network for x (batch, *row)."""
+    return follow(graph.nodes, {graph.input: x}, rounded=rounded)[graph.output]

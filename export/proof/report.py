@@ -1,0 +1,221 @@
+"""What a proof found, as a record that is written beside the file: ``NAME.parity.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from export.errors import ProofError
+from runtime import write_whole
+from runtime.version import VERSION
+
+FORMAT = 1
+"""Of the record: a key may be added without a new format, never given another meaning."""
+Verdict = Literal["proved", "failed", "not proved"]
+_PACKAGES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy")
+
+MEANING = (
+    "Every layer of the file, on the input that it really received, gave a result that a correct float32 evaluation of "
+    "the module's layer can give: rounding to nearest, a conventional matrix product in any order, with or without "
+    "fused multiply-add, activations within the stated constants. The weights that the runtime used are the module's, "
+    "bit for bit, and no operator was added, left out or changed.",
+    "It was found on the inputs listed here, on this device, with these versions. It does not say that the model is "
+    "good, that inputs unlike these behave alike, or that another device, runtime or version was tried.",
+)
+"""What a pass means, and what it does not."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings", allow_inf_nan=True, extra="ignore")
+
+
+class FileRecord(_Record):
+    """The file that was verified; ``sha256`` is over its bytes, ``data_sha256`` over its external data's."""
+
+    name: str
+    size: int
+    sha256: str
+    data_sha256: str | None = None
+    opset: int | None = None
+    ir_version: int | None = None
+
+
+class Check(_Record):
+    """One question of the proof and its answer."""
+
+    name: str
+    outcome: Literal["passed", "failed", "warning", "not done"]
+    words: str
+
+
+class ElementRecord(_Record):
+    """One element of a layer's value: the file's, eager PyTorch's, the exact one, and how far the file's may be off."""
+
+    layer: str
+    inputs: str
+    row: int
+    index: int
+    file: float
+    eager: float
+    exact: float
+    bound: float
+    ratio: float
+    x: list[float] = []
+    """The network's input row; its first 64 features."""
+    features: int = 0
+
+
+class LayerRecord(_Record):
+    """One layer: ``ratio`` is its largest error / bound, ``histogram`` counts errors in ulp by ``Report.bins``."""
+
+    path: str
+    op: str
+    inputs: list[str]
+    """The paths of the layers it reads, or "input"."""
+    operators: list[str]
+    input_shape: list[int]
+    output_shape: list[int]
+    parameters: int
+    compared: int
+    exempt: int
+    by_kind: int
+    ratio: float
+    likely: float
+    shares: dict[str, float]
+    histogram: list[int]
+    worst: ElementRecord | None = None
+
+
+class InputsRecord(_Record):
+    """A set of inputs: what it is, and how many rows."""
+
+    kind: str
+    words: str
+    rows: int
+
+
+class EndToEnd(_Record):
+    """Largest differences of the output; ``bound_share`` is the share of the first-order bound, on sampled elements."""
+
+    rows: int
+    from_float64: float
+    from_eager: float
+    eager_from_float64: float
+    magnitude: float
+    bound_share: float
+    sampled_rows: int
+    sampled_outputs: int
+    worst_inputs: str
+    worst_row: int
+    bit_equal_to_eager: float
+    """The share of outputs with the same bits as eager PyTorch's."""
+
+
+class ConstantRecord(_Record):
+    """The constants of an activation: its error may be u·(a + r·abs(y) + m·abs(z)); ``share`` of that was measured."""
+
+    block: str
+    absolute: float
+    relative: float
+    argument: float
+    source: str
+    share: float | None = None
+
+
+class ParityReport(_Record):
+    """The verdict on one file and one module, and everything it rests on."""
+
+    format: int = FORMAT
+    verdict: Verdict
+    why: str
+    file: FileRecord
+    weights_sha256: str
+    device: str
+    seed: int
+    seconds: float
+    checks: list[Check] = []
+    layers: list[LayerRecord] = []
+    inputs: list[InputsRecord] = []
+    failure: ElementRecord | None = None
+    end_to_end: EndToEnd | None = None
+    constants: list[ConstantRecord] = []
+    bins: list[float] = []
+    versions: dict[str, str] = {}
+    machine: dict[str, str] = {}
+    kept: str | None = None
+    """Where a file that was refused was kept."""
+
+    @property
+    def proved(self) -> bool:
+        return self.verdict == "proved"
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is worth a look and is no failure."""
+        return [check.words for check in self.checks if check.outcome == "warning"]
+
+    def write(self, path: str | Path) -> None:
+        """Write the record as JSON, whole. Raises OutputError."""
+        write_whole(Path(path), (self.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_report(path: str | Path) -> ParityReport:
+    """Read a ``NAME.parity.json``. Raises ProofError: missing, damaged, or of a newer format."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+        report = ParityReport.model_validate_json(text)
+    except OSError as error:
+        raise ProofError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, ValidationError):
+        raise ProofError(f"{path}: not a parity report. What to do: name the NAME.parity.json of the file") from None
+    if report.format != FORMAT:
+        raise ProofError(f"{path}: a report of format {report.format}; this version reads format {FORMAT}")
+    return report
+
+
+def file_record(path: Path, opset: int | None = None, ir_version: int | None = None) -> FileRecord:
+    """The size and hashes of a file and of the external data beside it."""
+    data = path.with_name(f"{path.name}.data")
+    beside = data if data.is_file() else None
+    return FileRecord(
+        name=path.name,
+        size=path.stat().st_size + (beside.stat().st_size if beside else 0),
+        sha256=_sha256(path),
+        data_sha256=_sha256(beside) if beside else None,
+        opset=opset,
+        ir_version=ir_version,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of mlpx, Python and the packages that took part."""
+    found = {"mlpx": VERSION, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, str]:
+    """The processor and the system."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    pairs = (line.partition(":") for line in lines[:40])
+    named = {key.strip(): value.strip() for key, _, value in pairs}
+    flags = set(named.get("flags", "").split())
+    features = [flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni") if flag in flags]
+    processor = named.get("model name") or platform.processor() or platform.machine()
+    return {"processor": processor, "instructions": " ".join(features), "system": platform.system()}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,159 @@
+"""How a block may stand in an ONNX file: every row is a small graph of operators that means the block.
+
+It is what the verifier accepts, written apart from what the exporter writes (``export.operators``), and takes in what
+other exporters write as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from math import pi, sqrt
+
+from export.graph import Node
+
+Value = float | int | str | Callable[[Node], float]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A constant that must have the bits of the block's tensor ``role``; ``transposed`` for a matrix stored (in, out).
+
+    ``default`` stands for every entry where the block has no such tensor; None means that the input is then left out.
+    """
+
+    role: str
+    transposed: bool = False
+    default: float | None = None
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A float32 number that is no tensor of the module."""
+
+    value: Value
+
+
+Source = int | str | Tensor | Constant
+"""What an operator reads: the block's input "x" or "y", the value of an earlier step, or a constant."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator. Attributes that are not named have their default in ONNX."""
+
+    op: str
+    inputs: tuple[Source, ...]
+    attributes: Mapping[str, Value] = field(default_factory=dict)
+
+
+Spelling = tuple[Step, ...]
+COMMUTATIVE = ("Add", "Mul")
+
+
+def _one(op: str, **attributes: Value) -> list[Spelling]:
+    return [(Step(op, ("x",), attributes),)]
+
+
+def _option(name: str) -> Callable[[Node], float]:
+    return lambda node: float(node.attributes[name])
+
+
+def _last(node: Node) -> float:
+    return len(node.shape)
+
+
+def _linear(node: Node) -> list[Spelling]:
+    weight, turned, bias = Tensor("weight"), Tensor("weight", transposed=True), Tensor("bias")
+    product = Step("MatMul", ("x", turned))
+    added = (product, Step("Add", (0, bias))) if "bias" in node.tensors else (product,)
+    return [(Step("Gemm", ("x", weight, bias), {"transB": 1}),), (Step("Gemm", ("x", turned, bias)),), added]
+
+
+def _gelu(node: Node) -> list[Spelling]:
+    half, one = Constant(0.5), Constant(1.0)
+    whole: list[Spelling] = [(Step("Gelu", ("x",), {"approximate": str(node.attributes["approximate"])}),)]
+    if node.attributes["approximate"] == "tanh":
+        inner: list[Spelling] = [
+            (
+                Step("Mul", ("x", "x")),
+                Step("Mul", (0, "x")),
+                Step("Mul", (1, Constant(0.044715))),
+                Step("Add", ("x", 2)),
+                Step("Mul", (3, Constant(sqrt(2 / pi)))),
+                Step("Tanh", (4,)),
+                Step("Add", (5, one)),
+            )
+        ]
+    else:
+        scaled = [Step("Div", ("x", Constant(sqrt(2)))), Step("Mul", ("x", Constant(sqrt(0.5))))]
+        inner = [(first, Step("Erf", (0,)), Step("Add", (1, one))) for first in scaled]
+    for steps in inner:
+        raised = len(steps) - 1
+        whole.append((*steps, Step("Mul", ("x", raised)), Step("Mul", (raised + 1, half))))
+        whole.append((*steps, Step("Mul", (raised, half)), Step("Mul", ("x", raised + 1))))
+        whole.append((*steps, Step("Mul", ("x", half)), Step("Mul", (raised + 1, raised))))
+    return whole
+
+
+def _softplus(node: Node) -> list[Spelling]:
+    beta, threshold = Constant(_option("beta")), Constant(_option("threshold"))
+    plain = node.attributes["beta"] == 1
+    steps: list[Step] = [] if plain else [Step("Mul", ("x", beta))]
+    scaled: Source = "x" if plain else 0
+    steps.append(Step("Softplus", (scaled,)))
+    if not plain:
+        steps.append(Step("Div", (len(steps) - 1, beta)))
+    if node.attributes["threshold"] < 20:
+        value = len(steps) - 1
+        steps += [Step("Greater", (scaled, threshold)), Step("Where", (len(steps), "x", value))]
+    return [tuple(steps)]
+
+
+def _clip(low: Value, high: Value) -> list[Spelling]:
+    return [(Step("Clip", ("x", Constant(low), Constant(high))),)]
+
+
+def _softmax(node: Node) -> list[Spelling]:
+    return [*_one("Softmax"), *_one("Softmax", axis=_last)]
+
+
+def _layer_norm(node: Node) -> list[Spelling]:
+    inputs = ("x", Tensor("weight", default=1.0), Tensor("bias"))
+    return [
+        (Step("LayerNormalization", inputs, {"epsilon": _option("eps"), "axis": axis}),)
+        for axis in (-1, len(node.shape))
+    ]
+
+
+def _batch_norm(node: Node) -> list[Spelling]:
+    tensors = Tensor("weight", default=1.0), Tensor("bias", default=0.0), Tensor("running_mean"), Tensor("running_var")
+    return [(Step("BatchNormalization", ("x", *tensors), {"epsilon": _option("eps")}),)]
+
+
+def _pair(first: str, second: str, *roles: str) -> list[Spelling]:
+    return [(Step(first, ("x", Tensor(roles[0]))), Step(second, (0, Tensor(roles[1]))))]
+
+
+SPELLINGS: dict[str, Callable[[Node], list[Spelling]]] = {
+    "linear": _linear,
+    "sigmoid": lambda node: _one("Sigmoid"),
+    "relu": lambda node: _one("Relu"),
+    "leaky_relu": lambda node: _one("LeakyRelu", alpha=_option("negative_slope")),
+    "elu": lambda node: _one("Elu", alpha=_option("alpha")),
+    "tanh": lambda node: _one("Tanh"),
+    "gelu": _gelu,
+    "silu": lambda node: [(Step("Sigmoid", ("x",)), Step("Mul", ("x", 0)))],
+    "softplus": _softplus,
+    "softmax": _softmax,
+    "relu6": lambda node: _clip(0.0, 6.0),
+    "hardsigmoid": lambda node: _one("HardSigmoid", alpha=1 / 6, beta=0.5),
+    "clip": lambda node: _clip(_option("min_val"), _option("max_val")),
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "flatten": lambda node: _one("Flatten"),
+    "standardize": lambda node: _pair("Sub", "Div", "mean", "std"),
+    "scale": lambda node: _pair("Mul", "Add", "factor", "offset"),
+    "add": lambda node: [(Step("Add", ("x", "y")),)],
+}
+"""Every block that acts in evaluation mode."""

@@ -1,0 +1,308 @@
+"""Which operators of a file are which block of the module, and whether their constants have the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+from onnx import NodeProto
+
+from export.graph import Graph, Node, rewired
+
+from .bounds import AFFINE
+from .reading import Model, row_shape
+from .refolding import as_node, refolded
+from .spellings import COMMUTATIVE, SPELLINGS, Source, Spelling, Step, Tensor
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A constant or an attribute that is not the module's: what, where in it, and both values."""
+
+    path: str
+    what: str
+    count: int
+    size: int
+    index: tuple[int, ...]
+    file: float | str
+    module: float | str
+
+    def __str__(self) -> str:
+        if not self.index:
+            return f"{self.what} of '{self.path}' is {self.file}, and the module's is {self.module}"
+        many = f"{self.count:,} of {self.size:,} values" if self.size > 1 else "its value"
+        where = f"first at {list(self.index)}: file {self.file!r}, module {self.module!r}"
+        return f"{self.what} of '{self.path}' differs from the module's in {many}, {where}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One block, or affine blocks folded into one, and the operators of the file that compute it.
+
+    ``held`` is the block as the file should hold it: the module's own, or the folded one. ``inputs`` and ``output`` are
+    names of values in the file; ``members`` name the module's.
+    """
+
+    members: tuple[Node, ...]
+    held: Node
+    nodes: tuple[NodeProto, ...]
+    inputs: tuple[str, ...]
+    output: str
+    differences: tuple[Difference, ...] = ()
+
+    @property
+    def path(self) -> str:
+        return self.held.path
+
+    @property
+    def op(self) -> str:
+        return " + ".join(member.op for member in self.members)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The layers that were found, in order, and what does not fit, in words; ``complete`` when everything fits."""
+
+    graph: Graph
+    layers: tuple[Layer, ...]
+    problem: str | None
+
+    @property
+    def complete(self) -> bool:
+        return self.problem is None
+
+
+def acting(graph: Graph) -> Graph:
+    """The graph without the blocks that give their input back: Dropout, Identity, and Flatten of flat rows."""
+    names: dict[str, str] = {}
+    kept = []
+    shapes = graph.shapes
+    for node in graph.nodes:
+        if node.op in ("dropout", "identity") or (node.op == "flatten" and len(shapes[node.inputs[0]]) == 1):
+            names[node.output] = names.get(node.inputs[0], node.inputs[0])
+        else:
+            kept.append(rewired(node, names))
+    return replace(graph, nodes=tuple(kept), output=names.get(graph.output, graph.output))
+
+
+def match(graph: Graph, model: Model) -> Structure:
+    """Walk the module's blocks in order, each to the operators of the file that compute it from the same values."""
+    graph = acting(graph)
+    problem = _ports(graph, model)
+    if problem is not None:
+        return Structure(graph, (), problem)
+    values = {graph.input: model.inputs[0].name}
+    used: set[int] = set()
+    layers: list[Layer] = []
+    remaining = list(graph.nodes)
+    while remaining:
+        found = _next(graph, model, remaining, values, used)
+        if found is None:
+            return Structure(graph, tuple(layers), _unmatched(model, remaining[0], values, used))
+        layers.append(found)
+        used |= {id(node) for node in found.nodes}
+        values[found.members[-1].output] = found.output
+        gone = {member.path for member in found.members}
+        remaining = [node for node in remaining if node.path not in gone]
+    return Structure(graph, tuple(layers), _left_over(graph, model, values, used))
+
+
+def _ports(graph: Graph, model: Model) -> str | None:
+    outputs = model.proto.graph.output
+    if len(model.inputs) != 1 or len(outputs) != 1:
+        return f"the file has {len(model.inputs)} inputs and {len(outputs)} outputs, and the module one each"
+    for what, value, shape in (
+        ("input", model.inputs[0], graph.input_shape),
+        ("output", outputs[0], graph.shapes[graph.output]),
+    ):
+        found = row_shape(value)
+        if len(found) != len(shape) or any(
+            a != b for a, b in zip(found, shape, strict=True) if isinstance(a, int) and a
+        ):
+            return f"the file's {what} '{value.name}' has rows of shape {list(found)}, and the module's {list(shape)}"
+        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+            return f"the file's {what} '{value.name}' is not float32"
+    dropout = next((node for node in model.nodes if node.op_type == "Dropout"), None)
+    return None if dropout is None else f"a Dropout is left in the file: '{_named(dropout)}'"
+
+
+def _next(graph: Graph, model: Model, remaining: list[Node], values: dict[str, str], used: set[int]) -> Layer | None:
+    """The first block with the operators that fit it best, folded with the affine blocks after it where that fits."""
+    best: Layer | None = None
+    for members in _groups(graph, remaining):
+        held = members[0]
+        if len(members) > 1:
+            if not _has_shape(model, members, values, used):
+                continue
+            held = as_node(members, refolded(members))
+        inputs = tuple(values[name] for name in members[0].inputs)
+        for nodes, output, differences in _matches(held, inputs, model, used):
+            layer = Layer(tuple(members), held, nodes, inputs, output, tuple(differences))
+            if best is None or _distance(layer) < _distance(best):
+                best = layer
+        if best is not None and not best.differences:
+            break
+    return best
+
+
+def _distance(layer: Layer) -> tuple[int, int]:
+    """Attributes first: a transposed weight is another weight, not another way to store it."""
+    attributes = [difference for difference in layer.differences if not difference.index]
+    return len(attributes), sum(difference.count for difference in layer.differences)
+
+
+def _groups(graph: Graph, remaining: list[Node]) -> Iterator[list[Node]]:
+    """The first block alone, then with one more affine block that alone reads it, and so on."""
+    group = [remaining[0]]
+    yield group
+    while group[-1].op in AFFINE:
+        following = [node for node in remaining if group[-1].output in node.inputs]
+        if len(following) != 1 or following[0].op not in AFFINE or graph.consumers(group[-1].output) != 1:
+            return
+        group = [*group, following[0]]
+        yield group
+
+
+def _has_shape(model: Model, members: list[Node], values: dict[str, str], used: set[int]) -> bool:
+    """Whether an operator there holds a constant as large as folding would make: folding large matrices takes long."""
+    sizes = [node.tensors["weight"].values.shape for node in members if node.op == "linear"]
+    wanted = (sizes[-1][0], sizes[0][1]) if sizes else members[0].shape
+    readers = [n for n in model.consumers(values[members[0].inputs[0]]) if id(n) not in used]
+    shapes = [model.constants[name].shape for node in readers for name in node.input if name in model.constants]
+    return wanted in shapes or wanted[::-1] in shapes
+
+
+Match = tuple[tuple[NodeProto, ...], str, list[Difference]]
+
+
+def _matches(node: Node, inputs: Sequence[str], model: Model, used: set[int]) -> Iterator[Match]:
+    for spelling in SPELLINGS[node.op](node):
+        yield from _extend(node, spelling, dict(zip("xy", inputs, strict=False)), (), model, used, [])
+
+
+def _extend(
+    node: Node,
+    spelling: Spelling,
+    values: dict[Source, str],
+    nodes: tuple[NodeProto, ...],
+    model: Model,
+    used: set[int],
+    differences: list[Difference],
+) -> Iterator[Match]:
+    """The rest of a spelling after its first ``nodes``; constants that differ do not end the search, wiring does."""
+    if len(nodes) == len(spelling):
+        yield nodes, nodes[-1].output[0], differences
+        return
+    step = spelling[len(nodes)]
+    known = next(values[source] for source in step.inputs if source in values)
+    for candidate in model.consumers(known):
+        if (
+            candidate.op_type != step.op
+            or id(candidate) in used
+            or candidate in nodes
+            or candidate.domain not in ("", "ai.onnx")
+        ):
+            continue
+        found = _compare(node, step, candidate, values, model)
+        if found is not None:
+            held = {**values, len(nodes): candidate.output[0]}
+            yield from _extend(node, spelling, held, (*nodes, candidate), model, used, differences + found)
+
+
+def _compare(
+    node: Node, step: Step, candidate: NodeProto, values: dict[Source, str], model: Model
+) -> list[Difference] | None:
+    """What differs in the constants and attributes of one operator; None where it is wired differently."""
+    names = [model.value(name) for name in candidate.input]
+    orders = [names, names[::-1]] if step.op in COMMUTATIVE else [names]
+    for order in orders:
+        found = [
+            _read(node, source, order[i] if i < len(order) else "", values, model)
+            for i, source in enumerate(step.inputs)
+        ]
+        if len(order) <= len(step.inputs) and all(part is not None for part in found):
+            return [d for part in found if part for d in part] + _attributes(node, step, candidate, model)
+    return None
+
+
+def _read(node: Node, source: Source, name: str, values: dict[Source, str], model: Model) -> list[Difference] | None:
+    if isinstance(source, int | str):
+        return [] if values[source] == name else None
+    if isinstance(source, Tensor):
+        tensor = node.tensors.get(source.role)
+        if tensor is None and source.default is None:
+            return [] if not name or not _nonzero(name, model) else None
+        expected = tensor.values if tensor is not None else np.full(node.shape[-1:], source.default, np.float32)
+        what = source.role if tensor is None else f"{source.role} ({tensor.name})"
+    else:
+        value = source.value(node) if callable(source.value) else source.value
+        expected, what = np.asarray(value, dtype=np.float32), "a constant"
+    if isinstance(source, Tensor) and not name:
+        return [Difference(node.path, what, expected.size, expected.size, (), "missing", "there")]
+    held = model.constants.get(name)
+    if held is None:
+        return None
+    transposed = isinstance(source, Tensor) and source.transposed
+    return compared(held.T if transposed else held, expected, node.path, what, exact=isinstance(source, Tensor))
+
+
+def _nonzero(name: str, model: Model) -> bool:
+    held = model.constants.get(name)
+    return held is None or bool(held.any())
+
+
+def compared(
+    held: np.ndarray, expected: np.ndarray, path: str, what: str, *, exact: bool = True
+) -> list[Difference] | None:
+    """The difference between two constants, bit for bit; None for other shapes. A single number fits every shape."""
+    if held.dtype != np.float32 or (held.shape != expected.shape and (exact or held.size != 1)):
+        return None
+    wanted = np.ascontiguousarray(expected, dtype=np.float32).reshape(held.shape)
+    apart = np.ascontiguousarray(held).view(np.int32) != wanted.view(np.int32)
+    if not apart.any():
+        return []
+    first = np.unravel_index(int(np.argmax(apart)), held.shape)
+    index = tuple(int(i) for i in first)
+    return [Difference(path, what, int(apart.sum()), held.size, index, float(held[first]), float(wanted[first]))]
+
+
+def _attributes(node: Node, step: Step, candidate: NodeProto, model: Model) -> list[Difference]:
+    schema = onnx.defs.get_schema(candidate.op_type, model.opset, "")
+    given = {a.name: onnx.helper.get_attribute_value(a) for a in candidate.attribute}
+    found = []
+    for name, description in schema.attributes.items():
+        default = onnx.helper.get_attribute_value(description.default_value) if description.default_value.name else None
+        wanted = step.attributes.get(name, default)
+        wanted = wanted(node) if callable(wanted) else wanted
+        have = given.pop(name, default)
+        if _plain(have) != _plain(wanted):
+            found.append(Difference(node.path, name, 1, 1, (), _plain(have), _plain(wanted)))
+    return found + [Difference(node.path, name, 1, 1, (), _plain(value), "not there") for name, value in given.items()]
+
+
+def _plain(value: object) -> float | str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return float(np.float32(value)) if isinstance(value, int | float) else str(value)
+
+
+def _named(node: NodeProto) -> str:
+    return node.name or (node.output[0] if node.output else node.op_type)
+
+
+def _unmatched(model: Model, node: Node, values: dict[str, str], used: set[int]) -> str:
+    there = [n for n in model.consumers(values[node.inputs[0]]) if id(n) not in used]
+    listed = ", ".join(f"{n.op_type} '{_named(n)}'" for n in there) or "nothing that reads it"
+    return f"the module has {node.op} at '{node.path}', and the file has {listed} there, which is not a spelling of it"
+
+
+def _left_over(graph: Graph, model: Model, values: dict[str, str], used: set[int]) -> str | None:
+    surplus = next((node for node in model.nodes if id(node) not in used), None)
+    if surplus is not None:
+        return f"the file has an operator that the module has not: {surplus.op_type} '{_named(surplus)}'"
+    output = model.value(model.proto.graph.output[0].name)
+    if output != values[graph.output]:
+        return f"the file's output is '{output}', and the module's last block gives '{values[graph.output]}'"
+    return None

@@ -1,0 +1,118 @@
+"""The proof: does this file, on this device, compute what this module computes?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import nn
+
+from export.artifact import Artifact, weights_hash
+from export.errors import ExportError, UnsupportedError
+from export.exporting import evaluated_copy
+from export.graph import Graph
+from export.trace import trace
+from runtime import Port, choose, read_rows, summary_of, this_machine
+
+from .examination import Examination
+from .reading import Model, read_model, row_shape
+from .report import ParityReport, file_record, machine, versions
+from .running import Opener, on_device
+
+
+def verify(
+    module: nn.Module,
+    artifact: str | Path | Artifact,
+    *,
+    device: str = "auto",
+    data: str | Path | np.ndarray | None = None,
+    dtype: str | None = None,
+    seed: int = 0,
+) -> ParityReport:
+    """Prove that an ONNX file computes what ``module`` computes in evaluation mode; ``report.proved`` is the verdict.
+
+    The module is left as it is. The file may be anyone's: it is proved when each of its operators is found to be a
+    block of the module, with the module's own weights. It runs on ``device`` as ``Session`` runs it.
+
+    Args:
+        data: rows to try besides the seeded ones, an array (batch, *row) or a file (see ``runtime.read_rows``).
+        dtype: "float32" for a module of another dtype, whose weights the file holds rounded.
+        seed: of everything that is drawn or sampled.
+
+    Raises ModelError: a file that cannot be read or run; ExportError: a module that cannot be traced at all;
+    InputError: data that the model cannot take; ProviderError: the device cannot be had.
+    """
+    path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
+    return examine(module, path, device=device, data=data, dtype=dtype, seed=seed)
+
+
+def examine(
+    module: nn.Module,
+    path: Path,
+    *,
+    device: str = "auto",
+    data: str | Path | np.ndarray | None = None,
+    dtype: str | None = None,
+    seed: int = 0,
+    opener: Opener | None = None,
+    stop_early: bool = False,
+) -> ParityReport:
+    """``verify``, with another runtime in the place of ONNX Runtime, or ending with the first check that fails."""
+    start = perf_counter()
+    chosen = choose(device, this_machine(cuda=device != "cpu")).device
+    model = read_model(path)
+    port = _port(model)
+    rows, origin = _data(data, port, dtype)
+    evaluated = evaluated_copy(module, dtype)
+    examination = Examination(model, port, opener or on_device(chosen), seed, stop_early)
+    try:
+        graph = _traced(evaluated, port)
+    except UnsupportedError as error:
+        examination.found.unproved("blocks", f"the module has a part that no rule bounds: {error}")
+    else:
+        with torch.inference_mode(False), torch.enable_grad():  # gradients are taken, whatever the caller's mode is
+            examination.run(evaluated, graph, rows, origin)
+    return ParityReport(
+        **examination.record(),
+        file=file_record(path, model.opset, model.proto.ir_version),
+        weights_sha256=weights_hash(module),
+        device=chosen,
+        seed=seed,
+        seconds=round(perf_counter() - start, 3),
+        versions=versions(),
+        machine=machine(),
+    )
+
+
+def _port(model: Model) -> Port:
+    """The file's input, with what mlpx wrote about it."""
+    summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
+    value = next(iter(model.inputs), None)
+    if value is None:
+        raise ExportError(f"{model.path}: the model has no input")
+    port = Port(value.name, ("batch", *row_shape(value)))
+    known = summary.inputs[0] if summary is not None and summary.inputs else None
+    return known if known is not None and known.name == port.name and known.shape[1:] == port.shape[1:] else port
+
+
+def _traced(module: nn.Module, port: Port) -> Graph:
+    """The module's blocks for the rows that the file takes, or, where they do not fit, for the module's own."""
+    shape = tuple(size for size in port.shape[1:] if isinstance(size, int) and size > 0)
+    names = ("the input", "the output")
+    try:
+        return trace(module, shape if len(shape) == len(port.shape) - 1 and shape else None, *names)
+    except UnsupportedError:
+        raise
+    except ExportError as error:
+        try:
+            return trace(module, None, *names)
+        except ExportError:
+            raise error from None
+
+
+def _data(data: str | Path | np.ndarray | None, port: Port, dtype: str | None) -> tuple[np.ndarray | None, str]:
+    if data is None or isinstance(data, np.ndarray):
+        return data, "the given array"
+    return read_rows(data, port, dtype=dtype)[0], Path(data).name

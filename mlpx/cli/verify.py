@@ -1,0 +1,87 @@
+"""``mlpx verify``: is a file proved to compute what its module computes?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Data, Device, Dtype, Html, Json, note
+from .sources import Weights, network
+from .written import tell_proof
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="The ONNX file.")],
+    spec: Annotated[Path | None, typer.Option(help="The spec of its network.")] = None,
+    weights: Weights = None,
+    module: Annotated[
+        str | None, typer.Option(help="package.module:factory or path/to/file.py:name instead. Its code is run.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="NAME.parity.json: first of all, has the file changed since that was made?")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A folder to write NAME.parity.json to; none if left out.")
+    ] = None,
+    data: Data = None,
+    device: Device = "auto",
+    dtype: Dtype = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the inputs that are drawn.")] = 0,
+    html: Html = None,
+    as_json: Json = False,
+) -> None:
+    """Prove that FILE computes what its network computes: exit code 0 proved, 1 not."""
+    if spec is not None and module is not None:
+        raise typer.BadParameter("give --spec or --module, not both")
+    if spec is None and module is None and certificate is None:
+        hint = "give the network, with --spec or --module, or a --certificate to compare with"
+        raise typer.BadParameter(f"a file alone proves nothing: {hint}")
+    if html and output is None:
+        raise typer.BadParameter("--html needs -o, the folder to write the page to")
+    if certificate is not None:
+        _unchanged(file, certificate, as_json and spec is None and module is None)
+    if spec is None and module is None:
+        return
+    from export import load_module, verify
+    from export.proof import can_write_page, write_page
+    from mlpx.errors import UNPROVED
+
+    network_module = network(spec, weights, dtype=dtype)[1] if spec is not None else load_module(str(module))
+    report = verify(network_module, file, device=device, data=data, dtype=dtype, seed=seed)
+    if output is not None:
+        report.write(output / f"{file.stem}.parity.json")
+        if can_write_page() if html is None else html:
+            write_page(report, output / f"{file.stem}.parity.html")
+    if as_json:
+        print(report.model_dump_json(indent=2))
+    else:
+        tell_proof(report)
+        for check in report.checks:
+            print(f"  {check.outcome:<8} {check.name:<13} {check.words}")
+    if not report.proved:
+        raise typer.Exit(UNPROVED)
+
+
+def _unchanged(file: Path, certificate: Path, as_json: bool) -> None:
+    """Compare hashes. Raises ProofError: the file was changed, or the certificate does not say that it is proved."""
+    from export import ProofError, read_report
+    from export.proof import file_record
+    from runtime import read_header
+
+    header = read_header(file)
+    known, found = read_report(certificate), file_record(file)
+    if (found.sha256, found.data_sha256) != (known.file.sha256, known.file.data_sha256):
+        what = f"its SHA-256 is {found.sha256[:16]}…, the certificate's {known.file.sha256[:16]}…"
+        if found.sha256 == known.file.sha256:
+            what = "its external data is another"
+        hint = "verify it anew with --spec or --module, or deploy the file that the certificate is of"
+        raise ProofError(
+            f"{file} is not the file that {certificate.name} was made of: {what}. What to do: {hint}", known
+        )
+    if not known.proved:
+        raise ProofError(f"{certificate.name} says that {file.name} is {known.verdict}: {known.why}", known)
+    proved = f"unchanged since it was proved on {known.device}, by mlpx {known.versions.get('mlpx', '?')}"
+    if as_json:
+        print(known.model_dump_json(indent=2))
+    else:
+        note(f"{file} ({header.size:,} bytes): {proved}")
