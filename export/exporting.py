@@ -61,8 +61,6 @@ def export(
     Raises ExportError: see ``export.trace``, and dtypes; OutputError: the file cannot be written.
     """
     path = Path(path)
-    if not isinstance(module, nn.Module):
-        raise ExportError(f"expected an nn.Module, not a {type(module).__name__}")
     if path.suffix != ".onnx":
         raise ExportError(f"the file's name ends in .onnx, not '{path.name}'")
     if spec is not None:
@@ -100,9 +98,11 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
     """A copy in evaluation mode and in float32.
 
     It shares the caller's tensors where nothing but blocks and plain containers can touch them; code of the caller's
-    (a forward, a ``train()`` that merges weights) gets tensors of its own. Raises ExportError: a tensor of another
-    dtype and no ``dtype="float32"``, or a module that cannot be copied.
+    (a forward, a ``train()`` that merges weights) gets tensors of its own. Raises ExportError: no module, a tensor of
+    another dtype and no ``dtype="float32"``, or a module that cannot be copied.
     """
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"expected an nn.Module, not a {type(module).__name__}")
     if dtype not in (None, "float32"):
         raise ExportError(f"dtype is 'float32' or left out, not {dtype!r}: the file computes in float32")
     tensors = dict(chain(module.named_parameters(), module.named_buffers()))

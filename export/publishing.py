@@ -50,7 +50,7 @@ def publish(
         if not report.proved:
             report = report.model_copy(update={"kept": str(kept / path.name)})
         report.write(stage / f"{path.stem}.parity.json")
-        if can_write_page() if page is None else page:
+        if page := can_write_page() if page is None else page:
             write_page(report, stage / f"{path.stem}.parity.html")
         if not report.proved:
             with whole_files(kept) as other:
@@ -58,4 +58,6 @@ def publish(
                     shutil.move(file, other / file.name)
             message = f"{path.name} is {report.verdict}: {report.why}"
             raise ProofError(f"{message}. It was not published; the file and its report are in {kept}", report)
-        return replace(final, proved=True), report
+    if not page:  # the page of the file that was there before
+        path.with_name(f"{path.stem}.parity.html").unlink(missing_ok=True)
+    return replace(final, proved=True), report

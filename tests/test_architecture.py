@@ -54,12 +54,12 @@ def test_a_backward_import_would_be_seen(tmp_path: Path) -> None:
 
 
 PUBLIC = {
-    mlpx: """Artifact MLPSpec Session __version__ assemble compare export inspect json_schema load_spec load_weights
-        publish""",
+    mlpx: """Artifact MLPSpec ParityReport Session __version__ assemble export inspect json_schema load_spec
+        load_weights publish verify""",
     builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem Residual Scale SpecError Standardize WeightsError
         WeightsWarning assemble json_schema load_spec load_weights""",
-    export: """Artifact Comparison ExportError Inspection UnsupportedError compare export inspect load_module publish
-        sample""",
+    export: """Artifact ExportError Inspection ParityReport ProofError UnsupportedError export inspect load_module
+        publish read_report verify""",
     runtime: """BlockSummary Choice Header InputError Machine MissingPackageError ModelError OutputError
         Port ProviderError ScoreReport Scores Session Summary VERSION choose imported missing_package read_header
         read_rows score score_file summary_of this_machine through_link whole_file whole_files write_whole""",

@@ -67,10 +67,11 @@ def model(run: Run, spec: Path, tmp_path: Path) -> Path:
 
 def test_build_takes_the_weights_beside_the_spec(run: Run, root: Path, tmp_path: Path) -> None:
     done = run("build", root / "models" / "digits" / "spec.yaml", "-o", tmp_path)
-    assert done.code == 0 and [p.name for p in tmp_path.iterdir()] == ["digits.onnx"]
+    written = ["digits.onnx", "digits.parity.html", "digits.parity.json"]
+    assert done.code == 0 and sorted(p.name for p in tmp_path.iterdir()) == written
     assert f"written   {tmp_path / 'digits.onnx'}" in done.out and "opset 17, IR 8" in done.out
     assert "pixels [batch, 64] -> logits [batch, 10]" in done.out
-    assert "compared, not proved" in done.out and "proved" not in done.out.replace("not proved", "")
+    assert "\nproved    on cpu: every layer within its bound on " in done.out and "not proved" not in done.out
 
 
 def test_build_with_named_weights_and_data_in_json(run: Run, root: Path, tmp_path: Path) -> None:
@@ -78,8 +79,9 @@ def test_build_with_named_weights_and_data_in_json(run: Run, root: Path, tmp_pat
     weights, data = folder / "weights.safetensors", folder / "heldout.parquet"
     done = run("build", folder / "spec.yaml", "--weights", weights, "--data", data, "-o", tmp_path, "--json")
     record = json.loads(done.out)
-    assert done.code == 0 and record["proved"] is False and record["compared"]["rows"] == 450
-    assert record["compared"]["from_float32"] < 1e-4 and record["summary"]["name"] == "digits"
+    assert done.code == 0 and record["proved"] is True and record["summary"]["name"] == "digits"
+    assert record["parity"]["verdict"] == "proved" and record["parity"]["inputs"][0]["rows"] == 450
+    assert record["parity"]["end_to_end"]["from_float64"] < 1e-4
 
 
 def test_build_without_weights_or_seed(run: Run, spec: Path, tmp_path: Path) -> None:
@@ -168,7 +170,8 @@ def test_build_publishes_nothing_that_could_not_be_run(run: Run, spec: Path, tmp
     folder = tmp_path / "out"
     assert run("build", spec, "--seed", 1, "-o", folder, "--external-data").code == 0
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    assert sorted(path.name for path in before) == ["tiny.onnx", "tiny.onnx.data"]
+    written = ["tiny.onnx", "tiny.onnx.data", "tiny.parity.html", "tiny.parity.json"]
+    assert sorted(path.name for path in before) == written
     np.save(tmp_path / "wide.npy", np.zeros((3, 4), np.float32))
     done = run("build", spec, "--seed", 2, "-o", folder, "--data", tmp_path / "wide.npy")
     assert done.code == 2 and "(batch, 3)" in done.err
@@ -236,7 +239,7 @@ def test_export_a_hand_written_module(run: Run, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(MODULE)
     for name in ("Net", "ready"):
         done = run("export", f"{tmp_path / 'nets.py'}:{name}", "-o", tmp_path / f"{name}.onnx", "--output-name", "y")
-        assert done.code == 0 and "input [batch, 3] -> y [batch, 4]" in done.out and "compared, not proved" in done.out
+        assert done.code == 0 and "input [batch, 3] -> y [batch, 4]" in done.out and "\nproved " in done.out
     done = run("export", f"{tmp_path / 'nets.py'}:number", "-o", tmp_path / "n.onnx")
     assert done.code == 2 and "is a int; expected an nn.Module" in done.err
     done = run("export", f"{tmp_path / 'nets.py'}:Nat", "-o", tmp_path / "n.onnx")

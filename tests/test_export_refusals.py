@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from export import ExportError, export, publish
+from export import ExportError, ProofError, export, publish, read_report
 from runtime import Session
 from tests.cases import network, normal
 
@@ -232,10 +232,15 @@ class AsksForTheType(nn.Module):
         )
 
 
-def test_a_file_that_is_grossly_apart_is_not_published(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"the file differs from the module by .* nothing was published"):
-        publish(AsksForTheType(), tmp_path / "m.onnx", device="cpu")
-    assert not any(tmp_path.iterdir())
+def test_a_module_that_is_not_its_trace_is_not_published(tmp_path: Path) -> None:
+    with pytest.raises(ProofError, match=r"not the chain of its traced blocks: on row \d+ of 'normal'") as caught:
+        publish(AsksForTheType(), tmp_path / "m.onnx", device="cpu", page=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.failed"] and str(tmp_path / "m.failed") in str(
+        caught.value
+    )
+    assert sorted(path.name for path in (tmp_path / "m.failed").iterdir()) == ["m.onnx", "m.parity.json"]
+    kept = read_report(tmp_path / "m.failed" / "m.parity.json")
+    assert kept.verdict == "not proved" and kept.kept == str(tmp_path / "m.failed" / "m.onnx")
 
 
 def a_hook(*arguments: object) -> None:

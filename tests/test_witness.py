@@ -38,12 +38,13 @@ def described(model: onnx.ModelProto) -> list[tuple]:
     return nodes
 
 
-def by_torch(module: nn.Module) -> onnx.ModelProto:
+def by_torch(module: nn.Module, *, free_batch: bool = False) -> onnx.ModelProto:
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = torch.onnx.export(module, (torch.zeros(2, 5),), dynamo=True, verbose=False)
+            shapes = ({0: torch.export.Dim("batch")},) if free_batch else None
+            program = torch.onnx.export(module, (torch.zeros(2, 5),), dynamo=True, dynamic_shapes=shapes, verbose=False)
     finally:
         logging.disable(logging.NOTSET)
     assert program is not None

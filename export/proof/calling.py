@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from itertools import chain
 
 import numpy as np
 import torch
@@ -10,8 +11,11 @@ from torch import nn
 
 from export.graph import Graph
 
+from .inputs import Inputs
 from .reference import whole
 
+_ROWS = 128
+"""Of one call in float64, so that the values inside stay small beside the weights."""
 _AGREEMENT = 2.0**-30
 """Of a row's largest value: how far float64 evaluations in another order may be apart."""
 
@@ -30,25 +34,37 @@ class Called:
             return self._module(x.double() if self.double else x).numpy()
 
 
-def disagreement(called: Called, graph: Graph, rows: np.ndarray) -> tuple[str | None, np.ndarray]:
+def disagreement(called: Called, graph: Graph, given: Inputs) -> tuple[str | None, np.ndarray]:
     """What keeps the traced blocks from being the module as it is called on these rows, and its float64 output.
 
     Both are float64, so they agree to far less than any float32 rounding; the module is called twice, since one that is
     random in evaluation mode cannot be proved.
     """
-    first = called(rows)
+    rows = given.rows
+    parts = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+    first = np.concatenate([called(part) for part in parts])
     with np.errstate(all="ignore"), torch.inference_mode():
-        traced = whole(graph, torch.from_numpy(rows).double(), rounded=False).numpy()
+        values = [whole(graph, torch.from_numpy(part).double(), rounded=False).numpy() for part in parts]
+    traced = np.concatenate(values)
     if first.shape != traced.shape:
         return f"the module gives rows of shape {list(first.shape[1:])}, its blocks {list(traced.shape[1:])}", first
     if not _same(called(rows[:2]), called(rows[:2]), 0.0):
         return "the module is random in evaluation mode: two calls on the same rows differ", first
     if not _same(first, traced, _AGREEMENT):
-        with np.errstate(invalid="ignore"):
-            row = int(np.argmax(np.nan_to_num(np.abs(first - traced), nan=np.inf).reshape(len(first), -1).max(axis=1)))
-        values = f"it gives {first[row].flat[0]:.9g} and its traced blocks {traced[row].flat[0]:.9g}"
-        return f"the module is not the chain of its traced blocks: on row {row}, first output, {values}", first
+        difference = apart(traced, first).reshape(len(first), -1)
+        row, output = (int(i) for i in np.unravel_index(int(difference.argmax()), difference.shape))
+        place = f"on row {row} of '{given.kind}', output {output}"
+        values = f"it gives {first[row].flat[output]:.9g} and they give {traced[row].flat[output]:.9g}"
+        return f"the module is not the chain of its traced blocks: {place}, {values}", first
     return None, first
+
+
+def apart(found: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Absolute differences; 0 where both are equal or both are NaN, infinite where only one is finite."""
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(found.astype(np.float64) - exact)
+    same = (found == exact) | (np.isnan(found) & np.isnan(exact))
+    return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))
 
 
 def _same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
@@ -63,7 +79,12 @@ def _same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
 
 def _double(module: nn.Module) -> nn.Module:
     """A float64 copy; tensors that are neither parameters nor buffers are widened too."""
-    copied = copy.deepcopy(module).double()
+    held = {id(t): t for t in chain(module.parameters(), module.buffers()) if t.is_floating_point()}
+    wide: dict[int, object] = {
+        key: nn.Parameter(t.detach().double(), False) if isinstance(t, nn.Parameter) else t.double()
+        for key, t in held.items()
+    }
+    copied = copy.deepcopy(module, wide).double()  # widened as it is copied: no copy in float32 besides
     for part in copied.modules():
         for name, value in vars(part).items():
             if isinstance(value, torch.Tensor) and value.dtype == torch.float32:

@@ -9,7 +9,7 @@ import torch
 
 from export.graph import Graph
 
-from .calling import Called
+from .calling import Called, apart
 from .inputs import Inputs
 from .layerwise import expected
 from .reference import whole
@@ -80,11 +80,3 @@ def first_order(
         finite = ratio[ratio.isfinite()]
         share = max(share, float(finite.max()) if len(finite) else 0.0)
     return share, len(chosen), len(outputs)
-
-
-def apart(found: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """Absolute differences; 0 where both are equal or both are NaN, infinite where only one is finite."""
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(found.astype(np.float64) - exact)
-    same = (found == exact) | (np.isnan(found) & np.isnan(exact))
-    return np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))

@@ -10,12 +10,12 @@ from torch import nn
 from export.graph import Graph
 from runtime import InputError, ModelError, Port
 
-from .calling import Called, disagreement
+from .calling import Called, apart, disagreement
 from .constants import CONSTANTS
-from .end_to_end import USUAL, apart, measured
+from .end_to_end import USUAL, measured
 from .findings import Findings, Stop
 from .inputs import Inputs, batches, planned, search
-from .layerwise import BINS, LayerCheck, groups, without_bound
+from .layerwise import BINS, Element, LayerCheck, groups, without_bound
 from .probes import probe_affine, probe_ranges
 from .reading import Model
 from .records import constant_record, element_record, layer_records
@@ -36,6 +36,7 @@ class Examination:
         self.ranges: dict[str, float] = {}
         self.inputs: list[Inputs] = []
         self.searched = 0
+        self.failures: list[Element] = []
         self.end: EndToEnd | None = None
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.exact: dict[str, np.ndarray] = {}
@@ -107,7 +108,7 @@ class Examination:
         try:
             called = Called(module, double=True)
             for given in self.inputs:
-                problem, self.exact[given.kind] = disagreement(called, graph, given.rows)
+                problem, self.exact[given.kind] = disagreement(called, graph, given)
                 if problem is not None:
                     break
         except Exception as error:  # the caller's code: it may raise anything
@@ -137,7 +138,7 @@ class Examination:
                         off = f"row {row} of '{given.kind}' is off by {difference[row]:.3g}"
                         return self.found.failed("outputs", f"{off}, where outputs reach {largest:.3g}")
         except (ModelError, InputError) as error:
-            self.found.failed("outputs", f"the file does not run on the module's rows: {error}")
+            self.found.unproved("outputs", f"the file does not run on the module's rows: {error}")
 
     def _output(self, running: Running, rows: np.ndarray) -> np.ndarray:
         return running.run(rows)[self.model.proto.graph.output[0].name]
@@ -171,6 +172,7 @@ class Examination:
         if check.failure is None:
             return
         e = check.failure
+        self.failures.append(e)
         place = f"'{e.layer}', row {e.row} of '{e.inputs}', output {e.index}"
         values = f"the file gives {e.found:.9g}, eager PyTorch {e.eager:.9g}, exact is {e.exact:.9g}"
         self.found.failed(name, f"{place}: {values}; the bound is {e.bound:.3g} (error / bound {e.ratio:.3g})")
@@ -261,7 +263,8 @@ class Examination:
 
     def record(self) -> dict[str, Any]:
         """The parts of the report that the checks found."""
-        failures = [check.failure for check in self.layers if check.failure is not None]
+        # A layer on a row of the network says more than one on its own over the whole range.
+        failures = sorted(self.failures, key=lambda element: element.inputs == "whole range")
         inputs = [InputsRecord(kind=g.kind, words=g.words, rows=len(g.rows)) for g in self.inputs]
         if self.searched:
             words = f"{self.searched:,} rows of a search that drives error / bound up"

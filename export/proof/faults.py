@@ -344,8 +344,7 @@ def plan(name: str, model: Model, structure: Structure, seed: int) -> Edit | Non
     edit = FAULTS[name](Site(model, structure.layers, np.random.default_rng(seed)))
     if edit is None:
         return None
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = onnx.load(str(model.path))
     edit(proto)
     return None if _same(proto, model) else edit
 
@@ -358,8 +357,7 @@ def _same(proto: ModelProto, model: Model) -> bool:
 
 def planted(model: Model, edit: Edit, path: Path) -> None:
     """Write the file with the fault."""
-    proto = ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = onnx.load(str(model.path))
     edit(proto)
     path.write_bytes(proto.SerializeToString())
 

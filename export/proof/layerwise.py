@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from .structure import Layer
 
 SLACK = 1 + 2.0**-20
 """For the float64 arithmetic of the reference and of the bound."""
+_CHUNK = 2**19
+"""Elements of the widest value that are compared at a time."""
 BINS = (0.0, 0.5, 1.0, *(2.0**k for k in range(1, 13)))
 """Upper ends of the histogram of errors, in units in the last place of the exact value; one bin more is open."""
 
@@ -72,6 +75,14 @@ class LayerCheck:
 
         ``values`` are what the runtime gave, by name; ``x`` is the network's input, for the record.
         """
+        step = max(1, _CHUNK // max(prod(value.shape[1:]) for value in values.values()))
+        shares = []
+        for start in range(0, max(1, len(x)), step):
+            part = {name: value[start : start + step] for name, value in values.items()}
+            shares.append(self._compare(inputs, part, x[start : start + step], start))
+        return np.concatenate(shares)
+
+    def _compare(self, inputs: str, values: Mapping[str, np.ndarray], x: np.ndarray, start: int) -> np.ndarray:
         found = torch.from_numpy(values[self.layers[-1].output]).flatten(1).double()
         with np.errstate(all="ignore"), torch.inference_mode():
             y, radius = self._expected(values)
@@ -90,7 +101,7 @@ class LayerCheck:
         self.exempt += int(exempt.sum())
         self.compared += ratio.numel() - int(exempt.sum())
         self._count(apart, y, ~exempt & ~other & y.isfinite())
-        self._keep(inputs, ratio, found, y, radius, values, x)
+        self._keep(inputs, ratio, found, y, radius, values, x, start)
         return ratio.amax(dim=1).numpy() if ratio.numel() else np.zeros(len(x))
 
     def _expected(self, values: Mapping[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,6 +138,7 @@ class LayerCheck:
         radius: torch.Tensor,
         values: Mapping[str, np.ndarray],
         x: np.ndarray,
+        start: int,
     ) -> None:
         if not ratio.numel():
             return
@@ -139,7 +151,7 @@ class LayerCheck:
         one = {name: value[row : row + 1] for name, value in values.items()}
         cells = (found, self._eager(one).flatten(1).expand_as(found), y, radius)
         file, eager, exact, bound = (float(cell.flatten()[place]) for cell in cells)
-        self.worst = Element(self.path, inputs, row, index, file, eager, exact, bound, largest, x[row].copy())
+        self.worst = Element(self.path, inputs, start + row, index, file, eager, exact, bound, largest, x[row].copy())
         if not largest <= 1 and self.failure is None:
             self.failure = self.worst
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from .layerwise import LayerCheck
 from .reading import Model
-from .running import Opener, Running, alone, attribute, opened
+from .running import Opener, Running, alone, attribute
 from .structure import Layer, Structure
 
 _ROWS = 512
@@ -69,12 +69,12 @@ def probe_affine(model: Model, layers: tuple[Layer, ...], opener: Opener, seed: 
         if exact is None:
             continue
         probed.layers += 1
-        with opened(alone(model, layer, _width(layer)), opener) as running:
+        with alone(model, layer, _width(layer), opener) as running:
             for probe, rows, expected in exact(layer):
                 probed.compare(layer, probe, _output(running, layer, rows), expected)
         if layer.held.op == "linear":
             rows, expected, constants = _integers(layer, seed)
-            with opened(alone(model, layer, _width(layer), constants), opener) as running:
+            with alone(model, layer, _width(layer), opener, constants) as running:
                 probed.compare(layer, lambda row: f"integers, row {row}", _output(running, layer, rows), expected)
     return probed
 
@@ -90,7 +90,7 @@ def probe_ranges(model: Model, structure: Structure, opener: Opener, seed: int) 
         if node.op in ("linear", "add", "flatten") or (not node.tensors and alike in seen):
             continue
         seen.add(alike)
-        with opened(alone(model, layer, row), opener) as running:
+        with alone(model, layer, row, opener) as running:
             rows = whole_range(int(np.prod(row)), seed).reshape(-1, *row)
             values = {layer.inputs[0]: rows, layer.output: _output(running, layer, rows)}
             check.compare("whole range", values, rows)
@@ -166,16 +166,15 @@ def _standardize(layer: Layer) -> Exact:
 
 def _integers(layer: Layer, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Rows, their exact results, and the layer's constants filled with integers, as the file stores them."""
-    shape, bias = layer.held.tensors["weight"].values.shape, "bias" in layer.held.tensors
+    shape = layer.held.tensors["weight"].values.shape
+    node, last = layer.nodes[0], layer.nodes[-1]
+    others = [name for name in last.input[::-1] if name not in (*layer.inputs, node.output[0], node.input[1])]
+    bias = bool(others) and "bias" in layer.held.tensors
     rng = np.random.default_rng(seed)
     largest = max(1, min(2**13 - 1, (2**24 - 2**13) // (3 * shape[1])))
     weight = rng.integers(-largest, largest + 1, shape).astype(np.float32)
     offset = rng.integers(-4096, 4097, shape[0]).astype(np.float32) if bias else np.zeros(shape[0], np.float32)
     rows = rng.integers(-3, 4, (16, shape[1])).astype(np.float32)
     exact = rows.astype(np.float64) @ weight.astype(np.float64).T + offset
-    node = layer.nodes[0]
-    stored = weight if attribute(node, "transB", 0) else np.ascontiguousarray(weight.T)
-    constants = {node.input[1]: stored}
-    if bias:
-        constants[next(n for n in (*layer.nodes[-1].input[::-1],) if n not in (*layer.inputs, node.output[0]))] = offset
-    return rows, exact.astype(np.float32), constants
+    constants = {node.input[1]: weight if attribute(node, "transB", 0) else np.ascontiguousarray(weight.T)}
+    return rows, exact.astype(np.float32), constants | ({others[0]: offset} if bias else {})

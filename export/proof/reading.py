@@ -9,21 +9,25 @@ from pathlib import Path
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
 from runtime import ModelError, read_header
 
-WHOLE_LIMIT = 2**31 - 2**22
-"""A model above this size cannot be one Protocol Buffers message."""
+_LARGE = 2**10
+"""Values from which a constant is kept apart: Protocol Buffers would copy it at every turn."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A file's graph. ``proto`` keeps the constants' bytes; ``constants`` looks into them without a copy."""
+    """A file's graph. ``constants`` holds every constant; ``proto`` has the small ones, ``large`` names the others.
+
+    A graph that is to be run gets them back (``export.proof.running``).
+    """
 
     path: Path
     proto: ModelProto
     constants: dict[str, np.ndarray]
+    large: frozenset[str]
 
     @cached_property
     def inputs(self) -> list[onnx.ValueInfoProto]:
@@ -60,14 +64,38 @@ def read_model(path: Path) -> Model:
     """Read a file with its weights. Raises ModelError: missing, damaged or not ONNX."""
     read_header(path)
     try:
-        proto = onnx.load(str(path))
+        whole = onnx.load(str(path))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
-    constants = {tensor.name: _values(tensor) for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
+    constants = {tensor.name: _values(tensor) for tensor in whole.graph.initializer}
+    for node in whole.graph.node:
         if node.op_type == "Constant":
             constants |= dict.fromkeys(node.output, _constant(node))
-    return Model(path, proto, constants)
+    large = {t.name for t in whole.graph.initializer if _is_large(t)}
+    return Model(path, _without(whole, large), constants, frozenset(large))
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    return tensor.data_type == TensorProto.FLOAT and bool(tensor.raw_data) and int(np.prod(tensor.dims)) >= _LARGE
+
+
+def _without(whole: ModelProto, names: set[str]) -> ModelProto:
+    """A copy without some constants; clearing them in place would not free their memory."""
+    graph = GraphProto(
+        name=whole.graph.name,
+        node=whole.graph.node,
+        input=whole.graph.input,
+        output=whole.graph.output,
+        value_info=whole.graph.value_info,
+        initializer=[tensor for tensor in whole.graph.initializer if tensor.name not in names],
+    )
+    return ModelProto(
+        ir_version=whole.ir_version,
+        opset_import=whole.opset_import,
+        metadata_props=whole.metadata_props,
+        functions=whole.functions,
+        graph=graph,
+    )
 
 
 def _constant(node: NodeProto) -> np.ndarray:

@@ -7,6 +7,7 @@ the blocks together are the module as it is called is checked by ``export.proof.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from export.graph import Graph, Node
 
 Block = Callable[[Node, Sequence[Tensor], Mapping[str, float]], Tensor]
-_CHUNK = 2**22
+_CHUNK = 2**20
 """Weights are widened in parts of this many elements, so that a large layer does not need three times its memory."""
 
 
@@ -42,11 +43,24 @@ def times(weight: np.ndarray, z: Tensor, *, absolute: bool = False) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
+class _Product(torch.autograd.Function):
+    """``times`` with a gradient that widens the weights again instead of keeping them wide."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, weight: np.ndarray) -> Tensor:
+        ctx.weight = weight
+        return times(weight, z)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return times(ctx.weight.T, gradients[0]), None
+
+
 def _linear(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> Tensor:
     weight, bias = node.tensors["weight"].values, constant(node, "bias", z[0])
     if weight.size <= _CHUNK:  # as nn.Linear calls it
         return F.linear(z[0], torch.from_numpy(np.ascontiguousarray(weight)).to(z[0].dtype), bias)
-    y = times(weight, z[0])
+    y = _Product.apply(z[0], weight)
     return y if bias is None else y + bias
 
 

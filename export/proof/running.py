@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -15,12 +15,16 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
+from export.artifact import is_external, write
 from export.graph import Shape
 from export.lowering import BATCH
 from runtime import Session
 
-from .reading import WHOLE_LIMIT, Model
+from .reading import Model
 from .structure import Layer
+
+_IN_MEMORY = 2**23
+"""Bytes of constants up to which a graph is opened from memory."""
 
 
 class Running(Protocol):
@@ -40,55 +44,57 @@ def on_device(device: str) -> Opener:
 
 
 @contextmanager
-def opened(source: Path | ModelProto, opener: Opener) -> Iterator[Running]:
-    """A running model; one that is too large for a message goes through a temporary file."""
-    if isinstance(source, Path):
-        running = opener(source)
-    elif source.ByteSize() < WHOLE_LIMIT:
-        running = opener(source.SerializeToString())
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            copied = ModelProto()
-            copied.CopyFrom(source)
-            onnx.save_model(copied, str(path), save_as_external_data=True)
+def opened(
+    source: Path | ModelProto, opener: Opener, constants: Mapping[str, np.ndarray] | None = None
+) -> Iterator[Running]:
+    """A running model, a file or a graph with ``constants`` besides its own.
+
+    Large ones go through a temporary file, which spares the copies that a message in memory takes.
+    """
+    given = constants or {}
+    with ExitStack() as ended:
+        if isinstance(source, Path):
+            running = opener(source)
+        elif sum(values.nbytes for values in given.values()) < _IN_MEMORY:
+            whole = ModelProto()
+            whole.CopyFrom(source)
+            whole.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in given.items())
+            running = opener(whole.SerializeToString())
+        else:
+            path = Path(ended.enter_context(tempfile.TemporaryDirectory())) / "model.onnx"
+            write(source, given, path, external=is_external(given, None))
             running = opener(path)
-    try:
-        yield running
-    finally:
-        running.close()
+        try:
+            yield running
+        finally:
+            running.close()
 
 
 @contextmanager
 def with_layers(model: Model, layers: Sequence[Layer], opener: Opener) -> Iterator[Running]:
     """The file with the value of every layer as an output besides its own."""
-    outputs = model.proto.graph.output
-    own = len(outputs)
-    present = {value.name for value in outputs}
-    added = [layer for layer in layers if layer.output not in present]
-    outputs.extend(_port(layer.output, layer.held.shape) for layer in added)
-    try:
-        with opened(model.proto, opener) as running:
-            yield running
-    finally:
-        del outputs[own:]
+    proto = ModelProto()
+    proto.CopyFrom(model.proto)
+    present = {value.name for value in proto.graph.output}
+    shown = [layer for layer in layers if layer.output not in present]
+    proto.graph.output.extend(_port(layer.output, layer.held.shape) for layer in shown)
+    with opened(proto, opener, {name: model.constants[name] for name in model.large}) as running:
+        yield running
 
 
-def alone(model: Model, layer: Layer, row: Shape, replaced: Mapping[str, np.ndarray] | None = None) -> ModelProto:
-    """A model of one layer's operators on an input (batch, *row), with the file's constants or some in their place."""
-    given = replaced or {}
-    used = {name for node in layer.nodes for name in node.input}
+@contextmanager
+def alone(
+    model: Model, layer: Layer, row: Shape, opener: Opener, replaced: Mapping[str, np.ndarray] | None = None
+) -> Iterator[Running]:
+    """One layer's operators on an input (batch, *row), with the file's constants or some in their place."""
     graph = onnx.GraphProto(name="layer", node=layer.nodes)
     graph.input.append(_port(layer.inputs[0], row))
     graph.output.append(_port(layer.output, layer.held.shape))
-    for tensor in model.proto.graph.initializer:
-        if tensor.name in used and tensor.name not in given:
-            graph.initializer.append(tensor)
-    for node in model.proto.graph.node:
-        if node.op_type == "Constant" and node.output[0] in used and node.output[0] not in given:
-            graph.initializer.append(numpy_helper.from_array(model.constants[node.output[0]], node.output[0]))
-    graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in given.items())
-    return ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import, graph=graph)
+    proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import, graph=graph)
+    used = {name for node in layer.nodes for name in node.input}
+    constants = {name: values for name, values in model.constants.items() if name in used} | dict(replaced or {})
+    with opened(proto, opener, constants) as running:
+        yield running
 
 
 def attribute(node: NodeProto, name: str, default: int) -> int:

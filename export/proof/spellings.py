@@ -104,10 +104,10 @@ def _softplus(node: Node) -> list[Spelling]:
     steps.append(Step("Softplus", (scaled,)))
     if not plain:
         steps.append(Step("Div", (len(steps) - 1, beta)))
-    if node.attributes["threshold"] < 20:
-        value = len(steps) - 1
-        steps += [Step("Greater", (scaled, threshold)), Step("Where", (len(steps), "x", value))]
-    return [tuple(steps)]
+    value = len(steps) - 1
+    chosen = (*steps, Step("Greater", (scaled, threshold)), Step("Where", (len(steps), "x", value)))
+    # From 20 on both branches are the same float32 number, so choosing may be left out.
+    return [chosen] if node.attributes["threshold"] < 20 else [chosen, tuple(steps)]
 
 
 def _clip(low: Value, high: Value) -> list[Spelling]:

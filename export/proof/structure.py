@@ -111,8 +111,13 @@ def match(graph: Graph, model: Model) -> Structure:
 
 def _ports(graph: Graph, model: Model) -> str | None:
     outputs = model.proto.graph.output
+    fixed = next((d.dim_value for d in model.inputs[0].type.tensor_type.shape.dim[:1] if d.dim_value), None)
     if len(model.inputs) != 1 or len(outputs) != 1:
         return f"the file has {len(model.inputs)} inputs and {len(outputs)} outputs, and the module one each"
+    if fixed is not None:
+        return (
+            f"the file takes batches of exactly {fixed} rows, and the module any: export it with a free batch dimension"
+        )
     for what, value, shape in (
         ("input", model.inputs[0], graph.input_shape),
         ("output", outputs[0], graph.shapes[graph.output]),

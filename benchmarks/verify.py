@@ -1,0 +1,115 @@
+"""How long does a full verification take, and how much memory?
+
+Every network is exported and verified in a process of its own, warm, imports excluded: the median of several rounds,
+beside one ``Session.predict`` of the same number of rows, since there is no peer that proves. Memory is the peak above
+what the process held before, of the first verification, as a multiple of the weights.
+Run it with ``python -m benchmarks.verify [--rounds 5] [--json FILE]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from threading import Event, Thread
+from time import perf_counter
+
+from benchmarks.machine import described
+from benchmarks.networks import network
+from export import export, verify
+from runtime import Session
+
+TARGETS = {"digits": "at most 2 s", "784-1024-1024-10": "at most 15 s", "1024-4096-4096-1000": "at most 6 x memory"}
+NAMES = [*TARGETS, "breast_cancer", "512 sixteen times"]
+
+
+class Peak:
+    """The largest resident memory of this process in a ``with`` block, above what it was at its start, in bytes."""
+
+    def __enter__(self) -> Peak:
+        self.start = self.largest = resident()
+        self._ended = Event()
+        self._watch = Thread(target=self._look, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._ended.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.002):
+            self.largest = max(self.largest, resident())
+
+    @property
+    def above(self) -> int:
+        return self.largest - self.start
+
+
+def resident() -> int:
+    """Of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def measured(name: str, rounds: int) -> dict[str, float]:
+    """In this process: one network."""
+    spec, module = network(name)
+    small_spec, small = network("breast_cancer")
+    with tempfile.TemporaryDirectory() as folder:
+        verify(small, export(small, Path(folder) / "warm.onnx", spec=small_spec), device="cpu")
+        artifact = export(module, Path(folder) / "model.onnx", spec=spec)
+        weights = sum(parameter.numel() * 4 for parameter in module.parameters())
+        with Peak() as peak:
+            report = verify(module, artifact, device="cpu")
+        taken: list[float] = []
+        for _ in range(rounds):
+            start = perf_counter()
+            report = verify(module, artifact, device="cpu")
+            taken.append(perf_counter() - start)
+            assert report.proved, report.why
+        rows = sum(given.rows for given in report.inputs)
+        with Session(artifact.path, "cpu") as session:
+            batch = [[0.5] * spec.input.row_shape[0]] * rows
+            session.predict(batch)
+            start = perf_counter()
+            session.predict(batch)
+            predicted = perf_counter() - start
+    return {
+        "verify_s": median(taken),
+        "predict_s": predicted,
+        "rows": rows,
+        "weights_mb": weights / 2**20,
+        "memory": peak.above / weights,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measured(options.one, options.rounds)))
+        return
+    results = {}
+    for name in NAMES:
+        command = [sys.executable, "-m", "benchmarks.verify", "--one", name, "--rounds", str(options.rounds)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        results[name] = json.loads(done.stdout)
+    machine = described()
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print(f"{'network':<20} {'weights':>9} {'rows':>6} {'verify':>8} {'predict':>8} {'memory':>9}  target")
+    for name, r in results.items():
+        times = f"{r['verify_s']:>6.2f} s {r['predict_s']:>6.3f} s {r['memory']:>7.1f} x"
+        print(f"{name:<20} {r['weights_mb']:>6.2f} MB {r['rows']:>6} {times}  {TARGETS.get(name, '')}".rstrip())
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

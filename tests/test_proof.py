@@ -1,0 +1,364 @@
+"""A file is proved when it computes what its module computes, and never otherwise."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from builder import assemble, load_spec, load_weights
+from export import ExportError, ProofError, export, publish, verify
+from export.proof.faults import FAULTS, RUNTIME_ONLY, faulty, plan, planted
+from export.proof.reading import Model, read_model
+from export.proof.running import Running, on_device
+from export.proof.structure import Structure, match
+from export.proof.verification import examine
+from export.trace import trace
+from runtime import InputError, ModelError
+from tests.cases import BLOCKS, network, normal, randomised, specs
+from tests.hand_written import HAND_WRITTEN
+from tests.test_witness import by_torch
+
+GENERATED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+EVERY_PLACE = [
+    "standardize",
+    {"linear": 16},
+    "batch_norm",
+    "leaky_relu",
+    {"linear": 16},
+    "hardsigmoid",
+    {"dropout": 0.2},
+]
+EVERY_PLACE += [{"linear": 16}, "gelu", {"linear": 16}, "relu", {"linear": 5}]
+"""A network with a place for every fault."""
+
+
+def outcome(report: object, name: str) -> str:
+    return next(check.outcome for check in report.checks if check.name == name)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "between linear layers"])
+@pytest.mark.parametrize("name", BLOCKS)
+def test_every_block_is_proved(name: str, alone: bool, device: str, tmp_path: Path) -> None:
+    if alone and name in ("dropout", "identity", "flatten"):
+        return
+    spec, module = network([BLOCKS[name]] if alone else [{"linear": 9}, BLOCKS[name], {"linear": 3}])
+    report = verify(module, export(module, tmp_path / "m.onnx", spec=spec), device=device)
+    assert report.proved and report.verdict == "proved", report.why
+    assert report.device.startswith(device) and all(layer.ratio <= 1 for layer in report.layers)
+    assert not [check for check in report.checks if check.outcome != "passed"]
+
+
+@pytest.mark.parametrize("name", HAND_WRITTEN)
+def test_hand_written_modules_are_proved(name: str, device: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module, _ = HAND_WRITTEN[name]()
+    report = verify(module.train(), export(module, tmp_path / "m.onnx"), device=device)
+    assert report.proved, report.why
+    assert module.training
+
+
+@settings(GENERATED, max_examples=40)
+@given(spec=specs(), seed=st.integers(0, 2**16), fold=st.booleans())
+def test_generated_networks_are_proved(spec: object, seed: int, fold: bool, device: str, tmp_path: Path) -> None:
+    module = randomised(assemble(spec, seed=seed), seed)
+    report = verify(module, export(module, tmp_path / "m.onnx", spec=spec, fold_affine=fold), device=device)
+    assert report.proved, report.why
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Model, Structure]:
+    spec, module = network(EVERY_PLACE)
+    artifact = export(module, tmp_path_factory.mktemp("victim") / "m.onnx", spec=spec)
+    model = read_model(artifact.path)
+    return module, model, match(trace(module, (7,), "x", "y"), model)
+
+
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in RUNTIME_ONLY])
+def test_a_fault_in_the_file_is_caught(
+    fault: str, victim: tuple[nn.Module, Model, Structure], device: str, tmp_path: Path
+) -> None:
+    module, model, structure = victim
+    edit = plan(fault, model, structure, 0)
+    assert edit is not None, "the victim has a place for every fault"
+    planted(model, edit, tmp_path / "m.onnx")
+    report = examine(module, tmp_path / "m.onnx", device=device)
+    assert not report.proved and report.why != "every check passed"
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_runtime_is_caught_by_what_it_computes(
+    fault: str, victim: tuple[nn.Module, Model, Structure], device: str
+) -> None:
+    module, model, structure = victim
+    edit = plan(fault, model, structure, 0)
+    assert edit is not None
+    report = examine(module, model.path, device=device, opener=faulty(on_device(device), edit))
+    assert report.verdict == "failed"
+    assert outcome(report, "structure") == outcome(report, "constants") == "passed"
+
+
+def test_a_failure_names_the_first_layer_that_diverges(
+    tmp_path: Path, victim: tuple[nn.Module, Model, Structure]
+) -> None:
+    module, model, structure = victim
+    edit = plan("slope 0.010001", model, structure, 0)
+    assert edit is not None
+    report = examine(module, model.path, device="cpu", opener=faulty(on_device("cpu"), edit))
+    e = report.failure
+    assert e is not None and e.layer == "3" and e.ratio > 1 and e.features == 7 and len(e.x) == 7
+    assert abs(e.file - e.exact) > e.bound >= abs(e.eager - e.exact)
+    said = next(check.words for check in report.checks if check.name == "layer bounds")
+    for part in (
+        "'3'",
+        f"row {e.row} of '{e.inputs}'",
+        f"{e.file:.9g}",
+        f"{e.eager:.9g}",
+        f"{e.exact:.9g}",
+        f"{e.bound:.3g}",
+    ):
+        assert part in said
+    x = torch.tensor([e.x])
+    before = module[:3](x) if isinstance(module, nn.Sequential) else x
+    torch.testing.assert_close(float(nn.functional.leaky_relu(before)[0, e.index].detach()), e.eager)
+
+
+class Rounding:
+    """A runtime that computes the file itself, and only that, with other last bits: it fuses where no output shows."""
+
+    def __init__(self, inner: Running, factor: float):
+        self.inner, self.factor = inner, np.float32(factor)
+
+    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: value * self.factor for name, value in self.inner.run(x).items()}
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@pytest.mark.parametrize(("factor", "proved"), [(1 + 2.0**-23, True), (1 + 2.0**-6, False)])
+def test_a_runtime_that_fuses_is_held_against_the_bound_of_what_it_fused(
+    factor: float, proved: bool, tmp_path: Path
+) -> None:
+    spec, module = network([{"linear": 16}, "tanh", {"linear": 3}])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    plain = on_device("cpu")
+
+    def opener(source: Path | bytes) -> Running:
+        whole = isinstance(source, Path) or len(onnx.load_from_string(source).graph.output) == 1
+        one_layer = not isinstance(source, Path) and len(onnx.load_from_string(source).graph.node) == 1
+        return Rounding(plain(source), factor) if whole and not one_layer else plain(source)
+
+    report = examine(module, path, device="cpu", opener=opener)
+    assert report.proved is proved and len(report.layers) == 1
+    if proved:
+        assert "the network as one layer" in next(c.words for c in report.checks if c.name == "shipped file")
+
+
+def test_the_same_seed_gives_the_same_report(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 16}, "elu", {"linear": 3}])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    first, second, other = (verify(module, path, device="cpu", seed=seed) for seed in (3, 3, 4))
+    dropped = {"seconds"}
+    assert first.model_dump(exclude=dropped) == second.model_dump(exclude=dropped)
+    assert first.model_dump(exclude=dropped) != other.model_dump(exclude=dropped | {"seed"})
+
+
+def test_what_was_tried_is_said(root: Path, tmp_path: Path) -> None:
+    folder = root / "models" / "digits"
+    spec = load_spec(folder / "spec.yaml")
+    module = assemble(spec)
+    load_weights(module, folder / "weights.safetensors")
+    artifact = export(module, tmp_path / "digits.onnx", spec=spec)
+    report = verify(module, artifact, device="cpu", data=folder / "heldout.parquet")
+    assert [given.kind for given in report.inputs] == ["data", "range", "normal", "kinks", "extremes", "search"]
+    assert report.inputs[0].rows == 450 and "0 to 16" in report.inputs[1].words
+    shares = report.layers[1].shares
+    assert {*(f"batch of {size}" for size in (1, 2, 7, 64)), "row alone", "search"} <= set(shares)
+    assert report.end_to_end is not None and 0 < report.end_to_end.from_float64 < 1e-4
+    assert report.layers[0].path == "0" and report.layers[1].inputs == ["0"] and report.layers[0].inputs == ["input"]
+    many = np.resize(normal(500, 64), (12_000, 64))
+    sampled = verify(module, artifact, device="cpu", data=many)
+    assert sampled.inputs[0].rows == 10_000 and "10,000 rows sampled from the 12,000 rows" in sampled.inputs[0].words
+
+
+class Dice(nn.Module):
+    """Random in evaluation mode, in Python, where no trace sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        y = self.layer(x)
+        traced = isinstance(y, torch.fx.Proxy)
+        return y + y if not traced and random.random() < 0.5 else y
+
+
+class Counter(nn.Module):
+    """Another function at every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.Linear(3, 3), 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.layer(x) if self.calls < 3 else torch.relu(self.layer(x))
+
+
+@pytest.mark.parametrize("kind", [Dice, Counter])
+def test_a_module_that_is_not_one_function_is_not_proved(kind: type[nn.Module], tmp_path: Path) -> None:
+    module = kind()
+    report = verify(module, export(module, tmp_path / "m.onnx"), device="cpu")
+    assert report.verdict == "not proved"
+    assert "random in evaluation mode" in report.why or "not the chain of its traced blocks" in report.why
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+    spec, module = network([{"linear": 4}, "relu"])
+    with torch.no_grad():
+        next(module.parameters())[1, 2] = value
+    with pytest.raises(ProofError, match=r"'0.weight' is NaN or infinite in 1 of 28 values"):
+        publish(module, tmp_path / "m.onnx", spec=spec, device="cpu", page=False)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_files_of_torch_onnx_are_proved_where_every_node_is_a_block(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    blocks = [
+        nn.Linear(5, 8),
+        nn.LeakyReLU(0.2),
+        nn.Linear(8, 8, bias=False),
+        nn.GELU(),
+        nn.LayerNorm(8),
+        nn.Softplus(),
+    ]
+    module = nn.Sequential(*blocks, nn.Linear(8, 3), nn.Softmax(dim=-1)).eval()
+    onnx.save(by_torch(module, free_batch=True), str(tmp_path / "m.onnx"))
+    report = verify(module, tmp_path / "m.onnx", device="cpu")
+    assert report.proved, report.why
+    with torch.no_grad():
+        blocks[0].weight[0, 0] += 1e-6  # type: ignore[operator]
+    assert verify(module, tmp_path / "m.onnx", device="cpu").verdict == "failed"
+    onnx.save(by_torch(module), str(tmp_path / "fixed.onnx"))
+    fixed = verify(module, tmp_path / "fixed.onnx", device="cpu")
+    assert fixed.verdict == "not proved" and "takes batches of exactly 2 rows" in fixed.why
+
+
+def rebuilt(path: Path, change: object) -> Path:
+    model = onnx.load(str(path))
+    change(model.graph)  # type: ignore[operator]
+    onnx.save(model, str(path))
+    return path
+
+
+def test_more_operators_than_the_module_has(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 4}, "relu"])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+
+    def one_more(graph: onnx.GraphProto) -> None:
+        graph.node[-1].output[0] = "before"
+        graph.node.append(onnx.helper.make_node("Clip", ["before"], [graph.output[0].name], name="extra"))
+
+    report = verify(module, rebuilt(path, one_more), device="cpu")
+    assert report.verdict == "not proved" and "operator that the module has not: Clip 'extra'" in report.why
+
+
+def test_another_activation(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 4}, "relu"])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    changed = rebuilt(path, lambda graph: setattr(graph.node[1], "op_type", "Sigmoid"))
+    report = verify(module, changed, device="cpu")
+    assert report.verdict == "failed" and "is off by" in report.why
+    assert any("module has relu at '1', and the file has Sigmoid '1' there" in check.words for check in report.checks)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "features", "part"),
+    [
+        ([{"linear": 4}], 6, "input 'input' has rows of shape [6], and the module's [7]"),
+        ([{"linear": 5}], 7, "output 'output' has rows of shape [5], and the module's [4]"),
+    ],
+)
+def test_other_shapes(blocks: list[object], features: int, part: str, tmp_path: Path) -> None:
+    spec, other = network(blocks, features=features)
+    path = export(other, tmp_path / "m.onnx", spec=spec).path
+    report = verify(network([{"linear": 4}])[1], path, device="cpu")
+    assert not report.proved and any(part in check.words for check in report.checks)
+
+
+def test_a_module_that_no_block_expresses_is_not_proved(tmp_path: Path) -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sin(self.layer(x))
+
+    artifact = export(Odd(), tmp_path / "m.onnx", fallback=True, input_shape=(3,))
+    report = verify(Odd(), artifact, device="cpu")
+    assert report.verdict == "not proved" and "no block for sin() at 'sin'" in report.why
+
+
+def test_data_that_does_not_fit(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 4}])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    with pytest.raises(InputError, match=r"rows of shape \[6\], and the module takes \[7\]"):
+        verify(module, path, device="cpu", data=normal(3, 6))
+    empty = verify(module, path, device="cpu", data=normal(0, 7))
+    assert empty.proved and empty.warnings == ["the given array has no rows, so it shows nothing"]
+    with pytest.raises(ModelError, match="not a whole ONNX file"):
+        (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:-40])
+        verify(module, tmp_path / "cut.onnx", device="cpu")
+    with pytest.raises(ExportError, match=r"expected an nn\.Module"):
+        verify("not a module", path, device="cpu")
+
+
+def test_a_caller_in_inference_mode_and_other_defaults(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 4}, "gelu"])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    kind = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.inference_mode():
+            assert verify(module, path, device="cpu").proved
+    finally:
+        torch.set_default_dtype(kind)
+
+
+def test_external_data_and_rounded_weights(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 4}, "gelu"])
+    artifact = export(module.double(), tmp_path / "m.onnx", spec=spec, dtype="float32", external_data=True)
+    report = verify(module, artifact, device="cpu", dtype="float32")
+    assert report.proved and report.file.data_sha256 is not None
+    data = tmp_path / "m.onnx.data"
+    held = bytearray(data.read_bytes())
+    held[1] ^= 1
+    data.write_bytes(held)
+    changed = verify(module, artifact, device="cpu", dtype="float32")
+    assert changed.verdict == "failed" and "differs from the module's in 1 of" in changed.why
+
+
+def test_publish_replaces_only_with_what_is_proved(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 4}])
+    artifact, report = publish(module, tmp_path / "m.onnx", spec=spec, device="cpu")
+    assert artifact.proved and report is not None and report.proved
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(before) == {"m.onnx", "m.parity.json", "m.parity.html"}
+    with torch.no_grad():
+        next(module.parameters())[0, 0] = float("nan")
+    with pytest.raises(ProofError):
+        publish(module, tmp_path / "m.onnx", spec=spec, device="cpu")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    assert (tmp_path / "m.failed" / "m.parity.html").exists()
