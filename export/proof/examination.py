@@ -165,7 +165,7 @@ class Examination:
         if self.ranges and all(ratio <= 1 for ratio in self.ranges.values()):
             name, share = max(self.ranges.items(), key=lambda item: item[1])
             self.found.passed(
-                "whole range", f"{len(self.ranges)} kinds of activation; {name} took {share:.2f} of its bound"
+                "whole range", f"{len(self.ranges)} kinds of layer; {name} took {share:.2f} of its bound"
             )
 
     def _say_failure(self, name: str, check: LayerCheck) -> None:
@@ -199,6 +199,8 @@ class Examination:
             worst = max(self.layers, key=lambda check: check.ratio)
             exempt = sum(check.exempt for check in self.layers)
             skipped = f"; {exempt:,} that may overflow are exempt" if exempt else ""
+            alike = sum(check.by_kind for check in self.layers)
+            skipped += f", {alike:,} of them NaN or infinite as PyTorch's own kernel gives them" if alike else ""
             compared = sum(check.compared for check in self.layers)
             bound = (
                 f"{compared:,} values of {words} within their bound, at most {worst.ratio:.2g} of it ('{worst.path}')"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
+from html import escape
 from io import StringIO
 from math import isfinite
 from typing import Any
@@ -45,10 +47,12 @@ def network(report: ParityReport) -> str:
             axes.add_patch(_box((0.02, y - 0.36), 0.96, 0.72, _PANEL, _BAD if bad else _LINE))
             filled = 0.96 * min(1.0, layer.ratio if isfinite(layer.ratio) else 1.0)
             axes.add_patch(_bar((0.02, y + 0.27), filled, 0.09, _BAD if bad else _GOOD))
-            axes.text(0.05, y - 0.12, _cut(f"{layer.path}  {layer.op}", 40), va="center", weight="bold")
+            axes.text(
+                0.05, y - 0.12, _cut(f"{layer.path}  {layer.op}", 40), va="center", weight="bold", parse_math=False
+            )
             widths = f"{_shape(layer.input_shape)} to {_shape(layer.output_shape)}"
             share = "not a number or infinite" if not isfinite(layer.ratio) else f"error / bound {layer.ratio:.2g}"
-            axes.text(0.05, y + 0.13, _cut(f"{widths}, {share}", 52), va="center", size=8)
+            axes.text(0.05, y + 0.13, _cut(f"{widths}, {share}", 52), va="center", size=8, parse_math=False)
             for source in layer.inputs:
                 start = places.get(source, y - 1)
                 if start == y - 1:
@@ -88,7 +92,8 @@ def _histogram(layer: LayerRecord, bins: Sequence[float]) -> str:
 def _figure(draw: Callable[[Any], None], height: float, title: str) -> str:
     figure = imported("matplotlib.figure", "the report as a page")
     matplotlib = imported("matplotlib", "the report as a page")
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that matplotlib's font lacks: the browser has its own
         canvas = figure.Figure(figsize=(_WIDTH, height), layout="constrained")
         canvas.patch.set_alpha(0)
         axes = canvas.add_subplot()
@@ -106,7 +111,7 @@ def _inline(svg: str, title: str) -> str:
     for held, wanted in _COLOURS.items():
         svg = svg.replace(held, wanted)
     svg = re.sub(r"font-family: [^;\"]*|(?<=font: )([^'\"]*?)'[^\"]*?(?=[;\"])", lambda m: m.group(1) or "", svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{title.replace(chr(34), "")}" ', 1)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
 
 
 def _box(corner: tuple[float, float], width: float, height: float, face: str, edge: str) -> Any:

@@ -8,10 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+import onnx
+from onnx import TensorProto
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from export.errors import ProofError
-from runtime import write_whole
+from runtime import read_header, write_whole
 from runtime.version import VERSION
 
 FORMAT = 1
@@ -35,12 +37,12 @@ class _Record(BaseModel):
 
 
 class FileRecord(_Record):
-    """The file that was verified; ``sha256`` is over its bytes, ``data_sha256`` over its external data's."""
+    """The file that was verified, by the SHA-256 of its bytes and of each file of external data beside it."""
 
     name: str
     size: int
     sha256: str
-    data_sha256: str | None = None
+    data: dict[str, str] = {}
     opset: int | None = None
     ir_version: int | None = None
 
@@ -179,17 +181,20 @@ def read_report(path: str | Path) -> ParityReport:
     return report
 
 
-def file_record(path: Path, opset: int | None = None, ir_version: int | None = None) -> FileRecord:
-    """The size and hashes of a file and of the external data beside it."""
-    data = path.with_name(f"{path.name}.data")
-    beside = data if data.is_file() else None
+def file_record(path: Path) -> FileRecord:
+    """The size and hashes of a file and of the external data that it names. Raises ModelError: it cannot be read."""
+    header = read_header(path)
+    model = onnx.load(str(path), load_external_data=False)
+    tensors = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    beside = {name: path.parent / name for name in sorted(names)}
     return FileRecord(
         name=path.name,
-        size=path.stat().st_size + (beside.stat().st_size if beside else 0),
-        sha256=_sha256(path),
-        data_sha256=_sha256(beside) if beside else None,
-        opset=opset,
-        ir_version=ir_version,
+        size=header.size + sum(data.stat().st_size for data in beside.values()),
+        sha256=sha256(path),
+        data={name: sha256(data) for name, data in beside.items()},
+        opset=header.opset,
+        ir_version=header.ir_version,
     )
 
 
@@ -216,6 +221,7 @@ def machine() -> dict[str, str]:
     return {"processor": processor, "instructions": " ".join(features), "system": platform.system()}
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of a file's bytes, in hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -228,7 +228,10 @@ def _compare(
             for i, source in enumerate(step.inputs)
         ]
         if len(order) <= len(step.inputs) and all(part is not None for part in found):
-            return [d for part in found if part for d in part] + _attributes(node, step, candidate, model)
+            try:
+                return [d for part in found if part for d in part] + _attributes(node, step, candidate, model)
+            except onnx.defs.SchemaError:  # the file's opset has no such operator
+                return None
     return None
 
 
@@ -274,7 +277,7 @@ def compared(
 
 
 def _attributes(node: Node, step: Step, candidate: NodeProto, model: Model) -> list[Difference]:
-    schema = onnx.defs.get_schema(candidate.op_type, model.opset, "")
+    schema = onnx.defs.get_schema(candidate.op_type, max(1, model.opset), "")
     given = {a.name: onnx.helper.get_attribute_value(a) for a in candidate.attribute}
     found = []
     for name, description in schema.attributes.items():

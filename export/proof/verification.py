@@ -15,6 +15,7 @@ from export.exporting import evaluated_copy
 from export.graph import Graph
 from export.trace import trace
 from runtime import Port, choose, read_rows, summary_of, this_machine
+from runtime.arrays import as_float32
 
 from .examination import Examination
 from .reading import Model, read_model, row_shape
@@ -76,7 +77,7 @@ def examine(
             examination.run(evaluated, graph, rows, origin)
     return ParityReport(
         **examination.record(),
-        file=file_record(path, model.opset, model.proto.ir_version),
+        file=file_record(path),
         weights_sha256=weights_hash(module),
         device=chosen,
         seed=seed,
@@ -113,6 +114,8 @@ def _traced(module: nn.Module, port: Port) -> Graph:
 
 
 def _data(data: str | Path | np.ndarray | None, port: Port, dtype: str | None) -> tuple[np.ndarray | None, str]:
-    if data is None or isinstance(data, np.ndarray):
-        return data, "the given array"
-    return read_rows(data, port, dtype=dtype)[0], Path(data).name
+    if data is None:
+        return None, ""
+    if isinstance(data, str | Path):
+        return read_rows(data, port, dtype=dtype)[0], Path(data).name
+    return as_float32(data, port.name, np.shape(data)[1:], dtype=dtype), "the given array"

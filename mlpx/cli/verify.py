@@ -65,23 +65,24 @@ def command(
 def _unchanged(file: Path, certificate: Path, as_json: bool) -> None:
     """Compare hashes. Raises ProofError: the file was changed, or the certificate does not say that it is proved."""
     from export import ProofError, read_report
-    from export.proof import file_record
+    from export.proof import file_record, sha256
     from runtime import read_header
 
-    header = read_header(file)
-    known, found = read_report(certificate), file_record(file)
-    if (found.sha256, found.data_sha256) != (known.file.sha256, known.file.data_sha256):
-        what = f"its SHA-256 is {found.sha256[:16]}…, the certificate's {known.file.sha256[:16]}…"
-        if found.sha256 == known.file.sha256:
-            what = "its external data is another"
-        hint = "verify it anew with --spec or --module, or deploy the file that the certificate is of"
-        raise ProofError(
-            f"{file} is not the file that {certificate.name} was made of: {what}. What to do: {hint}", known
-        )
+    known = read_report(certificate)
+    if not file.is_file():
+        read_header(file)  # says what is wrong
+    found, hint = sha256(file), "verify it anew with --spec or --module, or deploy the file that the certificate is of"
+    changed = f"{file} is not the file that {certificate.name} was made of"
+    if found != known.file.sha256:
+        what = f"its SHA-256 is {found[:16]}…, the certificate's {known.file.sha256[:16]}…"
+        raise ProofError(f"{changed}: {what}. What to do: {hint}", known)
+    record = file_record(file)
+    if record.data != known.file.data:
+        raise ProofError(f"{changed}: its external data is another. What to do: {hint}", known)
     if not known.proved:
         raise ProofError(f"{certificate.name} says that {file.name} is {known.verdict}: {known.why}", known)
     proved = f"unchanged since it was proved on {known.device}, by mlpx {known.versions.get('mlpx', '?')}"
     if as_json:
         print(known.model_dump_json(indent=2))
     else:
-        note(f"{file} ({header.size:,} bytes): {proved}")
+        note(f"{file} ({record.size:,} bytes): {proved}")
