@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import polars
 import pytest
 import torch
@@ -330,3 +331,74 @@ def test_help_and_version(run: Run) -> None:
     assert run("--version").out.startswith("mlpx ")
     text = run("--help").out
     assert all(name in text for name in ("build", "export", "inspect", "predict", "schema", "doctor"))
+
+
+@pytest.fixture
+def digits(run: Run, root: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """The spec of digits and a folder with its file and certificate."""
+    spec = root / "models" / "digits" / "spec.yaml"
+    assert run("build", spec, "-o", tmp_path / "digits", "--no-html").code == 0
+    return spec, tmp_path / "digits"
+
+
+def test_verify(run: Run, digits: tuple[Path, Path], tmp_path: Path) -> None:
+    spec, folder = digits
+    assert sorted(path.name for path in folder.iterdir()) == ["digits.onnx", "digits.parity.json"]
+    done = run("verify", folder / "digits.onnx", "--spec", spec, "--certificate", folder / "digits.parity.json")
+    assert done.code == 0 and "unchanged since it was proved on cpu" in done.err
+    assert "proved    on cpu: every layer within its bound on " in done.out
+    assert "passed   exact probes" in done.out and "passed   shipped file" in done.out
+    report = run("verify", folder / "digits.onnx", "--spec", spec, "-o", tmp_path / "again", "--json", "--seed", 5)
+    assert report.code == 0 and json.loads(report.out)["verdict"] == "proved" and json.loads(report.out)["seed"] == 5
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["digits.parity.html", "digits.parity.json"]
+
+
+def test_verify_a_changed_file(run: Run, digits: tuple[Path, Path]) -> None:
+    spec, folder = digits
+    model = onnx.load(str(folder / "digits.onnx"))
+    weight = next(t for t in model.graph.initializer if t.name == "4.weight")
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[7, 30] = np.nextafter(values[7, 30], np.float32(np.inf))
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, str(folder / "digits.onnx"))
+    certificate = folder / "digits.parity.json"
+    alone = run("verify", folder / "digits.onnx", "--certificate", certificate)
+    assert alone.code == 1 and "is not the file that digits.parity.json was made of: its SHA-256 is" in alone.err
+    done = run("verify", folder / "digits.onnx", "--spec", spec)
+    assert done.code == 1 and done.out.startswith("failed    weight (4.weight) of '4' differs from the module's")
+    assert "in 1 of 8,192 values, first at [7, 30]" in done.out and "failed   exact probes" in done.out
+
+
+def test_verify_by_the_certificate_alone(run: Run, digits: tuple[Path, Path]) -> None:
+    _, folder = digits
+    path, certificate = folder / "digits.onnx", folder / "digits.parity.json"
+    done = run("verify", path, "--certificate", certificate, "--json")
+    assert done.code == 0 and json.loads(done.out)["file"]["name"] == "digits.onnx"
+    refused = json.loads(certificate.read_text()) | {"verdict": "failed", "why": "because"}
+    certificate.write_text(json.dumps(refused))
+    done = run("verify", path, "--certificate", certificate)
+    assert done.code == 1 and "says that digits.onnx is failed: because" in done.err
+    certificate.write_text("no report")
+    done = run("verify", path, "--certificate", certificate)
+    assert done.code == 1 and "not a parity report" in done.err
+
+
+def test_verify_a_hand_written_module(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(MODULE)
+    assert run("export", f"{tmp_path / 'nets.py'}:ready", "-o", tmp_path / "m.onnx").code == 0
+    other = run("verify", tmp_path / "m.onnx", "--module", f"{tmp_path / 'nets.py'}:Net")
+    assert other.code == 1 and "differs from the module's" in other.out  # every call has other random weights
+
+
+def test_verify_is_asked_wrongly(run: Run, digits: tuple[Path, Path], tmp_path: Path) -> None:
+    spec, folder = digits
+    path = folder / "digits.onnx"
+    for options, part in {
+        (): "a file alone proves nothing",
+        ("--spec", spec, "--module", "m:n"): "not both",
+        ("--spec", spec, "--html"): "--html needs -o",
+        ("--spec", tmp_path / "none.yaml"): "none.yaml",
+    }.items():
+        done = run("verify", path, *options)
+        assert done.code == 2 and part in done.err
+    assert run("verify", tmp_path / "none.onnx", "--spec", spec).code == 2

@@ -164,9 +164,7 @@ class Examination:
             self._say_failure("whole range", check)
         if self.ranges and all(ratio <= 1 for ratio in self.ranges.values()):
             name, share = max(self.ranges.items(), key=lambda item: item[1])
-            self.found.passed(
-                "whole range", f"{len(self.ranges)} kinds of layer; {name} took {share:.2f} of its bound"
-            )
+            self.found.passed("whole range", f"{len(self.ranges)} kinds of layer; {name} took {share:.2f} of its bound")
 
     def _say_failure(self, name: str, check: LayerCheck) -> None:
         if check.failure is None:
