@@ -10,11 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from export.blocks import TABLE
 from export.proof.bounds import LARGEST, RULES
 from export.proof.constants import CONSTANTS, grid, main, measure, measurements
 from export.proof.layerwise import SLACK, LayerCheck, expected
 from export.proof.reference import BLOCKS, evaluate
 from export.proof.refolding import as_node, refolded
+from export.proof.spellings import SPELLINGS
 from export.proof.structure import Layer, acting
 from export.trace import trace
 from tests.cases import BLOCKS as CASES
@@ -36,7 +38,8 @@ def inputs(layer: Layer, rows: int = 200) -> dict[str, np.ndarray]:
 
 
 def test_every_block_that_acts_has_a_reference_and_a_bound() -> None:
-    assert set(BLOCKS) == set(RULES) | {"dropout", "identity"}
+    assert set(BLOCKS) == set(TABLE)
+    assert set(RULES) == set(SPELLINGS) == {name for name, row in TABLE.items() if not row.inactive}
 
 
 @pytest.mark.parametrize("name", ACTING)

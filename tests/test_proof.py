@@ -16,6 +16,7 @@ from torch import nn
 
 from builder import assemble, load_spec, load_weights
 from export import ExportError, ProofError, export, publish, verify
+from export.proof.bounds import RULES
 from export.proof.faults import FAULTS, RUNTIME_ONLY, faulty, plan, planted
 from export.proof.reading import Model, read_model
 from export.proof.running import Running, on_device
@@ -161,6 +162,14 @@ def test_a_runtime_that_fuses_is_held_against_the_bound_of_what_it_fused(
     assert report.proved is proved and len(report.layers) == 1
     if proved:
         assert "the network as one layer" in next(c.words for c in report.checks if c.name == "shipped file")
+
+
+def test_a_block_without_a_bound_is_never_passed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    spec, module = network([{"linear": 4}, "tanh", {"linear": 3}])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    monkeypatch.delitem(RULES, "tanh")
+    report = verify(module, path, device="cpu")
+    assert report.verdict == "not proved" and report.why == "no rule bounds tanh at '1'"
 
 
 def test_the_same_seed_gives_the_same_report(tmp_path: Path) -> None:

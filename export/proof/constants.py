@@ -143,13 +143,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     print(
-        f"{'activation':<12} {'library':<22} {'u abs':>8} {'u rel':>10} {'u of z':>8} {'share of limit':>14}  worst at"
+        f"{'activation':<12} {'library':<22} {'u abs':>8} {'u rel':>10} {'u of z':>10} {'share of limit':>14}  worst at"
     )
     found = []
     for one in measurements(options.device, options.points):
         found.append(vars(one))
-        relative = f"{one.relative:.2f}" if one.relative < 1e4 and math.isfinite(one.relative) else "unbounded"
-        cells = f"{one.absolute:>8.2f} {relative:>10} {one.argument:>8.2f} {one.share:>14.2f}"
+        ratios = [f"{r:.2f}" if r < 1e4 and math.isfinite(r) else "unbounded" for r in (one.relative, one.argument)]
+        cells = f"{one.absolute:>8.2f} {ratios[0]:>10} {ratios[1]:>10} {one.share:>14.2f}"
         print(f"{one.name:<12} {one.library:<22} {cells}  {one.worst:.9g}", flush=True)
     if options.json:
         from .report import machine

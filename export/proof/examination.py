@@ -13,17 +13,16 @@ from runtime import InputError, ModelError, Port
 from .calling import Called, apart, disagreement
 from .constants import CONSTANTS
 from .end_to_end import USUAL, measured
+from .exposing import LEVELS, expose
 from .findings import Findings, Stop
-from .inputs import Inputs, batches, planned, search
-from .layerwise import BINS, Element, LayerCheck, groups, without_bound
+from .inputs import Inputs, batches, planned
+from .layerwise import BINS, Element, LayerCheck, without_bound
 from .probes import probe_affine, probe_ranges
 from .reading import Model
 from .records import constant_record, element_record, layer_records
 from .report import EndToEnd, InputsRecord
-from .running import Opener, Running, opened, with_layers
-from .structure import Layer, Structure, match
-
-_LEVELS = ("every layer", "every linear layer with its activation", "the network as one layer")
+from .running import Opener, Running, opened
+from .structure import Structure, match
 
 
 class Examination:
@@ -40,7 +39,7 @@ class Examination:
         self.end: EndToEnd | None = None
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.exact: dict[str, np.ndarray] = {}
-        self.shipped: dict[int, np.ndarray] = {}
+        self.shipped: list[np.ndarray] = []
 
     def run(self, module: nn.Module, graph: Graph, data: np.ndarray | None, origin: str) -> None:
         """Make every check, from the cheapest to the dearest."""
@@ -176,81 +175,40 @@ class Examination:
         self.found.failed(name, f"{place}: {values}; the bound is {e.bound:.3g} (error / bound {e.ratio:.3g})")
 
     def _layers(self, structure: Structure) -> None:
-        """Bounds at the finest level at which the instrumented file has the same bits as the file itself."""
         runs = [*self.inputs, *batches(self.inputs[0])]
         with opened(self.model.path, self.opener) as running:
-            for index, given in enumerate(runs):
-                self.shipped[index] = self._output(running, given.rows)
-        failed = None
-        words = ""
-        for level, words in enumerate(_LEVELS):  # noqa: B007 - the last one is said
-            self.layers = _at(level, structure.layers)
-            unequal = self._bounded(runs)
-            failed = next((check for check in self.layers if check.failure is not None), None)
-            if failed is not None and not unequal:
-                self._say_failure("layer bounds", failed)
-            if not unequal:
-                break
-        else:
-            return self.found.unproved("shipped file", "the file with its output alone does not repeat its own bits")
-        if failed is None:
-            worst = max(self.layers, key=lambda check: check.ratio)
-            exempt = sum(check.exempt for check in self.layers)
-            skipped = f"; {exempt:,} that may overflow are exempt" if exempt else ""
-            alike = sum(check.by_kind for check in self.layers)
-            skipped += f", {alike:,} of them NaN or infinite as PyTorch's own kernel gives them" if alike else ""
-            compared = sum(check.compared for check in self.layers)
-            bound = (
-                f"{compared:,} values of {words} within their bound, at most {worst.ratio:.2g} of it ('{worst.path}')"
-            )
-            self.found.passed("layer bounds", f"{bound}{skipped}")
-        rows = sum(len(given.rows) for given in runs)
-        self.found.passed(
-            "shipped file", f"the same bits as with its layers' values as outputs ({words}), on {rows:,} rows"
+            self.shipped = [self._output(running, given.rows) for given in runs]
+        exposed = expose(
+            self.model, structure, self.inputs, runs, self.shipped, self.opener, self.seed, self.found.stop_early
         )
+        self.layers, self.searched = exposed.checks, exposed.searched
+        if not exposed.repeats:
+            return self.found.unproved("shipped file", "the file does not repeat its own bits when it is run again")
+        failed = next((check for check in self.layers if check.failure is not None), None)
+        if failed is not None:
+            self._say_failure("layer bounds", failed)
+        else:
+            self.found.passed("layer bounds", exposed.words())
+        rows = f"on {sum(len(given.rows) for given in runs):,} rows"
+        if exposed.level == 0:
+            self.found.passed("shipped file", f"the same bits as with the value of every layer as an output, {rows}")
+        else:
+            words = f"the runtime fuses layers, so {LEVELS[exposed.level]} was held against its bound"
+            self.found.warned("shipped file", f"{words}; the same bits with these values as outputs, {rows}")
         self._rows_alone(runs)
         likely = next((check for check in self.layers if check.likely > 1 >= check.ratio), None)
         if likely is not None:
-            self.found.warned(
-                "probabilistic bounds", f"'{likely.path}' is above its probabilistic line, {likely.likely:.2g} of it"
-            )
-
-    def _bounded(self, runs: list[Inputs]) -> bool:
-        """Run the instrumented file; whether its output has other bits than the file's own."""
-        shown = [check.layers[-1] for check in self.layers]
-        unequal = False
-        with with_layers(self.model, shown, self.opener) as running:
-
-            def shares_of(rows: np.ndarray, kind: str = "search") -> tuple[np.ndarray, np.ndarray]:
-                values = running.run(rows) | {self.model.inputs[0].name: rows}
-                shares = [check.compare(kind, values, rows) for check in self.layers]
-                return np.max(shares, axis=0), values[shown[-1].output]
-
-            shares = []
-            for index, given in enumerate(runs):
-                share, output = shares_of(given.rows, given.kind)
-                shares.append(share)
-                unequal |= not _bit_equal(output, self.shipped[index])
-                if self.found.stop_early and (unequal or any(check.failure for check in self.layers)):
-                    return unequal
-            finite = [np.isfinite(g.rows.reshape(len(g.rows), -1)).all(axis=1) for g in self.inputs]
-            start = np.concatenate([g.rows[f] for g, f in zip(self.inputs, finite, strict=True)])
-            known = np.concatenate([s[f] for s, f in zip(shares, finite, strict=False)])
-            self.searched = search(start, known, lambda rows: shares_of(rows)[0], self.seed)
-        return unequal
+            words = f"'{likely.path}' is above its probabilistic line, {likely.likely:.2g} of it"
+            self.found.warned("probabilistic bounds", words)
 
     def _rows_alone(self, runs: list[Inputs]) -> None:
         """Each was held against its bound; what is said is how far they are apart."""
-        whole = self.shipped[0]
+        whole = self.shipped[0].astype(np.float64)
         single = [self.shipped[i] for i, given in enumerate(runs) if given.kind == "row alone"]
-        difference = max(
-            (float(apart(one[0], whole[i].astype(np.float64)).max()) for i, one in enumerate(single)), default=0.0
-        )
-        sizes = ", ".join(str(len(given.rows)) for given in runs if given.kind.startswith("batch"))
-        words = (
-            f"batches of {sizes} and {len(self.inputs[0].rows)} rows; {len(single)} rows alone and in a batch differ by"
-        )
-        self.found.passed("batches", f"{words} at most {difference:.2g}, each within its bound")
+        difference = max((float(apart(one[0], whole[i]).max()) for i, one in enumerate(single)), default=0.0)
+        sizes = ", ".join(map(str, sorted({len(given.rows) for given in runs})))
+        words = f"batches of {sizes} rows; {len(single)} rows alone and in a batch differ by at most {difference:.2g}"
+        self.found.passed("batches", f"{words}, each within its bound")
 
     def _end_to_end(self, module: nn.Module, structure: Structure) -> None:
         usual = [(given, self.shipped[i]) for i, given in enumerate(self.inputs) if given.kind in USUAL]
@@ -285,13 +243,3 @@ class Examination:
         nodes = [member for check in self.layers for layer in check.layers for member in layer.members]
         used = {f"{n.op} tanh" if n.attributes.get("approximate") == "tanh" else n.op for n in nodes}
         return [name for name in CONSTANTS if name in used]
-
-
-def _at(level: int, layers: tuple[Layer, ...]) -> list[LayerCheck]:
-    return groups(layers, coarse=level == 1) if level < 2 else [LayerCheck(layers)]
-
-
-def _bit_equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """The same bits; any NaN is as good as another."""
-    same = (a.view(np.int32) == b.view(np.int32)) | (np.isnan(a) & np.isnan(b))
-    return a.shape == b.shape and bool(same.all())

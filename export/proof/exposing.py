@@ -1,0 +1,100 @@
+"""The file with its layers' values as outputs: each layer against its bound, and the file's own bits against it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .inputs import Inputs, search
+from .layerwise import LayerCheck, groups
+from .reading import Model
+from .running import Opener, with_layers
+from .structure import Structure
+
+LEVELS = ("every layer", "every linear layer with its activation", "the network as one layer")
+"""From the finest: a runtime may fuse layers, and then an output in their middle changes the bits behind it."""
+
+
+@dataclass
+class Exposed:
+    """What was found at the finest level at which the file with more outputs has the bits of the file itself."""
+
+    level: int
+    checks: list[LayerCheck]
+    searched: int
+    repeats: bool
+    """Whether there was such a level: at the coarsest no value is exposed, so that is the file run twice."""
+
+    def words(self) -> str:
+        """How many values were compared, and how near they came to their bound."""
+        worst = max(self.checks, key=lambda check: check.ratio)
+        compared, exempt, alike = (sum(getattr(c, n) for c in self.checks) for n in ("compared", "exempt", "by_kind"))
+        words = f"{compared:,} values of {LEVELS[self.level]} within their bound, at most {worst.ratio:.2g} of it"
+        words += f" ('{worst.path}')"
+        words += f"; {exempt:,} that may overflow are exempt" if exempt else ""
+        return words + (f", {alike:,} of them NaN or infinite as PyTorch's own kernel gives them" if alike else "")
+
+
+def expose(
+    model: Model,
+    structure: Structure,
+    inputs: Sequence[Inputs],
+    runs: Sequence[Inputs],
+    shipped: Sequence[np.ndarray],
+    opener: Opener,
+    seed: int,
+    stop_early: bool,
+) -> Exposed:
+    """Check every layer on all ``runs``, whose outputs by the file itself are ``shipped``, and search from ``inputs``.
+
+    With ``stop_early`` the first run that a layer fails, or whose bits differ, ends a level.
+    """
+    found = Exposed(0, [], 0, False)
+    for level in range(len(LEVELS)):
+        checks = groups(structure.layers, coarse=level == 1) if level < 2 else [LayerCheck(structure.layers)]
+        found = _at_level(level, checks, model, inputs, runs, shipped, opener, seed, stop_early)
+        if found.repeats:
+            break
+    return found
+
+
+def _at_level(
+    level: int,
+    checks: list[LayerCheck],
+    model: Model,
+    inputs: Sequence[Inputs],
+    runs: Sequence[Inputs],
+    shipped: Sequence[np.ndarray],
+    opener: Opener,
+    seed: int,
+    stop_early: bool,
+) -> Exposed:
+    found = Exposed(level, checks, 0, True)
+    shown = [check.layers[-1] for check in checks]
+    with with_layers(model, shown, opener) as running:
+
+        def shares_of(rows: np.ndarray, kind: str = "search") -> tuple[np.ndarray, np.ndarray]:
+            values = running.run(rows) | {model.inputs[0].name: rows}
+            shares = [check.compare(kind, values, rows) for check in checks]
+            return np.max(shares, axis=0), values[shown[-1].output]
+
+        shares = []
+        for given, own in zip(runs, shipped, strict=True):
+            share, output = shares_of(given.rows, given.kind)
+            shares.append(share)
+            found.repeats &= _bit_equal(output, own)
+            if stop_early and (not found.repeats or any(check.failure for check in checks)):
+                return found
+        finite = [np.isfinite(given.rows.reshape(len(given.rows), -1)).all(axis=1) for given in inputs]
+        start = np.concatenate([given.rows[kept] for given, kept in zip(inputs, finite, strict=True)])
+        known = np.concatenate([share[kept] for share, kept in zip(shares, finite, strict=False)])
+        found.searched = search(start, known, lambda rows: shares_of(rows)[0], seed)
+    return found
+
+
+def _bit_equal(a: np.ndarray, b: np.ndarray) -> bool:
+    """The same bits; any NaN is as good as another."""
+    same = (a.view(np.int32) == b.view(np.int32)) | (np.isnan(a) & np.isnan(b))
+    return a.shape == b.shape and bool(same.all())
