@@ -82,7 +82,13 @@ class Session:
         if isinstance(fixed, int) and len(batch) != fixed:
             message = f"'{port.name}' expects batches of exactly {fixed} rows (fixed in the file), and got {len(batch)}"
             raise InputError(message)
-        return session.run(outputs, {port.name: batch})
+        try:
+            return session.run(outputs, {port.name: batch})
+        except Exception as error:
+            if not type(error).__module__.startswith("onnxruntime"):
+                raise
+            name = self.path or "the model"
+            raise ModelError(f"{name}: ONNX Runtime cannot run it on {len(batch)} rows: {_reason(error)}") from error
 
     def close(self) -> None:
         """Free the model's memory. A closed session cannot run."""

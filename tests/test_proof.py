@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from builder import assemble, load_spec, load_weights
+from builder import Scale, assemble, load_spec, load_weights
 from export import ExportError, ProofError, export, publish, verify
 from export.proof.bounds import RULES
 from export.proof.faults import FAULTS, RUNTIME_ONLY, faulty, plan, planted
 from export.proof.reading import Model, read_model
-from export.proof.running import Running, on_device
+from export.proof.running import Opener, Running, on_device
 from export.proof.structure import Structure, match
 from export.proof.verification import examine
 from export.trace import trace
@@ -132,36 +132,40 @@ def test_a_failure_names_the_first_layer_that_diverges(
     torch.testing.assert_close(float(nn.functional.leaky_relu(before)[0, e.index].detach()), e.eager)
 
 
-class Rounding:
-    """A runtime that computes the file itself, and only that, with other last bits: it fuses where no output shows."""
-
-    def __init__(self, inner: Running, factor: float):
-        self.inner, self.factor = inner, np.float32(factor)
-
-    def run(self, x: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: value * self.factor for name, value in self.inner.run(x).items()}
-
-    def close(self) -> None:
-        self.inner.close()
-
-
-@pytest.mark.parametrize(("factor", "proved"), [(1 + 2.0**-23, True), (1 + 2.0**-6, False)])
-def test_a_runtime_that_fuses_is_held_against_the_bound_of_what_it_fused(
-    factor: float, proved: bool, tmp_path: Path
-) -> None:
-    spec, module = network([{"linear": 16}, "tanh", {"linear": 3}])
-    path = export(module, tmp_path / "m.onnx", spec=spec).path
+def fused(outputs: int, factor: float) -> Opener:
+    """A runtime that multiplies what an Elu gives, unless more than ``outputs`` values are asked for."""
     plain = on_device("cpu")
 
     def opener(source: Path | bytes) -> Running:
-        whole = isinstance(source, Path) or len(onnx.load_from_string(source).graph.output) == 1
-        one_layer = not isinstance(source, Path) and len(onnx.load_from_string(source).graph.node) == 1
-        return Rounding(plain(source), factor) if whole and not one_layer else plain(source)
+        model = onnx.load(str(source)) if isinstance(source, Path) else onnx.load_from_string(source)
+        nodes = model.graph.node
+        if len(nodes) > 1 and len(model.graph.output) <= outputs:
+            elu = next(node for node in nodes if node.op_type == "Elu")
+            own = elu.output[0]
+            elu.output[0] = "fused"
+            at = list(nodes).index(elu) + 1
+            nodes.insert(at, onnx.helper.make_node("Mul", ["fused", "factor"], [own]))
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([factor]), "factor"))
+        return plain(model.SerializeToString())
 
-    report = examine(module, path, device="cpu", opener=opener)
-    assert report.proved is proved and len(report.layers) == 1
-    if proved:
-        assert "the network as one layer" in next(c.words for c in report.checks if c.name == "shipped file")
+    return opener
+
+
+@pytest.mark.parametrize(
+    ("outputs", "factor", "verdict", "part"),
+    [
+        (2, 1 + 2.0**-23, "proved", "the runtime fuses layers, so every linear layer with its activation was held"),
+        (2, 1 + 2.0**-6, "failed", "'1', row "),
+        (1, 1 + 2.0**-23, "not proved", "what it computes without cannot be seen"),
+    ],
+)
+def test_a_runtime_that_fuses_is_held_against_the_bound_of_what_it_fused(
+    outputs: int, factor: float, verdict: str, part: str, tmp_path: Path
+) -> None:
+    spec, module = network([{"linear": 16}, "elu", {"linear": 3}])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    report = examine(module, path, device="cpu", opener=fused(outputs, factor))
+    assert report.verdict == verdict and any(part in check.words for check in report.checks)
 
 
 def test_a_block_without_a_bound_is_never_passed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -332,6 +336,150 @@ def test_data_that_does_not_fit(tmp_path: Path) -> None:
         verify(module, tmp_path / "cut.onnx", device="cpu")
     with pytest.raises(ExportError, match=r"expected an nn\.Module"):
         verify("not a module", path, device="cpu")
+
+
+class ByType(nn.Module):
+    """Another function in float32 than in float64; and a small output beside a very large one."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.layer, self.kind = nn.Linear(3, 2), kind
+        with torch.no_grad():
+            self.layer.bias[0] = 1e9 if kind == "beside" else 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.tanh(self.layer(torch.tanh(x))) if self.kind != "beside" else self.layer(torch.tanh(x))
+        if not torch.is_tensor(y):
+            return y
+        if self.kind == "beside":
+            return y + torch.tensor([0.0, 0.9], dtype=y.dtype)
+        return torch.sin(y) if y.dtype == torch.float32 else y
+
+
+@pytest.mark.parametrize("kind", ["beside", "float32"])
+def test_a_forward_that_the_trace_does_not_see(kind: str, tmp_path: Path) -> None:
+    module = ByType(kind)
+    report = verify(module, export(module, tmp_path / "m.onnx"), device="cpu")
+    assert report.verdict == "not proved" and "not the chain of its traced blocks" in report.why
+    assert ("in float32" if kind == "float32" else "in float64") in report.why
+
+
+def hide(graph: onnx.GraphProto, how: str) -> None:
+    """The same graph for one reader, another for the next."""
+    weight = next(t for t in graph.initializer if t.name == "0.weight")
+    values = onnx.numpy_helper.to_array(weight)
+    if how == "sparse":
+        indices = onnx.numpy_helper.from_array(np.arange(values.size, dtype=np.int64))
+        held = onnx.numpy_helper.from_array(values.reshape(-1), "0.weight")
+        graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(held, indices, list(values.shape)))
+    elif how == "twice":
+        graph.node.insert(0, onnx.helper.make_node("Constant", [], ["0.weight"], value=weight))
+    else:
+        last = graph.node[-1].output[0]
+        graph.node[-1].output[0] = "inner"
+        graph.node.append(onnx.helper.make_node("Identity", ["inner"], [last], domain="elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("how", "part"),
+    [
+        ("sparse", "sparse constant"),
+        ("twice", "two things one name: '0.weight'"),
+        ("domain", "operator that the module has not: Identity"),
+    ],
+)
+def test_files_that_readers_understand_differently_are_not_proved(how: str, part: str, tmp_path: Path) -> None:
+    spec, module = network([{"linear": 4}, "relu"])
+    path = rebuilt(export(module, tmp_path / "m.onnx", spec=spec).path, lambda graph: hide(graph, how))
+    report = verify(module, path, device="cpu")
+    assert not report.proved and any(part in check.words for check in report.checks)
+
+
+def test_identities_are_seen_through(tmp_path: Path) -> None:
+    spec, module = network(["standardize", {"linear": 4}, "gelu", {"linear": 3}])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+
+    def indirect(graph: onnx.GraphProto) -> None:
+        identity = onnx.helper.make_node
+        first, last = graph.node[2], graph.node[-1]
+        graph.node.insert(0, identity("Identity", [first.input[1]], ["weight again"]))
+        graph.node.insert(0, identity("Identity", [graph.input[0].name], ["input again"]))
+        graph.node[2].input[0] = "input again"
+        first.input[1] = "weight again"
+        final = last.output[0]
+        last.output[0] = "inner"
+        graph.node.append(identity("Identity", ["inner"], [final]))
+
+    assert verify(module, rebuilt(path, indirect), device="cpu").proved
+
+
+def test_values_without_a_bound_are_not_passed(tmp_path: Path) -> None:
+    """A variance that cancels away in float32 on the user's own rows, and a layer whose products overflow."""
+    spec, module = network(["layer_norm"], features=64)
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    far = (1e4 + 0.1 * normal(50, 64)).astype(np.float32)
+    report = verify(module, path, device="cpu", data=far)
+    assert report.verdict == "not proved" and "values of '0' have no bound on usual rows" in report.why
+    assert verify(module, path, device="cpu").proved
+    spec, large = network([{"linear": 8}])
+    with torch.no_grad():
+        large[0].weight.mul_(3e38).mul_(2.5)  # type: ignore[operator]
+    assert not verify(large, export(large, tmp_path / "l.onnx", spec=spec), device="cpu").proved
+
+
+UNUSUAL = {
+    "scale on rows that are not flat": (["flatten", {"linear": 3}], (3, 4)),
+    "a decayed norm": ([{"linear": 5}, "relu", "batch_norm", {"linear": 3}], None),
+    "layer norm without epsilon": ([{"layer_norm": {"eps": 1e-38}}, {"linear": 3}], None),
+    "tiny weights": ([{"linear": 5}, "tanh", {"linear": 3}], None),
+    "width 1": ([{"linear": 1}, "layer_norm", {"linear": 1}], None),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_networks_are_proved(name: str, tmp_path: Path) -> None:
+    blocks, shape = UNUSUAL[name]
+    spec, module = network(blocks, features=7 if shape is None else 12)
+    if shape is not None:
+        module = nn.Sequential(Scale(4, 2.0, 1.0), Scale(4, 3.0), *module).eval()
+    with torch.no_grad():
+        if name == "a decayed norm":
+            module[2].weight[2] = 1.7e-41  # type: ignore[index]
+        if name == "tiny weights":
+            module[0].weight.mul_(1e-41)  # type: ignore[operator]
+    for fold in (False, True):
+        options = {"input_shape": shape} if shape is not None else {"spec": spec}
+        artifact = export(module, tmp_path / "m.onnx", fold_affine=fold, **options)  # type: ignore[arg-type]
+        report = verify(module, artifact, device="cpu")
+        assert report.proved, report.why
+
+
+def test_what_cannot_be_run_is_an_answer_and_no_crash(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 4}])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    whole = path.read_bytes()
+
+    def reshaped(graph: onnx.GraphProto) -> None:
+        last = graph.node[-1].output[0]
+        graph.node[-1].output[0] = "inner"
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 4]), "shape"))
+        graph.node.append(onnx.helper.make_node("Reshape", ["inner", "shape"], [last]))
+
+    report = verify(module, rebuilt(path, reshaped), device="cpu")
+    assert report.verdict == "not proved" and any("cannot run it on" in check.words for check in report.checks)
+    path.write_bytes(whole)
+    nothing = verify(nn.Sequential(nn.Dropout(), nn.Identity()), path, device="cpu")
+    assert not nothing.proved
+    with pytest.raises(ModelError, match="has no output"):
+        verify(module, rebuilt(path, lambda graph: graph.ClearField("output")), device="cpu")
+    path.write_bytes(whole)
+    with pytest.raises(ModelError, match="a constant of the file is damaged"):
+        verify(module, rebuilt(path, lambda graph: graph.initializer[0].dims.append(9)), device="cpu")
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="different lengths"):
+        verify(module, path, device="cpu", data=[[1.0, 2.0], [3.0]])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="a seed is a whole number"):
+        verify(module, path, device="cpu", seed=-1)
 
 
 def test_a_caller_in_inference_mode_and_other_defaults(tmp_path: Path) -> None:

@@ -104,17 +104,23 @@ def roundings(node: Node) -> int:
 
 
 def affine(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """(1 + γ_k)·|A| e + γ_k (|A||z| + |b|) + (k + 1)·2^-126, by ``roundings``.
+    """(1 + γ_k)·|A| e + γ_k (|A||z| + |b|) + (k + 1)·2^-126·(1 + |z|), by ``roundings``; |z| summed for a linear.
 
     It is the bound of an inner product applied to each row (Higham 2002, eq. 3.5), with the error of the input carried
-    through. A standardize's own rounding is relative to z - mean, so γ_k |y| does for it.
+    through. A standardize's own rounding is relative to z - mean, so γ_k |y| does for it. The last term is for
+    constants and factors that are flushed to zero.
     """
     k = roundings(node)
-    g, moved = gamma(k), passed_on(node, e[0])
-    terms = magnitude(node, size(z[0]))
+    g, moved, x = gamma(k), passed_on(node, e[0]), size(z[0])
+    terms = magnitude(node, x)
     own = y.abs() if node.op == "standardize" else terms
-    radius = (1 + g) * moved + g * own + (k + 1) * ETA
-    return torch.where((1 + g) * (terms + moved) > LARGEST, torch.inf, radius)
+    reach = x.sum(dim=-1, keepdim=True) if node.op == "linear" else x
+    for role in ("mean", "running_mean"):
+        mean = constant(node, role, x)
+        reach = reach if mean is None else reach + mean.abs()
+    radius = (1 + g) * moved + g * own + (k + 1) * ETA * (1 + reach)
+    lost = (1 + g) * (terms + moved) > LARGEST
+    return torch.where(lost | (reach > LARGEST) if node.op == "standardize" else lost, torch.inf, radius)
 
 
 def merged(nodes: Sequence[Node], held: Node, z: Tensor, e: Radius, y: Tensor) -> Tensor:
@@ -200,12 +206,14 @@ def _softplus(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
     """
     given = options(node, rounded=True)
     beta, threshold = given["beta"], given["threshold"]
+    if beta == 0:
+        return torch.full_like(y, torch.inf)
     a, r, m = CONSTANTS["softplus"].limits
     p = _carried(node, z[0], e[0], y, 1.0)
     spread = size(z[0]) if e[0] is None else size(z[0]) + e[0]
     near = (beta * z[0] - threshold).abs() <= abs(beta) * torch.as_tensor(p) + 4 * U * abs(threshold)
-    jump = float(np.log1p(np.exp(-threshold))) / abs(beta)
-    radius = p + U * (a / abs(beta) + r * (size(y) + p) + m * spread) + near * jump + 2 * ETA
+    jump = float(np.logaddexp(0.0, -threshold)) / abs(beta)
+    radius = p + U * (a / abs(beta) + r * (size(y) + p) + m * spread) + torch.where(near, jump, 0.0) + 2 * ETA
     return torch.where((beta * spread).abs() > LARGEST, torch.inf, radius)
 
 
@@ -245,7 +253,7 @@ def _layer_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor)
     given = torch.zeros_like(x) if e[0] is None else e[0]
     moved = (given + mean(given)) * (1 + g) + g * mean(x.abs()) + 2 * U * centred
     variance = mean(centred**2) + eps
-    slack = g * (mean(x**2) + centre**2 + eps) + mean(2 * centred * moved + moved**2)
+    slack = g * (mean(x**2) + centre**2 + eps) + mean(2 * centred * moved + moved**2) + (n + 4) * ETA
     unit = 1 / torch.sqrt(variance)
     growth = torch.sqrt(variance / torch.where(slack < variance, variance - slack, torch.nan)) - 1
     weight, bias = constant(node, "weight", x), constant(node, "bias", x)

@@ -16,8 +16,6 @@ from .reference import whole
 from .report import EndToEnd
 from .structure import Layer, Structure
 
-USUAL = ("data", "range", "normal")
-"""The kinds of inputs that figures are given for: the others are chosen to go wrong."""
 ROWS, OUTPUTS = 32, 16
 
 

@@ -13,7 +13,7 @@ from .reading import Model
 from .running import Opener, with_layers
 from .structure import Structure
 
-LEVELS = ("every layer", "every linear layer with its activation", "the network as one layer")
+LEVELS = ("every layer", "every linear layer with its activation")
 """From the finest: a runtime may fuse layers, and then an output in their middle changes the bits behind it."""
 
 
@@ -25,7 +25,7 @@ class Exposed:
     checks: list[LayerCheck]
     searched: int
     repeats: bool
-    """Whether there was such a level: at the coarsest no value is exposed, so that is the file run twice."""
+    """Whether there was such a level; the bound of the whole network at once would be too wide to prove anything."""
 
     def words(self) -> str:
         """How many values were compared, and how near they came to their bound."""
@@ -53,8 +53,9 @@ def expose(
     """
     found = Exposed(0, [], 0, False)
     for level in range(len(LEVELS)):
-        checks = groups(structure.layers, coarse=level == 1) if level < 2 else [LayerCheck(structure.layers)]
-        found = _at_level(level, checks, model, inputs, runs, shipped, opener, seed, stop_early)
+        found = _at_level(
+            level, groups(structure.layers, coarse=level == 1), model, inputs, runs, shipped, opener, seed, stop_early
+        )
         if found.repeats:
             break
     return found

@@ -19,6 +19,8 @@ BATCHES = (0, 1, 2, 7, 64)
 """Besides the whole sets."""
 ALONE = 8
 """Rows that are run one by one, and compared with the same rows of a batch."""
+USUAL = ("data", "range", "normal")
+"""The kinds that a model is for: the others are chosen to go wrong."""
 _UNITS = 32
 
 
@@ -134,5 +136,7 @@ def _kinks(graph: Graph, rng: np.random.Generator) -> np.ndarray | None:
     along = slope.flatten(1)
     length = (along * along).sum(dim=1, keepdim=True)
     step = torch.where(length > 0, (wanted[:, None] - z) / length, 0.0) * along
-    moved = (x.flatten(1) + step).detach().numpy().astype(np.float32)
-    return moved[np.isfinite(moved).all(axis=1)].reshape(-1, *graph.input_shape)
+    with np.errstate(over="ignore"):
+        moved = (x.flatten(1) + step).detach().numpy().astype(np.float32)
+    finite = np.isfinite(moved).all(axis=1)
+    return moved[finite].reshape(-1, *graph.input_shape) if finite.any() else None

@@ -12,6 +12,7 @@ import torch
 from export.graph import Node
 
 from .bounds import LARGEST, RULES, Radius, merged, roundings, sharper
+from .inputs import USUAL
 from .reference import evaluate, follow
 from .structure import Layer
 
@@ -54,6 +55,8 @@ class LayerCheck:
     histogram: np.ndarray = field(default_factory=lambda: np.zeros(len(BINS) + 1, np.int64))
     shares: dict[str, float] = field(default_factory=dict)
     """The largest share of the bound, by kind of inputs."""
+    unbounded: float = 0.0
+    """The largest share of exempt values in one set of usual rows."""
 
     @property
     def path(self) -> str:
@@ -76,10 +79,13 @@ class LayerCheck:
         ``values`` are what the runtime gave, by name; ``x`` is the network's input, for the record.
         """
         step = max(1, _CHUNK // max(prod(value.shape[1:]) for value in values.values()))
-        shares = []
+        shares, before = [], self.exempt
         for start in range(0, max(1, len(x)), step):
             part = {name: value[start : start + step] for name, value in values.items()}
             shares.append(self._compare(inputs, part, x[start : start + step], start))
+        if inputs in USUAL and len(x):
+            values_of = values[self.layers[-1].output].size
+            self.unbounded = max(self.unbounded, (self.exempt - before) / values_of)
         return np.concatenate(shares)
 
     def _compare(self, inputs: str, values: Mapping[str, np.ndarray], x: np.ndarray, start: int) -> np.ndarray:

@@ -53,7 +53,8 @@ class Probed:
         normal = (np.abs(exact) >= _SMALLEST) & (np.abs(exact) <= _LARGEST) | (exact == 0)
         self.elements += int(normal.sum())
         self.skipped += int((~normal & ~np.isnan(exact)).sum())
-        wrong = normal & (found != exact)
+        wrong = (normal & (found != exact)).reshape(len(exact), -1)
+        found, exact = found.reshape(wrong.shape), exact.reshape(wrong.shape)
         if wrong.any():
             row, column = (int(i) for i in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
             values = float(found[row, column]), float(exact[row, column])
@@ -71,7 +72,11 @@ def probe_affine(model: Model, layers: tuple[Layer, ...], opener: Opener, seed: 
         probed.layers += 1
         with alone(model, layer, _width(layer), opener) as running:
             for probe, rows, expected in exact(layer):
-                probed.compare(layer, probe, _output(running, layer, rows), expected)
+                if layer.held.op != "linear":  # one value per feature, on rows of any shape
+                    rows, expected = (
+                        np.broadcast_to(part, (len(part), *layer.held.shape)) for part in (rows, expected)
+                    )
+                probed.compare(layer, probe, _output(running, layer, np.ascontiguousarray(rows)), expected)
         if layer.held.op == "linear":
             rows, expected, constants = _integers(layer, seed)
             with alone(model, layer, _width(layer), opener, constants) as running:

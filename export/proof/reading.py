@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,8 @@ class Model:
     proto: ModelProto
     constants: dict[str, np.ndarray]
     large: frozenset[str]
+    problem: str | None = None
+    """What makes the file's meaning depend on who reads it, if anything does; nothing is proved of it then."""
 
     @cached_property
     def inputs(self) -> list[onnx.ValueInfoProto]:
@@ -37,23 +40,16 @@ class Model:
     @cached_property
     def nodes(self) -> list[NodeProto]:
         """The operators that compute something; constants and Identity are seen through."""
-        return [node for node in self.proto.graph.node if node.op_type not in ("Constant", "Identity")]
-
-    @cached_property
-    def _aliases(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for node in self.proto.graph.node:
-            if node.op_type == "Identity":
-                found[node.output[0]] = found.get(node.input[0], node.input[0])
-        return found
+        return [node for node in self.proto.graph.node if not _is_plain(node)]
 
     def value(self, name: str) -> str:
-        """The value that a name stands for, Identity operators seen through."""
-        return self._aliases.get(name, name)
+        """The value that an output of the graph stands for, where an Identity gives it its name."""
+        maker = next((n for n in self.proto.graph.node if name in n.output and _is_plain(n) and n.input), None)
+        return name if maker is None else maker.input[0]
 
     def consumers(self, value: str) -> list[NodeProto]:
         """The operators that read a value."""
-        return [node for node in self.nodes if value in (self.value(name) for name in node.input)]
+        return [node for node in self.nodes if value in node.input]
 
     @property
     def opset(self) -> int:
@@ -67,12 +63,40 @@ def read_model(path: Path) -> Model:
         whole = onnx.load(str(path))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
-    constants = {tensor.name: _values(tensor) for tensor in whole.graph.initializer}
-    for node in whole.graph.node:
-        if node.op_type == "Constant":
-            constants |= dict.fromkeys(node.output, _constant(node))
+    problem = _problem(whole)
+    try:
+        constants = {tensor.name: _values(tensor) for tensor in whole.graph.initializer}
+        if problem is None:
+            for node in whole.graph.node:
+                if node.op_type == "Constant":
+                    constants |= dict.fromkeys(node.output, _constant(node))
+    except (ValueError, TypeError, KeyError, IndexError, StopIteration) as error:
+        raise ModelError(f"{path}: a constant of the file is damaged: {error}") from None
     large = {t.name for t in whole.graph.initializer if _is_large(t)}
-    return Model(path, _without(whole, large), constants, frozenset(large))
+    return Model(path, _without(whole, large), constants, frozenset(large), problem)
+
+
+def _problem(whole: ModelProto) -> str | None:
+    """Spellings that readers understand differently, and that no exporter of dense networks needs."""
+    graph = whole.graph
+    if whole.functions:
+        return f"the file defines operators of its own: '{whole.functions[0].name}'"
+    if graph.sparse_initializer:
+        return "the file holds a sparse constant"
+    for node in graph.node:
+        if _is_plain(node) and (len(node.output) != 1 or len(node.input) != (node.op_type == "Identity")):
+            return f"the file has a malformed {node.op_type}: '{node.name or list(node.output)}'"
+        if not node.output:
+            return f"the file has an operator without an output: {node.op_type} '{node.name}'"
+    names = [name for node in graph.node for name in node.output if name] + [t.name for t in graph.initializer]
+    given = {tensor.name for tensor in graph.initializer}
+    names += [value.name for value in graph.input if value.name not in given]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    return None if twice is None else f"the file gives two things one name: '{twice}'"
+
+
+def _is_plain(node: NodeProto) -> bool:
+    return node.op_type in ("Constant", "Identity") and node.domain in ("", "ai.onnx")
 
 
 def _is_large(tensor: TensorProto) -> bool:
@@ -80,27 +104,38 @@ def _is_large(tensor: TensorProto) -> bool:
 
 
 def _without(whole: ModelProto, names: set[str]) -> ModelProto:
-    """A copy without some constants; clearing them in place would not free their memory."""
+    """A copy without some constants (clearing them in place would not free them), and without inner Identities."""
+    outputs = {value.name for value in whole.graph.output}
+    aliases: dict[str, str] = {}
+    kept: list[NodeProto] = []
+    for node in whole.graph.node:
+        if _is_plain(node) and len(node.input) == len(node.output) == 1 and node.output[0] not in outputs:
+            aliases[node.output[0]] = aliases.get(node.input[0], node.input[0])
+            continue
+        copied = NodeProto()
+        copied.CopyFrom(node)
+        copied.input[:] = [aliases.get(name, name) for name in node.input]
+        kept.append(copied)
     graph = GraphProto(
         name=whole.graph.name,
-        node=whole.graph.node,
+        node=kept,
         input=whole.graph.input,
         output=whole.graph.output,
-        value_info=whole.graph.value_info,
         initializer=[tensor for tensor in whole.graph.initializer if tensor.name not in names],
     )
     return ModelProto(
         ir_version=whole.ir_version,
         opset_import=whole.opset_import,
         metadata_props=whole.metadata_props,
-        functions=whole.functions,
         graph=graph,
     )
 
 
 def _constant(node: NodeProto) -> np.ndarray:
-    value = onnx.helper.get_attribute_value(node.attribute[0])
-    return _values(value) if isinstance(value, TensorProto) else np.asarray(value, dtype=np.float32)
+    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    name = next(name for name in ("value", "value_float", "value_floats", "value_int", "value_ints") if name in found)
+    kind = np.int64 if "int" in name else np.float32
+    return _values(found[name]) if name == "value" else np.asarray(found[name], dtype=kind)
 
 
 def _values(tensor: TensorProto) -> np.ndarray:

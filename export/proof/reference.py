@@ -58,7 +58,7 @@ class _Product(torch.autograd.Function):
 
 def _linear(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> Tensor:
     weight, bias = node.tensors["weight"].values, constant(node, "bias", z[0])
-    if weight.size <= _CHUNK:  # as nn.Linear calls it
+    if weight.size <= _CHUNK or z[0].dtype == torch.float32:  # as nn.Linear calls it
         return F.linear(z[0], torch.from_numpy(np.ascontiguousarray(weight)).to(z[0].dtype), bias)
     y = _Product.apply(z[0], weight)
     return y if bias is None else y + bias

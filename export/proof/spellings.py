@@ -49,6 +49,8 @@ class Step:
 
 Spelling = tuple[Step, ...]
 COMMUTATIVE = ("Add", "Mul")
+WITHOUT_EFFECT = {("BatchNormalization", "momentum")}
+"""Attributes that inference does not read."""
 
 
 def _one(op: str, **attributes: Value) -> list[Spelling]:
@@ -115,7 +117,7 @@ def _clip(low: Value, high: Value) -> list[Spelling]:
 
 
 def _softmax(node: Node) -> list[Spelling]:
-    return [*_one("Softmax"), *_one("Softmax", axis=_last)]
+    return [*_one("Softmax", axis=-1), *_one("Softmax", axis=_last)]
 
 
 def _layer_norm(node: Node) -> list[Spelling]:

@@ -14,7 +14,7 @@ from export.graph import Graph, Node, rewired
 from .bounds import AFFINE
 from .reading import Model, row_shape
 from .refolding import as_node, refolded
-from .spellings import COMMUTATIVE, SPELLINGS, Source, Spelling, Step, Tensor
+from .spellings import COMMUTATIVE, SPELLINGS, WITHOUT_EFFECT, Source, Spelling, Step, Tensor
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Structure:
 
 
 def acting(graph: Graph) -> Graph:
-    """The graph without the blocks that give their input back: Dropout, Identity, and Flatten of flat rows."""
+    """The graph without blocks that give their input back (Dropout, Identity, Flatten of flat rows) or are not read."""
     names: dict[str, str] = {}
     kept = []
     shapes = graph.shapes
@@ -84,13 +84,20 @@ def acting(graph: Graph) -> Graph:
             names[node.output] = names.get(node.inputs[0], node.inputs[0])
         else:
             kept.append(rewired(node, names))
-    return replace(graph, nodes=tuple(kept), output=names.get(graph.output, graph.output))
+    output = names.get(graph.output, graph.output)
+    needed = {output}
+    for node in reversed(kept):
+        if node.output in needed:
+            needed.update(node.inputs)
+    return replace(graph, nodes=tuple(node for node in kept if node.output in needed), output=output)
 
 
 def match(graph: Graph, model: Model) -> Structure:
     """Walk the module's blocks in order, each to the operators of the file that compute it from the same values."""
     graph = acting(graph)
-    problem = _ports(graph, model)
+    problem = model.problem or _ports(graph, model)
+    if problem is None and not graph.nodes:
+        problem = "the module gives its input back: there is nothing to compute"
     if problem is not None:
         return Structure(graph, (), problem)
     values = {graph.input: model.inputs[0].name}
@@ -173,7 +180,7 @@ def _groups(graph: Graph, remaining: list[Node]) -> Iterator[list[Node]]:
 def _has_shape(model: Model, members: list[Node], values: dict[str, str], used: set[int]) -> bool:
     """Whether an operator there holds a constant as large as folding would make: folding large matrices takes long."""
     sizes = [node.tensors["weight"].values.shape for node in members if node.op == "linear"]
-    wanted = (sizes[-1][0], sizes[0][1]) if sizes else members[0].shape
+    wanted = (sizes[-1][0], sizes[0][1]) if sizes else members[0].shape[-1:]
     readers = [n for n in model.consumers(values[members[0].inputs[0]]) if id(n) not in used]
     shapes = [model.constants[name].shape for node in readers for name in node.input if name in model.constants]
     return wanted in shapes or wanted[::-1] in shapes
@@ -220,7 +227,7 @@ def _compare(
     node: Node, step: Step, candidate: NodeProto, values: dict[Source, str], model: Model
 ) -> list[Difference] | None:
     """What differs in the constants and attributes of one operator; None where it is wired differently."""
-    names = [model.value(name) for name in candidate.input]
+    names = list(candidate.input)
     orders = [names, names[::-1]] if step.op in COMMUTATIVE else [names]
     for order in orders:
         found = [
@@ -278,9 +285,11 @@ def compared(
 
 def _attributes(node: Node, step: Step, candidate: NodeProto, model: Model) -> list[Difference]:
     schema = onnx.defs.get_schema(candidate.op_type, max(1, model.opset), "")
-    given = {a.name: onnx.helper.get_attribute_value(a) for a in candidate.attribute}
+    given = {a.name: _value(a) for a in candidate.attribute if (step.op, a.name) not in WITHOUT_EFFECT}
     found = []
     for name, description in schema.attributes.items():
+        if (step.op, name) in WITHOUT_EFFECT:
+            continue
         default = onnx.helper.get_attribute_value(description.default_value) if description.default_value.name else None
         wanted = step.attributes.get(name, default)
         wanted = wanted(node) if callable(wanted) else wanted
@@ -288,6 +297,10 @@ def _attributes(node: Node, step: Step, candidate: NodeProto, model: Model) -> l
         if _plain(have) != _plain(wanted):
             found.append(Difference(node.path, name, 1, 1, (), _plain(have), _plain(wanted)))
     return found + [Difference(node.path, name, 1, 1, (), _plain(value), "not there") for name, value in given.items()]
+
+
+def _value(attribute: onnx.AttributeProto) -> object:
+    return "a reference" if attribute.ref_attr_name else onnx.helper.get_attribute_value(attribute)
 
 
 def _plain(value: object) -> float | str:

@@ -14,7 +14,7 @@ from export.errors import ExportError, UnsupportedError
 from export.exporting import evaluated_copy
 from export.graph import Graph
 from export.trace import trace
-from runtime import Port, choose, read_rows, summary_of, this_machine
+from runtime import InputError, ModelError, Port, choose, read_rows, summary_of, this_machine
 from runtime.arrays import as_float32
 
 from .examination import Examination
@@ -61,6 +61,8 @@ def examine(
     stop_early: bool = False,
 ) -> ParityReport:
     """``verify``, with another runtime in the place of ONNX Runtime, or ending with the first check that fails."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InputError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed!r}")
     start = perf_counter()
     chosen = choose(device, this_machine(cuda=device != "cpu")).device
     model = read_model(path)
@@ -91,11 +93,18 @@ def _port(model: Model) -> Port:
     """The file's input, with what mlpx wrote about it."""
     summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
     value = next(iter(model.inputs), None)
-    if value is None:
-        raise ExportError(f"{model.path}: the model has no input")
+    if value is None or not model.proto.graph.output:
+        raise ModelError(f"{model.path}: the model has no {'output' if value is not None else 'input'}")
     port = Port(value.name, ("batch", *row_shape(value)))
     known = summary.inputs[0] if summary is not None and summary.inputs else None
-    return known if known is not None and known.name == port.name and known.shape[1:] == port.shape[1:] else port
+    fits = known is not None and known.name == port.name and known.shape[1:] == port.shape[1:]
+    return known if known is not None and fits and _is_range(known.range) else port
+
+
+def _is_range(limits: tuple[float, float] | None) -> bool:
+    """Whether a file's own word for the range of its input can be drawn from."""
+    largest = float(np.finfo(np.float32).max)
+    return limits is None or -largest <= limits[0] <= limits[1] <= largest
 
 
 def _traced(module: nn.Module, port: Port) -> Graph:
@@ -118,4 +127,8 @@ def _data(data: str | Path | np.ndarray | None, port: Port, dtype: str | None) -
         return None, ""
     if isinstance(data, str | Path):
         return read_rows(data, port, dtype=dtype)[0], Path(data).name
-    return as_float32(data, port.name, np.shape(data)[1:], dtype=dtype), "the given array"
+    try:
+        shape = np.shape(data)
+    except ValueError:
+        raise InputError("the data's rows have different lengths") from None
+    return as_float32(data, port.name, shape[1:], dtype=dtype), "the given array"
