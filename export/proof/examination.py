@@ -14,7 +14,7 @@ from runtime import InputError, ModelError, Port
 from .calling import Called, apart, disagreement
 from .constants import CONSTANTS
 from .end_to_end import measured
-from .exposing import LEVELS, expose
+from .exposing import LEVELS, Exposing
 from .findings import Findings, Stop
 from .inputs import USUAL, Inputs, batches, planned
 from .layerwise import BINS, Element, LayerCheck, without_bound
@@ -182,9 +182,8 @@ class Examination:
         runs = [*self.inputs, *batches(self.inputs[0])]
         with opened(self.model.path, self.opener) as running:
             self.shipped = [self._output(running, given.rows) for given in runs]
-        exposed = expose(
-            self.model, structure, self.inputs, runs, self.shipped, self.opener, self.seed, self.found.stop_early
-        )
+        given = (self.model, structure, self.inputs, runs, self.shipped, self.opener, self.seed)
+        exposed = Exposing(*given, stop_early=self.found.stop_early).finest()
         self.layers, self.searched = exposed.checks, exposed.searched
         if not exposed.repeats:
             return self.found.unproved(
@@ -218,7 +217,8 @@ class Examination:
         whole = self.shipped[0].astype(np.float64)
         single = [self.shipped[i] for i, given in enumerate(runs) if given.kind == "row alone"]
         difference = max((float(apart(one[0], whole[i]).max()) for i, one in enumerate(single)), default=0.0)
-        sizes = ", ".join(map(str, sorted({len(given.rows) for given in runs})))
+        chosen = ("kinks", "extremes")
+        sizes = ", ".join(map(str, sorted({len(given.rows) for given in runs if given.kind not in chosen})))
         words = f"batches of {sizes} rows; {len(single)} rows alone and in a batch differ by at most {difference:.2g}"
         self.found.passed("batches", f"{words}, each within its bound")
 

@@ -37,62 +37,53 @@ class Exposed:
         return words + (f", {alike:,} of them NaN or infinite as PyTorch's own kernel gives them" if alike else "")
 
 
-def expose(
-    model: Model,
-    structure: Structure,
-    inputs: Sequence[Inputs],
-    runs: Sequence[Inputs],
-    shipped: Sequence[np.ndarray],
-    opener: Opener,
-    seed: int,
-    stop_early: bool,
-) -> Exposed:
-    """Check every layer on all ``runs``, whose outputs by the file itself are ``shipped``, and search from ``inputs``.
+@dataclass(frozen=True)
+class Exposing:
+    """What is needed to run the file with its layers' values as outputs; ``shipped`` are its own outputs of ``runs``.
 
-    With ``stop_early`` the first run that a layer fails, or whose bits differ, ends a level.
+    ``inputs`` are the sets of rows, the first of ``runs``, from which the search starts. With ``stop_early`` the first
+    run that a layer fails, or whose bits differ, ends a level.
     """
-    found = Exposed(0, [], 0, False)
-    for level in range(len(LEVELS)):
-        found = _at_level(
-            level, groups(structure.layers, coarse=level == 1), model, inputs, runs, shipped, opener, seed, stop_early
-        )
-        if found.repeats:
-            break
-    return found
 
+    model: Model
+    structure: Structure
+    inputs: Sequence[Inputs]
+    runs: Sequence[Inputs]
+    shipped: Sequence[np.ndarray]
+    opener: Opener
+    seed: int
+    stop_early: bool
 
-def _at_level(
-    level: int,
-    checks: list[LayerCheck],
-    model: Model,
-    inputs: Sequence[Inputs],
-    runs: Sequence[Inputs],
-    shipped: Sequence[np.ndarray],
-    opener: Opener,
-    seed: int,
-    stop_early: bool,
-) -> Exposed:
-    found = Exposed(level, checks, 0, True)
-    shown = [check.layers[-1] for check in checks]
-    with with_layers(model, shown, opener) as running:
+    def finest(self) -> Exposed:
+        """Every layer checked on all runs, at the finest level that repeats the file's own bits, else the coarsest."""
+        found = self._at(0)
+        for level in range(1, len(LEVELS)):
+            found = found if found.repeats else self._at(level)
+        return found
 
-        def shares_of(rows: np.ndarray, kind: str = "search") -> tuple[np.ndarray, np.ndarray]:
-            values = running.run(rows) | {model.inputs[0].name: rows}
-            shares = [check.compare(kind, values, rows) for check in checks]
-            return np.max(shares, axis=0), values[shown[-1].output]
+    def _at(self, level: int) -> Exposed:
+        checks = groups(self.structure.layers, coarse=level == 1)
+        found = Exposed(level, checks, 0, True)
+        shown = [check.layers[-1] for check in checks]
+        with with_layers(self.model, shown, self.opener) as running:
 
-        shares = []
-        for given, own in zip(runs, shipped, strict=True):
-            share, output = shares_of(given.rows, given.kind)
-            shares.append(share)
-            found.repeats &= _bit_equal(output, own)
-            if stop_early and (not found.repeats or any(check.failure for check in checks)):
-                return found
-        finite = [np.isfinite(given.rows.reshape(len(given.rows), -1)).all(axis=1) for given in inputs]
-        start = np.concatenate([given.rows[kept] for given, kept in zip(inputs, finite, strict=True)])
-        known = np.concatenate([share[kept] for share, kept in zip(shares, finite, strict=False)])
-        found.searched = search(start, known, lambda rows: shares_of(rows)[0], seed)
-    return found
+            def shares_of(rows: np.ndarray, kind: str = "search") -> tuple[np.ndarray, np.ndarray]:
+                values = running.run(rows) | {self.model.inputs[0].name: rows}
+                shares = [check.compare(kind, values, rows) for check in checks]
+                return np.max(shares, axis=0), values[shown[-1].output]
+
+            shares = []
+            for given, own in zip(self.runs, self.shipped, strict=True):
+                share, output = shares_of(given.rows, given.kind)
+                shares.append(share)
+                found.repeats &= _bit_equal(output, own)
+                if self.stop_early and (not found.repeats or any(check.failure for check in checks)):
+                    return found
+            finite = [np.isfinite(given.rows.reshape(len(given.rows), -1)).all(axis=1) for given in self.inputs]
+            start = np.concatenate([given.rows[kept] for given, kept in zip(self.inputs, finite, strict=True)])
+            known = np.concatenate([share[kept] for share, kept in zip(shares, finite, strict=False)])
+            found.searched = search(start, known, lambda rows: shares_of(rows)[0], self.seed)
+        return found
 
 
 def _bit_equal(a: np.ndarray, b: np.ndarray) -> bool:

@@ -14,19 +14,8 @@ _FEATURES = 64
 def element_record(element: Element) -> ElementRecord:
     """One element with the input row that led to it."""
     x = element.x.reshape(-1)
-    return ElementRecord(
-        layer=element.layer,
-        inputs=element.inputs,
-        row=element.row,
-        index=element.index,
-        file=element.found,
-        eager=element.eager,
-        exact=element.exact,
-        bound=element.bound,
-        ratio=element.ratio,
-        x=x[:_FEATURES].tolist(),
-        features=x.size,
-    )
+    given = {**vars(element), "file": element.found, "x": x[:_FEATURES].tolist(), "features": x.size}
+    return ElementRecord.model_validate(given)
 
 
 def layer_records(checks: list[LayerCheck], shapes: dict[str, tuple[int, ...]]) -> list[LayerRecord]:
