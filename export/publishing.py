@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def publish(
         final = replace(written, path=path.with_name(written.path.name))
         if written.summary is None:
             return final, None
-        report = verify(module, written, device=device, data=data, dtype=dtype, seed=seed)
+        asked = {"spec": options.get("spec"), "device": device, "data": data, "dtype": dtype, "seed": seed}
+        report = verify(module, written, **asked)
         kept = path.with_name(f"{path.stem}.failed")
         if not report.proved:
             report = report.model_copy(update={"kept": str(kept / path.name)})
@@ -60,4 +62,14 @@ def publish(
             raise ProofError(f"{message}. It was not published; the file and its report are in {kept}", report)
     if not page:  # the page of the file that was there before
         path.with_name(f"{path.stem}.parity.html").unlink(missing_ok=True)
+    _forget(kept)
     return replace(final, proved=True), report
+
+
+def _forget(kept: Path) -> None:
+    """Remove what was kept of an earlier refusal, now that a file of the name is proved; other files stay."""
+    stem = kept.name.removesuffix(".failed")
+    for name in (f"{stem}.onnx", f"{stem}.onnx.data", f"{stem}.parity.json", f"{stem}.parity.html"):
+        (kept / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        kept.rmdir()

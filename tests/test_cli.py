@@ -14,6 +14,7 @@ import onnx
 import polars
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from builder import json_schema
 from mlpx.cli import main
@@ -373,14 +374,62 @@ def test_verify_by_the_certificate_alone(run: Run, digits: tuple[Path, Path]) ->
     _, folder = digits
     path, certificate = folder / "digits.onnx", folder / "digits.parity.json"
     done = run("verify", path, "--certificate", certificate, "--json")
-    assert done.code == 0 and json.loads(done.out)["file"]["name"] == "digits.onnx"
+    record = json.loads(done.out)
+    assert done.code == 0 and record["unchanged"] and record["certificate"]["file"]["name"] == "digits.onnx"
     refused = json.loads(certificate.read_text()) | {"verdict": "failed", "why": "because"}
     certificate.write_text(json.dumps(refused))
     done = run("verify", path, "--certificate", certificate)
-    assert done.code == 1 and "says that digits.onnx is failed: because" in done.err
+    assert done.code == 1 and "gives digits.onnx the verdict 'failed': because" in done.err
     certificate.write_text("no report")
     done = run("verify", path, "--certificate", certificate)
-    assert done.code == 1 and "not a parity report" in done.err
+    assert done.code == 2 and "not a parity report" in done.err
+
+
+def change(path: Path, of: Callable[[onnx.ModelProto], object]) -> None:
+    model = onnx.load(str(path))
+    of(model)
+    onnx.save(model, str(path))
+
+
+def relabel(model: onnx.ModelProto) -> None:
+    entry = next(entry for entry in model.metadata_props if entry.key == "mlpx.outputs")
+    entry.value = entry.value.replace("zero", "nine")
+
+
+def rename(model: onnx.ModelProto) -> None:
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "renamed"
+
+
+@pytest.mark.parametrize(
+    ("of", "verdict", "part"),
+    [
+        (relabel, "failed", "the labels of the file are ['nine', 'one'"),
+        (rename, "failed", "input and output are 'pixels' and 'renamed', and the spec's are 'pixels' and 'logits'"),
+        (lambda model: model.ClearField("metadata_props"), "proved", "the file does not say its "),
+    ],
+)
+def test_verify_what_the_file_declares(
+    of: Callable[[onnx.ModelProto], object], verdict: str, part: str, run: Run, digits: tuple[Path, Path]
+) -> None:
+    spec, folder = digits
+    change(folder / "digits.onnx", of)
+    done = run("verify", folder / "digits.onnx", "--spec", spec)
+    assert done.out.startswith(verdict) and part in done.out and done.code == (verdict != "proved")
+    if verdict == "proved":  # the range is the spec's, whatever the file says
+        assert "2,756 rows" in done.out
+
+
+def test_a_refusal_in_json(run: Run, digits: tuple[Path, Path], root: Path, tmp_path: Path) -> None:
+    spec, folder = digits
+    state = load_file(root / "models" / "digits" / "weights.safetensors")
+    state["1.weight"][3, 4] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    done = run("build", spec, "--weights", tmp_path / "nan.safetensors", "-o", folder, "--json", "--no-html")
+    record = json.loads(done.out)
+    assert done.code == 1 and record["proved"] is False and record["parity"]["verdict"] == "not proved"
+    assert "first at [3, 4]" in record["why"] and (folder / "digits.failed" / "digits.onnx").exists()
+    assert run("build", spec, "-o", folder, "--no-html").code == 0
+    assert not (folder / "digits.failed").exists()
 
 
 def test_verify_a_hand_written_module(run: Run, tmp_path: Path) -> None:
@@ -397,6 +446,9 @@ def test_verify_is_asked_wrongly(run: Run, digits: tuple[Path, Path], tmp_path: 
         (): "a file alone proves nothing",
         ("--spec", spec, "--module", "m:n"): "not both",
         ("--spec", spec, "--html"): "--html needs -o",
+        ("--module", "m:n", "--weights", "w.pt"): "--weights goes with --spec",
+        ("--certificate", folder / "digits.parity.json", "-o", "x"): "a certificate alone",
+        ("--certificate", folder / "none.json"): "cannot be read",
         ("--spec", tmp_path / "none.yaml"): "none.yaml",
     }.items():
         done = run("verify", path, *options)

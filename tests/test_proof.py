@@ -331,6 +331,12 @@ def test_data_that_does_not_fit(tmp_path: Path) -> None:
         verify(module, path, device="cpu", data=normal(3, 6))
     empty = verify(module, path, device="cpu", data=normal(0, 7))
     assert empty.proved and empty.warnings == ["the given array has no rows, so it shows nothing"]
+    odd = normal(9, 7)
+    odd[3, 1] = np.nan
+    odd.setflags(write=False)
+    assert verify(module, path, device="cpu", data=odd).warnings == [
+        "1 of the 9 rows of the given array hold NaN or infinity"
+    ]
     with pytest.raises(ModelError, match="not a whole ONNX file"):
         (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:-40])
         verify(module, tmp_path / "cut.onnx", device="cpu")

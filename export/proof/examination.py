@@ -15,7 +15,7 @@ from .calling import Called, apart, disagreement
 from .constants import CONSTANTS
 from .end_to_end import measured
 from .exposing import LEVELS, Exposing
-from .findings import Findings, Stop
+from .findings import Findings, Stop, counted
 from .inputs import USUAL, Inputs, batches, planned
 from .layerwise import BINS, Element, LayerCheck, without_bound
 from .probes import probe_affine, probe_ranges
@@ -62,7 +62,7 @@ class Examination:
             self._probes(structure)
         self._calls(module, structure.graph)
         if not structure.complete:
-            self._only_outputs(structure.graph)
+            self._only_outputs(structure)
             raise Stop
         self._layers(structure)
         if self.end is None:
@@ -72,8 +72,11 @@ class Examination:
         tensors = [tensor for node in graph.nodes for tensor in node.tensors.values()]
         bad = next((tensor for tensor in tensors if not np.isfinite(tensor.values).all()), None)
         if bad is not None:
-            count, size = int((~np.isfinite(bad.values)).sum()), bad.values.size
-            words = f"the module's own '{bad.name}' is NaN or infinite in {count:,} of {size:,} values"
+            wrong = ~np.isfinite(bad.values)
+            count, size, first = int(wrong.sum()), bad.values.size, np.argwhere(wrong)[0].tolist()
+            words = (
+                f"the module's own '{bad.name}' is NaN or infinite in {count:,} of {size:,} values, first at {first}"
+            )
             self.found.unproved("module", f"{words}; nothing can be proved of it. What to do: look at the training")
             raise Stop
 
@@ -87,11 +90,15 @@ class Examination:
             self.found.unproved("structure", f"no rule bounds {lost.op} at '{lost.path}'")
             raise Stop
         else:
-            words = f"{len(self.model.nodes):,} operators are the module's {len(structure.layers):,} layers, no Dropout"
-            self.found.passed("structure", words)
+            operators = counted(len(self.model.nodes), "operator")
+            layers = counted(len(structure.layers), "layer")
+            self.found.passed("structure", f"{operators} for the {layers} of the module, no Dropout")
         differences = [difference for layer in structure.layers for difference in layer.differences]
         if differences:
-            self.found.failed("constants", str(differences[0]))
+            held = [layer for layer in structure.layers if layer.held.tensors]
+            every = len(held) > 1 and all(layer.differences for layer in held)
+            hint = "; every layer's constants differ: is it the same module, with the same weights?" if every else ""
+            self.found.failed("constants", f"{differences[0]}{hint}")
         elif structure.complete:
             count = sum(t.values.size for layer in structure.layers for t in layer.held.tensors.values())
             self.found.passed(
@@ -106,7 +113,25 @@ class Examination:
         if data is not None and not len(data):
             data = None
             self.found.warned("data", f"{origin} has no rows, so it shows nothing")
+        if data is not None:
+            data = np.require(data, requirements=["C", "W"])
+            self._look_at(data, origin)
         self.inputs = planned(graph, self.port.range, data, origin, self.seed)
+
+    def _look_at(self, data: np.ndarray, origin: str) -> None:
+        """What the user would want to know of rows that are passed through the proof like any other."""
+        flat = data.reshape(len(data), -1)
+        odd = int((~np.isfinite(flat)).any(axis=1).sum())
+        if odd:
+            self.found.warned("data", f"{odd:,} of the {len(data):,} rows of {origin} hold NaN or infinity")
+        if self.port.range is not None:
+            low, high = self.port.range
+            outside = int(((flat < low) | (flat > high)).any(axis=1).sum())
+            if outside:
+                words = (
+                    f"{outside:,} of the {len(data):,} rows of {origin} leave the declared range {low:g} to {high:g}"
+                )
+                self.found.warned("data", words)
 
     def _calls(self, module: nn.Module, graph: Graph) -> None:
         problem = None
@@ -124,7 +149,7 @@ class Examination:
             "module", f"its blocks are the module as it is called, in float64 and float32, on {rows:,} rows"
         )
 
-    def _only_outputs(self, graph: Graph) -> None:
+    def _only_outputs(self, structure: Structure) -> None:
         """Where the structure is another, the outputs may still show that the file is wrong."""
         with opened(self.model.path, self.opener) as running:
             for given in self.inputs:
@@ -132,16 +157,17 @@ class Examination:
                     continue
                 found = self._output(running, given.rows)
                 with torch.inference_mode():
-                    exact = whole(graph, torch.from_numpy(given.rows).double()).numpy()
+                    exact = whole(structure.graph, torch.from_numpy(given.rows).double()).numpy()
                 if found.shape != exact.shape:
                     shapes = f"rows of shape {list(found.shape[1:])}, not {list(exact.shape[1:])}"
-                    return self.found.failed("outputs", f"the file gives {shapes}")
+                    return self.found.failed("outputs", f"{structure.problem}; it gives {shapes}")
                 difference = apart(found, exact).reshape(len(found), -1).max(axis=1)
                 row = int(np.argmax(difference))
                 largest = np.abs(exact[np.isfinite(exact)]).max(initial=0.0)
                 if difference[row] > 1e-2 * largest:
                     off = f"row {row} of '{given.kind}' is off by {difference[row]:.3g}"
-                    return self.found.failed("outputs", f"{off}, where outputs reach {largest:.3g}")
+                    off += f", where outputs reach {largest:.3g}"
+                    return self.found.failed("outputs", f"{structure.problem}; and {off}")
 
     def _output(self, running: Running, rows: np.ndarray) -> np.ndarray:
         return running.run(rows)[self.model.proto.graph.output[0].name]
@@ -159,7 +185,7 @@ class Examination:
             )
         else:
             skipped = f", {probed.skipped:,} beyond the normal numbers skipped" if probed.skipped else ""
-            words = f"{probed.layers:,} affine layers, {probed.elements:,} results, every bit right{skipped}"
+            words = f"{counted(probed.layers, 'affine layer')}, {probed.elements:,} results, every bit right{skipped}"
             self.found.passed("exact probes", words)
         for check in probe_ranges(self.model, structure, self.opener, self.seed):
             op = check.layers[0].held.op
@@ -167,7 +193,7 @@ class Examination:
             self._say_failure("whole range", check)
         if self.ranges and all(ratio <= 1 for ratio in self.ranges.values()):
             name, share = max(self.ranges.items(), key=lambda item: item[1])
-            self.found.passed("whole range", f"{len(self.ranges)} kinds of layer; {name} took {share:.2f} of its bound")
+            self.found.passed("whole range", f"{', '.join(self.ranges)}; {name} took most of its bound, {share:.2f}")
 
     def _say_failure(self, name: str, check: LayerCheck) -> None:
         if check.failure is None:
@@ -219,8 +245,10 @@ class Examination:
         difference = max((float(apart(one[0], whole[i]).max()) for i, one in enumerate(single)), default=0.0)
         chosen = ("kinks", "extremes")
         sizes = ", ".join(map(str, sorted({len(given.rows) for given in runs if given.kind not in chosen})))
-        words = f"batches of {sizes} rows; {len(single)} rows alone and in a batch differ by at most {difference:.2g}"
-        self.found.passed("batches", f"{words}, each within its bound")
+        alike = f"differ by at most {difference:.2g}" if difference else "give the same bits"
+        words = f"batches of {sizes} rows; {counted(len(single), 'row')} alone and in a batch {alike}"
+        within = ", each within its bound" if difference and all(not check.failure for check in self.layers) else ""
+        self.found.passed("batches", words + within)
 
     def _end_to_end(self, module: nn.Module, structure: Structure) -> None:
         usual = [(given, self.shipped[i]) for i, given in enumerate(self.inputs) if given.kind in USUAL]
@@ -228,8 +256,10 @@ class Examination:
         end = self.end
         words = f"from float64 {end.from_float64:.2g}, from eager PyTorch {end.from_eager:.2g}, where outputs reach"
         words += f" {end.magnitude:.3g}; {end.bound_share:.2g} of the first-order bound"
-        say = self.found.warned if end.bound_share > 1 else self.found.passed
-        say("end to end", f"{words} ({end.sampled_rows} rows, {end.sampled_outputs} outputs sampled)")
+        beyond = end.bound_share > 1 or not np.isfinite(end.from_float64)
+        say = self.found.warned if beyond else self.found.passed
+        sampled = f"{counted(end.sampled_rows, 'row')} and {counted(end.sampled_outputs, 'output')} sampled"
+        say("end to end", f"{words} ({sampled})")
 
     def record(self) -> dict[str, Any]:
         """The parts of the report that the checks found."""

@@ -33,7 +33,8 @@ class Exposed:
         compared, exempt, alike = (sum(getattr(c, n) for c in self.checks) for n in ("compared", "exempt", "by_kind"))
         words = f"{compared:,} values of {LEVELS[self.level]} within their bound, at most {worst.ratio:.2g} of it"
         words += f" ('{worst.path}')"
-        words += f"; {exempt:,} that may overflow are exempt" if exempt else ""
+        where = "of extreme rows " if not any(check.unbounded for check in self.checks) else ""
+        words += f"; {exempt:,} {where}that may overflow or cancel are exempt" if exempt else ""
         return words + (f", {alike:,} of them NaN or infinite as PyTorch's own kernel gives them" if alike else "")
 
 

@@ -39,3 +39,8 @@ class Findings:
             self.verdict, self.why = "failed", words
         if self.stop_early:
             raise Stop
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: 1 layer, 2 layers."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -63,9 +63,12 @@ def planned(
 
 
 def batches(inputs: Inputs) -> list[Inputs]:
-    """The first rows of a set in batches of every size, and alone."""
-    fits = [size for size in BATCHES if size <= len(inputs.rows)]
-    found = [Inputs(f"batch of {size}", f"the first rows of '{inputs.kind}'", inputs.rows[:size]) for size in fits]
+    """The first rows of a set, again and again where they are few, in batches of every size, and some rows alone."""
+    shape = inputs.rows.shape[1:]
+    found = [
+        Inputs(f"batch of {size}", f"the first rows of '{inputs.kind}'", np.resize(inputs.rows, (size, *shape)))
+        for size in BATCHES
+    ]
     return found + [
         Inputs("row alone", f"a row of '{inputs.kind}' alone", inputs.rows[i : i + 1])
         for i in range(min(ALONE, len(inputs.rows)))

@@ -12,6 +12,21 @@ from .plots import histograms, network
 from .report import MEANING, ElementRecord, ParityReport
 
 MOST_WORST = 6
+EXPLAINED = {
+    "interface": "A program that calls the model goes by these words.",
+    "structure": "Each operator of the file was matched with a block of the module, in order.",
+    "constants": "Compared without running anything. Folded weights were folded again from the module.",
+    "exact probes": "Each linear layer alone, on inputs whose result takes one rounding only: a runtime that used "
+    "other weights, or rounded products to TF32, would show in single bits.",
+    "whole range": "Every other layer alone, on numbers from the smallest to the largest that float32 has.",
+    "module": "The module was called as you call it: one that is random, or does other things than its trace, shows.",
+    "layer bounds": "Each layer, on the input that it really received, was computed again in float64 from the module. "
+    "Rounding allows a certain error, which the bound is; 1 is the limit, and less is as good as nothing.",
+    "shipped file": "To look inside, layers' values were made outputs. This says that looking changed nothing.",
+    "batches": "Rows must not depend on the rows beside them.",
+    "end to end": "A figure, not part of the proof. The first-order bound adds up what rounding in each layer can do.",
+}
+"""What each check is for."""
 
 
 def can_write_page() -> bool:
@@ -30,7 +45,9 @@ def write_page(report: ParityReport, path: str | Path) -> None:
         rows=sum(given.rows for given in report.inputs),
         network=network(report),
         histograms=drawn,
-        hidden=sum(1 for layer in report.layers if sum(layer.histogram)) - len(drawn),
+        hidden=sum(1 for layer in report.layers if layer.ratio > 0) - len(drawn),
+        exact=sum(1 for layer in report.layers if layer.ratio == 0),
+        explained=EXPLAINED,
         worst=worst(report),
         meaning=MEANING,
         number=lambda value: f"{value:.9g}",

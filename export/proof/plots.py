@@ -38,29 +38,37 @@ _STYLE = {
 def network(report: ParityReport) -> str:
     """The layers as blocks from input to output, each with the largest error / bound."""
 
+    lanes: dict[str, int] = {}
+    places = {"input": 0.0} | {layer.path: index + 1.0 for index, layer in enumerate(report.layers)}
+    for index, layer in enumerate(report.layers):  # a value that was made earlier is led around the side
+        for source in layer.inputs:
+            if places.get(source, index) != index:
+                lanes.setdefault(source, len(lanes))
+
     def draw(axes: Any) -> None:
-        places = {"input": 0.0}
-        for index, layer in enumerate(report.layers):
-            y = index + 1.0
-            places[layer.path] = y
-            bad = not layer.ratio <= 1
+        arrow = {"arrowstyle": "->", "color": _LINE, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8}
+        for layer in report.layers:
+            y, bad = places[layer.path], not layer.ratio <= 1
             axes.add_patch(_box((0.02, y - 0.36), 0.96, 0.72, _PANEL, _BAD if bad else _LINE))
             filled = 0.96 * min(1.0, layer.ratio if isfinite(layer.ratio) else 1.0)
             axes.add_patch(_bar((0.02, y + 0.27), filled, 0.09, _BAD if bad else _GOOD))
-            axes.text(
-                0.05, y - 0.12, _cut(f"{layer.path}  {layer.op}", 40), va="center", weight="bold", parse_math=False
-            )
+            axes.text(0.05, y - 0.13, _cut(layer.path, 40), va="center", weight="bold", parse_math=False)
             widths = f"{_shape(layer.input_shape)} to {_shape(layer.output_shape)}"
-            share = "not a number or infinite" if not isfinite(layer.ratio) else f"error / bound {layer.ratio:.2g}"
-            axes.text(0.05, y + 0.13, _cut(f"{widths}, {share}", 52), va="center", size=8, parse_math=False)
-            for source in layer.inputs:
+            share = "exact" if layer.ratio == 0 else f"error / bound {layer.ratio:.2g}"
+            share = share if isfinite(layer.ratio) else "NaN or infinite"
+            words = f"{_cut(layer.op, 26)}, {widths}, {share}"
+            axes.text(0.05, y + 0.12, _cut(words, 56), va="center", size=8, parse_math=False)
+            for source in dict.fromkeys(layer.inputs):
                 start = places.get(source, y - 1)
                 if start == y - 1:
-                    axes.plot([0.5, 0.5], [start + 0.36, y - 0.36], color=_LINE, lw=1.2)
-                else:  # a value that was made earlier: around the side
-                    axes.plot([0.98, 1.03, 1.03, 0.98], [start, start, y, y], color=_LINE, lw=1.2, clip_on=False)
+                    axes.annotate("", (0.5, y - 0.36), (0.5, start + 0.36), arrowprops=arrow)
+                else:
+                    side = 1.01 + 0.03 * (lanes[source] % 5 + 1)
+                    axes.plot([0.98, side, side], [start + 0.1, start + 0.1, y - 0.1], color=_LINE, lw=1.0)
+                    axes.annotate("", (0.98, y - 0.1), (side, y - 0.1), arrowprops=arrow)
         axes.text(0.5, 0.12, f"input, rows of {_shape(report.layers[0].input_shape)}", ha="center", va="center")
-        axes.set(xlim=(0, 1.05), ylim=(len(report.layers) + 0.6, -0.15))
+        right = 1.02 + 0.03 * (min(len(lanes), 5) + 1) * bool(lanes)
+        axes.set(xlim=(0, right), ylim=(len(report.layers) + 0.6, -0.15))
         axes.axis("off")
 
     return _figure(draw, 0.55 * (len(report.layers) + 0.75), "The network, layer by layer") if report.layers else ""
@@ -68,7 +76,7 @@ def network(report: ParityReport) -> str:
 
 def histograms(report: ParityReport) -> list[tuple[str, str]]:
     """For the layers that came nearest their bound, how far from the exact value in ulp: a caption and a picture."""
-    able = [layer for layer in report.layers if sum(layer.histogram)]
+    able = [layer for layer in report.layers if layer.ratio > 0 and sum(layer.histogram)]
     chosen = sorted(able, key=lambda layer: -layer.ratio)[:MOST_HISTOGRAMS]
     return [(f"{layer.path}, {layer.op}", _histogram(layer, report.bins)) for layer in chosen]
 
@@ -130,4 +138,6 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """A long text without its middle: the ends tell layers apart."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"

@@ -12,7 +12,9 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from runtime import ModelError, read_header
+from runtime import ModelError
+
+from .report import external_data
 
 _LARGE = 2**10
 """Values from which a constant is kept apart: Protocol Buffers would copy it at every turn."""
@@ -58,7 +60,7 @@ class Model:
 
 def read_model(path: Path) -> Model:
     """Read a file with its weights. Raises ModelError: missing, damaged or not ONNX."""
-    read_header(path)
+    external_data(path)  # says what is wrong with a file, or missing beside it
     try:
         whole = onnx.load(str(path))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:

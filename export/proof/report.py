@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from export.errors import ProofError
-from runtime import read_header, write_whole
+from runtime import InputError, ModelError, read_header, write_whole
 from runtime.version import VERSION
 
 FORMAT = 1
@@ -149,12 +149,21 @@ class ParityReport(_Record):
     bins: list[float] = []
     versions: dict[str, str] = {}
     machine: dict[str, str] = {}
+    made: str = ""
+    """The day, in UTC."""
+    source: str | None = None
+    """What the module was made from, in words."""
     kept: str | None = None
     """Where a file that was refused was kept."""
 
     @property
     def proved(self) -> bool:
         return self.verdict == "proved"
+
+    @property
+    def folded(self) -> bool:
+        """Whether the file holds layers that were folded into one."""
+        return any(" + " in layer.op for layer in self.layers)
 
     @property
     def warnings(self) -> list[str]:
@@ -167,27 +176,23 @@ class ParityReport(_Record):
 
 
 def read_report(path: str | Path) -> ParityReport:
-    """Read a ``NAME.parity.json``. Raises ProofError: missing, damaged, or of a newer format."""
+    """Read a ``NAME.parity.json``. Raises InputError: missing, damaged, or of a newer format."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
         report = ParityReport.model_validate_json(text)
     except OSError as error:
-        raise ProofError(f"{path}: cannot be read: {error.strerror}") from None
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, ValidationError):
-        raise ProofError(f"{path}: not a parity report. What to do: name the NAME.parity.json of the file") from None
+        raise InputError(f"{path}: not a parity report. What to do: name the NAME.parity.json of the file") from None
     if report.format != FORMAT:
-        raise ProofError(f"{path}: a report of format {report.format}; this version reads format {FORMAT}")
+        raise InputError(f"{path}: a report of format {report.format}; this version reads format {FORMAT}")
     return report
 
 
 def file_record(path: Path) -> FileRecord:
     """The size and hashes of a file and of the external data that it names. Raises ModelError: it cannot be read."""
-    header = read_header(path)
-    model = onnx.load(str(path), load_external_data=False)
-    tensors = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
-    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
-    beside = {name: path.parent / name for name in sorted(names)}
+    header, beside = read_header(path), external_data(path)
     return FileRecord(
         name=path.name,
         size=header.size + sum(data.stat().st_size for data in beside.values()),
@@ -196,6 +201,22 @@ def file_record(path: Path) -> FileRecord:
         opset=header.opset,
         ir_version=header.ir_version,
     )
+
+
+def external_data(path: Path) -> dict[str, Path]:
+    """The files beside it that a model keeps constants in, by name. Raises ModelError: unreadable, or one missing."""
+    read_header(path)
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
+    tensors = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    beside = {name: path.parent / name for name in sorted(names)}
+    missing = next((data for data in beside.values() if not data.is_file()), None)
+    if missing is not None:
+        raise ModelError(f"{path}: its external data is missing. What to do: put {missing.name} beside it")
+    return beside
 
 
 def versions() -> dict[str, str]:

@@ -28,13 +28,22 @@ class Difference:
     index: tuple[int, ...]
     file: float | str
     module: float | str
+    ulp: int = 0
+    """The largest distance, in float32 numbers."""
+    folded: bool = False
 
     def __str__(self) -> str:
         if not self.index:
             return f"{self.what} of '{self.path}' is {self.file}, and the module's is {self.module}"
+        if self.folded:
+            rounding = f"{self.count:,} of {self.size:,} values, by at most {self.ulp:,} ulp"
+            found = f"first at {list(self.index)}: file {self.file!r}, folded from the module {self.module!r}"
+            cause = " (another exporter's folding, which rounds more than once?)" if self.ulp <= 16 else ""
+            return f"{self.what} of '{self.path}' is not what folding the module gives in {rounding}{cause}, {found}"
         many = f"{self.count:,} of {self.size:,} values" if self.size > 1 else "its value"
         where = f"first at {list(self.index)}: file {self.file!r}, module {self.module!r}"
-        return f"{self.what} of '{self.path}' differs from the module's in {many}, {where}"
+        far = f", by at most {self.ulp:,} ulp" if self.ulp else ""
+        return f"{self.what} of '{self.path}' differs from the module's in {many}{far}, {where}"
 
 
 @dataclass(frozen=True)
@@ -151,7 +160,8 @@ def _next(graph: Graph, model: Model, remaining: list[Node], values: dict[str, s
             held = as_node(members, refolded(members))
         inputs = tuple(values[name] for name in members[0].inputs)
         for nodes, output, differences in _matches(held, inputs, model, used):
-            layer = Layer(tuple(members), held, nodes, inputs, output, tuple(differences))
+            found = tuple(replace(difference, folded=len(members) > 1) for difference in differences)
+            layer = Layer(tuple(members), held, nodes, inputs, output, found)
             if best is None or _distance(layer) < _distance(best):
                 best = layer
         if best is not None and not best.differences:
@@ -159,10 +169,14 @@ def _next(graph: Graph, model: Model, remaining: list[Node], values: dict[str, s
     return best
 
 
-def _distance(layer: Layer) -> tuple[int, int]:
-    """Attributes first: a transposed weight is another weight, not another way to store it."""
+def _distance(layer: Layer) -> tuple[int, bool, bool, int]:
+    """Attributes first: a transposed weight is another weight, not another way to store it.
+
+    Where all constants differ anyway, the names that mlpx gives to values say how far a layer was folded.
+    """
     attributes = [difference for difference in layer.differences if not difference.index]
-    return len(attributes), sum(difference.count for difference in layer.differences)
+    count = sum(difference.count for difference in layer.differences)
+    return len(attributes), count > 0, layer.output != layer.members[-1].output, count
 
 
 def _groups(graph: Graph, remaining: list[Node]) -> Iterator[list[Node]]:
@@ -275,12 +289,21 @@ def compared(
     if held.dtype != np.float32 or (held.shape != expected.shape and (exact or held.size != 1)):
         return None
     wanted = np.ascontiguousarray(expected, dtype=np.float32).reshape(held.shape)
-    apart = np.ascontiguousarray(held).view(np.int32) != wanted.view(np.int32)
+    bits, right = np.ascontiguousarray(held).view(np.int32), wanted.view(np.int32)
+    apart = bits != right
     if not apart.any():
         return []
     first = np.unravel_index(int(np.argmax(apart)), held.shape)
     index = tuple(int(i) for i in first)
-    return [Difference(path, what, int(apart.sum()), held.size, index, float(held[first]), float(wanted[first]))]
+    finite = np.isfinite(held) & np.isfinite(wanted)
+    ulp = int(np.abs(_place(bits) - _place(right))[finite].max(initial=0))
+    return [Difference(path, what, int(apart.sum()), held.size, index, float(held[first]), float(wanted[first]), ulp)]
+
+
+def _place(bits: np.ndarray) -> np.ndarray:
+    """The place of a float32 among all of them, in order."""
+    wide = bits.astype(np.int64)
+    return np.where(wide >= 0, wide, -(2**31) - wide)
 
 
 def _attributes(node: Node, step: Step, candidate: NodeProto, model: Model) -> list[Difference]:

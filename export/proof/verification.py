@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
@@ -9,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from builder import MLPSpec
 from export.artifact import Artifact, weights_hash
 from export.errors import ExportError, UnsupportedError
 from export.exporting import evaluated_copy
@@ -18,6 +21,8 @@ from runtime import InputError, ModelError, Port, choose, read_rows, summary_of,
 from runtime.arrays import as_float32
 
 from .examination import Examination
+from .findings import Stop
+from .interface import compare_interface
 from .reading import Model, read_model, row_shape
 from .report import ParityReport, file_record, machine, versions
 from .running import Opener, on_device
@@ -27,6 +32,7 @@ def verify(
     module: nn.Module,
     artifact: str | Path | Artifact,
     *,
+    spec: MLPSpec | None = None,
     device: str = "auto",
     data: str | Path | np.ndarray | None = None,
     dtype: str | None = None,
@@ -38,6 +44,7 @@ def verify(
     block of the module, with the module's own weights. It runs on ``device`` as ``Session`` runs it.
 
     Args:
+        spec: the names, features, range and labels that the file must declare; its range is the one that is drawn from.
         data: rows to try besides the seeded ones, an array (batch, *row) or a file (see ``runtime.read_rows``).
         dtype: "float32" for a module of another dtype, whose weights the file holds rounded.
         seed: of everything that is drawn or sampled.
@@ -46,13 +53,14 @@ def verify(
     InputError: data that the model cannot take; ProviderError: the device cannot be had.
     """
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
-    return examine(module, path, device=device, data=data, dtype=dtype, seed=seed)
+    return examine(module, path, spec=spec, device=device, data=data, dtype=dtype, seed=seed)
 
 
 def examine(
     module: nn.Module,
     path: Path,
     *,
+    spec: MLPSpec | None = None,
     device: str = "auto",
     data: str | Path | np.ndarray | None = None,
     dtype: str | None = None,
@@ -66,14 +74,18 @@ def examine(
     start = perf_counter()
     chosen = choose(device, this_machine(cuda=device != "cpu")).device
     model = read_model(path)
-    port = _port(model)
+    port = _port(model, spec)
     rows, origin = _data(data, port, dtype)
     evaluated = evaluated_copy(module, dtype)
     examination = Examination(model, port, opener or on_device(chosen), seed, stop_early)
     try:
         graph = _traced(evaluated, port)
+        compare_interface(model, spec, examination.found)
     except UnsupportedError as error:
-        examination.found.unproved("blocks", f"the module has a part that no rule bounds: {error}")
+        what = str(error).partition("; the blocks are")[0]
+        examination.found.unproved("blocks", f"the module has a part that no rule bounds: {what}")
+    except Stop:
+        pass
     else:
         with torch.inference_mode(False), torch.enable_grad():  # gradients are taken, whatever the caller's mode is
             examination.run(evaluated, graph, rows, origin)
@@ -84,18 +96,22 @@ def examine(
         device=chosen,
         seed=seed,
         seconds=round(perf_counter() - start, 3),
+        made=datetime.now(UTC).date().isoformat(),
         versions=versions(),
         machine=machine(),
     )
 
 
-def _port(model: Model) -> Port:
-    """The file's input, with what mlpx wrote about it."""
+def _port(model: Model, spec: MLPSpec | None) -> Port:
+    """The file's input, with the range that the spec, or else the file, declares for it."""
     summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
     value = next(iter(model.inputs), None)
     if value is None or not model.proto.graph.output:
         raise ModelError(f"{model.path}: the model has no {'output' if value is not None else 'input'}")
     port = Port(value.name, ("batch", *row_shape(value)))
+    if spec is not None:
+        limits = (spec.input.range[0], spec.input.range[1]) if spec.input.range else None
+        return replace(port, features=tuple(spec.input.feature_names or ()) or None, range=limits)
     known = summary.inputs[0] if summary is not None and summary.inputs else None
     fits = known is not None and known.name == port.name and known.shape[1:] == port.shape[1:]
     return known if known is not None and fits and _is_range(known.range) else port

@@ -1,5 +1,6 @@
 """The command line. Each command is a file that parses and calls; ``main`` turns errors into a paragraph and a code."""
 
+import json
 import sys
 import traceback
 
@@ -29,5 +30,10 @@ def main() -> None:
 def _end(error: BaseException) -> None:
     from mlpx.errors import DEFECT, EXIT_CODES
 
+    report = getattr(error, "report", None)
+    if report is not None and "--json" in sys.argv:
+        print(
+            json.dumps({"proved": False, "why": str(error), "parity": json.loads(report.model_dump_json())}, indent=2)
+        )
     print(f"mlpx: {error}", file=sys.stderr)
     sys.exit(next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), DEFECT))

@@ -20,7 +20,7 @@ Weights = Annotated[
 
 
 def network(
-    spec: Path, weights: Path | None, *, random: int | None = None, dtype: str | None = None
+    spec: Path, weights: Path | None, *, random: int | None = None, dtype: str | None = None, may_be_random: bool = True
 ) -> tuple["MLPSpec", "nn.Module", str]:
     """The spec, its network with weights, and where these came from; ``random`` is the seed of random ones."""
     from builder import WeightsError, assemble, load_spec, load_weights
@@ -28,7 +28,8 @@ def network(
     described = load_spec(spec)
     source = weights if weights is not None else spec.parent / "weights.safetensors"
     if random is None and not source.is_file():
-        hint = "give trained weights with --weights, or ask for random ones with --seed"
+        hint = "give trained weights with --weights"
+        hint += ", or ask for random ones with --seed" if may_be_random else ""
         raise WeightsError(f"{source}: no such file. What to do: {hint}")
     module = assemble(described, seed=random or 0)
     if random is not None:

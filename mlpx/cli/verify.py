@@ -1,11 +1,13 @@
 """``mlpx verify``: is a file proved to compute what its module computes?"""
 
+import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Data, Device, Dtype, Html, Json, note
+from .options import Data, Device, Dtype, Html, Json, note, print_json
 from .sources import Weights, network
 from .written import tell_proof
 
@@ -26,7 +28,7 @@ def command(
     data: Data = None,
     device: Device = "auto",
     dtype: Dtype = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the inputs that are drawn.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the inputs that are drawn; 0 if left out.")] = 0,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
@@ -36,26 +38,41 @@ def command(
     if spec is None and module is None and certificate is None:
         hint = "give the network, with --spec or --module, or a --certificate to compare with"
         raise typer.BadParameter(f"a file alone proves nothing: {hint}")
+    if weights is not None and spec is None:
+        raise typer.BadParameter("--weights goes with --spec")
     if html and output is None:
         raise typer.BadParameter("--html needs -o, the folder to write the page to")
+    if spec is None and module is None and (output is not None or data is not None):
+        raise typer.BadParameter("a certificate alone is only compared: -o and --data need --spec or --module")
+    from export import load_module, verify
+    from export.proof import can_write_page, write_page
+    from mlpx.errors import UNPROVED
+    from runtime import whole_files
+
     if certificate is not None:
         _unchanged(file, certificate, as_json and spec is None and module is None)
     if spec is None and module is None:
         return
-    from export import load_module, verify
-    from export.proof import can_write_page, write_page
-    from mlpx.errors import UNPROVED
-
-    network_module = network(spec, weights, dtype=dtype)[1] if spec is not None else load_module(str(module))
-    report = verify(network_module, file, device=device, data=data, dtype=dtype, seed=seed)
-    if output is not None:
-        report.write(output / f"{file.stem}.parity.json")
-        if can_write_page() if html is None else html:
-            write_page(report, output / f"{file.stem}.parity.html")
+    described, source = None, str(module)
+    if spec is not None:
+        described, network_module, origin = network(spec, weights, dtype=dtype, may_be_random=False)
+        source = f"{spec} with {origin}"
+    else:
+        network_module = load_module(source)
+    with (
+        whole_files(output) if output is not None else nullcontext() as folder
+    ):  # a folder that is no use is said first
+        report = verify(network_module, file, spec=described, device=device, data=data, dtype=dtype, seed=seed)
+        report = report.model_copy(update={"source": source})
+        if folder is not None:
+            report.write(folder / f"{file.stem}.parity.json")
+            if can_write_page() if html is None else html:
+                write_page(report, folder / f"{file.stem}.parity.html")
     if as_json:
         print(report.model_dump_json(indent=2))
     else:
         tell_proof(report)
+        print(f"module    {source}")
         for check in report.checks:
             print(f"  {check.outcome:<8} {check.name:<13} {check.words}")
     if not report.proved:
@@ -80,9 +97,11 @@ def _unchanged(file: Path, certificate: Path, as_json: bool) -> None:
     if record.data != known.file.data:
         raise ProofError(f"{changed}: its external data is another. What to do: {hint}", known)
     if not known.proved:
-        raise ProofError(f"{certificate.name} says that {file.name} is {known.verdict}: {known.why}", known)
-    proved = f"unchanged since it was proved on {known.device}, by mlpx {known.versions.get('mlpx', '?')}"
+        raise ProofError(f"{certificate.name} gives {file.name} the verdict '{known.verdict}': {known.why}", known)
+    proved = (
+        f"unchanged since it was proved on {known.device}, on {known.made}, by mlpx {known.versions.get('mlpx', '?')}"
+    )
     if as_json:
-        print(known.model_dump_json(indent=2))
+        print_json({"unchanged": True, "path": file, "certificate": json.loads(known.model_dump_json())})
     else:
         note(f"{file} ({record.size:,} bytes): {proved}")

@@ -34,10 +34,11 @@ def tell_written(artifact: "Artifact", report: "ParityReport", as_json: bool, **
 def tell_proof(report: "ParityReport") -> None:
     """The verdict in a few lines."""
     if not report.proved:
-        print(f"{report.verdict:<10}{report.why}")
+        print(f"{report.verdict:<9} {report.why}")
         return
     rows = sum(given.rows for given in report.inputs)
-    print(f"proved    on {report.device}: every layer within its bound on {rows:,} rows, every weight bit for bit")
+    weights = "every weight, folded ones from the module's," if report.folded else "every weight"
+    print(f"proved    on {report.device}: every layer within its bound on {rows:,} rows, {weights} bit for bit")
     if (end := report.end_to_end) is not None:
         apart = f"{end.from_float64:.2g} from float64, {end.from_eager:.2g} from eager PyTorch"
         print(f"          largest difference {apart}, where outputs reach {end.magnitude:.3g}")
