@@ -21,7 +21,7 @@ EXPLAINED = {
     "whole range": "Every other layer alone, on numbers from the smallest to the largest that float32 has.",
     "module": "The module was called as you call it: one that is random, or does other things than its trace, shows.",
     "layer bounds": "Each layer, on the input that it really received, was computed again in float64 from the module. "
-    "Rounding allows a certain error, which the bound is; 1 is the limit, and less is as good as nothing.",
+    "Rounding allows a certain error, which the bound is; 1 is the limit, and 0.9 is no worse than 0.1.",
     "shipped file": "To look inside, layers' values were made outputs. This says that looking changed nothing.",
     "batches": "Rows must not depend on the rows beside them.",
     "end to end": "A figure, not part of the proof. The first-order bound adds up what rounding in each layer can do.",

@@ -52,12 +52,12 @@ def network(report: ParityReport) -> str:
             axes.add_patch(_box((0.02, y - 0.36), 0.96, 0.72, _PANEL, _BAD if bad else _LINE))
             filled = 0.96 * min(1.0, layer.ratio if isfinite(layer.ratio) else 1.0)
             axes.add_patch(_bar((0.02, y + 0.27), filled, 0.09, _BAD if bad else _GOOD))
-            axes.text(0.05, y - 0.13, _cut(layer.path, 40), va="center", weight="bold", parse_math=False)
+            axes.text(0.05, y - 0.13, _cut(layer.path, 34), va="center", weight="bold", parse_math=False)
             widths = f"{_shape(layer.input_shape)} to {_shape(layer.output_shape)}"
             share = "exact" if layer.ratio == 0 else f"error / bound {layer.ratio:.2g}"
             share = share if isfinite(layer.ratio) else "NaN or infinite"
             words = f"{_cut(layer.op, 26)}, {widths}, {share}"
-            axes.text(0.05, y + 0.12, _cut(words, 56), va="center", size=8, parse_math=False)
+            axes.text(0.05, y + 0.12, _cut(words, 52), va="center", size=8, parse_math=False)
             for source in dict.fromkeys(layer.inputs):
                 start = places.get(source, y - 1)
                 if start == y - 1:
