@@ -34,13 +34,19 @@ def options(node: Node, *, rounded: bool) -> dict[str, float]:
 
 
 def times(weight: np.ndarray, z: Tensor, *, absolute: bool = False) -> Tensor:
-    """z @ weightᵀ, or z @ abs(weight)ᵀ, for z (batch, in) and weight (out, in)."""
+    """z @ weightᵀ, or z @ abs(weight)ᵀ, for z (batch, in) and weight (out, in); without a gradient.
+
+    The weights are widened part by part into one buffer: a new one each time would leave the heap in pieces.
+    """
     step = max(1, _CHUNK // max(1, weight.shape[1]))
-    parts = []
-    for start in range(0, len(weight), step):
-        part = torch.from_numpy(np.ascontiguousarray(weight[start : start + step])).to(z.dtype)
-        parts.append(F.linear(z, part.abs() if absolute else part))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+    buffer = torch.empty(min(step, len(weight)), weight.shape[1], dtype=z.dtype)
+    y = torch.empty(len(z), len(weight), dtype=z.dtype)
+    with torch.no_grad():
+        for start in range(0, len(weight), step):
+            held = torch.from_numpy(np.ascontiguousarray(weight[start : start + step]))
+            part = buffer[: len(held)].copy_(held)
+            y[:, start : start + step] = z @ (part.abs_() if absolute else part).T
+    return y
 
 
 class _Product(torch.autograd.Function):

@@ -162,10 +162,10 @@ def _next(graph: Graph, model: Model, remaining: list[Node], values: dict[str, s
         for nodes, output, differences in _matches(held, inputs, model, used):
             found = tuple(replace(difference, folded=len(members) > 1) for difference in differences)
             layer = Layer(tuple(members), held, nodes, inputs, output, found)
+            if not found:
+                return layer
             if best is None or _distance(layer) < _distance(best):
                 best = layer
-        if best is not None and not best.differences:
-            break
     return best
 
 
@@ -295,15 +295,15 @@ def compared(
         return []
     first = np.unravel_index(int(np.argmax(apart)), held.shape)
     index = tuple(int(i) for i in first)
-    finite = np.isfinite(held) & np.isfinite(wanted)
-    ulp = int(np.abs(_place(bits) - _place(right))[finite].max(initial=0))
+    ulp = max(_distance_in_ulp(a, b) for a, b in zip(np.atleast_2d(bits), np.atleast_2d(right), strict=True))
     return [Difference(path, what, int(apart.sum()), held.size, index, float(held[first]), float(wanted[first]), ulp)]
 
 
-def _place(bits: np.ndarray) -> np.ndarray:
-    """The place of a float32 among all of them, in order."""
-    wide = bits.astype(np.int64)
-    return np.where(wide >= 0, wide, -(2**31) - wide)
+def _distance_in_ulp(a: np.ndarray, b: np.ndarray) -> int:
+    """How many float32 numbers lie between two rows of them, given as bits, at most; NaN and infinity aside."""
+    finite = np.isfinite(a.view(np.float32)) & np.isfinite(b.view(np.float32))
+    first, second = (np.where(wide >= 0, wide, -(2**31) - wide) for wide in (a.astype(np.int64), b.astype(np.int64)))
+    return int(np.abs(first - second)[finite].max(initial=0))
 
 
 def _attributes(node: Node, step: Step, candidate: NodeProto, model: Model) -> list[Difference]:
