@@ -65,7 +65,7 @@ class Measured:
     """The largest error of one kernel: in u absolutely, relative to y, to z, and as a share of the limit, and where."""
 
     name: str
-    library: str
+    kernel: str
     points: int
     absolute: float
     relative: float
@@ -84,7 +84,7 @@ def grid(bits: int, seed: int = 0) -> np.ndarray:
     return np.concatenate([positive, -positive])
 
 
-def measure(name: str, library: str, run: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> Measured:
+def measure(name: str, kernel: str, run: Callable[[np.ndarray], np.ndarray], points: np.ndarray) -> Measured:
     """The largest errors of a kernel (rows, width) → (rows, width) over some points, which become rows of 64."""
     import torch
 
@@ -107,7 +107,7 @@ def measure(name: str, library: str, run: Callable[[np.ndarray], np.ndarray], po
             where = float(z.flatten()[shares.argmax()])
         worst = [max(old, new) for old, new in zip(worst, largest, strict=True)]
     absolute, relative, argument, share = worst
-    return Measured(name, library, points.size, absolute, relative, argument, share, where)
+    return Measured(name, kernel, points.size, absolute, relative, argument, share, where)
 
 
 def block_of(name: str) -> tuple[Any, Any]:
@@ -150,7 +150,7 @@ def main() -> None:
         found.append(vars(one))
         ratios = [f"{r:.2f}" if r < 1e4 and math.isfinite(r) else "unbounded" for r in (one.relative, one.argument)]
         cells = f"{one.absolute:>8.2f} {ratios[0]:>10} {ratios[1]:>10} {one.share:>14.2f}"
-        print(f"{one.name:<12} {one.library:<22} {cells}  {one.worst:.9g}", flush=True)
+        print(f"{one.name:<12} {one.kernel:<22} {cells}  {one.worst:.9g}", flush=True)
     if options.json:
         from .report import machine
 
