@@ -65,8 +65,7 @@ class Examination:
             self._only_outputs(structure)
             raise Stop
         self._layers(structure)
-        if self.end is None:
-            self._end_to_end(module, structure)
+        self._end_to_end(module, structure)
 
     def _weights(self, graph: Graph) -> None:
         tensors = [tensor for node in graph.nodes for tensor in node.tensors.values()]

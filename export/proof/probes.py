@@ -157,7 +157,7 @@ def _scale(layer: Layer) -> Exact:
 
 
 def _standardize(layer: Layer) -> Exact:
-    """A quotient of exact differences: x = 0, x = mean, x = 2·mean; and x = std where the mean is 0."""
+    """A quotient of exact differences: x = 0, x = mean, x = 2·mean; and x = 1 where the mean is 0."""
     mean, std = (layer.held.tensors[role].values for role in ("mean", "std"))
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         for words, x in (("0", 0 * mean), ("mean", mean), ("2 mean", np.float32(2) * mean)):
