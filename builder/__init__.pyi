@@ -2,6 +2,7 @@ from .assembly import assemble as assemble
 from .block import Block as Block
 from .blocks import BLOCKS as BLOCKS
 from .errors import Problem as Problem
+from .errors import RecoveryError as RecoveryError
 from .errors import SpecError as SpecError
 from .errors import WeightsError as WeightsError
 from .errors import WeightsWarning as WeightsWarning
@@ -9,6 +10,7 @@ from .modules import Residual as Residual
 from .modules import Scale as Scale
 from .modules import Standardize as Standardize
 from .reading import load_spec as load_spec
+from .recovery.recovered import Recovered as Recovered
 from .schema import json_schema as json_schema
 from .spec import InputSpec as InputSpec
 from .spec import MLPSpec as MLPSpec

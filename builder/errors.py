@@ -39,6 +39,10 @@ class WeightsError(ValueError):
     """A weights file that is refused, damaged, or does not fit the module."""
 
 
+class RecoveryError(ValueError):
+    """A file from which no dense network can be read back, or that leaves open what the network is."""
+
+
 class WeightsWarning(UserWarning):
     """A weights file that fits, but says something else than the spec does."""
 

@@ -3,6 +3,7 @@
     ValueError
      ├─ builder.SpecError          2  a spec that cannot be read or does not describe a network
      ├─ builder.WeightsError       2  a weights file that is refused, damaged or does not fit
+     ├─ builder.RecoveryError      2  a file that no dense network can be read from, or that leaves it open
      ├─ export.ExportError         2  a module that cannot be exported as asked
      │   └─ export.UnsupportedError  2  an operator or control flow that no block expresses
      ├─ export.ProofError          1  a file that is not proved to compute what its module computes
@@ -19,7 +20,7 @@ Besides, a command exits with 0 when it is done and with 1 when a file is not pr
 Any other error is a defect of mlpx: its trace is shown, and the code is 70.
 """
 
-from builder.errors import SpecError, WeightsError
+from builder.errors import RecoveryError, SpecError, WeightsError
 from export.errors import ExportError, ProofError, UnsupportedError
 from runtime.errors import InputError, MissingPackageError, ModelError, OutputError, ProviderError
 
@@ -28,6 +29,7 @@ DONE, UNPROVED, WRONG_USE, MACHINE_LACKS, DEFECT = 0, 1, 2, 3, 70
 EXIT_CODES: dict[type[Exception], int] = {
     SpecError: WRONG_USE,
     WeightsError: WRONG_USE,
+    RecoveryError: WRONG_USE,
     ExportError: WRONG_USE,
     UnsupportedError: WRONG_USE,
     ProofError: UNPROVED,
