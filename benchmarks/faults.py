@@ -101,7 +101,7 @@ def tried(name: str) -> dict[str, Any]:
         clean, broken = Path(folder) / "clean.onnx", Path(folder) / "broken.onnx"
         export(module, clean, spec=spec)
         model = read_model(clean)
-        structure = match(trace(evaluated_copy(module), (features,), "x", "y"), model)
+        structure = match(trace(evaluated_copy(module), (features,)), model)
         inputs = {gate: GATES[gate].rows(features, np.random.default_rng(0)) for gate in GATES}
         eager = {gate: module(torch.from_numpy(rows)).numpy() for gate, rows in inputs.items()}
         with Session(clean, "cpu") as session:

@@ -6,7 +6,6 @@ result has the same bits on any machine, which a BLAS product has not.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
@@ -50,18 +49,29 @@ class Affine:
     @staticmethod
     def of_standardize(node: Node) -> Affine:
         """(x - mean) / std."""
-        mean, std = (node.tensors[role].values.astype(np.float64) for role in ("mean", "std"))
-        return Affine(1 / std, -mean / std)
+        mean, std = _per_feature(node, "mean"), _per_feature(node, "std")
+        factor = np.ones(node.shape[-1]) if std is None else 1 / std
+        return Affine(factor, None if mean is None else -mean if std is None else -mean / std)
+
+    @staticmethod
+    def of_scale(node: Node) -> Affine:
+        """x·factor + offset."""
+        factor = _per_feature(node, "factor")
+        return Affine(np.ones(node.shape[-1]) if factor is None else factor, _per_feature(node, "offset"))
+
+    @staticmethod
+    def of_linear(node: Node) -> Affine:
+        """x·Wᵀ + b."""
+        bias = node.tensors["bias"].values.astype(np.float64) if "bias" in node.tensors else None
+        return Affine(node.tensors["weight"].values.astype(np.float64), bias)
 
 
-def affine_of(factor: str, shift: str) -> Callable[[Node], Affine]:
-    """How to read a block whose tensors are a factor (or matrix) and a shift."""
-
-    def read(node: Node) -> Affine:
-        moved = node.tensors[shift].values.astype(np.float64) if shift in node.tensors else None
-        return Affine(node.tensors[factor].values.astype(np.float64), moved)
-
-    return read
+def _per_feature(node: Node, role: str) -> np.ndarray | None:
+    """A constant of the block with a value per feature, from its tensor or from a number, as the file will hold it."""
+    if role in node.tensors:
+        return node.tensors[role].values.astype(np.float64)
+    number = node.attributes.get(role)
+    return None if number is None else np.full(node.shape[-1], np.float32(number), np.float64)
 
 
 def composed(maps: list[Affine]) -> Affine:

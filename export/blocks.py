@@ -8,7 +8,7 @@ shape that comes out, and the ONNX nodes that compute it in opset 17.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -19,7 +19,8 @@ from torch import nn
 
 from builder import Scale, Standardize
 
-from .affine import Affine, affine_of
+from .affine import Affine
+from .arithmetic import SYMBOLS
 from .graph import Node, Shape
 from .operators import Lower, batch_norm, clip, gelu, layer_norm, linear, never, op, pair, silu, softplus
 
@@ -38,7 +39,11 @@ class Row:
     inputs: int = 1
     refuse: Callable[[Node, Shape], str | None] = lambda node, shape: None
     """Why the block cannot be exported for rows of this shape, if it cannot."""
-    shape: Callable[[Node, Shape], Shape] = lambda node, shape: shape
+    shape: Callable[[Node, Sequence[Shape]], Shape] = lambda node, shapes: shapes[0]
+    alike: bool = True
+    """Its inputs have rows of one shape."""
+    of_any_width: bool = False
+    """A tensor of one value stands for every feature."""
     width: str = ""
     """The tensor whose last dimension is the number of input features."""
     affine: Callable[[Node], Affine] | None = None
@@ -66,6 +71,9 @@ def _refuse_linear(node: Node, shape: Shape) -> str | None:
 
 
 def _refuse_flatten(node: Node, shape: Shape) -> str | None:
+    features = node.attributes["features"]
+    if features not in (None, prod(shape)):
+        return f"it makes rows of {features} features of rows of shape {list(shape)}, which hold {prod(shape)}"
     if node.attributes["start_dim"] != 1 or node.attributes["end_dim"] not in (-1, len(shape)):
         return "flatten keeps the batch dimension and flattens the rest (start_dim=1, end_dim=-1)"
     return None
@@ -86,8 +94,10 @@ def _refuse_layer_norm(node: Node, shape: Shape) -> str | None:
     )
 
 
-def _refuse_add(node: Node, shape: Shape) -> str | None:
-    return None if node.attributes["alpha"] == 1 else "an addition with alpha other than 1"
+def _refuse_concat(node: Node, shape: Shape) -> str | None:
+    if len(shape) != 1:
+        return f"it joins flat rows, not rows of shape {list(shape)}; put a flatten in front"
+    return None if node.attributes["dim"] in (1, -1) else "it joins along the features (dim=1 or -1), not the batch"
 
 
 def _methods(name: str, *arguments: str, functions: tuple[Any, ...] = ()) -> dict[Any, tuple[str, ...]]:
@@ -96,7 +106,12 @@ def _methods(name: str, *arguments: str, functions: tuple[Any, ...] = ()) -> dic
     return dict.fromkeys([*found, *functions, name], ("input", *arguments))
 
 
+_SAME = ("contiguous", "detach", "float")
+COPIES = (torch.clone, "clone")
+"""They give the values of their input in memory of their own."""
 _SLOPE = {"negative_slope": 0.01}
+CLAMPS = (torch.clamp, torch.clip, "clamp", "clip", "clamp_", "clip_")
+"""They leave out a bound that is not given, where a Hardtanh has one."""
 _DROPOUTS = ("dropout", "alpha_dropout", "feature_alpha_dropout", "dropout1d")
 
 TABLE: dict[str, Row] = {
@@ -106,9 +121,9 @@ TABLE: dict[str, Row] = {
         {F.linear: ("input", "weight", "bias")},
         tensors=("weight", "bias"),
         refuse=_refuse_linear,
-        shape=lambda node, shape: (*shape[:-1], len(node.tensors["weight"].values)),
+        shape=lambda node, shapes: (*shapes[0][:-1], len(node.tensors["weight"].values)),
         width="weight",
-        affine=affine_of("weight", "bias"),
+        affine=Affine.of_linear,
         multiply_adds=lambda node: node.tensors["weight"].values.size,
     ),
     "sigmoid": Row(op("Sigmoid"), (nn.Sigmoid,), _methods("sigmoid") | _methods("sigmoid_")),
@@ -155,7 +170,8 @@ TABLE: dict[str, Row] = {
     "clip": Row(
         clip("min_val", "max_val"),
         (nn.Hardtanh,),
-        {F.hardtanh: ("input", "min_val", "max_val", "inplace")},
+        {F.hardtanh: ("input", "min_val", "max_val", "inplace")}
+        | dict.fromkeys(CLAMPS, ("input", "min_val", "max_val")),
         {"min_val": -1.0, "max_val": 1.0},
     ),
     "batch_norm": Row(
@@ -181,38 +197,54 @@ TABLE: dict[str, Row] = {
         lambda emit, node: emit("Flatten", node.inputs, node.output, node.path, axis=1),
         (nn.Flatten,),
         _methods("flatten", "start_dim", "end_dim"),
-        {"start_dim": 0, "end_dim": -1},
+        {"start_dim": 0, "end_dim": -1, "features": None},
         refuse=_refuse_flatten,
-        shape=lambda node, shape: (prod(shape),),
+        shape=lambda node, shapes: (prod(shapes[0]),),
     ),
-    "identity": Row(never, (nn.Identity,), inactive=True),
+    "identity": Row(
+        never,
+        (nn.Identity,),
+        dict.fromkeys((*COPIES, *_SAME), ("input",)),
+        inactive=True,
+    ),
     "standardize": Row(
-        pair("Sub", "Div", ("mean", "std")),
+        pair(("Sub", "mean"), ("Div", "std")),
         (Standardize,),
         tensors=("mean", "std"),
+        of_any_width=True,
         width="mean",
         affine=Affine.of_standardize,
         multiply_adds=lambda node: node.shape[0],
     ),
     "scale": Row(
-        pair("Mul", "Add", ("factor", "offset")),
+        pair(("Mul", "factor"), ("Add", "offset")),
         (Scale,),
         tensors=("factor", "offset"),
+        of_any_width=True,
         width="factor",
-        affine=affine_of("factor", "offset"),
+        affine=Affine.of_scale,
         multiply_adds=lambda node: node.shape[0],
     ),
     "add": Row(
         op("Add"),
-        calls={operator.add: ("input", "other"), operator.iadd: ("input", "other")} | _methods("add", "other", "alpha"),
-        options={"alpha": 1},
         inputs=2,
-        refuse=_refuse_add,
+    ),
+    "subtract": Row(op("Sub"), inputs=2),
+    "multiply": Row(op("Mul"), inputs=2),
+    "concat": Row(
+        lambda emit, node: emit("Concat", node.inputs, node.output, node.path, axis=1),
+        calls=dict.fromkeys((torch.cat, torch.concat), ("tensors", "dim")),
+        options={"dim": 0},
+        refuse=_refuse_concat,
+        shape=lambda node, shapes: (sum(shape[-1] for shape in shapes),),
+        alike=False,
     ),
 }
 """Every block that can be exported, by name."""
 
 MODULES: dict[type[nn.Module], str] = {module: name for name, row in TABLE.items() for module in row.modules}
 CALLS: dict[Any, str] = {target: name for name, row in TABLE.items() for target in row.calls}
-IN_PLACE = {operator.iadd} | {target for target in CALLS if str(getattr(target, "__name__", target)).endswith("_")}
+IN_PLACE = {operator.iadd, operator.isub, operator.imul, operator.itruediv} | {
+    target for target in (*CALLS, *SYMBOLS) if str(getattr(target, "__name__", target)).endswith("_")
+}
 """Calls that overwrite their input without being asked to by ``inplace=True``."""

@@ -25,6 +25,8 @@ class Calls:
 
     graph: fx.Graph
     root: nn.Module
+    inputs: tuple[str, ...]
+    """The parameters of the forward that are the graph's placeholders, in their order."""
     modules: dict[fx.Node, nn.Module]
     states: dict[fx.Node, dict[str, Any]]
     changed: set[int]
@@ -39,19 +41,15 @@ _ONE_AT_A_TIME = RLock()
 def record(module: nn.Module) -> Calls:
     """The calls of ``module(x)``, as a user calls it: with its own hooks, defaults and ``__call__``.
 
-    Raises UnsupportedError: control flow that depends on the data. Raises ExportError: more than one input, autocast,
-    and whatever else the forward raises.
+    A tensor is given for every parameter of the forward without a default, or for the first if all have one.
+    Raises UnsupportedError: control flow that depends on the data. Raises ExportError: autocast, and whatever else the
+    forward raises.
     """
     kind = type(module).__name__
-    try:
-        parameters = inspect.signature(module.forward).parameters.values()
-    except ValueError:
-        raise ExportError(f"a {kind} cannot be traced: it has no Python forward") from None
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if len(needed) > 1:
-        raise ExportError(f"{kind}.forward takes {len(needed)} inputs ({', '.join(needed)}); one is expected")
-    root = _Root(module)
-    tracer = _Tracer()
+    given = inputs_of(module)
+    keywords = tuple(name for name, by_name in given.items() if by_name)
+    root = _Root(module, keywords)
+    tracer = _Tracer(tuple(given))
     try:
         with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]):
             before = _values(module)
@@ -66,7 +64,21 @@ def record(module: nn.Module) -> Calls:
         message = f"the forward of {kind} cannot be traced: {type(error).__name__}: {error}{_where(error)}"
         raise ExportError(message) from error
     changed = {key for key, (tensor, held) in before.items() if not torch.equal(tensor, held)}
-    return Calls(graph, root, tracer.modules, tracer.states, changed)
+    return Calls(graph, root, tuple(given), tracer.modules, tracer.states, changed)
+
+
+def inputs_of(module: nn.Module) -> dict[str, bool]:
+    """The parameters of the forward that take a tensor each, and whether they are given by name.
+
+    Raises ExportError: a forward that is not Python.
+    """
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except ValueError:
+        raise ExportError(f"a {type(module).__name__} cannot be traced: it has no Python forward") from None
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [p for p in named if p.default is p.empty] or named[:1]
+    return {p.name: p.kind == p.KEYWORD_ONLY for p in needed} or {"input": False}
 
 
 def is_plain(module: nn.Module) -> bool:
@@ -97,29 +109,50 @@ class _Root(nn.Module):
 
     HOLDS = "module"
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, keywords: tuple[str, ...]):
         super().__init__()
         self.module = module
+        self.keywords = keywords
 
-    def forward(self, x: Any) -> Any:
-        return self.module(x)
+    def forward(self, *inputs: Any) -> Any:
+        split = len(inputs) - len(self.keywords)
+        return self.module(*inputs[:split], **dict(zip(self.keywords, inputs[split:], strict=True)))
 
 
 class _Proxy(fx.Proxy):
+    """fx would record ``x += y`` as ``x + y``, and forget that whoever else holds x sees the sum."""
+
+    def _recorded(self, target: Any, other: Any) -> Any:
+        return self.tracer.create_proxy("call_function", target, (self, other), {})
+
     def __iadd__(self, other: Any) -> Any:
-        """fx would record ``x += y`` as ``x + y``, and forget that whoever else holds x sees the sum."""
-        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {})
+        return self._recorded(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._recorded(operator.isub, other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._recorded(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._recorded(operator.itruediv, other)
 
 
 class _Tracer(fx.Tracer):
-    def __init__(self) -> None:
+    def __init__(self, inputs: tuple[str, ...]) -> None:
         super().__init__()
+        self.inputs = inputs
         self.thread = get_ident()
         self.modules: dict[fx.Node, nn.Module] = {}
         self.states: dict[fx.Node, dict[str, Any]] = {}
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """fx would make one placeholder of ``*inputs``."""
+        placeholders = [self.create_proxy("placeholder", name, (), {}) for name in self.inputs]
+        return root_fn, [self.root, *placeholders]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) in MODULES or super().is_leaf_module(m, module_qualified_name)

@@ -12,7 +12,7 @@ _SMALL = 64
 
 
 def check(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> None:
-    """Run ``onnx.checker`` with full, strict shape inference, and compare the shape of the output.
+    """Run ``onnx.checker`` with full, strict shape inference, and compare the shapes of the outputs.
 
     Weights stand in as inputs of their shape: the checker would copy their values, which takes longer than the export.
     Raises ExportError: a graph that ONNX does not accept is a defect of the exporter, never of the caller.
@@ -30,13 +30,16 @@ def check(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> None:
         inferred = onnx.shape_inference.infer_shapes(_without_output_shape(skeleton), strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the exported graph is not valid ONNX, which is a defect of mlpx: {error}") from error
-    declared, found = _dims(model.graph.output[0]), _dims(inferred.graph.output[0])
-    if declared != found:
-        raise ExportError(f"the output should have shape {declared}, but ONNX infers {found}: a defect of mlpx")
+    for output, other in zip(model.graph.output, inferred.graph.output, strict=True):
+        declared, found = _dims(output), _dims(other)
+        if declared != found:
+            message = f"the output '{output.name}' should have shape {declared}, but ONNX infers {found}"
+            raise ExportError(f"{message}: a defect of mlpx")
 
 
 def _without_output_shape(model: onnx.ModelProto) -> onnx.ModelProto:
-    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
     return model
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
 from pathlib import Path
@@ -24,6 +25,7 @@ from .folding import fold
 from .graph import Graph
 from .lowering import BATCH, IR_VERSION, OPSET, lower
 from .matching import refuse_another_network
+from .parametrised import computed_weights, with_plain_weights
 from .remarks import remarks
 from .trace import trace
 
@@ -34,9 +36,9 @@ def export(
     *,
     spec: MLPSpec | None = None,
     name: str | None = None,
-    input_shape: tuple[int, ...] | None = None,
-    input_name: str = "input",
-    output_name: str = "output",
+    input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
+    input_name: str | Sequence[str] = (),
+    output_name: str | Sequence[str] = (),
     fold_affine: bool = False,
     dtype: str | None = None,
     external_data: bool | None = None,
@@ -49,8 +51,10 @@ def export(
 
     Args:
         spec: names the model, its input and output, and goes into the file's metadata; without one, ``name`` (the
-            file's stem unless given), ``input_name`` and ``output_name`` do, and ``input_shape`` (one row, without the
-            batch dimension) is inferred from the first weights.
+            file's stem unless given), ``input_name`` and ``output_name`` do, one name or one for each; else several
+            inputs have the names of the forward's parameters, several outputs those of the dict or named tuple that it
+            returns. ``input_shape`` (one row, without the batch dimension; by the input's name where there are several)
+            is inferred from the weights that it meets.
         fold_affine: compose affine blocks that follow each other, in float64, rounded once.
         dtype: "float32" exports a module of another dtype, rounded to float32.
         external_data: weights into ``NAME.onnx.data``; None does so only above 2 GB.
@@ -67,27 +71,24 @@ def export(
         name, input_name, output_name = spec.name, spec.input.name, spec.output.name
         input_shape = spec.input.row_shape
     path = through_link(path)  # external data goes beside the file itself
-    if not input_name or not output_name:
-        raise ExportError("input and output need a name each (--input-name, --output-name)")
-    if input_name == output_name:
-        raise ExportError(f"input and output need different names, not both '{input_name}'")
+    inputs, outputs = _named(input_name), _named(output_name)
     input_shape = _checked(input_shape)
     copied = evaluated_copy(module, dtype)
     try:
-        traced = trace(copied, input_shape, input_name, output_name)
+        traced = trace(copied, input_shape, inputs, outputs)
     except UnsupportedError as error:
         if not fallback:
             raise
         from .fallback import export_unproved
 
-        return export_unproved(copied, path, input_shape, input_name, output_name, reason=str(error))
+        return export_unproved(copied, path, input_shape, inputs, outputs, reason=str(error))
     if spec is not None:
         refuse_another_network(traced, spec)
     folded = fold(traced, affine=fold_affine)
-    model, weights = lower(folded, name or path.stem, output_name)
+    model, weights = lower(folded, name or path.stem)
     check(model, weights)
     external = is_external(weights, external_data)
-    summary = _summary(name or path.stem, traced, folded, spec, output_name, weights_hash(module), external)
+    summary = _summary(name or path.stem, traced, folded, spec, weights_hash(module), external)
     model.producer_name, model.producer_version = "mlpx", summary.mlpx_version or ""
     for key, value in summary.to_metadata().items():
         model.metadata_props.add(key=key, value=value)
@@ -117,7 +118,7 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
         raise ExportError(f"{message}. What to do: round it on export with dtype='float32' (--dtype float32)")
     shared = {id(tensor): tensor for tensor in tensors.values()} if is_plain(module) and not other else {}
     try:
-        copied = copy.deepcopy(module, shared).eval()
+        copied = with_plain_weights(copy.deepcopy(module, shared | computed_weights(module)))
     except Exception as error:  # the caller's classes may copy themselves in their own way
         raise ExportError(f"the module cannot be copied, so it was left alone: {error}") from error
     if other:
@@ -130,18 +131,30 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
     return copied
 
 
-def _checked(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+def _named(name: str | Sequence[str]) -> tuple[str, ...]:
+    return (name,) if isinstance(name, str) else tuple(name)
+
+
+def _checked(
+    shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None,
+) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
+    if isinstance(shape, Mapping):
+        return {name: _row(each) for name, each in shape.items()}
+    return None if shape is None else _row(shape)
+
+
+def _row(shape: tuple[int, ...]) -> tuple[int, ...]:
     try:
-        checked = None if shape is None else tuple(operator.index(size) for size in shape)
+        checked = tuple(operator.index(size) for size in shape)
     except TypeError:
         checked = ()
-    if checked is not None and (not checked or min(checked) < 1):
+    if not checked or min(checked) < 1:
         raise ExportError(f"input_shape is the shape of a row, such as (64,), not {shape!r}")
     return checked
 
 
 def _summary(
-    name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, output_name: str, weights_sha256: str, external: bool
+    name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, weights_sha256: str, external: bool
 ) -> Summary:
     shapes = folded.shapes
     given = spec.input if spec is not None else None
@@ -157,18 +170,24 @@ def _summary(
         )
         for node in folded.nodes
     )
-    source = Port(
-        folded.input,
-        (BATCH, *folded.input_shape),
-        features=tuple(given.feature_names) if given is not None and given.feature_names else None,
-        range=(given.range[0], given.range[1]) if given is not None and given.range else None,
+    sources = tuple(
+        Port(
+            source,
+            (BATCH, *shape),
+            features=tuple(given.feature_names) if given is not None and given.feature_names else None,
+            range=(given.range[0], given.range[1]) if given is not None and given.range else None,
+        )
+        for source, shape in folded.inputs.items()
     )
     scores = spec.scores if spec is not None and labels else None
-    sink = Port(output_name, (BATCH, *shapes[folded.output]), labels=tuple(labels) if labels else None, scores=scores)
+    sinks = tuple(
+        Port(sink, (BATCH, *shapes[value]), labels=tuple(labels) if labels else None, scores=scores)
+        for sink, value in folded.outputs.items()
+    )
     return Summary(
         name=name,
-        inputs=(source,),
-        outputs=(sink,),
+        inputs=sources,
+        outputs=sinks,
         blocks=blocks,
         opset=OPSET,
         ir_version=IR_VERSION,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -15,22 +16,33 @@ from torch import nn
 from runtime import write_whole
 
 from .artifact import Artifact
+from .calls import inputs_of
 from .errors import ExportError
+from .graph import Shape
 from .lowering import BATCH
+from .naming import input_names
 
 
 def export_unproved(
-    module: nn.Module, path: Path, input_shape: tuple[int, ...] | None, input_name: str, output_name: str, reason: str
+    module: nn.Module,
+    path: Path,
+    input_shape: Shape | Mapping[str, Shape] | None,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    reason: str,
 ) -> Artifact:
     """``torch.onnx.export(dynamo=True)`` into ``NAME.unproved.onnx``, without the source paths it leaves in the file.
 
     ``module`` is in evaluation mode; ``reason`` is why the table could not express it. Raises ExportError.
     """
-    if input_shape is None:
+    parameters = inputs_of(module)
+    names = input_names(tuple(parameters), inputs)
+    shapes = input_shape if isinstance(input_shape, Mapping) else dict.fromkeys(names, input_shape)
+    if any(shapes.get(name) is None for name in names):
         raise ExportError(f"{reason}. The fallback needs to know the shape of a row: give input_shape (--features)")
     target = path.with_name(f"{path.stem}.unproved.onnx")
-    example = torch.zeros(2, *input_shape)
-    dynamic = ({0: torch.export.Dim(BATCH)},)
+    examples = {own: torch.zeros(2, *(shapes[name] or ())) for own, name in zip(parameters, names, strict=True)}
+    rows = torch.export.Dim(BATCH)
     silenced = logging.root.manager.disable
     logging.disable(max(silenced, logging.WARNING))
     try:
@@ -38,11 +50,11 @@ def export_unproved(
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 module,
-                (example,),
+                tuple(examples.values()),
                 dynamo=True,
-                input_names=[input_name],
-                output_names=[output_name],
-                dynamic_shapes=dynamic,
+                input_names=list(names),
+                output_names=list(outputs) or None,
+                dynamic_shapes=tuple({0: rows} for _ in examples),
                 verbose=False,
             )
     except Exception as error:  # torch.onnx raises whatever its many passes raise

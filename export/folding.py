@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -34,7 +33,7 @@ def remove_inactive(graph: Graph) -> Graph:
             names[node.output] = node.inputs[0]
         else:
             kept.append(node)
-    after = replace(graph.with_nodes(kept, []), output=names.get(graph.output, graph.output))
+    after = graph.with_nodes(kept, []).renamed(names)
     assert not any(_is_inactive(node, shapes) for node in after.nodes)
     return after
 

@@ -20,6 +20,8 @@ class Tensor:
 
     name: str
     values: np.ndarray
+    computed: bool = False
+    """The forward computes it, in float32, from parameters and buffers."""
 
 
 @dataclass(frozen=True)
@@ -37,27 +39,31 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Blocks in the order of execution, from one input to one output."""
+    """Blocks in the order of execution. ``inputs`` are shapes by name, ``outputs`` the values by the outputs' names."""
 
-    input: str
-    input_shape: Shape
+    inputs: Mapping[str, Shape]
     nodes: tuple[Node, ...]
-    output: str
+    outputs: Mapping[str, str]
     folded: tuple[str, ...] = ()
     """What passes did, in words, one line each."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
         """The shape of a row of every value."""
-        return {self.input: self.input_shape} | {node.output: node.shape for node in self.nodes}
+        return {**self.inputs} | {node.output: node.shape for node in self.nodes}
 
     def consumers(self, value: str) -> int:
-        """How many times a value is read, being the graph's output included."""
-        return sum(node.inputs.count(value) for node in self.nodes) + (value == self.output)
+        """How many times a value is read, being an output of the graph included."""
+        read = sum(node.inputs.count(value) for node in self.nodes)
+        return read + list(self.outputs.values()).count(value)
 
     def with_nodes(self, nodes: list[Node], notes: list[str]) -> Graph:
         """The same graph with other nodes, and what was done to get there."""
         return replace(self, nodes=tuple(nodes), folded=(*self.folded, *notes))
+
+    def renamed(self, names: Mapping[str, str]) -> Graph:
+        """The same graph whose outputs are other values; ``names`` maps old to new."""
+        return replace(self, outputs={name: names.get(value, value) for name, value in self.outputs.items()})
 
 
 def rewired(node: Node, names: Mapping[str, str]) -> Node:

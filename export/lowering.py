@@ -20,27 +20,36 @@ IR_VERSION = 8
 BATCH = "batch"
 
 
-def lower(graph: Graph, name: str, output_name: str) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+def lower(graph: Graph, name: str) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """The model whose initialisers are still empty, and their values by name.
 
-    Raises ExportError where nothing is left to compute.
+    Raises ExportError where an output is an input, or another output.
     """
-    if not graph.nodes or graph.output == graph.input:
-        message = "nothing is left to compute: the output is the input itself"
-        raise ExportError(f"{message}. What to do: give the model at least one block that acts in evaluation mode")
-    emit = Emitter([graph.input, output_name, *graph.shapes])
-    names = {graph.output: output_name}
+    _refuse_copies(graph)
+    emit = Emitter([*graph.outputs, *graph.shapes])
+    names = {value: output for output, value in graph.outputs.items()}
     for node in graph.nodes:
         node = rewired(node, names)
         TABLE[node.op].lower(emit, replace(node, output=names.get(node.output, node.output)))
     proto = helper.make_graph(
         emit.nodes,
         name,
-        [_port(graph.input, graph.input_shape)],
-        [_port(output_name, graph.shapes[graph.output])],
+        [_port(value, shape) for value, shape in graph.inputs.items()],
+        [_port(output, graph.shapes[value]) for output, value in graph.outputs.items()],
     )
     model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     return model, emit.initialisers
+
+
+def _refuse_copies(graph: Graph) -> None:
+    """A value has one name in a file, and a node that only copies has no place in it."""
+    whose = {name: f"the input '{name}'" if len(graph.inputs) > 1 else "the input" for name in graph.inputs}
+    for output, value in graph.outputs.items():
+        if value in whose:
+            what = f"the output '{output}'" if len(graph.outputs) > 1 else "the output"
+            message = f"nothing is left to compute: {what} is {whose[value]} itself"
+            raise ExportError(f"{message}. What to do: give the model at least one block that acts in evaluation mode")
+        whose[value] = f"the output '{output}'"
 
 
 def _port(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:

@@ -21,12 +21,15 @@ def refuse_another_network(graph: Graph, spec: MLPSpec) -> None:
         if TABLE[node.op].inactive:
             aliases[node.output] = aliases.get(node.inputs[0], node.inputs[0])
     remaining = iter(graph.nodes)
-    last, _ = _follow(list(spec.blocks), graph.input, spec.input.row_shape, remaining, aliases, spec.name)
+    (source, *others), (output, *more) = graph.inputs, graph.outputs.values()
+    if others or more:
+        raise _different(spec.name, "one input and one output", f"with {len(others) + 1} and {len(more) + 1}")
+    last, _ = _follow(list(spec.blocks), source, spec.input.row_shape, remaining, aliases, spec.name)
     surplus = next(remaining, None)
     if surplus is not None:
         raise _different(spec.name, "nothing more", f"{surplus.op} '{surplus.path}'")
-    if last != aliases.get(graph.output, graph.output):
-        raise _different(spec.name, "the last block's output", f"'{graph.output}'")
+    if last != aliases.get(output, output):
+        raise _different(spec.name, "the last block's output", f"'{output}'")
 
 
 def _follow(

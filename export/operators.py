@@ -91,12 +91,20 @@ def batch_norm(emit: Emitter, node: Node) -> None:
     emit("BatchNormalization", [*node.inputs, *constants], node.output, node.path, epsilon=epsilon)
 
 
-def pair(first: str, second: str, roles: tuple[str, str]) -> Lower:
-    """Two elementwise nodes, each with a constant per feature."""
+def pair(*steps: tuple[str, str]) -> Lower:
+    """Elementwise nodes one after the other, each with the constant of a role; a role that the block lacks has none."""
 
     def lower(emit: Emitter, node: Node) -> None:
-        between = emit.step(first, node, node.inputs[0], emit.tensor(node.tensors[roles[0]]))
-        emit.last(second, node, between, emit.tensor(node.tensors[roles[1]]))
+        constants = []
+        for op_type, role in steps:
+            if role in node.tensors:
+                constants.append((op_type, emit.tensor(node.tensors[role])))
+            elif role in node.attributes:
+                constants.append((op_type, emit.constant(f"{node.path}.{role}", node.attributes[role])))
+        value = node.inputs[0]
+        for op_type, constant in constants[:-1]:
+            value = emit.step(op_type, node, value, constant)
+        emit.last(constants[-1][0], node, value, constants[-1][1])
 
     return lower
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from runtime import choose, this_machine, through_link, whole_files
@@ -17,13 +16,14 @@ from .artifact import Artifact
 from .errors import ProofError
 from .exporting import export
 from .proof import ParityReport, can_write_page, verify, write_page
+from .proof.verification import Data
 
 
 def publish(
     module: nn.Module,
     path: str | Path,
     *,
-    data: str | Path | np.ndarray | None = None,
+    data: Data | None = None,
     device: str = "auto",
     dtype: str | None = None,
     seed: int = 0,

@@ -2,31 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx, nn
 
-from .blocks import CALLS, IN_PLACE, MODULES, TABLE
-from .calls import Calls, path_of, record
+from .arithmetic import OF_TWO, SYMBOLS, WITH_CONSTANT
+from .blocks import CALLS, CLAMPS, COPIES, IN_PLACE, MODULES, TABLE
+from .calls import Calls, record
 from .emitter import unique
 from .errors import ExportError, UnsupportedError
 from .graph import Graph, Node, Shape, Tensor
 from .hooks import refuse_lost_hooks
+from .known import Known, described
+from .naming import input_names, is_record, output_names
+from .reshapes import RESHAPES, reshaped
+from .shaping import input_shapes, with_shapes
 
 
-def trace(module: nn.Module, input_shape: Shape | None, input_name: str, output_name: str) -> Graph:
-    """The blocks that ``module(x)`` runs for one input x of shape (batch, *input_shape), in their order.
+def trace(
+    module: nn.Module,
+    input_shape: Shape | Mapping[str, Shape] | None = None,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+) -> Graph:
+    """The blocks that ``module(x)`` runs for inputs of shape (batch, *shape), in their order.
 
-    ``input_shape`` None is inferred from the first block that has weights. The module must be in evaluation mode; it
-    is read, never changed. Raises UnsupportedError: control flow that depends on data, or an operator without a row in
-    the table. Raises ExportError: several inputs or outputs, hooks that the trace would lose, shapes that do not fit.
+    ``inputs`` and ``outputs`` name them; without, the only one is "input" or "output", several have the names of the
+    forward's parameters and of what it returns. ``input_shape`` is the shape of a row, by the input's name where there
+    are several; what is left out is inferred from the weights. The module must be in evaluation mode; it is read, never
+    changed. Raises UnsupportedError: control flow that depends on data, or an operator without a row in the table.
+    Raises ExportError: hooks that the trace would lose, shapes that do not fit, names that do not.
     """
     refuse_lost_hooks(module)
-    return _Reader(module, record(module), input_name, output_name).read(input_shape)
+    calls = record(module)
+    reader = _Reader(module, calls, input_names(calls.inputs, inputs), outputs)
+    returned = reader.walk()
+    both = next((name for name in returned if name in reader.inputs), None)
+    if both is not None:
+        raise ExportError(f"input and output need different names, not both '{both}' (--input-name, --output-name)")
+    shapes = input_shapes(reader.nodes, _given(input_shape, reader.inputs))
+    return with_shapes(Graph(shapes, tuple(reader.nodes), returned))
+
+
+def _given(shape: Shape | Mapping[str, Shape] | None, inputs: Sequence[str]) -> dict[str, Shape | None]:
+    if not isinstance(shape, Mapping):
+        if shape is not None and len(inputs) > 1:
+            message = f"one shape is given, and the module takes {len(inputs)} inputs: {', '.join(inputs)}"
+            raise ExportError(
+                f"{message}. What to do: give the shapes by name, input_shape={{'{inputs[0]}': (4,), ...}}"
+            )
+        return dict.fromkeys(inputs, shape)
+    unknown = next((name for name in shape if name not in inputs), None)
+    if unknown is not None:
+        raise ExportError(f"a shape is given for '{unknown}'; the module's inputs are: {', '.join(inputs)}")
+    return {name: shape.get(name) for name in inputs}
 
 
 class _Value:
@@ -43,30 +74,28 @@ class _Value:
 
 
 class _Reader:
-    def __init__(self, module: nn.Module, calls: Calls, input_name: str, output_name: str):
+    def __init__(self, module: nn.Module, calls: Calls, inputs: tuple[str, ...], outputs: Sequence[str]):
         self.calls = calls
-        self.input_name = input_name
-        self.names = {id(tensor): name for name, tensor in reversed(list(_tensors(module)))}
+        self.inputs, self.outputs = inputs, outputs
+        self.known = Known(module, calls)
         self.paths: set[str] = set()
-        self.values = {input_name, output_name}
+        self.values = {*inputs, *(outputs or ("output",))}
         self.held: dict[fx.Node, _Value] = {}
         self.nodes: list[Node] = []
 
-    def read(self, input_shape: Shape | None) -> Graph:
-        result = self._walk()
-        graph = Graph(self.input_name, input_shape or self._inferred_shape(), tuple(self.nodes), result.name)
-        return _with_shapes(graph)
-
-    def _walk(self) -> _Value:
+    def walk(self) -> dict[str, str]:
+        """Read every call; the values of the outputs by name."""
+        names = iter(self.inputs)
         for node in self.calls.graph.nodes:
             if node.op == "placeholder":
-                self.held[node] = _Value(self.input_name)
+                self.held[node] = _Value(next(names))
             elif node.op == "call_module":
                 self._call_module(node, str(node.target))
-            elif node.op in ("call_function", "call_method"):
-                self._call_function(node, ".".join(part for part in (_scope(node), node.name) if part))
             elif node.op == "output":
-                return self._held(node.args[0], "forward's return")
+                returned = output_names(node.args[0], self.outputs)
+                return {name: self._held(value, "forward's return").name for name, value in returned.items()}
+            elif not is_record(node) and not self.known.take(node):
+                self._call_function(node, ".".join(part for part in (_scope(node), node.name) if part))
         raise ExportError("forward returns nothing")
 
     def _call_module(self, node: fx.Node, path: str) -> None:
@@ -79,35 +108,81 @@ class _Reader:
         self._call(node, name, self.calls.states[node], list(node.args), path, f"{path}." if path else "")
 
     def _call_function(self, node: fx.Node, path: str) -> None:
+        if node.target in SYMBOLS:
+            return self._arithmetic(node, path)
+        if node.target in RESHAPES:
+            return self._call(node, "flatten", *reshaped(node, self.known, path), path, "")
+        if node.target is torch.addmm and len(node.args) == 3 and not node.kwargs:
+            bias, x, matrix = node.args
+            state = {"weight": self.known.transposed(matrix, path), "bias": bias}
+            return self._call(node, "linear", state, [x], path, "")
         if node.target not in CALLS:
             raise UnsupportedError(_unsupported(f"{getattr(node.target, '__name__', node.target)}()", path))
         name = CALLS[node.target]
         arguments = TABLE[name].calls[node.target]
         given = {key: value for key, value in node.kwargs.items() if value is not None}
+        defaults = dict(TABLE[name].options)
+        if node.target in CLAMPS:
+            given = {f"{key}_val" if key in ("min", "max") else key: value for key, value in given.items()}
+            defaults = {"min_val": -torch.inf, "max_val": torch.inf}
         surplus = [*node.args[len(arguments) :], *(key for key in given if key not in arguments)]
         if surplus:
             listed = ", ".join(map(str, surplus))
             raise ExportError(f"{name} at '{path}' is called with arguments that are not known here: {listed}")
-        state = {**TABLE[name].options, **dict(zip(arguments, node.args, strict=False)), **given}
+        positional = {key: value for key, value in zip(arguments, node.args, strict=False) if value is not None}
+        state = {**defaults, **positional, **given}
         inputs = [state.get(argument) for argument in arguments[: TABLE[name].inputs]]
         self._call(node, name, state, inputs, path, "")
 
-    def _call(self, node: fx.Node, name: str, state: dict[str, Any], inputs: list[Any], path: str, own: str) -> None:
-        values = [self._held(argument, f"{name} at '{path}'") for argument in inputs]
+    def _arithmetic(self, node: fx.Node, path: str) -> None:
+        symbol = SYMBOLS[node.target]
+        given = dict(node.kwargs)
+        operands = [*node.args, *(given.pop(key) for key in ("input", "other") if key in given)]
+        if given.pop("alpha", 1) != 1 or given:
+            raise ExportError(f"'{path}' is called with {', '.join(node.kwargs)}; plain {symbol} is expected")
+        if len(operands) != (1 if symbol == "negative" else 2):
+            raise ExportError(f"'{path}' is called with {len(operands)} arguments; {symbol} takes another number")
+        values = [self.held.get(operand) if isinstance(operand, fx.Node) else None for operand in operands]
+        if symbol == "negative":
+            return self._call(node, "scale", {"factor": -1.0}, operands, path, "")
+        left, right = operands
+        if all(values) and symbol in OF_TWO:
+            return self._call(node, OF_TWO[symbol], {}, operands, path, "")
+        if values[0] is not None and values[1] is None and symbol == "@":
+            return self._call(node, "linear", {"weight": self.known.transposed(right, path)}, [left], path, "")
+        if values[0] is None and values[1] is not None:
+            if symbol == "-":
+                state = {"factor": -1.0, "offset": self.known.per_feature(left, path)}
+                return self._call(node, "scale", state, [right], path, "")
+            if symbol in ("+", "*"):
+                left, right, values = right, left, values[::-1]
+        if values[0] is None or values[1] is not None or symbol not in WITH_CONSTANT:
+            words = f"{described(operands[0])} {symbol} {described(operands[1])}"
+            raise UnsupportedError(_unsupported(words, path))
+        block, role = WITH_CONSTANT[symbol]
+        self._call(node, block, {role: self.known.per_feature(right, path)}, [left], path, "")
+
+    def _call(self, node: fx.Node, name: str, state: Mapping[str, Any], inputs: list[Any], path: str, own: str) -> None:
+        arguments = [
+            each for argument in inputs for each in (argument if isinstance(argument, list | tuple) else [argument])
+        ]
+        values = [self._held(argument, f"{name} at '{path}'") for argument in arguments]
         if state.get("inplace") or node.target in IN_PLACE:
             self._refuse_hidden_views(node, values[0], path)
             result = self._block(name, state, values, path, own)
             values[0].name, self.held[node] = result.name, values[0]
+        elif node.target in COPIES:
+            self.held[node] = _Value(self._block(name, state, [_Value(values[0].name)], path, own).name)
         else:
             self.held[node] = self._block(name, state, values, path, own)
 
     def _held(self, argument: Any, place: str) -> _Value:
         if not isinstance(argument, fx.Node) or argument not in self.held:
-            message = f"{place} takes {_described(argument)}; expected a tensor that depends on the input"
+            message = f"{place} takes {described(argument)}; expected a tensor that depends on the input"
             raise ExportError(message)
         return self.held[argument]
 
-    def _block(self, name: str, state: dict[str, Any], inputs: list[_Value], path: str, own: str) -> _Value:
+    def _block(self, name: str, state: Mapping[str, Any], inputs: list[_Value], path: str, own: str) -> _Value:
         """A node of the graph; ``own`` is what the names of the module's own tensors begin with."""
         row = TABLE[name]
         path = unique(path or name, self.paths)
@@ -115,33 +190,22 @@ class _Reader:
         computed = next((key for key, value in options.items() if isinstance(value, fx.Node | torch.Tensor)), None)
         if computed is not None:
             raise ExportError(f"{name} at '{path}': {computed} is a tensor; a number is expected")
-        tensors = {role: self._tensor(state.get(role), f"{own}{role}") for role in row.tensors}
-        given = {role: tensor for role, tensor in tensors.items() if tensor is not None}
+        tensors: dict[str, Tensor] = {}
+        for role in row.tensors:
+            held = state.get(role)
+            if isinstance(held, float):
+                options[role] = held
+            elif held is not None:
+                tensors[role] = (
+                    held if isinstance(held, Tensor) else self.known.tensor(held, f"{own or f'{path}.'}{role}")
+                )
         output = unique(f"{path}.output", self.values)
         names = tuple(value.name for value in inputs)
-        self.nodes.append(Node(name, path, names, output, attributes=options, tensors=given))
+        self.nodes.append(Node(name, path, names, output, attributes=options, tensors=tensors))
         if row.inactive:  # the very same tensor comes back, so what is written to one is seen in the other
             inputs[0].name = output
             return inputs[0]
         return _Value(output, inputs[0].views if name == "flatten" else None)
-
-    def _tensor(self, argument: Any, name: str) -> Tensor | None:
-        if argument is None:
-            return None
-        if isinstance(argument, fx.Node):
-            if argument.op != "get_attr":
-                raise ExportError(f"{name} is {_described(argument)}; expected a parameter or a buffer of the module")
-            name = path_of(str(argument.target))
-            found: Any = self.calls.root
-            for part in str(argument.target).split("."):
-                found = getattr(found, part)
-            argument = found
-        if id(argument) in self.calls.changed:
-            raise ExportError(
-                f"the forward changes '{self.names.get(id(argument), name)}' in place; a file cannot do that"
-            )
-        # A tensor that two blocks share has one name, the first.
-        return Tensor(self.names.get(id(argument), name), _array(argument, name))
 
     def _refuse_hidden_views(self, node: fx.Node, value: _Value, path: str) -> None:
         later = set(_after(node))
@@ -149,61 +213,6 @@ class _Reader:
             if held is not value and held in value.views and later & set(holder.users):
                 message = f"{path} overwrites a tensor in place while another view of it is still read"
                 raise ExportError(f"{message}. What to do: use inplace=False")
-
-    def _inferred_shape(self) -> Shape:
-        reaching = {self.input_name}
-        for node in self.nodes:
-            if not reaching.intersection(node.inputs):
-                continue
-            row = TABLE[node.op]
-            if row.width in node.tensors:
-                return (node.tensors[row.width].values.shape[-1],)
-            if node.op == "flatten":
-                break
-            reaching.add(node.output)
-        message = "the number of input features cannot be seen from the module"
-        raise ExportError(f"{message}. What to do: give input_shape=(features,) (--features), or a spec")
-
-
-def _with_shapes(graph: Graph) -> Graph:
-    shapes, nodes = {graph.input: graph.input_shape}, []
-    for node in graph.nodes:
-        row, given = TABLE[node.op], [shapes[name] for name in node.inputs]
-        place = f"{node.op} at '{node.path}'"
-        reason = row.refuse(node, given[0])
-        if reason:
-            raise ExportError(f"{place}: {reason}")
-        if any(shape != given[0] for shape in given):
-            listed = " and ".join(str(list(shape)) for shape in given)
-            raise ExportError(f"{place}: rows of shapes {listed} cannot be combined; they must be equal")
-        expected = node.tensors[row.width].values.shape[-1] if row.width in node.tensors else None
-        if expected not in (None, given[0][-1]):
-            message = f"expects {expected} features, but '{node.inputs[0]}' has rows of shape {list(given[0])}"
-            raise ExportError(f"{place}: {message}")
-        shapes[node.output] = row.shape(node, given[0])
-        for role, tensor in node.tensors.items():
-            width = (shapes[node.output] if node.op == "linear" else given[0])[-1]
-            if tensor.values.ndim == 1 and len(tensor.values) != width:
-                raise ExportError(
-                    f"{place}: {tensor.name} has {len(tensor.values)} values for {width} features ({role})"
-                )
-        nodes.append(replace(node, shape=shapes[node.output]))
-    return graph.with_nodes(nodes, [])
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
-
-
-def _array(tensor: torch.Tensor, name: str) -> np.ndarray:
-    """The values of a tensor, in its own memory where that can be."""
-    if tensor.is_meta:
-        raise ExportError(f"{name} is on the meta device and has no values; load weights first")
-    if tensor.dtype != torch.float32 or tensor.layout != torch.strided or tensor.ndim == 0:
-        found = f"{tensor.dtype}, {tensor.layout}, shape {list(tensor.shape)}"
-        raise ExportError(f"{name} is {found}; a dense float32 tensor with a value per feature is expected")
-    return tensor.detach().cpu().resolve_neg().numpy()
 
 
 def _scope(node: fx.Node) -> str:
@@ -217,12 +226,6 @@ def _after(node: fx.Node) -> Iterator[fx.Node]:
     while following.op != "root":
         yield following
         following = following.next
-
-
-def _described(argument: Any) -> str:
-    if isinstance(argument, fx.Node):
-        return f"the constant '{path_of(str(argument.target))}'" if argument.op == "get_attr" else f"'{argument.name}'"
-    return f"a {type(argument).__name__}" if isinstance(argument, list | tuple | dict) else repr(argument)
 
 
 def _unsupported(what: str, path: str) -> str:

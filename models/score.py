@@ -31,7 +31,7 @@ def held_out(name: str, file: Path, device: str = "auto") -> Result:
     with Session(file, device) as session:
         assert session.summary is not None
         rows, _ = read_rows(data, session.summary.inputs[0])
-        scores = score(session, rows)
+        (scores,) = score(session, rows)
     if scores.labels is not None:
         expected = np.asarray(scores.port.labels, dtype=object)[target]
         return Result("accuracy", float((scores.labels == expected).mean()), len(rows))

@@ -24,5 +24,6 @@ from .summary import BlockSummary as BlockSummary
 from .summary import Port as Port
 from .summary import Summary as Summary
 from .summary import summary_of as summary_of
+from .tables import read_inputs as read_inputs
 from .tables import read_rows as read_rows
 from .version import VERSION as VERSION

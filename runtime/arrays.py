@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
+from .summary import Port
 
 
 def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype: str | None = None) -> np.ndarray:
@@ -24,6 +26,31 @@ def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype:
         return array
     rounding = dtype is not None or (array.dtype == np.float64 and _is_plain(data))
     return exact_float32(array, f"'{name}'", rounding=rounding)
+
+
+def as_inputs(data: Any, ports: Sequence[Port], *, dtype: str | None = None) -> dict[str, np.ndarray]:
+    """What a model is given, by the names of its inputs: the data for the only one, or a mapping for several.
+
+    Raises InputError as ``as_float32``, and for names that are missing or unknown, or batches of unequal length.
+    """
+    names = [port.name for port in ports]
+    given = data
+    if len(ports) == 1 and not isinstance(data, Mapping):
+        given = {names[0]: data}
+    if not isinstance(given, Mapping):
+        listed = ", ".join(names)
+        hint = f"give a dict, {{'{names[0]}': …, '{names[1]}': …}}"
+        raise InputError(f"this model has {len(ports)} inputs ({listed}), and got one array. What to do: {hint}")
+    wrong = [f"'{name}' is missing" for name in names if name not in given]
+    wrong += [f"'{name}' is unknown" for name in given if name not in names]
+    if wrong:
+        raise InputError(f"{'; '.join(wrong)}; the model's inputs are: {', '.join(names)}")
+    arrays = {port.name: as_float32(given[port.name], port.name, port.shape[1:], dtype=dtype) for port in ports}
+    counts = {name: len(array) for name, array in arrays.items()}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"'{name}' {count}" for name, count in counts.items())
+        raise InputError(f"the inputs have different numbers of rows: {listed}")
+    return arrays
 
 
 def _is_plain(data: Any) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import prod
@@ -17,7 +18,7 @@ from .errors import InputError
 from .files import write_whole
 from .session import Session
 from .summary import Port
-from .tables import as_csv, as_parquet, read_rows
+from .tables import as_csv, as_parquet, read_inputs
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,12 @@ class ScoreReport:
     output: Path | None
 
 
-def score(session: Session, rows: np.ndarray) -> Scores:
-    """Run the model on float32 rows (batch, *row)."""
+def score(session: Session, rows: Any) -> tuple[Scores, ...]:
+    """Run the model on what ``Session.predict`` takes; the scores of each of its outputs."""
     summary = session.summary
-    port = summary.outputs[0] if summary is not None else session.outputs[0]
-    return Scores(session.predict(rows), port)
+    ports = summary.outputs if summary is not None else session.outputs
+    values = session.run(rows)
+    return tuple(Scores(values[port.name], port) for port in ports)
 
 
 def score_file(
@@ -111,38 +113,51 @@ def score_file(
     target = Path(output) if output is not None else None
     if target is not None and target.suffix.lower() not in _ENCODERS:
         raise InputError(f"{target}: results are written to {', '.join(_ENCODERS)} files, not to '{target.suffix}'")
+    if target is not None and target.suffix.lower() == ".npy" and len(session.outputs) > 1:
+        names = ", ".join(port.name for port in session.outputs)
+        raise InputError(f"{target}: a .npy file holds one array, and the model has the outputs {names}; write a .npz")
     summary = session.summary
     start = perf_counter()
-    rows, matched = read_rows(data, summary.inputs[0] if summary is not None else session.inputs[0], dtype=dtype)
+    rows, matched = read_inputs(data, summary.inputs if summary is not None else session.inputs, dtype=dtype)
     scores = score(session, rows)
     if target is None:
-        sys.stdout.write(as_csv(scores.columns()).decode())
+        sys.stdout.write(as_csv(_columns(scores)).decode())
     else:
         write_whole(target, _ENCODERS[target.suffix.lower()](scores))
-    return ScoreReport(len(rows), matched, session.device, perf_counter() - start, target)
+    return ScoreReport(len(scores[0].outputs), matched, session.device, perf_counter() - start, target)
 
 
-def _npy(scores: Scores) -> bytes:
+def _columns(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
+    return {name: column for each in scores for name, column in each.columns().items()}
+
+
+def _npy(scores: Sequence[Scores]) -> bytes:
     buffer = BytesIO()
-    np.save(buffer, scores.outputs)
+    np.save(buffer, scores[0].outputs)
     return buffer.getvalue()
 
 
-def _npz(scores: Scores) -> bytes:
-    arrays: dict[str, Any] = {"outputs": scores.outputs}
-    labels, probabilities = scores.labels, scores.probabilities
+def _npz(scores: Sequence[Scores]) -> bytes:
+    if len(scores) > 1:
+        arrays: dict[str, Any] = {each.port.name: each.outputs for each in scores}
+    else:
+        arrays = {"outputs": scores[0].outputs}
+    labels, probabilities = scores[0].labels, scores[0].probabilities
     if labels is not None:
         arrays["labels"] = np.asarray(["" if label is None else label for label in labels], dtype=str)
     if probabilities is not None:
         arrays["probabilities"] = probabilities
     buffer = BytesIO()
-    np.savez(buffer, **arrays)
+    with zipfile.ZipFile(buffer, "w") as archive:  # numpy's savez takes no array called "file"
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, values, allow_pickle=False)
     return buffer.getvalue()
 
 
-_ENCODERS: dict[str, Callable[[Scores], bytes]] = {
+_ENCODERS: dict[str, Callable[[Sequence[Scores]], bytes]] = {
     ".npy": _npy,
     ".npz": _npz,
-    ".csv": lambda scores: as_csv(scores.columns()),
-    ".parquet": lambda scores: as_parquet(scores.columns()),
+    ".csv": lambda scores: as_csv(_columns(scores)),
+    ".parquet": lambda scores: as_parquet(_columns(scores)),
 }

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import as_float32
+from .arrays import as_inputs
 from .errors import InputError, ModelError, ProviderError
 from .machine import this_machine
 from .providers import choose
@@ -56,8 +56,9 @@ class Session:
     def predict(self, x: Any, *, dtype: str | None = None) -> np.ndarray:
         """The model's output for a batch of rows: float32 (batch, *row) to float32 (batch, ...).
 
-        ``x`` is a numpy array, a tensor (any device, by DLPack) or a list of rows; the batch may be empty. Other dtypes
-        are converted where no value changes; ``dtype="float32"`` lets them be rounded. Raises InputError.
+        ``x`` is a numpy array, a tensor (any device, by DLPack) or a list of rows, for a model of several inputs a dict
+        of them by name; the batch may be empty. Other dtypes are converted where no value changes; ``dtype="float32"``
+        lets them be rounded. Raises InputError.
         """
         if len(self.outputs) != 1:
             names = ", ".join(port.name for port in self.outputs)
@@ -73,22 +74,20 @@ class Session:
 
     def _run(self, x: Any, dtype: str | None, outputs: list[str]) -> list[np.ndarray]:
         session = self._opened()
-        if len(self.inputs) != 1:
-            names = ", ".join(port.name for port in self.inputs)
-            raise InputError(f"this model has {len(self.inputs)} inputs ({names}); predict takes one")
-        port = self.inputs[0]
-        batch = as_float32(x, port.name, port.shape[1:], dtype=dtype)
-        fixed = port.shape[0]
-        if isinstance(fixed, int) and len(batch) != fixed:
-            message = f"'{port.name}' expects batches of exactly {fixed} rows (fixed in the file), and got {len(batch)}"
-            raise InputError(message)
+        feed = as_inputs(x, self.inputs, dtype=dtype)
+        rows = len(feed[self.inputs[0].name])
+        for port in self.inputs:
+            fixed = port.shape[0]
+            if isinstance(fixed, int) and rows != fixed:
+                message = f"'{port.name}' expects batches of exactly {fixed} rows (fixed in the file), and got {rows}"
+                raise InputError(message)
         try:
-            return session.run(outputs, {port.name: batch})
+            return session.run(outputs, feed)
         except Exception as error:
             if not type(error).__module__.startswith("onnxruntime"):
                 raise
             name = self.path or "the model"
-            raise ModelError(f"{name}: ONNX Runtime cannot run it on {len(batch)} rows: {_reason(error)}") from error
+            raise ModelError(f"{name}: ONNX Runtime cannot run it on {rows} rows: {_reason(error)}") from error
 
     def close(self) -> None:
         """Free the model's memory. A closed session cannot run."""

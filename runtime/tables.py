@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,34 @@ def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tupl
         return read(path, port, dtype)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def read_inputs(
+    path: str | Path, ports: Sequence[Port], *, dtype: str | None = None
+) -> tuple[dict[str, np.ndarray], str]:
+    """The rows of a file for every input of a model, by name, and how they were matched; otherwise as ``read_rows``.
+
+    For several inputs a ``.npz`` file holds an array of each name; a table holds their features' columns, or for an
+    input ``obs`` without named features the columns ``obs_0``, ``obs_1`` and so on, or ``obs`` where it has only one.
+    """
+    if len(ports) == 1:
+        rows, matched = read_rows(path, ports[0], dtype=dtype)
+        return {ports[0].name: rows}, matched
+    names = ", ".join(port.name for port in ports)
+    if Path(path).suffix.lower() == ".npy":
+        message = f"{path}: one array, and the model has {len(ports)} inputs ({names})"
+        raise InputError(f"{message}. What to do: give a .npz file with an array of each name")
+    if Path(path).suffix.lower() == ".npz":
+        return {port.name: read_rows(path, port, dtype=dtype)[0] for port in ports}, f"the arrays {names}"
+    return {port.name: _of_many(path, port, dtype) for port in ports}, "columns by name"
+
+
+def _of_many(path: str | Path, port: Port, dtype: str | None) -> np.ndarray:
+    """The columns of one of several inputs."""
+    row = [size for size in port.shape[1:] if isinstance(size, int)]
+    width = prod(row)
+    names = port.features or ((port.name,) if width == 1 else tuple(f"{port.name}_{i}" for i in range(width)))
+    return read_rows(path, replace(port, features=names), dtype=dtype)[0].reshape(-1, *row)
 
 
 def as_csv(columns: dict[str, np.ndarray]) -> bytes:

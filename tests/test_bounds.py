@@ -29,7 +29,7 @@ FEATURES = 7
 def layers(name: str) -> list[Layer]:
     """The layers of a network of one block, as a file would hold them."""
     _, module = network([CASES[name]])
-    graph = acting(trace(module, (FEATURES,), "x", "y"))
+    graph = acting(trace(module, (FEATURES,)))
     return [Layer((node,), node, (), node.inputs, node.output) for node in graph.nodes]
 
 
@@ -105,7 +105,7 @@ def test_any_order_of_summation_is_within_the_bound(widths: list[int], scale: fl
     """A composed map, summed forwards, backwards and in pairs, in float32."""
     blocks = ["standardize", *({"linear": width} for width in widths[1:]), "scale"]
     _, module = network(blocks, features=widths[0], seed=seed)
-    nodes = list(acting(trace(module, (widths[0],), "x", "y")).nodes)
+    nodes = list(acting(trace(module, (widths[0],))).nodes)
     held = as_node(nodes, refolded(nodes))
     layer = Layer(tuple(nodes), held, (), nodes[0].inputs, nodes[-1].output)
     x = (scale * normal(20, widths[0], seed)).astype(np.float32)
@@ -158,7 +158,7 @@ def test_the_program_prints_every_activation(
 
 def test_refolding_sees_what_a_member_says() -> None:
     _, module = network([{"linear": 5}, "batch_norm"])
-    nodes = list(acting(trace(module, (FEATURES,), "x", "y")).nodes)
+    nodes = list(acting(trace(module, (FEATURES,))).nodes)
     right = refolded(nodes)
     other = replace(nodes[1], attributes={**nodes[1].attributes, "eps": 1e-3})
     assert not np.array_equal(refolded([nodes[0], other])["weight"], right["weight"])

@@ -120,8 +120,8 @@ class TwoInputs(nn.Module):
 
 
 class Pair(nn.Module):
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.relu(x), torch.tanh(x)
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return torch.relu(x), None
 
 
 def with_another_forward() -> nn.Module:
@@ -137,7 +137,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "unsupported function": (nn.Sequential(nn.Linear(3, 3), Cosine()), r"no block for cos\(\) at '1.cos'"),
     "active dropout": (ActiveDropout(), r"dropout at 'dropout': this dropout stays active in evaluation mode"),
     "view overwritten": (HiddenView(), r"another view of it is still read.*inplace=False"),
-    "weights changed in forward": (ChangesItsWeights(), r"no block for clamp_\(\) at 'clamp_'"),
+    "weights changed in forward": (ChangesItsWeights(), r"the forward changes 'layer.weight' in place"),
     "two views, one overwritten": (TwoViews(), r"another view of it is still read"),
     "forward replaced": (with_another_forward(), r"cannot be traced: NameError"),
     "autocast": (Autocast(), r"runs under autocast"),
@@ -147,8 +147,8 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "an option that is a tensor": (ComputedSlope(), r"leaky_relu at 'leaky_relu': negative_slope is a tensor"),
     "an option beyond float32": (nn.LeakyReLU(1e300), r"1e\+300 is beyond float32"),
     "weights changed between calls": (ChangesAllInPlace(), r"the forward changes 'layer.weight' in place"),
-    "two inputs": (TwoInputs(), r"TwoInputs.forward takes 2 inputs \(x, y\)"),
-    "two outputs": (Pair(), r"forward's return takes a tuple"),
+    "one shape for two inputs": (TwoInputs(), r"one shape is given, and the module takes 2 inputs: x, y"),
+    "an output that is no tensor": (Pair(), r"forward returns nothing as 'output_1'"),
     "nothing left": (nn.Sequential(nn.Dropout(0.5), nn.Identity()), r"nothing is left to compute"),
     "empty": (nn.Sequential(), r"nothing is left to compute"),
     "softmax over the batch": (nn.Softmax(dim=0), r"over the features \(dim=-1\), not over dim=0"),

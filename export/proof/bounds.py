@@ -57,16 +57,18 @@ def magnitude(node: Node, z: Tensor) -> Tensor:
         y, bias = times(node.tensors["weight"].values, z, absolute=True), constant(node, "bias", z)
         return y if bias is None else y + bias.abs()
     if node.op == "standardize":
-        mean, std = constant(node, "mean", z), constant(node, "std", z)
-        assert mean is not None and std is not None
-        return (z + mean.abs()) / std.abs()
+        return (z + absolute(node, "mean", z, 0.0)) / absolute(node, "std", z, 1.0)
     if node.op == "scale":
-        factor, offset = constant(node, "factor", z), constant(node, "offset", z)
-        assert factor is not None and offset is not None
-        return z * factor.abs() + offset.abs()
+        return z * absolute(node, "factor", z, 1.0) + absolute(node, "offset", z, 0.0)
     mean, factor, bias = constant(node, "running_mean", z), batch_norm_factor(node, z), constant(node, "bias", z)
     assert mean is not None
     return factor * (z + mean.abs()) + (0.0 if bias is None else bias.abs())
+
+
+def absolute(node: Node, role: str, like: Tensor, missing: float) -> Tensor | float:
+    """The absolute value of a constant of the block, a tensor or a number, as float32 holds it."""
+    held = constant(node, role, like)
+    return abs(options(node, rounded=True).get(role, missing)) if held is None else held.abs()
 
 
 def batch_norm_factor(node: Node, like: Tensor) -> Tensor:
@@ -85,8 +87,7 @@ def passed_on(node: Node, e: Radius) -> Tensor | float:
         return times(node.tensors["weight"].values, e, absolute=True)
     if node.op == "batch_norm":
         return batch_norm_factor(node, e) * e
-    factor, std = constant(node, "factor", e), constant(node, "std", e)
-    return e * factor.abs() if factor is not None else e / std.abs() if std is not None else e
+    return e * absolute(node, "factor", e, 1.0) / absolute(node, "std", e, 1.0)
 
 
 def roundings(node: Node) -> int:
@@ -94,7 +95,7 @@ def roundings(node: Node) -> int:
 
     linear: n products and n - 1 sums, the bias one more: k = n + (1 with a bias); Higham (2002), section 3.1.
     standardize: a difference, and a quotient or the product with a rounded reciprocal: 3.
-    scale: a product and a sum: 2.
+    scale: a product and a sum: 2. Of a block that lacks a constant it is more than enough.
     batch_norm: the factor w / √(var + eps) takes 2 (sum, and eps as float32) halved by the root, the root, the quotient
     and perhaps a product with a reciprocal: 4; times x, or times the mean and then the difference; the sum: 8 in all.
     """
@@ -116,8 +117,7 @@ def affine(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
     own = y.abs() if node.op == "standardize" else terms
     reach = x.sum(dim=-1, keepdim=True) if node.op == "linear" else x
     for role in ("mean", "running_mean"):
-        mean = constant(node, role, x)
-        reach = reach if mean is None else reach + mean.abs()
+        reach = reach + absolute(node, role, x, 0.0)
     radius = (1 + g) * moved + g * own + (k + 1) * ETA * (1 + reach)
     lost = (1 + g) * (terms + moved) > LARGEST
     return torch.where(lost | (reach > LARGEST) if node.op == "standardize" else lost, torch.inf, radius)
@@ -265,9 +265,21 @@ def _layer_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor)
 
 
 def _add(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """One rounding of the sum: (e₁ + e₂)(1 + u) + u·|y|. A sum of float32 numbers never underflows."""
+    """One rounding of the sum or difference: (e₁ + e₂)(1 + u) + u·|y|; of float32 numbers it never underflows."""
     given = sum((radius for radius in e if radius is not None), torch.zeros_like(y))
     return given * (1 + U) + U * size(y)
+
+
+def _multiply(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+    """One rounding of the product: p = e₁|z₂| + e₂|z₁| + e₁e₂, then p + u·(|y| + p), and it may underflow."""
+    first, second = (torch.zeros_like(y) if radius is None else radius for radius in e)
+    p = first * size(z[1]) + second * size(z[0]) + first * second
+    return p + U * (size(y) + p) + 2 * ETA
+
+
+def _concat(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+    """Nothing is computed: the radii stand beside each other."""
+    return torch.cat([torch.zeros_like(v) if r is None else r for v, r in zip(z, e, strict=True)], dim=1)
 
 
 RULES: dict[str, Rule] = {
@@ -290,6 +302,9 @@ RULES: dict[str, Rule] = {
     "softmax": _softmax,
     "layer_norm": _layer_norm,
     "add": _add,
+    "subtract": _add,
+    "multiply": _multiply,
+    "concat": _concat,
 }
 """The rule of every block that acts in evaluation mode. A block without one is never proved."""
 AFFINE = ("linear", "batch_norm", "standardize", "scale")

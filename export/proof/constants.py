@@ -116,7 +116,7 @@ def block_of(name: str) -> tuple[Any, Any]:
     from export.trace import trace
 
     module = assemble(MLPSpec(name="activation", input={"features": _WIDTH}, blocks=_SPELT[name])).eval()
-    return module, trace(module, (_WIDTH,), "x", "y").nodes[0]
+    return module, trace(module, (_WIDTH,)).nodes[0]
 
 
 def measurements(device: str, bits: int) -> Iterator[Measured]:

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from export.graph import Graph
-
 from .calling import Called, apart
 from .inputs import Inputs
 from .layerwise import expected
 from .reference import whole
 from .report import EndToEnd
-from .structure import Layer, Structure
+from .rows import joined, split
+from .structure import Structure
 
 ROWS, OUTPUTS = 32, 16
 
@@ -30,7 +29,7 @@ def measured(eager: Called, structure: Structure, usual: Sequence[tuple[Inputs, 
     origin = [(given.kind, row) for given, _ in usual for row in range(len(given.rows))][
         int(np.argmax(away.max(axis=1)))
     ]
-    share, sampled_rows, sampled_outputs = first_order(structure.graph, structure.layers, rows, away, seed)
+    share, sampled_rows, sampled_outputs = first_order(structure, rows, away, seed)
     return EndToEnd(
         rows=len(rows),
         from_float64=float(away.max(initial=0.0)),
@@ -46,9 +45,7 @@ def measured(eager: Called, structure: Structure, usual: Sequence[tuple[Inputs, 
     )
 
 
-def first_order(
-    graph: Graph, layers: Sequence[Layer], rows: np.ndarray, apart: np.ndarray, seed: int
-) -> tuple[float, int, int]:
+def first_order(structure: Structure, rows: np.ndarray, apart: np.ndarray, seed: int) -> tuple[float, int, int]:
     """The largest difference as a share of Σ over layers of abs(Jacobian) · layer bound, on sampled rows and outputs.
 
     ``apart`` (rows, outputs) are the differences from float64. It is a first-order estimate: the layers' bounds are
@@ -56,7 +53,9 @@ def first_order(
     """
     chosen = np.random.default_rng(seed).choice(len(rows), min(ROWS, len(rows)), replace=False)
     outputs = np.argsort(-apart[chosen].max(axis=0), kind="stable")[:OUTPUTS]
-    values = {layers[0].inputs[0]: torch.from_numpy(rows[chosen]).double()}
+    layers, wiring = structure.layers, structure.wiring
+    values = split(torch.from_numpy(rows[chosen]).double(), wiring.inputs)
+    made = {layer.members[-1].output: layer.output for layer in layers}
     moved, radii = [], []
     for layer in layers:
         given = [values[name] for name in layer.inputs]
@@ -65,7 +64,7 @@ def first_order(
         values[layer.output] = y + delta
         moved.append(delta)
         radii.append(radius.detach())
-    last = values[layers[-1].output].flatten(1)
+    last = joined([values[made[value]] for value in structure.graph.outputs.values()]).flatten(1)
     share = 0.0
     for output in outputs.tolist():
         gradients = torch.autograd.grad(last[:, output].sum(), moved, retain_graph=True, allow_unused=True)

@@ -23,7 +23,8 @@ from .reading import Model
 from .records import constant_record, element_record, layer_records
 from .reference import whole
 from .report import EndToEnd, InputsRecord
-from .running import Opener, Running, opened
+from .rows import row_shape
+from .running import Opener, Running, opened, outputs
 from .structure import Structure, match
 
 _MOST_EXEMPT = 0.01
@@ -106,7 +107,7 @@ class Examination:
         return structure
 
     def _plan(self, graph: Graph, data: np.ndarray | None, origin: str) -> None:
-        shape = graph.input_shape
+        shape = row_shape(graph.inputs)
         if data is not None and data.shape[1:] != shape:
             raise InputError(f"the data has rows of shape {list(data.shape[1:])}, and the module takes {list(shape)}")
         if data is not None and not len(data):
@@ -136,7 +137,7 @@ class Examination:
         problem = None
         try:
             for double in (True, False):
-                called = Called(module, double=double)
+                called = Called(module, graph, double=double)
                 problem = problem or next(filter(None, (disagreement(called, graph, g) for g in self.inputs)), None)
         except Exception as error:  # the caller's code: it may raise anything
             problem = f"the module does not run: {type(error).__name__}: {error}"
@@ -154,7 +155,7 @@ class Examination:
             for given in self.inputs:
                 if given.kind == "extremes":  # where another correct program may overflow
                     continue
-                found = self._output(running, given.rows)
+                found = self._output(structure, running, given.rows)
                 with torch.inference_mode():
                     exact = whole(structure.graph, torch.from_numpy(given.rows).double()).numpy()
                 if found.shape != exact.shape:
@@ -168,8 +169,8 @@ class Examination:
                     off += f", where outputs reach {largest:.3g}"
                     return self.found.failed("outputs", f"{structure.problem}; and {off}")
 
-    def _output(self, running: Running, rows: np.ndarray) -> np.ndarray:
-        return running.run(rows)[self.model.proto.graph.output[0].name]
+    def _output(self, structure: Structure, running: Running, rows: np.ndarray) -> np.ndarray:
+        return structure.wiring.output(outputs(self.model, structure.wiring, running, rows))
 
     def _probes(self, structure: Structure) -> None:
         probed = probe_affine(self.model, structure.layers, self.opener, self.seed)
@@ -206,7 +207,7 @@ class Examination:
     def _layers(self, structure: Structure) -> None:
         runs = [*self.inputs, *batches(self.inputs[0])]
         with opened(self.model.path, self.opener) as running:
-            self.shipped = [self._output(running, given.rows) for given in runs]
+            self.shipped = [self._output(structure, running, given.rows) for given in runs]
         given = (self.model, structure, self.inputs, runs, self.shipped, self.opener, self.seed)
         exposed = Exposing(*given, stop_early=self.found.stop_early).finest()
         self.layers, self.searched = exposed.checks, exposed.searched
@@ -244,6 +245,9 @@ class Examination:
         difference = max((float(apart(one[0], whole[i]).max()) for i, one in enumerate(single)), default=0.0)
         chosen = ("kinks", "extremes")
         sizes = ", ".join(map(str, sorted({len(given.rows) for given in runs if given.kind not in chosen})))
+        if self.model.batch is not None:
+            words = f"the file takes batches of exactly {counted(self.model.batch, 'row')}, and was given its rows so"
+            return self.found.passed("batches", words)
         alike = f"differ by at most {difference:.2g}" if difference else "give the same bits"
         words = f"batches of {sizes} rows; {counted(len(single), 'row')} alone and in a batch {alike}"
         within = ", each within its bound" if difference and all(not check.failure for check in self.layers) else ""
@@ -251,7 +255,7 @@ class Examination:
 
     def _end_to_end(self, module: nn.Module, structure: Structure) -> None:
         usual = [(given, self.shipped[i]) for i, given in enumerate(self.inputs) if given.kind in USUAL]
-        self.end = measured(Called(module, double=False), structure, usual, self.seed)
+        self.end = measured(Called(module, structure.graph, double=False), structure, usual, self.seed)
         end = self.end
         words = f"from float64 {end.from_float64:.2g}, from eager PyTorch {end.from_eager:.2g}, where outputs reach"
         words += f" {end.magnitude:.3g}; {end.bound_share:.2g} of the first-order bound"

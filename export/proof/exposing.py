@@ -10,7 +10,7 @@ import numpy as np
 from .inputs import Inputs, search
 from .layerwise import LayerCheck, groups
 from .reading import Model
-from .running import Opener, with_layers
+from .running import Opener, outputs, with_layers
 from .structure import Structure
 
 LEVELS = ("every layer", "every linear layer with its activation")
@@ -69,9 +69,10 @@ class Exposing:
         with with_layers(self.model, shown, self.opener) as running:
 
             def shares_of(rows: np.ndarray, kind: str = "search") -> tuple[np.ndarray, np.ndarray]:
-                values = running.run(rows) | {self.model.inputs[0].name: rows}
+                wiring = self.structure.wiring
+                values = outputs(self.model, wiring, running, rows) | wiring.feed(rows)
                 shares = [check.compare(kind, values, rows) for check in checks]
-                return np.max(shares, axis=0), values[shown[-1].output]
+                return np.max(shares, axis=0), wiring.output(values)
 
             shares = []
             for given, own in zip(self.runs, self.shipped, strict=True):

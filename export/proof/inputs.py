@@ -11,6 +11,7 @@ import torch
 from export.graph import Graph
 
 from .reference import follow
+from .rows import row_shape, split
 
 ROWS = 1000
 MOST_ROWS = 10_000
@@ -38,7 +39,7 @@ def planned(
 ) -> list[Inputs]:
     """Everything but the search; the first set is the one that is nearest to what the model is for."""
     rng = np.random.default_rng(seed)
-    shape = graph.input_shape
+    shape = row_shape(graph.inputs)
     found: list[Inputs] = []
     if data is not None:
         words = f"{len(data):,} rows of {origin}"
@@ -133,8 +134,9 @@ def _kinks(graph: Graph, rng: np.random.Generator) -> np.ndarray | None:
     targets = torch.tensor([0.0, 0.0, 18.0, -18.0, 88.8, -104.0], dtype=torch.float64)
     units = torch.from_numpy(np.resize(rng.choice(node.shape[-1], min(node.shape[-1], _UNITS), replace=False), 96))
     wanted = targets[torch.arange(len(units)) % len(targets)]
-    x = torch.from_numpy(rng.standard_normal((len(units), *graph.input_shape))).requires_grad_()
-    z = follow(graph.nodes[: index + 1], {graph.input: x})[node.output].gather(1, units[:, None])
+    shape = row_shape(graph.inputs)
+    x = torch.from_numpy(rng.standard_normal((len(units), *shape))).requires_grad_()
+    z = follow(graph.nodes[: index + 1], split(x, graph.inputs))[node.output].gather(1, units[:, None])
     (slope,) = torch.autograd.grad(z.sum(), x)
     along = slope.flatten(1)
     length = (along * along).sum(dim=1, keepdim=True)
@@ -142,4 +144,4 @@ def _kinks(graph: Graph, rng: np.random.Generator) -> np.ndarray | None:
     with np.errstate(over="ignore"):
         moved = (x.flatten(1) + step).detach().numpy().astype(np.float32)
     finite = np.isfinite(moved).all(axis=1)
-    return moved[finite].reshape(-1, *graph.input_shape) if finite.any() else None
+    return moved[finite].reshape(-1, *shape) if finite.any() else None

@@ -13,10 +13,10 @@ def compare_interface(model: Model, spec: MLPSpec | None, found: Findings) -> No
     """A program that reads the file goes by these words, so one that differs from the spec's is a failure."""
     if spec is None:
         return
-    names = [value.name for value in (*model.inputs[:1], *model.proto.graph.output[:1])]
+    names = [value.name for value in (*model.inputs, *model.proto.graph.output)]
     wanted = [spec.input.name, spec.output.name]
     if names != wanted:
-        found.failed("interface", f"input and output are {_listed(names)}, and the spec's are {_listed(wanted)}")
+        found.failed("interface", f"inputs and outputs are {_listed(names)}, and the spec's are {_listed(wanted)}")
         return
     summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
     says, should = _declared(summary), _wanted(spec)

@@ -186,7 +186,13 @@ def groups(layers: Sequence[Layer], *, coarse: bool = False) -> list[LayerCheck]
         last = found[-1][-1] if found else None
         readers = sum(layer.inputs.count(last.output) for layer in layers) if last is not None else 0
         joined = coarse and last is not None and last.held.op == "linear" and readers == 1
-        if joined and last is not None and layer.inputs == (last.output,) and layer.held.op not in ("linear", "add"):
+        if (
+            joined
+            and last is not None
+            and layer.inputs == (last.output,)
+            and len(layer.inputs) == 1
+            and layer.held.op != "linear"
+        ):
             found[-1].append(layer)
         else:
             found.append([layer])

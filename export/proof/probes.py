@@ -90,7 +90,7 @@ def probe_ranges(model: Model, structure: Structure, opener: Opener, seed: int) 
     for layer in structure.layers:
         node, check = layer.held, LayerCheck((layer,))
         row = shapes[node.inputs[0]]
-        if node.op in ("linear", "add", "flatten"):
+        if node.op in ("linear", "flatten") or len(node.inputs) > 1:
             continue
         with alone(model, layer, row, opener) as running:
             rows = whole_range(int(np.prod(row)), seed).reshape(-1, *row)
@@ -123,7 +123,7 @@ def _width(layer: Layer) -> tuple[int, ...]:
 
 
 def _output(running: Running, layer: Layer, rows: np.ndarray) -> np.ndarray:
-    return running.run(rows)[layer.output]
+    return running.run({layer.inputs[0]: rows})[layer.output]
 
 
 Exact = Iterator[tuple[Callable[[int], str], np.ndarray, np.ndarray]]
@@ -146,8 +146,16 @@ def _linear(layer: Layer) -> Exact:
             yield (lambda row, s=start, k=k: f"x = 2^{k} at input {s + row}"), rows, exact
 
 
+def _constant(layer: Layer, role: str, missing: float) -> np.ndarray:
+    """A constant of the layer with a value per feature."""
+    node = layer.held
+    if role in node.tensors:
+        return node.tensors[role].values
+    return np.full(node.shape[-1:], np.float32(node.attributes.get(role, missing)), np.float32)
+
+
 def _scale(layer: Layer) -> Exact:
-    factor, offset = (layer.held.tensors[role].values for role in ("factor", "offset"))
+    factor, offset = _constant(layer, "factor", 1.0), _constant(layer, "offset", 0.0)
     with np.errstate(over="ignore"):
         for k in (None, *EXPONENTS):
             x = np.float32(0 if k is None else 2.0**k)
@@ -158,7 +166,7 @@ def _scale(layer: Layer) -> Exact:
 
 def _standardize(layer: Layer) -> Exact:
     """A quotient of exact differences: x = 0, x = mean, x = 2·mean; and x = 1 where the mean is 0."""
-    mean, std = (layer.held.tensors[role].values for role in ("mean", "std"))
+    mean, std = _constant(layer, "mean", 0.0), _constant(layer, "std", 1.0)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         for words, x in (("0", 0 * mean), ("mean", mean), ("2 mean", np.float32(2) * mean)):
             yield (lambda row, w=words: f"x = {w}"), x[None, :], ((x - mean) / std)[None, :]

@@ -39,6 +39,12 @@ class Model:
         """The inputs that are not constants."""
         return [value for value in self.proto.graph.input if value.name not in self.constants]
 
+    @property
+    def batch(self) -> int | None:
+        """The number of rows that the file fixes, if it does; its inputs then take no other."""
+        sizes = [value.type.tensor_type.shape.dim[:1] for value in self.inputs]
+        return next((dims[0].dim_value for dims in sizes if dims and dims[0].dim_value), None)
+
     @cached_property
     def nodes(self) -> list[NodeProto]:
         """The operators that compute something; constants and Identity are seen through."""

@@ -6,6 +6,7 @@ the blocks together are the module as it is called is checked by ``export.proof.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from export.graph import Graph, Node
+
+from .rows import joined, split
 
 Block = Callable[[Node, Sequence[Tensor], Mapping[str, float]], Tensor]
 _CHUNK = 2**20
@@ -80,20 +83,18 @@ def _layer_norm(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> 
     return F.layer_norm(z[0], z[0].shape[-1:], weight, bias, given["eps"])
 
 
-def _pair(node: Node, z: Sequence[Tensor], *roles: str) -> tuple[Tensor, Tensor]:
-    first, second = (constant(node, role, z[0]) for role in roles)
-    assert first is not None and second is not None
-    return first, second
+def _in_turn(*steps: tuple[str, Callable[[Tensor, Any], Tensor]]) -> Block:
+    """Elementwise operations with the constant of a role each, those that the block has."""
 
+    def block(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> Tensor:
+        y = z[0]
+        for role, operation in steps:
+            held = constant(node, role, y)
+            if held is not None or role in given:
+                y = operation(y, given[role] if held is None else held)
+        return y
 
-def _standardize(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> Tensor:
-    mean, std = _pair(node, z, "mean", "std")
-    return (z[0] - mean) / std
-
-
-def _scale(node: Node, z: Sequence[Tensor], given: Mapping[str, float]) -> Tensor:
-    factor, offset = _pair(node, z, "factor", "offset")
-    return z[0] * factor + offset
+    return block
 
 
 BLOCKS: dict[str, Block] = {
@@ -113,9 +114,12 @@ BLOCKS: dict[str, Block] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "flatten": lambda node, z, given: z[0].flatten(1),
-    "standardize": _standardize,
-    "scale": _scale,
+    "standardize": _in_turn(("mean", operator.sub), ("std", operator.truediv)),
+    "scale": _in_turn(("factor", operator.mul), ("offset", operator.add)),
     "add": lambda node, z, given: z[0] + z[1],
+    "subtract": lambda node, z, given: z[0] - z[1],
+    "multiply": lambda node, z, given: z[0] * z[1],
+    "concat": lambda node, z, given: torch.cat(list(z), dim=1),
     "dropout": lambda node, z, given: z[0],
     "identity": lambda node, z, given: z[0],
 }
@@ -136,5 +140,6 @@ def follow(nodes: Sequence[Node], values: Mapping[str, Tensor], *, rounded: bool
 
 
 def whole(graph: Graph, x: Tensor, *, rounded: bool = True) -> Tensor:
-    """The output of the network for x (batch, *row)."""
-    return follow(graph.nodes, {graph.input: x}, rounded=rounded)[graph.output]
+    """The rows of all outputs of the network for rows x of all its inputs (``export.proof.rows``)."""
+    values = follow(graph.nodes, split(x, graph.inputs), rounded=rounded)
+    return joined([values[value] for value in graph.outputs.values()])

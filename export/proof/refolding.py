@@ -53,10 +53,14 @@ def _widened(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
     held = {role: np.asarray(tensor.values, dtype=np.float64) for role, tensor in node.tensors.items()}
     if node.op == "linear":
         return held["weight"], held.get("bias")
+    for role in ("factor", "offset", "mean", "std"):
+        if role in node.attributes:
+            held[role] = np.full(node.shape[-1], np.float32(node.attributes[role]), dtype=np.float64)
     if node.op == "scale":
-        return held["factor"], held["offset"]
+        return held.get("factor", np.ones(node.shape[-1])), held.get("offset")
     if node.op == "standardize":
-        return 1.0 / held["std"], -held["mean"] / held["std"]
+        std = held.get("std", np.ones(node.shape[-1]))
+        return 1.0 / std, (-held["mean"] / std if "mean" in held else None)
     deviation = np.sqrt(held["running_var"] + float(node.attributes["eps"] or 0.0))
     factor = held["weight"] / deviation if "weight" in held else 1.0 / deviation
     moved = held["running_mean"] * factor

@@ -21,6 +21,7 @@ from export.lowering import BATCH
 from runtime import Session
 
 from .reading import Model
+from .rows import Wiring, in_batches
 from .structure import Layer
 
 _IN_MEMORY = 2**23
@@ -28,9 +29,9 @@ _IN_MEMORY = 2**23
 
 
 class Running(Protocol):
-    """An opened model: float32 rows to every output by its name."""
+    """An opened model: float32 rows of every input to those of every output, by name."""
 
-    def run(self, x: np.ndarray) -> dict[str, np.ndarray]: ...
+    def run(self, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
 
     def close(self) -> None: ...
 
@@ -77,7 +78,8 @@ def with_layers(model: Model, layers: Sequence[Layer], opener: Opener) -> Iterat
     proto.CopyFrom(model.proto)
     present = {value.name for value in proto.graph.output}
     shown = [layer for layer in layers if layer.output not in present]
-    proto.graph.output.extend(_port(layer.output, layer.held.shape) for layer in shown)
+    batch = model.batch or BATCH
+    proto.graph.output.extend(_port(layer.output, layer.held.shape, batch) for layer in shown)
     with opened(proto, opener, {name: model.constants[name] for name in model.large}) as running:
         yield running
 
@@ -102,5 +104,11 @@ def attribute(node: NodeProto, name: str, default: int) -> int:
     return next((a.i for a in node.attribute if a.name == name), default)
 
 
-def _port(name: str, row: Shape) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [BATCH, *row])
+def outputs(model: Model, wiring: Wiring, running: Running, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Every output that the file gives for rows of all inputs, in batches where it takes no other."""
+    feed = wiring.feed(rows)
+    return running.run(feed) if model.batch is None else in_batches(running.run, feed, model.batch)
+
+
+def _port(name: str, row: Shape, batch: int | str = BATCH) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch, *row])

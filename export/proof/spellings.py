@@ -35,7 +35,7 @@ class Constant:
 
 
 Source = int | str | Tensor | Constant
-"""What an operator reads: the block's input "x" or "y", the value of an earlier step, or a constant."""
+"""What an operator reads: the block's input "x", "x1" and so on, the value of an earlier step, or a constant."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,14 @@ def _batch_norm(node: Node) -> list[Spelling]:
     return [(Step("BatchNormalization", ("x", *tensors), {"epsilon": _option("eps")}),)]
 
 
-def _pair(first: str, second: str, *roles: str) -> list[Spelling]:
-    return [(Step(first, ("x", Tensor(roles[0]))), Step(second, (0, Tensor(roles[1]))))]
+def _in_turn(node: Node, *steps: tuple[str, str]) -> list[Spelling]:
+    """Elementwise operators with the constant of a role each, those that the block has."""
+    held = [(op, role) for op, role in steps if role in node.tensors or role in node.attributes]
+    spelt = []
+    for index, (op, role) in enumerate(held):
+        constant: Source = Tensor(role) if role in node.tensors else Constant(_option(role))
+        spelt.append(Step(op, ("x" if index == 0 else index - 1, constant)))
+    return [tuple(spelt)]
 
 
 SPELLINGS: dict[str, Callable[[Node], list[Spelling]]] = {
@@ -154,8 +160,14 @@ SPELLINGS: dict[str, Callable[[Node], list[Spelling]]] = {
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
     "flatten": lambda node: _one("Flatten"),
-    "standardize": lambda node: _pair("Sub", "Div", "mean", "std"),
-    "scale": lambda node: _pair("Mul", "Add", "factor", "offset"),
-    "add": lambda node: [(Step("Add", ("x", "y")),)],
+    "standardize": lambda node: _in_turn(node, ("Sub", "mean"), ("Div", "std")),
+    "scale": lambda node: _in_turn(node, ("Mul", "factor"), ("Add", "offset")),
+    "add": lambda node: [(Step("Add", ("x", "x1")),)],
+    "subtract": lambda node: [(Step("Sub", ("x", "x1")),)],
+    "multiply": lambda node: [(Step("Mul", ("x", "x1")),)],
+    "concat": lambda node: [
+        (Step("Concat", tuple("x" if i == 0 else f"x{i}" for i in range(len(node.inputs))), {"axis": axis}),)
+        for axis in (1, -1)
+    ],
 }
 """Every block that acts in evaluation mode."""

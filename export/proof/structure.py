@@ -13,8 +13,10 @@ from export.graph import Graph, Node, rewired
 
 from .bounds import AFFINE
 from .differences import Difference, compared
+from .findings import counted
 from .reading import Model, row_shape
 from .refolding import as_node, refolded
+from .rows import Wiring, output_shapes
 from .spellings import COMMUTATIVE, SPELLINGS, WITHOUT_EFFECT, Source, Spelling, Step, Tensor
 
 
@@ -47,6 +49,7 @@ class Structure:
     """The layers that were found, in order, and what does not fit, in words; ``complete`` when everything fits."""
 
     graph: Graph
+    wiring: Wiring
     layers: tuple[Layer, ...]
     problem: str | None
 
@@ -65,51 +68,60 @@ def acting(graph: Graph) -> Graph:
             names[node.output] = names.get(node.inputs[0], node.inputs[0])
         else:
             kept.append(rewired(node, names))
-    output = names.get(graph.output, graph.output)
-    needed = {output}
+    graph = graph.renamed(names)
+    needed = set(graph.outputs.values())
     for node in reversed(kept):
         if node.output in needed:
             needed.update(node.inputs)
-    return replace(graph, nodes=tuple(node for node in kept if node.output in needed), output=output)
+    return replace(graph, nodes=tuple(node for node in kept if node.output in needed))
 
 
 def match(graph: Graph, model: Model) -> Structure:
     """Walk the module's blocks in order, each to the operators of the file that compute it from the same values."""
     graph = acting(graph)
-    problem = model.problem or _ports(graph, model)
+    wiring = _wiring(graph, model)
+    problem = model.problem or _ports(graph, model, wiring)
     if problem is None and not graph.nodes:
         problem = "the module gives its input back: there is nothing to compute"
     if problem is not None:
-        return Structure(graph, (), problem)
-    values = {graph.input: model.inputs[0].name}
+        return Structure(graph, wiring, (), problem)
+    values = dict(zip(graph.inputs, wiring.inputs, strict=True))
     used: set[int] = set()
     layers: list[Layer] = []
     remaining = list(graph.nodes)
     while remaining:
         found = _next(graph, model, remaining, values, used)
         if found is None:
-            return Structure(graph, tuple(layers), _unmatched(model, remaining[0], values, used))
+            return Structure(graph, wiring, tuple(layers), _unmatched(model, remaining[0], values, used))
         layers.append(found)
         used |= {id(node) for node in found.nodes}
         values[found.members[-1].output] = found.output
         gone = {member.path for member in found.members}
         remaining = [node for node in remaining if node.path not in gone]
-    return Structure(graph, tuple(layers), _left_over(graph, model, values, used))
+    return Structure(graph, wiring, tuple(layers), _left_over(graph, model, wiring, values, used))
 
 
-def _ports(graph: Graph, model: Model) -> str | None:
-    outputs = model.proto.graph.output
-    fixed = next((d.dim_value for d in model.inputs[0].type.tensor_type.shape.dim[:1] if d.dim_value), None)
-    if len(model.inputs) != 1 or len(outputs) != 1:
-        return f"the file has {len(model.inputs)} inputs and {len(outputs)} outputs, and the module one each"
-    if fixed is not None:
-        return (
-            f"the file takes batches of exactly {fixed} rows, and the module any: export it with a free batch dimension"
-        )
-    for what, value, shape in (
-        ("input", model.inputs[0], graph.input_shape),
-        ("output", outputs[0], graph.shapes[graph.output]),
-    ):
+def _wiring(graph: Graph, model: Model) -> Wiring:
+    """By name where the file has the module's names, else by order."""
+    inputs, outputs = [value.name for value in model.inputs], [value.name for value in model.proto.graph.output]
+    if set(inputs) == set(graph.inputs):
+        inputs = list(graph.inputs)
+    if set(outputs) == set(graph.outputs):
+        outputs = list(graph.outputs)
+    return Wiring(dict(zip(inputs, graph.inputs.values(), strict=False)), tuple(outputs))
+
+
+def _ports(graph: Graph, model: Model, wiring: Wiring) -> str | None:
+    counts = (len(model.inputs), len(model.proto.graph.output))
+    wanted = (len(graph.inputs), len(graph.outputs))
+    if counts != wanted:
+        have, need = (f"{counted(i, 'input')} and {counted(o, 'output')}" for i, o in (counts, wanted))
+        return f"the file has {have}, and the module {need}"
+    named = {value.name: value for value in (*model.inputs, *model.proto.graph.output)}
+    shapes = [("input", name, shape) for name, shape in wiring.inputs.items()]
+    shapes += [("output", name, s) for name, s in zip(wiring.outputs, output_shapes(graph).values(), strict=True)]
+    for what, name, shape in shapes:
+        value = named[name]
         found = row_shape(value)
         if len(found) != len(shape) or any(
             a != b for a, b in zip(found, shape, strict=True) if isinstance(a, int) and a
@@ -177,7 +189,8 @@ Match = tuple[tuple[NodeProto, ...], str, list[Difference]]
 
 def _matches(node: Node, inputs: Sequence[str], model: Model, used: set[int]) -> Iterator[Match]:
     for spelling in SPELLINGS[node.op](node):
-        yield from _extend(node, spelling, dict(zip("xy", inputs, strict=False)), (), model, used, [])
+        given: dict[Source, str] = {"x" if i == 0 else f"x{i}": name for i, name in enumerate(inputs)}
+        yield from _extend(node, spelling, given, (), model, used, [])
 
 
 def _extend(
@@ -290,11 +303,12 @@ def _unmatched(model: Model, node: Node, values: dict[str, str], used: set[int])
     return f"the module has {node.op} at '{node.path}', and the file has {listed} there, which is not a spelling of it"
 
 
-def _left_over(graph: Graph, model: Model, values: dict[str, str], used: set[int]) -> str | None:
+def _left_over(graph: Graph, model: Model, wiring: Wiring, values: dict[str, str], used: set[int]) -> str | None:
     surplus = next((node for node in model.nodes if id(node) not in used), None)
     if surplus is not None:
         return f"the file has an operator that the module has not: {surplus.op_type} '{_named(surplus)}'"
-    output = model.value(model.proto.graph.output[0].name)
-    if output != values[graph.output]:
-        return f"the file's output is '{output}', and the module's last block gives '{values[graph.output]}'"
+    for name, value in zip(wiring.outputs, graph.outputs.values(), strict=True):
+        output = model.value(name)
+        if output != values[value]:
+            return f"the file's output '{name}' is '{output}', and the module's last block gives '{values[value]}'"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,19 +14,23 @@ from torch import nn
 
 from builder import MLPSpec
 from export.artifact import Artifact, weights_hash
+from export.calls import inputs_of
 from export.errors import ExportError, UnsupportedError
 from export.exporting import evaluated_copy
 from export.graph import Graph
 from export.trace import trace
-from runtime import InputError, ModelError, Port, choose, read_rows, summary_of, this_machine
-from runtime.arrays import as_float32
+from runtime import InputError, ModelError, Port, choose, read_inputs, read_rows, summary_of, this_machine
+from runtime.arrays import as_float32, as_inputs
 
 from .examination import Examination
 from .findings import Stop
 from .interface import compare_interface
 from .reading import Model, read_model, row_shape
 from .report import ParityReport, file_record, machine, versions
+from .rows import joined
 from .running import Opener, on_device
+
+Data = str | Path | np.ndarray | Mapping[str, np.ndarray]
 
 
 def verify(
@@ -34,7 +39,7 @@ def verify(
     *,
     spec: MLPSpec | None = None,
     device: str = "auto",
-    data: str | Path | np.ndarray | None = None,
+    data: Data | None = None,
     dtype: str | None = None,
     seed: int = 0,
 ) -> ParityReport:
@@ -45,7 +50,8 @@ def verify(
 
     Args:
         spec: the names, features, range and labels that the file must declare; its range is the one that is drawn from.
-        data: rows to try besides the seeded ones, an array (batch, *row) or a file (see ``runtime.read_rows``).
+        data: rows to try besides the seeded ones, an array (batch, *row), several by the inputs' names, or a file (see
+            ``runtime.read_inputs``).
         dtype: "float32" for a module of another dtype, whose weights the file holds rounded.
         seed: of everything that is drawn or sampled.
 
@@ -62,7 +68,7 @@ def examine(
     *,
     spec: MLPSpec | None = None,
     device: str = "auto",
-    data: str | Path | np.ndarray | None = None,
+    data: Data | None = None,
     dtype: str | None = None,
     seed: int = 0,
     opener: Opener | None = None,
@@ -75,11 +81,11 @@ def examine(
     chosen = choose(device, this_machine(cuda=device != "cpu")).device
     model = read_model(path)
     port = _port(model, spec)
-    rows, origin = _data(data, port, dtype)
+    rows, origin = _data(data, model, port, dtype)
     evaluated = evaluated_copy(module, dtype)
     examination = Examination(model, port, opener or on_device(chosen), seed, stop_early)
     try:
-        graph = _traced(evaluated, port)
+        graph = _traced(evaluated, model)
         compare_interface(model, spec, examination.found)
     except UnsupportedError as error:
         what = str(error).partition("; the blocks are")[0]
@@ -103,7 +109,7 @@ def examine(
 
 
 def _port(model: Model, spec: MLPSpec | None) -> Port:
-    """The file's input, with the range that the spec, or else the file, declares for it."""
+    """The file's first input, with the range that the spec, or else the file, declares for it."""
     summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
     value = next(iter(model.inputs), None)
     if value is None or not model.proto.graph.output:
@@ -123,26 +129,41 @@ def _is_range(limits: tuple[float, float] | None) -> bool:
     return limits is None or -largest <= limits[0] <= limits[1] <= largest
 
 
-def _traced(module: nn.Module, port: Port) -> Graph:
+def _traced(module: nn.Module, model: Model) -> Graph:
     """The module's blocks for the rows that the file takes, or, where they do not fit, for the module's own."""
-    shape = tuple(size for size in port.shape[1:] if isinstance(size, int) and size > 0)
-    names = ("the input", "the output")
+    parameters = list(inputs_of(module))
+    names = ["the input"] if len(parameters) == 1 else parameters
+    shapes = [row_shape(value) for value in model.inputs]
+    if {value.name for value in model.inputs} == set(names):
+        shapes = [row_shape(value) for name in names for value in model.inputs if value.name == name]
+    known = {
+        name: tuple(size for size in shape if isinstance(size, int))
+        for name, shape in zip(names, shapes, strict=False)
+        if shape and all(isinstance(size, int) and size > 0 for size in shape)
+    }
     try:
-        return trace(module, shape if len(shape) == len(port.shape) - 1 and shape else None, *names)
+        return trace(module, known, names)
     except UnsupportedError:
         raise
     except ExportError as error:
         try:
-            return trace(module, None, *names)
+            return trace(module, None, names)
         except ExportError:
             raise error from None
 
 
-def _data(data: str | Path | np.ndarray | None, port: Port, dtype: str | None) -> tuple[np.ndarray | None, str]:
+def _data(data: Data | None, model: Model, port: Port, dtype: str | None) -> tuple[np.ndarray | None, str]:
     if data is None:
         return None, ""
+    if len(model.inputs) > 1:
+        ports = [Port(value.name, ("batch", *row_shape(value))) for value in model.inputs]
+        if isinstance(data, str | Path):
+            return joined(list(read_inputs(data, ports, dtype=dtype)[0].values())), Path(data).name
+        return joined(list(as_inputs(data, ports, dtype=dtype).values())), "the given arrays"
     if isinstance(data, str | Path):
         return read_rows(data, port, dtype=dtype)[0], Path(data).name
+    if isinstance(data, Mapping):
+        (data,) = as_inputs(data, [port], dtype=dtype).values()
     try:
         shape = np.shape(data)
     except ValueError:

@@ -13,12 +13,18 @@ def command(
     module: Annotated[str, typer.Argument(help="package.module:factory or path/to/file.py:name. Its code is run.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write, ending in .onnx.")],
     features: Annotated[
-        list[int] | None,
-        typer.Option(help="Input features, where no first layer shows them; repeat for more dimensions."),
+        list[str] | None,
+        typer.Option(
+            help="The shape of a row where no layer shows it: 12, or 1x28x28; obs=12 for one of several inputs."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name; the file's if left out.")] = None,
-    input_name: Annotated[str, typer.Option(help="The input's name in the file.")] = "input",
-    output_name: Annotated[str, typer.Option(help="The output's name in the file.")] = "output",
+    input_name: Annotated[
+        list[str] | None, typer.Option(help="The input's name in the file; repeat for several, in the forward's order.")
+    ] = None,
+    output_name: Annotated[
+        list[str] | None, typer.Option(help="The output's name in the file; repeat for several, as they are returned.")
+    ] = None,
     data: Data = None,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -42,9 +48,9 @@ def command(
         device=device,
         page=html,
         name=name,
-        input_shape=tuple(features) if features else None,
-        input_name=input_name,
-        output_name=output_name,
+        input_shape=_shapes(features or []),
+        input_name=input_name or (),
+        output_name=output_name or (),
         fold_affine=fold_affine,
         dtype=dtype,
         external_data=external_data or None,
@@ -56,3 +62,23 @@ def command(
         note(f"torch.onnx wrote {artifact.path} ({artifact.size:,} bytes), not proved, since: {artifact.reason}")
         raise typer.Exit(UNPROVED)
     tell_written(artifact, report, as_json, module=module)
+
+
+def _shapes(given: list[str]) -> dict[str, tuple[int, ...]] | tuple[int, ...] | None:
+    """``12`` or ``1x28x28``, or the same after an input's name; plain numbers are dimensions."""
+    named: dict[str, tuple[int, ...]] = {}
+    plain: tuple[int, ...] = ()
+    for text in given:
+        name, equals, shape = text.rpartition("=")
+        try:
+            sizes = tuple(int(size) for size in shape.split("x"))
+        except ValueError:
+            message = f"'{text}' is no shape; expected 12, 1x28x28 or NAME=12"
+            raise typer.BadParameter(message, param_hint="--features") from None
+        if equals:
+            named[name] = sizes
+        else:
+            plain += sizes
+    if named and plain:
+        raise typer.BadParameter("give every input's shape by its name", param_hint="--features")
+    return named or plain or None

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 from .options import print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from export import Artifact, ParityReport
+    from runtime import Port
 
 
 def tell_written(artifact: "Artifact", report: "ParityReport", as_json: bool, **more: Any) -> None:
@@ -21,14 +24,17 @@ def tell_written(artifact: "Artifact", report: "ParityReport", as_json: bool, **
     print(f"written   {artifact.path} ({artifact.size:,} bytes, opset {summary.opset}, IR {summary.ir_version})")
     for key, value in more.items():
         print(f"{key:<9} {value}")
-    ports = [*summary.inputs, *summary.outputs]
-    print(f"signature {' -> '.join(f'{port.name} {list(port.shape)}'.replace(chr(39), '') for port in ports)}")
+    print(f"signature {_listed(summary.inputs)} -> {_listed(summary.outputs)}")
     for kind, lines in (("folded", summary.folded), ("remark", summary.remarks)):
         for line in lines:
             print(f"{kind:<9} {line}")
     tell_proof(report)
     written = [artifact.path.with_suffix(suffix) for suffix in (".parity.json", ".parity.html")]
     print(f"report    {', '.join(str(path) for path in written if path.exists())}")
+
+
+def _listed(ports: "Sequence[Port]") -> str:
+    return ", ".join(f"{port.name} [{', '.join(map(str, port.shape))}]" for port in ports)
 
 
 def tell_proof(report: "ParityReport") -> None:
