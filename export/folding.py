@@ -16,10 +16,21 @@ Pass = Callable[[Graph], Graph]
 def fold(graph: Graph, *, affine: bool = False) -> Graph:
     """The graph as it is exported: inactive blocks away, BatchNorm in its Linear, and affine neighbours if asked."""
     # fold_affine includes BatchNorm: folding that first would round twice.
-    passes: list[Pass] = [remove_inactive, fold_affine if affine else fold_batch_norm]
+    passes: list[Pass] = [remove_unread, remove_inactive, fold_affine if affine else fold_batch_norm]
     for change in passes:
         graph = change(graph)
     return graph
+
+
+def remove_unread(graph: Graph) -> Graph:
+    """Blocks whose value reaches no output go; afterwards every block is read."""
+    needed = set(graph.outputs.values())
+    for node in reversed(graph.nodes):
+        if node.output in needed:
+            needed.update(node.inputs)
+    kept = [node for node in graph.nodes if node.output in needed]
+    unread = [node for node in graph.nodes if node.output not in needed]
+    return graph.with_nodes(kept, [f"{node.op} '{node.path}' left out: no output depends on it" for node in unread])
 
 
 def remove_inactive(graph: Graph) -> Graph:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .blocks import TABLE
+from .folding import remove_unread
 from .graph import Graph
 
 
@@ -16,8 +17,9 @@ def remarks(traced: Graph, folded: Graph) -> tuple[str, ...]:
             message = f"linear '{before.path}' and linear '{node.path}' stand in a row without an activation between"
             found.append(f"{message}: together they are one affine map (--fold-affine makes them one)")
     kept = {node.output for node in folded.nodes}
+    unread = {node.output for node in traced.nodes} - {node.output for node in remove_unread(traced).nodes}
     for node in traced.nodes:
-        if node.output not in kept and TABLE[node.op].affine is None:
+        if node.output not in kept | unread and TABLE[node.op].affine is None:
             found.append(f"{node.op} '{node.path}' is not in the file: in evaluation mode it does nothing")
     active = {node.op for node in folded.nodes if TABLE[node.op].affine is None} - {"flatten", "add"}
     if not active:

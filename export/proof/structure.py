@@ -86,11 +86,12 @@ def match(graph: Graph, model: Model) -> Structure:
     if problem is not None:
         return Structure(graph, wiring, (), problem)
     values = dict(zip(graph.inputs, wiring.inputs, strict=True))
+    names = dict(zip(graph.outputs.values(), wiring.outputs, strict=True))
     used: set[int] = set()
     layers: list[Layer] = []
     remaining = list(graph.nodes)
     while remaining:
-        found = _next(graph, model, remaining, values, used)
+        found = _next(graph, model, remaining, values, names, used)
         if found is None:
             return Structure(graph, wiring, tuple(layers), _unmatched(model, remaining[0], values, used))
         layers.append(found)
@@ -133,7 +134,14 @@ def _ports(graph: Graph, model: Model, wiring: Wiring) -> str | None:
     return None if dropout is None else f"a Dropout is left in the file: '{_named(dropout)}'"
 
 
-def _next(graph: Graph, model: Model, remaining: list[Node], values: dict[str, str], used: set[int]) -> Layer | None:
+def _next(
+    graph: Graph,
+    model: Model,
+    remaining: list[Node],
+    values: dict[str, str],
+    names: dict[str, str],
+    used: set[int],
+) -> Layer | None:
     """The first block with the operators that fit it best, folded with the affine blocks after it where that fits."""
     best: Layer | None = None
     for members in _groups(graph, remaining):
@@ -143,13 +151,18 @@ def _next(graph: Graph, model: Model, remaining: list[Node], values: dict[str, s
                 continue
             held = as_node(members, refolded(members))
         inputs = tuple(values[name] for name in members[0].inputs)
+        # Where the same is computed twice, the name says which is which.
+        wanted = names.get(members[-1].output, members[-1].output)
+        exact: Layer | None = None
         for nodes, output, differences in _matches(held, inputs, model, used):
             found = tuple(replace(difference, folded=len(members) > 1) for difference in differences)
             layer = Layer(tuple(members), held, nodes, inputs, output, found)
-            if not found:
-                return layer
+            if not found and (exact is None or model.value(wanted) == output):
+                exact = layer
             if best is None or _distance(layer) < _distance(best):
                 best = layer
+        if exact is not None:
+            return exact
     return best
 
 
