@@ -107,7 +107,7 @@ def test_any_order_of_summation_is_within_the_bound(widths: list[int], scale: fl
     _, module = network(blocks, features=widths[0], seed=seed)
     nodes = list(acting(trace(module, (widths[0],))).nodes)
     held = as_node(nodes, refolded(nodes))
-    layer = Layer(tuple(nodes), held, (), nodes[0].inputs, nodes[-1].output)
+    layer = Layer(tuple(nodes), held, (), nodes[0].inputs, nodes[-1].output, rows=((widths[0],),))
     x = (scale * normal(20, widths[0], seed)).astype(np.float32)
     weight, bias = held.tensors["weight"].values, held.tensors["bias"].values
     for order in (slice(None), slice(None, None, -1)):

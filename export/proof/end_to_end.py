@@ -53,18 +53,22 @@ def first_order(structure: Structure, rows: np.ndarray, apart: np.ndarray, seed:
     """
     chosen = np.random.default_rng(seed).choice(len(rows), min(ROWS, len(rows)), replace=False)
     outputs = np.argsort(-apart[chosen].max(axis=0), kind="stable")[:OUTPUTS]
-    layers, wiring = structure.layers, structure.wiring
-    values = split(torch.from_numpy(rows[chosen]).double(), wiring.inputs)
-    made = {layer.members[-1].output: layer.output for layer in layers}
+    graph = structure.graph
+    values = split(torch.from_numpy(rows[chosen]).double(), graph.inputs)
+    flattened = {node.output: node.inputs[0] for node in graph.nodes if node.op == "flatten"}
+
+    def value(name: str) -> torch.Tensor:
+        return value(flattened[name]).flatten(1) if name in flattened else values[name]
+
     moved, radii = [], []
-    for layer in layers:
-        given = [values[name] for name in layer.inputs]
+    for layer in structure.layers:
+        given = [value(name) for name in layer.members[0].inputs]
         y, radius = expected(layer, given, [None] * len(given))
         delta = torch.zeros_like(y).requires_grad_()
-        values[layer.output] = y + delta
+        values[layer.members[-1].output] = y + delta
         moved.append(delta)
         radii.append(radius.detach())
-    last = joined([values[made[value]] for value in structure.graph.outputs.values()]).flatten(1)
+    last = joined([value(name) for name in graph.outputs.values()]).flatten(1)
     share = 0.0
     for output in outputs.tolist():
         gradients = torch.autograd.grad(last[:, output].sum(), moved, retain_graph=True, allow_unused=True)

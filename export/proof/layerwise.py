@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from export.graph import Node
+from runtime import ModelError
 
 from .bounds import LARGEST, RULES, Radius, merged, roundings, sharper
 from .inputs import USUAL
 from .reference import evaluate, follow
+from .rows import rows_of
 from .structure import Layer
 
 SLACK = 1 + 2.0**-20
@@ -94,7 +96,7 @@ class LayerCheck:
             y, radius = self._expected(values)
         y, radius = y.flatten(1), radius.flatten(1) * SLACK
         if found.shape != y.shape:
-            raise ValueError(f"{self.path}: the runtime gave rows of shape {list(found.shape)}, not {list(y.shape)}")
+            raise ModelError(f"{self.path}: the runtime gave {list(found.shape)} values, not {list(y.shape)}")
         exempt = radius.isinf() | (y.isfinite() & ~(y.abs() + radius <= LARGEST))
         other = (_kind(found) != _kind(y)) & ~exempt
         if other.any():
@@ -112,8 +114,12 @@ class LayerCheck:
 
     def _expected(self, values: Mapping[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         held: dict[str, tuple[torch.Tensor, Radius]] = {}
+        count = len(values[self.layers[-1].output])
         for layer in self.layers:
-            given = [held[n] if n in held else (torch.from_numpy(values[n]).double(), None) for n in layer.inputs]
+            given = [
+                held[name] if name in held else (torch.from_numpy(rows_of(values[name], count, row)).double(), None)
+                for name, row in zip(layer.inputs, layer.rows, strict=True)
+            ]
             held[layer.output] = expected(layer, [z for z, _ in given], [e for _, e in given])
         y, radius = held[self.layers[-1].output]
         assert radius is not None
@@ -121,7 +127,11 @@ class LayerCheck:
 
     def _eager(self, values: Mapping[str, np.ndarray]) -> torch.Tensor:
         """The same layers by PyTorch in float32."""
-        held = {name: torch.from_numpy(values[name]) for name in self.layers[0].inputs}
+        count, first = len(values[self.layers[-1].output]), self.layers[0]
+        held = {
+            name: torch.from_numpy(rows_of(values[name], count, row))
+            for name, row in zip(first.inputs, first.rows, strict=True)
+        }
         with torch.inference_mode():
             for layer in self.layers:
                 given = {m: held[n] for m, n in zip(layer.members[0].inputs, layer.inputs, strict=True)}

@@ -19,7 +19,7 @@ import numpy as np
 
 from .layerwise import LayerCheck
 from .reading import Model
-from .running import Opener, Running, alone, attribute
+from .running import Opener, alone, attribute
 from .structure import Layer, Structure
 
 _ROWS = 512
@@ -70,17 +70,17 @@ def probe_affine(model: Model, layers: tuple[Layer, ...], opener: Opener, seed: 
         if exact is None:
             continue
         probed.layers += 1
-        with alone(model, layer, _width(layer), opener) as running:
+        with alone(model, layer, opener) as run:
             for probe, rows, expected in exact(layer):
                 if layer.held.op != "linear":  # one value per feature, on rows of any shape
                     rows, expected = (
                         np.broadcast_to(part, (len(part), *layer.held.shape)) for part in (rows, expected)
                     )
-                probed.compare(layer, probe, _output(running, layer, np.ascontiguousarray(rows)), expected)
+                probed.compare(layer, probe, run(np.ascontiguousarray(rows)), expected)
         if layer.held.op == "linear":
             rows, expected, constants = _integers(layer, seed)
-            with alone(model, layer, _width(layer), opener, constants) as running:
-                probed.compare(layer, lambda row: f"integers, row {row}", _output(running, layer, rows), expected)
+            with alone(model, layer, opener, constants) as run:
+                probed.compare(layer, lambda row: f"integers, row {row}", run(rows), expected)
     return probed
 
 
@@ -92,9 +92,9 @@ def probe_ranges(model: Model, structure: Structure, opener: Opener, seed: int) 
         row = shapes[node.inputs[0]]
         if node.op in ("linear", "flatten") or len(node.inputs) > 1:
             continue
-        with alone(model, layer, row, opener) as running:
+        with alone(model, layer, opener) as run:
             rows = whole_range(int(np.prod(row)), seed).reshape(-1, *row)
-            values = {layer.inputs[0]: rows, layer.output: _output(running, layer, rows)}
+            values = {layer.inputs[0]: rows, layer.output: run(rows)}
             check.compare("whole range", values, rows)
         yield check
 
@@ -115,15 +115,6 @@ def whole_range(features: int, seed: int, count: int = 2**15) -> np.ndarray:
     return np.concatenate(
         [(s * np.ldexp(m, e)).astype(np.float32) for s, m, e in zip(signs, mantissas, exponents, strict=True)]
     )
-
-
-def _width(layer: Layer) -> tuple[int, ...]:
-    weight = layer.held.tensors.get("weight") if layer.held.op == "linear" else None
-    return layer.held.shape if weight is None else (weight.values.shape[1],)
-
-
-def _output(running: Running, layer: Layer, rows: np.ndarray) -> np.ndarray:
-    return running.run({layer.inputs[0]: rows})[layer.output]
 
 
 Exact = Iterator[tuple[Callable[[int], str], np.ndarray, np.ndarray]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,15 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from runtime import ModelError
 
 from .report import external_data
 
+_RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+_OF_CONSTANTS = ("Transpose", *_RESHAPES, "Cast", "Add", "Sub", "Mul", "Div", "Sqrt", "Neg")
+"""Operators that are computed here where all that they read is constant: one float32 rounding at most."""
 _LARGE = 2**10
 """Values from which a constant is kept apart: Protocol Buffers would copy it at every turn."""
 
@@ -47,17 +52,57 @@ class Model:
 
     @cached_property
     def nodes(self) -> list[NodeProto]:
-        """The operators that compute something; constants and Identity are seen through."""
-        return [node for node in self.proto.graph.node if not _is_plain(node)]
+        """The operators that compute something; constants, Identity and changes of shape are seen through."""
+        return [n for n in self.proto.graph.node if not (_is_plain(n) or self._reshapes(n) or self._is_constant(n))]
+
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        """What a value is a copy of, or the same rows in another shape."""
+        found: dict[str, str] = {}
+        for node in self.proto.graph.node:
+            if node.input and not self._is_constant(node) and (_is_plain(node) or self._reshapes(node)):
+                found[node.output[0]] = found.get(node.input[0], node.input[0])
+        return found
+
+    @cached_property
+    def _readers(self) -> dict[str, list[NodeProto]]:
+        found: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(self.value(name) for name in node.input):
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of rows of values, as ONNX infers them; where it cannot, a value is missing."""
+        whole = ModelProto()
+        whole.CopyFrom(self.proto)
+        float32 = TensorProto.FLOAT
+        whole.graph.input.extend(
+            onnx.helper.make_tensor_value_info(name, float32, self.constants[name].shape) for name in self.large
+        )
+        inferred = onnx.shape_inference.infer_shapes(whole).graph
+        shapes = {value.name: row_shape(value) for value in (*inferred.input, *inferred.value_info, *inferred.output)}
+        return {
+            name: tuple(size for size in shape if isinstance(size, int))
+            for name, shape in shapes.items()
+            if all(isinstance(size, int) and size > 0 for size in shape)
+        }
 
     def value(self, name: str) -> str:
-        """The value that an output of the graph stands for, where an Identity gives it its name."""
-        maker = next((n for n in self.proto.graph.node if name in n.output and _is_plain(n) and n.input), None)
-        return name if maker is None else maker.input[0]
+        """The value that a name stands for, seen through Identity and changes of shape."""
+        return self._sources.get(name, name)
 
     def consumers(self, value: str) -> list[NodeProto]:
-        """The operators that read a value."""
-        return [node for node in self.nodes if value in node.input]
+        """The operators that read a value, in whatever shape."""
+        return self._readers.get(self.value(value), [])
+
+    def _is_constant(self, node: NodeProto) -> bool:
+        return bool(node.output) and node.output[0] in self.constants
+
+    def _reshapes(self, node: NodeProto) -> bool:
+        """An operator that gives the same rows in another shape. That rows stay rows is seen when the file is run."""
+        return node.op_type in _RESHAPES and node.domain in ("", "ai.onnx") and not self._is_constant(node)
 
     @property
     def opset(self) -> int:
@@ -78,6 +123,8 @@ def read_model(path: Path) -> Model:
             for node in whole.graph.node:
                 if node.op_type == "Constant":
                     constants |= dict.fromkeys(node.output, _constant(node))
+                elif node.op_type in (*_OF_CONSTANTS, "Identity") and all(name in constants for name in node.input):
+                    constants[node.output[0]] = _computed(whole, node, constants)
     except (ValueError, TypeError, KeyError, IndexError, StopIteration) as error:
         raise ModelError(f"{path}: a constant of the file is damaged: {error}") from None
     large = {t.name for t in whole.graph.initializer if _is_large(t)}
@@ -137,6 +184,17 @@ def _without(whole: ModelProto, names: set[str]) -> ModelProto:
         metadata_props=whole.metadata_props,
         graph=graph,
     )
+
+
+def _computed(whole: ModelProto, node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The value of an operator that reads nothing but constants."""
+    if node.op_type == "Identity":
+        return constants[node.input[0]]
+    inputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(node.input) if name]
+    graph = GraphProto(name="constant", node=[node], input=inputs, output=[onnx.ValueInfoProto(name=node.output[0])])
+    alone = ModelProto(ir_version=whole.ir_version, opset_import=whole.opset_import, graph=graph)
+    (value,) = ReferenceEvaluator(alone).run(None, {name: constants[name] for name in node.input if name})
+    return np.ascontiguousarray(value)
 
 
 def _constant(node: NodeProto) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from export.graph import Graph, Shape
+from runtime import ModelError
 
 
 def row_shape(shapes: Mapping[str, Shape]) -> Shape:
@@ -91,3 +92,10 @@ def _filled(rows: np.ndarray, count: int) -> np.ndarray:
         return rows
     last = rows[-1:] if len(rows) else np.zeros((1, *rows.shape[1:]), rows.dtype)
     return np.concatenate([rows, np.repeat(last, count - len(rows), axis=0)])
+
+
+def rows_of(values: np.ndarray, count: int, row: Shape) -> np.ndarray:
+    """A value of the file in the shape that the module's has. Raises ModelError: it holds other rows."""
+    if values.shape[:1] != (count,) or values.size != count * prod(row):
+        raise ModelError(f"a value has shape {list(values.shape)}, where the module has {count} rows of {list(row)}")
+    return values.reshape(count, *row)

@@ -21,7 +21,7 @@ from export.lowering import BATCH
 from runtime import Session
 
 from .reading import Model
-from .rows import Wiring, in_batches
+from .rows import Wiring, in_batches, rows_of
 from .structure import Layer
 
 _IN_MEMORY = 2**23
@@ -78,25 +78,28 @@ def with_layers(model: Model, layers: Sequence[Layer], opener: Opener) -> Iterat
     proto.CopyFrom(model.proto)
     present = {value.name for value in proto.graph.output}
     shown = [layer for layer in layers if layer.output not in present]
-    batch = model.batch or BATCH
-    proto.graph.output.extend(_port(layer.output, layer.held.shape, batch) for layer in shown)
+    proto.graph.output.extend(_port(layer.output, None) for layer in shown)
     with opened(proto, opener, {name: model.constants[name] for name in model.large}) as running:
         yield running
 
 
 @contextmanager
 def alone(
-    model: Model, layer: Layer, row: Shape, opener: Opener, replaced: Mapping[str, np.ndarray] | None = None
-) -> Iterator[Running]:
-    """One layer's operators on an input (batch, *row), with the file's constants or some in their place."""
+    model: Model, layer: Layer, opener: Opener, replaced: Mapping[str, np.ndarray] | None = None
+) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+    """One layer's operators, with the file's constants or some in their place: rows to rows, as the module has them."""
+    source = read_by(model, layer)
+    row = model.rows.get(source) or layer.rows[0]
     graph = onnx.GraphProto(name="layer", node=layer.nodes)
-    graph.input.append(_port(layer.inputs[0], row))
-    graph.output.append(_port(layer.output, layer.held.shape))
+    graph.input.append(_port(source, row))
+    graph.output.append(_port(layer.output, None))
     proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import, graph=graph)
     used = {name for node in layer.nodes for name in node.input}
     constants = {name: values for name, values in model.constants.items() if name in used} | dict(replaced or {})
     with opened(proto, opener, constants) as running:
-        yield running
+        yield lambda rows, row=row: rows_of(
+            running.run({source: rows.reshape(len(rows), *row)})[layer.output], len(rows), layer.held.shape
+        )
 
 
 def attribute(node: NodeProto, name: str, default: int) -> int:
@@ -110,5 +113,11 @@ def outputs(model: Model, wiring: Wiring, running: Running, rows: np.ndarray) ->
     return running.run(feed) if model.batch is None else in_batches(running.run, feed, model.batch)
 
 
-def _port(name: str, row: Shape, batch: int | str = BATCH) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch, *row])
+def read_by(model: Model, layer: Layer) -> str:
+    """The name under which a layer's operators read its input, which may be another shape of it."""
+    names = [name for node in layer.nodes for name in node.input if model.value(name) == layer.inputs[0]]
+    return names[0]
+
+
+def _port(name: str, row: Shape | None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None if row is None else [BATCH, *row])

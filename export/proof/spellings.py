@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import pi, sqrt
 
+import numpy as np
+
 from export.graph import Node
 
 Value = float | int | str | Callable[[Node], float]
@@ -134,13 +136,24 @@ def _batch_norm(node: Node) -> list[Spelling]:
 
 
 def _in_turn(node: Node, *steps: tuple[str, str]) -> list[Spelling]:
-    """Elementwise operators with the constant of a role each, those that the block has."""
+    """Elementwise operators with the constant of a role each: those that the block has, or those that do something."""
     held = [(op, role) for op, role in steps if role in node.tensors or role in node.attributes]
+    neutral = [step for step in held if _is_neutral(node, *step)]
+    alone = [[step] for step in held if len(held) > 1 and all(other in neutral for other in held if other != step)]
     spelt = []
-    for index, (op, role) in enumerate(held):
-        constant: Source = Tensor(role) if role in node.tensors else Constant(_option(role))
-        spelt.append(Step(op, ("x" if index == 0 else index - 1, constant)))
-    return [tuple(spelt)]
+    for chosen in [held, *alone]:
+        spelling: list[Step] = []
+        for index, (op, role) in enumerate(chosen):
+            constant: Source = Tensor(role) if role in node.tensors else Constant(_option(role))
+            spelling.append(Step(op, ("x" if index == 0 else index - 1, constant)))
+        spelt.append(tuple(spelling))
+    return spelt
+
+
+def _is_neutral(node: Node, op: str, role: str) -> bool:
+    """A sum with zeros, a product with ones."""
+    held = node.tensors[role].values if role in node.tensors else np.float32(node.attributes[role])
+    return bool(np.all(held == (0 if op in ("Add", "Sub") else 1)))
 
 
 SPELLINGS: dict[str, Callable[[Node], list[Spelling]]] = {
@@ -159,7 +172,6 @@ SPELLINGS: dict[str, Callable[[Node], list[Spelling]]] = {
     "clip": lambda node: _clip(_option("min_val"), _option("max_val")),
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
-    "flatten": lambda node: _one("Flatten"),
     "standardize": lambda node: _in_turn(node, ("Sub", "mean"), ("Div", "std")),
     "scale": lambda node: _in_turn(node, ("Mul", "factor"), ("Add", "offset")),
     "add": lambda node: [(Step("Add", ("x", "x1")),)],

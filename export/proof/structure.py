@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
-from export.graph import Graph, Node, rewired
+from export.graph import Graph, Node, Shape, rewired
 
 from .bounds import AFFINE
 from .differences import Difference, compared
@@ -25,7 +25,8 @@ class Layer:
     """One block, or affine blocks folded into one, and the operators of the file that compute it.
 
     ``held`` is the block as the file should hold it: the module's own, or the folded one. ``inputs`` and ``output`` are
-    names of values in the file; ``members`` name the module's.
+    names of values in the file, ``rows`` the shapes that the module's rows of the inputs have; ``members`` name the
+    module's values.
     """
 
     members: tuple[Node, ...]
@@ -34,6 +35,7 @@ class Layer:
     inputs: tuple[str, ...]
     output: str
     differences: tuple[Difference, ...] = ()
+    rows: tuple[Shape, ...] = ()
 
     @property
     def path(self) -> str:
@@ -85,16 +87,20 @@ def match(graph: Graph, model: Model) -> Structure:
         problem = "the module gives its input back: there is nothing to compute"
     if problem is not None:
         return Structure(graph, wiring, (), problem)
-    values = dict(zip(graph.inputs, wiring.inputs, strict=True))
+    values = dict(zip(graph.inputs, map(model.value, wiring.inputs), strict=True))
     names = dict(zip(graph.outputs.values(), wiring.outputs, strict=True))
     used: set[int] = set()
     layers: list[Layer] = []
     remaining = list(graph.nodes)
     while remaining:
+        if remaining[0].op == "flatten":  # on either side it is another shape of the same rows
+            values[remaining[0].output] = values[remaining[0].inputs[0]]
+            del remaining[0]
+            continue
         found = _next(graph, model, remaining, values, names, used)
         if found is None:
             return Structure(graph, wiring, tuple(layers), _unmatched(model, remaining[0], values, used))
-        layers.append(found)
+        layers.append(replace(found, rows=tuple(graph.shapes[name] for name in found.members[0].inputs)))
         used |= {id(node) for node in found.nodes}
         values[found.members[-1].output] = found.output
         gone = {member.path for member in found.members}
@@ -256,7 +262,7 @@ def _compare(
 
 def _read(node: Node, source: Source, name: str, values: dict[Source, str], model: Model) -> list[Difference] | None:
     if isinstance(source, int | str):
-        return [] if values[source] == name else None
+        return [] if model.value(name) == values[source] else None
     if isinstance(source, Tensor):
         tensor = node.tensors.get(source.role)
         if tensor is None and source.default is None:
@@ -272,6 +278,8 @@ def _read(node: Node, source: Source, name: str, values: dict[Source, str], mode
     if held is None:
         return None
     transposed = isinstance(source, Tensor) and source.transposed
+    if expected.ndim == 1 and held.ndim != 1 and held.size in (1, expected.size):
+        held = np.broadcast_to(held.reshape(-1), expected.shape)
     return compared(held.T if transposed else held, expected, node.path, what, exact=isinstance(source, Tensor))
 
 
