@@ -69,7 +69,7 @@ def listed(features: int | list[str | FeatureSpec] | None) -> list[FeatureSpec] 
     """One entry per feature, where they are listed."""
     if not isinstance(features, list):
         return None
-    return [FeatureSpec(name=given) if isinstance(given, str) else given for given in features]
+    return [FeatureSpec(name=given, unit=None, range=None) if isinstance(given, str) else given for given in features]
 
 
 def distinct(values: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ from .folding import fold
 from .graph import Graph
 from .lowering import BATCH, IR_VERSION, OPSET, lower
 from .matching import refuse_another_network
+from .ports import declared_input, declared_output
 from .remarks import remarks
 from .trace import trace
 
@@ -144,8 +145,10 @@ def _summary(
     name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, output_name: str, weights_sha256: str, external: bool
 ) -> Summary:
     shapes = folded.shapes
-    given = spec.input if spec is not None else None
-    labels = spec.output.labels if spec is not None else None
+    source = Port(folded.input, (BATCH, *folded.input_shape))
+    sink = Port(output_name, (BATCH, *shapes[folded.output]))
+    if spec is not None:
+        source, sink = declared_input(source, spec.input), declared_output(sink, spec)
     blocks = tuple(
         BlockSummary(
             path=node.path,
@@ -157,14 +160,6 @@ def _summary(
         )
         for node in folded.nodes
     )
-    source = Port(
-        folded.input,
-        (BATCH, *folded.input_shape),
-        features=tuple(given.feature_names) if given is not None and given.feature_names else None,
-        range=(given.range[0], given.range[1]) if given is not None and given.range else None,
-    )
-    scores = spec.scores if spec is not None and labels else None
-    sink = Port(output_name, (BATCH, *shapes[folded.output]), labels=tuple(labels) if labels else None, scores=scores)
     return Summary(
         name=name,
         inputs=(source,),

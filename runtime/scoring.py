@@ -15,8 +15,9 @@ import numpy as np
 
 from .errors import InputError
 from .files import write_whole
+from .port import Port
+from .ranges import Outside, outside, told
 from .session import Session
-from .summary import Port
 from .tables import as_csv, as_parquet, read_rows
 
 
@@ -64,7 +65,10 @@ class Scores:
         return names
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Everything as named columns: the label and its probabilities where there are any, then the outputs."""
+        """Everything as named columns: the label and its probabilities where there are any, then the outputs.
+
+        Outputs are called by their features' names, where they have them.
+        """
         columns, labels, probabilities = {}, self.labels, self.probabilities
         if labels is not None:
             columns["label"] = labels
@@ -73,7 +77,9 @@ class Scores:
             columns |= dict(zip(names, probabilities.T, strict=True))
         values = self._values
         width = values.shape[1]
-        if width == 1:
+        if self.port.features is not None:
+            columns |= dict(zip(self.port.features, values.T, strict=True))
+        elif width == 1:
             columns[self.port.name] = values[:, 0]
         elif self.port.scores != "probabilities":
             ends = self.port.labels if self.port.labels is not None else range(width)
@@ -91,6 +97,12 @@ class ScoreReport:
     device: str
     seconds: float
     output: Path | None
+    outside_rows: int = 0
+    """How many rows leave a range that the file declares for its input."""
+    outside: tuple[Outside, ...] = ()
+    """The features that do so."""
+    outside_words: str | None = None
+    """The same in words, with the first such row."""
 
 
 def score(session: Session, rows: np.ndarray) -> Scores:
@@ -101,25 +113,42 @@ def score(session: Session, rows: np.ndarray) -> Scores:
 
 
 def score_file(
-    session: Session, data: str | Path, output: str | Path | None, *, dtype: str | None = None
+    session: Session,
+    data: str | Path,
+    output: str | Path | None,
+    *,
+    dtype: str | None = None,
+    strict: bool = False,
 ) -> ScoreReport:
     """Score the rows of ``data`` into ``output``, or as CSV onto standard output where that is None.
 
     ``.npy`` takes the outputs alone; ``.npz`` the arrays outputs, labels and probabilities; ``.csv`` and ``.parquet``
-    the columns of ``Scores.columns``. Raises InputError (see ``read_rows``) and OutputError; nothing is written then.
+    the columns of ``Scores.columns``. Values outside the ranges that the file declares for its input are counted in the
+    report; with ``strict`` they are an error. Raises InputError (see ``read_rows``) and OutputError; nothing is written
+    then.
     """
     target = Path(output) if output is not None else None
     if target is not None and target.suffix.lower() not in _ENCODERS:
         raise InputError(f"{target}: results are written to {', '.join(_ENCODERS)} files, not to '{target.suffix}'")
     summary = session.summary
     start = perf_counter()
-    rows, matched = read_rows(data, summary.inputs[0] if summary is not None else session.inputs[0], dtype=dtype)
+    port = summary.inputs[0] if summary is not None else session.inputs[0]
+    rows, matched = read_rows(data, port, dtype=dtype)
+    count, features = outside(rows, port)
+    words = None
+    if features:
+        words = told(count, features, len(rows), Path(data).name, line=Path(data).suffix.lower() == ".csv")
+        if strict:
+            raise InputError(
+                f"{words}. What to do: correct or drop those rows, or score them with strict=False (without --strict)"
+            )
     scores = score(session, rows)
     if target is None:
         sys.stdout.write(as_csv(scores.columns()).decode())
     else:
         write_whole(target, _ENCODERS[target.suffix.lower()](scores))
-    return ScoreReport(len(rows), matched, session.device, perf_counter() - start, target)
+    seconds = perf_counter() - start
+    return ScoreReport(len(rows), matched, session.device, seconds, target, count, features, words)
 
 
 def _npy(scores: Scores) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +15,7 @@ from export.artifact import Artifact, weights_hash
 from export.errors import ExportError, UnsupportedError
 from export.exporting import evaluated_copy
 from export.graph import Graph
+from export.ports import declared_input
 from export.trace import trace
 from runtime import InputError, ModelError, Port, choose, read_rows, summary_of, this_machine
 from runtime.arrays import as_float32
@@ -80,7 +80,7 @@ def examine(
     examination = Examination(model, port, opener or on_device(chosen), seed, stop_early)
     try:
         graph = _traced(evaluated, port)
-        compare_interface(model, spec, examination.found)
+        compare_interface(model, spec, graph.input_shape, examination.found)
     except UnsupportedError as error:
         what = str(error).partition("; the blocks are")[0]
         examination.found.unproved("blocks", f"the module has a part that no rule bounds: {what}")
@@ -103,24 +103,17 @@ def examine(
 
 
 def _port(model: Model, spec: MLPSpec | None) -> Port:
-    """The file's input, with the range that the spec, or else the file, declares for it."""
+    """The file's input, with the features and ranges that the spec, or else the file, declares for it."""
     summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
     value = next(iter(model.inputs), None)
     if value is None or not model.proto.graph.output:
         raise ModelError(f"{model.path}: the model has no {'output' if value is not None else 'input'}")
     port = Port(value.name, ("batch", *row_shape(value)))
     if spec is not None:
-        limits = (spec.input.range[0], spec.input.range[1]) if spec.input.range else None
-        return replace(port, features=tuple(spec.input.feature_names or ()) or None, range=limits)
+        return declared_input(port, spec.input)
     known = summary.inputs[0] if summary is not None and summary.inputs else None
     fits = known is not None and known.name == port.name and known.shape[1:] == port.shape[1:]
-    return known if known is not None and fits and _is_range(known.range) else port
-
-
-def _is_range(limits: tuple[float, float] | None) -> bool:
-    """Whether a file's own word for the range of its input can be drawn from."""
-    largest = float(np.finfo(np.float32).max)
-    return limits is None or -largest <= limits[0] <= limits[1] <= largest
+    return known if known is not None and fits else port
 
 
 def _traced(module: nn.Module, port: Port) -> Graph:
