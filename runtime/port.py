@@ -52,12 +52,15 @@ def port_of(record: Any) -> Port:
         scores=_optional(_text)(record.get("scores")),
         dtype=_text(record.get("dtype", "float32")),
     )
-    width = len(port.features or ())
+    count = len(port.features or ())
     sizes = [size for size in port.shape[1:] if isinstance(size, int)]
-    if port.features is not None and (len(sizes) < len(port.shape) - 1 or prod(sizes) != width):
-        raise ValueError(f"{width} features in rows of shape {port.shape[1:]}")
-    if any(given is not None and len(given) != width for given in (port.units, port.ranges)):
-        raise ValueError(f"units or ranges of another number than the {width} features")
+    width = prod(sizes) if len(sizes) == len(port.shape) - 1 else None
+    if port.features is not None and count != width:
+        raise ValueError(f"{count} features in rows of shape {port.shape[1:]}")
+    if any(given is not None and len(given) != count for given in (port.units, port.ranges)):
+        raise ValueError(f"units or ranges of another number than the {count} features")
+    if port.labels is not None and len(port.labels) != width and (len(port.labels), width) != (2, 1):
+        raise ValueError(f"{len(port.labels)} labels for rows of shape {port.shape[1:]}")
     return port
 
 

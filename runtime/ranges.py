@@ -25,10 +25,10 @@ class Outside:
     range: tuple[float, float]
     unit: str | None = None
 
-    def __str__(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
-        limits = f"{_short(self.range[0])} to {_short(self.range[1])}{unit}"
-        return f"'{self.feature}' is {_short(self.value)}{unit}, and its range is {limits}"
+
+def in_words(limits: tuple[float, float]) -> str:
+    """``0 to 30``, with every digit."""
+    return f"{_short(limits[0])} to {_short(limits[1])}"
 
 
 def limits(port: Port) -> tuple[np.ndarray, np.ndarray] | None:
@@ -62,9 +62,11 @@ def told(count: int, features: Sequence[Outside], rows: int, origin: str, *, lin
     """In words: how many rows leave the declared ranges, and the first of them; ``line`` counts as a CSV file does."""
     first = min(features, key=lambda feature: feature.first_row)
     place = f"line {first.first_row + 1}" if line else f"row {first.first_row}"
-    verb = "leaves its declared range" if len(features) == 1 else "leave their declared ranges"
-    others = f" ({len(features)} features {verb})" if len(features) > 1 else ""
-    return f"{count:,} of the {rows:,} rows of {origin} are outside the declared range; in {place} {first}{others}"
+    unit = f" {first.unit}" if first.unit else ""
+    values = f"{_short(first.value)}{unit}, and its range is {in_words(first.range)}{unit}"
+    where = f"in {len(features):,} features, first" if len(features) > 1 else "in"
+    ranges = f"{count:,} of the {rows:,} rows of {origin} are outside the declared ranges"
+    return f"{ranges}, {where} '{first.feature}' in {place}: {values}"
 
 
 def _told(flat: np.ndarray, left: np.ndarray, port: Port, column: int, count: int) -> Outside:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, ModelError
 from .files import write_whole
 from .port import Port
 from .ranges import Outside, outside, told
@@ -106,10 +106,21 @@ class ScoreReport:
 
 
 def score(session: Session, rows: np.ndarray) -> Scores:
-    """Run the model on float32 rows (batch, *row)."""
+    """Run the model on float32 rows (batch, *row). Raises ModelError for metadata that describe another output."""
     summary = session.summary
-    port = summary.outputs[0] if summary is not None else session.outputs[0]
+    port = _described(summary.outputs if summary is not None else None, session.outputs[0], session)
     return Scores(session.predict(rows), port)
+
+
+def _described(said: tuple[Port, ...] | None, real: Port, session: Session) -> Port:
+    """The port as the file's metadata describes it, where it has any. Raises ModelError where that is of another."""
+    if said is None:
+        return real
+    if not said or said[0].shape[1:] != real.shape[1:]:
+        other = list(said[0].shape[1:]) if said else "nothing"
+        message = f"its metadata describes rows of shape {other}, and '{real.name}' has {list(real.shape[1:])}"
+        raise ModelError(f"{session.path or 'the model'}: {message}. What to do: export it again")
+    return said[0]
 
 
 def score_file(
@@ -123,16 +134,16 @@ def score_file(
     """Score the rows of ``data`` into ``output``, or as CSV onto standard output where that is None.
 
     ``.npy`` takes the outputs alone; ``.npz`` the arrays outputs, labels and probabilities; ``.csv`` and ``.parquet``
-    the columns of ``Scores.columns``. Values outside the ranges that the file declares for its input are counted in the
-    report; with ``strict`` they are an error. Raises InputError (see ``read_rows``) and OutputError; nothing is written
-    then.
+    the columns of ``Scores.columns``. Rows outside the ranges that the file declares for its input are counted in the
+    report; with ``strict`` they are an error. Nothing is written where an error is raised: InputError (see
+    ``read_rows``), ModelError, OutputError.
     """
     target = Path(output) if output is not None else None
     if target is not None and target.suffix.lower() not in _ENCODERS:
         raise InputError(f"{target}: results are written to {', '.join(_ENCODERS)} files, not to '{target.suffix}'")
     summary = session.summary
     start = perf_counter()
-    port = summary.inputs[0] if summary is not None else session.inputs[0]
+    port = _described(summary.inputs if summary is not None else None, session.inputs[0], session)
     rows, matched = read_rows(data, port, dtype=dtype)
     count, features = outside(rows, port)
     words = None

@@ -11,7 +11,7 @@ import torch
 
 from export.graph import Graph
 from runtime import Port
-from runtime.ranges import limits
+from runtime.ranges import in_words, limits
 
 from .reference import follow
 
@@ -74,8 +74,7 @@ def _within(declared: tuple[np.ndarray, np.ndarray], shape: tuple[int, ...], rng
         drawn[:, without] = rng.standard_normal((ROWS, int(without.sum())))
     ends = set(zip(low[~without].tolist(), high[~without].tolist(), strict=True))
     if len(ends) == 1:
-        (lowest, highest) = next(iter(ends))
-        words = f"uniform over the declared range {lowest:g} to {highest:g}"
+        words = f"uniform over the declared range {in_words(next(iter(ends)))}"
     else:
         words = "each feature uniform over its declared range"
     if without.any():

@@ -90,7 +90,9 @@ def _tell_features(port: "Port") -> None:
 
 
 def _range(limits: tuple[float, float] | None) -> str:
-    return "" if limits is None else f"{limits[0]:g} to {limits[1]:g}"
+    from runtime.ranges import in_words
+
+    return "" if limits is None else in_words(limits)
 
 
 def _shape(shape: tuple[int | str, ...] | None) -> str:
