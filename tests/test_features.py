@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import polars
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from builder import MLPSpec, SpecError, assemble, json_schema, load_spec
@@ -82,6 +82,7 @@ def csv(folder: Path, text: str) -> Path:
     return folder / "rows.csv"
 
 
+UNHURRIED = settings(deadline=None)
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8)
 LIMITS = (
     st.tuples(*[st.floats(-(2.0**126), 2.0**126, width=32)] * 2)
@@ -104,6 +105,7 @@ def features(draw: st.DrawFn) -> list[Any]:
     return [written(name) for name in names]
 
 
+@UNHURRIED
 @given(ins=features(), outs=features(), whole=st.none() | LIMITS)
 def test_a_spec_with_features_survives_and_agrees_with_the_schema(ins: list, outs: list, whole: Any) -> None:
     written = {"name": "x", "input": {"features": ins}, "blocks": [{"linear": len(outs)}], "output": {"features": outs}}
@@ -194,6 +196,7 @@ JUNK = st.recursive(
 KEYS = ["name", "shape", "features", "units", "range", "ranges", "labels", "scores", "dtype"]
 
 
+@UNHURRIED
 @given(changes=st.dictionaries(st.sampled_from([*KEYS, "new"]), JUNK, min_size=1, max_size=3), where=st.booleans())
 def test_a_record_of_another_make_is_none_or_a_sound_port(changes: dict[str, Any], where: bool) -> None:
     record = Summary("m", (STATE,), (TORQUE,), (), 17, 8, mlpx_version="1").to_metadata()
@@ -267,6 +270,7 @@ def test_columns_in_another_unit_are_refused(header: str, expected: str, tmp_pat
         read_rows(csv(tmp_path, f"{header}\n{values}\n"), STATE)
 
 
+@UNHURRIED
 @given(unit=UNITS, other=UNITS, opening=st.sampled_from(["[]", "()"]))
 def test_any_unit_is_found_in_a_header(unit: str, other: str, opening: str, tmp_path_factory: Any) -> None:
     port = Port("x", ("batch", 1), ("a [b",), units=(unit,))
@@ -287,6 +291,7 @@ def test_two_ways_to_write_one_sign_are_one_unit(tmp_path: Path) -> None:
 VALUES = st.floats(width=32) | st.sampled_from([0.0, 30.0, -10.0, 10.0, 0.1])
 
 
+@UNHURRIED
 @given(rows=st.lists(st.tuples(VALUES, VALUES, VALUES), max_size=6))
 def test_what_is_outside_is_counted(rows: list[tuple[float, ...]]) -> None:
     found, told = outside(np.array(rows, np.float32).reshape(-1, 3), STATE)
@@ -305,6 +310,7 @@ def test_what_is_outside_is_counted(rows: list[tuple[float, ...]]) -> None:
             )
 
 
+@UNHURRIED
 @given(low=st.floats(-1e30, 1e30), share=st.floats(0, 1), width=st.floats(0, 1e30))
 def test_a_value_within_the_limits_stays_so_as_float32(low: float, share: float, width: float) -> None:
     port = Port("x", ("batch", 1), range=(low, low + width))
