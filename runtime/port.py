@@ -59,6 +59,8 @@ def port_of(record: Any) -> Port:
         raise ValueError(f"{count} features in rows of shape {port.shape[1:]}")
     if any(given is not None and len(given) != count for given in (port.units, port.ranges)):
         raise ValueError(f"units or ranges of another number than the {count} features")
+    if port.features is not None and (port.labels is not None or len(set(port.features)) != count):
+        raise ValueError("features beside labels, or two of one name")
     if port.labels is not None and len(port.labels) != width and (len(port.labels), width) != (2, 1):
         raise ValueError(f"{len(port.labels)} labels for rows of shape {port.shape[1:]}")
     return port

@@ -16,7 +16,7 @@ import numpy as np
 from .errors import InputError, ModelError
 from .files import write_whole
 from .port import Port
-from .ranges import Outside, outside, told
+from .ranges import Outside, limits, outside, told
 from .session import Session
 from .tables import as_csv, as_parquet, read_rows
 
@@ -97,6 +97,8 @@ class ScoreReport:
     device: str
     seconds: float
     output: Path | None
+    declares_ranges: bool = False
+    """Whether the file declares any range for its input."""
     outside_rows: int = 0
     """How many rows leave a range that the file declares for its input."""
     outside: tuple[Outside, ...] = ()
@@ -116,11 +118,17 @@ def _described(said: tuple[Port, ...] | None, real: Port, session: Session) -> P
     """The port as the file's metadata describes it, where it has any. Raises ModelError where that is of another."""
     if said is None:
         return real
-    if not said or said[0].shape[1:] != real.shape[1:]:
+    if not said or not _alike(said[0].shape[1:], real.shape[1:]):
         other = list(said[0].shape[1:]) if said else "nothing"
         message = f"its metadata describes rows of shape {other}, and '{real.name}' has {list(real.shape[1:])}"
         raise ModelError(f"{session.path or 'the model'}: {message}. What to do: export it again")
     return said[0]
+
+
+def _alike(said: tuple[int | str, ...], real: tuple[int | str, ...]) -> bool:
+    """Whether no two sizes that are numbers contradict each other."""
+    sizes = [pair for pair in zip(said, real, strict=False) if all(isinstance(size, int) for size in pair)]
+    return len(said) == len(real) and all(one == other for one, other in sizes)
 
 
 def score_file(
@@ -159,7 +167,8 @@ def score_file(
     else:
         write_whole(target, _ENCODERS[target.suffix.lower()](scores))
     seconds = perf_counter() - start
-    return ScoreReport(len(rows), matched, session.device, seconds, target, count, features, words)
+    declares = limits(port) is not None
+    return ScoreReport(len(rows), matched, session.device, seconds, target, declares, count, features, words)
 
 
 def _npy(scores: Scores) -> bytes:

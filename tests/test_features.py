@@ -211,8 +211,34 @@ def test_a_record_of_another_make_is_none_or_a_sound_port(changes: dict[str, Any
     width = math.prod(size for size in port.shape[1:] if isinstance(size, int))
     for listed in (port.features, port.units, port.ranges):
         assert listed is None or (isinstance(listed, tuple) and len(listed) == width)
+    assert port.features is None or (port.labels is None and len(set(port.features)) == width)
     for limits in (port.range, *(port.ranges or ())):
         assert limits is None or (math.isfinite(limits[0]) and limits[0] <= limits[1] < math.inf)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"features": ["a", "a", "b"]},
+        {"features": ["a", "b"]},
+        {"features": "abc"},
+        {"features": None},
+        {"labels": ["a", "b", "c"]},
+        {"shape": ["batch", "n"]},
+        {"units": ["m", None]},
+        {"units": ["m", None, 3]},
+        {"ranges": [[0, 1], None]},
+        {"ranges": [[0, 1], None, [2, 1]]},
+        {"range": [0, float("inf")]},
+        {"range": [0, 1, 2]},
+        {"range": ["0", "1"]},
+        {"range": [False, True]},
+    ],
+)
+def test_a_record_that_contradicts_itself_is_none(changes: dict[str, Any]) -> None:
+    record = Summary("m", (STATE,), (TORQUE,), (), 17, 8, mlpx_version="1").to_metadata()
+    (port,) = json.loads(record["mlpx.inputs"])
+    assert summary_of(record | {"mlpx.inputs": json.dumps([port | changes])}) is None
 
 
 @pytest.mark.parametrize("value", ["[[[" * 100_000, "7", "[7]", "{}", "null", '"ab"', "[{}]"])
@@ -353,7 +379,11 @@ def test_predict_is_strict_when_asked(run: Run, arm: Path, tmp_path: Path) -> No
         code, out, err = run("predict", arm, data, "-o", tmp_path / "o.csv", "--strict")
         assert code == 2 and out == "" and part in err and not (tmp_path / "o.csv").exists()
     code, _, err = run("predict", arm, csv(tmp_path, "speed,pitch,load\n0,10,-10\n30,-10,10\n"), "--strict")
-    assert code == 0 and "outside" not in err
+    assert code == 0 and "outside" not in err and "nothing to check" not in err
+    spec, module = network([{"linear": 2}], features=3)
+    plain = export(module, tmp_path / "plain.onnx", spec=spec).path
+    code, _, err = run("predict", plain, tmp_path / "rows.npy", "--strict")
+    assert code == 0 and f"note: {plain} declares no ranges, so --strict had nothing to check" in err
 
 
 def test_inspect_shows_features(run: Run, arm: Path, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ class Examination:
             self.found.warned("data", f"{odd:,} of the {len(data):,} rows of {origin} hold NaN or infinity")
         count, features = outside(data, port)
         if features:
-            self.found.warned("data", told(count, features, len(data), origin, line=origin.endswith(".csv")))
+            self.found.warned("data", told(count, features, len(data), origin, line=origin.lower().endswith(".csv")))
 
     def _calls(self, module: nn.Module, graph: Graph) -> None:
         problem = None

@@ -38,6 +38,8 @@ def command(
         report = score_file(session, data, output, dtype=dtype, strict=strict)
     if report.outside_words is not None:
         note(f"note: {report.outside_words}")
+    if strict and not report.declares_ranges:
+        note(f"note: {file} declares no ranges, so --strict had nothing to check")
     if as_json:
         record = asdict(report)
         for feature in record["outside"]:
