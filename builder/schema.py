@@ -15,7 +15,7 @@ def json_schema() -> dict[str, Any]:
     # pydantic would describe the blocks as they are held, not as they are written.
     schema |= MLPSpec.model_json_schema()
     named = {kind: _options(block) for kind, block in BLOCKS.items()}
-    schema["$defs"] = {key: schema["$defs"][key] for key in ("InputSpec", "OutputSpec")}
+    schema["$defs"] = {key: schema["$defs"][key] for key in ("InputSpec", "OutputSpec", "FeatureSpec")}
     schema["$defs"] |= {block.__name__: named[kind] for kind, block in BLOCKS.items()}
     schema["$defs"]["Block"] = {"anyOf": [form for block in BLOCKS.values() for form in _forms(block)]}
     schema["properties"]["blocks"]["items"] = _BLOCK

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from math import prod
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from .block import LARGEST, MOST, Shape, ShapeMismatch, fit, words
+from .block import MOST, Shape, ShapeMismatch, fit, words
 from .blocks import BLOCKS, AnyBlock
 from .errors import Problem, SpecError
+from .features import FEATURE, STRICT, FeatureList, Features, FeatureSpec, Name, Range, distinct, listed
 from .suggestions import suggestion
 
-_STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-Name = Annotated[str, Field(min_length=1)]
 Label = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) is int else value),
@@ -36,41 +25,37 @@ def _only_an_integer(value: Any) -> Any:
     return value if type(value) is int else str(value)  # True and 1.0 equal 1
 
 
-def _distinct(values: list[str]) -> list[str]:
-    twice = [value for value, count in Counter(values).items() if count > 1]
-    if twice:
-        raise PydanticCustomError("distinct", "'{name}' stands there more than once", {"name": sorted(twice)[0]})
-    return values
-
-
 class InputSpec(BaseModel):
     """What goes in: (batch, features), or (batch, *shape) where a flatten comes first."""
 
-    model_config = _STRICT
+    model_config = STRICT
     name: Name = Field("input", description="The input's name in the ONNX file.")
-    features: Annotated[int, Field(gt=0, le=MOST)] | Annotated[list[Name], Field(min_length=1)] | None = Field(
-        None, description="The number of features, or a list of their names."
+    features: Features | None = Field(
+        None, description="The number of features, or a list: names, or mappings of name, unit and range."
     )
     shape: Annotated[list[Annotated[int, Field(gt=0, le=MOST)]], Field(min_length=1)] | None = Field(
         None, description="The shape of one row without the batch dimension, instead of features."
     )
-    range: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="The lowest and the highest value that the input takes."
+    range: Range | None = Field(
+        None, description="The lowest and the highest value of every feature that has no range of its own."
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> InputSpec:
         if (self.features is None) == (self.shape is None):
             raise PydanticCustomError("input", "takes features or shape, one of the two")
-        if self.range is not None and not -LARGEST <= self.range[0] < self.range[1] <= LARGEST:
-            raise PydanticCustomError("input", "range is [lowest, highest], lowest below highest, both within float32")
-        _distinct(self.feature_names or [])
+        distinct(self.feature_names or [])
         return self
+
+    @property
+    def listed(self) -> list[FeatureSpec] | None:
+        """Every feature by its name, where the spec lists them."""
+        return listed(self.features)
 
     @property
     def feature_names(self) -> list[str] | None:
         """The names of the features, where the spec gives them."""
-        return self.features if isinstance(self.features, list) else None
+        return None if self.listed is None else [feature.name for feature in self.listed]
 
     @property
     def row_shape(self) -> Shape:
@@ -83,16 +68,30 @@ class InputSpec(BaseModel):
 class OutputSpec(BaseModel):
     """What comes out: (batch, features of the last block)."""
 
-    model_config = _STRICT
+    model_config = STRICT
     name: Name = Field("output", description="The output's name in the ONNX file.")
     labels: Annotated[list[Label], Field(min_length=2)] | None = Field(
         None, description="The classes, one per output feature; two for a single output that is the second's score."
     )
+    features: FeatureList | None = Field(
+        None, description="What the outputs are where they are no classes: names, or mappings of name, unit and range."
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> OutputSpec:
-        _distinct(self.labels or [])
+        if self.labels is not None and self.features is not None:
+            raise PydanticCustomError("output", "takes labels (classes) or features (values), one of the two")
+        distinct(self.labels or [])
+        names = distinct([feature.name for feature in self.listed or ()])
+        if "label" in names:
+            message = "'label' is a column that predict writes for labels; choose another name for the feature"
+            raise PydanticCustomError("output", message)
         return self
+
+    @property
+    def listed(self) -> list[FeatureSpec] | None:
+        """Every output by its name, where the spec lists them."""
+        return listed(self.features)
 
 
 class MLPSpec(BaseModel):
@@ -101,14 +100,14 @@ class MLPSpec(BaseModel):
     The same keys as in a file: ``MLPSpec(name="and", input={"features": 2}, blocks=[{"linear": 1}, "sigmoid"])``.
     """
 
-    model_config = _STRICT
+    model_config = STRICT
     format: Annotated[Literal[1], BeforeValidator(_only_an_integer)] = Field(
         1, description="The version of this format."
     )
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The model's name, and its file's.")
     input: InputSpec
     blocks: Annotated[list[AnyBlock], Field(min_length=1)]
-    output: OutputSpec = OutputSpec(name="output", labels=None)
+    output: OutputSpec = OutputSpec(name="output", labels=None, features=None)
 
     def __init__(self, /, **data: Any):
         try:
@@ -148,6 +147,10 @@ class MLPSpec(BaseModel):
         elif labels is not None and width == 1 and self.scores == "values":
             message = "a single output with two labels ends in sigmoid (a probability) or linear (a logit)"
             problems.append(Problem(("output", "labels"), message))
+        named = self.output.features
+        if named is not None and len(named) != width:
+            message = f"{len(named)} features are listed, but the last block gives {words(shape)}"
+            problems.append(Problem(("output", "features"), message))
         return problems
 
 
@@ -169,7 +172,9 @@ def _place(loc: tuple[Any, ...], document: Any) -> tuple[tuple[str | int, ...], 
     model: Any = MLPSpec
     data: Any = document
     for part in loc:
-        if isinstance(part, str) and part in BLOCKS:
+        if part == FEATURE:
+            model = FeatureSpec
+        elif isinstance(part, str) and part in BLOCKS and loc[0] == "blocks":
             model = BLOCKS[part]
             if isinstance(data, dict) and len(data) == 1:
                 part = next(iter(data))

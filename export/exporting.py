@@ -26,6 +26,7 @@ from .graph import Graph
 from .lowering import BATCH, IR_VERSION, OPSET, lower
 from .matching import refuse_another_network
 from .parametrised import computed_weights, with_plain_weights
+from .ports import declared_input, declared_output
 from .remarks import remarks
 from .trace import trace
 
@@ -157,8 +158,10 @@ def _summary(
     name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, weights_sha256: str, external: bool
 ) -> Summary:
     shapes = folded.shapes
-    given = spec.input if spec is not None else None
-    labels = spec.output.labels if spec is not None else None
+    sources = tuple(Port(source, (BATCH, *shape)) for source, shape in folded.inputs.items())
+    sinks = tuple(Port(sink, (BATCH, *shapes[value])) for sink, value in folded.outputs.items())
+    if spec is not None:  # it has one of each
+        sources, sinks = (declared_input(sources[0], spec.input),), (declared_output(sinks[0], spec),)
     blocks = tuple(
         BlockSummary(
             path=node.path,
@@ -169,20 +172,6 @@ def _summary(
             multiply_adds=TABLE[node.op].multiply_adds(node),
         )
         for node in folded.nodes
-    )
-    sources = tuple(
-        Port(
-            source,
-            (BATCH, *shape),
-            features=tuple(given.feature_names) if given is not None and given.feature_names else None,
-            range=(given.range[0], given.range[1]) if given is not None and given.range else None,
-        )
-        for source, shape in folded.inputs.items()
-    )
-    scores = spec.scores if spec is not None and labels else None
-    sinks = tuple(
-        Port(sink, (BATCH, *shapes[value]), labels=tuple(labels) if labels else None, scores=scores)
-        for sink, value in folded.outputs.items()
     )
     return Summary(
         name=name,

@@ -13,15 +13,16 @@ from .machine import Machine as Machine
 from .machine import this_machine as this_machine
 from .metadata import Header as Header
 from .metadata import read_header as read_header
+from .port import Port as Port
 from .providers import Choice as Choice
 from .providers import choose as choose
+from .ranges import Outside as Outside
 from .scoring import ScoreReport as ScoreReport
 from .scoring import Scores as Scores
 from .scoring import score as score
 from .scoring import score_file as score_file
 from .session import Session as Session
 from .summary import BlockSummary as BlockSummary
-from .summary import Port as Port
 from .summary import Summary as Summary
 from .summary import summary_of as summary_of
 from .tables import read_inputs as read_inputs

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, ModelError
 from .files import write_whole
+from .port import Port
+from .ranges import Outside, limits, outside, told
 from .session import Session
-from .summary import Port
 from .tables import as_csv, as_parquet, read_inputs
 
 
@@ -65,7 +66,10 @@ class Scores:
         return names
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Everything as named columns: the label and its probabilities where there are any, then the outputs."""
+        """Everything as named columns: the label and its probabilities where there are any, then the outputs.
+
+        Outputs are called by their features' names, where they have them.
+        """
         columns, labels, probabilities = {}, self.labels, self.probabilities
         if labels is not None:
             columns["label"] = labels
@@ -74,7 +78,9 @@ class Scores:
             columns |= dict(zip(names, probabilities.T, strict=True))
         values = self._values
         width = values.shape[1]
-        if width == 1:
+        if self.port.features is not None:
+            columns |= dict(zip(self.port.features, values.T, strict=True))
+        elif width == 1:
             columns[self.port.name] = values[:, 0]
         elif self.port.scores != "probabilities":
             ends = self.port.labels if self.port.labels is not None else range(width)
@@ -92,23 +98,61 @@ class ScoreReport:
     device: str
     seconds: float
     output: Path | None
+    declares_ranges: bool = False
+    """Whether the file declares any range for its input."""
+    outside_rows: int = 0
+    """How many rows leave a range that the file declares for its input."""
+    outside: tuple[Outside, ...] = ()
+    """The features that do so."""
+    outside_words: str | None = None
+    """The same in words, with the first such row."""
 
 
 def score(session: Session, rows: Any) -> tuple[Scores, ...]:
-    """Run the model on what ``Session.predict`` takes; the scores of each of its outputs."""
+    """Run the model on what ``Session.predict`` takes; the scores of each of its outputs.
+
+    Raises ModelError for metadata that describe another output.
+    """
     summary = session.summary
-    ports = summary.outputs if summary is not None else session.outputs
+    ports = _described(summary.outputs if summary is not None else None, session.outputs, session)
     values = session.run(rows)
     return tuple(Scores(values[port.name], port) for port in ports)
 
 
+def _described(said: tuple[Port, ...] | None, real: tuple[Port, ...], session: Session) -> tuple[Port, ...]:
+    """The ports as the file's metadata describes them, where it has any. Raises ModelError where that is of others."""
+    if said is None:
+        return real
+    by_name = {port.name: port for port in said}
+    for port in real:
+        other = by_name.get(port.name)
+        if other is None or not _alike(other.shape[1:], port.shape[1:]):
+            found = list(other.shape[1:]) if other is not None else "nothing"
+            message = f"its metadata describes rows of shape {found}, and '{port.name}' has {list(port.shape[1:])}"
+            raise ModelError(f"{session.path or 'the model'}: {message}. What to do: export it again")
+    return tuple(by_name[port.name] for port in real)
+
+
+def _alike(said: tuple[int | str, ...], real: tuple[int | str, ...]) -> bool:
+    """Whether no two sizes that are numbers contradict each other."""
+    sizes = [pair for pair in zip(said, real, strict=False) if all(isinstance(size, int) for size in pair)]
+    return len(said) == len(real) and all(one == other for one, other in sizes)
+
+
 def score_file(
-    session: Session, data: str | Path, output: str | Path | None, *, dtype: str | None = None
+    session: Session,
+    data: str | Path,
+    output: str | Path | None,
+    *,
+    dtype: str | None = None,
+    strict: bool = False,
 ) -> ScoreReport:
     """Score the rows of ``data`` into ``output``, or as CSV onto standard output where that is None.
 
     ``.npy`` takes the outputs alone; ``.npz`` the arrays outputs, labels and probabilities; ``.csv`` and ``.parquet``
-    the columns of ``Scores.columns``. Raises InputError (see ``read_rows``) and OutputError; nothing is written then.
+    the columns of ``Scores.columns``. Rows outside the ranges that the file declares for its input are counted in the
+    report; with ``strict`` they are an error. Nothing is written where an error is raised: InputError (see
+    ``read_rows``), ModelError, OutputError.
     """
     target = Path(output) if output is not None else None
     if target is not None and target.suffix.lower() not in _ENCODERS:
@@ -118,13 +162,27 @@ def score_file(
         raise InputError(f"{target}: a .npy file holds one array, and the model has the outputs {names}; write a .npz")
     summary = session.summary
     start = perf_counter()
-    rows, matched = read_inputs(data, summary.inputs if summary is not None else session.inputs, dtype=dtype)
+    ports = _described(summary.inputs if summary is not None else None, session.inputs, session)
+    rows, matched = read_inputs(data, ports, dtype=dtype)
+    found = [(port, *outside(rows[port.name], port)) for port in ports]
+    count, features = next(((number, listed) for _, number, listed in found if listed), (0, ()))
+    words = None
+    if features:
+        total = len(rows[ports[0].name])
+        words = told(count, features, total, Path(data).name, line=Path(data).suffix.lower() == ".csv")
+        if strict:
+            raise InputError(
+                f"{words}. What to do: correct or drop those rows, or score them with strict=False (without --strict)"
+            )
     scores = score(session, rows)
     if target is None:
         sys.stdout.write(as_csv(_columns(scores)).decode())
     else:
         write_whole(target, _ENCODERS[target.suffix.lower()](scores))
-    return ScoreReport(len(scores[0].outputs), matched, session.device, perf_counter() - start, target)
+    seconds = perf_counter() - start
+    declares = any(limits(port) is not None for port in ports)
+    total = len(scores[0].outputs)
+    return ScoreReport(total, matched, session.device, seconds, target, declares, count, features, words)
 
 
 def _columns(scores: Sequence[Scores]) -> dict[str, np.ndarray]:

@@ -11,22 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .port import Port, port_of
+
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output: ``shape`` begins with the symbolic batch dimension."""
-
-    name: str
-    shape: tuple[int | str, ...]
-    features: tuple[str, ...] | None = None
-    """The names of the features, for an input that has them."""
-    range: tuple[float, float] | None = None
-    labels: tuple[str, ...] | None = None
-    scores: str | None = None
-    """What an output with labels holds: probabilities, logits or values."""
-    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -72,6 +59,7 @@ class Summary:
     def to_metadata(self) -> dict[str, str]:
         """The ONNX metadata that holds this summary, in a fixed order."""
         given = asdict(self)
+        given |= {key: [port.to_record() for port in getattr(self, key)] for key in ("inputs", "outputs")}
         plain = {"name", "weights_sha256"}
         record = {"mlpx.format": str(FORMAT), "mlpx.version": self.mlpx_version or ""}
         for key, value in sorted(given.items()):
@@ -89,7 +77,7 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
     if own.get("format") != str(FORMAT):
         return None
     try:
-        ports = {key: tuple(Port(**_tuples(port)) for port in json.loads(own[key])) for key in ("inputs", "outputs")}
+        ports = {key: tuple(port_of(port) for port in json.loads(own[key])) for key in ("inputs", "outputs")}
         return Summary(
             name=own["name"],
             **ports,
@@ -104,7 +92,7 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
             mlpx_version=own["version"],
             metadata={key: value for key, value in metadata.items() if not key.startswith("mlpx.")},
         )
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 

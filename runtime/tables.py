@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
@@ -15,16 +14,18 @@ import numpy as np
 from .arrays import as_float32, exact_float32
 from .errors import InputError
 from .extras import imported
-from .summary import Port
+from .headers import by_feature
+from .port import Port
 
 
 def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tuple[np.ndarray, str]:
     """The rows of a ``.npy``, ``.npz``, ``.csv`` or ``.parquet`` file as float32, and how they match ``port``.
 
-    Columns are matched by name where the port names its features, else by order. Numbers in a CSV file become the
+    Columns are matched by name where the port names its features (a header may carry the unit, as in ``speed [m/s]``),
+    else by order. Numbers in a CSV file become the
     nearest float32; in the other formats a value that float32 cannot hold is an error unless ``dtype="float32"``.
-    Raises InputError: unreadable file, missing columns, text or gaps where numbers are expected, a wrong number of
-    features; MissingPackageError: polars is not there for CSV and Parquet.
+    Raises InputError: unreadable file, missing columns, another unit, text or gaps where numbers are expected, a
+    wrong number of features; MissingPackageError: polars is not there for CSV and Parquet.
     """
     path = Path(path)
     read = _READERS.get(path.suffix.lower())
@@ -177,28 +178,32 @@ _READERS = {".npy": _npy, ".npz": _npz, ".csv": _csv, ".parquet": _parquet}
 
 def _matched(columns: Sequence[str], port: Port, numbers: Callable[[int], np.ndarray]) -> tuple[np.ndarray, str]:
     if port.features is not None:
-        count = Counter(columns)
-        missing = [name for name in port.features if name not in count]
+        places, other_unit = by_feature(columns, port)
+        missing = [name for name in port.features if not places[name]]
+        other = next((name for name in missing if name in other_unit), None)
+        if other is not None:
+            header, unit, own = other_unit[other]
+            message = f"column '{header}' is in {unit or 'no unit'}, and the model takes '{other}' in {own}"
+            raise InputError(f"{message}. What to do: convert it, and name it '{other} [{own}]' or '{other}'")
         if missing:
             message = f"{len(missing)} of the model's {len(port.features)} columns are missing: {_few(missing)}"
             raise InputError(f"{message}; the file has {_few(columns)}")
-        doubled = sorted(name for name in port.features if count[name] > 1)
+        doubled = sorted(name for name in port.features if len(places[name]) > 1)
         if doubled:
-            raise InputError(f"the file has more than one column named {_few(doubled)}")
-        wanted, how = list(port.features), "columns by name"
-        known = set(wanted)
-        unused = [name for name in columns if name not in known]
+            headers = [columns[index] for index in places[doubled[0]]]
+            raise InputError(f"the file has more than one column named {_few(doubled)}: {_few(headers)}")
+        chosen, how = [places[name][0] for name in port.features], "columns by name"
+        used = set(chosen)
+        unused = [name for index, name in enumerate(columns) if index not in used]
         if unused:
             how += f", {_few(unused)} not used"
     else:
-        wanted, how = list(columns), "columns by order"
+        chosen, how = list(range(len(columns))), "columns by order"
         width = port.shape[-1]
-        if len(port.shape) != 2 or (isinstance(width, int) and width != len(wanted)):
+        if len(port.shape) != 2 or (isinstance(width, int) and width != len(columns)):
             expected = f"rows of shape {list(port.shape[1:])}" if len(port.shape) != 2 else f"{width} columns"
-            message = f"'{port.name}' expects {expected} and the model names no features; the file has {len(wanted)}"
-            raise InputError(f"{message}: {_few(wanted)}")
-    place = {name: index for index, name in enumerate(columns)}
-    chosen = [place[name] for name in wanted] if port.features is not None else range(len(columns))
+            message = f"'{port.name}' expects {expected} and the model names no features; the file has {len(columns)}"
+            raise InputError(f"{message}: {_few(columns)}")
     values = [numbers(index) for index in chosen]
     return np.ascontiguousarray(np.stack(values, axis=1), dtype=np.float32), how
 

@@ -61,8 +61,9 @@ PUBLIC = {
     export: """Artifact ExportError Inspection ParityReport ProofError UnsupportedError export inspect load_module
         publish read_report verify""",
     runtime: """BlockSummary Choice Header InputError Machine MissingPackageError ModelError OutputError
-        Port ProviderError ScoreReport Scores Session Summary VERSION choose imported missing_package read_header
-        read_rows score score_file summary_of this_machine through_link whole_file whole_files write_whole""",
+        Outside Port ProviderError ScoreReport Scores Session Summary VERSION choose imported missing_package
+        read_header read_rows score score_file summary_of this_machine through_link whole_file whole_files
+        write_whole""",
 }
 
 

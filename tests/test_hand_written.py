@@ -21,7 +21,7 @@ def rows(shapes: Shapes, count: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {name: rng.standard_normal((count, *shape), dtype=np.float32) for name, shape in shapes.items()}
 
 
-def values_of(returned: object) -> list[np.ndarray]:
+def values_of(returned: Any) -> list[np.ndarray]:
     if isinstance(returned, dict):
         returned = tuple(returned.values())
     values = returned if isinstance(returned, tuple) else (returned,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch import nn
 
 from export.graph import Graph
 from runtime import InputError, ModelError, Port
+from runtime.ranges import outside, told
 
 from .calling import Called, apart, disagreement
 from .constants import CONSTANTS
@@ -113,25 +116,22 @@ class Examination:
         if data is not None and not len(data):
             data = None
             self.found.warned("data", f"{origin} has no rows, so it shows nothing")
+        other = self.port.ranges is not None and len(self.port.ranges) != prod(shape)
+        port = replace(self.port, ranges=None) if other else self.port  # a file of another shape fails for that
         if data is not None:
             data = np.require(data, requirements=["C", "W"])
-            self._look_at(data, origin)
-        self.inputs = planned(graph, self.port.range, data, origin, self.seed)
+            self._look_at(data, origin, port)
+        self.inputs = planned(graph, port, data, origin, self.seed)
 
-    def _look_at(self, data: np.ndarray, origin: str) -> None:
+    def _look_at(self, data: np.ndarray, origin: str, port: Port) -> None:
         """What the user would want to know of rows that are passed through the proof like any other."""
         flat = data.reshape(len(data), -1)
         odd = int((~np.isfinite(flat)).any(axis=1).sum())
         if odd:
             self.found.warned("data", f"{odd:,} of the {len(data):,} rows of {origin} hold NaN or infinity")
-        if self.port.range is not None:
-            low, high = self.port.range
-            outside = int(((flat < low) | (flat > high)).any(axis=1).sum())
-            if outside:
-                words = (
-                    f"{outside:,} of the {len(data):,} rows of {origin} leave the declared range {low:g} to {high:g}"
-                )
-                self.found.warned("data", words)
+        count, features = outside(data, port)
+        if features:
+            self.found.warned("data", told(count, features, len(data), origin, line=origin.lower().endswith(".csv")))
 
     def _calls(self, module: nn.Module, graph: Graph) -> None:
         problem = None

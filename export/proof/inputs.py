@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
 
 from export.graph import Graph
+from runtime import Port
+from runtime.ranges import in_words, limits
 
 from .reference import follow
 from .rows import row_shape, split
@@ -34,10 +37,11 @@ class Inputs:
     rows: np.ndarray
 
 
-def planned(
-    graph: Graph, limits: tuple[float, float] | None, data: np.ndarray | None, origin: str, seed: int
-) -> list[Inputs]:
-    """Everything but the search; the first set is the one that is nearest to what the model is for."""
+def planned(graph: Graph, port: Port, data: np.ndarray | None, origin: str, seed: int) -> list[Inputs]:
+    """Everything but the search; the first set is the one that is nearest to what the model is for.
+
+    ``port`` declares the ranges of the input, and fits the graph's.
+    """
     rng = np.random.default_rng(seed)
     shape = row_shape(graph.inputs)
     found: list[Inputs] = []
@@ -47,10 +51,9 @@ def planned(
             data = data[np.sort(rng.choice(len(data), MOST_ROWS, replace=False))]
             words = f"{MOST_ROWS:,} rows sampled from the {words}"
         found.append(Inputs("data", words, data))
-    if limits is not None:
-        low, high = limits
-        uniform = rng.uniform(low, high, (ROWS, *shape)).astype(np.float32)
-        found.append(Inputs("range", f"{ROWS:,} rows, uniform over the declared range {low:g} to {high:g}", uniform))
+    declared = limits(port)
+    if declared is not None:
+        found.append(_within(declared, shape, rng))
     normal = rng.standard_normal((ROWS, *shape), dtype=np.float32)
     found.append(Inputs("normal", f"{ROWS:,} rows, standard normal", normal))
     kinks = _kinks(graph, rng)
@@ -61,6 +64,23 @@ def planned(
     words = f"{len(extremes):,} rows of zeros, -0, denormals, ±1e4, ±1e30, near overflow, infinities, NaN, one-hot"
     found.append(Inputs("extremes", words, extremes))
     return found
+
+
+def _within(declared: tuple[np.ndarray, np.ndarray], shape: tuple[int, ...], rng: np.random.Generator) -> Inputs:
+    """Rows over the declared ranges, from one end to the other; where none is declared, standard normal."""
+    low, high = declared
+    drawn = rng.uniform(np.nan_to_num(low), np.nan_to_num(high), (ROWS, prod(shape)))
+    without = np.isnan(low)
+    if without.any():
+        drawn[:, without] = rng.standard_normal((ROWS, int(without.sum())))
+    ends = set(zip(low[~without].tolist(), high[~without].tolist(), strict=True))
+    if len(ends) == 1:
+        words = f"uniform over the declared range {in_words(next(iter(ends)))}"
+    else:
+        words = "each feature uniform over its declared range"
+    if without.any():
+        words += f", {int(without.sum()):,} without one standard normal"
+    return Inputs("range", f"{ROWS:,} rows, {words}", drawn.astype(np.float32).reshape(ROWS, *shape))
 
 
 def batches(inputs: Inputs) -> list[Inputs]:

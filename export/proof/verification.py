@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +17,7 @@ from export.calls import inputs_of
 from export.errors import ExportError, UnsupportedError
 from export.exporting import evaluated_copy
 from export.graph import Graph
+from export.ports import declared_input
 from export.trace import trace
 from runtime import InputError, ModelError, Port, choose, read_inputs, read_rows, summary_of, this_machine
 from runtime.arrays import as_float32, as_inputs
@@ -28,6 +28,7 @@ from .interface import compare_interface
 from .reading import Model, read_model, row_shape
 from .report import ParityReport, file_record, machine, versions
 from .rows import joined
+from .rows import row_shape as row_shape_of
 from .running import Opener, on_device
 
 Data = str | Path | np.ndarray | Mapping[str, np.ndarray]
@@ -86,7 +87,7 @@ def examine(
     examination = Examination(model, port, opener or on_device(chosen), seed, stop_early)
     try:
         graph = _traced(evaluated, model)
-        compare_interface(model, spec, examination.found)
+        compare_interface(model, spec, row_shape_of(graph.inputs), examination.found)
     except UnsupportedError as error:
         what = str(error).partition("; the blocks are")[0]
         examination.found.unproved("blocks", f"the module has a part that no rule bounds: {what}")
@@ -109,24 +110,17 @@ def examine(
 
 
 def _port(model: Model, spec: MLPSpec | None) -> Port:
-    """The file's first input, with the range that the spec, or else the file, declares for it."""
+    """The file's first input, with the features and ranges that the spec, or else the file, declares for it."""
     summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
     value = next(iter(model.inputs), None)
     if value is None or not model.proto.graph.output:
         raise ModelError(f"{model.path}: the model has no {'output' if value is not None else 'input'}")
     port = Port(value.name, ("batch", *row_shape(value)))
     if spec is not None:
-        limits = (spec.input.range[0], spec.input.range[1]) if spec.input.range else None
-        return replace(port, features=tuple(spec.input.feature_names or ()) or None, range=limits)
+        return declared_input(port, spec.input)
     known = summary.inputs[0] if summary is not None and summary.inputs else None
     fits = known is not None and known.name == port.name and known.shape[1:] == port.shape[1:]
-    return known if known is not None and fits and _is_range(known.range) else port
-
-
-def _is_range(limits: tuple[float, float] | None) -> bool:
-    """Whether a file's own word for the range of its input can be drawn from."""
-    largest = float(np.finfo(np.float32).max)
-    return limits is None or -largest <= limits[0] <= limits[1] <= largest
+    return known if known is not None and fits else port
 
 
 def _traced(module: nn.Module, model: Model) -> Graph:

@@ -48,6 +48,8 @@ def _tell(found: "Inspection") -> None:
         + ([("weights", f"sha256 {summary.weights_sha256}")] if summary.weights_sha256 else [])
         + [("metadata", f"{key} = {value}") for key, value in summary.metadata.items()]
     )
+    for port in (*summary.inputs, *summary.outputs):
+        _tell_features(port)
     print("blocks")
     heads = [("path", "block", "shape of a row", "parameters", "multiply-adds")]
     print_aligned(
@@ -67,6 +69,32 @@ def _tell(found: "Inspection") -> None:
             print(f"  {layer.path}: {len(layer.units)} of {layer.width}{listed}")
 
 
+def _is_measured(port: "Port") -> bool:
+    """Whether there is more to say of its features than their names."""
+    return port.features is not None and (port.units is not None or port.ranges is not None)
+
+
+def _tell_features(port: "Port") -> None:
+    if port.features is None or not _is_measured(port):
+        return
+    units = port.units or (None,) * len(port.features)
+    ranges = port.ranges or (None,) * len(port.features)
+    told = [
+        (name, unit or "", _range(own or port.range))
+        for name, unit, own in zip(port.features, units, ranges, strict=True)
+    ]
+    print(f"features of {port.name}")
+    print_aligned([("name", "unit", "range"), *told[:_MOST_NAMES]])
+    if len(told) > _MOST_NAMES:
+        print(f"  … {len(told) - _MOST_NAMES:,} more, all with --json")
+
+
+def _range(limits: tuple[float, float] | None) -> str:
+    from runtime.ranges import in_words
+
+    return "" if limits is None else in_words(limits)
+
+
 def _shape(shape: tuple[int | str, ...] | None) -> str:
     return "?" if shape is None else " x ".join(map(str, shape)) or "scalar"
 
@@ -74,8 +102,8 @@ def _shape(shape: tuple[int | str, ...] | None) -> str:
 def _port(port: "Port") -> str:
     text = f"{port.name} ({', '.join(map(str, port.shape))}) {port.dtype}"
     if port.range is not None:
-        text += f", range {port.range[0]:g} to {port.range[1]:g}"
-    if port.features is not None:
+        text += f", range {_range(port.range)}"
+    if port.features is not None and not _is_measured(port):
         names = port.features
         listed = f"{names[0]} to {names[-1]}" if len(names) > _MOST_NAMES else ", ".join(names)
         text += f", named {listed}"

@@ -1,6 +1,7 @@
 """``mlpx predict``: a file of rows into a file of results."""
 
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,9 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Threads; ONNX Runtime's own choice if left out.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Values outside the ranges that FILE declares are an error, not a note.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score the rows of DATA with the model in FILE."""
@@ -31,9 +35,17 @@ def command(
     if as_json and output is None:
         raise typer.BadParameter("--json needs an output file, since the results go to standard output without one")
     with Session(file, device, threads=threads) as session:
-        report = score_file(session, data, output, dtype=dtype)
+        report = score_file(session, data, output, dtype=dtype, strict=strict)
+    if report.outside_words is not None:
+        note(f"note: {report.outside_words}")
+    if strict and not report.declares_ranges:
+        note(f"note: {file} declares no ranges, so --strict had nothing to check")
     if as_json:
-        print_json(asdict(report))
+        record = asdict(report)
+        for feature in record["outside"]:
+            if not isfinite(feature["value"]):
+                feature["value"] = str(feature["value"])  # JSON has no such number
+        print_json(record)
         return
     note(f"{report.rows:,} rows on {report.device}, {report.matched}, {report.seconds:.2f} s")
     if report.output is not None:
