@@ -9,4 +9,6 @@ from .proof.report import ParityReport as ParityReport
 from .proof.report import read_report as read_report
 from .proof.verification import verify as verify
 from .publishing import publish as publish
+from .recovering import Recovery as Recovery
+from .recovering import recover as recover
 from .references import load_module as load_module

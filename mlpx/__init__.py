@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from export import export as export
     from export import inspect as inspect
     from export import publish as publish
+    from export import recover as recover
     from export import verify as verify
     from runtime import Session as Session
 
@@ -35,6 +36,7 @@ _HOMES = {
     "export": "export",
     "inspect": "export",
     "publish": "export",
+    "recover": "export",
     "verify": "export",
     "Session": "runtime",
 }
