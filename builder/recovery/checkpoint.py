@@ -19,6 +19,7 @@ from .opening import Contents, contents, is_torchscript
 from .places import Said, fill
 from .recovered import Recovered
 from .selection import Selection, select
+from .torchscript import read_torchscript
 
 _MOST_COPIES = 8
 _TORCH_EPS = 1e-5
@@ -58,9 +59,16 @@ def read_checkpoint(
     for option, number in (("--epsilon", epsilon), ("--dropout", dropout)):
         if number is not None and not 0 <= number <= 1:
             raise RecoveryError(f"{option} {number}: expected a number from 0 to 1")
-    if is_torchscript(path):
-        raise RecoveryError(f"{path}: a TorchScript archive")
     prefix = (prefix,) if isinstance(prefix, str) else tuple(prefix)
+    called = name if name is not None else fitted(path.stem)
+    if is_torchscript(path):
+        surplus = {"--key": key, "--prefix": prefix or None, "--activation": activation, "--epsilon": epsilon}
+        surplus |= {"--output-activation": output_activation, "--activations": activations, "--dropout": dropout}
+        _refuse_script(path, trust, [option for option, value in surplus.items() if value is not None])
+        try:
+            return read_torchscript(path, name=called, input_name=input_name, output_name=output_name)
+        except RecoveryError as error:
+            raise _placed(path, error) from None
     file = contents(path)
     said = Said(activation, output_activation, activations, dropout)
     try:
@@ -69,15 +77,29 @@ def read_checkpoint(
         after, notes = fill(selection.layers, said)
         blocks, weights, more = _network(path, selection.layers, after, epsilon, dtype)
         spec = MLPSpec(
-            name=name if name is not None else fitted(path.stem),
+            name=called,
             input={"name": input_name, "features": features(selection.layers)},
             blocks=blocks,
             output={"name": output_name},
         )
     except (RecoveryError, WeightsError, SpecError) as error:
-        text = str(error)
-        raise RecoveryError(text if text.startswith(str(path)) else f"{path}: {text}") from None
+        raise _placed(path, error) from None
     return Recovered(spec, weights, (*selection.notes, *notes, *more))
+
+
+def _placed(path: Path, error: Exception) -> RecoveryError:
+    text = str(error)
+    return RecoveryError(text if text.startswith(str(path)) else f"{path}: {text}")
+
+
+def _refuse_script(path: Path, trust: bool, options: list[str]) -> None:
+    if not trust:
+        raise RecoveryError(
+            f"{path}: a TorchScript archive: a program with its weights; to load it can run code that lies in it."
+            " What to do: if you trust where it comes from, add --trust; else ask for the state dict"
+        )
+    if options:
+        raise RecoveryError(f"{path}: a TorchScript archive says its layers itself; leave out {', '.join(options)}")
 
 
 def fitted(stem: str) -> str:
