@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from .errors import WeightsError
 
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")  # torch.save: a zip archive, or the pickle of before torch 1.6
+_AT_ONCE = 1 << 18  # values compared at a time, so that a conversion takes little memory beside its result
 
 
 def is_torch_file(head: bytes) -> bool:
@@ -61,14 +62,17 @@ def converted(path: Path, name: str, value: torch.Tensor, to: torch.dtype, asked
         )
     if value.dtype == to:
         return value
-    converted, back = value.to(to), value.to(torch.float64)
-    asked_for = asked == str(to).removeprefix("torch.")
-    exact_integers = value.is_floating_point() or bool((converted.to(value.dtype) == value).all())
-    same = exact_integers & (converted.to(torch.float64) == back) | (back.isnan() & converted.isnan())
-    beyond = converted.isinf() & ~back.isinf()
-    if bool(beyond.any()):
+    converted = value.to(to)
+    exact, beyond = True, False
+    for given, got in zip(value.reshape(-1).split(_AT_ONCE), converted.reshape(-1).split(_AT_ONCE), strict=True):
+        back = given.to(torch.float64)
+        exact_integers = given.is_floating_point() or bool((got.to(given.dtype) == given).all())
+        same = exact_integers & (got.to(torch.float64) == back) | (back.isnan() & got.isnan())
+        exact &= bool(same.all())
+        beyond |= bool((got.isinf() & ~back.isinf()).any())
+    if beyond:
         raise WeightsError(f"{path}: {name} has values that {to} cannot hold: they would become infinite")
-    if not bool(same.all()) and not asked_for:
+    if not exact and asked != str(to).removeprefix("torch."):
         message = f"{name} is {value.dtype} and the module {to}; the conversion would change values"
         raise WeightsError(f"{path}: {message}. What to do: allow the rounding with dtype='float32' (--dtype float32)")
     return converted

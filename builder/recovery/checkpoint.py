@@ -55,10 +55,10 @@ def read_checkpoint(
     """
     path = Path(path)
     if dtype not in (None, "float32"):
-        raise RecoveryError(f"dtype is 'float32' or left out, not {dtype!r}")
+        raise RecoveryError(f"{path}: dtype is 'float32' or left out, not {dtype!r}")
     for option, number in (("--epsilon", epsilon), ("--dropout", dropout)):
         if number is not None and not 0 <= number <= 1:
-            raise RecoveryError(f"{option} {number}: expected a number from 0 to 1")
+            raise RecoveryError(f"{path}: {option} {number}: expected a number from 0 to 1")
     prefix = (prefix,) if isinstance(prefix, str) else tuple(prefix)
     called = name if name is not None else fitted(path.stem)
     if is_torchscript(path):

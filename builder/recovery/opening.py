@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +47,11 @@ def contents(path: Path) -> Contents:
     """What lies in a safetensors or ``torch.save`` file; no code in it is run. Raises RecoveryError."""
     records = _records(path)
     try:
-        loaded = read_tensors(path, mapped=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # torch warns of tensors that it will not make any more; they are refused here
+            loaded = read_tensors(path, mapped=True)
     except WeightsError as error:
         raise RecoveryError(f"{error}{_guess(path)}") from None
     sizes = {size for name, size in records.items() if "/data/" in name}

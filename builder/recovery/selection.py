@@ -183,12 +183,12 @@ def _only(layers: list[Layer], ordered: bool) -> list[Layer]:
         hint = _listed(chains, layers) if any(map(_deep, chains)) else ""
         _refuse_foreign(foreign, "", hint)
     if len(chains) != 1:
-        inner = mismatch(in_order(body, True) or body)
+        inner = mismatch(in_order(body, ordered) or ())
         reason = "more than one network can be read from it"
         if inner:
             reason = f"no single chain holds all layers ({inner}; a matrix that does not fit may be an Embedding's)"
         elif not ordered:
-            reason += ", for safetensors keeps no order of modules, and the shapes leave it open"
+            reason = "a safetensors file keeps no order of modules, and their shapes alone do not give one"
         raise RecoveryError(f"{reason}{_listed(chains, layers)}")
     (chain,) = chains
     front = [layer for layer in layers if layer.loose and layer.kind == "standardize"]

@@ -179,6 +179,10 @@ def _mul(steps: list[Step], given: Sequence[Argument], at: int) -> list[Step]:
     return [Step("scale", {"factor": _row(given[0])})]
 
 
+def _neg(steps: list[Step], given: Sequence[Argument], at: int) -> list[Step]:
+    return [Step("scale", {"factor": torch.tensor(-1.0)})]
+
+
 def _refuse_alpha(given: Sequence[Argument]) -> None:
     if any(value != 1 for value in given[1:]):
         raise _Refused("with an alpha other than 1")
@@ -219,5 +223,6 @@ OPERATORS: dict[str, Rule] = {
     "rsub": _rsub,
     "div": _div,
     "mul": _mul,
+    "neg": _neg,
 }
 """The operators of ``aten`` by name; the in-place ones (``relu_``) are the same."""
