@@ -206,6 +206,25 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     refused_state(tmp_path, torch.optim.Adam(network().parameters()).state_dict())
 
 
+def test_parameters_that_code_uses_in_a_way_of_its_own_are_refused(tmp_path: Path) -> None:
+    state = network().state_dict()
+    assert "norm.scale [8] is one number per feature" in refused_state(tmp_path, state | {"norm.scale": torch.ones(8)})
+    assert "table [8, 8] is" in refused_state(tmp_path, state | {"table": torch.ones(8, 8)})
+
+
+def test_a_normaliser_that_fits_the_input_and_the_output_is_not_placed(tmp_path: Path) -> None:
+    state = {f"net.{key}": value for key, value in nn.Linear(4, 4).state_dict().items()}
+    state |= {"scaler.mean": torch.zeros(4), "scaler.std": torch.ones(4)}
+    assert "where it belongs is open" in refused_state(tmp_path, state, activation=None)
+    found = read_checkpoint(tmp_path / "c.pt", prefix=["net.", "scaler."])
+    assert [block.kind for block in found.spec.blocks] == ["linear", "standardize"]
+
+
+def test_a_residual_connection_that_names_speak_of_is_mentioned(tmp_path: Path) -> None:
+    torch.save({f"res_block.{key}": value for key, value in network().state_dict().items()}, tmp_path / "c.pt")
+    assert any("residual connection" in note for note in read_checkpoint(tmp_path / "c.pt", activation="relu").notes)
+
+
 def test_options_that_name_nothing(tmp_path: Path) -> None:
     state = {"model": network().state_dict()}
     assert "--key other" in refused_state(tmp_path, state, key="other")

@@ -153,7 +153,7 @@ def _network(
         elif layer.kind == "standardize":
             where = layer.path or layer.names[0]
             std, line = std_of(layer.source, where, values["spread"], epsilon)
-            notes.append(line)
+            notes.append(f"{line}{'; it comes first' if index == 0 else ''}")
             values = {"mean": _row(values["mean"], width), "std": _row(std, width)}
         elif layer.kind == "scale":
             notes.append(f"{', '.join(layer.names)}: taken as x·factor + offset per feature")

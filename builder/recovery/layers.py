@@ -24,6 +24,7 @@ _FOREIGN = (
     ),
     (re.compile(r"original\d*$|_[uv]$"), "parametrized; what to do: remove_parametrizations before saving"),
 )
+_PER_FEATURE = re.compile(r"^(scale|gamma|beta|g|gain)$")
 _CONVOLUTIONS = {3: "a 1-D convolution", 4: "a 2-D convolution", 5: "a 3-D convolution"}
 _OPEN = "LayerNorm without a bias, RMSNorm or PReLU, which a checkpoint does not tell apart; the last two are no blocks"
 
@@ -108,6 +109,8 @@ def _split(values: dict[str, torch.Tensor]) -> list[_Part]:
     large = next((leaf for leaf, value in rest.items() if sum(size > 1 for size in value.shape) > 1), None)
     for leaf in rest:
         words = next((words for pattern, words in _FOREIGN if pattern.search(leaf)), None)
+        if words is None and _PER_FEATURE.search(leaf) and rest[leaf].numel() > 1:
+            words = "one number per feature that code uses in a way of its own (RMSNorm, LayerNorm, layer scale)"
         if words is not None:
             return [_foreign(values, words)]
     if large is not None:

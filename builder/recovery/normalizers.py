@@ -50,12 +50,11 @@ _CONVENTIONS = (
     _Convention("mean", "variance", _of_variance, "sqrt(var + epsilon)", _VARIANCE),
 )
 _STEMS = ("", "obs_", "observation_", "state_", "input_", "x_")
-_SCALES = tuple(
-    (f"{stem}{factor}", f"{stem}{offset}")
-    for stem in ("", "action_", "output_")
-    for factor in ("scale", "factor")
-    for offset in ("offset", "bias", "shift")
+_SCALES = (
+    *((f"{stem}scale", f"{stem}{offset}") for stem in ("action_", "output_") for offset in ("offset", "bias", "shift")),
+    *(("scale", "offset"), ("scale", "shift"), ("factor", "offset")),  # scale and bias alone may be a LayerNorm's
 )
+_FACTORS = ("action_scale", "output_scale", "factor")
 
 
 def statistics_of(values: Mapping[str, torch.Tensor]) -> tuple[Roles, str] | None:
@@ -77,7 +76,7 @@ def scale_of(values: Mapping[str, torch.Tensor]) -> tuple[Roles, str] | None:
     for factor, offset in _SCALES:
         if factor in values and offset in values and _per_feature(values[factor], values[offset]):
             return {"factor": factor, "offset": offset}, ""
-    for factor in dict.fromkeys(factor for factor, _ in _SCALES):
+    for factor in _FACTORS:
         if factor in values and _per_feature(values[factor]):
             return {"factor": factor}, ""
     return None

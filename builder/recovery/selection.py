@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from builder.errors import RecoveryError
 
 from .chains import Chain, candidates, in_order, joins, mismatch, names, widths
 from .layers import Layer, layers_of
+from .listing import grouped, short
 from .opening import Contents
 
 _MOST_LISTED = 24
+_SKIP = re.compile(r"(^|[._])(res|resnet|residual|skip|shortcut)(_?(block|net|layer)s?)?\d*([._]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,16 @@ def select(contents: Contents, key: str | None, prefix: Sequence[str]) -> Select
         notes.append(f"{before} before {chosen[0].path}, such as Flatten: taken as nothing; rows are flat here")
     chosen_left = [name for name in left if name in within]
     if chosen_left:
-        notes.append(f"left out, of no layer: {_short(chosen_left)}")
+        notes.append(f"left out, of no layer: {short(chosen_left)}")
     rest = [name for name in unwrapped if name not in used and name not in chosen_left]
     outside = [name for name in contents.tensors if name not in inside]
     if rest or outside:
-        notes.append(f"not part of the network: {_grouped(rest + outside, used)}")
+        notes.append(f"not part of the network: {grouped(rest + outside, used)}")
+    skipping = [layer.path for layer in chosen if _SKIP.search(layer.path)]
+    if skipping:
+        notes.append(f"the names {short(skipping)} speak of a residual connection; none is in a checkpoint, nor here")
     if contents.optimizers:
-        notes.append(f"not part of the network: the optimiser's state in {_short(contents.optimizers)}")
+        notes.append(f"not part of the network: the optimiser's state in {short(contents.optimizers)}")
     forgotten = _forgotten(contents, chosen, used, scope)
     return Selection(tuple(chosen), (*notes, *forgotten))
 
@@ -95,7 +100,7 @@ def _scope(contents: Contents, key: str | None, prefix: Sequence[str]) -> str:
         layers, left = layers_of(contents.tensors)
         _refuse_foreign(layers, "")
         held = [*(name for layer in layers for name in layer.names), *left]
-        raise RecoveryError(f"no weights of a Linear in it; it holds {_grouped(held)}")
+        raise RecoveryError(f"no weights of a Linear in it; it holds {grouped(held)}")
     raise RecoveryError(f"several state dicts lie in it; {_state_dicts(contents)}")
 
 
@@ -125,7 +130,7 @@ def _state_dicts(contents: Contents) -> str:
         own = {name[len(node) + 1 if node else 0 :]: t for name, t in contents.tensors.items() if _under(name, node)}
         layers, _ = layers_of(own)
         chains = [widths(chain.layers) for chain in candidates(layers, contents.ordered) if _deep(chain)]
-        what = "; ".join(chains[:4]) or _grouped(list(own))
+        what = "; ".join(chains[:4]) or grouped(list(own))
         lines.append(f"\n  {f'--key {node}' if node else '(no key)'}  {what}")
     more = "\n  …" if len(contents.nodes) > _MOST_LISTED else ""
     return f"in it are these state dicts:{''.join(lines)}{more}\nWhat to do: name one with --key"
@@ -149,7 +154,7 @@ def _joined(
         within += [name for name in everything if name.startswith(start)]
         option = f"--prefix {given}"
         if not part:
-            tops = _grouped(everything)
+            tops = grouped(everything)
             raise RecoveryError(f"{option}: no layer's names begin with it. What to do: choose among {tops}")
         _refuse_foreign(part, f"{option}: ")
         if any(layer in chosen for layer in part):
@@ -194,7 +199,8 @@ def _only(layers: list[Layer], ordered: bool) -> list[Layer]:
     front = [layer for layer in layers if layer.loose and layer.kind == "standardize"]
     back = [layer for layer in layers if layer.loose and layer.kind == "scale"]
     result = [*front, *chain.layers, *back]
-    if len(front) > 1 or len(back) > 1 or mismatch(result) is not None:
+    either = bool(front or back) and chain.layers[0].widths[0] == chain.layers[-1].widths[1]
+    if len(front) > 1 or len(back) > 1 or either or mismatch(result) is not None:
         message = "a normaliser or a scale lies beside the layers, and where it belongs is open"
         raise RecoveryError(f"{message}{_listed(chains, layers)}")
     return result
@@ -235,18 +241,3 @@ def _forgotten(contents: Contents, chosen: Sequence[Layer], used: set[str], scop
                 " many as go in here; if the network is fed normalised rows, name it in front with --prefix"
             )
     return notes
-
-
-def _grouped(found: Sequence[str], used: Iterable[str] = ()) -> str:
-    """Names by the shortest prefix that none of ``used`` has: ``critic. (4 tensors), std``."""
-    taken = {".".join(parts[:count]) for name in used for parts in [name.split(".")] for count in range(len(parts))}
-    groups: Counter[str] = Counter()
-    for name in found:
-        parts = name.split(".")
-        heads = (".".join(parts[:count]) for count in range(1, len(parts)))
-        groups[next((head + "." for head in heads if head not in taken), name)] += 1
-    return _short([f"{name} ({count} tensors)" if count > 1 else name for name, count in groups.items()])
-
-
-def _short(words: Sequence[str]) -> str:
-    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
