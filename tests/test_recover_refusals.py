@@ -257,6 +257,8 @@ FILES = _files()
 def test_damaged_files_give_a_network_or_one_error(kind: str, data: st.DataObject, tmp_path: Path) -> None:
     content = bytearray(FILES[kind])
     for _ in range(data.draw(st.integers(1, 4))):
+        if not content:
+            break
         at = data.draw(st.integers(0, len(content) - 1))
         if data.draw(st.booleans()):
             content[at] = data.draw(st.integers(0, 255))
