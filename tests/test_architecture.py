@@ -56,8 +56,8 @@ def test_a_backward_import_would_be_seen(tmp_path: Path) -> None:
 PUBLIC = {
     mlpx: """Artifact MLPSpec ParityReport Session __version__ assemble export inspect json_schema load_spec
         load_weights publish verify""",
-    builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem Residual Scale SpecError Standardize WeightsError
-        WeightsWarning assemble json_schema load_spec load_weights""",
+    builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem Recovered RecoveryError Residual Scale SpecError
+        Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights read_checkpoint""",
     export: """Artifact ExportError Inspection ParityReport ProofError UnsupportedError export inspect load_module
         publish read_report verify""",
     runtime: """BlockSummary Choice Header InputError Machine MissingPackageError ModelError OutputError
