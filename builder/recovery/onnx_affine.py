@@ -18,7 +18,7 @@ Read = tuple[list[Piece], Layout]
 def _matmul(found: Match, layout: Layout, context: Context) -> Read:
     """x·W, with W of shape (in, out), or one column of it."""
     weight = found.constants["weight"]
-    layout, weight = layout.padded(weight.ndim), _matrix(weight)
+    layout, weight = layout.padded(weight.ndim if weight.ndim > 2 else 0), _matrix(weight)
     column = weight.ndim == 1
     matrix = weight.reshape(-1, 1) if column else weight
     after = layout.contracted(-1, matrix.shape[1], matrix.shape[0])
@@ -28,7 +28,7 @@ def _matmul(found: Match, layout: Layout, context: Context) -> Read:
 def _matmul_left(found: Match, layout: Layout, context: Context) -> Read:
     """W·x for rows that are columns, with W of shape (out, in)."""
     weight = found.constants["weight"]
-    layout, weight = layout.padded(weight.ndim if len(layout.dims) > 1 else 1), _matrix(weight)
+    layout, weight = layout.padded(weight.ndim if weight.ndim > 2 else 0), _matrix(weight)
     if weight.ndim != 2:
         raise Unfit(f"has a weight of shape {list(weight.shape)} in front; a matrix is expected")
     axis = -2 if len(layout.dims) > 1 else -1
@@ -91,8 +91,8 @@ def _product(values: np.ndarray, factor: float) -> np.ndarray | None:
     """Float32 values times a float32 number, None where float32 does not hold a product exactly."""
     if factor == 1:
         return values
-    exact = values.astype(np.float64) * np.float64(np.float32(factor))
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
+        exact = values.astype(np.float64) * np.float64(np.float32(factor))
         rounded = exact.astype(np.float32)
     return rounded if np.array_equal(rounded.astype(np.float64), exact, equal_nan=True) else None
 

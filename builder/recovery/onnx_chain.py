@@ -144,7 +144,9 @@ def _first_unknown(graph: OnnxGraph, here: Operator) -> RecoveryError:
     sums = {o.outputs[0] for o in graph.operators if o.kind == "Add" and not graph.constants.keys() & set(o.inputs)}
     unknown = [o for o in graph.operators if o.outputs[0] not in explained | sums]
     operator = unknown[0] if unknown else here
+    alone = all(name in graph.constants for name in operator.inputs)
     inner = any(operator.kind in kinds(row.pattern) for row in TABLE)
-    words = IN_WORDS.get(operator.kind, "in a place where no block has it" if inner else "no operator of a block")
+    place = "in a place where no block has it" if inner else "no operator of a block"
+    words = IN_WORDS.get(operator.kind, "a computation on constants alone" if alone else place)
     read = ", ".join(f"'{name}'" for name in operator.inputs if name) or "nothing"
     return RecoveryError(f"{graph.path}: not a dense network: {operator} is {words} (it reads {read})")

@@ -102,7 +102,7 @@ def _matches(pattern: Pattern, value: str, graph: OnnxGraph, stop: str, found: M
             if constant is not None and constant.size == 1 and _equal(constant, number):
                 yield replace(found, rank=max(found.rank, constant.ndim))
         case Constant(role):
-            if constant is not None and np.array_equal(found.constants.get(role, constant), constant):
+            if constant is not None and _same(found.constants.get(role, constant), constant):
                 yield replace(found, constants={**found.constants, role: constant})
         case Anything():
             yield found
@@ -124,6 +124,10 @@ def _calls(pattern: Call, value: str, graph: OnnxGraph, stop: str, found: Match)
         for part, name in zip(pattern.inputs, order, strict=True):
             partial = [later for earlier in partial for later in _matches(part, name, graph, stop, earlier)]
         yield from partial
+
+
+def _same(first: np.ndarray, second: np.ndarray) -> bool:
+    return first is second or (first.shape == second.shape and first.tobytes() == second.tobytes())
 
 
 def _equal(constant: np.ndarray, number: float) -> bool:
