@@ -63,7 +63,7 @@ def run(path: Path, x: np.ndarray) -> np.ndarray:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {session.get_inputs()[0].name: x})[0]
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: x})[0])
 
 
 def compute(recovered: Recovered, rows: np.ndarray) -> np.ndarray:
@@ -84,4 +84,6 @@ def agree(path: Path, recovered: Recovered, dims: tuple[int, ...] = (5, 6), seed
     x = np.random.default_rng(seed).normal(size=dims).astype(np.float32) * 2
     rows = x.reshape(-1, *recovered.spec.input.row_shape)
     expected = run(path, x).reshape(len(rows), -1)
-    np.testing.assert_allclose(compute(recovered, rows), expected, rtol=2e-5, atol=1e-6 * max(2, np.abs(expected).max()))
+    np.testing.assert_allclose(
+        compute(recovered, rows), expected, rtol=2e-5, atol=1e-6 * max(2, np.abs(expected).max())
+    )

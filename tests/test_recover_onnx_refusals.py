@@ -74,6 +74,7 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
         ["MatMul 'v1'", "2 times"],
     ),
     "residual of another width": (lambda d: d("Add", "x", d("MatMul", "x", W[:, :1])), ["Add 'v1'", "equal"]),
+    "a batch in columns": (lambda d: d("Tanh", d("Transpose", "x")), ["[6, batch]"]),
     "nothing": (lambda d: d("Identity", "x"), ["no block"]),
     "a constant": (lambda d: d("Relu", W), ["Relu 'v0'", "constants alone"]),
     "a float64 weight": (lambda d: d("MatMul", "x", d("Cast", W, to=TensorProto.DOUBLE)), ["float64"]),
@@ -134,6 +135,14 @@ DAMAGED: dict[str, tuple[Callable[[onnx.ModelProto], object], list[str]]] = {
     "absurd dimensions": (
         lambda m: m.graph.initializer[0].dims.__setitem__(slice(None), [10**6, 10**6]),
         ["4,000,000,000,000 bytes", "holds 96"],
+    ),
+    "dimensions that no array has": (
+        lambda m: m.graph.initializer[0].dims.__setitem__(slice(None), [0, 2**62]),
+        ["no weight has"],
+    ),
+    "too many dimensions": (
+        lambda m: m.graph.initializer[0].dims.__setitem__(slice(None), [6, 4] + [1] * 80),
+        ["no weight has"],
     ),
     "negative dimensions": (
         lambda m: m.graph.initializer[0].dims.__setitem__(slice(None), [-6, -4]),

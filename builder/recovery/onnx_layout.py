@@ -8,6 +8,8 @@ from math import prod
 import numpy as np
 
 Dims = tuple[int | None, ...]
+MOST_DIMENSIONS = 32
+"""More than any file of a dense network has; NumPy stops at 64."""
 
 
 class Unfit(Exception):
@@ -22,6 +24,10 @@ class Layout:
     """
 
     dims: Dims
+
+    def __post_init__(self) -> None:
+        if len(self.dims) > MOST_DIMENSIONS:
+            raise Unfit(f"has {len(self.dims)} dimensions; at most {MOST_DIMENSIONS} are read")
 
     def __str__(self) -> str:
         return f"[{', '.join('batch' if size is None else str(size) for size in self.dims)}]"

@@ -14,7 +14,7 @@ from .onnx_blocks import OPERATORS
 from .onnx_chain import read_chain
 from .onnx_file import read_graph
 from .onnx_graph import OnnxGraph
-from .onnx_layout import Layout
+from .onnx_layout import MOST_DIMENSIONS, Layout
 from .onnx_pieces import Piece, state, written
 from .onnx_simplify import simplify
 from .recovered import Recovered
@@ -41,10 +41,16 @@ def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = 
         pieces.insert(0, Piece("flatten"))
     elif len(row) > 1:
         notes.append(f"the file takes rows of shape {list(row)}, and the network {prod(row)} features in their order")
-    if (len(after.dims) != 2 and None in after.dims) or after.dims not in ((None, after.size), (1, after.size)):
+    if not after.leading:
+        raise RecoveryError(
+            f"{path}: not a dense network: its output has the shape {after}; rows of a batch are expected"
+        )
+    if after.dims not in ((None, after.size), (1, after.size)):
         notes.append(f"the file gives {after}, and the network [batch, {after.size}]")
     weights = state(tuple(pieces))
-    notes += [f"{key} holds NaN or infinite values" for key, value in weights.items() if not value.isfinite().all()]
+    for key, value in weights.items():
+        if not all(bound.isfinite() for bound in value.aminmax()):
+            notes.append(f"{key} holds NaN or infinite values")
     spec = _spec(graph, _name(path, name), {"shape": list(row)} if kept else {"features": prod(row)}, pieces)
     return Recovered(spec, weights, tuple(notes), None if kept or len(row) == 1 else row)
 
@@ -53,10 +59,9 @@ def _rows(graph: OnnxGraph, notes: list[str]) -> tuple[Layout, Shape]:
     """How the input lies in rows, and the shape of one."""
     dims = graph.dims
     shown = ", ".join("?" if size is None else str(size) for size in dims)
-    if not dims:
-        raise RecoveryError(
-            f"{graph.path}: the input '{graph.input}' is a single number; rows of features are expected"
-        )
+    if not 1 <= len(dims) <= MOST_DIMENSIONS:
+        message = f"the input '{graph.input}' has {len(dims)} dimensions; rows of features are expected"
+        raise RecoveryError(f"{graph.path}: {message}")
     batch, row = (dims[0], dims[1:]) if len(dims) > 1 else (1, dims)
     fixed = tuple(size for size in row if size is not None and 0 < size <= MOST)
     if fixed != row or prod(fixed) > MOST:

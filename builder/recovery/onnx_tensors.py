@@ -13,6 +13,8 @@ from onnx import TensorProto
 
 from builder.errors import RecoveryError
 
+from .onnx_layout import MOST_DIMENSIONS
+
 _READ: dict[int, tuple[str, str]] = {
     TensorProto.FLOAT: ("<f4", "float_data"),
     TensorProto.DOUBLE: ("<f8", "double_data"),
@@ -20,6 +22,7 @@ _READ: dict[int, tuple[str, str]] = {
     TensorProto.INT32: ("<i4", "int32_data"),
     TensorProto.BOOL: ("|b1", "int32_data"),
 }
+_MOST_ENTRIES = 2**48
 _QUANTISED = ("INT8", "UINT8", "INT4", "UINT4", "INT16", "UINT16", "FLOAT8", "FLOAT4", "INT2", "UINT2")
 
 
@@ -35,6 +38,8 @@ class Tensors:
         dims = tuple(tensor.dims)
         if any(size < 0 for size in dims):
             raise self._error(what, f"has a negative dimension: {list(dims)}")
+        if len(dims) > MOST_DIMENSIONS or prod(filter(None, dims)) > _MOST_ENTRIES:
+            raise self._error(what, f"has dimensions that no weight has: {list(dims)}")
         if tensor.data_type not in _READ:
             raise self._error(what, _another_type(tensor.data_type))
         dtype, field = _READ[tensor.data_type]
