@@ -282,6 +282,24 @@ def test_a_row_that_is_not_flat(dims: str, keep: bool, tmp_path: Path) -> None:
     agree(path, recovered, shape)
 
 
+@pytest.mark.parametrize("sizes", [[4, 6], [4, -1], [-1, 6], [1, 4, 6], [4, 2, 3]])
+def test_a_file_for_batches_of_one_size(sizes: list[int], tmp_path: Path) -> None:
+    draft = Draft(13, (4, 6))
+    path = draft.save(tmp_path / "four.onnx", draft("Tanh", draft("Reshape", "x", np.array(sizes))))
+    recovered = read_onnx(path)
+    assert any("batches of 4 rows" in note for note in recovered.notes)
+    agree(path, recovered, (4, 6))
+
+
+def test_the_spec_in_a_file_is_not_believed(tmp_path: Path) -> None:
+    draft = Draft(13)
+    model = draft.model(draft("Tanh", "x"))
+    model.metadata_props.add(key="mlpx.spec", value="{}")
+    (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
+    recovered = read_onnx(tmp_path / "x.onnx")
+    assert kinds(recovered) == ["tanh"] and any("spec" in note for note in recovered.notes)
+
+
 def test_a_row_without_a_batch_dimension(tmp_path: Path) -> None:
     draft = Draft(13, (6,))
     path = draft.save(tmp_path / "row.onnx", draft("Softmax", draft("Add", draft("MatMul", "x", W), B), axis=0))

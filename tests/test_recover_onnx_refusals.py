@@ -74,6 +74,7 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
         ["MatMul 'v1'", "2 times"],
     ),
     "residual of another width": (lambda d: d("Add", "x", d("MatMul", "x", W[:, :1])), ["Add 'v1'", "equal"]),
+    "a batch of another size": (lambda d: d("Reshape", "x", np.array([2, 3, 6])), ["Reshape 'v0'"]),
     "a batch in columns": (lambda d: d("Tanh", d("Transpose", "x")), ["[6, batch]"]),
     "nothing": (lambda d: d("Identity", "x"), ["no block"]),
     "a constant": (lambda d: d("Relu", W), ["Relu 'v0'", "constants alone"]),

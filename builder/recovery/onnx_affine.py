@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -22,7 +23,7 @@ def _matmul(found: Match, layout: Layout, context: Context) -> Read:
     column = weight.ndim == 1
     matrix = weight.reshape(-1, 1) if column else weight
     after = layout.contracted(-1, matrix.shape[1], matrix.shape[0])
-    return [Piece("linear", {}, {"weight": matrix.T})], Layout(after.dims[:-1]) if column else after
+    return [Piece("linear", {}, {"weight": matrix.T})], replace(after, dims=after.dims[:-1]) if column else after
 
 
 def _matmul_left(found: Match, layout: Layout, context: Context) -> Read:
@@ -54,7 +55,7 @@ def _gemm(found: Match, layout: Layout, context: Context) -> Read:
             f"multiplies a value of shape {layout} by a weight of shape {list(weight.shape)}; it takes matrices"
         )
     if turned[1 if left else 0]:
-        layout = Layout(layout.dims[::-1])
+        layout = replace(layout, dims=layout.dims[::-1])
     if turned[0 if left else 1] != (not left):
         weight = weight.T
     # weight is (out, in) now

@@ -20,10 +20,12 @@ class Unfit(Exception):
 class Layout:
     """The dimensions of a value. None is the batch; without it the value is one row, whatever its dimensions.
 
-    The flat row is the value's entries in their order, the batch left out.
+    The flat row is the value's entries in their order, the batch left out. ``batch`` is the batch's size where the file
+    fixes it, otherwise 0.
     """
 
     dims: Dims
+    batch: int = 0
 
     def __post_init__(self) -> None:
         if len(self.dims) > MOST_DIMENSIONS:
@@ -50,7 +52,7 @@ class Layout:
 
     def padded(self, rank: int) -> Layout:
         """With dimensions of 1 in front, as broadcasting puts them there."""
-        return Layout((1,) * (rank - len(self.dims)) + self.dims)
+        return replace(self, dims=(1,) * (rank - len(self.dims)) + self.dims)
 
     def covers(self, axes: tuple[int, ...] | None) -> bool:
         """Whether these axes (None: all) hold the whole row and nothing of the batch."""
@@ -92,11 +94,20 @@ class Layout:
         if not self.leading:
             raise Unfit(f"{words}, which mixes the rows of a batch")
         known = prod(size for size in wanted if size not in (None, -1))
+        first = next((i for i, size in enumerate(wanted) if size != 1), None)
+        if (
+            self.batch
+            and None in self.dims
+            and None not in wanted
+            and first is not None
+            and wanted[first] == self.batch
+        ):
+            wanted[first], known = None, known // self.batch
         if None in self.dims and None not in wanted and -1 in wanted and known == self.size:
             wanted[wanted.index(-1)] = None
         elif -1 in wanted:
             wanted[wanted.index(-1)] = self.size // known
-        after = Layout(tuple(wanted))
+        after = replace(self, dims=tuple(wanted))
         if (None in after.dims) != (None in self.dims) or not after.leading or wanted.count(None) > 1:
             raise Unfit(f"{words}, which does not keep the rows of a batch apart")
         if after.size != self.size:
@@ -110,7 +121,7 @@ class Layout:
         if None in after or (None in before and any(size not in (None, 1) for size in before)):
             raise Unfit(f"flattens {self} before the axis {axis}, which does not keep the rows of a batch apart")
         first = None if None in before else prod(size or 1 for size in before)
-        return Layout((first, prod(size or 1 for size in after)))
+        return replace(self, dims=(first, prod(size or 1 for size in after)))
 
     def transposed(self, order: tuple[int, ...] | None) -> Layout:
         """With its dimensions in another order, where the flat row stays as it is. Raises Unfit."""
@@ -120,14 +131,14 @@ class Layout:
         kept = [axis for axis in order if self.dims[axis] not in (None, 1)]
         if kept != sorted(kept):
             raise Unfit(f"changes the order of the features ({self}, axes in the order {list(order)})")
-        return Layout(tuple(self.dims[axis] for axis in order))
+        return replace(self, dims=tuple(self.dims[axis] for axis in order))
 
     def squeezed(self, axes: tuple[int, ...] | None) -> Layout:
         """Without these axes (None: all) of size 1. Raises Unfit."""
         gone = {self.axis(axis) for axis in axes} if axes else {i for i, size in enumerate(self.dims) if size == 1}
         if any(self.dims[axis] != 1 for axis in gone):
             raise Unfit(f"takes the axes {sorted(gone)} out of {self}, which are not all of size 1")
-        return Layout(tuple(size for i, size in enumerate(self.dims) if i not in gone))
+        return replace(self, dims=tuple(size for i, size in enumerate(self.dims) if i not in gone))
 
     def unsqueezed(self, axes: tuple[int, ...]) -> Layout:
         """With new axes of size 1 at these places. Raises Unfit."""
@@ -136,4 +147,4 @@ class Layout:
         if len(places) != len(axes):
             raise Unfit(f"names an axis twice: {list(axes)}")
         rest = iter(self.dims)
-        return Layout(tuple(1 if i in places else next(rest) for i in range(len(blank.dims))))
+        return replace(self, dims=tuple(1 if i in places else next(rest) for i in range(len(blank.dims))))

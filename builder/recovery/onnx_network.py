@@ -79,7 +79,7 @@ def _rows(graph: OnnxGraph, notes: list[str]) -> tuple[Layout, Shape]:
         return Layout((1, *fixed)), fixed
     if batch is not None and batch > 1:
         notes.append(f"the file takes batches of {batch} rows, and the network a batch of any size")
-    return Layout((None, *fixed)), fixed
+    return Layout((None, *fixed), max(batch or 0, 0)), fixed
 
 
 def _spec(graph: OnnxGraph, name: str, rows: dict, pieces: list[Piece]) -> MLPSpec:
