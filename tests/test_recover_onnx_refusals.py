@@ -48,7 +48,7 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
     "product of two branches": (lambda d: d("Mul", d("Tanh", "x"), d("Relu", "x")), ["Mul 'v2'"]),
     "first of two": (lambda d: d("Exp", d("Relu", d("Abs", d("Tanh", "x")))), ["Abs 'v1'"]),
     "exp alone": (lambda d: d("Relu", d("Exp", "x")), ["Exp 'v0'"]),
-    "two branches": (lambda d: d("Add", d("Tanh", "x"), d("Relu", "x")), ["'v0'", "two branches"]),
+    "two branches": (lambda d: d("Add", d("Tanh", "x"), d("Relu", "x")), ["Add 'v2'", "two branches", "'v0'"]),
     "constant over x": (lambda d: d("Div", np.float32(1), "x"), ["Div 'v0'"]),
     "scaled by a row": (lambda d: d("Mul", "x", np.ones((3, 1))), ["Mul 'v0'", "[3, 1]"]),
     "softmax over the batch": (lambda d: d("Softmax", "x", axis=0), ["axis 0"]),

@@ -43,19 +43,20 @@ def read_chain(graph: OnnxGraph, layout: Layout, notes: list[str]) -> tuple[list
     Raises RecoveryError naming the first operator that is none of a dense network's.
     """
     context = Context(graph)
-    steps = _found(graph, graph.output, graph.input, 0)
+    steps = _found(graph, graph.output, graph.input, ())
     pieces, after = _read(steps, layout, graph.input, context)
     notes += context.notes
     return pieces, after
 
 
-def _found(graph: OnnxGraph, end: str, start: str, depth: int) -> tuple[_Step | _Branch, ...]:
+def _found(graph: OnnxGraph, end: str, start: str, sums: tuple[Operator, ...]) -> tuple[_Step | _Branch, ...]:
+    """The steps from ``start`` to ``end``, which lie within these residual sums."""
     steps: list[_Step | _Branch] = []
     value = end
     while value != start:
         operator = graph.makers.get(value)
         if operator is None or graph.places[value] < graph.places[start]:
-            raise _no_chain(graph, value, start)
+            raise _no_chain(graph, value, start, sums)
         step = _step(graph, value, operator, start)
         if step is not None:
             steps.append(step)
@@ -65,9 +66,9 @@ def _found(graph: OnnxGraph, end: str, start: str, depth: int) -> tuple[_Step | 
         ends = sorted(operator.inputs, key=lambda name: graph.places.get(name, -2))
         if operator.kind != "Add" or len(ends) != 2 or any(name not in graph.places for name in ends):
             raise _first_unknown(graph, operator)
-        if depth == _DEEPEST:
+        if len(sums) == _DEEPEST:
             raise RecoveryError(f"{graph.path}: {operator} is in more than {_DEEPEST} residual sums in each other")
-        steps.append(_Branch(operator, _found(graph, ends[1], ends[0], depth + 1)))
+        steps.append(_Branch(operator, _found(graph, ends[1], ends[0], (*sums, operator))))
         value = ends[0]
     return tuple(reversed(steps))
 
@@ -122,15 +123,11 @@ def _check(piece: Piece) -> None:
             raise Unfit(f"has an option that {piece.kind} does not take: {option} {first['msg']}") from None
 
 
-def _no_chain(graph: OnnxGraph, value: str, start: str) -> RecoveryError:
-    operator = graph.makers.get(value)
-    if start == graph.input:
-        what = f"the constant '{value}'" if value in graph.constants else f"'{value}'"
-        return RecoveryError(f"{graph.path}: the output does not depend on the input, it is {what}")
-    place = str(operator) if operator else f"the input '{value}'"
-    return RecoveryError(
-        f"{graph.path}: not a dense network: two branches meet that do not start at '{start}': {place}"
-    )
+def _no_chain(graph: OnnxGraph, value: str, start: str, sums: tuple[Operator, ...]) -> RecoveryError:
+    if not sums:
+        return RecoveryError(f"{graph.path}: the output does not depend on the input, it is '{value}'")
+    reason = f"adds two branches, and neither ends where the other starts ('{start}'; the other passes by '{value}')"
+    return RecoveryError(f"{graph.path}: not a dense network: {sums[-1]} {reason}")
 
 
 def _first_unknown(graph: OnnxGraph, here: Operator) -> RecoveryError:
