@@ -45,7 +45,10 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
     "hard swish in steps": (lambda d: d("Mul", "x", d("HardSigmoid", "x")), ["Mul 'v1'", "Hard Swish"]),
     "mish": (lambda d: d("Mul", "x", d("Tanh", d("Softplus", "x"))), ["Mish"]),
     "unknown": (lambda d: d("Einsum", "x", equation="ij->ij"), ["Einsum 'v0'"]),
-    "product of two branches": (lambda d: d("Mul", d("Tanh", "x"), d("Relu", "x")), ["Mul 'v2'"]),
+    "product of two branches": (
+        lambda d: d("Mul", d("Tanh", "x"), d("Relu", "x")),
+        ["Mul 'v2'", "both depend on the input"],
+    ),
     "first of two": (lambda d: d("Exp", d("Relu", d("Abs", d("Tanh", "x")))), ["Abs 'v1'"]),
     "exp alone": (lambda d: d("Relu", d("Exp", "x")), ["Exp 'v0'"]),
     "two branches": (lambda d: d("Add", d("Tanh", "x"), d("Relu", "x")), ["Add 'v2'", "two branches", "'v0'"]),
@@ -88,6 +91,8 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
         lambda d: d("BatchNormalization", "x", *[np.ones(6)] * 4, training_mode=1),
         ["BatchNormalization 'v0'", "evaluation mode"],
     ),
+    "a Gemm of three dimensions": (lambda d: d("Gemm", "x", SQUARE.reshape(1, 6, 6)), ["Gemm 'v0'", "[1, 6, 6]"]),
+    "a conversion": (lambda d: d("Cast", "x", to=TensorProto.FLOAT16), ["Cast 'v0'", "another type"]),
     "an unknown attribute": (lambda d: d("Relu", "x", slope=0.5), ["Relu 'v0'", "slope"]),
     "an attribute of another type": (lambda d: d("Elu", "x", alpha=1), ["Elu 'v0'", "alpha"]),
     "too many inputs": (lambda d: d("Relu", "x", "x"), ["Relu 'v0'", "2 inputs"]),
@@ -291,3 +296,10 @@ def test_an_invented_name_takes_nobody_s_place(tmp_path: Path) -> None:
     path = tmp_path / "x.onnx"
     path.write_bytes(model.SerializeToString())
     agree(path, read_onnx(path))
+
+
+def test_a_name_that_no_model_has_is_refused(tmp_path: Path) -> None:
+    draft = Draft(17)
+    path = draft.save(tmp_path / "x.onnx", draft("Tanh", "x"))
+    with pytest.raises(RecoveryError, match="name"):
+        read_onnx(path, name="no name!")

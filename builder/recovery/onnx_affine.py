@@ -50,10 +50,9 @@ def _gemm(found: Match, layout: Layout, context: Context) -> Read:
     operator, weight = found.last, _matrix(found.constants["weight"])
     left = operator.inputs[0] in context.graph.constants
     turned = [bool(operator.integer(name)) for name in ("transA", "transB")]
-    if weight.ndim != 2 or len(layout.dims) != 2:
-        raise Unfit(
-            f"multiplies a value of shape {layout} by a weight of shape {list(weight.shape)}; it takes matrices"
-        )
+    stored = found.constants["weight"].shape
+    if len(stored) != 2 or len(layout.dims) != 2:
+        raise Unfit(f"takes matrices, not a value of shape {layout} and a weight of shape {list(stored)}")
     if turned[1 if left else 0]:
         layout = replace(layout, dims=layout.dims[::-1])
     if turned[0 if left else 1] != (not left):
@@ -81,7 +80,8 @@ def _scaled(weight: np.ndarray, bias: np.ndarray | None, alpha: float, beta: flo
     if bias is not None and alpha == beta and (inside is None or offset is None):
         return [Piece("linear", {}, {"weight": weight, "bias": bias}), Piece("scale", {}, {"factor": factor})]
     if bias is not None and offset is None:
-        offset = bias * np.float32(beta)
+        with np.errstate(all="ignore"):
+            offset = bias * np.float32(beta)
     if inside is not None:
         return [Piece("linear", {}, {"weight": inside} | ({} if offset is None else {"bias": offset}))]
     rest = {} if offset is None else {"offset": offset}

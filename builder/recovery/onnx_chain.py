@@ -141,9 +141,14 @@ def _first_unknown(graph: OnnxGraph, here: Operator) -> RecoveryError:
     sums = {o.outputs[0] for o in graph.operators if o.kind == "Add" and not graph.constants.keys() & set(o.inputs)}
     unknown = [o for o in graph.operators if o.outputs[0] not in explained | sums]
     operator = unknown[0] if unknown else here
-    alone = all(name in graph.constants for name in operator.inputs)
-    inner = any(operator.kind in kinds(row.pattern) for row in TABLE)
-    place = "in a place where no block has it" if inner else "no operator of a block"
-    words = IN_WORDS.get(operator.kind, "a computation on constants alone" if alone else place)
+    dependent = sum(bool(name) and name not in graph.constants for name in operator.inputs)
+    if not dependent:
+        words = "a computation on constants alone"
+    elif dependent > 1 and operator.kind in ("MatMul", "Gemm", "Mul", "Div"):
+        words = "a product or quotient of two values that both depend on the input"
+    else:
+        known = any(operator.kind in kinds(row.pattern) for row in TABLE)
+        place = "in a place where no block has it" if known else "no operator of a block"
+        words = IN_WORDS.get(operator.kind, place)
     read = ", ".join(f"'{name}'" for name in operator.inputs if name) or "nothing"
     return RecoveryError(f"{graph.path}: not a dense network: {operator} is {words} (it reads {read})")

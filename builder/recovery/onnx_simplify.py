@@ -39,9 +39,10 @@ def simplify(graph: OnnxGraph) -> OnnxGraph:
     live = _live(operators, output)
     notes = list(graph.notes)
     if pass_.dropouts:
-        notes.append(f"{pass_.dropouts} Dropout left out: it does nothing in inference, and its file says no more")
+        notes.append(f"{pass_.dropouts} Dropout left out: it does nothing in inference")
     if len(live) < len(operators):
-        gone = next(operator for operator in operators if operator not in live)
+        kept = {id(operator) for operator in live}
+        gone = next(operator for operator in operators if id(operator) not in kept)
         notes.append(f"{len(operators) - len(live)} operators that the output does not depend on left out: {gone}, ...")
     return replace(graph, operators=tuple(live), constants=pass_.constants, output=output, notes=tuple(notes))
 

@@ -23,7 +23,7 @@ _KINDS = {
     "random numbers": "RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial",
     "a tree or a classical model": "TreeEnsemble TreeEnsembleClassifier TreeEnsembleRegressor SVMClassifier "
     "LinearClassifier LinearRegressor Normalizer Scaler ZipMap",
-    "another type of number": "Cast CastLike",
+    "a conversion to another type of number": "Cast CastLike",
 }
 IN_WORDS = {operator: words for words, operators in _KINDS.items() for operator in operators.split()}
 """What an operator is, where it is not one of a dense network."""
