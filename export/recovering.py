@@ -69,7 +69,9 @@ def recover(
         original = verify(_as_in_file(module, found), path, device=device, seed=seed)
         if not original.proved:
             why = f"the recovered network is {original.verdict} to be {path}: {original.why}"
-            raise ProofError(f"{why}; nothing was written. What to do: recover it from the weights it was made of", original)
+            raise ProofError(
+                f"{why}; nothing was written. What to do: recover it from the weights it was made of", original
+            )
         recovery = replace(recovery, original=original)
     with whole_files(folder) as stage:
         (stage / "spec.yaml").write_text(as_yaml(found.spec), encoding="utf-8")

@@ -23,7 +23,11 @@ def is_onnx(path: str | Path) -> bool:
             head = file.read(9)
     except OSError as error:
         raise RecoveryError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return not is_torch_file(head) and head[8:] != b"{" and path.suffix.lower() not in (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar", ".zip")
+    return (
+        not is_torch_file(head)
+        and head[8:] != b"{"
+        and path.suffix.lower() not in (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar", ".zip")
+    )
 
 
 def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None = None, **options: Any) -> Recovered:

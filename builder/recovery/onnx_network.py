@@ -1,0 +1,95 @@
+"""From an ONNX file of a dense network to its spec and its weights."""
+
+from __future__ import annotations
+
+import re
+from math import prod
+from pathlib import Path
+
+from builder.block import MOST, Shape
+from builder.errors import RecoveryError, SpecError
+from builder.spec import MLPSpec
+
+from .onnx_blocks import OPERATORS
+from .onnx_chain import read_chain
+from .onnx_file import read_graph
+from .onnx_graph import OnnxGraph
+from .onnx_layout import MOST_DIMENSIONS, Layout
+from .onnx_pieces import Piece, state, written
+from .onnx_simplify import simplify
+from .recovered import Recovered
+
+
+def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = None) -> Recovered:
+    """The spec and the weights of the dense network in an ONNX file: float32, opset 7 or later.
+
+    The module takes (batch, features), the entries of a row in their order; ``keep_shape`` keeps the file's shape of a
+    row and flattens it first. ``name`` is the model's, by default the file's. No weight is changed or rounded, and
+    nothing in the file is run.
+
+    Raises RecoveryError: a missing, damaged or hostile file, or the first operator that is none of a dense network's.
+    """
+    path = Path(path)
+    graph = simplify(read_graph(path, OPERATORS))
+    notes = list(graph.notes)
+    layout, row = _rows(graph, notes)
+    pieces, after = read_chain(graph, layout, notes)
+    if not pieces:
+        raise RecoveryError(f"{path}: it gives its input back; there is no block in it")
+    kept = keep_shape and len(row) > 1
+    if kept:
+        pieces.insert(0, Piece("flatten"))
+    elif len(row) > 1:
+        notes.append(f"the file takes rows of shape {list(row)}, and the network {prod(row)} features in their order")
+    if not after.leading:
+        raise RecoveryError(
+            f"{path}: not a dense network: its output has the shape {after}; rows of a batch are expected"
+        )
+    if after.dims not in ((None, after.size), (1, after.size)):
+        notes.append(f"the file gives {after}, and the network [batch, {after.size}]")
+    weights = state(tuple(pieces))
+    for key, value in weights.items():
+        if not all(bound.isfinite() for bound in value.aminmax()):
+            notes.append(f"{key} holds NaN or infinite values")
+    spec = _spec(graph, _name(path, name), {"shape": list(row)} if kept else {"features": prod(row)}, pieces)
+    return Recovered(spec, weights, tuple(notes), None if kept or len(row) == 1 else row)
+
+
+def _rows(graph: OnnxGraph, notes: list[str]) -> tuple[Layout, Shape]:
+    """How the input lies in rows, and the shape of one."""
+    dims = graph.dims
+    shown = ", ".join("?" if size is None else str(size) for size in dims)
+    if not 1 <= len(dims) <= MOST_DIMENSIONS:
+        message = f"the input '{graph.input}' has {len(dims)} dimensions; rows of features are expected"
+        raise RecoveryError(f"{graph.path}: {message}")
+    batch, row = (dims[0], dims[1:]) if len(dims) > 1 else (1, dims)
+    fixed = tuple(size for size in row if size is not None and 0 < size <= MOST)
+    if fixed != row or prod(fixed) > MOST:
+        hint = "What to do: write the shape into the file, as with onnx.tools.update_model_dims"
+        message = (
+            f"the input '{graph.input}' has the shape [{shown}]; sizes of 1 to {MOST:,} after the batch are expected"
+        )
+        raise RecoveryError(f"{graph.path}: {message}. {hint}")
+    if len(dims) == 1:
+        notes.append("the file takes one row without a batch dimension, and the network a batch of rows")
+        return Layout(fixed), fixed
+    if batch == 1:
+        # A single row, and whatever its dimensions do to each other, it stays one.
+        notes.append("the file takes one row at a time, and the network a batch of any size")
+        return Layout((1, *fixed)), fixed
+    if batch is not None and batch > 1:
+        notes.append(f"the file takes batches of {batch} rows, and the network a batch of any size")
+    return Layout((None, *fixed), max(batch or 0, 0)), fixed
+
+
+def _spec(graph: OnnxGraph, name: str, rows: dict, pieces: list[Piece]) -> MLPSpec:
+    try:
+        blocks = [written(piece) for piece in pieces]
+        return MLPSpec(name=name, input={"name": graph.input} | rows, blocks=blocks, output={"name": graph.output_name})
+    except SpecError as error:
+        raise RecoveryError(f"{graph.path}: what it computes is no spec: {error}") from None
+
+
+def _name(path: Path, name: str | None) -> str:
+    fitted = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "model"
+    return fitted if name is None else name

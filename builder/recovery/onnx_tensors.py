@@ -1,0 +1,106 @@
+"""The constants of an ONNX file as arrays, with every size checked against the bytes that are there."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from math import prod
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import numpy as np
+from onnx import TensorProto
+
+from builder.errors import RecoveryError
+
+from .onnx_layout import MOST_DIMENSIONS
+
+_READ: dict[int, tuple[str, str]] = {
+    TensorProto.FLOAT: ("<f4", "float_data"),
+    TensorProto.DOUBLE: ("<f8", "double_data"),
+    TensorProto.INT64: ("<i8", "int64_data"),
+    TensorProto.INT32: ("<i4", "int32_data"),
+    TensorProto.BOOL: ("|b1", "int32_data"),
+}
+_MOST_ENTRIES = 2**48
+_QUANTISED = ("INT8", "UINT8", "INT4", "UINT4", "INT16", "UINT16", "FLOAT8", "FLOAT4", "INT2", "UINT2")
+
+
+class Tensors:
+    """Reads the tensors of the file at ``path``. External data stays in its file and is mapped into memory."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.maps: dict[str, mmap.mmap | bytes] = {}
+
+    def array(self, tensor: TensorProto, what: str) -> np.ndarray:
+        """A tensor's values. Raises RecoveryError: another type, or sizes and bytes that do not agree."""
+        dims = tuple(tensor.dims)
+        if any(size < 0 for size in dims):
+            raise self._error(what, f"has a negative dimension: {list(dims)}")
+        if len(dims) > MOST_DIMENSIONS or prod(filter(None, dims)) > _MOST_ENTRIES:
+            raise self._error(what, f"has dimensions that no weight has: {list(dims)}")
+        if tensor.data_type not in _READ:
+            raise self._error(what, _another_type(tensor.data_type))
+        dtype, field = _READ[tensor.data_type]
+        count, width = prod(dims), np.dtype(dtype).itemsize
+        if tensor.data_location == TensorProto.EXTERNAL:
+            return self._external(tensor, what, dtype, count * width).reshape(dims)
+        if tensor.HasField("raw_data"):
+            raw = tensor.raw_data
+            if len(raw) != count * width:
+                raise self._error(what, f"has dimensions {list(dims)}, {count * width:,} bytes, and holds {len(raw):,}")
+            return np.frombuffer(raw, dtype).reshape(dims)
+        values = getattr(tensor, field)
+        if len(values) != count:
+            raise self._error(what, f"has dimensions {list(dims)}, {count:,} values, and holds {len(values):,}")
+        return np.fromiter(values, dtype, count).reshape(dims)
+
+    def _external(self, tensor: TensorProto, what: str, dtype: str, size: int) -> np.ndarray:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        try:
+            offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
+        except ValueError:
+            raise self._error(what, f"has external data at no readable place: {entries}") from None
+        data = self._map(entries.get("location", ""), what)
+        if offset < 0 or length != size or offset + size > len(data):
+            message = f"takes {size:,} bytes; it is given {length:,} bytes from {offset:,} on"
+            raise self._error(what, f"{message} of a data file of {len(data):,} bytes")
+        array = np.frombuffer(data, dtype, size // np.dtype(dtype).itemsize, offset)
+        return array if array.flags.aligned else array.copy()
+
+    def _map(self, location: str, what: str) -> mmap.mmap | bytes:
+        if location not in self.maps:
+            self.maps[location] = self._opened(location, what)
+        return self.maps[location]
+
+    def _opened(self, location: str, what: str) -> mmap.mmap | bytes:
+        parts = PurePosixPath(location.replace("\\", "/")).parts
+        outside = PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive or ".." in parts
+        if outside or not parts or "\0" in location:
+            raise self._error(what, f"has its data in '{location}', which is not a file in the model's folder")
+        inner = [self.path.parent.joinpath(*parts[: depth + 1]) for depth in range(len(parts))]
+        if any(place.is_symlink() for place in inner):
+            raise self._error(what, f"has its data in '{location}', a symbolic link; it may lead out of the folder")
+        try:
+            if not stat.S_ISREG(inner[-1].stat().st_mode):
+                raise self._error(what, f"has its data in '{location}', which is no ordinary file")
+            with open(inner[-1], "rb") as file:
+                # Private pages: who changes a value changes no file.
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if os.fstat(file.fileno()).st_size else b""
+        except OSError as error:
+            hint = "What to do: put the data file beside the ONNX file"
+            message = f"has its data in '{location}', which cannot be read ({error.strerror or error}). {hint}"
+            raise self._error(what, message) from None
+
+    def _error(self, what: str, message: str) -> RecoveryError:
+        return RecoveryError(f"{self.path}: {what} {message}")
+
+
+def _another_type(data_type: int) -> str:
+    known = {number: name for name, number in TensorProto.DataType.items()}
+    name = known.get(data_type, f"of unknown type {data_type}")
+    hint = "What to do: recover from the float32 file"
+    if name.startswith(_QUANTISED):
+        return f"is {name.lower()}, a quantised value; a dense network has float32 weights. {hint} it was made from"
+    return f"is {name.lower()}; a dense network has float32 weights. {hint}"
