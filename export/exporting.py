@@ -22,10 +22,11 @@ from .checking import check
 from .errors import ExportError, UnsupportedError
 from .folding import fold
 from .graph import Graph
-from .lowering import BATCH, IR_VERSION, OPSET, lower
+from .lowering import BATCH, lower
 from .matching import refuse_another_network
 from .remarks import remarks
 from .trace import trace
+from .versions import Versions, chosen
 
 
 def export(
@@ -41,6 +42,9 @@ def export(
     dtype: str | None = None,
     external_data: bool | None = None,
     fallback: bool = False,
+    opset: int | None = None,
+    ir_version: int | None = None,
+    target: str | None = None,
 ) -> Artifact:
     """Write ``module``, as it computes in evaluation mode, to an ONNX file with a symbolic batch dimension.
 
@@ -56,9 +60,13 @@ def export(
         external_data: weights into ``NAME.onnx.data``; None does so only above 2 GB.
         fallback: for a module that the table of blocks cannot express, let ``torch.onnx.export`` write
             ``NAME.unproved.onnx`` instead.
+        opset: of the file, from 7 on; 17 unless given, or less where ``ir_version`` or ``target`` asks for it.
+        ir_version: of the file, from 4 on; 8 unless given, or what the opset and ``target`` ask for.
+        target: the server that the file is for, such as "triton:23.10"; see ``export.servers``.
 
     Returns: the artifact, unproved.
-    Raises ExportError: see ``export.trace``, and dtypes; OutputError: the file cannot be written.
+    Raises ExportError: see ``export.trace`` and ``export.versions``, and dtypes; OutputError: the file cannot be
+    written.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -72,22 +80,28 @@ def export(
     if input_name == output_name:
         raise ExportError(f"input and output need different names, not both '{input_name}'")
     input_shape = _checked(input_shape)
+    versions = chosen(opset, ir_version, target)
     copied = evaluated_copy(module, dtype)
     try:
         traced = trace(copied, input_shape, input_name, output_name)
     except UnsupportedError as error:
         if not fallback:
             raise
+        if (opset, ir_version, target) != (None, None, None):
+            hint = "leave --opset, --ir-version and --for out, or --fallback"
+            raise ExportError(
+                f"{error}. The fallback chooses opset and IR version itself. What to do: {hint}"
+            ) from None
         from .fallback import export_unproved
 
         return export_unproved(copied, path, input_shape, input_name, output_name, reason=str(error))
     if spec is not None:
         refuse_another_network(traced, spec)
     folded = fold(traced, affine=fold_affine)
-    model, weights = lower(folded, name or path.stem, output_name)
+    model, weights = lower(folded, name or path.stem, output_name, versions)
     check(model, weights)
     external = is_external(weights, external_data)
-    summary = _summary(name or path.stem, traced, folded, spec, output_name, weights_hash(module), external)
+    summary = _summary(name or path.stem, traced, folded, spec, output_name, versions, weights_hash(module), external)
     model.producer_name, model.producer_version = "mlpx", summary.mlpx_version or ""
     for key, value in summary.to_metadata().items():
         model.metadata_props.add(key=key, value=value)
@@ -141,7 +155,14 @@ def _checked(shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
 
 
 def _summary(
-    name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, output_name: str, weights_sha256: str, external: bool
+    name: str,
+    traced: Graph,
+    folded: Graph,
+    spec: MLPSpec | None,
+    output_name: str,
+    versions: Versions,
+    weights_sha256: str,
+    external: bool,
 ) -> Summary:
     shapes = folded.shapes
     given = spec.input if spec is not None else None
@@ -170,8 +191,9 @@ def _summary(
         inputs=(source,),
         outputs=(sink,),
         blocks=blocks,
-        opset=OPSET,
-        ir_version=IR_VERSION,
+        opset=versions.opset,
+        ir_version=versions.ir_version,
+        target=versions.target,
         folded=folded.folded,
         remarks=remarks(traced, folded),
         weights_sha256=weights_sha256,

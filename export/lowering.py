@@ -12,23 +12,22 @@ from .blocks import TABLE
 from .emitter import Emitter
 from .errors import ExportError
 from .graph import Graph, rewired
+from .versions import USUAL, Versions
 
-OPSET = 17
-"""The lowest opset that holds every block."""
-IR_VERSION = 8
-"""Read by every inference server since 2022."""
 BATCH = "batch"
 
 
-def lower(graph: Graph, name: str, output_name: str) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+def lower(
+    graph: Graph, name: str, output_name: str, versions: Versions = USUAL
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """The model whose initialisers are still empty, and their values by name.
 
-    Raises ExportError where nothing is left to compute.
+    Raises ExportError where nothing is left to compute, or where the opset lacks an operator that a block needs.
     """
     if not graph.nodes or graph.output == graph.input:
         message = "nothing is left to compute: the output is the input itself"
         raise ExportError(f"{message}. What to do: give the model at least one block that acts in evaluation mode")
-    emit = Emitter([graph.input, output_name, *graph.shapes])
+    emit = Emitter([graph.input, output_name, *graph.shapes], versions.opset)
     names = {graph.output: output_name}
     for node in graph.nodes:
         node = rewired(node, names)
@@ -39,7 +38,8 @@ def lower(graph: Graph, name: str, output_name: str) -> tuple[onnx.ModelProto, d
         [_port(graph.input, graph.input_shape)],
         [_port(output_name, graph.shapes[graph.output])],
     )
-    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    opset = helper.make_opsetid("", versions.opset)
+    model = helper.make_model(proto, opset_imports=[opset], ir_version=versions.ir_version)
     return model, emit.initialisers
 
 
