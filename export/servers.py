@@ -87,7 +87,7 @@ def server(target: str) -> Server:
     Raises ExportError: a server or a release that is not in the table, with the nearest older release that is.
     """
     if not isinstance(target, str):
-        raise ExportError(f"a server is written as 'triton:23.10', not {target!r}")
+        raise ExportError(f"a server is a name and a release, not {target!r}. What to do: write it as 'triton:23.10'")
     if target in _WITHOUT:
         raise ExportError(f"{target} cannot run the file: {_WITHOUT[target]}. What to do: give another release")
     name, _, release = target.partition(":")
@@ -99,7 +99,8 @@ def server(target: str) -> Server:
     if not releases:
         names = sorted({key.partition(":")[0] for key in SERVERS})
         examples = [f"{known}:{_releases(known)[-1]}" for known in names]
-        raise ExportError(f"no server is known as '{target}': {suggestion(name, names, 'servers', examples)}")
+        message = f"no server is known as '{target}': {suggestion(name, names, 'servers', examples)}, among others"
+        raise ExportError(f"{message}. What to do: give a server and its release (--for {examples[-1]})")
     older = [known for known in releases if _number(release) and _number(known) <= _number(release)]
     nearest = f"--for {name}:{older[-1]}, the nearest older release; newer ones read its files too" if older else ""
     message = f"what {target} reads is not known, only what {', '.join(releases)} read"
