@@ -32,7 +32,9 @@ def _written(block: Block) -> Any:
     if block.kind == "clip":
         return {"clip": _Line([options["min"], options["max"]])}
     short = BLOCKS[block.kind].short
-    return {block.kind: options[short] if list(options) == [short] else _Options(options)}
+    if short is not None and list(options) == [short]:
+        return {block.kind: options[short]}
+    return {block.kind: _Options(options)}
 
 
 def _port(options: dict[str, Any]) -> dict[str, Any]:
@@ -60,7 +62,7 @@ class _Dumper(yaml.SafeDumper):
         text = text.replace("e", ".0e") if "e" in text and "." not in text else text
         return self.represent_scalar("tag:yaml.org,2002:float", text)
 
-    def line(self, value: list[Any]) -> yaml.Node:
+    def one_line(self, value: list[Any]) -> yaml.Node:
         return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
 
     def options(self, value: dict[str, Any]) -> yaml.Node:
@@ -68,5 +70,5 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(float, _Dumper.number)
-_Dumper.add_representer(_Line, _Dumper.line)
+_Dumper.add_representer(_Line, _Dumper.one_line)
 _Dumper.add_representer(_Options, _Dumper.options)

@@ -2,7 +2,7 @@
 
 Adding a block to the export is adding a row; ``builder/blocks.py`` is the matching table of the spec. A row knows the
 torch module and functions that mean the block, the options and tensors to read from them, the cases to refuse, the
-shape that comes out, and the ONNX nodes that compute it in opset 17.
+shape that comes out, and the ONNX nodes that compute it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from builder import Scale, Standardize
 from .affine import Affine
 from .arithmetic import SYMBOLS
 from .graph import Node, Shape
-from .operators import Lower, batch_norm, clip, gelu, layer_norm, linear, never, op, pair, silu, softplus
+from .operators import Lower, batch_norm, clip, gelu, layer_norm, linear, never, op, pair, silu, softmax, softplus
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ TABLE: dict[str, Row] = {
         {"beta": 1.0, "threshold": 20.0},
     ),
     "softmax": Row(
-        lambda emit, node: emit("Softmax", node.inputs, node.output, node.path, axis=-1),
+        softmax,
         (nn.Softmax,),
         _methods("softmax", "dim") | {F.softmax: ("input", "dim", "_stacklevel")},
         {"dim": None},

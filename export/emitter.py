@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,17 @@ import onnx
 
 from .errors import ExportError
 from .graph import Node, Tensor
+from .versions import USUAL
 
 
 class Emitter:
-    """Called once per ONNX node; ``nodes`` and ``initialisers`` (in the order of first use) are the result."""
+    """Called once per ONNX node; ``nodes`` and ``initialisers`` (in the order of first use) are the result.
 
-    def __init__(self, values: Sequence[str]):
+    ``opset`` is the one that the nodes belong to. Raises ExportError where it lacks an operator.
+    """
+
+    def __init__(self, values: Sequence[str], opset: int = USUAL.opset):
+        self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initialisers: dict[str, np.ndarray] = {}
         self._values = set(values)
@@ -24,17 +30,20 @@ class Emitter:
 
     def __call__(self, op_type: str, inputs: Sequence[str], output: str, path: str, **attributes: Any) -> str:
         """A node named after its module path, or ``path/OpType`` where the block takes several."""
+        _refuse_missing(op_type, self.opset, path)
         name = unique(path, self._node_names)
         self.nodes.append(onnx.helper.make_node(op_type, list(inputs), [output], name=name, **attributes))
         return output
 
-    def step(self, op_type: str, node: Node, *inputs: str) -> str:
+    def step(self, op_type: str, node: Node, *inputs: str, **attributes: Any) -> str:
         """One of a block's inner nodes; gives the name of its value."""
         name = f"{node.path}/{op_type}"
-        return self(op_type, inputs, unique(f"{name}.output", self._values), name)
+        _refuse_missing(op_type, self.opset, node.path, node.op)
+        return self(op_type, inputs, unique(f"{name}.output", self._values), name, **attributes)
 
     def last(self, op_type: str, node: Node, *inputs: str) -> str:
         """The node that gives the block's own value."""
+        _refuse_missing(op_type, self.opset, node.path, node.op)
         return self(op_type, inputs, node.output, f"{node.path}/{op_type}")
 
     def tensor(self, tensor: Tensor) -> str:
@@ -64,6 +73,20 @@ class Emitter:
             self._held[key] = unique(name, self._values)
             self.initialisers[self._held[key]] = values
         return self._held[key]
+
+
+def _refuse_missing(op_type: str, opset: int, path: str, block: str = "the block") -> None:
+    if opset >= (since := _since(op_type)):
+        return
+    message = f"{block} at '{path}' needs opset {since}, for its {op_type}, and the file is to be of opset {opset}"
+    raise ExportError(f"{message}. What to do: give opset {since} or more (--opset {since}), or a newer server")
+
+
+@cache
+def _since(op_type: str) -> int:
+    """The opset that brought an operator."""
+    schemas = onnx.defs.get_all_schemas_with_history()
+    return min(schema.since_version for schema in schemas if schema.name == op_type and schema.domain == "")
 
 
 def unique(name: str, taken: set[str]) -> str:

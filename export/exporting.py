@@ -23,12 +23,13 @@ from .checking import check
 from .errors import ExportError, UnsupportedError
 from .folding import fold
 from .graph import Graph
-from .lowering import BATCH, IR_VERSION, OPSET, lower
+from .lowering import BATCH, lower
 from .matching import refuse_another_network
 from .parametrised import computed_weights, with_plain_weights
 from .ports import declared_input, declared_output
 from .remarks import remarks
 from .trace import trace
+from .versions import Versions, chosen
 
 
 def export(
@@ -44,6 +45,9 @@ def export(
     dtype: str | None = None,
     external_data: bool | None = None,
     fallback: bool = False,
+    opset: int | None = None,
+    ir_version: int | None = None,
+    target: str | None = None,
 ) -> Artifact:
     """Write ``module``, as it computes in evaluation mode, to an ONNX file with a symbolic batch dimension.
 
@@ -61,9 +65,13 @@ def export(
         external_data: weights into ``NAME.onnx.data``; None does so only above 2 GB.
         fallback: for a module that the table of blocks cannot express, let ``torch.onnx.export`` write
             ``NAME.unproved.onnx`` instead.
+        opset: of the file, from 7 on; 17 unless given, or less where ``ir_version`` or ``target`` asks for it.
+        ir_version: of the file, from 4 on; 8 unless given, or what the opset and ``target`` ask for.
+        target: the server that the file is for, such as "triton:23.10"; see ``export.servers``.
 
     Returns: the artifact, unproved.
-    Raises ExportError: see ``export.trace``, and dtypes; OutputError: the file cannot be written.
+    Raises ExportError: see ``export.trace`` and ``export.versions``, and dtypes; OutputError: the file cannot be
+    written.
     """
     path = Path(path)
     if path.suffix != ".onnx":
@@ -74,22 +82,28 @@ def export(
     path = through_link(path)  # external data goes beside the file itself
     inputs, outputs = _named(input_name), _named(output_name)
     input_shape = _checked(input_shape)
+    versions = chosen(opset, ir_version, target)
     copied = evaluated_copy(module, dtype)
     try:
         traced = trace(copied, input_shape, inputs, outputs)
     except UnsupportedError as error:
         if not fallback:
             raise
+        if (opset, ir_version, target) != (None, None, None):
+            hint = "leave --opset, --ir-version and --for out, or --fallback"
+            raise ExportError(
+                f"{error}. The fallback chooses opset and IR version itself. What to do: {hint}"
+            ) from None
         from .fallback import export_unproved
 
         return export_unproved(copied, path, input_shape, inputs, outputs, reason=str(error))
     if spec is not None:
         refuse_another_network(traced, spec)
     folded = fold(traced, affine=fold_affine)
-    model, weights = lower(folded, name or path.stem)
+    model, weights = lower(folded, name or path.stem, versions)
     check(model, weights)
     external = is_external(weights, external_data)
-    summary = _summary(name or path.stem, traced, folded, spec, weights_hash(module), external)
+    summary = _summary(name or path.stem, traced, folded, spec, versions, weights_hash(module), external)
     model.producer_name, model.producer_version = "mlpx", summary.mlpx_version or ""
     for key, value in summary.to_metadata().items():
         model.metadata_props.add(key=key, value=value)
@@ -155,7 +169,13 @@ def _row(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _summary(
-    name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, weights_sha256: str, external: bool
+    name: str,
+    traced: Graph,
+    folded: Graph,
+    spec: MLPSpec | None,
+    versions: Versions,
+    weights_sha256: str,
+    external: bool,
 ) -> Summary:
     shapes = folded.shapes
     sources = tuple(Port(source, (BATCH, *shape)) for source, shape in folded.inputs.items())
@@ -178,8 +198,9 @@ def _summary(
         inputs=sources,
         outputs=sinks,
         blocks=blocks,
-        opset=OPSET,
-        ir_version=IR_VERSION,
+        opset=versions.opset,
+        ir_version=versions.ir_version,
+        target=versions.target,
         folded=folded.folded,
         remarks=remarks(traced, folded),
         weights_sha256=weights_sha256,

@@ -12,21 +12,18 @@ from .blocks import TABLE
 from .emitter import Emitter
 from .errors import ExportError
 from .graph import Graph, rewired
+from .versions import USUAL, Versions
 
-OPSET = 17
-"""The lowest opset that holds every block."""
-IR_VERSION = 8
-"""Read by every inference server since 2022."""
 BATCH = "batch"
 
 
-def lower(graph: Graph, name: str) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+def lower(graph: Graph, name: str, versions: Versions = USUAL) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """The model whose initialisers are still empty, and their values by name.
 
-    Raises ExportError where an output is an input, or another output.
+    Raises ExportError where an output is an input, or another output, or the opset lacks an operator of a block.
     """
     _refuse_copies(graph)
-    emit = Emitter([*graph.outputs, *graph.shapes])
+    emit = Emitter([*graph.outputs, *graph.shapes], versions.opset)
     names = {value: output for output, value in graph.outputs.items()}
     for node in graph.nodes:
         node = rewired(node, names)
@@ -37,7 +34,8 @@ def lower(graph: Graph, name: str) -> tuple[onnx.ModelProto, dict[str, np.ndarra
         [_port(value, shape) for value, shape in graph.inputs.items()],
         [_port(output, graph.shapes[value]) for output, value in graph.outputs.items()],
     )
-    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    opset = helper.make_opsetid("", versions.opset)
+    model = helper.make_model(proto, opset_imports=[opset], ir_version=versions.ir_version)
     return model, emit.initialisers
 
 

@@ -1,4 +1,7 @@
-"""How blocks are spelt in ONNX operators of opset 17, for the rows of ``export.blocks``."""
+"""How blocks are spelt in ONNX operators, for the rows of ``export.blocks``.
+
+A spelling that an opset does not have yet is replaced by one that it has: ``emit.opset`` says which opset is written.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,19 @@ def op(op_type: str, **attributes: str) -> Lower:
 
 def linear(emit: Emitter, node: Node) -> None:
     constants = [emit.tensor(node.tensors[role]) for role in ("weight", "bias") if role in node.tensors]
+    if len(constants) == 1 and emit.opset < 11:  # a Gemm must have a bias there
+        constants.append(emit.constant(f"{node.path}.bias", [0.0] * node.shape[-1]))
     emit("Gemm", [*node.inputs, *constants], node.output, node.path, alpha=1.0, beta=1.0, transB=1)
 
 
 def gelu(emit: Emitter, node: Node) -> None:
-    """x / √2 → Erf → + 1 → · x → · 1/2, or the tanh formula; the order that ONNX Runtime fuses into one kernel."""
+    """x / √2 → Erf → + 1 → · x → · 1/2, or the tanh formula; the order that ONNX Runtime fuses into one kernel.
+
+    From opset 20 on it is one operator.
+    """
+    if emit.opset >= 20:
+        emit("Gelu", node.inputs, node.output, node.path, approximate=node.attributes["approximate"])
+        return
     (x,) = node.inputs
     if node.attributes["approximate"] == "tanh":
         cube = emit.step("Mul", node, emit.step("Mul", node, x, x), x)
@@ -62,21 +73,52 @@ def softplus(emit: Emitter, node: Node) -> None:
 
 def clip(low: str | float, high: str | float) -> Lower:
     def lower(emit: Emitter, node: Node) -> None:
-        bounds = []
-        for role, bound in (("min", low), ("max", high)):
-            value = node.attributes[bound] if isinstance(bound, str) else bound
-            bounds.append(emit.constant(f"{node.path}.{role}", value))
+        values = {
+            role: node.attributes[bound] if isinstance(bound, str) else bound
+            for role, bound in (("min", low), ("max", high))
+        }
+        if emit.opset < 11:
+            attributes = {role: emit.float32(value) for role, value in values.items()}
+            emit("Clip", node.inputs, node.output, node.path, **attributes)
+            return
+        bounds = [emit.constant(f"{node.path}.{role}", value) for role, value in values.items()]
         emit("Clip", [*node.inputs, *bounds], node.output, node.path)
 
     return lower
 
 
+def softmax(emit: Emitter, node: Node) -> None:
+    """Over the last dimension, which is counted from the front before opset 13."""
+    emit("Softmax", node.inputs, node.output, node.path, axis=-1 if emit.opset >= 13 else len(node.shape))
+
+
 def layer_norm(emit: Emitter, node: Node) -> None:
+    if emit.opset < 17:
+        layer_norm_in_steps(emit, node)
+        return
     weight, bias = (node.tensors.get(role) for role in ("weight", "bias"))
     constants = [emit.tensor(weight) if weight else emit.constant(f"{node.path}.weight", [1.0] * node.shape[-1])]
     constants += [emit.tensor(bias)] if bias else []
     attributes = {"axis": -1, "epsilon": emit.float32(node.attributes["eps"]), "stash_type": 1}
     emit("LayerNormalization", [*node.inputs, *constants], node.output, node.path, **attributes)
+
+
+def layer_norm_in_steps(emit: Emitter, node: Node) -> None:
+    """(x - mean) / √(mean of squares + eps) · weight + bias, with the variance in two passes."""
+    axes = [len(node.shape)]  # a negative axis is not allowed before opset 11
+    centred = emit.step("Sub", node, node.inputs[0], emit.step("ReduceMean", node, node.inputs[0], axes=axes))
+    variance = emit.step("ReduceMean", node, emit.step("Mul", node, centred, centred), axes=axes)
+    raised = emit.step("Add", node, variance, emit.constant(f"{node.path}.eps", node.attributes["eps"]))
+    operands = [("Div", centred, emit.step("Sqrt", node, raised))]
+    operands += [
+        (op_type, "", emit.tensor(node.tensors[role]))
+        for op_type, role in (("Mul", "weight"), ("Add", "bias"))
+        if role in node.tensors
+    ]
+    value = ""
+    for index, (op_type, first, second) in enumerate(operands):
+        emitted = emit.last if index == len(operands) - 1 else emit.step
+        value = emitted(op_type, node, first or value, second)
 
 
 def batch_norm(emit: Emitter, node: Node) -> None:

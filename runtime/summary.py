@@ -38,6 +38,8 @@ class Summary:
     blocks: tuple[BlockSummary, ...]
     opset: int
     ir_version: int
+    target: str | None = None
+    """The server that the opset and the IR version were chosen for."""
     folded: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     weights_sha256: str | None = None
@@ -60,7 +62,7 @@ class Summary:
         """The ONNX metadata that holds this summary, in a fixed order."""
         given = asdict(self)
         given |= {key: [port.to_record() for port in getattr(self, key)] for key in ("inputs", "outputs")}
-        plain = {"name", "weights_sha256"}
+        plain = {"name", "weights_sha256", "target"}
         record = {"mlpx.format": str(FORMAT), "mlpx.version": self.mlpx_version or ""}
         for key, value in sorted(given.items()):
             if key in ("mlpx_version", "metadata") or value is None:
@@ -84,6 +86,7 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
             blocks=tuple(BlockSummary(**_tuples(block)) for block in json.loads(own["blocks"])),
             opset=json.loads(own["opset"]),
             ir_version=json.loads(own["ir_version"]),
+            target=own.get("target"),
             folded=tuple(json.loads(own["folded"])),
             remarks=tuple(json.loads(own["remarks"])),
             weights_sha256=own.get("weights_sha256"),

@@ -55,14 +55,15 @@ def test_a_backward_import_would_be_seen(tmp_path: Path) -> None:
 
 PUBLIC = {
     mlpx: """Artifact MLPSpec ParityReport Session __version__ assemble export inspect json_schema load_spec
-        load_weights publish verify""",
+        load_weights publish recover verify""",
     builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem Recovered RecoveryError Residual Scale SpecError
-        Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights read_checkpoint""",
-    export: """Artifact ExportError Inspection ParityReport ProofError UnsupportedError export inspect load_module
-        publish read_report verify""",
+        Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights read_checkpoint
+        read_network read_onnx""",
+    export: """Artifact ExportError Inspection ParityReport ProofError Recovery UnsupportedError export inspect
+        load_module publish read_report recover verify""",
     runtime: """BlockSummary Choice Header InputError Machine MissingPackageError ModelError OutputError
         Outside Port ProviderError ScoreReport Scores Session Summary VERSION choose imported missing_package
-        read_header read_rows score score_file summary_of this_machine through_link whole_file whole_files
+        read_header read_inputs read_rows score score_file summary_of this_machine through_link whole_file whole_files
         write_whole""",
 }
 

@@ -12,6 +12,8 @@ from .checkpoint import read_checkpoint
 from .onnx_network import read_onnx
 from .recovered import Recovered
 
+_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar", ".zip")
+
 
 def is_onnx(path: str | Path) -> bool:
     """Whether a file is to be read as ONNX: by its name, or where its first bytes are of nothing else."""
@@ -23,11 +25,7 @@ def is_onnx(path: str | Path) -> bool:
             head = file.read(9)
     except OSError as error:
         raise RecoveryError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return (
-        not is_torch_file(head)
-        and head[8:] != b"{"
-        and path.suffix.lower() not in (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar", ".zip")
-    )
+    return not is_torch_file(head) and head[8:] != b"{" and path.suffix.lower() not in _CHECKPOINTS
 
 
 def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None = None, **options: Any) -> Recovered:

@@ -233,7 +233,8 @@ def _softmax(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) ->
 
 
 def _layer_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """(z - mean) / √(var + eps)·w + b, the variance as a mean of squares (two passes) or as E[z²] - mean² (one pass).
+    """(z - mean) / √(var + eps)·w + b, the variance as a mean of squares (two passes) or as E[z²] - mean² (one pass),
+    in one kernel or operator by operator, which rounds no more often.
 
     With γ = γ_{n+4}: the mean is off by γ·E|z|, so z - mean by t = γ·E|z| + 2u·|z - mean|; the one-pass variance by
     γ·(E[z²] + mean² + eps), which covers two passes as well (Chan, Golub and LeVeque, The American Statistician 37(3),

@@ -14,7 +14,7 @@ import numpy as np
 
 from export.graph import Node
 
-Value = float | int | str | Callable[[Node], float]
+Value = float | int | str | tuple[int, ...] | Callable[[Node], float]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ Source = int | str | Tensor | Constant
 
 @dataclass(frozen=True)
 class Step:
-    """One operator. Attributes that are not named have their default in ONNX."""
+    """One operator. Attributes that are not named have their default in ONNX; those that are belong to the operator in
+    the opset of the file, so that a spelling of another opset does not fit.
+    """
 
     op: str
     inputs: tuple[Source, ...]
@@ -115,7 +117,8 @@ def _softplus(node: Node) -> list[Spelling]:
 
 
 def _clip(low: Value, high: Value) -> list[Spelling]:
-    return [(Step("Clip", ("x", Constant(low), Constant(high))),)]
+    """Two inputs from opset 11 on, two attributes before."""
+    return [(Step("Clip", ("x", Constant(low), Constant(high))),), (Step("Clip", ("x",), {"min": low, "max": high}),)]
 
 
 def _softmax(node: Node) -> list[Spelling]:
@@ -123,11 +126,26 @@ def _softmax(node: Node) -> list[Spelling]:
 
 
 def _layer_norm(node: Node) -> list[Spelling]:
+    """One operator from opset 17 on; in steps, with the axes as an attribute, before opset 18."""
     inputs = ("x", Tensor("weight", default=1.0), Tensor("bias"))
-    return [
-        (Step("LayerNormalization", inputs, {"epsilon": _option("eps"), "axis": axis}),)
-        for axis in (-1, len(node.shape))
-    ]
+    found: list[Spelling] = []
+    for axis in (-1, len(node.shape)):
+        found.append((Step("LayerNormalization", inputs, {"epsilon": _option("eps"), "axis": axis}),))
+        for square in (Step("Mul", (1, 1)), Step("Pow", (1, Constant(2.0)))):
+            steps = [
+                Step("ReduceMean", ("x",), {"axes": (axis,)}),
+                Step("Sub", ("x", 0)),
+                square,
+                Step("ReduceMean", (2,), {"axes": (axis,)}),
+                Step("Add", (3, Constant(_option("eps")))),
+                Step("Sqrt", (4,)),
+                Step("Div", (1, 5)),
+            ]
+            for op, role in (("Mul", "weight"), ("Add", "bias")):
+                if role in node.tensors:
+                    steps.append(Step(op, (len(steps) - 1, Tensor(role))))
+            found.append(tuple(steps))
+    return found
 
 
 def _batch_norm(node: Node) -> list[Spelling]:

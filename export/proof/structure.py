@@ -301,7 +301,13 @@ def _attributes(node: Node, step: Step, candidate: NodeProto, model: Model) -> l
         have = given.pop(name, default)
         if _plain(have) != _plain(wanted):
             found.append(Difference(node.path, name, 1, 1, (), _plain(have), _plain(wanted)))
-    return found + [Difference(node.path, name, 1, 1, (), _plain(value), "not there") for name, value in given.items()]
+    found += [Difference(node.path, name, 1, 1, (), _plain(value), "not there") for name, value in given.items()]
+    # A spelling of another opset: without the attribute the operator means something else.
+    return found + [
+        Difference(node.path, name, 1, 1, (), "not there", _plain(value(node) if callable(value) else value))
+        for name, value in step.attributes.items()
+        if name not in schema.attributes
+    ]
 
 
 def _value(attribute: onnx.AttributeProto) -> object:
@@ -311,6 +317,8 @@ def _value(attribute: onnx.AttributeProto) -> object:
 def _plain(value: object) -> float | str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
+    if isinstance(value, list | tuple):
+        return str(list(value))
     return float(np.float32(value)) if isinstance(value, int | float) else str(value)
 
 

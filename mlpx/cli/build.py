@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Data, Device, Dtype, ExternalData, FoldAffine, Html, Json
+from .options import Data, Device, Dtype, ExternalData, FoldAffine, Html, IrVersion, Json, Opset, Target
 from .sources import Weights, network
 from .written import tell_written
 
@@ -25,6 +25,9 @@ def command(
     dtype: Dtype = None,
     fold_affine: FoldAffine = False,
     external_data: ExternalData = False,
+    opset: Opset = None,
+    ir_version: IrVersion = None,
+    target: Target = None,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
@@ -45,6 +48,9 @@ def command(
         spec=described,
         fold_affine=fold_affine,
         external_data=external_data or None,
+        opset=opset,
+        ir_version=ir_version,
+        target=target,
     )
     assert report is not None
     tell_written(artifact, report, as_json, weights=source)

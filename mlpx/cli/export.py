@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from .options import Data, Device, Dtype, ExternalData, FoldAffine, Html, Json, note, print_json
+from .options import (
+    Data,
+    Device,
+    Dtype,
+    ExternalData,
+    FoldAffine,
+    Html,
+    IrVersion,
+    Json,
+    Opset,
+    Target,
+    note,
+    print_json,
+)
 from .written import tell_written
 
 
@@ -30,6 +43,9 @@ def command(
     dtype: Dtype = None,
     fold_affine: FoldAffine = False,
     external_data: ExternalData = False,
+    opset: Opset = None,
+    ir_version: IrVersion = None,
+    target: Target = None,
     fallback: Annotated[
         bool,
         typer.Option("--fallback", help="Let torch.onnx write NAME.unproved.onnx where no block fits; exit code 1."),
@@ -54,6 +70,9 @@ def command(
         fold_affine=fold_affine,
         dtype=dtype,
         external_data=external_data or None,
+        opset=opset,
+        ir_version=ir_version,
+        target=target,
         fallback=fallback,
     )
     if report is None:

@@ -43,7 +43,12 @@ def _tell(found: "Inspection") -> None:
         [("file", f"{found.path} ({found.size:,} bytes)")]
         + [("input", _port(port)) for port in summary.inputs]
         + [("output", _port(port)) for port in summary.outputs]
-        + [("opset", f"{summary.opset}, IR {summary.ir_version}")]
+        + [
+            (
+                "opset",
+                f"{summary.opset}, IR {summary.ir_version}" + (f", for {summary.target}" if summary.target else ""),
+            )
+        ]
         + [("size", f"{summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds a row")]
         + ([("weights", f"sha256 {summary.weights_sha256}")] if summary.weights_sha256 else [])
         + [("metadata", f"{key} = {value}") for key, value in summary.metadata.items()]

@@ -16,6 +16,12 @@ Dtype = Annotated[
 ]
 FoldAffine = Annotated[bool, typer.Option("--fold-affine", help="Make affine blocks that follow each other one.")]
 ExternalData = Annotated[bool, typer.Option("--external-data", help="Write the weights to NAME.onnx.data beside it.")]
+Opset = Annotated[int | None, typer.Option(help="The opset of the file, 7 or later; 17 if left out.")]
+IrVersion = Annotated[int | None, typer.Option(help="The IR version of the file, 4 or later; 8 if left out.")]
+Target = Annotated[
+    str | None,
+    typer.Option("--for", help="The server to write for, such as triton:23.10 or onnxruntime:1.16."),
+]
 Data = Annotated[
     Path | None, typer.Option(help="Rows of your own to prove it on, besides seeded ones (.npy, .npz, .csv, .parquet).")
 ]

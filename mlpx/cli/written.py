@@ -21,7 +21,8 @@ def tell_written(artifact: "Artifact", report: "ParityReport", as_json: bool, **
         record = {"path": artifact.path, "bytes": artifact.size, "proved": artifact.proved, **more}
         print_json(record | {"summary": asdict(summary), "parity": json.loads(report.model_dump_json())})
         return
-    print(f"written   {artifact.path} ({artifact.size:,} bytes, opset {summary.opset}, IR {summary.ir_version})")
+    versions = f"opset {summary.opset}, IR {summary.ir_version}" + (f", for {summary.target}" if summary.target else "")
+    print(f"written   {artifact.path} ({artifact.size:,} bytes, {versions})")
     for key, value in more.items():
         print(f"{key:<9} {value}")
     print(f"signature {_listed(summary.inputs)} -> {_listed(summary.outputs)}")

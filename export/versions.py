@@ -1,0 +1,124 @@
+"""Which opset and IR version a file is written in: those that are asked for, or that its server takes."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from functools import cache
+
+import onnx
+from onnx import TensorProto, helper
+
+from runtime import ModelError, Session
+
+from .errors import ExportError
+from .servers import Server, server
+
+
+@dataclass(frozen=True)
+class Versions:
+    """The opset and the IR version of a file, and the server that they were chosen for.
+
+    Opset 17 is the lowest that has a LayerNormalization; IR 8 is read by every inference server since 2022.
+    """
+
+    opset: int = 17
+    ir_version: int = 8
+    target: str | None = None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    name: str
+    field: str
+    option: str
+    oldest: int
+
+
+USUAL = Versions()
+_OPSET = _Kind("opset", "opset", "--opset", 7)
+"""ONNX Runtime promises to run models from opset 7 on."""
+_IR = _Kind("IR version", "ir_version", "--ir-version", 4)
+"""Before IR 4 weights are inputs that a caller may replace."""
+
+
+def chosen(opset: int | None = None, ir_version: int | None = None, target: str | None = None) -> Versions:
+    """What is asked for; what is left out is the nearest to opset 17 and IR 8 that goes with it and with the server.
+
+    Raises ExportError: a version that does not exist, that the installed onnx or ONNX Runtime lacks, or that is above
+    what the server takes; an opset that needs a newer IR version; a server that is not in the table.
+    """
+    takes = None if target is None else server(target)
+    opset, ir_version = _asked(_OPSET, opset), _asked(_IR, ir_version)
+    if takes is not None:
+        _refuse_beyond(_OPSET, opset, str(target), takes)
+        _refuse_beyond(_IR, ir_version, str(target), takes)
+    most = USUAL.opset if takes is None else min(USUAL.opset, takes.opset)
+    highest = ir_version or (int(onnx.IR_VERSION) if takes is None else takes.ir_version)
+    fitting = [number for number in range(_OPSET.oldest, (opset or most) + 1) if needed_ir_version(number) <= highest]
+    opset = opset or fitting[-1]
+    needed = needed_ir_version(opset)
+    if needed > highest:
+        why = f"IR version {highest} was asked for" if ir_version else f"{target} takes IR version {highest} at most"
+        hint = f"give opset {fitting[-1]} or less (--opset {fitting[-1]})"
+        raise ExportError(f"opset {opset} needs IR version {needed}, and {why}. What to do: {hint}")
+    return Versions(opset, ir_version or max(needed, min(USUAL.ir_version, highest)), target)
+
+
+def needed_ir_version(opset: int) -> int:
+    """The IR version that ONNX released together with an opset: the lowest for a file of that opset."""
+    return helper.OP_SET_ID_VERSION_MAP["ai.onnx", opset]
+
+
+@cache
+def newest() -> Versions:
+    """The highest opset and IR version that the installed onnx knows and the installed ONNX Runtime opens.
+
+    ONNX Runtime does not say what it takes, so it is shown a model of one operator in each version, from the newest.
+    """
+    opsets = range(onnx.defs.onnx_opset_version(), USUAL.opset, -1)
+    irs = range(int(onnx.IR_VERSION), USUAL.ir_version, -1)
+    return Versions(
+        next((number for number in opsets if _opens(number, USUAL.ir_version)), USUAL.opset),
+        next((number for number in irs if _opens(USUAL.opset, number)), USUAL.ir_version),
+    )
+
+
+def _opens(opset: int, ir_version: int) -> bool:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n"]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "probe", ports[:1], ports[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    try:
+        Session(model.SerializeToString(), "cpu").close()
+    except ModelError:
+        return False
+    return True
+
+
+def _asked(kind: _Kind, value: int | None) -> int | None:
+    """The version that was asked for, where it is one that can be written and proved here."""
+    if value is None:
+        return None
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise ExportError(
+            f"the {kind.name} is a whole number, not {value!r}. What to do: give one ({kind.option} {kind.oldest})"
+        )
+    if number < kind.oldest:
+        message = f"{kind.name} {number} is older than {kind.oldest}, the oldest that is written"
+        raise ExportError(f"{message}. What to do: give {kind.oldest} or more ({kind.option} {kind.oldest})")
+    if number > getattr(USUAL, kind.field) and number > (most := getattr(newest(), kind.field)):
+        message = f"{kind.name} {number} is newer than {most}, the newest that the installed onnx and ONNX Runtime know"
+        raise ExportError(f"{message}. What to do: give {most} or less ({kind.option} {most}), or upgrade them")
+    return number
+
+
+def _refuse_beyond(kind: _Kind, number: int | None, target: str, takes: Server) -> None:
+    most = getattr(takes, kind.field)
+    if number is not None and number > most:
+        message = f"{kind.name} {number} was asked for, and {target} is known to take {kind.name} {most} at most"
+        hint = f"leave {kind.option} out, or give {most} or less ({kind.option} {most})"
+        raise ExportError(f"{message} ({takes.source}). What to do: {hint}")
