@@ -17,9 +17,10 @@ from runtime import Session, whole_files
 
 from .artifact import Artifact
 from .errors import ProofError
-from .proof import ParityReport, verify
+from .proof import ParityReport
 from .proof.calling import apart
 from .proof.rows import in_batches
+from .proof.verification import examine
 from .publishing import publish
 
 
@@ -66,13 +67,12 @@ def recover(
     module = None
     if is_onnx(path):
         module = _network(found)
-        original = verify(_as_in_file(module, found), path, device=device, seed=seed)
+        given = _as_in_file(module, found)
+        original = examine(given, path, device=device, seed=seed, inactive_dropout=True)
         if not original.proved:
-            why = f"the recovered network is {original.verdict} to be {path}: {original.why}"
-            raise ProofError(
-                f"{why}; nothing was written. What to do: recover it from the weights it was made of", original
-            )
-        recovery = replace(recovery, original=original)
+            verdict = "not" if original.verdict == "failed" else "not proved to be"
+            why = f"the recovered network is {verdict} what {path} computes: {original.why}"
+            raise ProofError(f"{why}; nothing was written. What to do: recover it from the weights instead", original)
     with whole_files(folder) as stage:
         (stage / "spec.yaml").write_text(as_yaml(found.spec), encoding="utf-8")
         save_file({key: value.contiguous() for key, value in found.weights.items()}, stage / "weights.safetensors")

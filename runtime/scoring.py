@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -116,7 +116,7 @@ def score(session: Session, rows: Any) -> tuple[Scores, ...]:
     summary = session.summary
     ports = _described(summary.outputs if summary is not None else None, session.outputs, session)
     values = session.run(rows)
-    return tuple(Scores(values[port.name], port) for port in ports)
+    return tuple(Scores(value, port) for value, port in zip(values.values(), ports, strict=True))
 
 
 def _described(said: tuple[Port, ...] | None, real: tuple[Port, ...], session: Session) -> tuple[Port, ...]:
@@ -124,13 +124,15 @@ def _described(said: tuple[Port, ...] | None, real: tuple[Port, ...], session: S
     if said is None:
         return real
     by_name = {port.name: port for port in said}
+    if len(said) == len(real) == 1:  # whatever it is called
+        by_name = {real[0].name: said[0]}
     for port in real:
         other = by_name.get(port.name)
         if other is None or not _alike(other.shape[1:], port.shape[1:]):
             found = list(other.shape[1:]) if other is not None else "nothing"
             message = f"its metadata describes rows of shape {found}, and '{port.name}' has {list(port.shape[1:])}"
             raise ModelError(f"{session.path or 'the model'}: {message}. What to do: export it again")
-    return tuple(by_name[port.name] for port in real)
+    return tuple(replace(by_name[port.name], name=port.name) for port in real)
 
 
 def _alike(said: tuple[int | str, ...], real: tuple[int | str, ...]) -> bool:
@@ -186,7 +188,14 @@ def score_file(
 
 
 def _columns(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
-    return {name: column for each in scores for name, column in each.columns().items()}
+    columns: dict[str, np.ndarray] = {}
+    for each in scores:
+        found = each.columns()
+        both = next((name for name in found if name in columns), None)
+        if both is not None:
+            raise InputError(f"two outputs would both give a column '{both}'. What to do: write a .npz file")
+        columns |= found
+    return columns
 
 
 def _npy(scores: Sequence[Scores]) -> bytes:

@@ -30,7 +30,8 @@ def layers(name: str) -> list[Layer]:
     """The layers of a network of one block, as a file would hold them."""
     _, module = network([CASES[name]])
     graph = acting(trace(module, (FEATURES,)))
-    return [Layer((node,), node, (), node.inputs, node.output) for node in graph.nodes]
+    rows = ((FEATURES,), (FEATURES,))
+    return [Layer((node,), node, (), node.inputs, node.output, rows=rows[: len(node.inputs)]) for node in graph.nodes]
 
 
 def inputs(layer: Layer, rows: int = 200) -> dict[str, np.ndarray]:
@@ -39,7 +40,8 @@ def inputs(layer: Layer, rows: int = 200) -> dict[str, np.ndarray]:
 
 def test_every_block_that_acts_has_a_reference_and_a_bound() -> None:
     assert set(BLOCKS) == set(TABLE)
-    assert set(RULES) == set(SPELLINGS) == {name for name, row in TABLE.items() if not row.inactive}
+    computing = {name for name, row in TABLE.items() if not row.inactive} - {"flatten"}
+    assert set(RULES) == computing == set(SPELLINGS) - {"scaled linear"}
 
 
 @pytest.mark.parametrize("name", ACTING)

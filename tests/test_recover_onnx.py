@@ -93,7 +93,7 @@ SPELLINGS: dict[str, tuple[Any, Spelling]] = {
     "neg": ("scale", lambda d, x: d("Neg", x)),
     "relu": ("relu", lambda d, x: d("Relu", x)),
     "relu max": ("relu", lambda d, x: d("Max", S(0), x)),
-    "relu clip": ("relu", lambda d, x: d("Clip", x, min=0.0) if d.opset < 11 else d("Clip", x, S(0))),
+    "ramp clip": ("clip", lambda d, x: d("Clip", x, min=0.0) if d.opset < 11 else d("Clip", x, S(0))),
     "leaky": ({"leaky_relu": 0.01}, lambda d, x: d("LeakyRelu", x)),
     "leaky 0.2": ({"leaky_relu": 0.2}, lambda d, x: d("LeakyRelu", x, alpha=0.2)),
     "leaky prelu": ({"leaky_relu": 0.25}, lambda d, x: d("PRelu", x, np.full(6, 0.25, S))),

@@ -90,17 +90,18 @@ def _clip(found: Match, layout: Layout, context: Context) -> Read:
         _, layout = layout.spread(constant, "a bound")
     low = _single(bounds["low"], "a bound") if "low" in bounds else -np.inf
     high = _single(bounds["high"], "a bound") if "high" in bounds else np.inf
-    return _between(low, high), layout
+    # A Clip without an upper bound takes infinity to the largest float32, which a ReLU does not.
+    return _between(low, high, ramp=found.last.kind != "Clip"), layout
 
 
-def _between(low: float, high: float) -> list[Piece]:
+def _between(low: float, high: float, *, ramp: bool) -> list[Piece]:
     low = max(low, -LARGEST) if low > -_UNBOUNDED else -LARGEST
     high = min(high, LARGEST) if high < _UNBOUNDED else LARGEST
     if not low < high:
         raise Unfit(f"is bounded by {low} below and {high} above; the first must be the smaller")
     if (low, high) == (-LARGEST, LARGEST):
         return []
-    if low == 0 and high in (6, LARGEST):
+    if low == 0 and (high == 6 or (ramp and high == LARGEST)):
         return [Piece("relu6" if high == 6 else "relu")]
     return [Piece("clip", {"min": low, "max": high})]
 

@@ -168,7 +168,7 @@ def elementwise(name: str, slope: float | None = None) -> Rule:
 
 
 def _unrounded(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """relu, relu6, clip and flatten choose among float32 numbers: no rounding, and never more than e."""
+    """relu, relu6 and clip choose among float32 numbers: no rounding, and never more than e."""
     return torch.zeros_like(y) + _carried(node, z[0], e[0], y, None)
 
 
@@ -299,7 +299,6 @@ RULES: dict[str, Rule] = {
     "relu": _unrounded,
     "relu6": _unrounded,
     "clip": _unrounded,
-    "flatten": _unrounded,
     "softmax": _softmax,
     "layer_norm": _layer_norm,
     "add": _add,

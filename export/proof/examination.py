@@ -207,6 +207,7 @@ class Examination:
     def _layers(self, structure: Structure) -> None:
         runs = [*self.inputs, *batches(self.inputs[0])]
         with opened(self.model.path, self.opener) as running:
+            runs = self._that_run(structure, running, runs)
             self.shipped = [self._output(structure, running, given.rows) for given in runs]
         given = (self.model, structure, self.inputs, runs, self.shipped, self.opener, self.seed)
         exposed = Exposing(*given, stop_early=self.found.stop_early).finest()
@@ -237,6 +238,15 @@ class Examination:
         if likely is not None:
             words = f"'{likely.path}' is above its probabilistic line, {likely.likely:.2g} of it"
             self.found.warned("probabilistic bounds", words)
+
+    def _that_run(self, structure: Structure, running: Running, runs: list[Inputs]) -> list[Inputs]:
+        """Files of other tools may not take an empty batch: ``Reshape`` to (0, -1) is such a one."""
+        try:
+            self._output(structure, running, self.inputs[0].rows[:0])
+        except ModelError:
+            self.found.warned("batches", "the file does not run on an empty batch")
+            return [given for given in runs if len(given.rows)]
+        return runs
 
     def _rows_alone(self, runs: list[Inputs]) -> None:
         """Each was held against its bound; what is said is how far they are apart."""

@@ -24,7 +24,8 @@ def compare_interface(model: Model, spec: MLPSpec | None, shape: tuple[int, ...]
     names = [value.name for value in (*model.inputs, *model.proto.graph.output)]
     wanted = [spec.input.name, spec.output.name]
     if names != wanted:
-        found.failed("interface", f"inputs and outputs are {_listed(names)}, and the spec's are {_listed(wanted)}")
+        what = "input and output" if len(names) == 2 else "inputs and outputs"
+        found.failed("interface", f"{what} are {_listed(names)}, and the spec's are {_listed(wanted)}")
         return
     summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
     should = _told(

@@ -38,6 +38,8 @@ class Model:
     large: frozenset[str]
     problem: str | None = None
     """What makes the file's meaning depend on who reads it, if anything does; nothing is proved of it then."""
+    inactive_dropout: bool = False
+    """Whether a Dropout that does nothing in inference may stand in the file."""
 
     @cached_property
     def inputs(self) -> list[onnx.ValueInfoProto]:
@@ -102,14 +104,21 @@ class Model:
 
     def _reshapes(self, node: NodeProto) -> bool:
         """An operator that gives the same rows in another shape. That rows stay rows is seen when the file is run."""
-        return node.op_type in _RESHAPES and node.domain in ("", "ai.onnx") and not self._is_constant(node)
+        if node.domain not in ("", "ai.onnx") or self._is_constant(node):
+            return False
+        if node.op_type == "Cast":
+            return any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
+        if node.op_type == "Dropout":
+            training = self.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.False_
+            return self.inactive_dropout and len(node.output) == 1 and training is not None and not training.any()
+        return node.op_type in _RESHAPES
 
     @property
     def opset(self) -> int:
         return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
-def read_model(path: Path) -> Model:
+def read_model(path: Path, *, inactive_dropout: bool = False) -> Model:
     """Read a file with its weights. Raises ModelError: missing, damaged or not ONNX."""
     external_data(path)  # says what is wrong with a file, or missing beside it
     try:
@@ -128,7 +137,7 @@ def read_model(path: Path) -> Model:
     except (ValueError, TypeError, KeyError, IndexError, StopIteration) as error:
         raise ModelError(f"{path}: a constant of the file is damaged: {error}") from None
     large = {t.name for t in whole.graph.initializer if _is_large(t)}
-    return Model(path, _without(whole, large), constants, frozenset(large), problem)
+    return Model(path, _without(whole, large), constants, frozenset(large), problem, inactive_dropout)
 
 
 def _problem(whole: ModelProto) -> str | None:

@@ -102,9 +102,9 @@ def alone(
         )
 
 
-def attribute(node: NodeProto, name: str, default: int) -> int:
-    """An integer attribute of an operator."""
-    return next((a.i for a in node.attribute if a.name == name), default)
+def attribute(node: NodeProto, name: str, default: float) -> float:
+    """A number among the attributes of an operator."""
+    return next((a.f if a.type == a.FLOAT else a.i for a in node.attribute if a.name == name), default)
 
 
 def outputs(model: Model, wiring: Wiring, running: Running, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""How a block may stand in an ONNX file: every row is a small graph of operators that means the block.
+"""How blocks may stand in an ONNX file: every row is the spellings of one block.
 
 It is what the verifier accepts, written apart from what the exporter writes (``export.operators``), and takes in what
 other exporters write as well.
@@ -6,198 +6,233 @@ other exporters write as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 from math import pi, sqrt
 
 import numpy as np
 
 from export.graph import Node
 
-Value = float | int | str | tuple[int, ...] | Callable[[Node], float]
+from .spelling import ABSENT, Constant, Input, Integers, Op, Spelling, Tensor, Value, X, each, op, spelt
 
-
-@dataclass(frozen=True)
-class Tensor:
-    """A constant that must have the bits of the block's tensor ``role``; ``transposed`` for a matrix stored (in, out).
-
-    ``default`` stands for every entry where the block has no such tensor; None means that the input is then left out.
-    """
-
-    role: str
-    transposed: bool = False
-    default: float | None = None
-
-
-@dataclass(frozen=True)
-class Constant:
-    """A float32 number that is no tensor of the module."""
-
-    value: Value
-
-
-Source = int | str | Tensor | Constant
-"""What an operator reads: the block's input "x", "x1" and so on, the value of an earlier step, or a constant."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One operator. Attributes that are not named have their default in ONNX; those that are belong to the operator in
-    the opset of the file, so that a spelling of another opset does not fit.
-    """
-
-    op: str
-    inputs: tuple[Source, ...]
-    attributes: Mapping[str, Value] = field(default_factory=dict)
-
-
-Spelling = tuple[Step, ...]
-COMMUTATIVE = ("Add", "Mul")
+COMMUTATIVE = ("Add", "Mul", "Sum", "Min", "Max")
 WITHOUT_EFFECT = {("BatchNormalization", "momentum")}
 """Attributes that inference does not read."""
-
-
-def _one(op: str, **attributes: Value) -> list[Spelling]:
-    return [(Step(op, ("x",), attributes),)]
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def _option(name: str) -> Callable[[Node], float]:
     return lambda node: float(node.attributes[name])
 
 
-def _last(node: Node) -> float:
-    return len(node.shape)
+def _gemm(*inputs: Input, **attributes: Value) -> Op:
+    """A Gemm whose alpha and beta are part of its constants."""
+    return replace(op("Gemm", *inputs, **attributes), free=("alpha", "beta"))
 
 
 def _linear(node: Node) -> list[Spelling]:
-    weight, turned, bias = Tensor("weight"), Tensor("weight", transposed=True), Tensor("bias")
-    product = Step("MatMul", ("x", turned))
-    added = (product, Step("Add", (0, bias))) if "bias" in node.tensors else (product,)
-    return [(Step("Gemm", ("x", weight, bias), {"transB": 1}),), (Step("Gemm", ("x", turned, bias)),), added]
+    weight, turned = Tensor("weight", times="alpha"), Tensor("weight", transposed=True, times="alpha")
+    bias = Tensor("bias", times="beta")
+    products = [op("MatMul", X, Tensor("weight", transposed=True)), op("MatMul", Tensor("weight"), X)]
+    if "bias" in node.tensors:
+        added = [op("Add", product, Tensor("bias")) for product in products]
+        added += [op("Sub", product, Tensor("bias", negated=True)) for product in products]
+        products = added
+    return spelt(_gemm(X, weight, bias, transB=1), _gemm(X, turned, bias), *products)
+
+
+def _scaled_linear(node: Node) -> list[Spelling]:
+    """A linear and a scale by one number, as a Gemm with that alpha; see ``export.proof.structure``."""
+    alpha = {"alpha": _option("alpha")}
+    held = Tensor("bias", times="beta") if "bias" in node.tensors else None
+    bias = (held,) if held is not None else ()
+    products = [op("Gemm", X, Tensor("weight"), *bias, transB=1, **alpha)]
+    products.append(op("Gemm", X, Tensor("weight", transposed=True), *bias, **alpha))
+    return spelt(*(replace(product, free=("beta",)) for product in products))
+
+
+def _one_plus_exp() -> Op:
+    return op("Add", op("Exp", op("Neg", X)), 1.0)
+
+
+def _relu(node: Node) -> list[Spelling]:
+    return spelt(op("Relu", X), op("Max", X, 0.0))
+
+
+def _relu6(node: Node) -> list[Spelling]:
+    positive = (op("Relu", X), op("Max", X, 0.0))
+    clipped = each(lambda x: (op("Clip", x, 0.0, 6.0), op("Clip", x, min=0.0, max=6.0)), (op("Relu", X),))
+    plain = (op("Clip", X, 0.0, 6.0), op("Clip", X, min=0.0, max=6.0), op("Max", op("Min", X, 6.0), 0.0))
+    return spelt(*plain, *clipped, *each(lambda x: op("Min", x, 6.0), positive))
+
+
+def _clip(node: Node) -> list[Spelling]:
+    """Two inputs from opset 11 on, two attributes before; a bound of the largest float32 may be left out."""
+    low, high = Constant(_option("min_val")), Constant(_option("max_val"))
+    found = [op("Clip", X, low, high), op("Clip", X, min=low.value, max=high.value)]
+    found += [op("Min", op("Max", X, low), high), op("Max", op("Min", X, high), low)]
+    if node.attributes["max_val"] >= _LARGEST:
+        found += [op("Clip", X, low), op("Max", X, low)]
+    if node.attributes["min_val"] <= -_LARGEST:
+        found += [op("Clip", X, ABSENT, high), op("Min", X, high)]
+    return spelt(*found)
+
+
+def _leaky_relu(node: Node) -> list[Spelling]:
+    slope = Constant(_option("negative_slope"))
+    found = [op("LeakyRelu", X, alpha=slope.value), op("PRelu", X, slope)]
+    if 0 <= node.attributes["negative_slope"] <= 1:
+        found.append(op("Max", X, op("Mul", X, slope)))
+    return spelt(*found)
+
+
+def _hardsigmoid(node: Node) -> list[Spelling]:
+    shifted = [op("Clip", op("Add", X, 3.0), 0.0, 6.0), op("Clip", op("Add", X, 3.0), min=0.0, max=6.0)]
+    sloped = [op("Add", part, 0.5) for part in (op("Mul", X, 1 / 6), op("Div", X, 6.0))]
+    found = [op("HardSigmoid", X, alpha=1 / 6, beta=0.5)]
+    found += each(lambda x: (op("Div", x, 6.0), op("Mul", x, 1 / 6)), shifted)
+    return spelt(*found, *each(lambda x: (op("Clip", x, 0.0, 1.0), op("Clip", x, min=0.0, max=1.0)), sloped))
+
+
+def _halves(x: Op) -> tuple[Op, Op]:
+    return op("Mul", x, 0.5), op("Div", x, 2.0)
 
 
 def _gelu(node: Node) -> list[Spelling]:
-    half, one = Constant(0.5), Constant(1.0)
-    whole: list[Spelling] = [(Step("Gelu", ("x",), {"approximate": str(node.attributes["approximate"])}),)]
+    """x·one_more / 2 in any order, where one_more is 1 + erf(x/√2) or 1 + tanh(√(2/π)·(x + 0.044715·x³))."""
     if node.attributes["approximate"] == "tanh":
-        inner: list[Spelling] = [
-            (
-                Step("Mul", ("x", "x")),
-                Step("Mul", (0, "x")),
-                Step("Mul", (1, Constant(0.044715))),
-                Step("Add", ("x", 2)),
-                Step("Mul", (3, Constant(sqrt(2 / pi)))),
-                Step("Tanh", (4,)),
-                Step("Add", (5, one)),
-            )
-        ]
+        root = sqrt(2 / pi)
+        squares = [op("Mul", X, X), op("Pow", X, 2.0)]
+        cubes = [op("Pow", X, 3.0), *each(lambda square: op("Mul", square, X), squares)]
+        cubic = each(lambda cube: op("Mul", cube, 0.044715), cubes)
+        cubic += each(lambda square: op("Mul", op("Mul", X, 0.044715), square), squares)
+        factors = each(lambda square: op("Add", op("Mul", square, 0.044715), 1.0), squares)
+        inner = each(lambda term: op("Add", X, term), cubic) + each(lambda factor: op("Mul", X, factor), factors)
+        scaled = each(lambda term: op("Mul", term, root), inner)
+        scaled += each(lambda factor: op("Mul", op("Mul", X, root), factor), factors)
+        ones = each(lambda term: op("Add", op("Tanh", term), 1.0), scaled)
     else:
-        scaled = [Step("Div", ("x", Constant(sqrt(2)))), Step("Mul", ("x", Constant(sqrt(0.5))))]
-        inner = [(first, Step("Erf", (0,)), Step("Add", (1, one))) for first in scaled]
-    for steps in inner:
-        raised = len(steps) - 1
-        whole.append((*steps, Step("Mul", ("x", raised)), Step("Mul", (raised + 1, half))))
-        whole.append((*steps, Step("Mul", (raised, half)), Step("Mul", ("x", raised + 1))))
-        whole.append((*steps, Step("Mul", ("x", half)), Step("Mul", (raised + 1, raised))))
-    return whole
+        ones = [op("Add", op("Erf", part), 1.0) for part in (op("Div", X, sqrt(2)), op("Mul", X, sqrt(0.5)))]
+    found = [op("Gelu", X, approximate=str(node.attributes["approximate"]))]
+    for one in ones:
+        found += [*_halves(op("Mul", X, one)), *(op("Mul", X, half) for half in _halves(one))]
+        found += [op("Mul", half, one) for half in (op("Mul", X, 0.5), op("Div", X, 2.0))]
+    return spelt(*found)
 
 
 def _softplus(node: Node) -> list[Spelling]:
     beta, threshold = Constant(_option("beta")), Constant(_option("threshold"))
-    plain = node.attributes["beta"] == 1
-    steps: list[Step] = [] if plain else [Step("Mul", ("x", beta))]
-    scaled: Source = "x" if plain else 0
-    steps.append(Step("Softplus", (scaled,)))
-    if not plain:
-        steps.append(Step("Div", (len(steps) - 1, beta)))
-    value = len(steps) - 1
-    chosen = (*steps, Step("Greater", (scaled, threshold)), Step("Where", (len(steps), "x", value)))
-    # From 20 on both branches are the same float32 number, so choosing may be left out.
-    return [chosen] if node.attributes["threshold"] < 20 else [chosen, tuple(steps)]
+    scaled: Input = X if node.attributes["beta"] == 1 else op("Mul", X, beta)
+    found = []
+    for value in (op("Softplus", scaled), op("Log", op("Add", op("Exp", scaled), 1.0))):
+        divided = value if node.attributes["beta"] == 1 else op("Div", value, beta)
+        found.append(op("Where", op("Greater", scaled, threshold), X, divided))
+        # From 20 on both branches are the same float32 number, so choosing may be left out.
+        found += [divided] if node.attributes["threshold"] >= 20 else []
+    return spelt(*found)
 
 
-def _clip(low: Value, high: Value) -> list[Spelling]:
-    """Two inputs from opset 11 on, two attributes before."""
-    return [(Step("Clip", ("x", Constant(low), Constant(high))),), (Step("Clip", ("x",), {"min": low, "max": high}),)]
+def _reduced(node: Node, name: str, x: Input) -> list[Op]:
+    """Along the features; the axes are an attribute, or in newer opsets an input."""
+    axes = (-1, len(node.shape))
+    return [made for axis in axes for made in (op(name, x, axes=(axis,)), op(name, x, Integers((axis,))))]
 
 
 def _softmax(node: Node) -> list[Spelling]:
-    return [*_one("Softmax", axis=-1), *_one("Softmax", axis=_last)]
+    exponentials = [op("Exp", X), *(op("Exp", op("Sub", X, most)) for most in _reduced(node, "ReduceMax", X))]
+    steps = [op("Div", e, total) for e in exponentials for total in _reduced(node, "ReduceSum", e)]
+    return spelt(*(op("Softmax", X, axis=axis) for axis in (-1, len(node.shape))), *steps)
 
 
 def _layer_norm(node: Node) -> list[Spelling]:
-    """One operator from opset 17 on; in steps, with the axes as an attribute, before opset 18."""
-    inputs = ("x", Tensor("weight", default=1.0), Tensor("bias"))
-    found: list[Spelling] = []
-    for axis in (-1, len(node.shape)):
-        found.append((Step("LayerNormalization", inputs, {"epsilon": _option("eps"), "axis": axis}),))
-        for square in (Step("Mul", (1, 1)), Step("Pow", (1, Constant(2.0)))):
-            steps = [
-                Step("ReduceMean", ("x",), {"axes": (axis,)}),
-                Step("Sub", ("x", 0)),
-                square,
-                Step("ReduceMean", (2,), {"axes": (axis,)}),
-                Step("Add", (3, Constant(_option("eps")))),
-                Step("Sqrt", (4,)),
-                Step("Div", (1, 5)),
-            ]
-            for op, role in (("Mul", "weight"), ("Add", "bias")):
-                if role in node.tensors:
-                    steps.append(Step(op, (len(steps) - 1, Tensor(role))))
-            found.append(tuple(steps))
-    return found
+    """One operator from opset 17 on, or in steps."""
+    eps, inputs = _option("eps"), (X, Tensor("weight", default=1.0), Tensor("bias"))
+    found = [op("LayerNormalization", *inputs, epsilon=eps, axis=axis) for axis in (-1, len(node.shape))]
+    for mean in _reduced(node, "ReduceMean", X):
+        off = op("Sub", X, mean)
+        for square in (op("Mul", off, off), op("Pow", off, 2.0)):
+            for variance in _reduced(node, "ReduceMean", square):
+                deviation = op("Sqrt", op("Add", variance, Constant(eps)))
+                ends = [op("Div", off, deviation), op("Mul", off, op("Reciprocal", deviation))]
+                for name, role in (("Mul", "weight"), ("Add", "bias")):
+                    ends = [op(name, end, Tensor(role)) if role in node.tensors else end for end in ends]
+                found += ends
+    return spelt(*found)
 
 
 def _batch_norm(node: Node) -> list[Spelling]:
     tensors = Tensor("weight", default=1.0), Tensor("bias", default=0.0), Tensor("running_mean"), Tensor("running_var")
-    return [(Step("BatchNormalization", ("x", *tensors), {"epsilon": _option("eps")}),)]
+    return spelt(op("BatchNormalization", X, *tensors, epsilon=_option("eps")))
 
 
-def _in_turn(node: Node, *steps: tuple[str, str]) -> list[Spelling]:
-    """Elementwise operators with the constant of a role each: those that the block has, or those that do something."""
-    held = [(op, role) for op, role in steps if role in node.tensors or role in node.attributes]
-    neutral = [step for step in held if _is_neutral(node, *step)]
-    alone = [[step] for step in held if len(held) > 1 and all(other in neutral for other in held if other != step)]
-    spelt = []
-    for chosen in [held, *alone]:
-        spelling: list[Step] = []
-        for index, (op, role) in enumerate(chosen):
-            constant: Source = Tensor(role) if role in node.tensors else Constant(_option(role))
-            spelling.append(Step(op, ("x" if index == 0 else index - 1, constant)))
-        spelt.append(tuple(spelling))
-    return spelt
+def _standardize(node: Node) -> list[Spelling]:
+    mean, std = _held(node, "mean"), _held(node, "std")
+    minus = [op("Sub", X, mean)] if mean is not None else []
+    minus += [op("Add", X, replace(mean, negated=True))] if isinstance(mean, Tensor) else []
+    found = each(lambda x: op("Div", x, std), minus) if std is not None else []
+    found += minus if std is None or _is(node, "std", 1) else []
+    found += [op("Div", X, std)] if std is not None and (mean is None or _is(node, "mean", 0)) else []
+    return spelt(*found)
 
 
-def _is_neutral(node: Node, op: str, role: str) -> bool:
-    """A sum with zeros, a product with ones."""
-    held = node.tensors[role].values if role in node.tensors else np.float32(node.attributes[role])
-    return bool(np.all(held == (0 if op in ("Add", "Sub") else 1)))
+def _scale(node: Node) -> list[Spelling]:
+    factor, offset = _held(node, "factor"), _held(node, "offset")
+    times = [op("Mul", X, factor)] if factor is not None else []
+    found = each(lambda x: op("Add", x, offset), times) if offset is not None else []
+    if isinstance(offset, Tensor):
+        found += each(lambda x: op("Sub", x, replace(offset, negated=True)), times)
+        found += [op("Sub", X, replace(offset, negated=True))] if _is(node, "factor", 1) else []
+    if offset is not None:
+        found += [op("Add", X, offset)] if factor is None or _is(node, "factor", 1) else []
+        found += [op("Sub", offset, X)] if _is(node, "factor", -1) else []
+    if offset is None or _is(node, "offset", 0):
+        found += [*times, *([op("Neg", X)] if _is(node, "factor", -1) else [])]
+    return spelt(*found)
+
+
+def _held(node: Node, role: str) -> Tensor | Constant | None:
+    """How a block's constant stands in a file; None where the block has none."""
+    if role in node.tensors:
+        return Tensor(role)
+    return Constant(_option(role)) if role in node.attributes else None
+
+
+def _is(node: Node, role: str, number: float) -> bool:
+    """Whether a constant of the block is one number for every feature, so that another operator does the same."""
+    held = node.tensors[role].values if role in node.tensors else node.attributes.get(role)
+    return held is not None and bool(np.all(np.asarray(held) == number))
+
+
+def _concat(node: Node) -> list[Spelling]:
+    inputs = [X if i == 0 else f"x{i}" for i in range(len(node.inputs))]
+    return spelt(*(op("Concat", *inputs, axis=axis) for axis in (1, -1)))
 
 
 SPELLINGS: dict[str, Callable[[Node], list[Spelling]]] = {
     "linear": _linear,
-    "sigmoid": lambda node: _one("Sigmoid"),
-    "relu": lambda node: _one("Relu"),
-    "leaky_relu": lambda node: _one("LeakyRelu", alpha=_option("negative_slope")),
-    "elu": lambda node: _one("Elu", alpha=_option("alpha")),
-    "tanh": lambda node: _one("Tanh"),
+    "scaled linear": _scaled_linear,
+    "sigmoid": lambda node: spelt(op("Sigmoid", X), op("Div", 1.0, _one_plus_exp()), op("Reciprocal", _one_plus_exp())),
+    "relu": _relu,
+    "leaky_relu": _leaky_relu,
+    "elu": lambda node: spelt(op("Elu", X, alpha=_option("alpha"))),
+    "tanh": lambda node: spelt(op("Tanh", X)),
     "gelu": _gelu,
-    "silu": lambda node: [(Step("Sigmoid", ("x",)), Step("Mul", ("x", 0)))],
+    "silu": lambda node: spelt(
+        op("Mul", X, op("Sigmoid", X)), op("Div", X, _one_plus_exp()), op("Swish", X, alpha=1.0)
+    ),
     "softplus": _softplus,
     "softmax": _softmax,
-    "relu6": lambda node: _clip(0.0, 6.0),
-    "hardsigmoid": lambda node: _one("HardSigmoid", alpha=1 / 6, beta=0.5),
-    "clip": lambda node: _clip(_option("min_val"), _option("max_val")),
+    "relu6": _relu6,
+    "hardsigmoid": _hardsigmoid,
+    "clip": _clip,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
-    "standardize": lambda node: _in_turn(node, ("Sub", "mean"), ("Div", "std")),
-    "scale": lambda node: _in_turn(node, ("Mul", "factor"), ("Add", "offset")),
-    "add": lambda node: [(Step("Add", ("x", "x1")),)],
-    "subtract": lambda node: [(Step("Sub", ("x", "x1")),)],
-    "multiply": lambda node: [(Step("Mul", ("x", "x1")),)],
-    "concat": lambda node: [
-        (Step("Concat", tuple("x" if i == 0 else f"x{i}" for i in range(len(node.inputs))), {"axis": axis}),)
-        for axis in (1, -1)
-    ],
+    "standardize": _standardize,
+    "scale": _scale,
+    "add": lambda node: spelt(op("Add", X, "x1"), op("Sum", X, "x1")),
+    "subtract": lambda node: spelt(op("Sub", X, "x1")),
+    "multiply": lambda node: spelt(op("Mul", X, "x1")),
+    "concat": _concat,
 }
-"""Every block that acts in evaluation mode."""
+"""Every block that computes something in evaluation mode."""

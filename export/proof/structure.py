@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx
 from onnx import NodeProto
 
-from export.graph import Graph, Node, Shape, rewired
+from export.graph import Graph, Node, Shape, Tensor, rewired
 
 from .bounds import AFFINE
-from .differences import Difference, compared
+from .differences import Difference
 from .findings import counted
+from .operators import matches
 from .reading import Model, row_shape
 from .refolding import as_node, refolded
 from .rows import Wiring, output_shapes
-from .spellings import COMMUTATIVE, SPELLINGS, WITHOUT_EFFECT, Source, Spelling, Step, Tensor
 
 
 @dataclass(frozen=True)
@@ -129,6 +128,8 @@ def _ports(graph: Graph, model: Model, wiring: Wiring) -> str | None:
     shapes += [("output", name, s) for name, s in zip(wiring.outputs, output_shapes(graph).values(), strict=True)]
     for what, name, shape in shapes:
         value = named[name]
+        if not value.type.tensor_type.HasField("shape"):  # what it is is seen when the file is run
+            continue
         found = row_shape(value)
         if len(found) != len(shape) or any(
             a != b for a, b in zip(found, shape, strict=True) if isinstance(a, int) and a
@@ -136,7 +137,8 @@ def _ports(graph: Graph, model: Model, wiring: Wiring) -> str | None:
             return f"the file's {what} '{value.name}' has rows of shape {list(found)}, and the module's {list(shape)}"
         if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
             return f"the file's {what} '{value.name}' is not float32"
-    dropout = next((node for node in model.nodes if node.op_type == "Dropout"), None)
+    dropout = next((node for node in model.proto.graph.node if node.op_type == "Dropout"), None)
+    dropout = None if model.inactive_dropout and dropout not in model.nodes else dropout
     return None if dropout is None else f"a Dropout is left in the file: '{_named(dropout)}'"
 
 
@@ -151,16 +153,18 @@ def _next(
     """The first block with the operators that fit it best, folded with the affine blocks after it where that fits."""
     best: Layer | None = None
     for members in _groups(graph, remaining):
-        held = members[0]
+        held = sought = members[0]
         if len(members) > 1:
-            if not _has_shape(model, members, values, used):
+            scaled = _scaled_linear(members)
+            if scaled is None and not _has_shape(model, members, values, used):
                 continue
             held = as_node(members, refolded(members))
+            sought = scaled or held
         inputs = tuple(values[name] for name in members[0].inputs)
         # Where the same is computed twice, the name says which is which.
         wanted = names.get(members[-1].output, members[-1].output)
         exact: Layer | None = None
-        for nodes, output, differences in _matches(held, inputs, model, used):
+        for nodes, output, differences in matches(sought, inputs, model, used):
             found = tuple(replace(difference, folded=len(members) > 1) for difference in differences)
             layer = Layer(tuple(members), held, nodes, inputs, output, found)
             if not found and (exact is None or model.value(wanted) == output):
@@ -170,6 +174,26 @@ def _next(
         if exact is not None:
             return exact
     return best
+
+
+def _scaled_linear(members: list[Node]) -> Node | None:
+    """A linear and a scale by one number as the Gemm that they may be: alpha·x·Wᵀ + beta·C."""
+    if [member.op for member in members] != ["linear", "scale"]:
+        return None
+    linear, scale = members
+    factor, offset = (scale.tensors[role].values if role in scale.tensors else None for role in ("factor", "offset"))
+    if factor is None or not bool((factor == factor[0]).all()):
+        return None
+    tensors = {"weight": linear.tensors["weight"]}
+    if "bias" in linear.tensors and (offset is None or not offset.any()):
+        beta_is_alpha = linear.tensors["bias"].values * factor[0]
+        tensors["bias"] = Tensor(linear.tensors["bias"].name, beta_is_alpha)
+    elif "bias" not in linear.tensors and offset is not None:
+        tensors["bias"] = scale.tensors["offset"]
+    elif "bias" in linear.tensors:
+        return None
+    attributes = {"alpha": float(factor[0])}
+    return Node("scaled linear", linear.path, linear.inputs, scale.output, scale.shape, attributes, tensors)
 
 
 def _distance(layer: Layer) -> tuple[int, bool, bool, int]:
@@ -201,125 +225,6 @@ def _has_shape(model: Model, members: list[Node], values: dict[str, str], used: 
     readers = [n for n in model.consumers(values[members[0].inputs[0]]) if id(n) not in used]
     shapes = [model.constants[name].shape for node in readers for name in node.input if name in model.constants]
     return wanted in shapes or wanted[::-1] in shapes
-
-
-Match = tuple[tuple[NodeProto, ...], str, list[Difference]]
-
-
-def _matches(node: Node, inputs: Sequence[str], model: Model, used: set[int]) -> Iterator[Match]:
-    for spelling in SPELLINGS[node.op](node):
-        given: dict[Source, str] = {"x" if i == 0 else f"x{i}": name for i, name in enumerate(inputs)}
-        yield from _extend(node, spelling, given, (), model, used, [])
-
-
-def _extend(
-    node: Node,
-    spelling: Spelling,
-    values: dict[Source, str],
-    nodes: tuple[NodeProto, ...],
-    model: Model,
-    used: set[int],
-    differences: list[Difference],
-) -> Iterator[Match]:
-    """The rest of a spelling after its first ``nodes``; constants that differ do not end the search, wiring does."""
-    if len(nodes) == len(spelling):
-        yield nodes, nodes[-1].output[0], differences
-        return
-    step = spelling[len(nodes)]
-    known = next(values[source] for source in step.inputs if source in values)
-    for candidate in model.consumers(known):
-        if (
-            candidate.op_type != step.op
-            or id(candidate) in used
-            or candidate in nodes
-            or candidate.domain not in ("", "ai.onnx")
-        ):
-            continue
-        found = _compare(node, step, candidate, values, model)
-        if found is not None:
-            held = {**values, len(nodes): candidate.output[0]}
-            yield from _extend(node, spelling, held, (*nodes, candidate), model, used, differences + found)
-
-
-def _compare(
-    node: Node, step: Step, candidate: NodeProto, values: dict[Source, str], model: Model
-) -> list[Difference] | None:
-    """What differs in the constants and attributes of one operator; None where it is wired differently."""
-    names = list(candidate.input)
-    orders = [names, names[::-1]] if step.op in COMMUTATIVE else [names]
-    for order in orders:
-        found = [
-            _read(node, source, order[i] if i < len(order) else "", values, model)
-            for i, source in enumerate(step.inputs)
-        ]
-        if len(order) <= len(step.inputs) and all(part is not None for part in found):
-            try:
-                return [d for part in found if part for d in part] + _attributes(node, step, candidate, model)
-            except onnx.defs.SchemaError:  # the file's opset has no such operator
-                return None
-    return None
-
-
-def _read(node: Node, source: Source, name: str, values: dict[Source, str], model: Model) -> list[Difference] | None:
-    if isinstance(source, int | str):
-        return [] if model.value(name) == values[source] else None
-    if isinstance(source, Tensor):
-        tensor = node.tensors.get(source.role)
-        if tensor is None and source.default is None:
-            return [] if not name or not _nonzero(name, model) else None
-        expected = tensor.values if tensor is not None else np.full(node.shape[-1:], source.default, np.float32)
-        what = source.role if tensor is None else f"{source.role} ({tensor.name})"
-    else:
-        value = source.value(node) if callable(source.value) else source.value
-        expected, what = np.asarray(value, dtype=np.float32), "a constant"
-    if isinstance(source, Tensor) and not name:
-        return [Difference(node.path, what, expected.size, expected.size, (), "missing", "there")]
-    held = model.constants.get(name)
-    if held is None:
-        return None
-    transposed = isinstance(source, Tensor) and source.transposed
-    if expected.ndim == 1 and held.ndim != 1 and held.size in (1, expected.size):
-        held = np.broadcast_to(held.reshape(-1), expected.shape)
-    return compared(held.T if transposed else held, expected, node.path, what, exact=isinstance(source, Tensor))
-
-
-def _nonzero(name: str, model: Model) -> bool:
-    held = model.constants.get(name)
-    return held is None or bool(held.any())
-
-
-def _attributes(node: Node, step: Step, candidate: NodeProto, model: Model) -> list[Difference]:
-    schema = onnx.defs.get_schema(candidate.op_type, max(1, model.opset), "")
-    given = {a.name: _value(a) for a in candidate.attribute if (step.op, a.name) not in WITHOUT_EFFECT}
-    found = []
-    for name, description in schema.attributes.items():
-        if (step.op, name) in WITHOUT_EFFECT:
-            continue
-        default = onnx.helper.get_attribute_value(description.default_value) if description.default_value.name else None
-        wanted = step.attributes.get(name, default)
-        wanted = wanted(node) if callable(wanted) else wanted
-        have = given.pop(name, default)
-        if _plain(have) != _plain(wanted):
-            found.append(Difference(node.path, name, 1, 1, (), _plain(have), _plain(wanted)))
-    found += [Difference(node.path, name, 1, 1, (), _plain(value), "not there") for name, value in given.items()]
-    # A spelling of another opset: without the attribute the operator means something else.
-    return found + [
-        Difference(node.path, name, 1, 1, (), "not there", _plain(value(node) if callable(value) else value))
-        for name, value in step.attributes.items()
-        if name not in schema.attributes
-    ]
-
-
-def _value(attribute: onnx.AttributeProto) -> object:
-    return "a reference" if attribute.ref_attr_name else onnx.helper.get_attribute_value(attribute)
-
-
-def _plain(value: object) -> float | str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, list | tuple):
-        return str(list(value))
-    return float(np.float32(value)) if isinstance(value, int | float) else str(value)
 
 
 def _named(node: NodeProto) -> str:

@@ -74,13 +74,16 @@ def examine(
     seed: int = 0,
     opener: Opener | None = None,
     stop_early: bool = False,
+    inactive_dropout: bool = False,
 ) -> ParityReport:
-    """``verify``, with another runtime in the place of ONNX Runtime, or ending with the first check that fails."""
+    """``verify``, with another runtime in the place of ONNX Runtime, or ending with the first check that fails, or of a
+    file in which a Dropout that does nothing may stand.
+    """
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed!r}")
     start = perf_counter()
     chosen = choose(device, this_machine(cuda=device != "cpu")).device
-    model = read_model(path)
+    model = read_model(path, inactive_dropout=inactive_dropout)
     port = _port(model, spec)
     rows, origin = _data(data, model, port, dtype)
     evaluated = evaluated_copy(module, dtype)
