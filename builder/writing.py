@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -55,12 +56,16 @@ class _Options(dict):
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML takes no number with an exponent and without a point for a number."""
+    """PyYAML writes YAML 1.1, where other words and other spellings of numbers have a meaning than in 1.2."""
 
     def number(self, value: float) -> yaml.Node:
         text = repr(value)
         text = text.replace("e", ".0e") if "e" in text and "." not in text else text
         return self.represent_scalar("tag:yaml.org,2002:float", text)
+
+    def text(self, value: str) -> yaml.Node:
+        plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value) is not None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
 
     def one_line(self, value: list[Any]) -> yaml.Node:
         return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
@@ -70,5 +75,6 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(float, _Dumper.number)
+_Dumper.add_representer(str, _Dumper.text)
 _Dumper.add_representer(_Line, _Dumper.one_line)
 _Dumper.add_representer(_Options, _Dumper.options)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from mlpx.cli import main
 from runtime import choose, this_machine
 from runtime.errors import ProviderError
+from tests.commands import Done, Run
 
 
 def _why_no_cuda() -> str | None:
@@ -30,3 +33,20 @@ def device(request: pytest.FixtureRequest) -> str:
 def root() -> Path:
     """The checkout."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """A command in this process: ``run("build", "spec.yaml")``."""
+
+    def command(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["mlpx", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        sys.stdout.flush()
+        return Done(code, *capfd.readouterr())
+
+    return command

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,41 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from builder import json_schema
-from mlpx.cli import main
 from runtime import Session
+from tests.commands import Run
 
 SPEC = """name: tiny
 input: {name: x, features: [a, b, c]}
 blocks: [{linear: 4}, relu, {dropout: 0.5}, {linear: 2}]
 output: {name: y, labels: [no, yes]}
 """
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Done]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """A command in this process: ``run("build", "spec.yaml")``."""
-
-    def command(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["mlpx", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        sys.stdout.flush()
-        return Done(code, *capfd.readouterr())
-
-    return command
 
 
 @pytest.fixture
@@ -260,7 +232,6 @@ def test_fallback_exits_with_1(run: Run, tmp_path: Path) -> None:
 
 IMPORTS = """
 import sys
-from mlpx.cli import main
 try:
     main()
 except SystemExit as end:
