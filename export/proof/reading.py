@@ -19,6 +19,7 @@ from runtime import ModelError
 from .report import external_data
 
 _RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+_OF_SIZES = ("Shape", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Mul")
 _OF_CONSTANTS = ("Transpose", *_RESHAPES, "Cast", "Add", "Sub", "Mul", "Div", "Sqrt", "Neg")
 """Operators that are computed here where all that they read is constant: one float32 rounding at most."""
 _LARGE = 2**10
@@ -55,7 +56,22 @@ class Model:
     @cached_property
     def nodes(self) -> list[NodeProto]:
         """The operators that compute something; constants, Identity and changes of shape are seen through."""
-        return [n for n in self.proto.graph.node if not (_is_plain(n) or self._reshapes(n) or self._is_constant(n))]
+        nodes = [n for n in self.proto.graph.node if not (_is_plain(n) or self._reshapes(n) or self._is_constant(n))]
+        return [n for n in nodes if not set(n.output) <= self._sizes]
+
+    @cached_property
+    def _sizes(self) -> set[str]:
+        """Values that only say what shape a Reshape gives, computed from the shape of a value."""
+        found: set[str] = set()
+        for node in reversed(self.proto.graph.node):
+            if node.op_type == "Reshape" and len(node.input) > 1:
+                found.add(node.input[1])
+            elif found.intersection(node.output) and node.op_type in _OF_SIZES:
+                found.update(node.input)
+        data = {n for node in self.proto.graph.node if node.op_type not in (*_OF_SIZES, "Reshape") for n in node.input}
+        reshaped = {node.input[0] for node in self.proto.graph.node if node.op_type in ("Reshape", "Shape")}
+        outputs = {value.name for value in self.proto.graph.output}
+        return found - data - reshaped - outputs
 
     @cached_property
     def _sources(self) -> dict[str, str]:
