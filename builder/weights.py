@@ -17,6 +17,7 @@ def load_weights(module: nn.Module, path: str | Path, *, dtype: str | None = Non
     A ``torch.save`` file is read with ``weights_only=True``: code in it is never run. Values of another dtype are
     converted where none changes; ``dtype="float32"`` lets them be rounded.
 
+    Constants of a Standardize or Scale that the spec gives may be missing in the file.
     Raises WeightsError: unreadable, damaged or unsafe file; tensors that are missing, surplus or of another shape (all
     listed, with both shapes); values that a conversion would change. Warns with WeightsWarning where a Standardize's or
     Scale's constant differs from the one that the spec gave; the file's is used.
@@ -31,6 +32,7 @@ def load_weights(module: nn.Module, path: str | Path, *, dtype: str | None = Non
         raise WeightsError(
             f"the module's {meta} is on the meta device. What to do: module.to_empty(device='cpu') first"
         )
+    given = {name: wanted[name] for name in _declared(module)} | given  # the spec says them
     mismatches = _mismatches(given, wanted)
     if mismatches:
         listed = "".join(f"\n  {line}" for line in mismatches)
@@ -75,13 +77,19 @@ def _refuse_different_ties(path: Path, wanted: dict[str, torch.Tensor], ready: d
             raise WeightsError(f"{path}: {other} and {name} are one tensor in the module, and differ in the file")
 
 
-def _differences(module: nn.Module, given: dict[str, torch.Tensor]) -> list[str]:
-    lines = []
+def _declared(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The constants that the spec gives, by their names in a state dict."""
+    found = {}
     for path, part in module.named_modules():
         if isinstance(part, Standardize | Scale):
-            for name, declared in part.declared.items():
-                key = f"{path}.{name}" if path else name
-                if not torch.equal(declared, given[key]):
-                    apart = (declared - given[key]).abs().max().item()
-                    lines.append(f"{key} differs from the spec's by up to {apart:.3g}; the weights file's is used")
+            found |= {f"{path}.{name}" if path else name: value for name, value in part.declared.items()}
+    return found
+
+
+def _differences(module: nn.Module, given: dict[str, torch.Tensor]) -> list[str]:
+    lines = []
+    for key, declared in _declared(module).items():
+        if not torch.equal(declared, given[key]):
+            apart = (declared - given[key]).abs().max().item()
+            lines.append(f"{key} differs from the spec's by up to {apart:.3g}; the weights file's is used")
     return lines

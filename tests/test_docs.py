@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from mlpx.cli.app import app
+from tests.commands import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [path for folder in ("", "docs", "models/*") for path in sorted(ROOT.glob(f"{folder}/*.md".lstrip("/")))]
+
+
+FILES = {"robot-policy.md": {"yaml": "arm/spec.yaml", "csv": "log.csv"}}
+"""The pages that are a session from beginning to end, and the files that their blocks are."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^ *```{language}\n(.*?)^ *```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if blocks(p, "python") and p.name not in FILES], ids=lambda page: page.name
+)
 def test_the_python_runs_and_prints_what_it_says(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -28,6 +37,35 @@ def test_the_python_runs_and_prints_what_it_says(
         printed = capsys.readouterr().out
         for expected in re.findall(r"print\(.*?\)  # (\S.*)|^# (\[.*)", code, re.MULTILINE):
             assert (expected[0] or expected[1]).split(", or ")[0] in printed
+
+
+def measured(line: str) -> str:
+    """A line without the figures that differ from machine to machine."""
+    return re.sub(r"\d(\.\d+)?e-\d+|\d+\.\d{3,}|\d\.\d+ s", "#", " ".join(line.split()))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_session_gives_what_the_page_shows(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    shown = 0
+    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        if kind in FILES[name]:
+            (tmp_path / FILES[name][kind]).write_text(block, encoding="utf-8")
+        elif kind == "python":
+            done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True)
+            assert done.stdout.strip() == "".join(re.findall(r"print\(.*\)  # (\S.*)", block))
+        elif kind == "console":
+            command, *lines = block.splitlines()
+            done = run(*shlex.split(command)[2:])
+            found = {measured(line) for line in (done.out + done.err).splitlines()}
+            whole = " ".join(found)
+            for line in lines:
+                assert measured(line) in found or measured(line) in whole, (command, line, found)
+                shown += 1
+    assert shown > 30
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
