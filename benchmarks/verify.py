@@ -15,44 +15,16 @@ import sys
 import tempfile
 from pathlib import Path
 from statistics import median
-from threading import Event, Thread
 from time import perf_counter
 
 from benchmarks.machine import described
+from benchmarks.memory import Peak
 from benchmarks.networks import network
 from export import export, verify
 from runtime import Session
 
 TARGETS = {"digits": "at most 2 s", "784-1024-1024-10": "at most 15 s", "1024-4096-4096-1000": "at most 6 x memory"}
 NAMES = [*TARGETS, "breast_cancer", "512 sixteen times"]
-
-
-class Peak:
-    """The largest resident memory of this process in a ``with`` block, above what it was at its start, in bytes."""
-
-    def __enter__(self) -> Peak:
-        self.start = self.largest = resident()
-        self._ended = Event()
-        self._watch = Thread(target=self._look, daemon=True)
-        self._watch.start()
-        return self
-
-    def __exit__(self, *ended: object) -> None:
-        self._ended.set()
-        self._watch.join()
-
-    def _look(self) -> None:
-        while not self._ended.wait(0.002):
-            self.largest = max(self.largest, resident())
-
-    @property
-    def above(self) -> int:
-        return self.largest - self.start
-
-
-def resident() -> int:
-    """Of this process, in bytes."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def measured(name: str, rounds: int) -> dict[str, float]:

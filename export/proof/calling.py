@@ -23,6 +23,8 @@ from .rows import joined, output_shapes, place_of, split
 
 _ROWS = 128
 """Of one call in float64, so that the values inside stay small beside the weights."""
+_LARGE = 2**22
+"""Weights of a network from which they are widened call by call."""
 _NEAR_OVERFLOW = 2.0**60
 """Values beyond it have squares, or sums of products, that may overflow in float32 or not by the order of a sum."""
 _AGREEMENT = {True: 2.0**-30, False: 2.0**-14}
@@ -39,9 +41,11 @@ class Called:
         self.double = double
         self._inputs = graph.inputs
         self._keywords = [name for name, by_name in inputs_of(module).items() if by_name]
-        computed = any(tensor.computed for node in graph.nodes for tensor in node.tensors.values())
-        self._widening = _Widening() if double and computed else nullcontext()
-        self._module = _double(module) if double and not computed else module
+        tensors = [tensor for node in graph.nodes for tensor in node.tensors.values()]
+        # A copy in float64 is quicker to call, and takes twice the weights.
+        one_by_one = any(t.computed for t in tensors) or sum(t.values.size for t in tensors) > _LARGE
+        self._widening = _Widening() if double and one_by_one else nullcontext()
+        self._module = _double(module) if double and not one_by_one else module
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Rows of all inputs to rows of all outputs, in the precision of this copy."""

@@ -1,0 +1,34 @@
+"""How much memory a piece of work takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from threading import Event, Thread
+
+
+class Peak:
+    """The largest resident memory of this process in a ``with`` block, above what it was at its start, in bytes."""
+
+    def __enter__(self) -> Peak:
+        self.start = self.largest = resident()
+        self._ended = Event()
+        self._watch = Thread(target=self._look, daemon=True)
+        self._watch.start()
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._ended.set()
+        self._watch.join()
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.002):
+            self.largest = max(self.largest, resident())
+
+    @property
+    def above(self) -> int:
+        return self.largest - self.start
+
+
+def resident() -> int:
+    """Of this process, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -1,0 +1,103 @@
+"""How long does it take to read a network back, and to prove it, and how much memory?
+
+A checkpoint, a safetensors and an ONNX file of one network are recovered, each in a process of its own, warm, imports
+excluded: the median of several rounds. ``read`` is until spec and weights are known; ``recover`` until everything is
+written, and for an ONNX file until old and new file are proved. There is no peer that reads a spec back. Memory is the
+peak above what the process held before, of the first round, as a multiple of the weights.
+Run it with ``python -m benchmarks.recover [--rounds 5] [--json FILE]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from benchmarks.machine import described
+from benchmarks.memory import Peak
+from builder import MLPSpec, assemble, read_network
+from export import export, recover
+
+NETWORKS = {"784-512-256-10": [784, 512, 256, 10], "1024-4096-4096-1000": [1024, 4096, 4096, 1000]}
+KINDS = ("pt", "safetensors", "onnx")
+
+
+def written(module: nn.Module, kind: str, folder: Path) -> Path:
+    """The network as a file of this kind."""
+    path = folder / f"model.{kind}"
+    if kind == "onnx":
+        export(module, path)
+    elif kind == "pt":
+        torch.save(module.state_dict(), path)
+    else:
+        save_file(module.state_dict(), path)
+    return path
+
+
+def measured(name: str, kind: str, rounds: int) -> dict[str, float]:
+    """In this process: one network from one kind of file."""
+    first, *hidden, last = NETWORKS[name]
+    blocks = [block for width in hidden for block in ({"linear": width}, "relu")]
+    module = assemble(MLPSpec(name="net", input={"features": first}, blocks=[*blocks, {"linear": last}])).eval()
+    asked: dict[str, Any] = {} if kind == "onnx" else {"activation": "relu"}
+    weights = sum(parameter.numel() * 4 for parameter in module.parameters())
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        small = written(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), kind, home)
+        recover(small, home / "warm", device="cpu", page=False, **asked)
+        path = written(module, kind, home)
+        del module
+        with Peak() as reading:
+            found = read_network(path, **asked)
+        del found
+        with Peak() as whole:
+            recover(path, home / "out", device="cpu", page=False, **asked)
+        taken: dict[str, list[float]] = {"read_s": [], "recover_s": []}
+        for _ in range(rounds):
+            start = perf_counter()
+            read_network(path, **asked)
+            middle = perf_counter()
+            recover(path, home / "out", device="cpu", page=False, **asked)
+            taken["read_s"].append(middle - start)
+            taken["recover_s"].append(perf_counter() - middle)
+    figures = {key: median(values) for key, values in taken.items()}
+    memory = {"read_memory": reading.above / weights, "recover_memory": whole.above / weights}
+    return figures | memory | {"weights_mb": weights / 2**20}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measured(options.one[0], options.one[1], options.rounds)))
+        return
+    machine, results = described(), {}
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print(f"{'network':<20} {'file':<12} {'weights':>9} {'read':>8} {'recover':>9} {'memory: read':>13} {'recover':>9}")
+    for name in NETWORKS:
+        for kind in KINDS:
+            command = [sys.executable, "-m", "benchmarks.recover", "--one", name, kind, "--rounds", str(options.rounds)]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            results[f"{name} {kind}"] = r = json.loads(done.stdout)
+            times = f"{r['read_s']:>6.3f} s {r['recover_s']:>7.2f} s"
+            memory = f"{r['read_memory']:>11.1f} x {r['recover_memory']:>7.1f} x"
+            print(f"{name:<20} {kind:<12} {r['weights_mb']:>6.2f} MB {times} {memory}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
