@@ -2,14 +2,28 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy._core import multiarray as numpy_multiarray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from .errors import WeightsError
 
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")  # torch.save: a zip archive, or the pickle of before torch 1.6
+_NUMPY: list[Any] = [
+    np.dtype,
+    np.ndarray,
+    *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
+    *((numpy_multiarray.scalar, name) for name in ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")),
+    *(
+        (numpy_multiarray._reconstruct, name)
+        for name in ("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct")
+    ),
+]
+"""NumPy numbers and arrays, which trainers save beside the tensors. They are data; making them runs no code."""
 _AT_ONCE = 1 << 18  # values compared at a time, so that a conversion takes little memory beside its result
 
 
@@ -41,7 +55,8 @@ def read_tensors(path: Path, *, mapped: bool = False) -> object:
 
 def _read_torch(path: Path, mapped: bool) -> object:
     try:
-        return torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
+        with torch.serialization.safe_globals(_NUMPY):
+            return torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0] or "not a plain pickle"
         message = "refused: it holds more than tensors, and unpickling that can run code; nothing was run"

@@ -57,8 +57,8 @@ def record(module: nn.Module) -> Calls:
     except ExportError:
         raise
     except TraceError as error:
-        message = f"the forward of {kind} depends on the data ({error}){_where(error)}"
-        hint = "write it without if, for or assert on a tensor's values; torch.where chooses without branching"
+        message = f"the forward of {kind} depends on the data, or asks for its shape ({error}){_where(error)}"
+        hint = "write it without if, for, assert or unpacking on a tensor or its shape"
         raise UnsupportedError(f"{message}. What to do: {hint}") from None
     except Exception as error:  # the forward is the caller's code: it may raise anything
         message = f"the forward of {kind} cannot be traced: {type(error).__name__}: {error}{_where(error)}"

@@ -31,6 +31,8 @@ from .remarks import remarks
 from .trace import trace
 from .versions import Versions, chosen
 
+_WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+
 
 def export(
     module: nn.Module,
@@ -119,6 +121,9 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
     """
     if not isinstance(module, nn.Module):
         raise ExportError(f"expected an nn.Module, not a {type(module).__name__}")
+    inner = next((name for kind, name in _WRAPPERS.items() if type(module).__name__ == kind), None)
+    if inner is not None:
+        raise ExportError(f"a {type(module).__name__} wraps the module that is meant. What to do: export its .{inner}")
     if dtype not in (None, "float32"):
         raise ExportError(f"dtype is 'float32' or left out, not {dtype!r}: the file computes in float32")
     tensors = dict(chain(module.named_parameters(), module.named_buffers()))
@@ -134,6 +139,8 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
     shared = {id(tensor): tensor for tensor in tensors.values()} if is_plain(module) and not other else {}
     try:
         copied = with_plain_weights(copy.deepcopy(module, shared | computed_weights(module)))
+    except ExportError:
+        raise
     except Exception as error:  # the caller's classes may copy themselves in their own way
         raise ExportError(f"the module cannot be copied, so it was left alone: {error}") from error
     if other:

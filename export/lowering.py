@@ -44,6 +44,8 @@ def _refuse_copies(graph: Graph) -> None:
     whose = {name: f"the input '{name}'" if len(graph.inputs) > 1 else "the input" for name in graph.inputs}
     for output, value in graph.outputs.items():
         if value in whose:
+            if value not in graph.inputs:
+                raise ExportError(f"the output '{output}' is {whose[value]} again. What to do: return it once")
             what = f"the output '{output}'" if len(graph.outputs) > 1 else "the output"
             message = f"nothing is left to compute: {what} is {whose[value]} itself"
             raise ExportError(f"{message}. What to do: give the model at least one block that acts in evaluation mode")

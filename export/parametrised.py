@@ -11,6 +11,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from .errors import ExportError
+
 
 def computed_weights(module: nn.Module) -> dict[int, Any]:
     """For ``copy.deepcopy``, which refuses tensors that were computed: what stands for them in the copy."""
@@ -41,7 +43,11 @@ def _hooked(module: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
 def _without_parametrisations(part: nn.Module) -> None:
     """PyTorch's own remove_parametrizations takes the property from the class, which the caller's module shares."""
     names = [name for name, _ in part.get_submodule("parametrizations").named_children()]
-    values = {name: getattr(part, name).detach().clone() for name in names}
+    with torch.random.fork_rng(devices=[]):
+        values = {name: getattr(part, name).detach().clone() for name in names}
+        again = next((name for name in names if not torch.equal(getattr(part, name), values[name])), None)
+    if again is not None:
+        raise ExportError(f"the parametrisation of '{again}' gives another value at every call; a file holds one")
     part.__class__ = type(part).__bases__[0]
     del part._modules["parametrizations"]
     for name, value in values.items():

@@ -13,7 +13,7 @@ from torch import nn
 from runtime import choose, this_machine, through_link, whole_files
 
 from .artifact import Artifact
-from .errors import ProofError
+from .errors import ExportError, ProofError
 from .exporting import export
 from .proof import ParityReport, can_write_page, verify, write_page
 from .proof.verification import Data
@@ -40,6 +40,8 @@ def publish(
     Raises ProofError, whose ``report`` says why, and what ``export`` and ``verify`` raise.
     """
     path = through_link(path)
+    if path.suffix != ".onnx":
+        raise ExportError(f"the file's name ends in .onnx, not '{path.name or path}'")
     choose(device, this_machine(cuda=device != "cpu"))  # before any work
     with whole_files(path.parent) as stage:
         written = export(module, stage / path.name, dtype=dtype, **options)

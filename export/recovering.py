@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from builder import MLPSpec, Recovered, assemble, read_network
+from builder import MLPSpec, Recovered, RecoveryError, assemble, read_network
 from builder.recovery.network import is_onnx
 from builder.writing import as_yaml
-from runtime import Session, whole_files
+from runtime import Session, choose, this_machine, whole_files
 
 from .artifact import Artifact
 from .errors import ProofError
 from .proof import ParityReport
 from .proof.calling import apart
+from .proof.report import external_data
 from .proof.rows import in_batches
 from .proof.verification import examine
 from .publishing import publish
@@ -53,6 +55,7 @@ def recover(
     device: str = "auto",
     seed: int = 0,
     page: bool | None = None,
+    replace: bool = False,
     **options: Any,
 ) -> Recovery:
     """Write ``spec.yaml`` and ``weights.safetensors`` of the dense network in a checkpoint or an ONNX file.
@@ -60,7 +63,8 @@ def recover(
     An ONNX file is proved to be the recovered network, layer by layer (``NAME.original.parity.json``), and the network
     is published anew beside them, proved too, with a free batch dimension. A checkpoint has no program to compare with:
     build its spec to go on.
-    ``options`` are those of ``builder.read_network``.
+    ``replace`` lets another ``spec.yaml`` in the folder be overwritten. ``options`` are those of
+    ``builder.read_network``.
 
     Raises RecoveryError; ProofError: the recovered network is not proved to be the file, and nothing is written.
     """
@@ -68,20 +72,28 @@ def recover(
     found = read_network(path, **options)
     name = found.spec.name
     recovery = Recovery(found.spec, folder / "spec.yaml", folder / "weights.safetensors", found.notes)
-    if not is_onnx(path):
+    choose(device, this_machine(cuda=device != "cpu"))  # before any work
+    onnx = is_onnx(path)
+    _refuse_overwriting(path, recovery, onnx, replace)
+    if not onnx:
         with whole_files(folder) as stage:
             _write(found, stage)
         return recovery
     module = _network(found)
+    _refuse_without_batch(path, device)
     original = _proved(module, found, path, device, seed)
+    rows, before = _outputs(path, found, device, seed)
     with whole_files(folder) as stage:
         _write(found, stage)
         original.write(stage / f"{name}.original.parity.json")
         artifact, report = publish(
             module, folder / f"{name}.onnx", spec=found.spec, device=device, seed=seed, page=page
         )
-    apart, rows = _apart(path, artifact.path, found, device, seed)
-    return replace(recovery, original=original, artifact=artifact, report=report, apart=apart, rows=rows)
+    with Session(artifact.path, device) as session:
+        after = session.predict(rows)
+    difference = float(apart(before.reshape(after.shape), after.astype(np.float64)).max())
+    proofs = {"original": original, "artifact": artifact, "report": report}
+    return dataclasses.replace(recovery, **proofs, apart=difference, rows=len(rows))
 
 
 def _write(found: Recovered, folder: Path) -> None:
@@ -89,9 +101,24 @@ def _write(found: Recovered, folder: Path) -> None:
     held: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for key, value in found.weights.items():  # safetensors takes no tensors that share their memory
-        held[key] = value.clone() if value.data_ptr() in seen else value.contiguous()
-        seen.add(value.data_ptr())
+        memory = value.untyped_storage().data_ptr()
+        held[key] = value.clone() if memory in seen else value.contiguous()
+        seen.add(memory)
     save_file(held, folder / "weights.safetensors")
+
+
+def _refuse_overwriting(path: Path, recovery: Recovery, onnx: bool, replace_old: bool) -> None:
+    """Raise RecoveryError where the file itself, or another spec than the one to be written, would be lost."""
+    folder, name = recovery.spec_path.parent, recovery.spec.name
+    targets = [recovery.spec_path, recovery.weights_path, *([folder / f"{name}.onnx"] if onnx else [])]
+    own = {path.resolve(), *(part.resolve() for part in (external_data(path).values() if onnx else ()))}
+    lost = next((target for target in targets if target.resolve() in own), None)
+    if lost is not None:
+        raise RecoveryError(f"{lost} would be overwritten by what is recovered from it. What to do: another folder, -o")
+    old = recovery.spec_path.read_text(encoding="utf-8") if recovery.spec_path.is_file() else None
+    if old is not None and old != as_yaml(recovery.spec) and not replace_old:
+        hint = "choose another folder with -o, or replace it with --replace (replace=True)"
+        raise RecoveryError(f"{recovery.spec_path} is there, and is another spec. What to do: {hint}")
 
 
 def _proved(module: nn.Sequential, found: Recovered, path: Path, device: str, seed: int) -> ParityReport:
@@ -105,19 +132,27 @@ def _proved(module: nn.Sequential, found: Recovered, path: Path, device: str, se
     return report
 
 
+def _refuse_without_batch(path: Path, device: str) -> None:
+    with Session(path, device) as session:
+        (port,) = session.inputs
+        if len(port.shape) < 2:
+            message = f"{path}: its input '{port.name}' has shape {list(port.shape)}, without a batch dimension"
+            raise RecoveryError(f"{message}. What to do: export it from PyTorch again, with one")
+
+
 def _network(found: Recovered) -> nn.Sequential:
     module = assemble(found.spec)
     module.load_state_dict(found.weights, assign=True)
     return module.eval()
 
 
-def _apart(old: Path, new: Path, found: Recovered, device: str, seed: int) -> tuple[float, int]:
-    """The largest difference of the outputs of both files on the same rows, and how many rows."""
+def _outputs(path: Path, found: Recovered, device: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows for the recovered network, and what the old file gives for them."""
     rows = np.random.default_rng(seed).standard_normal((_ROWS, *found.spec.input.row_shape), dtype=np.float32)
-    with Session(old, device) as before, Session(new, device) as after:
-        (port,) = before.inputs
+    with Session(path, device) as session:
+        (port,) = session.inputs
         feed = {port.name: rows if found.flattened is None else rows.reshape(-1, *found.flattened)}
         size = port.shape[0]
-        values = in_batches(before.run, feed, size) if isinstance(size, int) else before.run(feed)
-        (first,), second = values.values(), after.predict(rows)
-    return float(apart(first.reshape(second.shape), second.astype(np.float64)).max()), len(rows)
+        values = in_batches(session.run, feed, size) if isinstance(size, int) else session.run(feed)
+    (before,) = values.values()
+    return rows, before

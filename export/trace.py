@@ -110,6 +110,8 @@ class _Reader:
     def _call_function(self, node: fx.Node, path: str) -> None:
         if node.target in SYMBOLS:
             return self._arithmetic(node, path)
+        if node.target == "to" and all(map(_keeps_values, (*node.args[1:], *node.kwargs.values()))):
+            return self._call(node, "identity", {}, [node.args[0]], path, "")
         if node.target in RESHAPES:
             return self._call(node, "flatten", *reshaped(node, self.known, path), path, "")
         if node.target is torch.addmm and len(node.args) == 3 and not node.kwargs:
@@ -213,6 +215,11 @@ class _Reader:
             if held is not value and held in value.views and later & set(holder.users):
                 message = f"{path} overwrites a tensor in place while another view of it is still read"
                 raise ExportError(f"{message}. What to do: use inplace=False")
+
+
+def _keeps_values(argument: Any) -> bool:
+    """An argument of ``x.to(...)`` that leaves a float32 value as it is: a device, float32, or an option."""
+    return isinstance(argument, str | torch.device | bool) or argument is torch.float32
 
 
 def _scope(node: fx.Node) -> str:

@@ -46,6 +46,11 @@ def as_inputs(data: Any, ports: Sequence[Port], *, dtype: str | None = None) -> 
     if wrong:
         raise InputError(f"{'; '.join(wrong)}; the model's inputs are: {', '.join(names)}")
     arrays = {port.name: as_float32(given[port.name], port.name, port.shape[1:], dtype=dtype) for port in ports}
+    return of_one_length(arrays)
+
+
+def of_one_length(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays, by the inputs' names, of as many rows each. Raises InputError."""
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"'{name}' {count}" for name, count in counts.items())

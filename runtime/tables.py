@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import as_float32, exact_float32
+from .arrays import as_float32, exact_float32, of_one_length
 from .errors import InputError
 from .extras import imported
 from .headers import by_feature
@@ -55,16 +54,26 @@ def read_inputs(
         message = f"{path}: one array, and the model has {len(ports)} inputs ({names})"
         raise InputError(f"{message}. What to do: give a .npz file with an array of each name")
     if Path(path).suffix.lower() == ".npz":
-        return {port.name: read_rows(path, port, dtype=dtype)[0] for port in ports}, f"the arrays {names}"
-    return {port.name: _of_many(path, port, dtype) for port in ports}, "columns by name"
+        found = {port.name: read_rows(path, port, dtype=dtype)[0] for port in ports}
+        try:
+            return of_one_length(found), f"the arrays {names}"
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    columns = [_columns(port) for port in ports]
+    whole = Port("the inputs", ("batch", sum(map(len, columns))), features=tuple(name for c in columns for name in c))
+    rows, matched = read_rows(path, whole, dtype=dtype)
+    found, start = {}, 0
+    for port, names_of in zip(ports, columns, strict=True):
+        part = rows[:, start : start + len(names_of)]
+        found[port.name] = np.ascontiguousarray(part).reshape(-1, *(s for s in port.shape[1:] if isinstance(s, int)))
+        start += len(names_of)
+    return found, matched
 
 
-def _of_many(path: str | Path, port: Port, dtype: str | None) -> np.ndarray:
+def _columns(port: Port) -> tuple[str, ...]:
     """The columns of one of several inputs."""
-    row = [size for size in port.shape[1:] if isinstance(size, int)]
-    width = prod(row)
-    names = port.features or ((port.name,) if width == 1 else tuple(f"{port.name}_{i}" for i in range(width)))
-    return read_rows(path, replace(port, features=names), dtype=dtype)[0].reshape(-1, *row)
+    width = prod(size for size in port.shape[1:] if isinstance(size, int))
+    return port.features or ((port.name,) if width == 1 else tuple(f"{port.name}_{i}" for i in range(width)))
 
 
 def as_csv(columns: dict[str, np.ndarray]) -> bytes:

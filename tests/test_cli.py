@@ -232,6 +232,7 @@ def test_fallback_exits_with_1(run: Run, tmp_path: Path) -> None:
 
 IMPORTS = """
 import sys
+from mlpx.cli import main
 try:
     main()
 except SystemExit as end:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import RecoveryError
-from builder.tensors import is_torch_file
 
 from .checkpoint import read_checkpoint
 from .onnx_network import read_onnx
@@ -16,7 +15,7 @@ _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar", ".zip")
 
 
 def is_onnx(path: str | Path) -> bool:
-    """Whether a file is to be read as ONNX: by its name, or where its first bytes are of nothing else."""
+    """Whether a file is to be read as ONNX: by its name, or by its first byte where the name does not say."""
     path = Path(path)
     if path.suffix.lower() == ".onnx":
         return True
@@ -25,7 +24,8 @@ def is_onnx(path: str | Path) -> bool:
             head = file.read(9)
     except OSError as error:
         raise RecoveryError(f"{path}: cannot be read: {error.strerror or error}") from None
-    return not is_torch_file(head) and head[8:] != b"{" and path.suffix.lower() not in _CHECKPOINTS
+    # The first field of an ONNX file is its IR version; a safetensors header has a brace behind its length.
+    return head.startswith(b"\x08") and head[8:] != b"{" and path.suffix.lower() not in _CHECKPOINTS
 
 
 def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None = None, **options: Any) -> Recovered:

@@ -70,6 +70,10 @@ class _Pass:
             if value is not None:
                 self.constants[operator.outputs[0]] = value
                 return None
+        value = _computed(operator, self.constants)
+        if value is not None:
+            self.constants[operator.outputs[0]] = value
+            return None
         to_float = operator.kind == "Cast" and operator.attributes.get("to") == TensorProto.FLOAT
         if operator.kind in ("Identity", "Dropout") or to_float:
             # What is not constant is float32 here: the input is, and no other type is let in.
@@ -156,6 +160,43 @@ def _unsqueeze(operator: Operator, constants: Mapping[str, np.ndarray]) -> np.nd
 def _sizes(layout: Layout) -> tuple[int, ...]:
     return tuple(size for size in layout.dims if size is not None)
 
+
+def _computed(operator: Operator, constants: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The value of an operator that reads nothing but float32 constants, rounded as a runtime rounds it."""
+    compute = _COMPUTED.get(operator.kind)
+    given = [constants.get(name) for name in operator.inputs if name]
+    if compute is None or not given or any(value is None or value.dtype != np.float32 for value in given):
+        return None
+    with np.errstate(all="ignore"):
+        try:
+            return np.asarray(compute(operator, constants), np.float32)
+        except (ValueError, TypeError):  # constants that do not fit each other, or a missing input
+            return None
+
+
+def _elementwise(function: Callable[..., np.ndarray]) -> Callable[[Operator, Mapping[str, np.ndarray]], np.ndarray]:
+    return lambda operator, constants: function(*(constants[name] for name in operator.inputs))
+
+
+def _clipped(operator: Operator, constants: Mapping[str, np.ndarray]) -> np.ndarray:
+    value, low, high = (constants.get(name) for name in operator.inputs)
+    return np.clip(np.asarray(value), low, high)
+
+
+_COMPUTED: dict[str, Callable[[Operator, Mapping[str, np.ndarray]], np.ndarray]] = {
+    "Add": _elementwise(np.add),
+    "Sub": _elementwise(np.subtract),
+    "Mul": _elementwise(np.multiply),
+    "Div": _elementwise(np.divide),
+    "Max": _elementwise(np.maximum),
+    "Min": _elementwise(np.minimum),
+    "Sqrt": _elementwise(np.sqrt),
+    "Abs": _elementwise(np.abs),
+    "Neg": _elementwise(np.negative),
+    "Reciprocal": _elementwise(lambda x: np.float32(1) / x),
+    "Clip": _clipped,
+}
+"""What computes the entries of a constant with one rounding at most, such as the root of a normaliser's variance."""
 
 _MOVES: dict[str, Callable[[Operator, Mapping[str, np.ndarray]], np.ndarray | None]] = {
     "Identity": lambda operator, constants: constants[operator.inputs[0]],

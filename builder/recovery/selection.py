@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
 
 from builder.errors import RecoveryError
 
@@ -43,6 +46,7 @@ def select(contents: Contents, key: str | None, prefix: Sequence[str]) -> Select
     else:
         chosen, within = _only(layers, contents.ordered), list(unwrapped)
     used = {name for layer in chosen for name in layer.names}
+    _refuse_skipped(chosen, [name for name in unwrapped if name not in used], unwrapped, inside)
     first = chosen[0].place[1]
     if first:
         before = f"{first} module{'s' if first > 1 else ''} without weights"
@@ -227,6 +231,29 @@ def _listed(chains: Sequence[Chain], layers: Sequence[Layer]) -> str:
     return f"; what lies in it:{''.join(lines)}\nWhat to do: {hint}"
 
 
+def _start(layer: Layer) -> str:
+    return f"{layer.path}." if layer.path else layer.names[0]
+
+
+def _refuse_skipped(
+    chosen: Sequence[Layer], unused: list[str], originals: dict[str, str], tensors: dict[str, torch.Tensor]
+) -> None:
+    """Raise RecoveryError where a module with weights stands between two layers and is none of them."""
+    for one, other in pairwise(chosen):
+        (home, before), (there, behind) = one.place, other.place
+        if home != there or before is None or behind is None:
+            continue
+        start = f"{home}." if home else ""
+        for name in unused:
+            index = name[len(start) :].partition(".")[0] if name.startswith(start) else ""
+            if index.isdecimal() and before < int(index) < behind:
+                shape = list(tensors[originals[name]].shape)
+                message = (
+                    f"between {one.path} and {other.path} stands a module that is not read: it holds {name} {shape}"
+                )
+                raise RecoveryError(f"{message}; without it the network would be another")
+
+
 def _forgotten(contents: Contents, chosen: Sequence[Layer], used: set[str], scope: str) -> list[str]:
     """Notes on normalisers of the network's input width, anywhere in the file, that are not put in front of it."""
     if any(layer.kind == "standardize" for layer in chosen):
@@ -238,6 +265,7 @@ def _forgotten(contents: Contents, chosen: Sequence[Layer], used: set[str], scop
         if layer.kind == "standardize" and layer.widths[0] == into and not names_here & used:
             notes.append(
                 f"NORMALISER LEFT OUT: {layer.path or layer.names[0]} holds a mean and a spread for {into} features, as"
-                " many as go in here; if the network is fed normalised rows, name it in front with --prefix"
+                f" many as go in here; if the network is fed normalised rows, put it in front: --prefix"
+                f" {_start(layer)} --prefix {f'{scope}.' if scope else ''}{chosen[0].names[0].partition('.')[0]}."
             )
     return notes

@@ -133,14 +133,18 @@ def merged(nodes: Sequence[Node], held: Node, z: Tensor, e: Radius, y: Tensor) -
     k = roundings(held) + 1
     chain = size(z)
     moved: Radius = e
+    largest = chain.amax(dim=-1, keepdim=True)
     for node in nodes:
         chain, moved = magnitude(node, chain), None if moved is None else torch.as_tensor(passed_on(node, moved))
+        largest = torch.maximum(largest, chain.amax(dim=-1, keepdim=True))
     c = sum(roundings(node) + 4 for node in nodes)
     carried = 0.0 if moved is None else (1 + gamma(k)) * moved
     terms, x = magnitude(held, size(z)), size(z)
     lost = (k + 1) * ETA * (1 + x.sum(dim=-1, keepdim=True))
     radius = carried + gamma(k) * terms + c * 2.0**-53 * chain + lost
-    return torch.where((1 + gamma(k)) * (terms + carried) > LARGEST, torch.inf, radius)
+    # A Gemm with an alpha sums before it multiplies, so its sums overflow first.
+    overflows = ((1 + gamma(k)) * (terms + carried) > LARGEST) | ((1 + gamma(k)) * largest > LARGEST)
+    return torch.where(overflows, torch.inf, radius)
 
 
 def _carried(node: Node, z: Tensor, e: Radius, y: Tensor, slope: float | None) -> Tensor | float:

@@ -17,7 +17,8 @@ from export.calls import inputs_of
 from export.graph import Graph
 from export.naming import tensors_of
 
-from .inputs import Inputs
+from .bounds import AFFINE, magnitude
+from .inputs import USUAL, Inputs
 from .reference import evaluate, whole
 from .rows import joined, output_shapes, place_of, split
 
@@ -44,7 +45,7 @@ class Called:
         tensors = [tensor for node in graph.nodes for tensor in node.tensors.values()]
         # A copy in float64 is quicker to call, and takes twice the weights.
         one_by_one = any(t.computed for t in tensors) or sum(t.values.size for t in tensors) > _LARGE
-        self._widening = _Widening() if double and one_by_one else nullcontext()
+        self._widening = _Widening() if double else nullcontext()
         self._module = _double(module) if double and not one_by_one else module
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
@@ -59,10 +60,13 @@ class Called:
 
 
 class _Widening(TorchFunctionMode):
-    """Where float64 meets float32, the float32 is widened first."""
+    """Where float64 meets float32, the float32 is widened first; ``x.float()`` leaves float64 as it is."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = (args, kwargs or {})
+        to_float32 = func is torch.Tensor.to and torch.float32 in (*args[1:], *(kwargs or {}).values())
+        if (to_float32 or func is torch.Tensor.float) and args[0].dtype == torch.float64:
+            return args[0]
         if any(isinstance(leaf, torch.Tensor) and leaf.dtype == torch.float64 for leaf in tree_leaves(given)):
             given = tree_map_only(torch.Tensor, lambda t: t.double() if t.dtype == torch.float32 else t, given)
         return func(*given[0], **given[1])
@@ -76,23 +80,41 @@ def disagreement(called: Called, graph: Graph, given: Inputs) -> str | None:
     """
     if not _same(called(given.rows[:2]), called(given.rows[:2]), 0.0):
         return "the module is random in evaluation mode: two calls on the same rows differ"
+    if not called.double and given.kind in USUAL:
+        whole_batch = called(given.rows)
+        parts = [called(given.rows[start : start + _ROWS]) for start in range(0, len(given.rows), _ROWS)]
+        apart_from = _beyond(graph, given.rows, np.concatenate(parts), whole_batch, False)
+        if apart_from is not None or _beyond(graph, given.rows[:1], called(given.rows[:1]), whole_batch[:1], False):
+            return f"the module gives rows of '{given.kind}' other results in a batch of another size"
     for start in range(0, len(given.rows), _ROWS):
         rows = given.rows[start : start + _ROWS]
-        own, tolerance = called(rows), _AGREEMENT[called.double]
-        traced = _traced(graph, rows, called.double)
+        own, traced = called(rows), _traced(graph, rows, called.double)
         if own.shape != traced.shape:
             return f"the module gives rows of shape {list(own.shape[1:])}, its blocks {list(traced.shape[1:])}"
-        if not _same(own, traced, tolerance) and not _same(
-            own, traced, tolerance, _sensitivity(graph, rows, traced, called.double)
-        ):
-            difference = apart(traced, own).reshape(len(own), -1)
-            row, output = (int(i) for i in np.unravel_index(int(difference.argmax()), difference.shape))
+        beyond = _beyond(graph, rows, own, traced, called.double)
+        if beyond is not None:
+            row, output = beyond
             precision = "float64" if called.double else "float32"
             where = place_of(output, output_shapes(graph))
             place = f"on row {start + row} of '{given.kind}', {where}, in {precision}"
             values = f"it gives {own[row].flat[output]:.9g} and they give {traced[row].flat[output]:.9g}"
             return f"the module is not the chain of its traced blocks: {place}, {values}"
     return None
+
+
+def _beyond(
+    graph: Graph, rows: np.ndarray, own: np.ndarray, traced: np.ndarray, double: bool
+) -> tuple[int, int] | None:
+    """The row and the output in which two results of the network are farthest beyond what is tolerated."""
+    tolerance = _AGREEMENT[double]
+    if _same(own, traced, tolerance):
+        return None
+    slack = _sensitivity(graph, rows, traced, double)
+    if _same(own, traced, tolerance, slack):
+        return None
+    difference = np.where(np.isinf(slack), 0, apart(traced, own) - slack).reshape(len(own), -1)
+    row, output = np.unravel_index(int(difference.argmax()), difference.shape)
+    return int(row), int(output)
 
 
 def _traced(graph: Graph, rows: np.ndarray, double: bool) -> np.ndarray:
@@ -106,13 +128,15 @@ def _sensitivity(graph: Graph, rows: np.ndarray, traced: np.ndarray, double: boo
     """
     random, moved = torch.Generator().manual_seed(0), np.zeros(traced.shape)
     tolerance, largest = _AGREEMENT[double], np.zeros(len(rows))
-    for _ in range(4):
+    for turn in range(6):  # all up, all down, and mixed
         values = split(torch.from_numpy(rows.astype(np.float64)), graph.inputs)
         with np.errstate(all="ignore"), torch.inference_mode():
             for node in graph.nodes:
-                y = evaluate(node, [values[name] for name in node.inputs], rounded=not double)
-                signs = torch.randint(0, 2, y.shape, generator=random).double() * 2 - 1
-                values[node.output] = y * (1 + tolerance * signs)
+                z = [values[name] for name in node.inputs]
+                y = evaluate(node, z, rounded=not double)
+                signs = torch.randint(0, 2, y.shape, generator=random).double() * 2 - 1 if turn > 1 else 1.0 - 2 * turn
+                size = magnitude(node, z[0].abs()) if node.op in AFFINE else y.abs()
+                values[node.output] = y + tolerance * signs * size
         for value in () if double else values.values():
             largest = np.fmax(largest, value.abs().flatten(1).nan_to_num(0.0, torch.inf).amax(dim=1).numpy())
         shifted = joined([values[value] for value in graph.outputs.values()]).numpy()

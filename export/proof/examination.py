@@ -26,7 +26,7 @@ from .reading import Model
 from .records import constant_record, element_record, layer_records
 from .reference import whole
 from .report import EndToEnd, InputsRecord
-from .rows import row_shape
+from .rows import output_shapes, row_shape
 from .running import Opener, Running, opened, outputs
 from .structure import Structure, match
 
@@ -170,7 +170,12 @@ class Examination:
                     return self.found.failed("outputs", f"{structure.problem}; and {off}")
 
     def _output(self, structure: Structure, running: Running, rows: np.ndarray) -> np.ndarray:
-        return structure.wiring.output(outputs(self.model, structure.wiring, running, rows))
+        values = outputs(self.model, structure.wiring, running, rows)
+        for name, row in zip(structure.wiring.outputs, output_shapes(structure.graph).values(), strict=True):
+            if values[name].shape != (len(rows), *row):
+                found = f"of shape {list(values[name].shape)} for {counted(len(rows), 'row')}"
+                raise ModelError(f"its output '{name}' is {found}, and the module's has rows of shape {list(row)}")
+        return structure.wiring.output(values)
 
     def _probes(self, structure: Structure) -> None:
         probed = probe_affine(self.model, structure.layers, self.opener, self.seed)
@@ -187,6 +192,9 @@ class Examination:
             skipped = f", {probed.skipped:,} beyond the normal numbers skipped" if probed.skipped else ""
             words = f"{counted(probed.layers, 'affine layer')}, {probed.elements:,} results, every bit right{skipped}"
             self.found.passed("exact probes", words)
+            if probed.rounded_twice:
+                layers = counted(probed.rounded_twice, "affine layer")
+                self.found.warned("exact probes", f"{layers} with an alpha or beta held only against their bounds")
         for check in probe_ranges(self.model, structure, self.opener, self.seed):
             op = check.layers[0].held.op
             self.ranges[op] = max(check.ratio, self.ranges.get(op, 0.0))

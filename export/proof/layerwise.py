@@ -12,8 +12,9 @@ import torch
 from export.graph import Node
 from runtime import ModelError
 
-from .bounds import LARGEST, RULES, Radius, merged, roundings, sharper
+from .bounds import LARGEST, RULES, Radius, magnitude, merged, roundings, sharper, size
 from .inputs import USUAL
+from .operators import attribute
 from .reference import evaluate, follow
 from .rows import rows_of
 from .structure import Layer
@@ -181,7 +182,11 @@ def expected(layer: Layer, z: Sequence[torch.Tensor], e: Sequence[Radius]) -> tu
         finite = z[0].isfinite().all(dim=-1, keepdim=True)
         y = y if finite.all() else torch.where(finite, y, evaluate(layer.held, z))
         return y, merged(layer.members, layer.held, z[0], e[0], y)
-    return y, RULES[layer.held.op](layer.held, z, e, y)
+    radius = RULES[layer.held.op](layer.held, z, e, y)
+    factor = attribute(layer.nodes[0], "alpha", 1.0) if layer.held.op == "linear" and layer.nodes else 1.0
+    if abs(factor) < 1:  # a Gemm sums before it multiplies, so its sums overflow first
+        radius = torch.where(magnitude(layer.held, size(z[0])) / abs(factor) > LARGEST, torch.inf, radius)
+    return y, radius
 
 
 def without_bound(layers: Sequence[Layer]) -> Node | None:

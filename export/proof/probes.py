@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .layerwise import LayerCheck
+from .operators import attribute
 from .reading import Model
-from .running import Opener, alone, attribute
+from .running import Opener, alone
 from .structure import Layer, Structure
 
 _ROWS = 512
@@ -44,6 +45,8 @@ class Probed:
     """What the exact probes of a file compared, skipped and found."""
 
     layers: int = 0
+    rounded_twice: int = 0
+    """Affine layers whose results take more than one rounding, so that no bits can be asked of them."""
     elements: int = 0
     skipped: int = 0
     mismatches: list[Mismatch] | None = None
@@ -70,6 +73,7 @@ def probe_affine(model: Model, layers: tuple[Layer, ...], opener: Opener, seed: 
         if exact is None:
             continue
         if _is_scaled(layer):
+            probed.rounded_twice += 1
             continue
         probed.layers += 1
         with alone(model, layer, opener) as run:

@@ -20,7 +20,8 @@ from .report import external_data
 
 _RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _OF_SIZES = ("Shape", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Mul")
-_OF_CONSTANTS = ("Transpose", *_RESHAPES, "Cast", "Add", "Sub", "Mul", "Div", "Sqrt", "Neg")
+_MORE = ("Max", "Min", "Abs", "Reciprocal", "Clip")
+_OF_CONSTANTS = ("Transpose", *_RESHAPES, "Cast", "Add", "Sub", "Mul", "Div", "Sqrt", "Neg", *_MORE)
 """Operators that are computed here where all that they read is constant: one float32 rounding at most."""
 _LARGE = 2**10
 """Values from which a constant is kept apart: Protocol Buffers would copy it at every turn."""
@@ -148,9 +149,9 @@ def read_model(path: Path, *, inactive_dropout: bool = False) -> Model:
             for node in whole.graph.node:
                 if node.op_type == "Constant":
                     constants |= dict.fromkeys(node.output, _constant(node))
-                elif node.op_type in (*_OF_CONSTANTS, "Identity") and all(name in constants for name in node.input):
+                elif _is_computed(node) and all(name in constants for name in node.input):
                     constants[node.output[0]] = _computed(whole, node, constants)
-    except (ValueError, TypeError, KeyError, IndexError, StopIteration) as error:
+    except (ValueError, TypeError, KeyError, IndexError, StopIteration, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"{path}: a constant of the file is damaged: {error}") from None
     large = {t.name for t in whole.graph.initializer if _is_large(t)}
     return Model(path, _without(whole, large), constants, frozenset(large), problem, inactive_dropout)
@@ -211,12 +212,19 @@ def _without(whole: ModelProto, names: set[str]) -> ModelProto:
     )
 
 
+def _is_computed(node: NodeProto) -> bool:
+    return node.op_type in (*_OF_CONSTANTS, "Identity") and node.domain in ("", "ai.onnx") and len(node.output) == 1
+
+
 def _computed(whole: ModelProto, node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
     """The value of an operator that reads nothing but constants."""
     if node.op_type == "Identity":
         return constants[node.input[0]]
     inputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(node.input) if name]
-    graph = GraphProto(name="constant", node=[node], input=inputs, output=[onnx.ValueInfoProto(name=node.output[0])])
+    plain = NodeProto()
+    plain.CopyFrom(node)
+    plain.domain = ""
+    graph = GraphProto(name="constant", node=[plain], input=inputs, output=[onnx.ValueInfoProto(name=node.output[0])])
     alone = ModelProto(ir_version=whole.ir_version, opset_import=whole.opset_import, graph=graph)
     (value,) = ReferenceEvaluator(alone).run(None, {name: constants[name] for name in node.input if name})
     return np.ascontiguousarray(value)

@@ -90,11 +90,11 @@ def alone(
     """One layer's operators, with the file's constants or some in their place: rows to rows, as the module has them."""
     source = read_by(model, layer)
     row = model.rows.get(source) or layer.rows[0]
-    graph = onnx.GraphProto(name="layer", node=layer.nodes)
+    graph = onnx.GraphProto(name="layer", node=_with_shapes_between(model, layer))
     graph.input.append(_port(source, row))
     graph.output.append(_port(layer.output, None))
     proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import, graph=graph)
-    used = {name for node in layer.nodes for name in node.input}
+    used = {name for node in graph.node for name in node.input}
     constants = {name: values for name, values in model.constants.items() if name in used} | dict(replaced or {})
     with opened(proto, opener, constants) as running:
         yield lambda rows, row=row: rows_of(
@@ -102,15 +102,23 @@ def alone(
         )
 
 
-def attribute(node: NodeProto, name: str, default: float) -> float:
-    """A number among the attributes of an operator."""
-    return next((a.f if a.type == a.FLOAT else a.i for a in node.attribute if a.name == name), default)
-
-
 def outputs(model: Model, wiring: Wiring, running: Running, rows: np.ndarray) -> dict[str, np.ndarray]:
     """Every output that the file gives for rows of all inputs, in batches where it takes no other."""
     feed = wiring.feed(rows)
     return running.run(feed) if model.batch is None else in_batches(running.run, feed, model.batch)
+
+
+def _with_shapes_between(model: Model, layer: Layer) -> list[NodeProto]:
+    """A layer's operators, and the changes of shape between them."""
+    made = {name for node in layer.nodes for name in node.output}
+    wanted = {name for node in layer.nodes for name in node.input} - made - {read_by(model, layer)}
+    between = []
+    for node in reversed(model.proto.graph.node):
+        if node.output and node.output[0] in wanted and node.output[0] not in model.constants:
+            between.append(node)
+            wanted.update(set(node.input) - made - {read_by(model, layer)})
+    order = {node.output[0]: index for index, node in enumerate(model.proto.graph.node)}
+    return sorted([*layer.nodes, *between], key=lambda node: order[node.output[0]])
 
 
 def read_by(model: Model, layer: Layer) -> str:

@@ -72,10 +72,15 @@ def _clip(node: Node) -> list[Spelling]:
     low, high = Constant(_option("min_val")), Constant(_option("max_val"))
     found = [op("Clip", X, low, high), op("Clip", X, min=low.value, max=high.value)]
     found += [op("Min", op("Max", X, low), high), op("Max", op("Min", X, high), low)]
-    if node.attributes["max_val"] >= _LARGEST:
-        found += [op("Clip", X, low), op("Max", X, low)]
-    if node.attributes["min_val"] <= -_LARGEST:
-        found += [op("Clip", X, ABSENT, high), op("Min", X, high)]
+    # A Clip without a bound ends at the largest float32, a Max or Min does not.
+    if node.attributes["max_val"] == _LARGEST:
+        found.append(op("Clip", X, low))
+    if node.attributes["min_val"] == -_LARGEST:
+        found.append(op("Clip", X, ABSENT, high))
+    if node.attributes["max_val"] == np.inf:
+        found.append(op("Max", X, low))
+    if node.attributes["min_val"] == -np.inf:
+        found.append(op("Min", X, high))
     return spelt(*found)
 
 

@@ -80,7 +80,7 @@ def acting(graph: Graph) -> Graph:
 def match(graph: Graph, model: Model) -> Structure:
     """Walk the module's blocks in order, each to the operators of the file that compute it from the same values."""
     graph = acting(graph)
-    wiring = _wiring(graph, model)
+    wiring = wiring_of(graph, model)
     problem = model.problem or _ports(graph, model, wiring)
     if problem is None and not graph.nodes:
         problem = "the module gives its input back: there is nothing to compute"
@@ -97,6 +97,9 @@ def match(graph: Graph, model: Model) -> Structure:
             del remaining[0]
             continue
         found = _next(graph, model, remaining, values, names, used)
+        if found is None or found.differences:  # other exporters compute once what the module computes twice
+            again = _next(graph, model, remaining, values, names, set())
+            found = again if again is not None and not again.differences else found
         if found is None:
             return Structure(graph, wiring, tuple(layers), _unmatched(model, remaining[0], values, used))
         layers.append(replace(found, rows=tuple(graph.shapes[name] for name in found.members[0].inputs)))
@@ -107,7 +110,7 @@ def match(graph: Graph, model: Model) -> Structure:
     return Structure(graph, wiring, tuple(layers), _left_over(graph, model, wiring, values, used))
 
 
-def _wiring(graph: Graph, model: Model) -> Wiring:
+def wiring_of(graph: Graph, model: Model) -> Wiring:
     """By name where the file has the module's names, else by order."""
     inputs, outputs = [value.name for value in model.inputs], [value.name for value in model.proto.graph.output]
     if set(inputs) == set(graph.inputs):
@@ -123,6 +126,9 @@ def _ports(graph: Graph, model: Model, wiring: Wiring) -> str | None:
     if counts != wanted:
         have, need = (f"{counted(i, 'input')} and {counted(o, 'output')}" for i, o in (counts, wanted))
         return f"the file has {have}, and the module {need}"
+    for what, found, own in (("input", wiring.inputs, graph.inputs), ("output", wiring.outputs, graph.outputs)):
+        if set(found) != set(own) and set(found) & set(own):
+            return f"the file's {what}s are {', '.join(found)}, and the module's {', '.join(own)}: which is which?"
     named = {value.name: value for value in (*model.inputs, *model.proto.graph.output)}
     shapes = [("input", name, shape) for name, shape in wiring.inputs.items()]
     shapes += [("output", name, s) for name, s in zip(wiring.outputs, output_shapes(graph).values(), strict=True)]
@@ -152,14 +158,7 @@ def _next(
 ) -> Layer | None:
     """The first block with the operators that fit it best, folded with the affine blocks after it where that fits."""
     best: Layer | None = None
-    for members in _groups(graph, remaining):
-        held = sought = members[0]
-        if len(members) > 1:
-            scaled = _scaled_linear(members)
-            if scaled is None and not _has_shape(model, members, values, used):
-                continue
-            held = as_node(members, refolded(members))
-            sought = scaled or held
+    for members, held, sought in _candidates(graph, model, remaining, values, used):
         inputs = tuple(values[name] for name in members[0].inputs)
         # Where the same is computed twice, the name says which is which.
         wanted = names.get(members[-1].output, members[-1].output)
@@ -174,6 +173,20 @@ def _next(
         if exact is not None:
             return exact
     return best
+
+
+def _candidates(
+    graph: Graph, model: Model, remaining: list[Node], values: dict[str, str], used: set[int]
+) -> Iterator[tuple[list[Node], Node, Node]]:
+    """Blocks that the next operators may be, as the file should hold them, and what is sought for that."""
+    for members in _groups(graph, remaining):
+        if len(members) == 1:
+            yield members, members[0], members[0]
+            continue
+        scaled, folded = _scaled_linear(members), _has_shape(model, members, values, used)
+        if scaled is not None or folded:
+            held = as_node(members, refolded(members))
+            yield from ((members, held, sought) for sought in (scaled, held if folded else None) if sought is not None)
 
 
 def _scaled_linear(members: list[Node]) -> Node | None:

@@ -30,6 +30,7 @@ from .report import ParityReport, file_record, machine, versions
 from .rows import joined
 from .rows import row_shape as row_shape_of
 from .running import Opener, on_device
+from .structure import wiring_of
 
 Data = str | Path | np.ndarray | Mapping[str, np.ndarray]
 
@@ -85,11 +86,11 @@ def examine(
     chosen = choose(device, this_machine(cuda=device != "cpu")).device
     model = read_model(path, inactive_dropout=inactive_dropout)
     port = _port(model, spec)
-    rows, origin = _data(data, model, port, dtype)
     evaluated = evaluated_copy(module, dtype)
     examination = Examination(model, port, opener or on_device(chosen), seed, stop_early)
     try:
         graph = _traced(evaluated, model)
+        rows, origin = _data(data, model, port, tuple(wiring_of(graph, model).inputs), dtype)
         compare_interface(model, spec, row_shape_of(graph.inputs), examination.found)
     except UnsupportedError as error:
         what = str(error).partition("; the blocks are")[0]
@@ -149,14 +150,19 @@ def _traced(module: nn.Module, model: Model) -> Graph:
             raise error from None
 
 
-def _data(data: Data | None, model: Model, port: Port, dtype: str | None) -> tuple[np.ndarray | None, str]:
+def _data(
+    data: Data | None, model: Model, port: Port, order: tuple[str, ...], dtype: str | None
+) -> tuple[np.ndarray | None, str]:
+    """The given rows of all inputs, in the order of the module's, and what they are in words."""
     if data is None:
         return None, ""
     if len(model.inputs) > 1:
         ports = [Port(value.name, ("batch", *row_shape(value))) for value in model.inputs]
         if isinstance(data, str | Path):
-            return joined(list(read_inputs(data, ports, dtype=dtype)[0].values())), Path(data).name
-        return joined(list(as_inputs(data, ports, dtype=dtype).values())), "the given arrays"
+            held, origin = read_inputs(data, ports, dtype=dtype)[0], Path(data).name
+        else:
+            held, origin = as_inputs(data, ports, dtype=dtype), "the given arrays"
+        return joined([held[name] for name in order if name in held]), origin
     if isinstance(data, str | Path):
         return read_rows(data, port, dtype=dtype)[0], Path(data).name
     if isinstance(data, Mapping):

@@ -29,7 +29,7 @@ Html = Annotated[
     bool | None,
     typer.Option(
         "--html/--no-html",
-        help="Write the report as a page too, NAME.parity.html; if mlpx[report] is there, by default.",
+        help="Write the report as a page too, NAME.parity.html; if mlpx\\[report] is there, by default.",
     ),
 ]
 

@@ -39,6 +39,9 @@ def command(
     keep_shape: Annotated[
         bool, typer.Option("--keep-shape", help="Keep the input's shape and the Flatten of an ONNX file.")
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Overwrite a spec.yaml in the folder that is another.")
+    ] = False,
     dtype: Dtype = None,
     device: Device = "auto",
     html: Html = None,
@@ -47,11 +50,14 @@ def command(
     """Write spec.yaml and weights.safetensors of the network in FILE; of an ONNX file also a proved NAME.onnx."""
     from export import recover
 
+    if activations == "":
+        raise typer.BadParameter("--activations takes one for each place: relu,relu,none")
     recovery = recover(
         file,
         output,
         device=device,
         page=html,
+        replace=replace,
         name=name,
         key=key,
         prefix=tuple(prefix or ()),
