@@ -15,8 +15,9 @@ from runtime import choose, this_machine, through_link, whole_files
 from .artifact import Artifact
 from .errors import ExportError, ProofError
 from .exporting import export
-from .proof import ParityReport, can_write_page, verify, write_page
-from .proof.verification import Data
+from .proof import ParityReport, can_write_page, write_page
+from .proof.recording import Recording
+from .proof.verification import Data, examine
 
 
 def publish(
@@ -28,13 +29,15 @@ def publish(
     dtype: str | None = None,
     seed: int = 0,
     page: bool | None = None,
+    recording: Recording | None = None,
     **options: Any,
 ) -> tuple[Artifact, ParityReport | None]:
     """Export beside ``path``, prove on ``device`` that the file computes what the module computes, and rename it.
 
     ``NAME.parity.json`` goes with it, and ``NAME.parity.html`` where ``mlpx[report]`` is installed (``page`` True or
     False insists). A file that is not proved never appears under its name: it is kept, with its report, in the folder
-    ``NAME.failed``. ``options`` are those of ``export``; ``data``, ``dtype`` and ``seed`` those of ``verify``.
+    ``NAME.failed``. ``options`` are those of ``export``; ``data``, ``dtype`` and ``seed`` those of ``verify``;
+    ``recording`` is what the proof of another file of this network found.
 
     Returns: the artifact and the report; no report for the file of a fallback, which cannot be proved.
     Raises ProofError, whose ``report`` says why, and what ``export`` and ``verify`` raise.
@@ -49,7 +52,7 @@ def publish(
         if written.summary is None:
             return final, None
         asked = {"spec": options.get("spec"), "device": device, "data": data, "dtype": dtype, "seed": seed}
-        report = verify(module, written, **asked)
+        report = examine(module, written.path, **asked, recording=recording)
         kept = path.with_name(f"{path.stem}.failed")
         if not report.proved:
             report = report.model_copy(update={"kept": str(kept / path.name)})

@@ -21,6 +21,7 @@ from .artifact import Artifact
 from .errors import ProofError
 from .proof import ParityReport
 from .proof.calling import apart
+from .proof.recording import Recording
 from .proof.report import external_data
 from .proof.rows import in_batches
 from .proof.verification import examine
@@ -81,14 +82,15 @@ def recover(
         return recovery
     module = _network(found)
     _refuse_without_batch(path, device)
-    original = _proved(module, found, path, device, seed)
+    recording = Recording()
+    original = _proved(module, found, path, device, seed, recording)
     rows, before = _outputs(path, found, device, seed)
     with whole_files(folder) as stage:
         _write(found, stage)
         original.write(stage / f"{name}.original.parity.json")
-        artifact, report = publish(
-            module, folder / f"{name}.onnx", spec=found.spec, device=device, seed=seed, page=page
-        )
+        target = folder / f"{name}.onnx"
+        asked = {"device": device, "seed": seed, "page": page, "recording": recording}
+        artifact, report = publish(module, target, spec=found.spec, **asked)
     with Session(artifact.path, device) as session:
         after = session.predict(rows)
     difference = float(apart(before.reshape(after.shape), after.astype(np.float64)).max())
@@ -121,10 +123,12 @@ def _refuse_overwriting(path: Path, recovery: Recovery, onnx: bool, replace_old:
         raise RecoveryError(f"{recovery.spec_path} is there, and is another spec. What to do: {hint}")
 
 
-def _proved(module: nn.Sequential, found: Recovered, path: Path, device: str, seed: int) -> ParityReport:
+def _proved(
+    module: nn.Sequential, found: Recovered, path: Path, device: str, seed: int, recording: Recording
+) -> ParityReport:
     """The old file, layer by layer, against the recovered network. Raises ProofError."""
     given = module if found.flattened is None else nn.Sequential(nn.Flatten(), *module)
-    report = examine(given, path, device=device, seed=seed, inactive_dropout=True)
+    report = examine(given, path, device=device, seed=seed, inactive_dropout=True, recording=recording)
     if not report.proved:
         verdict = "not" if report.verdict == "failed" else "not proved to be"
         why = f"the recovered network is {verdict} what {path} computes: {report.why}"

@@ -23,6 +23,7 @@ from .inputs import USUAL, Inputs, batches, planned
 from .layerwise import BINS, Element, LayerCheck, without_bound
 from .probes import probe_affine, probe_ranges
 from .reading import Model
+from .recording import Recording
 from .records import constant_record, element_record, layer_records
 from .reference import whole
 from .report import EndToEnd, InputsRecord
@@ -37,7 +38,10 @@ _MOST_EXEMPT = 0.01
 class Examination:
     """One file against one module; ``run`` makes the checks, ``record`` says what they found."""
 
-    def __init__(self, model: Model, port: Port, opener: Opener, seed: int, stop_early: bool):
+    def __init__(
+        self, model: Model, port: Port, opener: Opener, seed: int, stop_early: bool, recording: Recording | None = None
+    ):
+        self.recording = recording
         self.model, self.port, self.opener, self.seed = model, port, opener, seed
         self.found = Findings(stop_early)
         self.layers: list[LayerCheck] = []
@@ -134,6 +138,8 @@ class Examination:
             self.found.warned("data", told(count, features, len(data), origin, line=origin.lower().endswith(".csv")))
 
     def _calls(self, module: nn.Module, graph: Graph) -> None:
+        if self.recording is not None and self.recording.called is not None:
+            return self.found.passed("module", self.recording.called)
         problem = None
         try:
             for double in (True, False):
@@ -145,9 +151,10 @@ class Examination:
             self.found.unproved("module", f"{problem}. What to do: take Python state and randomness out of forward")
             raise Stop
         rows = sum(len(given.rows) for given in self.inputs)
-        self.found.passed(
-            "module", f"its blocks are the module as it is called, in float64 and float32, on {rows:,} rows"
-        )
+        words = f"its blocks are the module as it is called, in float64 and float32, on {rows:,} rows"
+        self.found.passed("module", words)
+        if self.recording is not None:
+            self.recording.called = words
 
     def _only_outputs(self, structure: Structure) -> None:
         """Where the structure is another, the outputs may still show that the file is wrong."""
@@ -218,7 +225,7 @@ class Examination:
             runs = self._that_run(structure, running, runs)
             self.shipped = [self._output(structure, running, given.rows) for given in runs]
         given = (self.model, structure, self.inputs, runs, self.shipped, self.opener, self.seed)
-        exposed = Exposing(*given, stop_early=self.found.stop_early).finest()
+        exposed = Exposing(*given, stop_early=self.found.stop_early, recording=self.recording).finest()
         self.layers, self.searched = exposed.checks, exposed.searched
         if not exposed.repeats:
             return self.found.unproved(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 
 from .inputs import Inputs, search
 from .layerwise import LayerCheck, groups
 from .reading import Model
+from .recording import Differs, Recording
 from .running import Opener, outputs, with_layers
 from .structure import Structure
 
@@ -54,16 +56,28 @@ class Exposing:
     opener: Opener
     seed: int
     stop_early: bool
+    recording: Recording | None = None
+    """Of another file of the same network, or an empty one to be filled; only the finest level is recorded."""
 
     def finest(self) -> Exposed:
         """Every layer checked on all runs, at the finest level that repeats the file's own bits, else the coarsest."""
-        found = self._at(0)
+        found = self._replayed() or self._at(0)
         for level in range(1, len(LEVELS)):
             found = found if found.repeats else self._at(level)
         return found
 
-    def _at(self, level: int) -> Exposed:
+    def _replayed(self) -> Exposed | None:
+        """What was found of another file, where this one gives the same bits."""
+        if self.recording is None or not self.recording.checks:
+            return None
+        try:
+            return self._at(0, self.recording)
+        except Differs:
+            return None
+
+    def _at(self, level: int, known: Recording | None = None) -> Exposed:
         checks = groups(self.structure.layers, coarse=level == 1)
+        turn = count()
         found = Exposed(level, checks, 0, True)
         shown = [check.layers[-1] for check in checks]
         with with_layers(self.model, shown, self.opener) as running:
@@ -71,8 +85,12 @@ class Exposing:
             def shares_of(rows: np.ndarray, kind: str = "search") -> tuple[np.ndarray, np.ndarray]:
                 wiring = self.structure.wiring
                 values = outputs(self.model, wiring, running, rows) | wiring.feed(rows)
-                shares = [check.compare(kind, values, rows) for check in checks]
-                return np.max(shares, axis=0), wiring.output(values)
+                if known is not None:
+                    return known.replayed(next(turn), checks, values), wiring.output(values)
+                shares = np.max([check.compare(kind, values, rows) for check in checks], axis=0)
+                if self.recording is not None and level == 0:
+                    self.recording.record(checks, values, shares)
+                return shares, wiring.output(values)
 
             shares = []
             for given, own in zip(self.runs, self.shipped, strict=True):
@@ -83,8 +101,12 @@ class Exposing:
                     return found
             finite = [np.isfinite(given.rows.reshape(len(given.rows), -1)).all(axis=1) for given in self.inputs]
             start = np.concatenate([given.rows[kept] for given, kept in zip(self.inputs, finite, strict=True)])
-            known = np.concatenate([share[kept] for share, kept in zip(shares, finite, strict=False)])
-            found.searched = search(start, known, lambda rows: shares_of(rows)[0], self.seed)
+            best = np.concatenate([share[kept] for share, kept in zip(shares, finite, strict=False)])
+            found.searched = search(start, best, lambda rows: shares_of(rows)[0], self.seed)
+        if known is not None:
+            found.checks = known.adopted(checks)
+        elif self.recording is not None and level == 0:
+            self.recording.checks = checks
         return found
 
 

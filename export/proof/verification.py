@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -26,12 +27,14 @@ from .examination import Examination
 from .findings import Stop
 from .interface import compare_interface
 from .reading import Model, read_model, row_shape
+from .recording import Recording
 from .report import ParityReport, file_record, machine, versions
 from .rows import joined
 from .rows import row_shape as row_shape_of
 from .running import Opener, on_device
 from .structure import wiring_of
 
+_SMALL = 2**20
 Data = str | Path | np.ndarray | Mapping[str, np.ndarray]
 
 
@@ -76,9 +79,10 @@ def examine(
     opener: Opener | None = None,
     stop_early: bool = False,
     inactive_dropout: bool = False,
+    recording: Recording | None = None,
 ) -> ParityReport:
     """``verify``, with another runtime in the place of ONNX Runtime, or ending with the first check that fails, or of a
-    file in which a Dropout that does nothing may stand.
+    file in which a Dropout that does nothing may stand, or beside what was recorded of another file of the network.
     """
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed!r}")
@@ -87,7 +91,7 @@ def examine(
     model = read_model(path, inactive_dropout=inactive_dropout)
     port = _port(model, spec)
     evaluated = evaluated_copy(module, dtype)
-    examination = Examination(model, port, opener or on_device(chosen), seed, stop_early)
+    examination = Examination(model, port, opener or on_device(chosen), seed, stop_early, recording)
     try:
         graph = _traced(evaluated, model)
         rows, origin = _data(data, model, port, tuple(wiring_of(graph, model).inputs), dtype)
@@ -98,7 +102,8 @@ def examine(
     except Stop:
         pass
     else:
-        with torch.inference_mode(False), torch.enable_grad():  # gradients are taken, whatever the caller's mode is
+        # Gradients are taken, whatever the caller's mode is.
+        with torch.inference_mode(False), torch.enable_grad(), _threads_for(model):
             examination.run(evaluated, graph, rows, origin)
     return ParityReport(
         **examination.record(),
@@ -111,6 +116,18 @@ def examine(
         versions=versions(),
         machine=machine(),
     )
+
+
+@contextmanager
+def _threads_for(model: Model) -> Iterator[None]:
+    """One thread of torch for a small network: waking another for each small product takes longer than the product."""
+    before = torch.get_num_threads()
+    small = sum(values.size for values in model.constants.values()) < _SMALL
+    torch.set_num_threads(1 if small else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _port(model: Model, spec: MLPSpec | None) -> Port:
