@@ -81,10 +81,9 @@ def recover(
             _write(found, stage)
         return recovery
     module = _network(found)
-    _refuse_without_batch(path, device)
+    rows, before = _outputs(path, found, device, seed)
     recording = Recording()
     original = _proved(module, found, path, device, seed, recording)
-    rows, before = _outputs(path, found, device, seed)
     with whole_files(folder) as stage:
         _write(found, stage)
         original.write(stage / f"{name}.original.parity.json")
@@ -136,14 +135,6 @@ def _proved(
     return report
 
 
-def _refuse_without_batch(path: Path, device: str) -> None:
-    with Session(path, device) as session:
-        (port,) = session.inputs
-        if len(port.shape) < 2:
-            message = f"{path}: its input '{port.name}' has shape {list(port.shape)}, without a batch dimension"
-            raise RecoveryError(f"{message}. What to do: export it from PyTorch again, with one")
-
-
 def _network(found: Recovered) -> nn.Sequential:
     module = assemble(found.spec)
     module.load_state_dict(found.weights, assign=True)
@@ -151,10 +142,13 @@ def _network(found: Recovered) -> nn.Sequential:
 
 
 def _outputs(path: Path, found: Recovered, device: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for the recovered network, and what the old file gives for them."""
+    """Rows for the recovered network, and what the old file gives for them. Raises RecoveryError."""
     rows = np.random.default_rng(seed).standard_normal((_ROWS, *found.spec.input.row_shape), dtype=np.float32)
     with Session(path, device) as session:
         (port,) = session.inputs
+        if len(port.shape) < 2:
+            message = f"{path}: its input '{port.name}' has shape {list(port.shape)}, without a batch dimension"
+            raise RecoveryError(f"{message}. What to do: export it from PyTorch again, with one")
         feed = {port.name: rows if found.flattened is None else rows.reshape(-1, *found.flattened)}
         size = port.shape[0]
         values = in_batches(session.run, feed, size) if isinstance(size, int) else session.run(feed)

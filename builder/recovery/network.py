@@ -33,7 +33,8 @@ def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None
 
     Raises RecoveryError: as those, and for options that are for the other kind of file.
     """
-    given = {key: value for key, value in options.items() if value not in (None, (), [], False)}
+    # An epsilon of 0 is said, and equals False.
+    given = {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
     if not is_onnx(path):
         if keep_shape:
             raise RecoveryError(f"{path}: --keep-shape is for ONNX files; a checkpoint holds no shape of its input")
