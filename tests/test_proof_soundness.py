@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -26,14 +25,13 @@ def saved(
     *,
     inputs: dict[str, int],
     outputs: list[str],
-    **more: Any,
 ) -> Path:
     """A file whose outputs have no declared shape."""
     ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["batch", w]) for n, w in inputs.items()]
     results = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs]
     held = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(nodes, "g", ports, results, held)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", more.get("opset", 17))], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     path.write_bytes(model.SerializeToString())
     return path
 
@@ -100,14 +98,15 @@ def test_data_goes_to_the_input_of_its_name_whatever_the_file_s_order(tmp_path: 
 
 
 def test_names_that_are_partly_the_module_s_are_not_wired_by_order(tmp_path: Path) -> None:
-    path = export(Difference(), tmp_path / "m.onnx", input_shape={"a": (2,), "b": (3,)}).path
+    module = Difference()
+    path = export(module, tmp_path / "m.onnx", input_shape={"a": (2,), "b": (3,)}).path
     model = onnx.load(str(path))
     for name, other in (("b", "c"), ("a", "b")):
         for node in model.graph.node:
             node.input[:] = [other if value == name else value for value in node.input]
         next(port for port in model.graph.input if port.name == name).name = other
     onnx.save(model, str(path))
-    report = verify(Difference(), path, device="cpu")
+    report = verify(module, path, device="cpu")
     assert report.verdict == "not proved" and "which is which?" in report.why
 
 
