@@ -23,7 +23,7 @@ from benchmarks.faults import FAULTS, read
 from benchmarks.networks import network
 from export import export, verify
 from export.graph import Node, Tensor
-from export.proof.bounds import affine
+from export.proof.affine_bounds import affine
 from export.proof.edits import tf32
 from export.proof.probes import EXPONENTS
 from runtime import Session

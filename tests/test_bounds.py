@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.blocks import TABLE
-from export.proof.bounds import LARGEST, RULES
+from export.proof.bounds import RULES
 from export.proof.constants import CONSTANTS, grid, main, measure, measurements
 from export.proof.layerwise import SLACK, LayerCheck, expected
 from export.proof.reference import BLOCKS, evaluate
 from export.proof.refolding import as_node, refolded
+from export.proof.rounding import LARGEST
 from export.proof.spellings import SPELLINGS
 from export.proof.structure import Layer, acting
 from export.trace import trace

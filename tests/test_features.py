@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -21,10 +19,10 @@ from hypothesis import strategies as st
 from builder import MLPSpec, SpecError, assemble, json_schema, load_spec
 from export import export, inspect, verify
 from export.proof.verification import examine
-from mlpx.cli import main
 from runtime import InputError, ModelError, Port, Session, Summary, read_rows, score_file, summary_of
 from runtime.ranges import outside
 from tests.cases import network
+from tests.commands import Run
 
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 ARM = """name: arm
@@ -49,7 +47,6 @@ STATE = Port(
     ranges=((0, 30), None, None),
 )
 TORQUE = Port("torque", ("batch", 2), ("shoulder", "elbow"), ("Nm", None), ranges=((-5, 5), None))
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -57,24 +54,6 @@ def arm(tmp_path: Path) -> Path:
     (tmp_path / "arm.yaml").write_text(ARM)
     spec = load_spec(tmp_path / "arm.yaml")
     return export(assemble(spec, seed=1), tmp_path / "arm.onnx", spec=spec).path
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """A command in this process: its exit code, standard output and standard error."""
-
-    def command(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mlpx", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        sys.stdout.flush()
-        said = capfd.readouterr()
-        return code, said.out, said.err
-
-    return command
 
 
 def csv(folder: Path, text: str) -> Path:

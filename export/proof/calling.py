@@ -17,7 +17,7 @@ from export.calls import inputs_of
 from export.graph import Graph
 from export.naming import tensors_of
 
-from .bounds import AFFINE, magnitude
+from .affine_bounds import AFFINE, magnitude
 from .inputs import USUAL, Inputs
 from .reference import evaluate, whole
 from .rows import joined, output_shapes, place_of, split

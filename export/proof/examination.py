@@ -12,7 +12,6 @@ from torch import nn
 
 from export.graph import Graph
 from runtime import InputError, ModelError, Port
-from runtime.ranges import outside, told
 
 from .calling import Called, apart, disagreement
 from .constants import CONSTANTS
@@ -21,6 +20,7 @@ from .exposing import LEVELS, Exposing
 from .findings import Findings, Stop, counted
 from .inputs import USUAL, Inputs, batches, planned
 from .layerwise import BINS, Element, LayerCheck, without_bound
+from .own_data import looked_at
 from .probes import probe_affine, probe_ranges
 from .reading import Model
 from .recording import Recording
@@ -115,27 +115,10 @@ class Examination:
 
     def _plan(self, graph: Graph, data: np.ndarray | None, origin: str) -> None:
         shape = row_shape(graph.inputs)
-        if data is not None and data.shape[1:] != shape:
-            raise InputError(f"the data has rows of shape {list(data.shape[1:])}, and the module takes {list(shape)}")
-        if data is not None and not len(data):
-            data = None
-            self.found.warned("data", f"{origin} has no rows, so it shows nothing")
         other = self.port.ranges is not None and len(self.port.ranges) != prod(shape)
         port = replace(self.port, ranges=None) if other else self.port  # a file of another shape fails for that
-        if data is not None:
-            data = np.require(data, requirements=["C", "W"])
-            self._look_at(data, origin, port)
+        data = looked_at(data, origin, port, shape, self.found)
         self.inputs = planned(graph, port, data, origin, self.seed)
-
-    def _look_at(self, data: np.ndarray, origin: str, port: Port) -> None:
-        """What the user would want to know of rows that are passed through the proof like any other."""
-        flat = data.reshape(len(data), -1)
-        odd = int((~np.isfinite(flat)).any(axis=1).sum())
-        if odd:
-            self.found.warned("data", f"{odd:,} of the {len(data):,} rows of {origin} hold NaN or infinity")
-        count, features = outside(data, port)
-        if features:
-            self.found.warned("data", told(count, features, len(data), origin, line=origin.lower().endswith(".csv")))
 
     def _calls(self, module: nn.Module, graph: Graph) -> None:
         if self.recording is not None and self.recording.called is not None:

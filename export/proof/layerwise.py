@@ -12,10 +12,12 @@ import torch
 from export.graph import Node
 from runtime import ModelError
 
-from .bounds import LARGEST, RULES, Radius, magnitude, merged, roundings, sharper, size
+from .affine_bounds import magnitude, merged, roundings
+from .bounds import RULES
 from .inputs import USUAL
 from .operators import attribute
 from .reference import evaluate, follow
+from .rounding import LARGEST, Radius, sharper, size
 from .rows import rows_of
 from .structure import Layer
 

@@ -10,7 +10,7 @@ from onnx import NodeProto
 
 from export.graph import Graph, Node, Shape, Tensor, rewired
 
-from .bounds import AFFINE
+from .affine_bounds import AFFINE
 from .differences import Difference
 from .findings import counted
 from .operators import matches
