@@ -145,7 +145,8 @@ class LayerCheck:
         exponent = torch.frexp(y.abs()).exponent
         ulp = torch.ldexp(torch.ones_like(y), (exponent - 24).clamp(min=-149))
         edges = torch.tensor(BINS, dtype=torch.float64)
-        bins = torch.bucketize((apart / ulp)[counted], edges)
+        distances = apart / ulp
+        bins = torch.bucketize(distances.flatten() if counted.all() else distances[counted], edges)
         self.histogram += torch.bincount(bins, minlength=len(self.histogram)).numpy()
 
     def _keep(
