@@ -81,7 +81,8 @@ def recover(
             _write(found, stage)
         return recovery
     module = _network(found)
-    rows, before = _outputs(path, found, device, seed)
+    rows, before, notes = _outputs(path, found, device, seed)
+    recovery = dataclasses.replace(recovery, notes=(*recovery.notes, *notes))
     recording = Recording()
     original = _proved(module, found, path, device, seed, recording)
     with whole_files(folder) as stage:
@@ -127,7 +128,7 @@ def _proved(
 ) -> ParityReport:
     """The old file, layer by layer, against the recovered network. Raises ProofError."""
     given = module if found.flattened is None else nn.Sequential(nn.Flatten(), *module)
-    report = examine(given, path, device=device, seed=seed, inactive_dropout=True, recording=recording)
+    report = examine(given, path, device=device, seed=seed, recovering=True, recording=recording)
     if not report.proved:
         verdict = "not" if report.verdict == "failed" else "not proved to be"
         why = f"the recovered network is {verdict} what {path} computes: {report.why}"
@@ -141,8 +142,8 @@ def _network(found: Recovered) -> nn.Sequential:
     return module.eval()
 
 
-def _outputs(path: Path, found: Recovered, device: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows for the recovered network, and what the old file gives for them. Raises RecoveryError."""
+def _outputs(path: Path, found: Recovered, device: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Rows for the network, what the old file gives for them, and a note on its shape. Raises RecoveryError."""
     rows = np.random.default_rng(seed).standard_normal((_ROWS, *found.spec.input.row_shape), dtype=np.float32)
     with Session(path, device) as session:
         (port,) = session.inputs
@@ -153,4 +154,6 @@ def _outputs(path: Path, found: Recovered, device: str, seed: int) -> tuple[np.n
         size = port.shape[0]
         values = in_batches(session.run, feed, size) if isinstance(size, int) else session.run(feed)
     (before,) = values.values()
-    return rows, before
+    given, wanted = list(before.shape[1:]), list(found.spec.output_shape)
+    notes = [f"the file gives rows of shape {given}, and the network of shape {wanted}"] if given != wanted else []
+    return rows, before, notes

@@ -96,6 +96,38 @@ def test_an_old_file_of_torch_with_a_fixed_batch_a_view_and_a_dropout(tmp_path: 
         np.testing.assert_allclose(session.predict(rows.flatten(1)), module(rows).numpy(), rtol=1e-4, atol=1e-6)
 
 
+def eran(listed: bool) -> onnx.ModelProto:
+    """Sub, Div, Transpose of one channel, Reshape, MatMul and Add, as a verification benchmark has them."""
+    rng = np.random.default_rng(0)
+    held = {"mean": np.array([0.13], S), "std": np.array([0.31], S), "shape": np.array([1, 12])}
+    held |= {"W": rng.standard_normal((12, 5)).astype(S), "b": rng.standard_normal(5).astype(S)}
+    nodes = [
+        onnx.helper.make_node("Sub", ["x", "mean"], ["a"]),
+        onnx.helper.make_node("Div", ["a", "std"], ["c"]),
+        onnx.helper.make_node("Transpose", ["c"], ["t"], perm=[0, 2, 3, 1]),
+        onnx.helper.make_node("Reshape", ["t", "shape"], ["d"]),
+        onnx.helper.make_node("MatMul", ["d", "W"], ["e"]),
+        onnx.helper.make_node("Add", ["b", "e"], ["f"]),
+        onnx.helper.make_node("Relu", ["f"], ["y"]),
+    ]
+    constants = [onnx.numpy_helper.from_array(value, name) for name, value in held.items()]
+    ports = [onnx.helper.make_tensor_value_info("x", 1, [1, 1, 3, 4])]
+    if listed:
+        ports += [onnx.helper.make_tensor_value_info(c.name, c.data_type, list(c.dims)) for c in constants]
+    result = onnx.helper.make_tensor_value_info("y", 1, [1, 5])
+    graph = onnx.helper.make_graph(nodes, "g", ports, [result], constants)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 9)], ir_version=4)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_verification_benchmark_s_file(listed: bool, tmp_path: Path) -> None:
+    """``listed``: with the constants among its inputs, where ONNX Runtime infers no shapes from them."""
+    onnx.save(eran(listed), str(tmp_path / "old.onnx"))
+    recovery = recover(tmp_path / "old.onnx", tmp_path / "new", device="cpu", page=False)
+    assert [block.kind for block in recovery.spec.blocks] == ["standardize", "linear", "relu"]
+    assert recovery.artifact is not None and recovery.artifact.proved
+
+
 def test_the_shape_of_the_input_can_be_kept(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Flatten(), nn.Linear(6, 2)).eval()
     publish(module, tmp_path / "old.onnx", input_shape=(2, 3), device="cpu", page=False)

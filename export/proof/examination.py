@@ -27,7 +27,7 @@ from .recording import Recording
 from .records import constant_record, element_record, layer_records
 from .reference import whole
 from .report import EndToEnd, InputsRecord
-from .rows import output_shapes, row_shape
+from .rows import output_shapes, row_shape, rows_of
 from .running import Opener, Running, opened, outputs
 from .structure import Structure, match
 
@@ -162,6 +162,8 @@ class Examination:
     def _output(self, structure: Structure, running: Running, rows: np.ndarray) -> np.ndarray:
         values = outputs(self.model, structure.wiring, running, rows)
         for name, row in zip(structure.wiring.outputs, output_shapes(structure.graph).values(), strict=True):
+            if self.model.recovering:
+                values[name] = rows_of(values[name], len(rows), row)
             if values[name].shape != (len(rows), *row):
                 found = f"of shape {list(values[name].shape)} for {counted(len(rows), 'row')}"
                 raise ModelError(f"its output '{name}' is {found}, and the module's has rows of shape {list(row)}")

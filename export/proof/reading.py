@@ -40,8 +40,10 @@ class Model:
     large: frozenset[str]
     problem: str | None = None
     """What makes the file's meaning depend on who reads it, if anything does; nothing is proved of it then."""
-    inactive_dropout: bool = False
-    """Whether a Dropout that does nothing in inference may stand in the file."""
+    recovering: bool = False
+    """Whether the file is only read back: a Dropout that does nothing in inference may stand in it then, and its output
+    may give the module's rows in another shape.
+    """
 
     @cached_property
     def inputs(self) -> list[onnx.ValueInfoProto]:
@@ -127,15 +129,25 @@ class Model:
             return any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
         if node.op_type == "Dropout":
             training = self.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.False_
-            return self.inactive_dropout and len(node.output) == 1 and training is not None and not training.any()
+            return self.recovering and len(node.output) == 1 and training is not None and not training.any()
+        if node.op_type == "Transpose":
+            return self._keeps_rows(node)
         return node.op_type in _RESHAPES
+
+    def _keeps_rows(self, node: NodeProto) -> bool:
+        """Whether a Transpose moves nothing but dimensions of size 1, so that the entries of a row keep their order."""
+        row, perm = self.rows.get(node.input[0]), next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+        if row is None or len(perm) != len(row) + 1 or perm[0] != 0:
+            return False
+        moved = [axis for axis in perm[1:] if row[axis - 1] != 1]
+        return moved == sorted(moved)
 
     @property
     def opset(self) -> int:
         return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
-def read_model(path: Path, *, inactive_dropout: bool = False) -> Model:
+def read_model(path: Path, *, recovering: bool = False) -> Model:
     """Read a file with its weights. Raises ModelError: missing, damaged or not ONNX."""
     external_data(path)  # says what is wrong with a file, or missing beside it
     try:
@@ -154,7 +166,7 @@ def read_model(path: Path, *, inactive_dropout: bool = False) -> Model:
     except (ValueError, TypeError, KeyError, IndexError, StopIteration, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"{path}: a constant of the file is damaged: {error}") from None
     large = {t.name for t in whole.graph.initializer if _is_large(t)}
-    return Model(path, _without(whole, large), constants, frozenset(large), problem, inactive_dropout)
+    return Model(path, _without(whole, large), constants, frozenset(large), problem, recovering)
 
 
 def _problem(whole: ModelProto) -> str | None:

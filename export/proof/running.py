@@ -78,7 +78,10 @@ def with_layers(model: Model, layers: Sequence[Layer], opener: Opener) -> Iterat
     proto.CopyFrom(model.proto)
     present = {value.name for value in proto.graph.output}
     shown = [layer for layer in layers if layer.output not in present]
-    proto.graph.output.extend(_port(layer.output, None) for layer in shown)
+    batch = model.batch or BATCH
+    for layer in shown:  # declared, since constants that are listed as inputs keep ONNX Runtime from inferring shapes
+        row = model.rows.get(layer.output) or layer.held.shape
+        proto.graph.output.append(_port(layer.output, row, batch))
     with opened(proto, opener, {name: model.constants[name] for name in model.large}) as running:
         yield running
 
@@ -127,5 +130,5 @@ def read_by(model: Model, layer: Layer) -> str:
     return names[0]
 
 
-def _port(name: str, row: Shape | None) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None if row is None else [BATCH, *row])
+def _port(name: str, row: Shape | None, batch: int | str = BATCH) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None if row is None else [batch, *row])

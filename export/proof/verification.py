@@ -78,17 +78,17 @@ def examine(
     seed: int = 0,
     opener: Opener | None = None,
     stop_early: bool = False,
-    inactive_dropout: bool = False,
+    recovering: bool = False,
     recording: Recording | None = None,
 ) -> ParityReport:
     """``verify``, with another runtime in the place of ONNX Runtime, or ending with the first check that fails, or of a
-    file in which a Dropout that does nothing may stand, or beside what was recorded of another file of the network.
+    file that is only read back, or beside what was recorded of another file of the network.
     """
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise InputError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed!r}")
     start = perf_counter()
     chosen = choose(device, this_machine(cuda=device != "cpu")).device
-    model = read_model(path, inactive_dropout=inactive_dropout)
+    model = read_model(path, recovering=recovering)
     port = _port(model, spec)
     evaluated = evaluated_copy(module, dtype)
     examination = Examination(model, port, opener or on_device(chosen), seed, stop_early, recording)
