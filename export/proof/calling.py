@@ -24,7 +24,7 @@ from .rows import joined, output_shapes, place_of, split
 
 _ROWS = 128
 """Of one call in float64, so that the values inside stay small beside the weights."""
-_LARGE = 2**22
+_LARGE = 2**23
 """Weights of a network from which they are widened call by call."""
 _NEAR_OVERFLOW = 2.0**60
 """Values beyond it have squares, or sums of products, that may overflow in float32 or not by the order of a sum."""
