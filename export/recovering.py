@@ -22,12 +22,13 @@ from .errors import ProofError
 from .proof import ParityReport
 from .proof.calling import apart
 from .proof.recording import Recording
-from .proof.report import external_data
+from .proof.report import external_data, sha256
 from .proof.rows import in_batches
 from .proof.verification import examine
 from .publishing import publish
 
 _ROWS = 1000
+_KEEP = "choose another folder with -o, or replace it with --replace (replace=True)"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def recover(
     An ONNX file is proved to be the recovered network, layer by layer (``NAME.original.parity.json``), and the network
     is published anew beside them, proved too, with a free batch dimension. A checkpoint has no program to compare with:
     build its spec to go on.
-    ``replace`` lets another ``spec.yaml`` in the folder be overwritten. ``options`` are those of
+    ``replace`` lets another spec and other weights in the folder be overwritten. ``options`` are those of
     ``builder.read_network``.
 
     Raises RecoveryError; ProofError: the recovered network is not proved to be the file, and nothing is written.
@@ -78,7 +79,7 @@ def recover(
     _refuse_overwriting(path, recovery, onnx, replace)
     if not onnx:
         with whole_files(folder) as stage:
-            _write(found, stage)
+            _write(found, stage, folder, replace)
         return recovery
     module = _network(found)
     rows, before, notes = _outputs(path, found, device, seed)
@@ -86,7 +87,7 @@ def recover(
     recording = Recording()
     original = _proved(module, found, path, device, seed, recording)
     with whole_files(folder) as stage:
-        _write(found, stage)
+        _write(found, stage, folder, replace)
         original.write(stage / f"{name}.original.parity.json")
         target = folder / f"{name}.onnx"
         asked = {"device": device, "seed": seed, "page": page, "recording": recording}
@@ -98,15 +99,19 @@ def recover(
     return dataclasses.replace(recovery, **proofs, apart=difference, rows=len(rows))
 
 
-def _write(found: Recovered, folder: Path) -> None:
-    (folder / "spec.yaml").write_text(as_yaml(found.spec), encoding="utf-8")
+def _write(found: Recovered, stage: Path, folder: Path, replace: bool) -> None:
+    """Write spec and weights. Raises RecoveryError: other weights are there already, which would be lost."""
+    (stage / "spec.yaml").write_text(as_yaml(found.spec), encoding="utf-8")
     held: dict[str, torch.Tensor] = {}
     seen: set[int] = set()
     for key, value in found.weights.items():  # safetensors takes no tensors that share their memory
         memory = value.untyped_storage().data_ptr()
         held[key] = value.clone() if memory in seen else value.contiguous()
         seen.add(memory)
-    save_file(held, folder / "weights.safetensors")
+    written, there = stage / "weights.safetensors", folder / "weights.safetensors"
+    save_file(held, written)
+    if there.is_file() and not replace and sha256(there) != sha256(written):
+        raise RecoveryError(f"{there} is there, and holds other weights. What to do: {_KEEP}")
 
 
 def _refuse_overwriting(path: Path, recovery: Recovery, onnx: bool, replace_old: bool) -> None:
@@ -119,8 +124,7 @@ def _refuse_overwriting(path: Path, recovery: Recovery, onnx: bool, replace_old:
         raise RecoveryError(f"{lost} would be overwritten by what is recovered from it. What to do: another folder, -o")
     old = recovery.spec_path.read_text(encoding="utf-8") if recovery.spec_path.is_file() else None
     if old is not None and old != as_yaml(recovery.spec) and not replace_old:
-        hint = "choose another folder with -o, or replace it with --replace (replace=True)"
-        raise RecoveryError(f"{recovery.spec_path} is there, and is another spec. What to do: {hint}")
+        raise RecoveryError(f"{recovery.spec_path} is there, and is another spec. What to do: {_KEEP}")
 
 
 def _proved(

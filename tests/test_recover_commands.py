@@ -100,6 +100,17 @@ def test_a_spec_that_somebody_completed_is_kept(run: Run, tmp_path: Path) -> Non
     assert "# mine" not in spec.read_text()
 
 
+def test_weights_that_are_there_are_kept(run: Run, tmp_path: Path) -> None:
+    for name in ("a.pt", "b.pt"):
+        torch.save(nn.Linear(3, 2).state_dict(), tmp_path / name)
+    assert run("recover", tmp_path / "a.pt", "-o", tmp_path / "o", "--name", "net").code == 0
+    before = (tmp_path / "o" / "weights.safetensors").read_bytes()
+    done = run("recover", tmp_path / "b.pt", "-o", tmp_path / "o", "--name", "net")
+    assert done.code == 2 and "holds other weights" in done.err
+    assert (tmp_path / "o" / "weights.safetensors").read_bytes() == before
+    assert run("recover", tmp_path / "b.pt", "-o", tmp_path / "o", "--name", "net", "--replace").code == 0
+
+
 def test_tensors_that_share_their_memory(run: Run, tmp_path: Path) -> None:
     values = torch.randn(75)
     state = {"0.weight": values[:50].view(10, 5), "2.weight": values[25:75].view(5, 10)}

@@ -40,7 +40,7 @@ def command(
         bool, typer.Option("--keep-shape", help="Keep the input's shape and the Flatten of an ONNX file.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Overwrite a spec.yaml in the folder that is another.")
+        bool, typer.Option("--replace", help="Overwrite another spec, or other weights, in the folder.")
     ] = False,
     dtype: Dtype = None,
     device: Device = "auto",
