@@ -15,7 +15,7 @@ from .calls import Calls, path_of
 from .errors import ExportError
 from .graph import Tensor
 
-BATCH = object()
+ROWS = object()
 """The number of rows, as ``x.size(0)`` gives it."""
 _SHAPE = object()
 
@@ -99,17 +99,17 @@ class Known:
         source = node.args[0] if node.args else None
         if isinstance(source, fx.Node) and source in self._values:
             rows = self._values[source] is _SHAPE and node.target is operator.getitem and node.args[1] == 0
-            return BATCH if rows else None
+            return ROWS if rows else None
         if node.target is getattr and node.args[1:] == ("shape",):
             return _SHAPE
         if node.op == "call_method" and node.target == "size":
             dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-            return {None: _SHAPE, 0: BATCH}.get(dim) if dim is None or isinstance(dim, int) else None
+            return {None: _SHAPE, 0: ROWS}.get(dim) if dim is None or isinstance(dim, int) else None
         return None
 
     def _evaluated(self, node: fx.Node) -> Any:
         args, kwargs = map_arg((node.args, node.kwargs), lambda n: self._values[n])
-        if any(self._values[n] is _SHAPE or self._values[n] is BATCH for n in node.all_input_nodes):
+        if any(self._values[n] is _SHAPE or self._values[n] is ROWS for n in node.all_input_nodes):
             raise ExportError(
                 f"the forward computes with the shape of its input at '{node.name}'; a file cannot do that"
             )

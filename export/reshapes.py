@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from .errors import ExportError
-from .known import BATCH, Known
+from .known import ROWS, Known
 
 RESHAPES = {"view", "reshape", torch.reshape}
 
@@ -19,9 +19,9 @@ def reshaped(node: fx.Node, known: Known, path: str) -> tuple[dict[str, Any], li
     sizes = list(given[0]) if len(given) == 1 and isinstance(given[0], list | tuple) else given
     found = [known.value(size) for size in sizes]
     first, last = found if len(found) == 2 else (None, None)
-    rows = first is BATCH or (first == -1 and last != -1)
+    rows = first is ROWS or (first == -1 and last != -1)
     if not rows or not isinstance(last, int) or isinstance(last, bool):
-        words = ", ".join("the number of rows" if size is BATCH else str(size) for size in found)
+        words = ", ".join("the number of rows" if size is ROWS else str(size) for size in found)
         message = f"the shape ({words}) at '{path}'; expected (number of rows, features)"
         raise ExportError(f"{message}. What to do: x.flatten(1), or x.view(x.size(0), -1)")
     return {"start_dim": 1, "end_dim": -1, "features": None if last == -1 else last}, [source]

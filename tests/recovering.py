@@ -57,3 +57,11 @@ def kinds(found: Recovered) -> list[str]:
 def said(error: pytest.ExceptionInfo[RecoveryError], *words: str) -> None:
     for word in words:
         assert word in str(error.value)
+
+
+def real_network(name: str) -> Path:
+    """A network that somebody else trained, from the folder beside the checkout; skips where that is absent."""
+    path = Path(__file__).resolve().parents[2] / "shared" / "cases" / name
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    return path

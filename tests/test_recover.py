@@ -20,6 +20,7 @@ from runtime import Session
 from tests.cases import specs
 from tests.commands import Run
 from tests.onnx_drafts import Draft
+from tests.recovering import real_network
 from tests.test_recover_onnx import SPELLINGS, S, W
 
 UNPROVED = {
@@ -154,16 +155,9 @@ def test_words_that_yaml_might_take_for_something_else(tmp_path: Path) -> None:
     assert load_spec(tmp_path / "spec.yaml") == spec
 
 
-def case(name: str) -> Path:
-    path = Path(__file__).resolve().parents[2] / "shared" / "cases" / name
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    return path
-
-
 @pytest.mark.parametrize("name", ["acasxu_1_1.onnx", "g1_policy.onnx", "mnist_256x2.onnx"])
 def test_real_onnx_files(name: str, device: str, tmp_path: Path) -> None:
-    old = case(name)
+    old = real_network(name)
     recovery = recover(old, tmp_path, device=device, page=False)
     assert recovery.original is not None and recovery.original.proved
     assert recovery.artifact is not None and recovery.artifact.proved and recovery.apart is not None
@@ -185,13 +179,13 @@ def test_real_onnx_files(name: str, device: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "widths"), [("mnist_2_20.pth", [784, 20, 10]), ("three_layer.pth", [2, 32, 32, 1])])
 def test_real_checkpoints(name: str, widths: list[int], device: str, run: Run, tmp_path: Path) -> None:
-    done = run("recover", case(name), "-o", tmp_path)
+    done = run("recover", real_network(name), "-o", tmp_path)
     assert done.code == 2 and "--activation" in done.err and f"{widths[0]} -> {widths[1]}" in done.err
-    done = run("recover", case(name), "-o", tmp_path, "--activation", "relu")
+    done = run("recover", real_network(name), "-o", tmp_path, "--activation", "relu")
     assert done.code == 0 and f"next      mlpx build {tmp_path / 'spec.yaml'}" in done.out
     assert "no activation after the output" in done.err
     assert run("build", tmp_path / "spec.yaml", "-o", tmp_path, "--device", device, "--no-html").code == 0
-    state = torch.load(case(name), weights_only=True, map_location="cpu")
+    state = torch.load(real_network(name), weights_only=True, map_location="cpu")
     layers = [value for value in state.values() if value.ndim == 2]
     biases = [value for value in state.values() if value.ndim == 1]
     rows = np.random.default_rng(0).standard_normal((1000, widths[0]), dtype=np.float32)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from builder import RecoveryError, assemble, read_checkpoint
-from tests.recovering import agree, kinds, mlp, named, randomised, recovered, said
+from tests.recovering import agree, kinds, mlp, named, randomised, real_network, recovered, said
 
 
 class Normaliser(nn.Module):
@@ -212,9 +212,7 @@ def test_the_models_own_state_dict_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mnist_2_20", "three_layer"])
 def test_published_checkpoints(name: str) -> None:
-    path = Path(__file__).resolve().parents[2] / "shared" / "cases" / f"{name}.pth"
-    if not path.exists():
-        pytest.skip("the folder of real networks is not here")
+    path = real_network(f"{name}.pth")
     found = read_checkpoint(path, activation="relu")
     tensors = list(torch.load(path, weights_only=True, map_location="cpu").values())
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(found.weights.values(), tensors, strict=True))

@@ -169,7 +169,16 @@ NEWER: dict[str, tuple[int, Any, Spelling]] = {
     ),
     "gemm no bias": (11, {"linear": {"features": 4, "bias": False}}, lambda d, x: d("Gemm", x, W)),
 }
-CASES = [(name, opset) for name in SPELLINGS for opset in (7, 9, 11, 13, 18, 21)]
+
+
+def _exists(name: str, opset: int) -> bool:
+    """Opset 7 has no Erf and Where, and no Min and Max that broadcast."""
+    draft = Draft(opset)
+    SPELLINGS[name][1](draft, "x")
+    return opset > 7 or not any(node.op_type in ("Erf", "Where", "Min", "Max") for node in draft.nodes)
+
+
+CASES = [(name, opset) for name in SPELLINGS for opset in (7, 9, 11, 13, 18, 21) if _exists(name, opset)]
 
 
 def _expected(blocks: Any, features: int) -> list[Any]:
@@ -181,10 +190,7 @@ def _expected(blocks: Any, features: int) -> list[Any]:
 def test_a_spelling_is_its_block(name: str, opset: int, tmp_path: Path) -> None:
     blocks, spelling = SPELLINGS[name]
     draft = Draft(opset)
-    output = spelling(draft, "x")
-    if opset == 7 and any(node.op_type in ("Erf", "Where", "Min", "Max") for node in draft.nodes):
-        pytest.skip("opset 7 has no such operator, or none that broadcasts")
-    _holds(draft.save(tmp_path / "draft.onnx", output), blocks)
+    _holds(draft.save(tmp_path / "draft.onnx", spelling(draft, "x")), blocks)
 
 
 @pytest.mark.parametrize("name", NEWER)

@@ -16,6 +16,7 @@ from builder import MLPSpec, assemble, read_onnx
 from export import export
 from tests.cases import BLOCKS
 from tests.onnx_drafts import Draft, agree, kinds
+from tests.recovering import real_network
 
 W = np.random.default_rng(3).normal(size=(6, 4)).astype(np.float32)
 B = np.random.default_rng(4).normal(size=4).astype(np.float32)
@@ -75,13 +76,6 @@ def test_external_data_is_read_where_it_lies(tmp_path: Path) -> None:
     assert np.array_equal(read_onnx(path).weights["0.weight"].numpy(), W.T)
 
 
-def _real(name: str) -> Path:
-    path = Path(__file__).resolve().parents[2] / "shared" / "cases" / name
-    if not path.is_file():
-        pytest.skip(f"{path} is not there")
-    return path
-
-
 @pytest.mark.parametrize(
     ("name", "widths", "flattened"),
     [
@@ -91,7 +85,7 @@ def _real(name: str) -> Path:
     ],
 )
 def test_real_networks(name: str, widths: list[int], flattened: Any) -> None:
-    path = _real(name)
+    path = real_network(name)
     recovered = read_onnx(path)
     weights = [value for value in recovered.weights.values() if value.ndim == 2]
     assert [len(weight) for weight in weights] == widths

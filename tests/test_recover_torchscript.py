@@ -179,3 +179,29 @@ def test_damaged_archives(tmp_path: Path) -> None:
         path.write_bytes(content[: int(keep * len(content))])
         with pytest.raises(RecoveryError):
             read_checkpoint(path, trust=True)
+
+
+def test_numbers_in_the_code_are_compared_in_float64(tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.tanh(self.layer(x * 0.1)) * 0.3
+
+    found = recovered(tmp_path, Scaled())
+    assert [block.kind for block in found.spec.blocks] == ["scale", "linear", "tanh", "scale"]
+    assert any("in float64 to within 1e-06" in note for note in found.notes)
+
+
+def test_a_graph_that_is_read_wrongly_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of operators is made to read an ELU of 1.0001 for one of 1."""
+    from builder.recovery import torchscript_ops
+
+    def wrong(*arguments: object) -> list[torchscript_ops.Step]:
+        return [torchscript_ops.Step({"elu": {"alpha": 1.0001}})]
+
+    monkeypatch.setitem(torchscript_ops.OPERATORS, "elu", wrong)
+    with pytest.raises(RecoveryError, match="differs from the file's own module"):
+        recovered(tmp_path, nn.Sequential(nn.Linear(4, 8), nn.ELU(), nn.Linear(8, 2)))

@@ -1,4 +1,4 @@
-"""An ONNX file as the verifier reads it: operators, constants, one input and one output."""
+"""An ONNX file as the verifier reads it: operators and constants, with the names they are known by."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from .report import external_data
 
 _RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _OF_SIZES = ("Shape", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Mul")
-_MORE = ("Max", "Min", "Abs", "Reciprocal", "Clip")
-_OF_CONSTANTS = ("Transpose", *_RESHAPES, "Cast", "Add", "Sub", "Mul", "Div", "Sqrt", "Neg", *_MORE)
+"""Operators that an exporter writes to compute the shape which a Reshape gives."""
+_OF_CONSTANTS = (
+    *("Transpose", *_RESHAPES, "Cast", "Add", "Sub", "Mul", "Div", "Sqrt", "Neg"),
+    *("Max", "Min", "Abs", "Reciprocal", "Clip"),
+)
 """Operators that are computed here where all that they read is constant: one float32 rounding at most."""
 _LARGE = 2**10
 """Values from which a constant is kept apart: Protocol Buffers would copy it at every turn."""

@@ -135,6 +135,8 @@ def _ports(graph: Graph, model: Model, wiring: Wiring) -> str | None:
     shapes += [("output", name, s) for name, s in zip(wiring.outputs, output_shapes(graph).values(), strict=True)]
     for what, name, shape in shapes:
         value = named[name]
+        if value.type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.UNDEFINED):
+            return f"the file's {what} '{value.name}' is not float32"
         if not value.type.tensor_type.HasField("shape"):  # what it is is seen when the file is run
             continue
         found = row_shape(value)
@@ -144,8 +146,6 @@ def _ports(graph: Graph, model: Model, wiring: Wiring) -> str | None:
             a != b for a, b in zip(found, shape, strict=True) if isinstance(a, int) and a
         ):
             return f"the file's {what} '{value.name}' has rows of shape {list(found)}, and the module's {list(shape)}"
-        if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
-            return f"the file's {what} '{value.name}' is not float32"
     dropout = next((node for node in model.proto.graph.node if node.op_type == "Dropout"), None)
     dropout = None if model.recovering and dropout not in model.nodes else dropout
     return None if dropout is None else f"a Dropout is left in the file: '{_named(dropout)}'"
