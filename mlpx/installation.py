@@ -98,7 +98,7 @@ def _other_owner(name: str, own: Distribution) -> str:
 
 def _run_once(choice: Choice) -> None:
     """Start the provider for real, on the smallest model there is. Raises ProviderError."""
-    from runtime.session import open_session
+    from runtime.opening import open_session
 
     open_session(_SMALLEST, choice.providers, threads=1)
 

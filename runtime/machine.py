@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
+from pathlib import Path
 
 from .cuda import Cuda, look_for_cuda
 from .errors import ProviderError
@@ -44,6 +47,16 @@ def this_machine(*, cuda: bool = True) -> Machine:
         raise ProviderError(f"ONNX Runtime cannot be imported ({error}). What to do: {INSTALL_ONE}") from None
     providers = tuple(onnxruntime.get_available_providers()) if cuda else ()
     return Machine(found, look_for_cuda(providers))
+
+
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and the container's quota where it has one (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        most, period = quota.read_text().split()
+        return max(1, min(cores, ceil(int(most) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max"
+        return cores
 
 
 def _version(distribution: str) -> str | None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from .arrays import as_inputs
-from .errors import InputError, ModelError, ProviderError
-from .machine import this_machine
+from .binding import FLOAT32
+from .cpu import OnCpu
+from .errors import InputError, ModelError
+from .machine import this_machine, usable_cores
+from .opening import reason
 from .providers import choose
-from .summary import Port, Summary, summary_of
+from .settings import Settings, Settled
+from .summary import Summary, summary_of
 
-Providers = tuple[tuple[str, dict[str, str]], ...]
-_FATAL = 4
 _warned: set[str] = set()
 
 
@@ -29,12 +30,27 @@ class Session:
     "auto" takes the best that works, and ``session.device`` says which. Threads may share a session. Use it in a
     ``with`` block, or ``close()`` it, to free its memory at once.
 
-    Raises ModelError: a file that is missing, damaged or not ONNX; ProviderError: the device cannot be had.
+    How it runs on a CPU follows from the model's multiply-adds and the batch, unless it is said here: ``threads`` of a
+    call, microseconds that an idle thread waits busily (``spin_us``), ``workers`` that share a large batch in chunks of
+    ``chunk_rows``, and whether the weights are laid out anew for the kernels (``prepack``). ``settings`` has what runs.
+
+    Raises ModelError: a file that is missing, damaged or not ONNX; ProviderError: the device cannot be had; InputError:
+    a setting that is none.
     """
 
     def __init__(
-        self, path: str | Path | bytes, device: str = "auto", *, threads: int | None = None, tf32: bool = False
+        self,
+        path: str | Path | bytes,
+        device: str = "auto",
+        *,
+        threads: int | None = None,
+        spin_us: int | None = None,
+        workers: int | None = None,
+        chunk_rows: int | None = None,
+        prepack: bool | None = None,
+        tf32: bool = False,
     ):
+        given = Settings(threads, spin_us, workers, chunk_rows, prepack)
         machine = this_machine(cuda=device != "cpu")
         if machine.conflict is not None and machine.conflict not in _warned:
             _warned.add(machine.conflict)
@@ -42,16 +58,26 @@ class Session:
         choice = choose(device, machine, tf32=tf32)
         self.path = None if isinstance(path, bytes) else Path(path)
         self.device, self.reason = choice.device, choice.reason
-        self._session: Any = open_session(path, choice.providers, threads)
-        self.inputs = tuple(_port(value) for value in self._session.get_inputs())
-        self.outputs = tuple(_port(value) for value in self._session.get_outputs())
-        if not self.inputs:
-            raise ModelError(f"{self.path or 'the model'} has no input")
+        self._on = OnCpu(path, choice.providers, given, usable_cores())
+        self.inputs, self.outputs = self._on.inputs, self._on.outputs
+        self._here = self._on.here
+        self._closed = False
+
+    @property
+    def settings(self) -> Settled:
+        """How it runs on a CPU: the rule's choice where nothing was said."""
+        return self._on.settled
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of a row: as the file tells, or estimated from its size."""
+        return self._on.multiply_adds
 
     @cached_property
     def summary(self) -> Summary | None:
         """What the file says of itself; None for a file that mlpx did not write."""
-        return summary_of(self._opened().get_modelmeta().custom_metadata_map)
+        self._refuse_closed()
+        return summary_of(self._on.metadata)
 
     def predict(self, x: Any, *, dtype: str | None = None) -> np.ndarray:
         """The model's output for a batch of rows: float32 (batch, *row) to float32 (batch, ...).
@@ -60,6 +86,16 @@ class Session:
         of them by name; the batch may be empty. Other dtypes are converted where no value changes; ``dtype="float32"``
         lets them be rounded. Raises InputError.
         """
+        if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None:  # the way of small batches, kept short
+            bound = self._here.single.get(x.shape)
+            if bound is not None:
+                buffer, run, output = bound
+                buffer[...] = x
+                try:
+                    run()
+                except Exception as error:
+                    self._raise(error, len(x))
+                return output.copy()
         if len(self.outputs) != 1:
             names = ", ".join(port.name for port in self.outputs)
             raise InputError(
@@ -67,13 +103,43 @@ class Session:
             )
         return self._run(x, dtype, [self.outputs[0].name])[0]
 
+    def predict_into(self, x: np.ndarray, out: np.ndarray) -> None:
+        """``predict`` for control loops: the output goes into ``out``, and no array is made.
+
+        Both are float32 arrays, ``x`` of shape (batch, *row) and ``out`` of the output's. The first call of a batch
+        size, and batches too large for bound buffers, make arrays. Raises InputError: another type or shape, or an
+        ``out`` that cannot be written.
+        """
+        if type(x) is np.ndarray and type(out) is np.ndarray and x.dtype is FLOAT32 and out.dtype is FLOAT32:
+            bound = self._here.single.get(x.shape)
+            if bound is not None:
+                buffer, run, output = bound
+                if out.shape == output.shape and out.flags.writeable:
+                    buffer[...] = x
+                    try:
+                        run()
+                    except Exception as error:
+                        self._raise(error, len(x))
+                    out[...] = output
+                    return
+        for name, array in (("x", x), ("out", out)):
+            if not isinstance(array, np.ndarray) or array.dtype != FLOAT32:
+                kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+                raise InputError(f"predict_into takes float32 arrays, and '{name}' is {kind}; predict converts")
+        result = self.predict(x)
+        if out.shape != result.shape:
+            raise InputError(f"'out' expects shape {result.shape}, and got {out.shape}")
+        if not out.flags.writeable:
+            raise InputError("'out' cannot be written: it is read-only")
+        out[...] = result
+
     def run(self, x: Any, *, dtype: str | None = None) -> dict[str, np.ndarray]:
         """Every output by its name; otherwise as ``predict``."""
         names = [port.name for port in self.outputs]
         return dict(zip(names, self._run(x, dtype, names), strict=True))
 
     def _run(self, x: Any, dtype: str | None, outputs: list[str]) -> list[np.ndarray]:
-        session = self._opened()
+        self._refuse_closed()
         feed = as_inputs(x, self.inputs, dtype=dtype)
         rows = len(feed[self.inputs[0].name])
         for port in self.inputs:
@@ -82,16 +148,22 @@ class Session:
                 message = f"'{port.name}' expects batches of exactly {fixed} rows (fixed in the file), and got {rows}"
                 raise InputError(message)
         try:
-            return session.run(outputs, feed)
+            return self._on.run(outputs, feed)
         except Exception as error:
-            if not type(error).__module__.startswith("onnxruntime"):
-                raise
-            name = self.path or "the model"
-            raise ModelError(f"{name}: ONNX Runtime cannot run it on {rows} rows: {_reason(error)}") from error
+            self._raise(error, rows)
+
+    def _raise(self, error: Exception, rows: int) -> NoReturn:
+        """An error of ONNX Runtime in words of ours; any other as it is."""
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise error
+        name = self.path or "the model"
+        raise ModelError(f"{name}: ONNX Runtime cannot run it on {rows} rows: {reason(error)}") from error
 
     def close(self) -> None:
         """Free the model's memory. A closed session cannot run."""
-        self._session = None
+        self._closed = True
+        self._on.close()
+        self._here = self._on.here
 
     def __enter__(self) -> Session:
         return self
@@ -104,56 +176,6 @@ class Session:
     def __repr__(self) -> str:
         return f"Session({str(self.path or 'bytes')!r}, device={self.device!r})"
 
-    def _opened(self) -> Any:
-        session = self._session
-        if session is None:
+    def _refuse_closed(self) -> None:
+        if self._closed:
             raise ModelError(f"the session of {self.path or 'this model'} is closed")
-        return session
-
-
-def open_session(path: str | Path | bytes, providers: Providers, threads: int | None) -> Any:
-    """ONNX Runtime's session on exactly these providers, with its log off. Raises ModelError and ProviderError."""
-    import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state  # pyright: ignore[reportAttributeAccessIssue]
-
-    name = "the model" if isinstance(path, bytes) else str(path)
-    if not isinstance(path, bytes) and not Path(path).is_file():
-        raise ModelError(f"{name}: no such file" if not Path(path).exists() else f"{name}: not a file")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    if len(providers) > 1:
-        # The provider logs through the process's logger while it loads; its errors come back as exceptions anyway.
-        onnxruntime.set_default_logger_severity(_FATAL)
-    # Through links: ONNX Runtime looks for external data beside the name that it is given.
-    source = path if isinstance(path, bytes) else os.path.realpath(path)
-    try:
-        session = onnxruntime.InferenceSession(source, options, providers=list(providers), enable_fallback=0)
-    except (state.NoSuchFile, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument) as error:
-        raise ModelError(f"{name}: not a whole ONNX file: {_reason(error)}") from error
-    except (state.Fail, state.NotImplemented, state.RuntimeException, state.EPFail, RuntimeError, ValueError) as error:
-        if len(providers) > 1:
-            raise ProviderError(f"{providers[0][0]} did not start: {_reason(error)}") from error
-        raise ModelError(f"{name}: ONNX Runtime cannot run it: {_reason(error)}") from error
-    finally:
-        if len(providers) > 1:
-            onnxruntime.set_default_logger_severity(2)
-    asked, got = [provider for provider, _ in providers], session.get_providers()
-    if got[: len(asked)] != asked:
-        raise ProviderError(f"{asked[0]} was asked for, and ONNX Runtime gave {', '.join(got)}")
-    return session
-
-
-def _reason(error: BaseException) -> str:
-    """ONNX Runtime's message without its codes."""
-    return str(error).rpartition(" : ")[2].strip() or str(error)
-
-
-def _port(value: Any) -> Port:
-    if not value.shape:
-        raise ModelError(f"'{value.name}' has no batch dimension (shape {value.shape}); rows in batches are expected")
-    shape = tuple(dim if isinstance(dim, int | str) else "?" for dim in value.shape)
-    if value.type != "tensor(float)":
-        raise ModelError(f"'{value.name}' is {value.type}; models with tensor(float) inputs and outputs are supported")
-    return Port(value.name, shape)
