@@ -14,6 +14,7 @@ from .arrays import as_inputs
 from .binding import FLOAT32
 from .cpu import OnCpu
 from .errors import InputError, ModelError
+from .gpu import OnGpu
 from .machine import this_machine, usable_cores
 from .opening import reason
 from .providers import choose
@@ -33,6 +34,8 @@ class Session:
     How it runs on a CPU follows from the model's multiply-adds and the batch, unless it is said here: ``threads`` of a
     call, microseconds that an idle thread waits busily (``spin_us``), ``workers`` that share a large batch in chunks of
     ``chunk_rows``, and whether the weights are laid out anew for the kernels (``prepack``). ``settings`` has what runs.
+    On CUDA, batches are padded to powers of two and each size is captured in a CUDA graph, unless ``cuda_graphs`` is
+    False; TF32 is off unless ``tf32`` asks for it.
 
     Raises ModelError: a file that is missing, damaged or not ONNX; ProviderError: the device cannot be had; InputError:
     a setting that is none.
@@ -49,6 +52,7 @@ class Session:
         chunk_rows: int | None = None,
         prepack: bool | None = None,
         tf32: bool = False,
+        cuda_graphs: bool = True,
     ):
         given = Settings(threads, spin_us, workers, chunk_rows, prepack)
         machine = this_machine(cuda=device != "cpu")
@@ -58,7 +62,11 @@ class Session:
         choice = choose(device, machine, tf32=tf32)
         self.path = None if isinstance(path, bytes) else Path(path)
         self.device, self.reason = choice.device, choice.reason
-        self._on = OnCpu(path, choice.providers, given, usable_cores())
+        self._on: OnCpu | OnGpu
+        if choice.device == "cpu":
+            self._on = OnCpu(path, choice.providers, given, usable_cores())
+        else:
+            self._on = OnGpu(path, choice.providers, given, graphs=cuda_graphs)
         self.inputs, self.outputs = self._on.inputs, self._on.outputs
         self._here = self._on.here
         self._closed = False
@@ -67,6 +75,11 @@ class Session:
     def settings(self) -> Settled:
         """How it runs on a CPU: the rule's choice where nothing was said."""
         return self._on.settled
+
+    @property
+    def cuda_graphs(self) -> bool:
+        """Whether batches replay CUDA graphs: on CUDA, if asked for and possible for this file."""
+        return isinstance(self._on, OnGpu) and self._on.graphs
 
     @property
     def multiply_adds(self) -> int:
@@ -79,12 +92,12 @@ class Session:
         self._refuse_closed()
         return summary_of(self._on.metadata)
 
-    def predict(self, x: Any, *, dtype: str | None = None) -> np.ndarray:
-        """The model's output for a batch of rows: float32 (batch, *row) to float32 (batch, ...).
+    def predict(self, x: Any, *, dtype: str | None = None) -> Any:
+        """The model's output for a batch of rows: float32 (batch, *row) to a float32 array (batch, ...).
 
         ``x`` is a numpy array, a tensor (any device, by DLPack) or a list of rows, for a model of several inputs a dict
         of them by name; the batch may be empty. Other dtypes are converted where no value changes; ``dtype="float32"``
-        lets them be rounded. Raises InputError.
+        lets them be rounded. A torch tensor on the CUDA device of the session gives a tensor there. Raises InputError.
         """
         if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None:  # the way of small batches, kept short
             bound = self._here.single.get(x.shape)
@@ -101,6 +114,9 @@ class Session:
             raise InputError(
                 f"this model has {len(self.outputs)} outputs ({names}). What to do: session.run(x) gives all"
             )
+        if isinstance(self._on, OnGpu) and len(self.inputs) == 1 and self._on.takes(x):
+            self._refuse_closed()
+            return self._on.predict_tensor(x)
         return self._run(x, dtype, [self.outputs[0].name])[0]
 
     def predict_into(self, x: np.ndarray, out: np.ndarray) -> None:

@@ -30,6 +30,14 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
+def cuda() -> str:
+    """The device of tests that only a GPU has anything for."""
+    if (reason := _why_no_cuda()) is not None:
+        pytest.skip(reason)
+    return "cuda"
+
+
+@pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
     return Path(__file__).resolve().parent.parent
