@@ -20,7 +20,7 @@ def bucket_for(rows: int) -> int:
 
 
 class Bucket:
-    """A session bound to buffers of ``rows`` rows on a device, with a CUDA graph of its own where ``graph`` numbers one.
+    """A session bound to buffers of ``rows`` rows on a device, with a CUDA graph of its own if ``graph`` numbers one.
 
     ONNX Runtime's ``OrtValue`` are the buffers: their addresses stay, as a captured graph needs it. What rows beyond
     those that were put in give is never read.
