@@ -1,6 +1,7 @@
 # make demo   build the digits model, score held-out digits with it
 # make test   lint, types and the whole test suite
-# Both set up .venv first. If pip's default index carries the CUDA build of torch (gigabytes), name another one:
+# make test-gpu   the tests that need a GPU, with NVIDIA's libraries (gigabytes)
+# All set up .venv first. If pip's default index carries the CUDA build of torch (gigabytes), name another one:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint install clean
+.PHONY: demo test test-gpu lint install clean
 
 demo: $(READY)
 	@$(BIN)/mlpx build models/digits/spec.yaml --data models/digits/heldout.parquet -o out/digits
@@ -19,6 +20,10 @@ demo: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-gpu: $(READY)
+	$(PIP) --config-settings editable_mode=compat --editable ".[build,cuda,files,report,dev]"
+	$(BIN)/python -m pytest -m cuda
 
 lint: $(READY)
 	$(BIN)/ruff check .
