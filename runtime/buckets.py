@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .binding import FLOAT32
+from .binding import FLOAT32, runner
 from .port import Port
 
 LARGEST = 4096
@@ -48,13 +48,15 @@ class Bucket:
         self._stage = {name: np.zeros(value.shape(), FLOAT32) for name, value in self.inputs.items()}
         for name, zeros in self._stage.items():
             self.inputs[name].update_inplace(zeros)
-        self._session, self._binding, self._options = session, session.io_binding(), RunOptions()
+        self._binding, options = session.io_binding(), RunOptions()
         if graph is not None:
-            self._options.add_run_config_entry("gpu_graph_id", str(graph))
+            options.add_run_config_entry("gpu_graph_id", str(graph))
         for name, value in self.inputs.items():
             self._binding.bind_ortvalue_input(name, value)
         for name, value in self.outputs.items():
             self._binding.bind_ortvalue_output(name, value)
+        self.run = runner(session, self._binding, options)
+        """Runs what is in the buffers; when it returns, the outputs are there."""
 
     def put(self, feed: Mapping[str, np.ndarray]) -> None:
         """Copy at most ``rows`` rows of every input from the host."""
@@ -63,10 +65,6 @@ class Bucket:
                 self._stage[name][: len(array)] = array
                 array = self._stage[name]
             self.inputs[name].update_inplace(array)
-
-    def run(self) -> None:
-        """Run what is in the buffers; when it returns, the outputs are there."""
-        self._session.run_with_iobinding(self._binding, self._options)
 
     def get(self, name: str, rows: int) -> np.ndarray:
         """The first rows of an output, copied to the host."""

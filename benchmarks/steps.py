@@ -1,0 +1,153 @@
+"""What does each step from a plain run to ``Session.predict`` give?
+
+One row at a time: a plain ``InferenceSession.run`` as users write it, then each step added to the ones before, and
+``Session`` itself, which validates and copies besides. Interleaved rounds in one process for what runs on one thread;
+medians of paired ratios. ``--cpu`` adds the processor time of a call every 10 ms for the ways to wait, each in a process
+of its own. Run it with ``python -m benchmarks.steps [--rounds 15] [--cpu] [--json FILE]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time, sleep
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import described
+from export import export
+from runtime import Session
+from runtime.opening import run_options
+from tests.cases import WIDTHS, normal, relu_network
+
+CALLS = {"tiny": 3000, "small": 2000, "medium": 200, "deep": 500, "large": 10}
+WAITS = {
+    "plain run": None,
+    "one thread": {"threads": 1},
+    "not at all": {"spin_us": 0},
+    "20 us": {},
+    "1 ms": {"spin_us": 1000},
+}
+"""Ways to wait for work between calls, as settings of a session."""
+    "plain run": None,
+    "one thread": {"threads": 1},
+    "not at all": {"spin_us": 0},
+    "20 us": {},
+    "1 ms": {"spin_us": 1000},
+}
+
+
+def opened(path: Path, **config: str) -> Any:
+    """A session of one thread, with entries of ONNX Runtime's configuration."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    for key, value in config.items():
+        options.add_session_config_entry(key, value)
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def steps(path: Path, x: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Each step as a call without arguments, the first as users write it."""
+    session, options = opened(path), run_options()
+    given, got = session.get_inputs()[0].name, session.get_outputs()[0]
+    buffer, output = x.copy(), np.zeros((len(x), got.shape[1]), np.float32)
+    binding = session.io_binding()
+    binding.bind_input(given, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+    binding.bind_output(got.name, "cpu", 0, np.float32, output.shape, output.ctypes.data)
+    native, bound = session._sess.run_with_iobinding, binding._iobinding
+    ours, into = Session(path, "cpu"), np.zeros_like(output)
+    return {
+        "run, one thread": lambda: session.run(None, {given: x}),
+        "one RunOptions for all calls": lambda: session.run(None, {given: x}, options),
+        "buffers bound once": lambda: session.run_with_iobinding(binding),
+        "both": lambda: session.run_with_iobinding(binding, options),
+        "both, past the Python wrapper": lambda: native(bound, options),
+        "Session.predict": lambda: ours.predict(x),
+        "Session.predict_into": lambda: ours.predict_into(x, into),
+    }
+
+
+def measured(path: Path, name: str, rounds: int) -> dict[str, Any]:
+    """Microseconds of the first step, and the others as ratios to it."""
+    ways = steps(path, normal(1, WIDTHS[name][0]))
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for call in ways.values():
+        call()
+    for _ in range(rounds):
+        for way, call in ways.items():
+            start = perf_counter()
+            for _ in range(CALLS[name]):
+                call()
+            times[way].append((perf_counter() - start) / CALLS[name] * 1e6)
+    first = times["run, one thread"]
+    return {
+        "us": median(first),
+        **{way: median(a / b for a, b in zip(v, first, strict=True)) for way, v in times.items()},
+    }
+
+
+def waiting(path: Path, way: str, calls: int = 300) -> dict[str, float]:
+    """In this process: processor time and latency of a call every 10 ms, microseconds."""
+    x = normal(1, WIDTHS["medium"][0])
+    if (settings := WAITS[way]) is None:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        given = session.get_inputs()[0].name
+        call: Callable[[], Any] = lambda: session.run(None, {given: x})  # noqa: E731
+    else:
+        ours = Session(path, "cpu", **settings)
+        call = lambda: ours.predict(x)  # noqa: E731
+    for _ in range(20):
+        call()
+    latencies, start = [], process_time()
+    for _ in range(calls):
+        begun = perf_counter()
+        call()
+        latencies.append(perf_counter() - begun)
+        sleep(0.01)
+    return {"cpu_us": (process_time() - start) / calls * 1e6, "latency_us": median(latencies) * 1e6}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--cpu", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--waiting", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.waiting:
+        print(json.dumps(waiting(Path(arguments.waiting[0]), arguments.waiting[1])))
+        return
+    record: dict[str, Any] = {"machine": described(), "steps": {}, "waiting": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {}
+        for name in CALLS:
+            spec, module = relu_network(name)
+            paths[name] = export(module, Path(folder) / f"{name}.onnx", spec=spec).path
+        for name, path in paths.items():
+            found = record["steps"][name] = measured(path, name, arguments.rounds)
+            print(f"{name}: {found['us']:.1f} us")
+            for way, ratio in found.items():
+                if way != "us":
+                    print(f"  {ratio:5.2f}  {way}")
+        for way in WAITS if arguments.cpu else ():
+            command = [sys.executable, "-m", "benchmarks.steps", "--waiting", str(paths["medium"]), way]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found = record["waiting"][way] = json.loads(done.stdout)
+            print(f"medium every 10 ms, {way}: {found['cpu_us']:.0f} us of CPU, {found['latency_us']:.0f} us")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()
