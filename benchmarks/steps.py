@@ -2,8 +2,8 @@
 
 One row at a time: a plain ``InferenceSession.run`` as users write it, then each step added to the ones before, and
 ``Session`` itself, which validates and copies besides. Interleaved rounds in one process for what runs on one thread;
-medians of paired ratios. ``--cpu`` adds the processor time of a call every 10 ms for the ways to wait, each in a process
-of its own. Run it with ``python -m benchmarks.steps [--rounds 15] [--cpu] [--json FILE]``.
+medians of paired ratios. ``--cpu`` adds the processor time of a call every 10 ms for the ways to wait, each in a
+process of its own. Run it with ``python -m benchmarks.steps [--rounds 15] [--cpu] [--json FILE]``.
 """
 
 from __future__ import annotations
@@ -36,12 +36,6 @@ WAITS = {
     "1 ms": {"spin_us": 1000},
 }
 """Ways to wait for work between calls, as settings of a session."""
-    "plain run": None,
-    "one thread": {"threads": 1},
-    "not at all": {"spin_us": 0},
-    "20 us": {},
-    "1 ms": {"spin_us": 1000},
-}
 
 
 def opened(path: Path, **config: str) -> Any:
