@@ -1,3 +1,7 @@
+from .benching import BatchFigures as BatchFigures
+from .benching import BenchReport as BenchReport
+from .benching import ContenderFigures as ContenderFigures
+from .benching import bench as bench
 from .errors import InputError as InputError
 from .errors import MissingPackageError as MissingPackageError
 from .errors import ModelError as ModelError

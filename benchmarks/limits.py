@@ -1,0 +1,77 @@
+"""What this machine can do at most: arithmetic, reading memory, and a call from Python into C.
+
+Each is measured in one process, and in two at once, each with one thread. The figures say what a model's time is to be
+held against: multiply-adds over the first, bytes of weights over the second where the batch is 1.
+Run it with ``python -m benchmarks.limits``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+
+from runtime.benching import Contender, Contest
+from runtime.benching.worker import Bind
+
+FMA, FLOOR = "FMA", "call floor"
+SIZES = {"L2": 2**19, "L3": 2**23, "DRAM": 2**28}
+"""Bytes that are read again and again: half of a core's second-level cache, well in the third level, well beyond."""
+_SIDE = 1024
+
+
+def work(kind: str) -> Bind:
+    """A factory for ``runtime.benching``: one of the limits, on one thread."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    rng = np.random.default_rng(0)
+
+    def call() -> Callable[[], np.ndarray]:
+        if kind == FMA:
+            a, b, c = (rng.standard_normal((_SIDE, _SIDE), dtype=np.float32) for _ in range(3))
+            return lambda: np.matmul(a, b, out=c)
+        if kind == FLOOR:
+            x = rng.standard_normal((1, 8), dtype=np.float32)
+            return lambda: np.negative(x)
+        a, b = (rng.standard_normal(SIZES[kind] // 8, dtype=np.float32) for _ in range(2))
+        return lambda: np.dot(a, b)
+
+    return lambda feed: call()
+
+
+def measured() -> dict[str, dict[str, float]]:
+    """By limit: its unit's figure with 1 thread and with 2."""
+    found: dict[str, dict[str, float]] = {}
+    for kind in (FMA, *SIZES, FLOOR):
+        found[kind] = {}
+        for threads in (1, 2) if kind != FLOOR else (1,):
+            with Contest(
+                [Contender(f"{kind} {i}", "benchmarks.limits:work", {"kind": kind}) for i in range(threads)]
+            ) as c:
+                c.take({"none": np.zeros(1, np.float32)}, None)
+                each = next(iter(c.tried(0.3).values()))
+                seconds = [block.median for block in c.together(max(5, round(0.3 / each)))]
+            amount = {FMA: 2 * _SIDE**3 / 1e9, FLOOR: 0}.get(kind, SIZES.get(kind, 0) / 1e9)
+            found[kind][str(threads)] = 1e6 * seconds[0] if kind == FLOOR else sum(amount / s for s in seconds)
+    return found
+
+
+def told(limits: dict[str, dict[str, float]]) -> list[str]:
+    """In words, a line each."""
+    lines = [f"{FMA:<10} {limits[FMA]['1']:>6.0f} GFLOP/s on 1 thread, {limits[FMA]['2']:>6.0f} on 2 (float32 matmul)"]
+    for kind, size in SIZES.items():
+        one, two = limits[kind]["1"], limits[kind]["2"]
+        size_told = f"{size // 2**10} KiB" if size < 2**20 else f"{size // 2**20} MiB"
+        lines.append(f"{kind:<10} {one:>6.0f} GB/s    on 1 thread, {two:>6.0f} on 2 (reading {size_told} each)")
+    lines.append(
+        f"{FLOOR:<10} {limits[FLOOR]['1']:>6.2f} µs      (a Python call into C, an array in and a new one out)"
+    )
+    return lines
+
+
+if __name__ == "__main__":
+    limits = measured()
+    print("\n".join(told(limits)))
+    print(json.dumps(limits))

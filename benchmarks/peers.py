@@ -1,0 +1,88 @@
+"""What else computes an MLP, as factories for ``runtime.benching``: each is called in a process of its own.
+
+Every call gets a numpy array and gives one, without a copy where the package can. Everything is at its defaults.
+"""
+
+from __future__ import annotations
+
+import pickle
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.benching.worker import Bind, Call, Feed, Unsuitable
+
+EAGER, COMPILED, SKLEARN, NUMPY = "PyTorch eager", "torch.compile", "scikit-learn", "numpy"
+
+
+def eager(name: str, compiled: bool = False) -> Bind:
+    """The module in inference mode, which is entered once; with ``compiled``, by ``torch.compile``."""
+    import torch
+
+    from benchmarks.subjects import described
+
+    torch.inference_mode().__enter__()
+    module: Any = described(name)[1]
+    run = torch.compile(module) if compiled else module
+
+    def bind(feed: Feed) -> Call:
+        (x,) = feed.values()
+        return lambda: run(torch.from_numpy(x)).numpy()
+
+    return bind
+
+
+def by_numpy(steps: str) -> Bind:
+    """One expression per step, in place where it can be."""
+    known = pickle.loads(Path(steps).read_bytes())
+
+    def run(x: np.ndarray) -> np.ndarray:
+        for op, *values in known:
+            if op == "linear":
+                x = x @ values[0]
+                x += values[1]
+            elif op == "affine":
+                x = x * values[0] + values[1]
+            elif op == "relu":
+                np.maximum(x, 0, out=x)
+            elif op == "leaky_relu":
+                x = np.maximum(x, x * values[0])
+            else:
+                x = 1 / (1 + np.exp(-x))
+        return x
+
+    return lambda feed: partial(run, *feed.values())
+
+
+def by_sklearn(steps: str) -> Bind:
+    """``MLPRegressor.predict`` with the module's weights; a leading Standardize goes into the first layer."""
+    from sklearn.neural_network import MLPRegressor
+
+    known = pickle.loads(Path(steps).read_bytes())
+    if known[0][0] == "affine":
+        (_, factor, offset), (_, weight, bias), *rest = known
+        weight = weight.astype(np.float64)
+        factor, offset = (np.broadcast_to(v, len(weight)).astype(np.float64) for v in (factor, offset))
+        first = ("linear", factor[:, None] * weight, bias + offset @ weight)
+        known = [tuple(np.asarray(v, np.float32) if not isinstance(v, str) else v for v in first), *rest]
+    linear, between = known[0::2], known[1::2]
+    if {op for op, *_ in linear} != {"linear"} or {op for op, *_ in between} != {"relu"} or len(known) % 2 == 0:
+        raise Unsuitable("MLPRegressor has one kind of activation, with a linear output, and this model has not")
+    weights, biases = [step[1] for step in linear], [step[2] for step in linear]
+    model = MLPRegressor(hidden_layer_sizes=tuple(w.shape[1] for w in weights[:-1]), activation="relu")
+    model.coefs_, model.intercepts_ = weights, biases
+    model.n_layers_, model.n_outputs_, model.out_activation_ = len(weights) + 1, weights[-1].shape[1], "identity"
+    model.n_features_in_ = weights[0].shape[0]
+
+    def bind(feed: Feed) -> Call:
+        (x,) = feed.values()
+        return lambda: model.predict(x).reshape(len(x), -1)
+
+    return bind
+
+
+def nothing() -> Bind:
+    """A call that does nothing: what measuring costs."""
+    return lambda feed: lambda: next(iter(feed.values()))

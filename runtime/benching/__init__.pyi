@@ -1,0 +1,12 @@
+from .comparison import BatchFigures as BatchFigures
+from .comparison import BenchReport as BenchReport
+from .comparison import ContenderFigures as ContenderFigures
+from .comparison import bench as bench
+from .contest import Contender as Contender
+from .contest import Contest as Contest
+from .contest import ContestError as ContestError
+from .contest import LeftOut as LeftOut
+from .timings import Block as Block
+from .timings import Ratio as Ratio
+from .timings import Timings as Timings
+from .timings import paired as paired
