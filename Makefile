@@ -1,6 +1,7 @@
 # make demo   build the digits model, score held-out digits with it
 # make test   lint, types and the whole test suite
 # make test-gpu   the tests that need a GPU, with NVIDIA's libraries (gigabytes)
+# make bench  every target of speed, measured; about 12 minutes on 2 cores that do nothing else
 # All set up .venv first. If pip's default index carries the CUDA build of torch (gigabytes), name another one:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
@@ -9,9 +10,10 @@ TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .peers
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-gpu lint install clean
+.PHONY: demo test test-gpu bench lint install clean
 
 demo: $(READY)
 	@$(BIN)/mlpx build models/digits/spec.yaml --data models/digits/heldout.parquet -o out/digits
@@ -24,6 +26,9 @@ test: lint
 test-gpu: $(READY)
 	$(PIP) --config-settings editable_mode=compat --editable ".[build,cuda,files,report,dev]"
 	$(BIN)/python -m pytest -m cuda
+
+bench: $(READY) $(PEERS)/.ready
+	$(BIN)/python -m benchmarks.speed --json out/bench/speed.json --plot out/bench/speed.png $(BENCH)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -40,5 +45,10 @@ $(READY): pyproject.toml constraints.txt
 	$(PIP) --config-settings editable_mode=compat --editable ".[build,gpu,files,report,dev]"
 	@touch $@
 
+# Beside the product's environment, so that they cannot change what is installed there.
+$(PEERS)/.ready: benchmarks/requirements.txt
+	$(PIP) --target $(PEERS) --upgrade --no-deps --requirement benchmarks/requirements.txt && touch $@ || \
+		echo "the peers cannot be installed here; the table will say so"
+
 clean:
-	rm -rf $(VENV) out build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) out build dist *.egg-info

@@ -41,20 +41,19 @@ def work(kind: str) -> Bind:
     return lambda feed: call()
 
 
-def measured() -> dict[str, dict[str, float]]:
+def measured(seconds: float = 0.3) -> dict[str, dict[str, float]]:
     """By limit: its unit's figure with 1 thread and with 2."""
     found: dict[str, dict[str, float]] = {}
     for kind in (FMA, *SIZES, FLOOR):
         found[kind] = {}
         for threads in (1, 2) if kind != FLOOR else (1,):
-            with Contest(
-                [Contender(f"{kind} {i}", "benchmarks.limits:work", {"kind": kind}) for i in range(threads)]
-            ) as c:
-                c.take({"none": np.zeros(1, np.float32)}, None)
-                each = next(iter(c.tried(0.3).values()))
-                seconds = [block.median for block in c.together(max(5, round(0.3 / each)))]
+            entered = [Contender(f"{kind} {i}", "benchmarks.limits:work", {"kind": kind}) for i in range(threads)]
+            with Contest(entered) as contest:
+                contest.take({}, None)
+                each = min(contest.tried(seconds).values())
+                taken = [block.median for block in contest.together(max(5, round(seconds / each)))]
             amount = {FMA: 2 * _SIDE**3 / 1e9, FLOOR: 0}.get(kind, SIZES.get(kind, 0) / 1e9)
-            found[kind][str(threads)] = 1e6 * seconds[0] if kind == FLOOR else sum(amount / s for s in seconds)
+            found[kind][str(threads)] = 1e6 * taken[0] if kind == FLOOR else sum(amount / each for each in taken)
     return found
 
 

@@ -23,13 +23,19 @@ def eager(name: str, compiled: bool = False) -> Bind:
 
     from benchmarks.subjects import described
 
-    torch.inference_mode().__enter__()
+    mode = torch.inference_mode()
+    mode.__enter__()
     module: Any = described(name)[1]
     run = torch.compile(module) if compiled else module
 
     def bind(feed: Feed) -> Call:
         (x,) = feed.values()
-        return lambda: run(torch.from_numpy(x)).numpy()
+
+        def call() -> np.ndarray:
+            assert mode is not None  # it ends where nothing holds it
+            return run(torch.from_numpy(x)).numpy()
+
+        return call
 
     return bind
 
@@ -71,7 +77,7 @@ def by_sklearn(steps: str) -> Bind:
     if {op for op, *_ in linear} != {"linear"} or {op for op, *_ in between} != {"relu"} or len(known) % 2 == 0:
         raise Unsuitable("MLPRegressor has one kind of activation, with a linear output, and this model has not")
     weights, biases = [step[1] for step in linear], [step[2] for step in linear]
-    model = MLPRegressor(hidden_layer_sizes=tuple(w.shape[1] for w in weights[:-1]), activation="relu")
+    model: Any = MLPRegressor(hidden_layer_sizes=tuple(w.shape[1] for w in weights[:-1]), activation="relu")
     model.coefs_, model.intercepts_ = weights, biases
     model.n_layers_, model.n_outputs_, model.out_activation_ = len(weights) + 1, weights[-1].shape[1], "identity"
     model.n_features_in_ = weights[0].shape[0]

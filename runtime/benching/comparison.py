@@ -13,14 +13,14 @@ import numpy as np
 from runtime.errors import InputError, ModelError
 from runtime.session import Session
 
-from .contenders import PLAIN, PREDICT, contenders_of, plain
+from .contenders import PLAIN, contenders_of, plain
 from .contest import Contest, LeftOut
 from .inputs import described_inputs, repeated, rows_of_file, seeded_rows
 from .timings import Ratio, Timings, paired
 
 BATCHES = (1, 32, 1024)
 TOLERANCE = 1e-3
-"""Between two runtimes on one file, as a share of the largest output: reduced-precision files round more than float32."""
+"""Between two runtimes on one file, as a share of the largest output: files of reduced precision round more."""
 _BLOCK, _MOST_CALLS, _WARM_UP = 0.01, 2000, 0.003
 _FEWEST, _MOST = 5, 101
 

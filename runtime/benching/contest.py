@@ -58,7 +58,7 @@ class Worker:
 
     def __init__(self, contender: Contender):
         self.name = contender.name
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
         command = [sys.executable, "-c", _START, *sys.path, *contender.path]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors)

@@ -1,0 +1,106 @@
+"""Every contender on one model, at one batch or more, in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.peers import COMPILED, EAGER, NUMPY, SKLEARN
+from benchmarks.subjects import Subject
+from benchmarks.targets import BULK_RUN, ONE_THREAD_SESSION
+from runtime.benching import Contender, Contest, LeftOut, Timings
+from runtime.benching.contenders import ONE_THREAD, OPENVINO, PLAIN, PREDICT, TRACT, contenders_of, others
+
+PEERS = Path(__file__).resolve().parent.parent / ".peers"
+"""Where ``make bench`` installs OpenVINO and tract."""
+NOTHING = "no call at all"
+_INTERVAL = 0.01
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured."""
+
+    rounds: int = 31
+    block: float = 0.015
+    """Seconds of a contender's calls in a round."""
+    most_calls: int = 2000
+
+    def rounds_of(self, seconds: float) -> int:
+        """Fewer rounds where one takes long, but at least 5 (or as many as asked for)."""
+        return min(self.rounds, max(5, round(self.rounds * 1.0 / max(seconds, 1.0))))
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was measured for a model at a batch."""
+
+    model: str
+    batch: int
+    timings: dict[str, Timings]
+    apart: dict[str, float]
+    """How far each output is from float64, as a share of the largest."""
+    left_out: list[LeftOut] = field(default_factory=list)
+
+
+def contenders(subject: Subject, *, compile_too: bool) -> list[Contender]:
+    """Everything that can run a model."""
+    steps, arguments = {"steps": str(subject.steps)}, {"name": subject.name}
+    found = [one for one in contenders_of(subject.path, "cpu", {}) if one.name not in (OPENVINO, TRACT)]
+    found.append(Contender(EAGER, "benchmarks.peers:eager", arguments))
+    if compile_too:
+        found.append(Contender(COMPILED, "benchmarks.peers:eager", arguments | {"compiled": True}))
+    found.append(Contender(NUMPY, "benchmarks.peers:by_numpy", steps))
+    found.append(Contender(SKLEARN, "benchmarks.peers:by_sklearn", steps))
+    return found + others(subject.path, [str(PEERS)])
+
+
+def bulk_contenders(subject: Subject) -> list[Contender]:
+    """Those that a large number of rows is measured with."""
+    chosen = [one for one in contenders(subject, compile_too=False) if one.name in (PREDICT, EAGER, OPENVINO)]
+    two = {"path": str(subject.path), "threads": 2}
+    return [*chosen, Contender(BULK_RUN, "runtime.benching.contenders:plain", two)]
+
+
+def measured(
+    subject: Subject, batches: Sequence[int], entered: Sequence[Contender], effort: Effort, tell: Callable[[str], None]
+) -> list[Case]:
+    """Every contender at each of the batches, all on the same rows, none timed with a wrong answer."""
+    cases = []
+    with Contest(entered) as contest:
+        for batch in batches:
+            rows = subject.rows(batch)
+            expected = subject.exact(rows)
+            # What torch.compile makes anew for every batch takes minutes: it is measured at batch 1.
+            only = [one.name for one in entered if batch == 1 or one.name not in (COMPILED,)]
+            apart, left_out = contest.take(rows, expected, only=only)
+            each = contest.tried(effort.block)
+            calls = {name: max(1, min(effort.most_calls, round(effort.block / one))) for name, one in each.items()}
+            rounds = effort.rounds_of(sum((calls[name] + 1) * one for name, one in each.items()))
+            tell(f"{subject.name}, batch {batch:,}: {len(calls)} contenders, {rounds} rounds")
+            timings = contest.rounds(rounds, calls)
+            cases.append(Case(subject.name, batch, timings, apart, [*contest.left_out, *left_out]))
+    return cases
+
+
+def missing_peers() -> list[LeftOut]:
+    """The runtimes that are not installed, with what to do."""
+    there = {one.name for one in others(Path(), [str(PEERS)])}
+    hint = "not installed. What to do: make bench, which installs it beside the benchmarks"
+    return [LeftOut(name, hint) for name in (OPENVINO, TRACT) if name not in there]
+
+
+def paced(subject: Subject, rounds: int, calls: int) -> Case:
+    """One row every 10 ms: ours by default, ours on one thread that never waits busily, plain ONNX Runtime."""
+    alone = {"path": str(subject.path), "device": "cpu", "settings": {"threads": 1, "spin_us": 0}}
+    chosen = [one for one in contenders_of(subject.path, "cpu", {}) if one.name in (PREDICT, PLAIN, ONE_THREAD)]
+    chosen.append(Contender(ONE_THREAD_SESSION, "runtime.benching.contenders:predict", alone))
+    with Contest(chosen) as contest:
+        rows = subject.rows(1)
+        apart, left_out = contest.take(rows, subject.exact(rows))
+        timings = contest.paced(rounds, calls, _INTERVAL)
+    with Contest([Contender(NOTHING, "benchmarks.peers:nothing")]) as contest:
+        contest.take(rows, None)
+        timings |= contest.paced(1, calls, _INTERVAL)
+    return Case(subject.name, 1, timings, apart, left_out)

@@ -1,0 +1,185 @@
+"""How fast is mlpx, beside what a user would write and beside other runtimes, on this machine?
+
+Every row of ``benchmarks.targets`` beside its target, in one run: medians of paired rounds, each contender in a process
+of its own, in random order, none of them timed with a wrong answer. Beside them, the limits of the machine. On one with
+more than 2 cores it keeps to 2. A full run takes about 12 minutes.
+Run it with ``make bench``, or ``python -m benchmarks.speed [--quick] [--only TEXT] [--rounds N] [--json FILE]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from benchmarks import limits
+from benchmarks.cases import Case, Effort, bulk_contenders, contenders, measured, missing_peers, paced
+from benchmarks.machine import described
+from benchmarks.parts import PARTS
+from benchmarks.subjects import prepared
+from benchmarks.targets import BULK, PACED, TARGETS, Outcome, Target
+from runtime.benching import paired
+from runtime.benching.contenders import PLAIN
+from tests.cases import WIDTHS
+
+CORES = 2
+Cases = dict[tuple[str, int] | str, Case]
+
+
+def tell(text: str) -> None:
+    """What is being measured, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def keep_to_two_cores() -> None:
+    """The table is for 2 cores; every process that is started from here on inherits this."""
+    if hasattr(os, "sched_setaffinity") and len(cores := sorted(os.sched_getaffinity(0))) > CORES:
+        os.sched_setaffinity(0, cores[:CORES])
+
+
+def cases_of(targets: Sequence[Target], folder: Path, effort: Effort, *, quick: bool) -> Cases:
+    """Measure every model and batch that the targets name; with ``quick`` only the contenders that they name."""
+    wanted = dict.fromkeys(target.case for target in targets if isinstance(target.case, tuple))
+    named = {name for target in targets for name in (target.one, target.over)}
+    found: Cases = {}
+    for name in dict.fromkeys(model for model, _ in wanted):
+        subject = prepared(name, folder)
+        batches = [batch for model, batch in wanted if model == name and batch != BULK.get(name)]
+        if batches:
+            entered = contenders(subject, compile_too=name in WIDTHS and not quick)
+            entered = [one for one in entered if not quick or one.name in named]
+            found |= {(name, case.batch): case for case in measured(subject, batches, entered, effort, tell)}
+        if (name, BULK.get(name)) in wanted:
+            (case,) = measured(subject, [BULK[name]], bulk_contenders(subject), effort, tell)
+            found[name, case.batch] = case
+    if any(target.case == "paced" for target in targets):
+        tell(f"{PACED}, a call every 10 ms")
+        found["paced"] = paced(prepared(PACED, folder), *((3, 5) if quick else (7, 100)))
+    return found
+
+
+def outcome(target: Target, cases: Cases) -> Outcome:
+    """What a row came to, by the case that measured it."""
+    case = cases[target.case]
+    for name in (target.one, target.over):
+        if name not in case.timings:
+            reason = next((one.reason for one in case.left_out if one.name == name), "it was not entered")
+            return Outcome(target, None, f"{name}: {reason}")
+    return Outcome(target, paired(case.timings[target.one], case.timings[target.over], cpu=target.case == "paced"))
+
+
+def outcomes(targets: Sequence[Target], cases: Cases, folder: Path, options: argparse.Namespace) -> list[Outcome]:
+    """Every row, in the table's order; those that no case measures by their own part."""
+    found: dict[tuple[str, int] | str, Outcome] = {}
+    for target in targets:
+        if target.case in cases:
+            found[target.name] = outcome(target, cases)
+        elif target.name not in found:
+            part = PARTS[str(target.case)]
+            tell(part.__doc__ or "")
+            for case, figure in part(folder, options).items():
+                for other in (one for one in targets if one.case == case):
+                    is_reason = isinstance(figure, str)
+                    found[other.name] = Outcome(other, None, figure) if is_reason else Outcome(other, figure)
+    return [found[target.name] for target in targets]
+
+
+def told_case(key: tuple[str, int] | str, case: Case) -> list[str]:
+    """Every contender of a case: its median, and its time over plain ONNX Runtime's."""
+    head = f"{case.model}, a call every 10 ms" if key == "paced" else f"{case.model}, batch {case.batch:,}"
+    lines = [f"{head}, {max(len(t.blocks) for t in case.timings.values())} rounds"]
+    base = next((t for name, t in case.timings.items() if name.startswith(PLAIN)), None)
+    for name, timings in sorted(case.timings.items(), key=lambda item: item[1].median):
+        times = f"{1e6 * timings.median:>12,.1f} µs  CPU {1e6 * timings.cpu:>12,.1f} µs"
+        ratio = ""
+        if base is not None and len(base.blocks) == len(timings.blocks):
+            over = paired(timings, base)
+            ratio = f"  over run {over.median:5.2f} ({over.low:.2f} to {over.high:.2f})"
+        lines.append(f"  {name:<32}{times}{ratio}")
+    return lines + [f"  {one.name:<32}left out: {one.reason}" for one in case.left_out]
+
+
+def record_of(case: Case) -> dict[str, Any]:
+    """A case for JSON, in seconds."""
+    timings = {
+        name: {
+            "median": t.median,
+            "p99": t.p99,
+            "cpu": t.cpu,
+            "rounds": [block.median for block in t.blocks],
+            "cpu_rounds": [block.cpu for block in t.blocks],
+        }
+        for name, t in case.timings.items()
+    }
+    left_out = [asdict(one) for one in case.left_out]
+    return {"model": case.model, "batch": case.batch, "seconds": timings, "apart": case.apart, "left_out": left_out}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few rounds: to see that it works, not to measure")
+    parser.add_argument("--only", default="", metavar="TEXT", help="the rows with this in their name")
+    parser.add_argument("--rounds", type=int, default=Effort.rounds)
+    parser.add_argument("--gigabytes", type=float, default=10.0, help="of the file that memory is measured on")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    targets = [target for target in TARGETS if options.only in target.name]
+    if not targets:
+        names = "\n  ".join(target.name for target in TARGETS)
+        parser.error(f"no row has '{options.only}' in its name. The rows:\n  {names}")
+    keep_to_two_cores()
+    start, machine = perf_counter(), described()
+    effort = Effort(rounds=3, block=0.003) if options.quick else Effort(rounds=options.rounds)
+    tell("limits of the machine")
+    ceilings = limits.measured(seconds=0.02 if options.quick else 0.3)
+    with tempfile.TemporaryDirectory(prefix="mlpx-bench-") as folder:
+        cases = cases_of(targets, Path(folder), effort, quick=options.quick)
+        rows = outcomes(targets, cases, Path(folder), options)
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print("\n".join(limits.told(ceilings)))
+    for key, case in cases.items():
+        print("\n".join(told_case(key, case)))
+    for one in missing_peers():
+        print(f"{one.name}: {one.reason}")
+    print(f"\n{'what':<68} {'at most':>8}  measured (quartiles)")
+    for row in rows:
+        print(row.told())
+    taken = perf_counter() - start
+    print(f"{taken:.0f} s" + (", too few rounds to be figures (--quick)" if options.quick else ""))
+    if options.plot:
+        from benchmarks.speed_plot import written
+
+        written(cases, options.plot)
+    if options.json:
+        record = {
+            "machine": machine,
+            "quick": options.quick,
+            "seconds": taken,
+            "limits": ceilings,
+            "targets": [
+                {
+                    "name": row.target.name,
+                    "at_most": row.target.at_most,
+                    "unit": row.target.unit,
+                    "measured": asdict(row.found) if row.found is not None else None,
+                    "verdict": row.verdict,
+                    "why_not": row.why_not,
+                }
+                for row in rows
+            ],
+            "cases": {str(key) if key == "paced" else f"{key[0]}, {key[1]}": record_of(c) for key, c in cases.items()},
+        }
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(record, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
