@@ -8,12 +8,11 @@ Run it with ``python -m benchmarks.limits``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import numpy as np
 
 from runtime.benching import Contender, Contest
-from runtime.benching.worker import Bind
+from runtime.benching.worker import Bind, Call, Feed
 
 FMA, FLOOR = "FMA", "call floor"
 SIZES = {"L2": 2**19, "L3": 2**23, "DRAM": 2**28}
@@ -21,14 +20,15 @@ SIZES = {"L2": 2**19, "L3": 2**23, "DRAM": 2**28}
 _SIDE = 1024
 
 
-def work(kind: str) -> Bind:
-    """A factory for ``runtime.benching``: one of the limits, on one thread."""
+def work() -> Bind:
+    """A factory for ``runtime.benching``, on one thread: the limit that is measured is the name of the rows it gets."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
     rng = np.random.default_rng(0)
 
-    def call() -> Callable[[], np.ndarray]:
+    def bind(feed: Feed) -> Call:
+        (kind,) = feed
         if kind == FMA:
             a, b, c = (rng.standard_normal((_SIDE, _SIDE), dtype=np.float32) for _ in range(3))
             return lambda: np.matmul(a, b, out=c)
@@ -38,22 +38,23 @@ def work(kind: str) -> Bind:
         a, b = (rng.standard_normal(SIZES[kind] // 8, dtype=np.float32) for _ in range(2))
         return lambda: np.dot(a, b)
 
-    return lambda feed: call()
+    return bind
 
 
 def measured(seconds: float = 0.3) -> dict[str, dict[str, float]]:
-    """By limit: its unit's figure with 1 thread and with 2."""
+    """By limit: its figure with 1 thread and with 2, in the unit of ``told``; each is measured for so many seconds."""
+    amounts = {FMA: 2 * _SIDE**3 / 1e9, **{kind: size / 1e9 for kind, size in SIZES.items()}}
+    names = ["first", "second"]
     found: dict[str, dict[str, float]] = {}
-    for kind in (FMA, *SIZES, FLOOR):
-        found[kind] = {}
-        for threads in (1, 2) if kind != FLOOR else (1,):
-            entered = [Contender(f"{kind} {i}", "benchmarks.limits:work", {"kind": kind}) for i in range(threads)]
-            with Contest(entered) as contest:
-                contest.take({}, None)
+    with Contest([Contender(name, "benchmarks.limits:work") for name in names]) as contest:
+        for kind in (*amounts, FLOOR):
+            found[kind] = {}
+            for threads in (1, 2):
+                contest.take({kind: np.zeros(1)}, None, only=names[:threads])
                 each = min(contest.tried(seconds).values())
                 taken = [block.median for block in contest.together(max(5, round(seconds / each)))]
-            amount = {FMA: 2 * _SIDE**3 / 1e9, FLOOR: 0}.get(kind, SIZES.get(kind, 0) / 1e9)
-            found[kind][str(threads)] = 1e6 * taken[0] if kind == FLOOR else sum(amount / each for each in taken)
+                figure = 1e6 * max(taken) if kind == FLOOR else sum(amounts[kind] / one for one in taken)
+                found[kind][str(threads)] = figure
     return found
 
 

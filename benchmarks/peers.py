@@ -5,6 +5,7 @@ Every call gets a numpy array and gives one, without a copy where the package ca
 
 from __future__ import annotations
 
+import os
 import pickle
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ EAGER, COMPILED, SKLEARN, NUMPY = "PyTorch eager", "torch.compile", "scikit-lear
 
 def eager(name: str, compiled: bool = False) -> Bind:
     """The module in inference mode, which is entered once; with ``compiled``, by ``torch.compile``."""
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # or it would start processes of its own
     import torch
 
     from benchmarks.subjects import described

@@ -173,16 +173,24 @@ class Contest:
         seed: int = 0,
         after: Callable[[], None] = lambda: None,
     ) -> dict[str, Timings]:
-        """So many rounds, in each of which every contender makes its calls, in another order every time."""
+        """So many rounds, in each of which every contender makes its calls, in another order every time.
 
-        def work(worker: Worker) -> Block:
-            return worker.ask("time", calls=calls[worker.name], warm_up=warm_up)
+        In one round all start on the same core, in the next on another: cores that share their parts with other
+        machines are not equally fast, and a process tends to stay where it is.
+        """
+
+        def work(worker: Worker, turn: int) -> Block:
+            return worker.ask("time", calls=calls[worker.name], warm_up=warm_up, core=turn)
 
         return self._in_turn(rounds, seed, after, work)
 
     def paced(self, rounds: int, calls: int, interval: float, *, seed: int = 0) -> dict[str, Timings]:
         """The same at one call every ``interval`` seconds."""
-        return self._in_turn(rounds, seed, lambda: None, lambda w: w.ask("pace", calls=calls, interval=interval))
+
+        def work(worker: Worker, turn: int) -> Block:
+            return worker.ask("pace", calls=calls, interval=interval)
+
+        return self._in_turn(rounds, seed, lambda: None, work)
 
     def together(self, calls: int) -> list[Block]:
         """Every contender's calls at the same time."""
@@ -205,14 +213,14 @@ class Contest:
         self.close()
 
     def _in_turn(
-        self, rounds: int, seed: int, after: Callable[[], None], work: Callable[[Worker], Block]
+        self, rounds: int, seed: int, after: Callable[[], None], work: Callable[[Worker, int], Block]
     ) -> dict[str, Timings]:
         order, rng = list(self._ready.values()), random.Random(seed)
         blocks: dict[str, list[Block]] = {name: [] for name in self._ready}
-        for _ in range(rounds):
+        for turn in range(rounds):
             rng.shuffle(order)
             for worker in order:
-                blocks[worker.name].append(work(worker))
+                blocks[worker.name].append(work(worker, turn))
             after()
         return {name: Timings(tuple(found)) for name, found in blocks.items()}
 

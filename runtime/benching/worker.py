@@ -63,8 +63,13 @@ class Hand:
             raise Unsuitable(f"it gives a wrong answer: {apart:.2g} of the largest output away, allowed {tolerance:g}")
         return apart
 
-    def time(self, calls: int, warm_up: float) -> Block:
-        """Time so many calls, after at least one and as many as fit into ``warm_up`` seconds that are not timed."""
+    def time(self, calls: int, warm_up: float, core: int | None = None) -> Block:
+        """Time so many calls, after at least one and as many as fit into ``warm_up`` seconds that are not timed.
+
+        They start on the given one of the usable cores, and may leave it.
+        """
+        if core is not None:
+            _move_to(core)
         call, clock = self.call, perf_counter
         warm = clock() + warm_up
         call()
@@ -91,6 +96,14 @@ class Hand:
             seconds[index] = clock() - start
             sleep(max(0.0, begin + (index + 1) * interval - clock()))
         return Block(seconds, (process_time() - cpu) / calls)
+
+
+def _move_to(core: int) -> None:
+    """Put this thread on one of its cores, counted from 0 and around; threads that it starts later are free."""
+    if hasattr(os, "sched_setaffinity"):
+        usable = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {sorted(usable)[core % len(usable)]})
+        os.sched_setaffinity(0, usable)
 
 
 def _arrays(path: Path) -> Feed:

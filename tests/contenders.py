@@ -1,0 +1,58 @@
+"""Contenders of a benchmark that go wrong, each in its way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from runtime.benching.contenders import plain
+from runtime.benching.worker import Bind, Call, Feed
+
+
+def wrong_weights(path: str) -> Bind:
+    """The right file, with one weight that is not."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(path)
+    weight = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weight.flat[3] *= np.float32(1.01)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, model.graph.initializer[0].name))
+    (Path(path).parent / "wrong.onnx").write_bytes(model.SerializeToString())
+    return plain(str(Path(path).parent / "wrong.onnx"))
+
+
+def other_shape(path: str) -> Bind:
+    right = plain(path)
+    return lambda feed: lambda: [right(feed)()[0].T]
+
+
+def not_a_number(path: str) -> Bind:
+    right = plain(path)
+    return lambda feed: lambda: [right(feed)()[0] * np.float32(np.nan)]
+
+
+def one_too_many(path: str) -> Bind:
+    right = plain(path)
+    return lambda feed: lambda: [*right(feed)(), np.zeros(1)]
+
+
+def chatty(path: str) -> Bind:
+    right = plain(path)
+
+    def bind(feed: Feed) -> Call:
+        os.write(1, b"a library that prints\n")
+        return right(feed)
+
+    return bind
+
+
+def crashing(path: str) -> Bind:
+    os.write(2, b"a library's last words\n")
+    os._exit(9)
+
+
+def raising(path: str) -> Bind:
+    raise RuntimeError("it does not like the file")
