@@ -30,6 +30,7 @@ from runtime.benching.contenders import PLAIN
 from tests.cases import WIDTHS
 
 CORES = 2
+TEN = 10.0
 Cases = dict[tuple[str, int] | str, Case]
 
 
@@ -75,7 +76,7 @@ def outcome(target: Target, cases: Cases) -> Outcome:
     return Outcome(target, paired(case.timings[target.one], case.timings[target.over], cpu=target.case == "paced"))
 
 
-def outcomes(targets: Sequence[Target], cases: Cases, folder: Path, options: argparse.Namespace) -> list[Outcome]:
+def outcomes(targets: Sequence[Target], cases: Cases, options: argparse.Namespace) -> list[Outcome]:
     """Every row, in the table's order; those that no case measures by their own part."""
     found: dict[tuple[str, int] | str, Outcome] = {}
     for target in targets:
@@ -83,8 +84,8 @@ def outcomes(targets: Sequence[Target], cases: Cases, folder: Path, options: arg
             found[target.name] = outcome(target, cases)
         elif target.name not in found:
             part = PARTS[str(target.case)]
-            tell(part.__doc__ or "")
-            for case, figure in part(folder, options).items():
+            tell(part.__doc__ or "")  # the line that says what it measures
+            for case, figure in part(options).items():
                 for other in (one for one in targets if one.case == case):
                     is_reason = isinstance(figure, str)
                     found[other.name] = Outcome(other, None, figure) if is_reason else Outcome(other, figure)
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few rounds: to see that it works, not to measure")
     parser.add_argument("--only", default="", metavar="TEXT", help="the rows with this in their name")
     parser.add_argument("--rounds", type=int, default=Effort.rounds)
-    parser.add_argument("--gigabytes", type=float, default=10.0, help="of the file that memory is measured on")
+    parser.add_argument("--gigabytes", type=float, default=TEN, help="of the file that memory is measured on")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
@@ -142,7 +143,7 @@ def main() -> None:
     ceilings = limits.measured(seconds=0.02 if options.quick else 0.3)
     with tempfile.TemporaryDirectory(prefix="mlpx-bench-") as folder:
         cases = cases_of(targets, Path(folder), effort, quick=options.quick)
-        rows = outcomes(targets, cases, Path(folder), options)
+        rows = outcomes(targets, cases, options)
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     print("\n".join(limits.told(ceilings)))
     for key, case in cases.items():
@@ -152,6 +153,8 @@ def main() -> None:
     print(f"\n{'what':<68} {'at most':>8}  measured (quartiles)")
     for row in rows:
         print(row.told())
+    if any(row.target.case == "memory" and row.found for row in rows) and options.gigabytes != TEN:
+        print(f"memory was measured on files of {options.gigabytes:g} GB instead of {TEN:g}")
     taken = perf_counter() - start
     print(f"{taken:.0f} s" + (", too few rounds to be figures (--quick)" if options.quick else ""))
     if options.plot:

@@ -83,5 +83,5 @@ class Outcome:
         at_most = f"{self.target.at_most:.2f}{unit}"
         if self.found is None:
             return f"{self.target.name:<68} {at_most:>8}  not measured: {self.why_not}"
-        spread = f"({self.found.low:.2f} to {self.found.high:.2f})"
+        spread = f"({self.found.low:.2f} to {self.found.high:.2f})" if self.found.low < self.found.high else ""
         return f"{self.target.name:<68} {at_most:>8}  {self.found.median:.2f}{unit} {spread:<16} {self.verdict}"
