@@ -55,4 +55,4 @@ def crashing(path: str) -> Bind:
 
 
 def raising(path: str) -> Bind:
-    raise RuntimeError("it does not like the file")
+    raise RuntimeError("it does not like the file\n\nand has more to say")

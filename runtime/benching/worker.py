@@ -131,6 +131,12 @@ def _apart(output: np.ndarray, exact: np.ndarray) -> float:
     return apart / largest if largest else apart
 
 
+def _told(error: Exception) -> str:
+    """An error of a library, which may be pages long, in a line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
 def main() -> None:
     """Answer requests until the standard input ends."""
     inbox, outbox = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
@@ -145,8 +151,7 @@ def main() -> None:
         try:
             answer = True, getattr(hand, name)(**arguments)
         except Exception as error:
-            told = str(error) if isinstance(error, Unsuitable) else f"{type(error).__name__}: {error}"
-            answer = False, told
+            answer = False, str(error) if isinstance(error, Unsuitable) else _told(error)
         pickle.dump(answer, outbox)
         outbox.flush()
 
