@@ -19,8 +19,10 @@ from .providers import choose as choose
 from .ranges import Outside as Outside
 from .scoring import ScoreReport as ScoreReport
 from .scoring import Scores as Scores
+from .scoring import columns_of as columns_of
 from .scoring import score as score
 from .scoring import score_file as score_file
+from .scoring import score_table as score_table
 from .session import Session as Session
 from .summary import BlockSummary as BlockSummary
 from .summary import Summary as Summary

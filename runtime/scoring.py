@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from .errors import InputError, ModelError
+from .described import described
+from .errors import InputError
 from .files import write_whole
+from .frames import array_columns, rows_of_columns
 from .port import Port
 from .ranges import Outside, limits, outside, told
 from .session import Session
@@ -108,37 +110,28 @@ class ScoreReport:
     """The same in words, with the first such row."""
 
 
-def score(session: Session, rows: Any) -> tuple[Scores, ...]:
+def score(session: Session, rows: Any, *, dtype: str | None = None) -> tuple[Scores, ...]:
     """Run the model on what ``Session.predict`` takes; the scores of each of its outputs.
 
-    Raises ModelError for metadata that describe another output.
+    Raises InputError for rows that the model cannot take, ModelError for metadata that describe another output.
     """
     summary = session.summary
-    ports = _described(summary.outputs if summary is not None else None, session.outputs, session)
-    values = session.run(rows)
+    ports = described(summary.outputs if summary is not None else None, session.outputs, session.path)
+    values = session.run(rows, dtype=dtype)
     return tuple(Scores(value, port) for value, port in zip(values.values(), ports, strict=True))
 
 
-def _described(said: tuple[Port, ...] | None, real: tuple[Port, ...], session: Session) -> tuple[Port, ...]:
-    """The ports as the file's metadata describes them, where it has any. Raises ModelError where that is of others."""
-    if said is None:
-        return real
-    by_name = {port.name: port for port in said}
-    if len(said) == len(real) == 1:  # whatever it is called
-        by_name = {real[0].name: said[0]}
-    for port in real:
-        other = by_name.get(port.name)
-        if other is None or not _alike(other.shape[1:], port.shape[1:]):
-            found = list(other.shape[1:]) if other is not None else "nothing"
-            message = f"its metadata describes rows of shape {found}, and '{port.name}' has {list(port.shape[1:])}"
-            raise ModelError(f"{session.path or 'the model'}: {message}. What to do: export it again")
-    return tuple(replace(by_name[port.name], name=port.name) for port in real)
+def score_table(session: Session, table: Any, *, dtype: str | None = None) -> dict[str, np.ndarray]:
+    """The columns of results (rows,), as ``columns_of`` gives them, for a table in memory.
 
-
-def _alike(said: tuple[int | str, ...], real: tuple[int | str, ...]) -> bool:
-    """Whether no two sizes that are numbers contradict each other."""
-    sizes = [pair for pair in zip(said, real, strict=False) if all(isinstance(size, int) for size in pair)]
-    return len(said) == len(real) and all(one == other for one, other in sizes)
+    ``table`` is a pandas, polars or Arrow table, or a dict of named numpy arrays (rows,); its columns are matched with
+    the model's features as those of files are. Raises InputError and ModelError.
+    """
+    if isinstance(table, Mapping):
+        summary = session.summary
+        ports = described(summary.inputs if summary is not None else None, session.inputs, session.path)
+        table = rows_of_columns(*array_columns(table), ports, dtype=dtype)
+    return columns_of(score(session, table, dtype=dtype))
 
 
 def score_file(
@@ -164,7 +157,7 @@ def score_file(
         raise InputError(f"{target}: a .npy file holds one array, and the model has the outputs {names}; write a .npz")
     summary = session.summary
     start = perf_counter()
-    ports = _described(summary.inputs if summary is not None else None, session.inputs, session)
+    ports = described(summary.inputs if summary is not None else None, session.inputs, session.path)
     rows, matched = read_inputs(data, ports, dtype=dtype)
     found = [(port, *outside(rows[port.name], port)) for port in ports]
     count, features = next(((number, listed) for _, number, listed in found if listed), (0, ()))
@@ -178,7 +171,7 @@ def score_file(
             )
     scores = score(session, rows)
     if target is None:
-        sys.stdout.write(as_csv(_columns(scores)).decode())
+        sys.stdout.write(as_csv(columns_of(scores)).decode())
     else:
         write_whole(target, _ENCODERS[target.suffix.lower()](scores))
     seconds = perf_counter() - start
@@ -187,7 +180,11 @@ def score_file(
     return ScoreReport(total, matched, session.device, seconds, target, declares, count, features, words)
 
 
-def _columns(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
+def columns_of(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
+    """The columns (rows,) of all outputs together: what a table of results holds, in order.
+
+    Raises InputError where two outputs would give columns of one name.
+    """
     columns: dict[str, np.ndarray] = {}
     for each in scores:
         found = each.columns()
@@ -225,6 +222,6 @@ def _npz(scores: Sequence[Scores]) -> bytes:
 _ENCODERS: dict[str, Callable[[Sequence[Scores]], bytes]] = {
     ".npy": _npy,
     ".npz": _npz,
-    ".csv": lambda scores: as_csv(_columns(scores)),
-    ".parquet": lambda scores: as_parquet(_columns(scores)),
+    ".csv": lambda scores: as_csv(columns_of(scores)),
+    ".parquet": lambda scores: as_parquet(columns_of(scores)),
 }
