@@ -23,7 +23,7 @@ def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype:
     if dtype not in (None, "float32"):
         raise InputError(f"dtype is 'float32' or left out, not {dtype!r}")
     array = _array(data, name)
-    _check_shape(array, name, row_shape)
+    check_rows(array, name, row_shape)
     if array.dtype == np.float32 and array.dtype.isnative:
         return array
     rounding = dtype is not None or (array.dtype == np.float64 and _is_plain(data))
@@ -104,18 +104,15 @@ def _array(data: Any, name: str) -> np.ndarray:
     else:
         kind = type(data).__name__
         raise InputError(f"'{name}' expects an array, a tensor or a list of rows, not {kind}")
-    if array.dtype.kind not in "fiub":
-        message = f"'{name}' expects numbers; this holds {array.dtype} values"
-        if array.dtype.kind in "OUS" and array.size:
-            message += f", such as {array.flat[0]!r}"
-        raise InputError(message)
     return array
 
 
 def _from_dlpack(tensor: Any) -> np.ndarray:
     if type(tensor).__module__.partition(".")[0] == "torch":  # a view may hold a negation that DLPack leaves out
         tensor = tensor.detach().resolve_neg()
-    if str(getattr(tensor, "dtype", None)) == "torch.bfloat16":  # numpy has no such type; float32 holds each of its values
+    if (
+        str(getattr(tensor, "dtype", None)) == "torch.bfloat16"
+    ):  # numpy has no such type; float32 holds each of its values
         tensor = tensor.float()
     try:
         on_host = tensor.__dlpack_device__()[0] in (1, 3)  # kDLCPU, kDLCUDAHost
@@ -124,7 +121,13 @@ def _from_dlpack(tensor: Any) -> np.ndarray:
         raise InputError(f"this {type(tensor).__name__} cannot be read by DLPack: {error}") from error
 
 
-def _check_shape(array: np.ndarray, name: str, row_shape: tuple[int | str, ...]) -> None:
+def check_rows(array: np.ndarray, name: str, row_shape: tuple[int | str, ...]) -> None:
+    """Raises InputError unless the array holds numbers in rows of this shape."""
+    if array.dtype.kind not in "fiub":
+        message = f"'{name}' expects numbers; this holds {array.dtype} values"
+        if array.dtype.kind in "OUS" and array.size:
+            message += f", such as {array.flat[0]!r}"
+        raise InputError(message)
     fits = array.ndim == 1 + len(row_shape) and all(
         not isinstance(wanted, int) or wanted == found
         for wanted, found in zip(row_shape, array.shape[1:], strict=False)

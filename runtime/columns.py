@@ -96,28 +96,35 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Flaw:
-    """Rows of a batch that cannot be read, all for one reason."""
-
-    rows: np.ndarray
-    """bool (rows,)"""
-    message: str
-    """The error that names the first."""
-    reason: Callable[[int], str]
-    """Why a row of them, counted from 0 in the batch, cannot."""
-
-
-@dataclass(frozen=True)
 class Counted:
-    """How the rows of a batch are counted for a user: the batch's first row, from 0, in which kind of file."""
+    """How the rows of a batch are counted for a user."""
 
     first: int = 0
+    """The rows before the batch."""
     lines: bool = False
+    """As lines of a CSV file, whose first line is the header."""
     whole: bool = True
-    """Whether there are no other rows."""
+    """There are no other rows."""
 
     def __call__(self, row: int) -> str:
         return f"line {self.first + row + 2}" if self.lines else f"row {self.first + row + 1}"
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """Rows of a batch that cannot be read, all for one kind of reason."""
+
+    rows: np.ndarray
+    """bool (rows,)"""
+    message: Callable[[Counted], str]
+    """The error that names the first of them."""
+    reason: Callable[[int], str]
+    """Why one of them, counted from 0 in the batch, cannot be read."""
+    fatal: bool = False
+    """It says something about the whole file, so that leaving its rows out would be no remedy."""
+
+
+_HINT = "What to do: correct or drop those rows, or give them empty results with on_error='null' (--on-error null)"
 
 
 def not_numbers(name: str, kind: str) -> InputError:
@@ -125,42 +132,60 @@ def not_numbers(name: str, kind: str) -> InputError:
     return InputError(f"column '{name}' holds {kind}, not numbers")
 
 
-def gaps(name: str, missing: np.ndarray, counted: Counted) -> Flaw:
-    """The flaw of empty values."""
-    many = f"{int(missing.sum())} empty values" if counted.whole else "empty values"
-    message = f"column '{name}' has {many}, the first in {counted(int(missing.argmax()))}"
-    hint = "fill or drop those rows, or give them empty results with on_error='null' (--on-error null)"
-    return Flaw(missing, f"{message}. What to do: {hint}", lambda row: f"column '{name}' is empty")
+def gaps(name: str, missing: np.ndarray) -> Flaw:
+    """The flaw of empty values in a column."""
+
+    def message(counted: Counted) -> str:
+        many = f"{int(missing.sum())} empty values" if counted.whole else "empty values"
+        return f"column '{name}' has {many}, the first in {counted(int(missing.argmax()))}. {_HINT}"
+
+    return Flaw(missing, message, lambda row: f"column '{name}' is empty")
 
 
-def float32_columns(
-    columns: Sequence[Column], *, rounding: bool, counted: Counted | None = None
-) -> tuple[np.ndarray, list[Flaw]]:
-    """The columns as a float32 matrix (rows, columns), and the flaws of rows that are missing or too large.
+def wrong_texts(name: str, wrong: np.ndarray, why: Callable[[int], str]) -> Flaw:
+    """The flaw of texts in a column that are no float32; ``why`` says it of a row, as ``'tall' is not a number``."""
+    first = int(wrong.argmax())
+    return Flaw(
+        wrong,
+        lambda counted: f"column '{name}', {counted(first)}: {why(first)}. {_HINT}",
+        lambda row: f"column '{name}': {why(row)}",
+    )
 
-    Raises InputError for a value that float32 cannot hold, unless ``rounding`` allows it, and for columns of unequal
-    length.
+
+def float32_rows(array: np.ndarray, what: str, *, rounding: bool) -> tuple[np.ndarray, Flaw | None]:
+    """Numbers (rows, ...) as float32, and the flaw of those that change; without ``rounding`` it is fatal."""
+    found, changed = float32_of(array, rounding=rounding)
+    if changed is None:
+        return found, None
+
+    def message(counted: Counted) -> str:
+        text = would_change(array, found, changed, what, rounding=rounding, first=counted.first)
+        return f"{text}. {_HINT}" if rounding else text
+
+    rows = np.asarray(changed.reshape(len(changed), -1).any(axis=1))
+    return found, Flaw(rows, message, lambda row: f"{what} is too large for float32", fatal=not rounding)
+
+
+def float32_columns(columns: Sequence[Column], *, rounding: bool) -> tuple[np.ndarray, list[Flaw]]:
+    """The columns as a float32 matrix (rows, columns), and the flaws of rows that are missing, too large or inexact.
+
+    Raises InputError for columns of unequal length.
     """
     odd = next((column for column in columns if len(column.values) != len(columns[0].values)), None)
     if odd is not None:
         found, wanted = len(odd.values), len(columns[0].values)
         raise InputError(f"column '{odd.name}' has {found} rows, and '{columns[0].name}' has {wanted}")
-    counted = counted or Counted()
-    flaws, converted = [], []
+    flaws: list[Flaw] = []
+    converted: list[np.ndarray] = []
     for column in columns:
         values = column.values
         if column.missing is not None and column.missing.any():
-            flaws.append(gaps(column.name, column.missing, counted))
+            flaws.append(gaps(column.name, column.missing))
             values = np.where(column.missing, values.dtype.type(0), values)
-        found, changed = float32_of(values, rounding=rounding)
+        found, flaw = float32_rows(values, f"column '{column.name}'", rounding=rounding)
         converted.append(found)
-        if changed is None:
-            continue
-        what = f"column '{column.name}'"
-        message = would_change(values, found, changed, what, rounding=rounding, first=counted.first)
-        if not rounding:
-            raise InputError(message)
-        flaws.append(Flaw(changed, message, lambda row, what=what: f"{what} is too large for float32"))
+        if flaw is not None:
+            flaws.append(flaw)
     return interleaved(converted), flaws
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .columns import Column, float32_columns, matching, not_numbers
+from .columns import Column, Counted, float32_columns, matching, not_numbers
 from .errors import InputError, MissingPackageError
 from .extras import imported
 from .port import Port
@@ -51,7 +51,7 @@ def rows_of_columns(
     matched = matching(names, ports, holder="the table")
     matrix, flaws = float32_columns([column(index) for index in matched.chosen], rounding=dtype is not None)
     if flaws:
-        raise InputError(flaws[0].message)
+        raise InputError(flaws[0].message(Counted()))
     return matched.split(matrix)
 
 
@@ -99,11 +99,16 @@ def arrow_column(table: Any, index: int, name: str) -> Column:
     """A column of an Arrow table or record batch. Raises InputError where it holds no numbers."""
     column = table.column(index)
     if not is_arrow_number(column.type):
-        raise not_numbers(name, str(column.type).capitalize())
+        raise not_arrow_numbers(name, column.type)
     if not column.null_count:
         return Column(name, column.to_numpy(zero_copy_only=False))
     filled = column.fill_null(False if str(column.type) == "bool" else 0)
     return Column(name, filled.to_numpy(zero_copy_only=False), column.is_null().to_numpy(zero_copy_only=False))
+
+
+def not_arrow_numbers(name: str, kind: Any) -> InputError:
+    """The error for a column of an Arrow type that is none of numbers."""
+    return not_numbers(name, str(kind).removeprefix("large_").capitalize())
 
 
 def is_arrow_number(kind: Any) -> bool:

@@ -61,10 +61,10 @@ PUBLIC = {
         read_network read_onnx""",
     export: """Artifact ExportError Inspection ParityReport ProofError Recovery UnsupportedError export inspect
         load_module publish read_report recover verify""",
-    runtime: """BlockSummary Choice Header InputError Machine MissingPackageError ModelError OutputError
-        Outside Port ProviderError ScoreReport Scores Session Summary VERSION choose columns_of imported missing_package
-        read_header read_inputs read_rows score score_file score_table summary_of this_machine through_link whole_file
-        whole_files write_whole""",
+    runtime: """BlockSummary Choice Header InputError Machine MissingPackageError ModelError NonFinite
+        OutputError Outside Port ProviderError ScoreReport Scores Session Summary VERSION choose columns_of imported
+        missing_package read_header read_inputs read_rows score score_file score_table summary_of this_machine
+        through_link whole_file whole_files write_whole""",
 }
 
 

@@ -1,0 +1,218 @@
+"""Results into files, batch by batch."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from io import BytesIO, TextIOWrapper
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from .errors import InputError
+from .extras import imported
+from .files import whole_file
+from .scoring import Scores, columns_of
+
+Write = Callable[[Sequence[Scores], "np.ndarray | None"], None]
+"""Writes the scores of the next rows, of which those that could not be read (bool) are left empty."""
+_GROUP_ROWS, _GROUP_BYTES = 1 << 17, 1 << 26
+"""A row group of Parquet ends with whichever is reached first."""
+_IN_MEMORY = 1 << 26
+
+
+@contextmanager
+def opened_sink(target: Path | None) -> Iterator[Write]:
+    """What writes results into a file, which is there, whole, once the block ends without an error; or not at all.
+
+    None is standard output, as CSV, likewise at the end. Raises OutputError, and InputError for a format that does not
+    hold such results.
+    """
+    if target is not None:
+        with (
+            whole_file(target) as temporary,
+            open(temporary, "r+b") as file,
+            SINKS[target.suffix.lower()](file) as write,
+        ):
+            yield write
+        return
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+        with csv_sink(file) as write:
+            yield write
+        file.seek(0)
+        with TextIOWrapper(file, encoding="utf-8", newline="") as text:
+            shutil.copyfileobj(text, sys.stdout)
+
+
+@contextmanager
+def npy_sink(file: IO[bytes]) -> Iterator[Write]:
+    """The outputs alone."""
+    with _array(file) as write:
+        yield lambda scores, failed: write(scores[0].outputs)
+
+
+@contextmanager
+def _array(file: IO[bytes]) -> Iterator[Callable[[np.ndarray], None]]:
+    """A ``.npy`` file of arrays behind each other; its header is written again when their length is known."""
+    record: dict[str, Any] = {}
+    rows = 0
+
+    def write(array: np.ndarray) -> None:
+        nonlocal rows, record
+        if not record:
+            record = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(
+                file, record | {"shape": (0, *array.shape[1:]), "fortran_order": False}
+            )
+        rows += len(array)
+        file.write(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+
+    yield write
+    file.seek(0)  # numpy leaves room in the header for any number of rows
+    np.lib.format.write_array_header_1_0(file, record | {"shape": (rows, *record["shape"][1:]), "fortran_order": False})
+
+
+@contextmanager
+def npz_sink(file: IO[bytes]) -> Iterator[Write]:
+    """The arrays outputs, labels and probabilities; of several outputs each by its name, and the first's labels."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=Path(file.name).parent)))
+        parts: dict[str, Path] = {}
+        writers: dict[str, Callable[[np.ndarray], None]] = {}
+        writing = stack.enter_context(ExitStack())
+
+        def write(scores: Sequence[Scores], failed: np.ndarray | None) -> None:
+            del failed  # their outputs are NaN
+            for name, array in _arrays(scores).items():
+                if name not in writers:
+                    parts[name] = folder / f"{len(parts)}.npy"
+                    writers[name] = writing.enter_context(_array(writing.enter_context(open(parts[name], "w+b"))))
+                writers[name](array)
+
+        yield write
+        writing.close()
+        with zipfile.ZipFile(file, "w") as archive:  # numpy's savez takes no array called "file"
+            for name, part in parts.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member, open(part, "rb") as content:
+                    shutil.copyfileobj(content, member, 1 << 20)
+
+
+def _arrays(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
+    arrays = {each.port.name: each.outputs for each in scores} if len(scores) > 1 else {"outputs": scores[0].outputs}
+    labels, probabilities = scores[0].labels, scores[0].probabilities
+    if labels is not None:
+        width = max(map(len, scores[0].port.labels or ("",)))
+        arrays["labels"] = np.array(["" if label is None else label for label in labels], dtype=f"<U{max(1, width)}")
+    if probabilities is not None:
+        arrays["probabilities"] = probabilities
+    return arrays
+
+
+@contextmanager
+def csv_sink(file: IO[bytes]) -> Iterator[Write]:
+    """The columns of ``columns_of`` under their names."""
+    polars = imported("polars", "writing CSV")
+    header = True
+
+    def write(scores: Sequence[Scores], failed: np.ndarray | None) -> None:
+        nonlocal header
+        columns = columns_of(scores)
+        frame = polars.DataFrame({k: v.tolist() if v.dtype == object else v for k, v in columns.items()})
+        if failed is not None:
+            lost = polars.lit(polars.Series(failed))
+            frame = frame.with_columns(
+                polars.when(lost).then(None).otherwise(polars.col(name)).alias(name) for name in columns
+            )
+        buffer = BytesIO()  # a full disk is told in our words
+        frame.write_csv(buffer, include_header=header)
+        file.write(buffer.getbuffer())
+        header = False
+
+    yield write
+
+
+@contextmanager
+def parquet_sink(file: IO[bytes]) -> Iterator[Write]:
+    """The columns of ``columns_of``, in row groups."""
+    pyarrow, parquet = (imported(name, "writing Parquet") for name in ("pyarrow", "pyarrow.parquet"))
+    waiting: list[Any] = []
+    writer: Any = None
+
+    def write(scores: Sequence[Scores], failed: np.ndarray | None) -> None:
+        nonlocal writer
+        batch = _batch(pyarrow, scores, failed)
+        if writer is None:
+            texts = [field.name for field in batch.schema if str(field.type) == "string"]
+            writer = parquet.ParquetWriter(file, batch.schema, compression="zstd", use_dictionary=texts or False)
+        waiting.append(batch)
+        if sum(b.num_rows for b in waiting) >= _GROUP_ROWS or sum(b.nbytes for b in waiting) >= _GROUP_BYTES:
+            flush()
+
+    def flush() -> None:
+        table = pyarrow.Table.from_batches(waiting)
+        waiting.clear()
+        writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+    try:
+        yield write
+        if waiting:
+            flush()
+        writer.close()
+    except BaseException:
+        if writer is not None:  # or it would try when it is collected
+            with suppress(Exception):
+                writer.close()
+        raise
+
+
+@contextmanager
+def ipc_sink(file: IO[bytes]) -> Iterator[Write]:
+    """The columns of ``columns_of`` in Arrow's IPC file format (Feather version 2), uncompressed."""
+    pyarrow = imported("pyarrow", "writing Arrow files")
+    writer: Any = None
+
+    def write(scores: Sequence[Scores], failed: np.ndarray | None) -> None:
+        nonlocal writer
+        batch = _batch(pyarrow, scores, failed)
+        if writer is None:
+            writer = pyarrow.ipc.new_file(file, batch.schema)
+        writer.write_batch(batch)
+
+    yield write
+    writer.close()
+
+
+def _batch(pyarrow: Any, scores: Sequence[Scores], failed: np.ndarray | None) -> Any:
+    columns = columns_of(scores)
+    arrays = []
+    for values in columns.values():
+        if values.dtype == object:
+            arrays.append(pyarrow.array(values.tolist(), pyarrow.string()))
+        else:
+            arrays.append(pyarrow.array(np.ascontiguousarray(values), mask=failed, from_pandas=False))
+    return pyarrow.RecordBatch.from_arrays(arrays, list(columns))
+
+
+SINKS: dict[str, Callable[[IO[bytes]], AbstractContextManager[Write]]] = {
+    ".npy": npy_sink,
+    ".npz": npz_sink,
+    ".csv": csv_sink,
+    ".parquet": parquet_sink,
+    ".arrow": ipc_sink,
+    ".feather": ipc_sink,
+}
+"""The formats of results."""
+
+
+def check_target(target: Path, outputs: Sequence[str]) -> None:
+    """Raises InputError for a file that cannot hold results of these outputs."""
+    if target.suffix.lower() not in SINKS:
+        raise InputError(f"{target}: results are written to {', '.join(SINKS)} files, not to '{target.suffix}'")
+    if target.suffix.lower() == ".npy" and len(outputs) > 1:
+        names = ", ".join(outputs)
+        raise InputError(f"{target}: a .npy file holds one array, and the model has the outputs {names}; write a .npz")
