@@ -1,12 +1,12 @@
 """How fast are files scored, and in how much memory?
 
-``python -m benchmarks.files`` scores a million rows of 64 features through 64-256-256-10, from CSV, Parquet, Arrow and
-``.npy`` into ``.npy``, beside what a user would write: ``pandas.read_csv`` (or ``read_parquet``, ``numpy.load``), an eager
-PyTorch module in inference mode, ``numpy.save``. Rounds are interleaved, each in a process of its own; imports and the
-opening of the model are left out, and the files are in the page cache. A second table shows the results' formats.
+``python -m benchmarks.files`` scores a million rows of 64 features through 64-256-256-10, from CSV, Parquet, Arrow
+and ``.npy`` into ``.npy``, beside what a user would write: ``pandas.read_csv`` (or ``read_parquet``, ``numpy.load``),
+an eager PyTorch module in inference mode, ``numpy.save``. Rounds are interleaved, each in a process of its own; imports
+and the opening of the model are left out, and the files are in the page cache. The last line shows the results' formats.
 
-``python -m benchmarks.files --gigabytes 10`` scores files of that size, one after the other, and tells the largest resident
-memory of the process. Options: ``[--rows 1000000] [--rounds 5] [--folder DIR] [--json FILE]``.
+``python -m benchmarks.files --gigabytes 10`` scores files of that size, one after the other, and tells the largest
+resident memory of the process. Options: ``[--rows 1000000] [--rounds 5] [--folder DIR] [--json FILE]``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -42,7 +43,7 @@ def module() -> Any:
 
     torch.manual_seed(0)
     layers: list[Any] = []
-    for one, other in zip(WIDTHS[:-1], WIDTHS[1:], strict=True):
+    for one, other in pairwise(WIDTHS):
         layers += [nn.Linear(one, other), nn.ReLU()]
     return nn.Sequential(*layers[:-1]).eval()
 
