@@ -3,7 +3,7 @@
 ``python -m benchmarks.files`` scores a million rows of 64 features through 64-256-256-10, from CSV, Parquet, Arrow
 and ``.npy`` into ``.npy``, beside what a user would write: ``pandas.read_csv`` (or ``read_parquet``, ``numpy.load``),
 an eager PyTorch module in inference mode, ``numpy.save``. Rounds are interleaved, each in a process of its own; imports
-and the opening of the model are left out, and the files are in the page cache. The last line shows the results' formats.
+and the opening of the model are left out, and the files are in the page cache. The last line shows other results.
 
 ``python -m benchmarks.files --gigabytes 10`` scores files of that size, one after the other, and tells the largest
 resident memory of the process. Options: ``[--rows 1000000] [--rounds 5] [--folder DIR] [--json FILE]``.
