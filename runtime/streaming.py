@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,8 @@ from .tables import opened, told_of
 
 _SHOWN = 5
 """Rows that could not be read are named up to this many."""
+_LEAST = 256
+"""Rows of a batch that runs."""
 ON_ERROR = ("fail", "null")
 
 
@@ -177,7 +179,7 @@ def score_file(
         source = stack.enter_context(opened(data, run.ports, dtype=dtype, whole=fixed))
         batches = stack.enter_context(closing(run.checked(source)))
         write: Write | None = None
-        for checked in [_joined(list(batches))] if fixed else batches:
+        for checked in [_joined(list(batches))] if fixed else _large(batches):
             if strict and run.left is not None:
                 continue  # nothing will be written, but the rest is counted
             scores = run.scores(checked)
@@ -239,8 +241,21 @@ def _failed_words(run: _Run) -> str | None:
     return f"{start}: {'; '.join(run.failed)}{more}"
 
 
+def _large(batches: Iterator[_Checked]) -> Iterator[_Checked]:
+    """The batches, with small ones joined to their neighbours: small ones may run on kernels that round otherwise."""
+    waiting: list[_Checked] = []
+    rows = 0
+    for new in batches:
+        if rows >= _LEAST and (len(new.batch) >= _LEAST or rows >= 2 * _LEAST):
+            yield _joined(waiting)
+            waiting, rows = [], 0
+        waiting.append(new)
+        rows += len(new.batch)
+    yield _joined(waiting)
+
+
 def _joined(parts: Sequence[_Checked]) -> _Checked:
-    """All rows at once, as a model of a fixed number of rows takes them."""
+    """The rows of several batches at once."""
     if len(parts) == 1:
         return parts[0]
     rows = {name: np.concatenate([part.batch.rows[name] for part in parts]) for name in parts[0].batch.rows}
