@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import described
+from benchmarks.memory import largest_resident
 
 WIDTHS = (64, 256, 256, 10)
 SPEED_TARGETS = {"csv": 0.2, "parquet": 0.35}
@@ -128,8 +128,7 @@ def _apart(road: str, folder: Path, data: Path, output: Path) -> dict[str, float
 
 def _one(road: str, folder: str, data: str, output: str) -> None:
     seconds = ROADS[road](Path(folder), Path(data), Path(output))
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    print(json.dumps({"seconds": seconds, "memory_gb": largest}))
+    print(json.dumps({"seconds": seconds, "memory_gb": largest_resident() / 1e9}))
 
 
 def speed(folder: Path, rows: int, rounds: int) -> dict[str, Any]:

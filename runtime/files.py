@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
+from secrets import token_hex
 
 from .errors import OutputError
 
@@ -32,9 +33,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _refuse_folder(path)
-            handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-            os.close(handle)
-            temporary = Path(name)
+            temporary = path.parent / f".{token_hex(8)}{path.suffix}"  # known before it is made, lest an interrupt
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # between the two leave it there
             yield temporary
             _flush(temporary)
             temporary.chmod(_mode(path))

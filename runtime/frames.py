@@ -13,7 +13,9 @@ from .errors import InputError, MissingPackageError
 from .extras import imported
 from .port import Port
 
-_ARROW_NUMBERS = {"halffloat", "float", "double", "bool", *(f"{u}int{n}" for u in ("", "u") for n in (8, 16, 32, 64))}
+_INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+_ARROW_NUMBERS = {"halffloat": "float16", "float": "float32", "double": "float64", "bool": "bool"} | _INTEGERS
+"""Arrow's types of numbers, and numpy's."""
 
 
 @dataclass(frozen=True)
@@ -96,14 +98,36 @@ def _polars(frame: Any, index: int, name: str) -> Column:
 
 
 def arrow_column(table: Any, index: int, name: str) -> Column:
-    """A column of an Arrow table or record batch. Raises InputError where it holds no numbers."""
+    """A column of an Arrow table or record batch, not copied where it need not be. Raises InputError: no numbers.
+
+    It is read from its buffers, since pyarrow's own ``to_numpy`` imports pandas where that is installed.
+    """
     column = table.column(index)
-    if not is_arrow_number(column.type):
+    dtype = _ARROW_NUMBERS.get(str(column.type))
+    if dtype is None:
         raise not_arrow_numbers(name, column.type)
-    if not column.null_count:
-        return Column(name, column.to_numpy(zero_copy_only=False))
-    filled = column.fill_null(False if str(column.type) == "bool" else 0)
-    return Column(name, filled.to_numpy(zero_copy_only=False), column.is_null().to_numpy(zero_copy_only=False))
+    parts = [_buffers(part, dtype) for part in getattr(column, "chunks", [column])]
+    if len(parts) == 1:
+        return Column(name, *parts[0])
+    values = np.concatenate([values for values, _ in parts]) if parts else np.zeros(0, dtype)
+    if all(missing is None for _, missing in parts):
+        return Column(name, values)
+    masks = [np.zeros(len(values), bool) if missing is None else missing for values, missing in parts]
+    return Column(name, values, np.concatenate(masks))
+
+
+def _buffers(array: Any, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """The values of an Arrow array, and which are missing."""
+    valid, data = array.buffers()
+    start, stop = array.offset, array.offset + len(array)
+
+    def bits(buffer: Any) -> np.ndarray:
+        return np.unpackbits(np.frombuffer(buffer, np.uint8), count=stop, bitorder="little")[start:].astype(bool)
+
+    if data is None:
+        return np.zeros(0, dtype), None
+    values = bits(data) if dtype == "bool" else np.frombuffer(data, dtype, stop)[start:]
+    return values, ~bits(valid) if array.null_count else None
 
 
 def not_arrow_numbers(name: str, kind: Any) -> InputError:

@@ -81,25 +81,24 @@ def _array(file: IO[bytes]) -> Iterator[Callable[[np.ndarray], None]]:
 def npz_sink(file: IO[bytes]) -> Iterator[Write]:
     """The arrays outputs, labels and probabilities; of several outputs each by its name, and the first's labels."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".", dir=Path(file.name).parent)))
-        parts: dict[str, Path] = {}
-        writers: dict[str, Callable[[np.ndarray], None]] = {}
+        parts: dict[str, tuple[IO[bytes], Callable[[np.ndarray], None]]] = {}
         writing = stack.enter_context(ExitStack())
 
         def write(scores: Sequence[Scores], failed: np.ndarray | None) -> None:
             del failed  # their outputs are NaN
             for name, array in _arrays(scores).items():
-                if name not in writers:
-                    parts[name] = folder / f"{len(parts)}.npy"
-                    writers[name] = writing.enter_context(_array(writing.enter_context(open(parts[name], "w+b"))))
-                writers[name](array)
+                if name not in parts:
+                    part = stack.enter_context(tempfile.TemporaryFile(dir=Path(file.name).parent))
+                    parts[name] = part, writing.enter_context(_array(part))
+                parts[name][1](array)
 
         yield write
         writing.close()
         with zipfile.ZipFile(file, "w") as archive:  # numpy's savez takes no array called "file"
-            for name, part in parts.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member, open(part, "rb") as content:
-                    shutil.copyfileobj(content, member, 1 << 20)
+            for name, (part, _) in parts.items():
+                part.seek(0)
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    shutil.copyfileobj(part, member, 1 << 20)
 
 
 def _arrays(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
@@ -121,15 +120,8 @@ def csv_sink(file: IO[bytes]) -> Iterator[Write]:
 
     def write(scores: Sequence[Scores], failed: np.ndarray | None) -> None:
         nonlocal header
-        columns = columns_of(scores)
-        frame = polars.DataFrame({k: v.tolist() if v.dtype == object else v for k, v in columns.items()})
-        if failed is not None:
-            lost = polars.lit(polars.Series(failed))
-            frame = frame.with_columns(
-                polars.when(lost).then(None).otherwise(polars.col(name)).alias(name) for name in columns
-            )
         buffer = BytesIO()  # a full disk is told in our words
-        frame.write_csv(buffer, include_header=header)
+        _frame(polars, scores, failed).write_csv(buffer, include_header=header)
         file.write(buffer.getbuffer())
         header = False
 
@@ -139,22 +131,22 @@ def csv_sink(file: IO[bytes]) -> Iterator[Write]:
 @contextmanager
 def parquet_sink(file: IO[bytes]) -> Iterator[Write]:
     """The columns of ``columns_of``, in row groups."""
-    pyarrow, parquet = (imported(name, "writing Parquet") for name in ("pyarrow", "pyarrow.parquet"))
+    polars, pyarrow, parquet = (imported(n, "writing Parquet") for n in ("polars", "pyarrow", "pyarrow.parquet"))
     waiting: list[Any] = []
     writer: Any = None
 
     def write(scores: Sequence[Scores], failed: np.ndarray | None) -> None:
         nonlocal writer
-        batch = _batch(pyarrow, scores, failed)
+        table = _table(polars, scores, failed)
         if writer is None:
-            texts = [field.name for field in batch.schema if str(field.type) == "string"]
-            writer = parquet.ParquetWriter(file, batch.schema, compression="zstd", use_dictionary=texts or False)
-        waiting.append(batch)
-        if sum(b.num_rows for b in waiting) >= _GROUP_ROWS or sum(b.nbytes for b in waiting) >= _GROUP_BYTES:
+            texts = [field.name for field in table.schema if "string" in str(field.type)]
+            writer = parquet.ParquetWriter(file, table.schema, compression="zstd", use_dictionary=texts or False)
+        waiting.append(table)
+        if sum(t.num_rows for t in waiting) >= _GROUP_ROWS or sum(t.nbytes for t in waiting) >= _GROUP_BYTES:
             flush()
 
     def flush() -> None:
-        table = pyarrow.Table.from_batches(waiting)
+        table = pyarrow.concat_tables(waiting)
         waiting.clear()
         writer.write_table(table, row_group_size=max(1, table.num_rows))
 
@@ -173,29 +165,32 @@ def parquet_sink(file: IO[bytes]) -> Iterator[Write]:
 @contextmanager
 def ipc_sink(file: IO[bytes]) -> Iterator[Write]:
     """The columns of ``columns_of`` in Arrow's IPC file format (Feather version 2), uncompressed."""
-    pyarrow = imported("pyarrow", "writing Arrow files")
+    polars, pyarrow = (imported(name, "writing Arrow files") for name in ("polars", "pyarrow"))
     writer: Any = None
 
     def write(scores: Sequence[Scores], failed: np.ndarray | None) -> None:
         nonlocal writer
-        batch = _batch(pyarrow, scores, failed)
+        table = _table(polars, scores, failed)
         if writer is None:
-            writer = pyarrow.ipc.new_file(file, batch.schema)
-        writer.write_batch(batch)
+            writer = pyarrow.ipc.new_file(file, table.schema)
+        writer.write_table(table)
 
     yield write
     writer.close()
 
 
-def _batch(pyarrow: Any, scores: Sequence[Scores], failed: np.ndarray | None) -> Any:
+def _frame(polars: Any, scores: Sequence[Scores], failed: np.ndarray | None) -> Any:
     columns = columns_of(scores)
-    arrays = []
-    for values in columns.values():
-        if values.dtype == object:
-            arrays.append(pyarrow.array(values.tolist(), pyarrow.string()))
-        else:
-            arrays.append(pyarrow.array(np.ascontiguousarray(values), mask=failed, from_pandas=False))
-    return pyarrow.RecordBatch.from_arrays(arrays, list(columns))
+    frame = polars.DataFrame({k: v.tolist() if v.dtype == object else v for k, v in columns.items()})
+    if failed is None:
+        return frame
+    lost = polars.lit(polars.Series(failed))
+    return frame.with_columns(polars.when(lost).then(None).otherwise(polars.col(name)).alias(name) for name in columns)
+
+
+def _table(polars: Any, scores: Sequence[Scores], failed: np.ndarray | None) -> Any:
+    """As an Arrow table, by way of polars: pyarrow's own way from arrays imports pandas where that is installed."""
+    return _frame(polars, scores, failed).to_arrow(compat_level=polars.CompatLevel.oldest())
 
 
 SINKS: dict[str, Callable[[IO[bytes]], AbstractContextManager[Write]]] = {

@@ -179,6 +179,7 @@ def score_file(
         source = stack.enter_context(opened(data, run.ports, dtype=dtype, whole=fixed))
         batches = stack.enter_context(closing(run.checked(source)))
         write: Write | None = None
+        done = 0
         for checked in [_joined(list(batches))] if fixed else _large(batches):
             if strict and run.left is not None:
                 continue  # nothing will be written, but the rest is counted
@@ -186,8 +187,9 @@ def score_file(
             if write is None:
                 write = stack.enter_context(opened_sink(target))
             write(scores, checked.failed)
+            done += len(checked.batch)
             if progress is not None:
-                progress(run.rows, checked.batch.share)
+                progress(done, checked.batch.share)
         words = _outside_words(run, source.lines)
         if strict and words is not None:
             hint = "correct or drop those rows, or score them with strict=False (without --strict)"
@@ -261,7 +263,7 @@ def _joined(parts: Sequence[_Checked]) -> _Checked:
     rows = {name: np.concatenate([part.batch.rows[name] for part in parts]) for name in parts[0].batch.rows}
     masks = [np.zeros(len(part.batch), bool) if part.failed is None else part.failed for part in parts]
     failed = np.concatenate(masks) if any(part.failed is not None for part in parts) else None
-    return replace(parts[0], batch=replace(parts[-1].batch, rows=rows), failed=failed)
+    return replace(parts[-1], batch=replace(parts[-1].batch, rows=rows), failed=failed)
 
 
 def _any(flaws: Sequence[Flaw]) -> np.ndarray | None:
