@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .errors import InputError
+from .errors import InputError, OutputError
 from .extras import imported
 from .files import whole_file
 from .scoring import Scores, columns_of
@@ -42,8 +42,13 @@ def opened_sink(target: Path | None) -> Iterator[Write]:
             yield write
         return
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
-        with csv_sink(file) as write:
-            yield write
+        try:
+            with csv_sink(file) as write:
+                yield write
+        except OSError as error:
+            hint = "make room for temporary files (TMPDIR), or name an output with -o"
+            message = f"the results for standard output cannot be kept: {error.strerror or error}. What to do: {hint}"
+            raise OutputError(message) from error
         file.seek(0)
         with TextIOWrapper(file, encoding="utf-8", newline="") as text:
             shutil.copyfileobj(text, sys.stdout)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -230,3 +234,20 @@ def test_what_is_no_number_is_told(text: str, tmp_path: Path) -> None:
         return
     assert expected is not None
     np.testing.assert_equal(found, float(np.float32(expected)) if np.isfinite(expected) else expected)
+
+
+def test_progress_on_a_terminal_and_none_in_a_pipe(model: Path, root: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.npy", normal(100_000), 4)
+    command = [sys.executable, "-m", "mlpx", "predict", str(model), str(path), "-o", str(tmp_path / "out.npy")]
+    plain = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+    assert re.match(r"400,000 rows on .*, by position, [\d.]+ s, [\d,]+ rows/s\n", plain.stderr)
+    terminal, device = pty.openpty()
+    with subprocess.Popen(command, cwd=root, stderr=device, env=os.environ | {"TERM": "xterm"}) as process:
+        os.close(device)
+        shown = b""
+        with suppress(OSError):  # as Linux says that the other end is closed
+            while part := os.read(terminal, 4096):
+                shown += part
+    os.close(terminal)
+    assert process.returncode == 0 and b"scoring" in shown
+    assert re.search(rb"[\d,]+ rows, .*[\d,]+ rows/s", shown) and b"scoring" not in plain.stderr.encode()
