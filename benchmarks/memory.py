@@ -32,3 +32,9 @@ class Peak:
 def resident() -> int:
     """Of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def largest_resident() -> int:
+    """Of this process since it began, in bytes; unlike ``ru_maxrss`` without what its parent held."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

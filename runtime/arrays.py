@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from .errors import InputError
 from .summary import Port
+
+_NO_TABLES = (np.ndarray, Mapping, list, tuple)
 
 
 def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype: str | None = None) -> np.ndarray:
@@ -21,18 +23,32 @@ def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype:
     if dtype not in (None, "float32"):
         raise InputError(f"dtype is 'float32' or left out, not {dtype!r}")
     array = _array(data, name)
-    _check_shape(array, name, row_shape)
+    check_rows(array, name, row_shape)
     if array.dtype == np.float32 and array.dtype.isnative:
         return array
     rounding = dtype is not None or (array.dtype == np.float64 and _is_plain(data))
     return exact_float32(array, f"'{name}'", rounding=rounding)
 
 
-def as_inputs(data: Any, ports: Sequence[Port], *, dtype: str | None = None) -> dict[str, np.ndarray]:
+def as_inputs(
+    data: Any,
+    ports: Sequence[Port],
+    *,
+    dtype: str | None = None,
+    named: Callable[[], Sequence[Port]] | None = None,
+) -> dict[str, np.ndarray]:
     """What a model is given, by the names of its inputs: the data for the only one, or a mapping for several.
 
-    Raises InputError as ``as_float32``, and for names that are missing or unknown, or batches of unequal length.
+    A table (see ``frames.rows_of_table``) gives all inputs their columns; ``named`` is asked for the ports with their
+    features then. Raises InputError as ``as_float32``, and for names that are missing or unknown, or batches of
+    unequal length.
     """
+    if not isinstance(data, _NO_TABLES):
+        from .frames import rows_of_table
+
+        rows = rows_of_table(data, ports if named is None else named(), dtype=dtype)
+        if rows is not None:
+            return rows
     names = [port.name for port in ports]
     given = data
     if len(ports) == 1 and not isinstance(data, Mapping):
@@ -88,18 +104,15 @@ def _array(data: Any, name: str) -> np.ndarray:
     else:
         kind = type(data).__name__
         raise InputError(f"'{name}' expects an array, a tensor or a list of rows, not {kind}")
-    if array.dtype.kind not in "fiub":
-        message = f"'{name}' expects numbers; this holds {array.dtype} values"
-        if array.dtype.kind in "OUS" and array.size:
-            message += f", such as {array.flat[0]!r}"
-        raise InputError(message)
     return array
 
 
 def _from_dlpack(tensor: Any) -> np.ndarray:
     if type(tensor).__module__.partition(".")[0] == "torch":  # a view may hold a negation that DLPack leaves out
         tensor = tensor.detach().resolve_neg()
-    if str(tensor.dtype) == "torch.bfloat16":  # numpy has no such type; float32 holds each of its values
+    if (
+        str(getattr(tensor, "dtype", None)) == "torch.bfloat16"
+    ):  # numpy has no such type; float32 holds each of its values
         tensor = tensor.float()
     try:
         on_host = tensor.__dlpack_device__()[0] in (1, 3)  # kDLCPU, kDLCUDAHost
@@ -108,7 +121,13 @@ def _from_dlpack(tensor: Any) -> np.ndarray:
         raise InputError(f"this {type(tensor).__name__} cannot be read by DLPack: {error}") from error
 
 
-def _check_shape(array: np.ndarray, name: str, row_shape: tuple[int | str, ...]) -> None:
+def check_rows(array: np.ndarray, name: str, row_shape: tuple[int | str, ...]) -> None:
+    """Raises InputError unless the array holds numbers in rows of this shape."""
+    if array.dtype.kind not in "fiub":
+        message = f"'{name}' expects numbers; this holds {array.dtype} values"
+        if array.dtype.kind in "OUS" and array.size:
+            message += f", such as {array.flat[0]!r}"
+        raise InputError(message)
     fits = array.ndim == 1 + len(row_shape) and all(
         not isinstance(wanted, int) or wanted == found
         for wanted, found in zip(row_shape, array.shape[1:], strict=False)
@@ -122,12 +141,25 @@ def _check_shape(array: np.ndarray, name: str, row_shape: tuple[int | str, ...])
     raise InputError(message)
 
 
-def exact_float32(array: np.ndarray, what: str, *, rounding: bool) -> np.ndarray:
+def exact_float32(array: np.ndarray, what: str, *, rounding: bool, first: int = 0) -> np.ndarray:
     """An array of numbers as float32.
 
     Raises InputError at the first value that would change, or with ``rounding`` at the first that would become
-    infinite; ``what`` names the array there.
+    infinite; ``what`` names the array there, and ``first`` is the number of rows before it.
     """
+    converted, changed = float32_of(array, rounding=rounding)
+    if changed is not None:
+        raise InputError(would_change(array, converted, changed, what, rounding=rounding, first=first))
+    return converted
+
+
+def float32_of(array: np.ndarray, *, rounding: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """An array of numbers as float32, without a copy where it is; and where values change, as bool, or None.
+
+    With ``rounding`` only a finite value that becomes infinite counts as changed.
+    """
+    if array.dtype == np.float32 and array.dtype.isnative:
+        return array, None
     with np.errstate(over="ignore", invalid="ignore"):
         converted = array.astype(np.float32)
     if rounding:
@@ -142,14 +174,19 @@ def exact_float32(array: np.ndarray, what: str, *, rounding: bool) -> np.ndarray
             changed[tuple(places[exact].T)] = False
     else:
         changed = (converted != array) & ~(np.isnan(converted) & np.isnan(array))
-    if changed.any():
-        place = tuple(int(i) for i in np.argwhere(changed)[0])
-        value, nearest = array[place].item(), converted[place].item()
-        change = f"{value!r} in row {_row(place)} would become {nearest!r}"
-        message = f"{what} is {array.dtype} and the model takes float32: {change}"
-        hint = "round it yourself with x.astype(numpy.float32), or allow it with dtype='float32' (--dtype float32)"
-        raise InputError(message if rounding else f"{message}. What to do: {hint}")
-    return converted
+    return converted, changed if changed.any() else None
+
+
+def would_change(
+    array: np.ndarray, converted: np.ndarray, changed: np.ndarray, what: str, *, rounding: bool, first: int = 0
+) -> str:
+    """The message that names the first value that ``float32_of`` changes."""
+    place = tuple(int(i) for i in np.argwhere(changed)[0])
+    value, nearest = array[place].item(), converted[place].item()
+    change = f"{value!r} in row {_row((place[0] + first, *place[1:]))} would become {nearest!r}"
+    message = f"{what} is {array.dtype} and the model takes float32: {change}"
+    hint = "round it yourself with x.astype(numpy.float32), or allow it with dtype='float32' (--dtype float32)"
+    return message if rounding else f"{message}. What to do: {hint}"
 
 
 def _row(place: tuple[int, ...]) -> str:

@@ -13,6 +13,7 @@ _EXTRAS = {
     "onnxscript": "build",
     "onnx": "inspect",
     "polars": "files",
+    "pyarrow": "files",
     "matplotlib": "report",
     "jinja2": "report",
 }

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
+from secrets import token_hex
 
 from .errors import OutputError
 
@@ -16,7 +17,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to; it takes the name once the block ends without an error.
 
     The content is on the disk before the name changes. Raises OutputError, with the reason, where the folder cannot be
-    made or written or the disk is full; an older file under the name then stays as it was.
+    made or written or the disk is full. Where the block or the writing ends with an error, an older file under the name
+    stays as it was, and folders that were made go away again.
     """
     path = Path(os.path.realpath(path))  # through a link, to what it names
     temporary = None
@@ -24,14 +26,15 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device, which a rename would replace
             with tempfile.TemporaryDirectory() as folder:
                 yield Path(folder) / path.name
-                path.write_bytes((Path(folder) / path.name).read_bytes())
+                with open(Path(folder) / path.name, "rb") as content, open(path, "wb") as target:
+                    shutil.copyfileobj(content, target, 1 << 20)
             return
+        new_folders = [folder for folder in path.parents if not folder.exists()]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _refuse_folder(path)
-            handle, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)
-            os.close(handle)
-            temporary = Path(name)
+            temporary = path.parent / f".{token_hex(8)}{path.suffix}"  # known before it is made, lest an interrupt
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # between the two leave it there
             yield temporary
             _flush(temporary)
             temporary.chmod(_mode(path))
@@ -41,6 +44,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             if temporary is not None:
                 with suppress(OSError):
                     temporary.unlink()
+                    for folder in new_folders:
+                        folder.rmdir()
 
 
 @contextmanager

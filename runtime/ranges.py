@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -46,16 +46,46 @@ def outside(rows: np.ndarray, port: Port) -> tuple[int, tuple[Outside, ...]]:
 
     A limit counts as the float32 nearest to it, as the values do.
     """
+    count, features = outside_by_place(rows, port)
+    return count, tuple(features.values())
+
+
+def outside_by_place(rows: np.ndarray, port: Port, without: np.ndarray | None = None) -> tuple[int, dict[int, Outside]]:
+    """As ``outside``, with the features by their place in a row, in order.
+
+    The rows of ``without`` (bool) do not count.
+    """
     found = limits(port)
     if found is None or not rows.size:
-        return 0, ()
+        return 0, {}
     declared = ~np.isnan(found[0])
     low, high = (limit.astype(np.float32) for limit in found)
     flat = rows.reshape(len(rows), -1)
     left = declared & ~((flat >= low) & (flat <= high))
+    if without is not None:
+        left &= ~without[:, None]
     counts = np.count_nonzero(left, axis=0)
-    features = tuple(_told(flat, left, port, int(column), int(counts[column])) for column in np.flatnonzero(counts))
-    return int(left.any(axis=1).sum()), features
+    features = {int(i): _told(flat, left, port, int(i), int(counts[i])) for i in np.flatnonzero(counts)}
+    return int(left.any(axis=1).sum()) if features else 0, features
+
+
+class OutsideTally:
+    """What several batches together leave of their ranges."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._features: dict[int, Outside] = {}
+
+    def add(self, rows: int, features: dict[int, Outside], first: int) -> None:
+        """Count what ``outside_by_place`` found in a batch with ``first`` rows before it."""
+        self.rows += rows
+        for place, found in features.items():
+            known = self._features.get(place) or replace(found, rows=0, first_row=found.first_row + first)
+            self._features[place] = replace(known, rows=known.rows + found.rows)
+
+    @property
+    def features(self) -> tuple[Outside, ...]:
+        return tuple(self._features[place] for place in sorted(self._features))
 
 
 def told(count: int, features: Sequence[Outside], rows: int, origin: str, *, line: bool = False) -> str:
@@ -74,12 +104,15 @@ def _told(flat: np.ndarray, left: np.ndarray, port: Port, column: int, count: in
     own = port.ranges[column] if port.ranges is not None else None
     given = own or port.range
     assert given is not None  # or the column would not be declared
-    name = port.features[column] if port.features is not None else _place(column, port, flat.shape[1])
+    name = feature_at(column, port, flat.shape[1])
     unit = port.units[column] if port.units is not None else None
     return Outside(name, count, row + 1, float(str(flat[row, column])), (given[0], given[1]), unit)
 
 
-def _place(column: int, port: Port, width: int) -> str:
+def feature_at(column: int, port: Port, width: int) -> str:
+    """The name of a feature by its place in a row of ``width`` values, or else that place, counted from 1."""
+    if port.features is not None:
+        return port.features[column]
     shape = [size for size in port.shape[1:] if isinstance(size, int)]
     whole = len(shape) == len(port.shape) - 1 and prod(shape) == width
     return ", ".join(str(int(index) + 1) for index in np.unravel_index(column, shape if whole else (width,)))

@@ -1,25 +1,19 @@
-"""From a model's outputs to labels and probabilities, and from a file of rows to a file of results."""
+"""From a model's outputs to labels and probabilities, and to columns of results."""
 
 from __future__ import annotations
 
-import sys
-import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from io import BytesIO
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import prod
-from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from .errors import InputError, ModelError
-from .files import write_whole
+from .described import described
+from .errors import InputError
+from .frames import array_columns, rows_of_columns
 from .port import Port
-from .ranges import Outside, limits, outside, told
 from .session import Session
-from .tables import as_csv, as_parquet, read_inputs
 
 
 @dataclass(frozen=True)
@@ -88,106 +82,35 @@ class Scores:
         return columns
 
 
-@dataclass(frozen=True)
-class ScoreReport:
-    """What scoring a file did."""
-
-    rows: int
-    matched: str
-    """How the data's columns were matched with the model's features."""
-    device: str
-    seconds: float
-    output: Path | None
-    declares_ranges: bool = False
-    """Whether the file declares any range for its input."""
-    outside_rows: int = 0
-    """How many rows leave a range that the file declares for its input."""
-    outside: tuple[Outside, ...] = ()
-    """The features that do so."""
-    outside_words: str | None = None
-    """The same in words, with the first such row."""
-
-
-def score(session: Session, rows: Any) -> tuple[Scores, ...]:
+def score(session: Session, rows: Any, *, dtype: str | None = None) -> tuple[Scores, ...]:
     """Run the model on what ``Session.predict`` takes; the scores of each of its outputs.
 
-    Raises ModelError for metadata that describe another output.
+    Raises InputError for rows that the model cannot take, ModelError for metadata that describe another output.
     """
     summary = session.summary
-    ports = _described(summary.outputs if summary is not None else None, session.outputs, session)
-    values = session.run(rows)
+    ports = described(summary.outputs if summary is not None else None, session.outputs, session.path)
+    values = session.run(rows, dtype=dtype)
     return tuple(Scores(value, port) for value, port in zip(values.values(), ports, strict=True))
 
 
-def _described(said: tuple[Port, ...] | None, real: tuple[Port, ...], session: Session) -> tuple[Port, ...]:
-    """The ports as the file's metadata describes them, where it has any. Raises ModelError where that is of others."""
-    if said is None:
-        return real
-    by_name = {port.name: port for port in said}
-    if len(said) == len(real) == 1:  # whatever it is called
-        by_name = {real[0].name: said[0]}
-    for port in real:
-        other = by_name.get(port.name)
-        if other is None or not _alike(other.shape[1:], port.shape[1:]):
-            found = list(other.shape[1:]) if other is not None else "nothing"
-            message = f"its metadata describes rows of shape {found}, and '{port.name}' has {list(port.shape[1:])}"
-            raise ModelError(f"{session.path or 'the model'}: {message}. What to do: export it again")
-    return tuple(replace(by_name[port.name], name=port.name) for port in real)
+def score_table(session: Session, table: Any, *, dtype: str | None = None) -> dict[str, np.ndarray]:
+    """The columns of results (rows,), as ``columns_of`` gives them, for a table in memory.
 
-
-def _alike(said: tuple[int | str, ...], real: tuple[int | str, ...]) -> bool:
-    """Whether no two sizes that are numbers contradict each other."""
-    sizes = [pair for pair in zip(said, real, strict=False) if all(isinstance(size, int) for size in pair)]
-    return len(said) == len(real) and all(one == other for one, other in sizes)
-
-
-def score_file(
-    session: Session,
-    data: str | Path,
-    output: str | Path | None,
-    *,
-    dtype: str | None = None,
-    strict: bool = False,
-) -> ScoreReport:
-    """Score the rows of ``data`` into ``output``, or as CSV onto standard output where that is None.
-
-    ``.npy`` takes the outputs alone; ``.npz`` the arrays outputs, labels and probabilities; ``.csv`` and ``.parquet``
-    the columns of ``Scores.columns``. Rows outside the ranges that the file declares for its input are counted in the
-    report; with ``strict`` they are an error. Nothing is written where an error is raised: InputError (see
-    ``read_rows``), ModelError, OutputError.
+    ``table`` is a pandas, polars or Arrow table, or a dict of named numpy arrays (rows,); its columns are matched with
+    the model's features as those of files are. Raises InputError and ModelError.
     """
-    target = Path(output) if output is not None else None
-    if target is not None and target.suffix.lower() not in _ENCODERS:
-        raise InputError(f"{target}: results are written to {', '.join(_ENCODERS)} files, not to '{target.suffix}'")
-    if target is not None and target.suffix.lower() == ".npy" and len(session.outputs) > 1:
-        names = ", ".join(port.name for port in session.outputs)
-        raise InputError(f"{target}: a .npy file holds one array, and the model has the outputs {names}; write a .npz")
-    summary = session.summary
-    start = perf_counter()
-    ports = _described(summary.inputs if summary is not None else None, session.inputs, session)
-    rows, matched = read_inputs(data, ports, dtype=dtype)
-    found = [(port, *outside(rows[port.name], port)) for port in ports]
-    count, features = next(((number, listed) for _, number, listed in found if listed), (0, ()))
-    words = None
-    if features:
-        total = len(rows[ports[0].name])
-        words = told(count, features, total, Path(data).name, line=Path(data).suffix.lower() == ".csv")
-        if strict:
-            raise InputError(
-                f"{words}. What to do: correct or drop those rows, or score them with strict=False (without --strict)"
-            )
-    scores = score(session, rows)
-    if target is None:
-        sys.stdout.write(as_csv(_columns(scores)).decode())
-    else:
-        write_whole(target, _ENCODERS[target.suffix.lower()](scores))
-    seconds = perf_counter() - start
-    declares = any(limits(port) is not None for port in ports)
-    total = len(scores[0].outputs)
-    return ScoreReport(total, matched, session.device, seconds, target, declares, count, features, words)
+    if isinstance(table, Mapping):
+        summary = session.summary
+        ports = described(summary.inputs if summary is not None else None, session.inputs, session.path)
+        table = rows_of_columns(*array_columns(table), ports, dtype=dtype)
+    return columns_of(score(session, table, dtype=dtype))
 
 
-def _columns(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
+def columns_of(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
+    """The columns (rows,) of all outputs together: what a table of results holds, in order.
+
+    Raises InputError where two outputs would give columns of one name.
+    """
     columns: dict[str, np.ndarray] = {}
     for each in scores:
         found = each.columns()
@@ -196,35 +119,3 @@ def _columns(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
             raise InputError(f"two outputs would both give a column '{both}'. What to do: write a .npz file")
         columns |= found
     return columns
-
-
-def _npy(scores: Sequence[Scores]) -> bytes:
-    buffer = BytesIO()
-    np.save(buffer, scores[0].outputs)
-    return buffer.getvalue()
-
-
-def _npz(scores: Sequence[Scores]) -> bytes:
-    if len(scores) > 1:
-        arrays: dict[str, Any] = {each.port.name: each.outputs for each in scores}
-    else:
-        arrays = {"outputs": scores[0].outputs}
-    labels, probabilities = scores[0].labels, scores[0].probabilities
-    if labels is not None:
-        arrays["labels"] = np.asarray(["" if label is None else label for label in labels], dtype=str)
-    if probabilities is not None:
-        arrays["probabilities"] = probabilities
-    buffer = BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:  # numpy's savez takes no array called "file"
-        for name, values in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, values, allow_pickle=False)
-    return buffer.getvalue()
-
-
-_ENCODERS: dict[str, Callable[[Sequence[Scores]], bytes]] = {
-    ".npy": _npy,
-    ".npz": _npz,
-    ".csv": lambda scores: as_csv(_columns(scores)),
-    ".parquet": lambda scores: as_parquet(_columns(scores)),
-}

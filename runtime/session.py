@@ -13,10 +13,12 @@ import numpy as np
 from .arrays import as_inputs
 from .binding import FLOAT32
 from .cpu import OnCpu
+from .described import described
 from .errors import InputError, ModelError
 from .gpu import OnGpu
 from .machine import this_machine, usable_cores
 from .opening import reason
+from .port import Port
 from .providers import choose
 from .settings import Settings, Settled
 from .summary import Summary, summary_of
@@ -96,7 +98,8 @@ class Session:
         """The model's output for a batch of rows: float32 (batch, *row) to a float32 array (batch, ...).
 
         ``x`` is a numpy array, a tensor (any device, by DLPack) or a list of rows, for a model of several inputs a dict
-        of them by name; the batch may be empty. Other dtypes are converted where no value changes; ``dtype="float32"``
+        of them by name, or a table of pandas, polars or Arrow whose columns are the model's features; the batch may be
+        empty. Other dtypes are converted where no value changes; ``dtype="float32"``
         lets them be rounded. A torch tensor on the CUDA device of the session gives a tensor there. Raises InputError.
         """
         if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None:  # the way of small batches, kept short
@@ -156,7 +159,7 @@ class Session:
 
     def _run(self, x: Any, dtype: str | None, outputs: list[str]) -> list[np.ndarray]:
         self._refuse_closed()
-        feed = as_inputs(x, self.inputs, dtype=dtype)
+        feed = as_inputs(x, self.inputs, dtype=dtype, named=self._named)
         rows = len(feed[self.inputs[0].name])
         for port in self.inputs:
             fixed = port.shape[0]
@@ -174,6 +177,10 @@ class Session:
             raise error
         name = self.path or "the model"
         raise ModelError(f"{name}: ONNX Runtime cannot run it on {rows} rows: {reason(error)}") from error
+
+    def _named(self) -> tuple[Port, ...]:
+        """The inputs with the features that the file's metadata names."""
+        return described(self.summary.inputs if self.summary is not None else None, self.inputs, self.path)
 
     def close(self) -> None:
         """Free the model's memory. A closed session cannot run."""

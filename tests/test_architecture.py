@@ -62,9 +62,9 @@ PUBLIC = {
     export: """Artifact ExportError Inspection ParityReport ProofError Recovery UnsupportedError export inspect
         load_module publish read_report recover verify""",
     runtime: """BatchFigures BenchReport BlockSummary Choice ContenderFigures Header InputError Machine
-        MissingPackageError ModelError OutputError Outside Port ProviderError ScoreReport Scores Session Summary
-        VERSION bench choose imported missing_package read_header read_inputs read_rows score score_file
-        summary_of this_machine through_link whole_file whole_files write_whole""",
+        MissingPackageError ModelError NonFinite OutputError Outside Port ProviderError ScoreReport Scores Session
+        Summary VERSION bench choose columns_of imported missing_package read_header read_inputs read_rows score
+        score_file score_table summary_of this_machine through_link whole_file whole_files write_whole""",
 }
 
 

@@ -283,7 +283,7 @@ def test_a_defect_has_a_code_of_its_own(run: Run, model: Path, tmp_path: Path, m
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("runtime.scoring.score", broken)
+    monkeypatch.setattr("runtime.streaming.score", broken)
     np.save(tmp_path / "rows.npy", np.zeros((3, 3), np.float32))
     done = run("predict", model, tmp_path / "rows.npy")
     assert done.code == 70 and "ZeroDivisionError: a defect" in done.err and "defect of mlpx" in done.err

@@ -110,7 +110,7 @@ def test_csv_texts(tmp_path: Path) -> None:
         ("r.npz", b"not a zip", r"cannot be read as .npz"),
         ("r.parquet", b"not parquet", r"cannot be read as Parquet"),
         ("r.csv", b"", r"cannot be read as CSV"),
-        ("r.txt", b"1 2 3", r"data is read from .npy, .npz, .csv, .parquet files"),
+        ("r.txt", b"1 2 3", r"data is read from .npy, .npz, .csv, .parquet, .arrow, .feather files"),
     ],
 )
 def test_files_that_cannot_be_read(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
@@ -261,14 +261,16 @@ def test_results_go_nowhere_when_rows_are_wrong(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             score_file(session, tmp_path / "rows.npy", tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "rows.npy"]
-    with pytest.raises(InputError, match=r"results are written to .npy, .npz, .csv, .parquet files, not to '.txt'"):
+    with pytest.raises(
+        InputError, match=r"results are written to .npy, .npz, .csv, .parquet, .arrow, .feather files, not to '.txt'"
+    ):
         score_file(session, tmp_path / "rows.npy", tmp_path / "out.txt")
 
 
 def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
     session = exported(tmp_path)
     np.save(tmp_path / "rows.npy", ROWS)
-    for kind in ("npy", "npz", "csv", "parquet"):
+    for kind in ("npy", "npz", "csv", "parquet", "arrow"):
         with pytest.raises(OutputError, match=r"cannot be written: a file stands where its folder should be"):
             score_file(session, tmp_path / "rows.npy", tmp_path / "m.onnx" / f"out.{kind}")
 
@@ -282,7 +284,7 @@ score_file(Session(sys.argv[1], "cpu"), sys.argv[2], sys.argv[3])
 """
 
 
-@pytest.mark.parametrize("kind", ["npy", "npz", "csv", "parquet"])
+@pytest.mark.parametrize("kind", ["npy", "npz", "csv", "parquet", "arrow"])
 def test_a_disk_that_is_full_leaves_the_old_results_whole(kind: str, root: Path, tmp_path: Path) -> None:
     """A file size limit in a process of its own stands for the full disk: the write fails half way."""
     exported(tmp_path)

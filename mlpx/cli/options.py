@@ -23,7 +23,8 @@ Target = Annotated[
     typer.Option("--for", help="The server to write for, such as triton:23.10 or onnxruntime:1.16."),
 ]
 Data = Annotated[
-    Path | None, typer.Option(help="Rows of your own to prove it on, besides seeded ones (.npy, .npz, .csv, .parquet).")
+    Path | None,
+    typer.Option(help="Rows of your own to prove it on, besides seeded ones (.npy, .npz, .csv, .parquet, .arrow)."),
 ]
 Html = Annotated[
     bool | None,

@@ -1,0 +1,215 @@
+"""How fast are files scored, and in how much memory?
+
+``python -m benchmarks.files`` scores a million rows of 64 features through 64-256-256-10, from CSV, Parquet, Arrow
+and ``.npy`` into ``.npy``, beside what a user would write: ``pandas.read_csv`` (or ``read_parquet``, ``numpy.load``),
+an eager PyTorch module in inference mode, ``numpy.save``. Rounds are interleaved, each in a process of its own; imports
+and the opening of the model are left out, and the files are in the page cache. The last line shows other results.
+
+``python -m benchmarks.files --gigabytes 10`` scores files of that size, one after the other, and tells the largest
+resident memory of the process. Options: ``[--rows 1000000] [--rounds 5] [--folder DIR] [--json FILE]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from benchmarks.machine import described
+from benchmarks.memory import largest_resident
+
+WIDTHS = (64, 256, 256, 10)
+SPEED_TARGETS = {"csv": 0.2, "parquet": 0.35}
+MEMORY_TARGET = 1.0
+"""GB"""
+KINDS = ("csv", "parquet", "arrow", "npy")
+_PART = 100_000
+
+
+def module() -> Any:
+    """The network, with the same weights every time."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    layers: list[Any] = []
+    for one, other in pairwise(WIDTHS):
+        layers += [nn.Linear(one, other), nn.ReLU()]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
+def write_data(path: Path, rows: int) -> None:
+    """Normally distributed float32 values with every digit, the same 100,000 rows again and again."""
+    import polars
+    import pyarrow
+    import pyarrow.parquet
+
+    part = np.random.default_rng(0).standard_normal((min(rows, _PART), WIDTHS[0]), np.float32)
+    names = [f"f{i}" for i in range(WIDTHS[0])]
+    frame = polars.DataFrame({name: part[:, i] for i, name in enumerate(names)})
+    table = pyarrow.table({name: np.ascontiguousarray(part[:, i]) for i, name in enumerate(names)})
+    text = frame.write_csv(include_header=False).encode()
+    with open(path, "wb") as file:
+        if path.suffix == ".npy":
+            header = {"descr": "<f4", "fortran_order": False, "shape": (rows, WIDTHS[0])}
+            np.lib.format.write_array_header_1_0(file, header)
+        elif path.suffix == ".csv":
+            file.write((",".join(names) + "\n").encode())
+        writer = None
+        if path.suffix == ".parquet":
+            writer = pyarrow.parquet.ParquetWriter(file, table.schema, use_dictionary=False)
+        elif path.suffix == ".arrow":
+            writer = pyarrow.ipc.new_file(file, table.schema)
+        for done in range(0, rows, len(part)):
+            count = min(len(part), rows - done)
+            if writer is not None:
+                writer.write_table(table.slice(0, count))
+            elif path.suffix == ".npy":
+                file.write(part[:count].data)
+            else:
+                file.write(text if count == len(part) else frame[:count].write_csv(include_header=False).encode())
+        if writer is not None:
+            writer.close()
+
+
+def by_mlpx(folder: Path, data: Path, output: Path) -> float:
+    """Seconds of ``score_file``."""
+    import polars  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+
+    from runtime import Session, score_file
+
+    with Session(folder / "model.onnx", "cpu") as session:
+        session.predict(np.zeros((1, WIDTHS[0]), np.float32))
+        start = perf_counter()
+        score_file(session, data, output)
+        return perf_counter() - start
+
+
+def by_hand(folder: Path, data: Path, output: Path) -> float:
+    """Seconds of pandas (or numpy) and eager PyTorch."""
+    del folder
+    import pandas
+    import torch
+
+    network = module()
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".csv": pandas.read_csv,
+        ".parquet": pandas.read_parquet,
+        ".arrow": pandas.read_feather,
+        ".npy": np.load,
+    }
+    start = perf_counter()
+    rows = np.asarray(readers[data.suffix](data), np.float32)
+    with torch.inference_mode():
+        np.save(output, network(torch.from_numpy(rows)).numpy())
+    return perf_counter() - start
+
+
+ROADS = {"mlpx": by_mlpx, "by hand": by_hand}
+
+
+def _apart(road: str, folder: Path, data: Path, output: Path) -> dict[str, float]:
+    """In a process of its own: the seconds, and the largest resident memory in GB."""
+    command = [sys.executable, "-m", "benchmarks.files", "--one", road, str(folder), str(data), str(output)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def _one(road: str, folder: str, data: str, output: str) -> None:
+    seconds = ROADS[road](Path(folder), Path(data), Path(output))
+    print(json.dumps({"seconds": seconds, "memory_gb": largest_resident() / 1e9}))
+
+
+def speed(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
+    """Seconds of both roads for every kind of data, and of mlpx for every kind of results."""
+    found: dict[str, Any] = {}
+    for kind in KINDS:
+        data = folder / f"rows.{kind}"
+        write_data(data, rows)
+        taken: dict[str, list[float]] = {road: [] for road in ROADS}
+        for _ in range(rounds):
+            for road in ROADS:
+                taken[road].append(_apart(road, folder, data, folder / "out.npy")["seconds"])
+        pairs = zip(taken["mlpx"], taken["by hand"], strict=True)
+        found[kind] = {
+            "mlpx_s": median(taken["mlpx"]),
+            "by_hand_s": median(taken["by hand"]),
+            "ratio": median(own / other for own, other in pairs),
+            "target": SPEED_TARGETS.get(kind),
+        }
+    results: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for _ in range(rounds):
+        for kind, values in results.items():
+            values.append(_apart("mlpx", folder, folder / "rows.npy", folder / f"out.{kind}")["seconds"])
+    found["results"] = {kind: median(values) for kind, values in results.items()}
+    return found
+
+
+def memory(folder: Path, gigabytes: float) -> dict[str, Any]:
+    """The largest resident memory of scoring a file of that size, for every kind, and what it took."""
+    found: dict[str, Any] = {}
+    trial = folder / "trial"
+    for kind in KINDS:
+        data = trial.with_suffix(f".{kind}")
+        write_data(data, _PART)
+        rows = int(_PART * gigabytes * 1e9 / data.stat().st_size)
+        write_data(data, rows)
+        size = data.stat().st_size / 1e9
+        found[kind] = {"gb": size, "rows": rows} | _apart("mlpx", folder, data, folder / "out.npy")
+        data.unlink()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gigabytes", type=float)
+    parser.add_argument("--folder", type=Path, help="where the files go for the time being")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        _one(*options.one)
+        return
+    from export import export
+
+    machine = described()
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        export(module(), folder / "model.onnx")
+        if options.gigabytes:
+            results = memory(folder, options.gigabytes)
+            print(f"{'file':<8} {'size':>9} {'rows':>12} {'time':>9} {'largest':>10}  target")
+            for kind, r in results.items():
+                row = f"{kind:<8} {r['gb']:>6.1f} GB {r['rows']:>12,} {r['seconds']:>7.1f} s {r['memory_gb']:>7.2f} GB"
+                print(f"{row}  at most {MEMORY_TARGET} GB")
+        else:
+            results = speed(folder, options.rows, options.rounds)
+            shown = dict(results)
+            written = shown.pop("results")
+            print(f"{options.rows:,} rows of {WIDTHS[0]} features through {'-'.join(map(str, WIDTHS))}")
+            print(f"{'from':<8} {'mlpx':>8} {'rows/s':>10} {'by hand':>9} {'ratio':>6}  target")
+            for kind, r in shown.items():
+                target = f"at most {r['target']}" if r["target"] else ""
+                figures = f"{r['mlpx_s']:>6.2f} s {options.rows / r['mlpx_s']:>10,.0f} {r['by_hand_s']:>7.2f} s"
+                print(f"{kind:<8} {figures} {r['ratio']:>6.2f}  {target}".rstrip())
+            print("from .npy into " + ", ".join(f"{kind} {seconds:.2f} s" for kind, seconds in written.items()))
+    if options.json:
+        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
