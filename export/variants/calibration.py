@@ -9,10 +9,9 @@ import numpy as np
 import onnx
 
 from runtime import InputError, Session
+from runtime.tuning.accuracy import batches
 
 from .layers import Layer
-
-_CHUNK = 4096
 
 
 def ranges(path: Path, layers: Sequence[Layer], rows: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
@@ -26,7 +25,7 @@ def ranges(path: Path, layers: Sequence[Layer], rows: Mapping[str, np.ndarray]) 
         raise InputError("the data has no rows to find ranges on. What to do: give rows like those of the traffic")
     found: dict[str, tuple[float, float]] = {}
     with Session(_showing(path, [name for name in names if name not in rows]), "cpu") as session:
-        for chunk in _chunks(rows, session.inputs[0].shape[0]):
+        for chunk, _ in batches(rows, session.inputs[0].shape[0]):
             values = {**chunk, **session.run(chunk)}
             for name in names:
                 low, high = float(values[name].min()), float(values[name].max())
@@ -47,15 +46,3 @@ def _showing(path: Path, names: Sequence[str]) -> bytes:
     model.graph.output.extend(shown)
     return model.SerializeToString()
 
-
-def _chunks(rows: Mapping[str, np.ndarray], fixed: int | str) -> list[dict[str, np.ndarray]]:
-    """A few rows at a time; as many as a file with a fixed batch takes, the last row standing more than once."""
-    count = len(next(iter(rows.values())))
-    step = fixed if isinstance(fixed, int) else _CHUNK
-    chunks = []
-    for start in range(0, count, step):
-        chunk = {name: values[start : start + step] for name, values in rows.items()}
-        if isinstance(fixed, int):
-            chunk = {k: np.concatenate([v, np.repeat(v[-1:], fixed - len(v), axis=0)]) for k, v in chunk.items()}
-        chunks.append(chunk)
-    return chunks

@@ -27,8 +27,8 @@ Run = Callable[[np.ndarray], np.ndarray]
 def extremes() -> tuple[np.ndarray, np.ndarray]:
     """Rows (batch, 64) of 0, 1 and -1 and a weight (64, 24) of 1 and -1.
 
-    Quantised, each becomes an integer of the largest magnitude, or one below. Rounding then changes a sum of 64 products
-    by at most 4 (with 4-bit weights); pairs that saturate make a sum of equal signs about half as large, 32 off.
+    Quantised, each becomes an integer of the largest magnitude, or one below. Rounding then changes a sum of 64
+    products by at most 4 (with 4-bit weights); pairs that saturate make a sum of equal signs half as large, 32 off.
     """
     signs = np.where(np.arange(_ROWS)[:, None] // 4 % (np.arange(_COLUMNS) + 1) % 2 == 0, 1.0, -1.0)
     rows = np.stack([np.ones(_ROWS), signs[:, 1], signs[:, 3], np.arange(_ROWS) % 2])

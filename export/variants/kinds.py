@@ -64,6 +64,8 @@ class Kind:
     """The lowest that has its operators."""
     calibrated: bool = False
     """Whether it needs the ranges of the layers' inputs on rows of the user."""
+    by_batch: bool = False
+    """Whether a row's result depends on the rows beside it."""
     domains: tuple[str, ...] = ()
     """Of operators beside those of ONNX."""
 
@@ -153,6 +155,7 @@ KINDS: dict[str, Kind] = {
         "8-bit weights, a scale for every output; rows become 8-bit by the range of their batch",
         {"u8 rows, s8 weights": _dynamic(signed=True), "u8 rows, u8 weights": _dynamic(signed=False)},
         opset=11,
+        by_batch=True,
     ),
     "int8-static": Kind(
         "8-bit weights, a scale for every output; rows become 8-bit by ranges found on your rows",

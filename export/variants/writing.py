@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -73,7 +74,8 @@ def write_variant(
     way = way or way_of(kind)
     count = len(next(iter(rows.values()))) if chosen.calibrated and rows is not None else None
     built = _rewritten(model, layers, chosen, way, found)
-    about = {"kind": kind, "label": LABEL, "way": way, "source": source.name, "source_sha256": sha256(source)}
+    about: dict[str, Any] = {"kind": kind, "label": LABEL, "way": way, "by_batch": chosen.by_batch}
+    about |= {"source": source.name, "source_sha256": sha256(source)}
     _describe(built, about | ({} if count is None else {"calibration_rows": count}))
     path = through_link(source if folder is None else Path(folder) / source.name)
     path = path.with_name(f"{source.stem}.{kind}.onnx")
@@ -156,7 +158,7 @@ def _needed(nodes: list[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.N
     return kept[::-1], needed
 
 
-def _describe(built: ModelProto, about: dict[str, object]) -> None:
+def _describe(built: ModelProto, about: dict[str, Any]) -> None:
     """The metadata of the source, with what this file is, and without the hash of weights that it no longer holds."""
     metadata = {entry.key: entry.value for entry in built.metadata_props}
     summary = summary_of(metadata)

@@ -1,0 +1,171 @@
+"""How long calls take with each of several settings: in turn, in rounds, so that a noisy machine is noisy for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter, process_time, sleep
+from typing import Any
+
+import numpy as np
+
+from ..session import Session
+from ..settings import Settings
+
+_ROUNDS = 9
+_FEWEST_ROUNDS = 3
+_BLOCK = (0.005, 0.15)
+"""Shortest and longest time of a candidate's turn without a rate, in seconds."""
+_FEWEST_CALLS = 4
+_HOPELESS = 2.0
+"""Times the fastest of its file at warm-up from which a candidate is left out."""
+Progress = Callable[[int, int], object]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A file and settings to run it with."""
+
+    kind: str
+    path: Path
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What calls of one candidate took. Times are in seconds, for a call of the whole batch."""
+
+    candidate: Candidate
+    threads: int
+    """Of one call, as it really ran."""
+    latency: float
+    """The median over the rounds of each round's median."""
+    p50: float
+    p99: float
+    """Over all calls."""
+    cpu: float
+    """Processor time of all threads for a call, busy waiting between calls included: the median over the rounds."""
+    calls: int
+    rounds: tuple[float, ...]
+    """The median of each round."""
+
+
+def measure(
+    tried: Sequence[Candidate],
+    feed: Mapping[str, np.ndarray],
+    *,
+    rate: float | None = None,
+    seconds: float = 20.0,
+    progress: Progress | None = None,
+) -> tuple[list[Measurement], list[str]]:
+    """Measure every candidate on ``feed``, float32 (batch, *row) by the inputs' names; what was left out, in words.
+
+    With ``rate`` calls come so many times a second, else back to back. All candidates are open at once; in each round
+    every one has a turn, in another order each time. Those that a warm-up shows to be hopeless, and the slowest where
+    ``seconds`` do not suffice for all, are left out. Raises what ``Session`` raises.
+    """
+    left_out: list[str] = []
+    with ExitStack() as opened:
+        calls = {}
+        for candidate in tried:
+            session = opened.enter_context(Session(candidate.path, "cpu", tuning=None, **_given(candidate.settings)))
+            calls[candidate] = (session, _caller(session, feed))
+        warm = {candidate: _warm(call) for candidate, (_, call) in calls.items()}
+        kept = _promising(warm, left_out)
+        kept, turn, rounds = _plan(kept, warm, rate, seconds, left_out)
+        taken: dict[Candidate, list[tuple[np.ndarray, float]]] = {candidate: [] for candidate in kept}
+        for number in range(rounds):
+            for candidate in kept if number % 2 == 0 else kept[::-1]:
+                count = max(_FEWEST_CALLS, round(turn * rate if rate else turn / warm[candidate]))
+                taken[candidate].append(_turn(calls[candidate][1], count, rate))
+            if progress is not None:
+                progress(number + 1, rounds)
+        batch = len(next(iter(feed.values())))
+        threads = {candidate: _threads(calls[candidate][0], batch) for candidate in kept}
+    return [_measurement(candidate, threads[candidate], turns) for candidate, turns in taken.items()], left_out
+
+
+def _given(settings: Settings) -> dict[str, Any]:
+    return {name: value for name, value in vars(settings).items() if value is not None}
+
+
+def _caller(session: Session, feed: Mapping[str, np.ndarray]) -> Callable[[], object]:
+    """A call as a user's: ``predict`` where the model has one output."""
+    rows: Any = dict(feed) if len(feed) > 1 else next(iter(feed.values()))
+    return (lambda: session.predict(rows)) if len(session.outputs) == 1 else (lambda: session.run(rows))
+
+
+def _threads(session: Session, batch: int) -> int:
+    settings = session.settings
+    return max(settings.threads or 1, settings.workers or 1 if batch > 1 else 1)
+
+
+def _warm(call: Callable[[], object]) -> float:
+    """The shortest of a few calls, after one that sets everything up."""
+    call()
+    found, end = [], perf_counter() + 0.05
+    while len(found) < 3 or (perf_counter() < end and len(found) < 200):
+        start = perf_counter()
+        call()
+        found.append(perf_counter() - start)
+    return min(found)
+
+
+def _promising(warm: Mapping[Candidate, float], left_out: list[str]) -> list[Candidate]:
+    """All but those that take more than twice as long as the fastest of their file."""
+    fastest = {kind: min(t for c, t in warm.items() if c.kind == kind) for kind in {c.kind for c in warm}}
+    first = {kind: next(c for c in warm if c.kind == kind) for kind in fastest}  # the rule's own settings stay
+    kept = [c for c, t in warm.items() if t <= _HOPELESS * fastest[c.kind] or c == first[c.kind]]
+    if len(kept) < len(warm):
+        left_out.append(f"{len(warm) - len(kept)} settings that took twice the time of the fastest at warm-up")
+    return kept
+
+
+def _plan(
+    kept: list[Candidate], warm: Mapping[Candidate, float], rate: float | None, seconds: float, left_out: list[str]
+) -> tuple[list[Candidate], float, int]:
+    """The candidates that ``seconds`` suffice for, how long a turn is, and how many rounds there are."""
+
+    def turn_of(candidate: Candidate, turn: float) -> float:
+        least = _FEWEST_CALLS * max(warm[candidate], 1 / rate if rate else 0.0)
+        return max(turn, least)
+
+    ordered = sorted(kept, key=lambda candidate: warm[candidate])
+    while len(ordered) > 2 and _FEWEST_ROUNDS * sum(turn_of(c, _BLOCK[0]) for c in ordered) > seconds:
+        ordered.pop()
+    if len(ordered) < len(kept):
+        left_out.append(f"the slowest {len(kept) - len(ordered)} settings, which {seconds:g} s do not suffice for")
+    turn = min(_BLOCK[1], max(_BLOCK[0], seconds / (_ROUNDS * len(ordered))))
+    rounds = int(seconds / sum(turn_of(c, turn) for c in ordered))
+    return [c for c in kept if c in ordered], turn, max(_FEWEST_ROUNDS, rounds)
+
+
+def _turn(call: Callable[[], object], count: int, rate: float | None) -> tuple[np.ndarray, float]:
+    """The times of ``count`` calls, the first left out, and the processor time of one."""
+    times = np.empty(count)
+    began, due = process_time(), perf_counter()
+    for index in range(count):
+        start = perf_counter()
+        call()
+        times[index] = perf_counter() - start
+        if rate is not None:
+            due += 1 / rate
+            sleep(max(0.0, due - perf_counter()))
+    return times[1:], (process_time() - began) / count
+
+
+def _measurement(candidate: Candidate, threads: int, turns: Sequence[tuple[np.ndarray, float]]) -> Measurement:
+    rounds = tuple(float(np.median(times)) for times, _ in turns)
+    every = np.concatenate([times for times, _ in turns])
+    return Measurement(
+        candidate=candidate,
+        threads=threads,
+        latency=float(np.median(rounds)),
+        p50=float(np.percentile(every, 50)),
+        p99=float(np.percentile(every, 99)),
+        cpu=float(np.median([cpu for _, cpu in turns])),
+        calls=len(every),
+        rounds=rounds,
+    )
