@@ -102,6 +102,14 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
         return None
 
 
+def rows_depend(metadata: Mapping[str, str]) -> bool:
+    """Whether a file says that a row's result depends on the rows beside it, as with int8-dynamic."""
+    try:
+        return bool(json.loads(metadata["mlpx.variant"]).get("by_batch", True)) if "mlpx.variant" in metadata else False
+    except (AttributeError, ValueError, RecursionError):
+        return True
+
+
 def _record(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} is no record")

@@ -59,12 +59,12 @@ PUBLIC = {
     builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem Recovered RecoveryError Residual Scale SpecError
         Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights read_checkpoint
         read_network read_onnx""",
-    export: """Artifact ExportError Inspection ParityReport ProofError Recovery UnsupportedError export inspect
-        load_module publish read_report recover verify""",
+    export: """Artifact ExportError Inspection ParityReport ProofError Recovery UnsupportedError Variant export inspect
+        load_module publish read_report recover tune verify write_variant""",
     runtime: """BatchFigures BenchReport BlockSummary Choice ContenderFigures Header InputError Machine
-        MissingPackageError ModelError OutputError Outside Port ProviderError ScoreReport Scores Session Summary
-        VERSION bench choose imported missing_package read_header read_inputs read_rows score score_file
-        summary_of this_machine through_link whole_file whole_files write_whole""",
+        MissingPackageError ModelError OutputError Outside Port ProviderError ScoreReport Scores Session Summary Tuning
+        TuningWarning VERSION bench choose imported missing_package read_header read_inputs read_rows read_tuning
+        score score_file summary_of this_machine through_link tuning_for whole_file whole_files write_whole""",
 }
 
 

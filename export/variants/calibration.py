@@ -45,4 +45,3 @@ def _showing(path: Path, names: Sequence[str]) -> bytes:
     shown = [onnx.helper.make_tensor_value_info(name, float32, None) for name in names if name not in present]
     model.graph.output.extend(shown)
     return model.SerializeToString()
-

@@ -96,7 +96,9 @@ def spread(rows: Mapping[str, np.ndarray], most: int = MOST_ROWS) -> dict[str, n
 def batches(
     rows: Mapping[str, np.ndarray], fixed: int | str, size: int = _BULK
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """``size`` rows at a time; or as many as the file fixes, the last row standing more than once: how often it does."""
+    """``size`` rows at a time, and how many of them only fill up: a file that fixes its batch gets that many, the last
+    row again and again.
+    """
     step = fixed if isinstance(fixed, int) else size
     for start in range(0, len(next(iter(rows.values()))), step):
         chunk = {name: values[start : start + step] for name, values in rows.items()}

@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..machine import DISTRIBUTIONS
+from ..machine import DISTRIBUTIONS, usable_cores
 
 _PIECE, _PIECES = 2**16, 64
 _INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "i8mm")
@@ -52,14 +52,9 @@ def this_processor() -> dict[str, str]:
     return {
         "processor": named.get("model name") or platform.processor() or platform.machine(),
         "instructions": " ".join(name for name in _INSTRUCTIONS if name in flags),
-        "cores": str(cores()),
+        "cores": str(usable_cores()),
         "onnxruntime": installed[0] if installed else "",
     }
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -99,7 +99,9 @@ def _caller(session: Session, feed: Mapping[str, np.ndarray]) -> Callable[[], ob
 
 def _threads(session: Session, batch: int) -> int:
     settings = session.settings
-    return max(settings.threads or 1, settings.workers or 1 if batch > 1 else 1)
+    if batch >= settings.shared_from and settings.workers > 1:
+        return settings.workers
+    return settings.threads if batch >= settings.whole_from else 1
 
 
 def _warm(call: Callable[[], object]) -> float:
