@@ -11,9 +11,15 @@ from ..settings import Settings
 from .identity import fingerprint, this_processor
 from .record import Tuning, read_tuning
 
+_AGAIN = "What to do: measure here again, mlpx tune"
+
 
 class TuningWarning(UserWarning):
     """A tuning file that was ignored, and why."""
+
+
+class _Ignored(Exception):
+    """Why a tuning file does not count."""
 
 
 def tuning_for(path: str | Path | bytes, tuning: str | Path | None = "auto") -> Settings | None:
@@ -25,47 +31,44 @@ def tuning_for(path: str | Path | bytes, tuning: str | Path | None = "auto") -> 
     """
     if tuning is None or isinstance(path, bytes):
         return None
-    found = _beside(through_link(path)) if tuning == "auto" else Path(tuning)
+    path, auto = through_link(path), tuning == "auto"
+    found = _beside(path) if auto else Path(tuning)
     if found is None:
         return None
-    if tuning != "auto" and not found.is_file():
+    if not auto and not found.is_file():
         raise InputError(f"{found}: no such file. What to do: make it with mlpx tune, or leave tuning out")
     try:
         record = read_tuning(found)
-    except InputError as error:
-        return _ignored(f"{error}; it is ignored")
-    if record.machine != (here := this_processor()):
-        return _ignored(f"{found} is of another machine ({_apart(record.machine, here)}) and is ignored. {_AGAIN}")
-    return _settings(record, found, through_link(path), asked=tuning != "auto")
+        return _settings(record, found, path, asked=not auto)
+    except (InputError, _Ignored) as error:
+        warnings.warn(f"the tuning file is ignored: {error}", TuningWarning, stacklevel=3)
+        return None
 
 
 def _settings(record: Tuning, found: Path, path: Path, *, asked: bool) -> Settings | None:
-    mark = fingerprint(path) if path.is_file() else None
-    match = next((file for file in record.files if file.fingerprint is not None and file.fingerprint == mark), None)
-    if match is not None:
-        return match.best.settings if match.best is not None else None
-    of_name = any(file.name == path.name for file in record.files)
-    meant = asked or of_name or found.name == f"{path.stem}.tuning.json"
-    if mark is None or not meant:  # opening the file will say what is wrong with it; or it only shares a name's start
+    """Raises _Ignored."""
+    named = any(file.name == path.name for file in record.files)
+    meant = asked or named or found.name == f"{path.stem}.tuning.json"
+    if not meant or not path.is_file():  # it only shares a name's start; opening the file will say what is wrong
         return None
-    what = "another file of that name" if of_name else f"another model, {record.model}"
-    return _ignored(f"{found} is of {what}, not of {path}, and is ignored. {_AGAIN}")
-
-
-_AGAIN = "What to do: measure here again, mlpx tune"
+    if record.machine != (here := this_processor()):
+        raise _Ignored(f"{found} was made on another machine ({_apart(record.machine, here)}). {_AGAIN}")
+    mark = fingerprint(path)
+    match = next((file for file in record.files if file.fingerprint == mark), None)
+    if match is None:
+        what = "another file of that name" if named else f"another model, {record.model}"
+        raise _Ignored(f"{found} is of {what}, not of {path}. {_AGAIN}")
+    return match.best.settings if match.best is not None else None
 
 
 def _beside(path: Path) -> Path | None:
     """NAME.tuning.json, for the file of the name itself and those of reduced precision."""
-    own = path.with_name(f"{path.stem}.tuning.json")
-    stem = path.stem.rpartition(".")[0]
-    return own if own.is_file() else of if stem and (of := path.with_name(f"{stem}.tuning.json")).is_file() else None
+    stems = [path.stem, path.stem.rpartition(".")[0]]
+    places = [path.with_name(f"{stem}.tuning.json") for stem in stems if stem]
+    return next((place for place in places if place.is_file()), None)
 
 
 def _apart(there: dict[str, str], here: dict[str, str]) -> str:
+    """The first difference of two machines, in words."""
     name = next(key for key in {**there, **here} if there.get(key) != here.get(key))
-    return f"{name}: {there.get(name, 'unknown')}, here {here.get(name, 'unknown')}"
-
-
-def _ignored(message: str) -> None:
-    warnings.warn(message, TuningWarning, stacklevel=4)
+    return f"{name}: {there.get(name, 'unknown')} there, {here.get(name, 'unknown')} here"

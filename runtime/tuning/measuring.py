@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +64,8 @@ def measure(
 
     With ``rate`` calls come so many times a second, else back to back. All candidates are open at once; in each round
     every one has a turn, in another order each time. Those that a warm-up shows to be hopeless, and the slowest where
-    ``seconds`` do not suffice for all, are left out. Raises what ``Session`` raises.
+    ``seconds`` do not suffice for all, are left out, but never the first of a file; where even those need longer, it
+    takes longer. Raises what ``Session`` raises.
     """
     left_out: list[str] = []
     with ExitStack() as opened:
@@ -118,11 +119,16 @@ def _warm(call: Callable[[], object]) -> float:
 def _promising(warm: Mapping[Candidate, float], left_out: list[str]) -> list[Candidate]:
     """All but those that take more than twice as long as the fastest of their file."""
     fastest = {kind: min(t for c, t in warm.items() if c.kind == kind) for kind in {c.kind for c in warm}}
-    first = {kind: next(c for c in warm if c.kind == kind) for kind in fastest}  # the rule's own settings stay
-    kept = [c for c, t in warm.items() if t <= _HOPELESS * fastest[c.kind] or c == first[c.kind]]
+    rules = _rules(warm)
+    kept = [c for c, t in warm.items() if t <= _HOPELESS * fastest[c.kind] or c in rules]
     if len(kept) < len(warm):
         left_out.append(f"{len(warm) - len(kept)} settings that took twice the time of the fastest at warm-up")
     return kept
+
+
+def _rules(tried: Iterable[Candidate]) -> set[Candidate]:
+    """The first candidate of each file, which has the rule's settings: it is measured whatever happens."""
+    return set({candidate.kind: candidate for candidate in reversed(list(tried))}.values())
 
 
 def _plan(
@@ -134,8 +140,9 @@ def _plan(
         least = _FEWEST_CALLS * max(warm[candidate], 1 / rate if rate else 0.0)
         return max(turn, least)
 
-    ordered = sorted(kept, key=lambda candidate: warm[candidate])
-    while len(ordered) > 2 and _FEWEST_ROUNDS * sum(turn_of(c, _BLOCK[0]) for c in ordered) > seconds:
+    rules = _rules(warm)
+    ordered = sorted(kept, key=lambda candidate: (candidate not in rules, warm[candidate]))
+    while ordered[-1] not in rules and _FEWEST_ROUNDS * sum(turn_of(c, _BLOCK[0]) for c in ordered) > seconds:
         ordered.pop()
     if len(ordered) < len(kept):
         left_out.append(f"the slowest {len(kept) - len(ordered)} settings, which {seconds:g} s do not suffice for")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
@@ -20,6 +21,11 @@ _STYLE = {
     "axes.edgecolor": _LINE,
     "text.color": _INK,
 }
+
+
+_PLACES = [((0, 13), "center"), ((0, -13), "center"), ((-9, 0), "right"), ((9, 0), "left")]
+_PLACES += [((-12, up), "right") for up in (26, -26, 42, -42)] + [((12, up), "left") for up in (26, -26, 42, -42)]
+"""Of a text from its point, in points, and where its anchor is."""
 
 
 def can_plot() -> bool:
@@ -47,6 +53,7 @@ def _draw(axes: Any, tuning: Tuning) -> None:
     unit, name = _unit(max(file.best.latency for file in shown if file.best is not None))
     errors = [file.error for file in shown if file.error and isfinite(file.error)]
     smallest = min(errors, default=1.0)
+    labels: list[tuple[float, float, str, str]] = []
     for file in shown:
         assert file.best is not None
         error = file.error or 0.0
@@ -55,20 +62,13 @@ def _draw(axes: Any, tuning: Tuning) -> None:
         for other in file.measured if file.kept else ():
             axes.plot(other.latency / unit, y, ".", color=colour, alpha=0.3, ms=6)
         axes.plot(x, y, "o" if file.kept else "x", color=colour, ms=8, mew=2)
-        axes.annotate(_words(file, tuning), (x, y), (0, 9), textcoords="offset points", ha="center", color=colour)
+        labels.append((x, y, _words(file, tuning), colour))
+    fixed = []
     if tuning.max_error is not None:
         axes.axhline(tuning.max_error, color=_LINE, lw=1, ls="--")
         words = f"largest error allowed, {tuning.max_error:g}"
-        axes.annotate(
-            words,
-            (1, tuning.max_error),
-            (0, 3),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha="right",
-            size=8,
-            color=_LINE,
-        )
+        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        fixed.append(axes.annotate(words, (0, tuning.max_error), (4, 3), size=8, color=_LINE, **place))
     low = 10.0 ** _floor(min(smallest, tuning.max_error or smallest))
     axes.set_yscale("symlog", linthresh=low, linscale=0.5)
     top = max([*errors, tuning.max_error or 0.0, low])
@@ -79,6 +79,37 @@ def _draw(axes: Any, tuning: Tuning) -> None:
     rows = "1 row" if tuning.batch == 1 else f"{tuning.batch:,} rows"
     axes.set(xlabel=f"median latency of a call of {rows}, {name} ({calls})", ylabel="largest difference from float32")
     axes.set_title(tuning.model, loc="left", size=11)
+    _label(axes, labels, fixed)
+
+
+def _label(axes: Any, labels: Sequence[tuple[float, float, str, str]], fixed: Sequence[Any]) -> None:
+    """Each text beside its point where no other text or point is: above, below, left, right, then further off."""
+    figure = axes.figure
+    figure.draw_without_rendering()
+    points = [axes.transData.transform((x, y)) for x, y, _, _ in labels]
+    taken: list[Any] = [text.get_window_extent() for text in fixed]
+    for x, y, words, colour in labels:
+        text = None
+        for (right, up), align in _PLACES:
+            if text is not None:
+                text.remove()
+            arrow = {"arrowstyle": "-", "color": _LINE, "lw": 0.6} if abs(up) > 20 else None
+            text = axes.annotate(
+                words,
+                (x, y),
+                (right, up),
+                textcoords="offset points",
+                ha=align,
+                va="center",
+                color=colour,
+                arrowprops=arrow,
+            )
+            box = text.get_window_extent().padded(2)
+            inside = axes.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and axes.bbox.y0 <= box.y0
+            if inside and not any(box.overlaps(other) for other in taken) and not any(box.contains(*p) for p in points):
+                break
+        if text is not None:
+            taken.append(text.get_window_extent().padded(2))
 
 
 def _colour(file: FileTuning, tuning: Tuning) -> str:
