@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from runtime import InputError, ModelError, Session, read_header, read_inputs, through_link, whole_files
+from runtime import InputError, ModelError, Session, imported, read_header, read_inputs, through_link, whole_files
 from runtime.machine import usable_cores
+from runtime.summary import rows_depend
 from runtime.tuning import (
     Candidate,
     Difference,
@@ -78,6 +79,8 @@ def tune(
     path = through_link(path)
     gate = None if max_error is None and max_changed_labels is None else Gate(max_error, max_changed_labels)
     _refuse(data, gate, rate, seconds)
+    if plot:
+        imported("matplotlib", "the plot of a tuning")  # before any work
     with Session(path, "cpu", tuning=None) as session:
         count, summary = session.multiply_adds, session.summary
         ports = summary.inputs if summary is not None else session.inputs
@@ -197,7 +200,7 @@ def _candidates(
     settings, notes = candidates(multiply_adds, batch, cores)
     tried = [Candidate(EXACT, path, each) for each in settings]
     for kind, file in shown.items():
-        depends = kind == "int8-dynamic"
+        depends = rows_depend(read_header(file).metadata)
         settings, more = candidates(multiply_adds, batch, cores, variant=True, by_batch=depends)
         notes += [note for note in more if note not in notes]
         tried += [Candidate(kind, file, each) for each in settings]

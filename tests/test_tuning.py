@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
-from export import tune
+from export import export, tune
 from runtime import InputError, MissingPackageError, Session, read_tuning, summary_of
 from runtime.metadata import read_header
 from runtime.tuning import difference
 from runtime.tuning.plot import can_plot, write_plot
+from tests.cases import normal
 from tests.commands import Run
 from tests.onnx_drafts import Draft
 from tests.tuned import FEATURES, ill_conditioned, rows
@@ -148,6 +151,27 @@ def test_a_fixed_batch_is_the_traffic(tmp_path: Path) -> None:
     assert tune(path, seconds=0.1, plot=False).batch == 4
     with pytest.raises(InputError, match=r"fixes its batch at 4 rows, and 3 were asked for.*--batch 4"):
         tune(path, batch=3, seconds=0.1)
+
+
+class Two(nn.Module):
+    """Two inputs and two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(5, 4), nn.Linear(3, 2)
+
+    def forward(self, obs: torch.Tensor, goal: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"torque": torch.tanh(self.one(obs)), "value": self.other(goal)}
+
+
+def test_several_inputs_and_outputs(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = export(Two(), tmp_path / "two.onnx").path
+    np.savez(tmp_path / "rows.npz", obs=normal(40, 5), goal=100 * normal(40, 3))
+    found = tune(path, data=tmp_path / "rows.npz", max_error=1.5, seconds=0.1, plot=False)
+    errors = {one.kind: one.error or 0 for one in found.files}
+    assert errors["weights4"] > 1.5 > errors["weights8"] > 0.1, "the larger output, value, decides"
+    assert tune(path, batch=3, seconds=0.1, plot=False).batch == 3
 
 
 def test_nothing_is_written_where_nothing_can_be(tmp_path: Path, run: Run) -> None:

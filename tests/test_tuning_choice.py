@@ -47,18 +47,22 @@ def test_a_noisy_machine_widens_what_counts_as_equal() -> None:
     assert best([int8, noisy]) is noisy and best([int8, steady]) is int8
 
 
-@given(work=st.integers(0, 2**30), batch=st.integers(1, 2**20), cores=st.integers(1, 64), by_batch=st.booleans())
+@given(work=st.integers(1, 2**30), batch=st.integers(1, 2**20), cores=st.integers(1, 64), by_batch=st.booleans())
 def test_the_search_is_small_and_sensible(work: int, batch: int, cores: int, by_batch: bool) -> None:
     found, left_out = candidates(work, batch, cores, variant=by_batch, by_batch=by_batch)
     assert len(found) == len(set(found)) <= 16
     assert settled(found[0], work, cores).workers == (1 if by_batch else settled(Settings(), work, cores).workers)
     threads = {each.threads for each in found if each.threads is not None}
-    assert max(threads) <= max(cores, 2) and (cores > 1 or threads == {1})
-    if work * batch < 2**15:
+    assert max(threads, default=1) <= max(cores, 2) and (cores > 1 or threads <= {1})
+    shared = batch >= settled(Settings(), work, cores).shared_from
+    if work * batch < 2**15 and not (shared and not by_batch):
         assert threads == {1} and any("too few to share" in line for line in left_out)
     for each in found:
-        assert not by_batch or settled(each, work, cores).workers == 1, "rows that depend stay together"
-        assert each.chunk_rows is None or 2 * each.chunk_rows <= batch
+        real = settled(each, work, cores)
+        assert not by_batch or real.workers == 1, "rows that depend stay together"
+        assert each.chunk_rows is None or each.chunk_rows <= batch
+    if shared and not by_batch:
+        assert any(settled(each, work, cores).chunk_rows >= batch for each in found), "in one call"
 
 
 def test_what_large_batches_get_does_not_change_with_the_tuning_of_small_ones() -> None:

@@ -72,6 +72,13 @@ def test_rows_are_independent_where_the_file_says_so(kind: str, model: Path, tmp
     assert apart > 0.05 if depend else apart < 1e-5
 
 
+def test_rows_that_depend_on_each_other_are_never_cut_into_chunks(model: Path, tmp_path: Path) -> None:
+    x = np.concatenate([normal(1000, 37), 40 * normal(1, 37)])
+    variant = made(model, "int8-dynamic", tmp_path)
+    with Session(variant.path, "cpu", threads=1) as whole, Session(variant.path, "cpu", workers=2, chunk_rows=100) as s:
+        assert s.predict(x).tobytes() == whole.predict(x).tobytes()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_says_what_it_is(kind: str, model: Path, tmp_path: Path, run: Run) -> None:
     variant = made(model, kind, tmp_path)

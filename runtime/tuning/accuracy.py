@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..metadata import read_header
 from ..scoring import score
 from ..session import Session
+from ..summary import rows_depend
 
 _BULK = 1024
 MOST_ROWS = 20_000
@@ -70,8 +72,7 @@ def difference(reference: str | Path, other: str | Path, rows: Mapping[str, np.n
         raise InputError("the data has no rows to compare results on. What to do: give rows like those of the traffic")
     error, changed, labelled = 0.0, np.zeros(count, bool), False
     with Session(reference, "cpu", tuning=None) as exact, Session(other, "cpu", tuning=None) as tried:
-        variant = tried.summary.variant if tried.summary is not None else None
-        together = batch if variant is None or variant.get("by_batch", True) else _BULK
+        together = batch if rows_depend(read_header(other).metadata) else _BULK
         start = 0
         for chunk, fill in batches(rows, exact.inputs[0].shape[0], together):
             stop = start + len(next(iter(chunk.values()))) - fill

@@ -24,25 +24,27 @@ def candidates(
     rule = settled(Settings(), multiply_adds, cores)
     work = max(1, multiply_adds) * batch
     workers = 1 if by_batch else rule.workers  # what large batches get is left as it is, whatever small ones prefer
-    first = Settings(workers=1) if by_batch and rule.workers > 1 else Settings()
-    found, left_out = [first, Settings(threads=1, workers=workers)], []
-    if work < WORTH_A_THREAD:
-        left_out.append(f"more than one thread: {work:,} multiply-adds a call are too few to share")
+    found = [Settings(workers=1) if by_batch and rule.workers > 1 else Settings()]
+    left_out = []
+    if batch >= rule.shared_from and not by_batch:
+        found += _shared(rule.chunk_rows, batch, cores)
     else:
-        counts = sorted({max(2, cores // 2), cores} - {1}) if cores > 1 else []
-        spins = [*SPINS, None]
-        found += [Settings(threads=count, workers=workers, spin_us=spin) for count in counts for spin in spins]
-    found += _chunked(rule.chunk_rows, batch, cores, by_batch=by_batch)
-    if batch >= 2 * rule.chunk_rows and by_batch:
-        left_out.append("chunks: the rows of this file depend on each other")
+        found.append(Settings(threads=1, workers=workers))
+        counts = sorted({max(2, cores // 2), cores}) if cores > 1 and work >= WORTH_A_THREAD else []
+        found += [Settings(threads=count, workers=workers, spin_us=spin) for count in counts for spin in (*SPINS, None)]
+        if work < WORTH_A_THREAD:
+            left_out.append(f"more than one thread: {work:,} multiply-adds a call are too few to share")
+        if batch >= rule.shared_from:
+            left_out.append("chunks: the rows of one of the files depend on each other")
     if not variant:
         found.append(Settings(prepack=False))
     return list(dict.fromkeys(found)), left_out
 
 
-def _chunked(chunk: int, batch: int, cores: int, *, by_batch: bool) -> Sequence[Settings]:
-    """A batch on several Python threads, in pieces of a quarter, once and four times the rule's size, or not at all."""
-    if by_batch or cores == 1 or batch < chunk // 2:
-        return []
+def _shared(chunk: int, batch: int, cores: int) -> Sequence[Settings]:
+    """A large batch in pieces on several Python threads, in pieces on all threads of ONNX Runtime, or in one call."""
     sizes = [size for size in (chunk // 4, chunk, 4 * chunk) if size >= 1 and 2 * size <= batch]
-    return [Settings(workers=cores, chunk_rows=size) for size in sizes] + [Settings(workers=1)]
+    one_call = [Settings(workers=1, chunk_rows=batch), Settings(threads=1, workers=1, chunk_rows=batch)]
+    if cores == 1:
+        return [Settings(chunk_rows=size) for size in sizes] + one_call[:1]
+    return [Settings(workers=cores, chunk_rows=size) for size in sizes] + [Settings(workers=1), *one_call]
