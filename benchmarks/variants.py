@@ -4,7 +4,7 @@ A network of the shape of ``large``, 1024-4096-4096-1000, is trained for real on
 kind of reduced precision is made of it, and compared with it on rows that neither the training nor the calibration saw:
 largest error, changed labels, accuracy. Latencies are those of one row through ``Session``, all files in turn in one
 process, medians of paired rounds.
-Run it with ``python -m benchmarks.variants [--seconds 20] [--steps 60] [--json FILE]``.
+Run it with ``python -m benchmarks.variants [--seconds 20] [--steps 60] [--keep FOLDER] [--json FILE]``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ INT8 = ("int8-dynamic", "int8-static")
 
 
 class Rows:
-    """Rows of 1,000 classes: a class's centre, plus noise of 2.5 times its size in every feature."""
+    """Rows of 1,000 classes: a class's centre, plus noise of 1.5 times its size in every feature."""
 
     def __init__(self) -> None:
         generator = np.random.default_rng(0)
@@ -47,7 +47,7 @@ class Rows:
         generator = np.random.default_rng(seed)
         classes = generator.integers(CLASSES, size=count)
         noise = generator.standard_normal((count, FEATURES), dtype=np.float32)
-        return self.centres[classes] + np.float32(2.5) * noise, classes
+        return self.centres[classes] + np.float32(1.5) * noise, classes
 
 
 def trained(steps: int, rows: Rows) -> tuple[MLPSpec, nn.Sequential]:
@@ -79,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--keep", type=Path, help="a folder for large.onnx, rows.npy and the files made of it")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows = Rows()
@@ -87,8 +88,10 @@ def main() -> None:
     seconds = perf_counter() - start
     calibration, _ = rows.draw(1024, 1)
     held, classes = rows.draw(1024, 2)
-    with tempfile.TemporaryDirectory() as folder:
-        path = export(module, Path(folder) / "large.onnx", spec=spec).path
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        path = export(module, folder / "large.onnx", spec=spec).path
+        np.save(folder / "rows.npy", held)
         name = spec.input.name
         files = {"float32": path}
         for kind in KINDS:

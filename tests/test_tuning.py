@@ -19,7 +19,7 @@ from runtime.tuning import difference
 from runtime.tuning.plot import can_plot, write_plot
 from tests.cases import normal
 from tests.commands import Run
-from tests.onnx_drafts import Draft
+from tests.onnx_drafts import Draft, layer
 from tests.tuned import FEATURES, ill_conditioned, rows
 
 SHORT = ("--seconds", "0.2")
@@ -48,6 +48,13 @@ def test_the_gate_on_the_error(tmp_path: Path) -> None:
         assert one.error is not None and (one.error <= 0.05) is one.kept
         assert (tmp_path / one.name).exists() is one.kept
     assert found.chosen in ("float32", "float16")
+
+
+def test_a_refused_file_is_never_chosen_however_fast(tmp_path: Path) -> None:
+    path = layer(tmp_path, normal(2048, 1024), normal(1, 1024)[0])
+    np.save(tmp_path / "x.npy", normal(3, 2048, 1))
+    found = tune(path, data=tmp_path / "x.npy", max_error=0, seconds=0.3, plot=False)
+    assert found.chosen == "float32" and not any(one.kept for one in found.files[1:])
 
 
 def test_the_error_is_the_one_that_a_user_would_measure(tmp_path: Path) -> None:

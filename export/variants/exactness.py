@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from export.errors import ExportError
 from runtime import ModelError, Session
 
-from ..errors import ExportError
 from .kinds import KINDS, Kind, Spelling
 from .layers import Layer
 

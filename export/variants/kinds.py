@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
-from ..emitter import unique
+from export.emitter import unique
+
 from .layers import Layer
 from .quantising import activation_range, per_block, per_column
 

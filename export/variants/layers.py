@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
-from ..proof.reading import Model
+from export.proof.reading import Model
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, helper, numpy_helper
 
+from export.errors import ExportError
+from export.proof.reading import Model, read_model
+from export.proof.report import sha256
 from runtime import ModelError, summary_of, through_link, write_whole
 
-from ..errors import ExportError
-from ..proof.reading import Model, read_model
-from ..proof.report import sha256
 from .calibration import ranges
 from .exactness import way_of
 from .kinds import KINDS, Kind, Spelling

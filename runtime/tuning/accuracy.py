@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from ..metadata import read_header
-from ..scoring import score
-from ..session import Session
-from ..summary import rows_depend
+from runtime.errors import InputError
+from runtime.metadata import read_header
+from runtime.scoring import score
+from runtime.session import Session
+from runtime.summary import rows_depend
 
 _BULK = 1024
 MOST_ROWS = 20_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..settings import Settings, settled
+from runtime.settings import Settings, settled
 
 WORTH_A_THREAD = 2**15
 """Multiply-adds of a call below which a second thread is not tried: waking it takes longer than the work."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..settings import Settings
+from runtime.settings import Settings
+
 from .measuring import Measurement
 
 NOISE = 0.03

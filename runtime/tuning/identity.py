@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..machine import DISTRIBUTIONS, usable_cores
+from runtime.machine import DISTRIBUTIONS, usable_cores
 
 _PIECE, _PIECES = 2**16, 64
 _INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "i8mm")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from ..errors import InputError
-from ..files import through_link
-from ..settings import Settings
+from runtime.errors import InputError
+from runtime.files import through_link
+from runtime.settings import Settings
+
 from .identity import fingerprint, this_processor
 from .record import Tuning, read_tuning
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..session import Session
-from ..settings import Settings
+from runtime.session import Session
+from runtime.settings import Settings
 
 _ROUNDS = 9
 _FEWEST_ROUNDS = 3

@@ -8,7 +8,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from ..extras import imported
+from runtime.extras import imported
+
 from .record import FileTuning, Tuning
 
 _CHOSEN, _KEPT, _OUT, _INK, _LINE = "#0b6e4f", "#2b5c8a", "#b3432b", "#222222", "#999999"

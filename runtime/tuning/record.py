@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..files import write_whole
-from ..settings import Settings
+from runtime.errors import InputError
+from runtime.files import write_whole
+from runtime.settings import Settings
 
 FORMAT = 1
 """Of the record: a key may be added without a new format, never given another meaning."""
