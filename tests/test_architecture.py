@@ -55,7 +55,7 @@ def test_a_backward_import_would_be_seen(tmp_path: Path) -> None:
 
 PUBLIC = {
     mlpx: """Artifact MLPSpec ParityReport Session __version__ assemble export inspect json_schema load_spec
-        load_weights publish recover verify""",
+        load_weights publish recover tune verify""",
     builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem Recovered RecoveryError Residual Scale SpecError
         Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights read_checkpoint
         read_network read_onnx""",

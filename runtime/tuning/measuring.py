@@ -69,12 +69,21 @@ def measure(
     """
     left_out: list[str] = []
     with ExitStack() as opened:
-        calls = {}
+        calls: dict[Candidate, tuple[Session, Callable[[], object]]] = {}
+        warm: dict[Candidate, float] = {}
+        rules, small = _rules(tried), 0
         for candidate in tried:
+            if candidate not in rules and not _has_room(candidate.path):
+                small += 1
+                continue
             session = opened.enter_context(Session(candidate.path, "cpu", tuning=None, **_given(candidate.settings)))
             calls[candidate] = (session, _caller(session, feed))
-        warm = {candidate: _warm(call) for candidate, (_, call) in calls.items()}
+            warm[candidate] = _warm(calls[candidate][1])
+        if small:
+            left_out.append(f"{small} settings that this machine has not the memory to hold open beside the others")
         kept = _promising(warm, left_out)
+        for candidate in calls.keys() - kept:
+            calls[candidate][0].close()
         kept, turn, rounds = _plan(kept, warm, rate, seconds, left_out)
         taken: dict[Candidate, list[tuple[np.ndarray, float]]] = {candidate: [] for candidate in kept}
         for number in range(rounds):
@@ -86,6 +95,16 @@ def measure(
         batch = len(next(iter(feed.values())))
         threads = {candidate: _threads(calls[candidate][0], batch) for candidate in kept}
     return [_measurement(candidate, threads[candidate], turns) for candidate, turns in taken.items()], left_out
+
+
+def _has_room(path: Path) -> bool:
+    """Whether a session of the file, which may hold its weights twice, leaves half of the free memory; on Linux."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.exists():
+        return True
+    line = next(line for line in meminfo.read_text().splitlines() if line.startswith("MemAvailable"))
+    size = sum(file.stat().st_size for file in (path, Path(f"{path}.data")) if file.is_file())
+    return 4 * size < int(line.split()[1]) * 1024
 
 
 def _given(settings: Settings) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _STYLE = {
 }
 
 
-_PLACES = [((0, 13), "center"), ((0, -13), "center"), ((-9, 0), "right"), ((9, 0), "left")]
+_PLACES = [((0, 14), "center"), ((9, -1), "left"), ((0, -14), "center"), ((-9, -1), "right")]
 _PLACES += [((-12, up), "right") for up in (26, -26, 42, -42)] + [((12, up), "left") for up in (26, -26, 42, -42)]
 """Of a text from its point, in points, and where its anchor is."""
 
@@ -89,7 +89,7 @@ def _label(axes: Any, labels: Sequence[tuple[float, float, str, str]], fixed: Se
     figure.draw_without_rendering()
     points = [axes.transData.transform((x, y)) for x, y, _, _ in labels]
     taken: list[Any] = [text.get_window_extent() for text in fixed]
-    for x, y, words, colour in labels:
+    for x, y, words, colour in sorted(labels, reverse=True):
         text = None
         for (right, up), align in _PLACES:
             if text is not None:
