@@ -47,6 +47,7 @@ class _Made:
     way: str | None = None
     found: Difference | None = None
     why: str | None = None
+    note: str | None = None
 
 
 def tune(
@@ -81,6 +82,9 @@ def tune(
     _refuse(data, gate, rate, seconds)
     if plot:
         imported("matplotlib", "the plot of a tuning")  # before any work
+    if path.is_file() and "mlpx.variant" in read_header(path).metadata:
+        hint = "tune the float32 file that it was made of, which measures this kind too"
+        raise InputError(f"{path} is of reduced precision. What to do: {hint}")
     with Session(path, "cpu", tuning=None) as session:
         count, summary = session.multiply_adds, session.summary
         ports = summary.inputs if summary is not None else session.inputs
@@ -101,6 +105,7 @@ def tune(
         tried, notes = _candidates(path, count, size, shown)
         tell = None if progress is None else lambda done, of: progress("measuring", done, of)
         measured, left_out = measure(tried, feed, rate=rate, seconds=seconds, progress=tell)
+        notes += [one.note for one in made.values() if one.note is not None]
         chosen = best([one for one in measured if one.candidate.kind in {EXACT, *passed}])
         if gate is None:
             notes.append("files of reduced precision: they need --data and a gate (--max-error, --max-changed-labels)")
@@ -171,6 +176,7 @@ def _variants(
 ) -> dict[str, _Made]:
     """Every kind of reduced precision, written to ``stage`` and compared with the file."""
     from .variants import KINDS, write_variant  # needs onnx, which tuning of the file alone does not
+    from .variants.exactness import passed_over
 
     made: dict[str, _Made] = {}
     seen = {name: values[::2] for name, values in rows.items()}
@@ -188,7 +194,8 @@ def _variants(
             written.path.unlink()
             made[kind] = _Made(None, written.way, why=f"it cannot be run here: {error}")
             continue
-        made[kind] = _Made(written.path, written.way, found, gate.why_not(found))
+        note = passed_over(kind, written.way)
+        made[kind] = _Made(written.path, written.way, found, gate.why_not(found), note)
     return made
 
 

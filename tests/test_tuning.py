@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from export import export, tune
+from export import export, tune, write_variant
 from runtime import InputError, MissingPackageError, Session, read_tuning, summary_of
 from runtime.metadata import read_header
 from runtime.tuning import difference
@@ -179,6 +179,12 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
     errors = {one.kind: one.error or 0 for one in found.files}
     assert errors["weights4"] > 1.5 > errors["weights8"] > 0.1, "the larger output, value, decides"
     assert tune(path, batch=3, seconds=0.1, plot=False).batch == 3
+
+
+def test_a_file_of_reduced_precision_is_tuned_with_its_source(tmp_path: Path, run: Run) -> None:
+    variant = write_variant(ill_conditioned(tmp_path), "float16")
+    done = run("tune", variant.path, *SHORT)
+    assert done.code == 2 and "of reduced precision. What to do: tune the float32 file" in done.err
 
 
 def test_nothing_is_written_where_nothing_can_be(tmp_path: Path, run: Run) -> None:

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export import write_variant
 from export.variants import KINDS
-from export.variants.exactness import extremes, is_exact, probe
+from export.variants.exactness import extremes, is_exact, passed_over, probe
 from export.variants.quantising import activation_range, per_block, per_column
 from runtime import Session
 from tests.cases import normal
@@ -136,6 +136,13 @@ def test_a_product_that_saturates_is_detected() -> None:
     _, weight = extremes()
     assert is_exact(lambda row: row @ weight)
     assert not is_exact(saturating)
+
+
+@pytest.mark.parametrize(("kind", "way"), WAYS)
+def test_a_slower_way_has_a_reason(kind: str, way: str) -> None:
+    reason, fastest = passed_over(kind, way), next(iter(KINDS[kind].ways))
+    assert reason is None if way == fastest else f"{kind} as {fastest}: its products are not exact" in str(reason)
+    assert reason is None or "vnni" in reason or "not known" in reason
 
 
 @pytest.mark.parametrize(("kind", "way"), WAYS)

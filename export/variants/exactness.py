@@ -49,6 +49,14 @@ def way_of(kind: str) -> str:
     return found
 
 
+def passed_over(kind: str, way: str) -> str | None:
+    """Why a faster way of a kind is not taken here, in words; None where ``way`` is the fastest."""
+    faster = list(KINDS[kind].ways)[: list(KINDS[kind].ways).index(way)]
+    if not faster:
+        return None
+    return f"{kind} as {' or '.join(faster)}: its products are not exact on this processor, {vnni()}"
+
+
 @cache
 def _found(kind: str) -> str | None:
     return next((way for way in KINDS[kind].ways if _is_exact_way(KINDS[kind], way)), None)
