@@ -204,7 +204,7 @@ def test_the_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "model.tuning.png").read_bytes().startswith(b"\x89PNG")
     write_plot(found, tmp_path / "p.svg")
     text = (tmp_path / "p.svg").read_text()
-    assert all(one.kind in text for one in found.files) and "refused" in text and "allowed, 0.2" in text
+    assert all(one.kind in text for one in found.files) and "refused" in text and "largest allowed, 0.2" in text
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingPackageError, match=r"mlpx\[report\]"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
@@ -24,9 +23,8 @@ _STYLE = {
 }
 
 
-_PLACES = [((0, 14), "center"), ((9, -1), "left"), ((0, -14), "center"), ((-9, -1), "right")]
-_PLACES += [((-12, up), "right") for up in (26, -26, 42, -42)] + [((12, up), "left") for up in (26, -26, 42, -42)]
-"""Of a text from its point, in points, and where its anchor is."""
+_MARKERS = "osD^vP*X"
+"""One for each file, in their order."""
 
 
 def can_plot() -> bool:
@@ -37,80 +35,44 @@ def can_plot() -> bool:
 def write_plot(tuning: Tuning, path: str | Path) -> None:
     """Draw the fastest setting of each file to ``path``, a .png or .svg.
 
-    Up: the largest error, on a scale that holds 0; to the right: the median latency of a call, from the fastest on.
+    Up: the largest error, on a scale that holds 0; to the right: the median latency of a call. Small points are the
+    other settings of a file; files that the gate refused are hollow.
     Raises MissingPackageError without ``mlpx[report]``.
     """
     figure = imported("matplotlib.figure", "the plot of a tuning")
     matplotlib = imported("matplotlib", "the plot of a tuning")
     with matplotlib.rc_context(_STYLE):
-        canvas = figure.Figure(figsize=(7.2, 4.2), layout="constrained")
+        canvas = figure.Figure(figsize=(8.4, 4.2), layout="constrained")
         _draw(canvas.add_subplot(), tuning)
         metadata = {"Date": None, "Creator": None} if Path(path).suffix == ".svg" else {"Software": None}
         canvas.savefig(path, dpi=160, metadata=metadata)
 
 
 def _draw(axes: Any, tuning: Tuning) -> None:
-    shown = [file for file in tuning.files if file.best is not None]
-    unit, name = _unit(max(file.best.latency for file in shown if file.best is not None))
-    errors = [file.error for file in shown if file.error and isfinite(file.error)]
-    smallest = min(errors, default=1.0)
-    labels: list[tuple[float, float, str, str]] = []
-    for file in shown:
-        assert file.best is not None
+    shown = [(file, file.best) for file in tuning.files if file.best is not None]
+    unit, name = _unit(max(best.latency for _, best in shown))
+    errors = [file.error for file, _ in shown if file.error and isfinite(file.error)]
+    highest = max([*errors, tuning.max_error or 0.0])
+    for index, (file, best) in enumerate(shown):
         error = file.error or 0.0
-        y = error if isfinite(error) else 10 * max(errors, default=1.0)
-        x, colour = file.best.latency / unit, _colour(file, tuning)
-        for other in file.measured if file.kept else ():
-            axes.plot(other.latency / unit, y, ".", color=colour, alpha=0.3, ms=6)
-        axes.plot(x, y, "o" if file.kept else "x", color=colour, ms=8, mew=2)
-        labels.append((x, y, _words(file, tuning), colour))
-    fixed = []
+        y, colour = error if isfinite(error) else 10 * (highest or 1.0), _colour(file, tuning)
+        style = {"color": colour, "marker": _MARKERS[index % len(_MARKERS)], "ls": "", "zorder": 3}
+        others = [one for one in file.measured if one != best]
+        axes.plot([one.latency / unit for one in others], [y] * len(others), **style | {"alpha": 0.3, "ms": 4})
+        face = colour if file.kept else "none"
+        axes.plot(best.latency / unit, y, **style, mfc=face, mew=1.8, ms=9, label=_words(file, tuning))
     if tuning.max_error is not None:
-        axes.axhline(tuning.max_error, color=_LINE, lw=1, ls="--")
-        words = f"largest error allowed, {tuning.max_error:g}"
-        place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-        fixed.append(axes.annotate(words, (0, tuning.max_error), (4, 3), size=8, color=_LINE, **place))
-    low = 10.0 ** _floor(min(smallest, tuning.max_error or smallest))
+        axes.axhline(tuning.max_error, color=_LINE, lw=1, ls="--", label=f"largest allowed, {tuning.max_error:g}")
+    lowest: float = min([*errors, tuning.max_error or highest]) if errors else tuning.max_error or 1.0
+    low = 10.0 ** _power_of_ten(lowest)
     axes.set_yscale("symlog", linthresh=low, linscale=0.5)
-    top = max([*errors, tuning.max_error or 0.0, low])
-    axes.set_ylim(-0.25 * low, 4 * top if errors or tuning.max_error else 10 * low)
-    right = max(each.latency for file in shown for each in (file.measured if file.kept else (file.best,)) if each)
-    axes.set_xlim(0, 1.15 * right / unit)
+    axes.set_ylim(-0.25 * low, 4 * max(highest, low))
+    axes.set_xlim(0, 1.05 * max(one.latency for file, _ in shown for one in file.measured) / unit)
     calls = "back to back" if tuning.rate is None else f"{tuning.rate:g} calls a second"
     rows = "1 row" if tuning.batch == 1 else f"{tuning.batch:,} rows"
     axes.set(xlabel=f"median latency of a call of {rows}, {name} ({calls})", ylabel="largest difference from float32")
     axes.set_title(tuning.model, loc="left", size=11)
-    _label(axes, labels, fixed)
-
-
-def _label(axes: Any, labels: Sequence[tuple[float, float, str, str]], fixed: Sequence[Any]) -> None:
-    """Each text beside its point where no other text or point is: above, below, left, right, then further off."""
-    figure = axes.figure
-    figure.draw_without_rendering()
-    points = [axes.transData.transform((x, y)) for x, y, _, _ in labels]
-    taken: list[Any] = [text.get_window_extent() for text in fixed]
-    for x, y, words, colour in sorted(labels, reverse=True):
-        text = None
-        for (right, up), align in _PLACES:
-            if text is not None:
-                text.remove()
-            arrow = {"arrowstyle": "-", "color": _LINE, "lw": 0.6} if abs(up) > 20 else None
-            text = axes.annotate(
-                words,
-                (x, y),
-                (right, up),
-                textcoords="offset points",
-                ha=align,
-                va="center",
-                color=colour,
-                arrowprops=arrow,
-            )
-            box = text.get_window_extent().padded(2)
-            inside = axes.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and axes.bbox.y0 <= box.y0
-            if inside and not any(box.overlaps(other) for other in taken) and not any(box.contains(*p) for p in points):
-                break
-        if text is not None:
-            taken.append(text.get_window_extent().padded(2))
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, labelspacing=0.8)
 
 
 def _colour(file: FileTuning, tuning: Tuning) -> str:
@@ -127,6 +89,6 @@ def _unit(seconds: float) -> tuple[float, str]:
     return (1e-6, "microseconds") if seconds < 1e-3 else (1e-3, "milliseconds")
 
 
-def _floor(value: float) -> int:
+def _power_of_ten(value: float) -> int:
     """The power of ten below a number."""
     return int(f"{value:e}".partition("e")[2])
