@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from export import inspect as inspect
     from export import publish as publish
     from export import recover as recover
+    from export import tune as tune
     from export import verify as verify
     from runtime import Session as Session
 
@@ -37,6 +38,7 @@ _HOMES = {
     "inspect": "export",
     "publish": "export",
     "recover": "export",
+    "tune": "export",
     "verify": "export",
     "Session": "runtime",
 }

@@ -34,4 +34,8 @@ from .summary import Summary as Summary
 from .summary import summary_of as summary_of
 from .tables import read_inputs as read_inputs
 from .tables import read_rows as read_rows
+from .tuning import Tuning as Tuning
+from .tuning import TuningWarning as TuningWarning
+from .tuning import read_tuning as read_tuning
+from .tuning import tuning_for as tuning_for
 from .version import VERSION as VERSION

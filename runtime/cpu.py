@@ -14,6 +14,7 @@ from .binding import FLOAT32, Bound, may_be_bound
 from .bulk import Workers, chunks
 from .opening import SPIN_DURATION, Providers, open_session, ports_of, run_options
 from .settings import Settings, Settled, settled
+from .summary import rows_depend
 
 _BOUND_VALUES = 2**14
 """Values of inputs and outputs up to which copying them into bound buffers costs less than ONNX Runtime's own way."""
@@ -59,7 +60,7 @@ class OnCpu:
         batches = {port.shape[0] for port in (*self.inputs, *self.outputs)}
         self._divisible = (
             self._bindable and not any(isinstance(size, int) for size in batches) and (asked or bool(told))
-        )
+        ) and not rows_depend(self.metadata)
         self._workers = Workers(self.settled.workers)
         self.here = Here()
 

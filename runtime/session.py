@@ -22,6 +22,7 @@ from .port import Port
 from .providers import choose
 from .settings import Settings, Settled
 from .summary import Summary, summary_of
+from .tuning.lookup import tuning_for
 
 _warned: set[str] = set()
 
@@ -36,6 +37,8 @@ class Session:
     How it runs on a CPU follows from the model's multiply-adds and the batch, unless it is said here: ``threads`` of a
     call, microseconds that an idle thread waits busily (``spin_us``), ``workers`` that share a large batch in chunks of
     ``chunk_rows``, and whether the weights are laid out anew for the kernels (``prepack``). ``settings`` has what runs.
+    What is left open is taken from NAME.tuning.json beside the file where ``mlpx tune`` measured it on this machine, or
+    from the file that ``tuning`` names; None: from none.
     On CUDA, batches are padded to powers of two and each size is captured in a CUDA graph, unless ``cuda_graphs`` is
     False; TF32 is off unless ``tf32`` asks for it.
 
@@ -55,6 +58,7 @@ class Session:
         prepack: bool | None = None,
         tf32: bool = False,
         cuda_graphs: bool = True,
+        tuning: str | Path | None = "auto",
     ):
         given = Settings(threads, spin_us, workers, chunk_rows, prepack)
         machine = this_machine(cuda=device != "cpu")
@@ -66,6 +70,7 @@ class Session:
         self.device, self.reason = choice.device, choice.reason
         self._on: OnCpu | OnGpu
         if choice.device == "cpu":
+            given = given.over(tuning_for(path, tuning) or Settings())
             self._on = OnCpu(path, choice.providers, given, usable_cores())
         else:
             self._on = OnGpu(path, choice.providers, given, graphs=cuda_graphs)

@@ -47,6 +47,8 @@ class Summary:
     """The weights are in a file beside it, named as the model with .data behind."""
     spec: dict[str, Any] | None = None
     mlpx_version: str | None = None
+    variant: dict[str, Any] | None = None
+    """For a file of reduced precision: its kind, what it was made of, and that it is not proved equal."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Metadata that is not mlpx's."""
 
@@ -93,10 +95,25 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
             external_data=json.loads(own["external_data"]),
             spec=json.loads(own["spec"]) if "spec" in own else None,
             mlpx_version=own["version"],
+            variant=_record(json.loads(own["variant"])) if "variant" in own else None,
             metadata={key: value for key, value in metadata.items() if not key.startswith("mlpx.")},
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
+
+
+def rows_depend(metadata: Mapping[str, str]) -> bool:
+    """Whether a file says that a row's result depends on the rows beside it, as with int8-dynamic."""
+    try:
+        return bool(json.loads(metadata["mlpx.variant"]).get("by_batch", True)) if "mlpx.variant" in metadata else False
+    except (AttributeError, ValueError, RecursionError):
+        return True
+
+
+def _record(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is no record")
+    return value
 
 
 def _tuples(record: dict[str, Any]) -> dict[str, Any]:

@@ -58,6 +58,15 @@ class Draft:
         return path
 
 
+def layer(folder: Path, weight: np.ndarray, bias: np.ndarray) -> Path:
+    """A file of one linear layer, written by hand."""
+    draft = Draft(dims=("batch", len(weight)))
+    output = draft("Gemm", "x", weight, bias)
+    path = folder / "layer.onnx"
+    path.write_bytes(draft.model(output, ("batch", weight.shape[1])).SerializeToString())
+    return path
+
+
 def run(path: Path, x: np.ndarray) -> np.ndarray:
     """What ONNX Runtime gives for the file."""
     options = onnxruntime.SessionOptions()

@@ -55,16 +55,18 @@ def test_a_backward_import_would_be_seen(tmp_path: Path) -> None:
 
 PUBLIC = {
     mlpx: """Artifact MLPSpec ParityReport Session __version__ assemble export inspect json_schema load_spec
-        load_weights publish recover verify""",
+        load_weights publish recover tune verify""",
     builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem Recovered RecoveryError Residual Scale SpecError
         Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights read_checkpoint
         read_network read_onnx""",
-    export: """Artifact ExportError Inspection ParityReport ProofError Recovery UnsupportedError export inspect
-        load_module publish read_report recover verify""",
+    export: """Artifact ExportError Inspection ParityReport ProofError Recovery UnsupportedError Variant export inspect
+        load_module publish read_report recover tune verify write_variant""",
     runtime: """BatchFigures BenchReport BlockSummary Choice ContenderFigures Header InputError Machine
         MissingPackageError ModelError NonFinite OutputError Outside Port ProviderError ScoreReport Scores Session
-        Summary VERSION bench choose columns_of imported missing_package read_header read_inputs read_rows score
-        score_file score_table summary_of this_machine through_link whole_file whole_files write_whole""",
+        Summary Tuning
+        TuningWarning VERSION bench choose columns_of imported missing_package read_header read_inputs read_rows score
+        read_tuning score_file score_table summary_of this_machine through_link tuning_for whole_file whole_files
+        write_whole""",
 }
 
 

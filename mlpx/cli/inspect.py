@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -51,6 +51,7 @@ def _tell(found: "Inspection") -> None:
         ]
         + [("size", f"{summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds a row")]
         + ([("weights", f"sha256 {summary.weights_sha256}")] if summary.weights_sha256 else [])
+        + ([("variant", _variant(summary.variant))] if summary.variant else [])
         + [("metadata", f"{key} = {value}") for key, value in summary.metadata.items()]
     )
     for port in (*summary.inputs, *summary.outputs):
@@ -72,6 +73,11 @@ def _tell(found: "Inspection") -> None:
         for layer in found.dead:
             listed = f": {', '.join(map(str, layer.units))}" if layer.units else ""
             print(f"  {layer.path}: {len(layer.units)} of {layer.width}{listed}")
+
+
+def _variant(record: dict[str, Any]) -> str:
+    rows = f", ranges from {record['calibration_rows']:,} rows" if "calibration_rows" in record else ""
+    return f"{record.get('kind')} of {record.get('source')} ({record.get('way')}{rows}): {record.get('label')}"
 
 
 def _is_measured(port: "Port") -> bool:

@@ -1,0 +1,172 @@
+"""A file of reduced precision from a file that mlpx or another tool wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import GraphProto, ModelProto, helper, numpy_helper
+
+from export.errors import ExportError
+from export.proof.reading import Model, read_model
+from export.proof.report import sha256
+from runtime import ModelError, summary_of, through_link, write_whole
+
+from .calibration import ranges
+from .exactness import way_of
+from .kinds import KINDS, Kind, Spelling
+from .layers import Layer, linear_layers
+
+LABEL = "not proved equal, measured"
+"""What a file of reduced precision is: no proof says how far it is from the file that it was made of."""
+_LARGEST_FILE = 2**31 - 2**20
+_LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A file of reduced precision that was written."""
+
+    path: Path
+    kind: str
+    way: str
+    """How its products are computed."""
+    size: int
+    """In bytes."""
+    layers: int
+    """How many linear layers were spelt anew; the other operators are as they were."""
+    calibration_rows: int | None = None
+
+
+def write_variant(
+    source: str | Path,
+    kind: str,
+    folder: str | Path | None = None,
+    *,
+    rows: Mapping[str, np.ndarray] | None = None,
+    way: str | None = None,
+) -> Variant:
+    """Write the network of the ONNX file ``source`` in fewer bits, as ``NAME.KIND.onnx``, beside it or in ``folder``.
+
+    ``kind`` is one of ``KINDS``. ``rows``, float32 (batch, *row) by the inputs' names, are those that int8-static takes
+    its ranges from. ``way`` is one of the kind's ways; left out, it is the first whose products are exact on this
+    machine. The same source, rows and way give the same bytes. Inputs, outputs and their batch dimension stay.
+
+    Raises ExportError: an unknown kind, no rows where they are needed, a network that the kind cannot hold; ModelError;
+    InputError; OutputError.
+    """
+    source = Path(source)
+    chosen = KINDS.get(kind)
+    if chosen is None:
+        raise ExportError(f"'{kind}' is no kind of reduced precision. What to do: give one of {', '.join(KINDS)}")
+    if way is not None and way not in chosen.ways:
+        raise ExportError(f"{kind} has no way '{way}'. What to do: give one of {', '.join(chosen.ways)}")
+    if chosen.calibrated and rows is None:
+        raise ExportError(f"{kind} takes ranges from rows of your own. What to do: give rows like those of the traffic")
+    model = read_model(source)
+    layers = _checked(model, kind, chosen)
+    found = ranges(source, layers, rows) if chosen.calibrated and rows is not None else {}
+    way = way or way_of(kind)
+    count = len(next(iter(rows.values()))) if chosen.calibrated and rows is not None else None
+    built = _rewritten(model, layers, chosen, way, found)
+    about: dict[str, Any] = {"kind": kind, "label": LABEL, "way": way, "by_batch": chosen.by_batch}
+    about |= {"source": source.name, "source_sha256": sha256(source)}
+    _describe(built, about | ({} if count is None else {"calibration_rows": count}))
+    path = through_link(source if folder is None else Path(folder) / source.name)
+    path = path.with_name(f"{source.stem}.{kind}.onnx")
+    if sum(len(tensor.raw_data) for tensor in built.graph.initializer) > _LARGEST_FILE:
+        raise ExportError(f"{source}: its {kind} file would be larger than 2 GB, the most that one ONNX file holds")
+    content = built.SerializeToString(deterministic=True)
+    write_whole(path, content)
+    return Variant(path, kind, way, len(content), len(layers), count)
+
+
+def _checked(model: Model, kind: str, chosen: Kind) -> list[Layer]:
+    """The layers to spell anew. Raises ExportError: there are none, or the kind cannot hold them."""
+    path, layers = model.path, linear_layers(model)
+    if model.problem is not None:
+        raise ModelError(f"{path}: {model.problem}")
+    metadata = {entry.key: entry.value for entry in model.proto.metadata_props}
+    if "mlpx.variant" in metadata:
+        raise ExportError(f"{path} is of reduced precision itself. What to do: name the float32 file that it is of")
+    if not layers:
+        raise ExportError(f"{path}: no linear layer (Gemm or MatMul with a constant float32 weight) was found in it")
+    if model.opset < chosen.opset:
+        message = f"{path} is of opset {model.opset}, and {kind} needs opset {chosen.opset}"
+        raise ExportError(f"{message}. What to do: export it again with --opset {chosen.opset} or more")
+    for layer in layers:
+        constants = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+        if not all(np.isfinite(values).all() for values in constants):
+            raise ExportError(f"{path}: '{layer.name}' holds weights that are not finite, and {kind} needs finite ones")
+        largest = float(np.abs(layer.weight).max())
+        if kind == "float16" and largest > _LARGEST_FLOAT16:
+            message = f"{path}: a weight of '{layer.name}' is {largest:.6g} in magnitude"
+            raise ExportError(f"{message}, and float16 ends at {_LARGEST_FLOAT16:.6g}")
+    return layers
+
+
+def _rewritten(
+    model: Model, layers: list[Layer], kind: Kind, way: str, found: Mapping[str, tuple[float, float]]
+) -> ModelProto:
+    """The graph with every layer spelt in this way; what nothing reads any more is left out."""
+    graph = model.proto.graph
+    taken = set(model.constants) | {name for node in graph.node for name in (*node.input, *node.output, node.name)}
+    constants = dict(model.constants)
+    spelt: dict[str, Spelling] = {}
+    dropped = {name for layer in layers for node in layer.nodes for name in node.output}
+    for layer in layers:
+        spelling = spelt[layer.output] = Spelling(layer, taken)
+        kind.ways[way](spelling, found.get(layer.input, (0.0, 0.0)))
+        constants |= spelling.constants
+    nodes = []
+    for node in graph.node:
+        made = spelt.get(node.output[0]) if node.output else None
+        if made is not None:
+            nodes += made.nodes
+        elif not dropped.intersection(node.output):
+            nodes.append(node)
+    nodes, needed = _needed(nodes, {value.name for value in graph.output})
+    made_by_nodes = {name for node in nodes for name in node.output}
+    held = [
+        numpy_helper.from_array(np.ascontiguousarray(values), name)
+        for name, values in constants.items()
+        if name in needed and name not in made_by_nodes
+    ]
+    proto = GraphProto(name=graph.name, node=nodes, input=model.inputs, output=graph.output, initializer=held)
+    opsets = [*model.proto.opset_import, *(helper.make_opsetid(domain, 1) for domain in kind.domains)]
+    return ModelProto(
+        ir_version=model.proto.ir_version,
+        producer_name="mlpx",
+        opset_import={opset.domain: opset for opset in opsets}.values(),
+        metadata_props=model.proto.metadata_props,
+        graph=proto,
+    )
+
+
+def _needed(nodes: list[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+    """The operators that the outputs depend on, and every value that is read or given."""
+    needed, kept = set(outputs), []
+    for node in reversed(nodes):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(node.input)
+    return kept[::-1], needed
+
+
+def _describe(built: ModelProto, about: dict[str, Any]) -> None:
+    """The metadata of the source, with what this file is, and without the hash of weights that it no longer holds."""
+    metadata = {entry.key: entry.value for entry in built.metadata_props}
+    summary = summary_of(metadata)
+    if summary is None:
+        metadata["mlpx.variant"] = json.dumps(about, ensure_ascii=False)
+    else:
+        described = replace(summary, weights_sha256=None, external_data=False, variant=about)
+        metadata = described.to_metadata() | dict(summary.metadata)
+    built.ClearField("metadata_props")
+    for key, value in sorted(metadata.items()):
+        built.metadata_props.add(key=key, value=value)

@@ -1,0 +1,14 @@
+from .accuracy import Difference as Difference
+from .accuracy import Gate as Gate
+from .accuracy import difference as difference
+from .candidates import candidates as candidates
+from .choosing import best as best
+from .identity import fingerprint as fingerprint
+from .lookup import TuningWarning as TuningWarning
+from .lookup import tuning_for as tuning_for
+from .measuring import Candidate as Candidate
+from .measuring import Measurement as Measurement
+from .measuring import measure as measure
+from .record import FileTuning as FileTuning
+from .record import Tuning as Tuning
+from .record import read_tuning as read_tuning
