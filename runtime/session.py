@@ -19,6 +19,7 @@ from .gpu import OnGpu
 from .machine import this_machine, usable_cores
 from .opening import reason
 from .port import Port
+from .processor import saturating
 from .providers import choose
 from .settings import Settings, Settled
 from .summary import Summary, summary_of
@@ -72,6 +73,10 @@ class Session:
         if choice.device == "cpu":
             given = given.over(tuning_for(path, tuning) or Settings())
             self._on = OnCpu(path, choice.providers, given, usable_cores())
+            if (why := saturating(self._on.metadata)) is not None:
+                raise ModelError(
+                    f"{self.path or 'the model'}: {why}. What to do: make the file on this machine, mlpx tune"
+                )
         else:
             self._on = OnGpu(path, choice.providers, given, graphs=cuda_graphs)
         self.inputs, self.outputs = self._on.inputs, self._on.outputs

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
 from runtime import ModelError, Session
+from runtime.processor import vnni
 
 from .kinds import KINDS, Kind, Spelling
 from .layers import Layer
@@ -84,14 +84,3 @@ def probe(kind: Kind, way: str) -> bytes:
     graph = helper.make_graph(spelling.nodes, "probe", ports[:1], ports[1:], held)
     opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in kind.domains)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-
-
-def vnni() -> str:
-    """What the processor says of the instructions that make products of bytes exact."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return "its instructions are not known"
-    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    flags = set(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
-    has = sorted(flags & {"avx512_vnni", "avx_vnni"})
-    return f"it has {' and '.join(has)}" if has else "it has neither avx512_vnni nor avx_vnni"

@@ -14,6 +14,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from export.emitter import unique
+from runtime.processor import PAIRS
 
 from .layers import Layer
 from .quantising import activation_range, per_block, per_column
@@ -154,7 +155,7 @@ KINDS: dict[str, Kind] = {
     "float16": Kind("weights stored as float16, computed in float32", {"float32 products": _float16}, opset=9),
     "int8-dynamic": Kind(
         "8-bit weights, a scale for every output; rows become 8-bit by the range of their batch",
-        {"u8 rows, s8 weights": _dynamic(signed=True), "u8 rows, u8 weights": _dynamic(signed=False)},
+        {PAIRS: _dynamic(signed=True), "u8 rows, u8 weights": _dynamic(signed=False)},
         opset=11,
         by_batch=True,
     ),

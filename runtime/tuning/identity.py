@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runtime.machine import DISTRIBUTIONS, usable_cores
+from runtime.processor import cpuinfo, instructions
 
 _PIECE, _PIECES = 2**16, 64
 _INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "i8mm")
@@ -46,26 +47,14 @@ def this_processor() -> dict[str, str]:
 
     What was measured on a machine of another answer is not used.
     """
-    named = _cpuinfo()
-    flags = set((named.get("flags") or named.get("Features") or "").split())
+    flags = instructions()
     installed = [found for name in DISTRIBUTIONS if (found := _version(name)) is not None]
     return {
-        "processor": named.get("model name") or platform.processor() or platform.machine(),
+        "processor": cpuinfo().get("model name") or platform.processor() or platform.machine(),
         "instructions": " ".join(name for name in _INSTRUCTIONS if name in flags),
         "cores": str(usable_cores()),
         "onnxruntime": installed[0] if installed else "",
     }
-
-
-def _cpuinfo() -> dict[str, str]:
-    """Of the first core, on Linux: the file has a part for each."""
-    path = Path("/proc/cpuinfo")
-    if not path.exists():
-        return {}
-    with open(path, encoding="utf-8", errors="replace") as file:
-        text = file.read(2**14)
-    pairs = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
-    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _version(distribution: str) -> str | None:
