@@ -10,7 +10,8 @@
      ├─ runtime.InputError         2  data that the model cannot take
      └─ runtime.ModelError         2  a file that is not a model that can be run
     RuntimeError
-     └─ runtime.ProviderError      3  the execution provider cannot be had on this machine
+     ├─ runtime.ProviderError      3  the execution provider cannot be had on this machine
+     └─ runtime.ClusterError       3  a cluster cannot be reached, or lost its workers too often
     OSError
      └─ runtime.OutputError        3  a result could not be written
     ImportError
@@ -22,7 +23,7 @@ Any other error is a defect of mlpx: its trace is shown, and the code is 70.
 
 from builder.errors import RecoveryError, SpecError, WeightsError
 from export.errors import ExportError, ProofError, UnsupportedError
-from runtime.errors import InputError, MissingPackageError, ModelError, OutputError, ProviderError
+from runtime.errors import ClusterError, InputError, MissingPackageError, ModelError, OutputError, ProviderError
 
 DONE, UNPROVED, WRONG_USE, MACHINE_LACKS, DEFECT = 0, 1, 2, 3, 70
 
@@ -36,6 +37,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     InputError: WRONG_USE,
     ModelError: WRONG_USE,
     ProviderError: MACHINE_LACKS,
+    ClusterError: MACHINE_LACKS,
     OutputError: MACHINE_LACKS,
     MissingPackageError: MACHINE_LACKS,
 }

@@ -2,6 +2,10 @@ from .benching import BatchFigures as BatchFigures
 from .benching import BenchReport as BenchReport
 from .benching import ContenderFigures as ContenderFigures
 from .benching import bench as bench
+from .distributed.folder import FolderReport as FolderReport
+from .distributed.folder import score_folder as score_folder
+from .distributed.parts import Part as Part
+from .errors import ClusterError as ClusterError
 from .errors import InputError as InputError
 from .errors import MissingPackageError as MissingPackageError
 from .errors import ModelError as ModelError

@@ -29,6 +29,8 @@ class Batch:
     """The rows that cannot be read."""
     share: float = 1.0
     """How much of the file has been read with it, 0 to 1."""
+    table: Any = None
+    """A record batch of the same rows, with the columns that are kept; null where they cannot be read."""
 
     def __len__(self) -> int:
         return len(next(iter(self.rows.values())))
@@ -44,6 +46,8 @@ class Source:
     """Its batches, each still to be decoded, which any thread may do."""
     lines: bool = False
     """Its rows are counted as the lines of a CSV file."""
+    readers: int | None = None
+    """Threads that decode; None: by the machine's cores."""
 
 
 def never_none(pieces: Iterator[Callable[[], Batch]], matched: Matching) -> Iterator[Callable[[], Batch]]:
@@ -53,13 +57,13 @@ def never_none(pieces: Iterator[Callable[[], Batch]], matched: Matching) -> Iter
     yield from pieces
 
 
-def ahead(pieces: Iterator[Callable[[], T]]) -> Generator[T]:
-    """What the pieces give, in order, while threads work on the next few.
+def ahead(pieces: Iterator[Callable[[], T]], readers: int | None = None) -> Generator[T]:
+    """What the pieces give, in order, while ``readers`` threads work on the next few.
 
     A piece is taken from the iterator by one thread at a time. An error of the iterator or of a piece is raised in its
     place.
     """
-    workers = max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8))
+    workers = readers or max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2, 8))
     taking, taken = Lock(), 0
 
     def one() -> tuple[int, Callable[[], T] | None]:

@@ -13,12 +13,13 @@ import numpy as np
 from .batches import Batch, Source, ahead
 from .columns import Counted, Flaw
 from .errors import InputError
+from .extras import imported
 from .nonfinite import NonFinite, nonfinite
 from .port import Port
 from .ranges import Outside, OutsideTally, outside_by_place
 from .tables import told_of
 
-_SHOWN = 5
+SHOWN = 5
 """Rows that could not be read are named up to this many."""
 _LEAST = 256
 """Rows of a batch that runs."""
@@ -49,11 +50,14 @@ class Checks:
 
     def of(self, source: Source) -> Generator[Checked]:
         """The batches in order, decoded and checked ahead; what is wrong in them is raised or counted."""
-        with told_of(self.data), closing(ahead(partial(self._check, piece) for piece in source.pieces)) as batches:
+        with told_of(self.data), closing(self._ahead(source)) as batches:
             for batch in batches:
                 self._count(batch, source.lines)
                 self.rows += len(batch.batch)
                 yield batch
+
+    def _ahead(self, source: Source) -> Generator[Checked]:
+        return ahead((partial(self._check, piece) for piece in source.pieces), source.readers)
 
     def _check(self, piece: Callable[[], Batch]) -> Checked:
         """In a thread of its own."""
@@ -80,7 +84,7 @@ class Checks:
                 raise InputError(flaw.message(counted))
         if checked.failed is not None:
             self.failed_rows += int(checked.failed.sum())
-            for row in np.flatnonzero(checked.failed)[: max(0, _SHOWN - len(self.failed))]:
+            for row in np.flatnonzero(checked.failed)[: max(0, SHOWN - len(self.failed))]:
                 flaw = next(flaw for flaw in checked.flaws if flaw.rows[row])
                 self.failed.append(f"{counted(int(row))}: {flaw.reason(int(row))}")
         if checked.nonfinite is not None:
@@ -115,7 +119,9 @@ def joined(parts: Sequence[Checked]) -> Checked:
     rows = {name: np.concatenate([part.batch.rows[name] for part in parts]) for name in parts[0].batch.rows}
     masks = [np.zeros(len(part.batch), bool) if part.failed is None else part.failed for part in parts]
     failed = np.concatenate(masks) if any(part.failed is not None for part in parts) else None
-    return replace(parts[-1], batch=replace(parts[-1].batch, rows=rows), failed=failed)
+    kept = [part.batch.table for part in parts if part.batch.table is not None]
+    table = imported("pyarrow", "keeping columns").Table.from_batches(kept) if kept else None
+    return replace(parts[-1], batch=replace(parts[-1].batch, rows=rows, table=table), failed=failed)
 
 
 def _any(flaws: Sequence[Flaw]) -> np.ndarray | None:

@@ -19,3 +19,7 @@ class OutputError(OSError):
 
 class MissingPackageError(ImportError):
     """A package that an extra brings is not installed; the message has the install line."""
+
+
+class ClusterError(RuntimeError):
+    """A cluster that cannot be reached, has not what was asked for, or lost its workers too often."""

@@ -16,6 +16,8 @@ _EXTRAS = {
     "pyarrow": "files",
     "matplotlib": "report",
     "jinja2": "report",
+    "ray": "ray",
+    "grpc": "ray",
 }
 
 

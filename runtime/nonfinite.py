@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .columns import Flaw
+from .columns import Counted, Flaw
 from .port import Port
 from .ranges import feature_at
 
@@ -75,6 +75,20 @@ def nonfinite(
     hint = "correct or drop those rows, or let them through without reject_nonfinite (--reject-nonfinite)"
     flaw = Flaw(bad, lambda counted: f"'{feature}' is {value!r} in {counted(row)}. What to do: {hint}", reason)
     return found_here, flaw
+
+
+def nonfinite_words(found: NonFinite | None, rows: int, origin: str, *, line: bool = False) -> str | None:
+    """In words: how many values, and the first of them; ``line`` counts as a CSV file does.
+
+    None where there is none.
+    """
+    if found is None:
+        return None
+    kinds = [f"{n:,} {what}" for n, what in ((found.nan_values, "NaN"), (found.infinite_values, "infinite")) if n]
+    place = Counted(lines=line)(found.first_row - 1)
+    where = f"{found.rows:,} of the {rows:,} rows of {origin}"
+    first = f"first '{found.feature}' in {place}: {found.value!r}"
+    return f"{' and '.join(kinds)} values in {where} went through the model, {first}"
 
 
 def _finite(values: np.ndarray) -> bool:

@@ -142,7 +142,7 @@ def parquet_sink(file: IO[bytes]) -> Iterator[Write]:
 
     def write(scores: Sequence[Scores], failed: np.ndarray | None) -> None:
         nonlocal writer
-        table = _table(polars, scores, failed)
+        table = results_table(polars, scores, failed)
         if writer is None:
             texts = [field.name for field in table.schema if "string" in str(field.type)]
             writer = parquet.ParquetWriter(file, table.schema, compression="zstd", use_dictionary=texts or False)
@@ -175,7 +175,7 @@ def ipc_sink(file: IO[bytes]) -> Iterator[Write]:
 
     def write(scores: Sequence[Scores], failed: np.ndarray | None) -> None:
         nonlocal writer
-        table = _table(polars, scores, failed)
+        table = results_table(polars, scores, failed)
         if writer is None:
             writer = pyarrow.ipc.new_file(file, table.schema)
         writer.write_table(table)
@@ -186,15 +186,22 @@ def ipc_sink(file: IO[bytes]) -> Iterator[Write]:
 
 def _frame(polars: Any, scores: Sequence[Scores], failed: np.ndarray | None) -> Any:
     columns = columns_of(scores)
-    frame = polars.DataFrame({k: v.tolist() if v.dtype == object else v for k, v in columns.items()})
+    texts = [name for name, values in columns.items() if values.dtype == object]  # of any rows, even of none
+    frame = polars.DataFrame(
+        {k: v.tolist() if k in texts else v for k, v in columns.items()},
+        schema_overrides=dict.fromkeys(texts, polars.String),
+    )
     if failed is None:
         return frame
     lost = polars.lit(polars.Series(failed))
     return frame.with_columns(polars.when(lost).then(None).otherwise(polars.col(name)).alias(name) for name in columns)
 
 
-def _table(polars: Any, scores: Sequence[Scores], failed: np.ndarray | None) -> Any:
-    """As an Arrow table, by way of polars: pyarrow's own way from arrays imports pandas where that is installed."""
+def results_table(polars: Any, scores: Sequence[Scores], failed: np.ndarray | None) -> Any:
+    """The columns of ``columns_of`` as an Arrow table, null for the rows that could not be read (bool).
+
+    By way of polars: pyarrow's own way from arrays imports pandas where that is installed.
+    """
     return _frame(polars, scores, failed).to_arrow(compat_level=polars.CompatLevel.oldest())
 
 

@@ -27,24 +27,38 @@ _AT_ONCE = 1 << 20
 
 
 @contextmanager
-def parquet(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
-    """A table, row group by row group."""
+def parquet(
+    path: Path,
+    ports: Sequence[Port],
+    rounding: bool,
+    whole: bool,
+    *,
+    row_groups: Sequence[int] | None = None,
+    keep: Sequence[str] = (),
+    readers: int | None = None,
+) -> Iterator[Source]:
+    """A table, row group by row group: all of them or some, with columns to ``keep`` in the batches besides."""
     del whole  # batches are copied together anyway
     module = imported("pyarrow.parquet", "reading Parquet")
     with _readable("Parquet"):
         file = module.ParquetFile(path, buffer_size=_AT_ONCE, pre_buffer=False, page_checksum_verification=True)
     with file:
         matched = _matched(file.schema_arrow, ports)
-        names = [file.schema_arrow.names[index] for index in sorted(set(matched.chosen))]
+        read = sorted({*matched.chosen, *map(file.schema_arrow.names.index, keep)})
+        names = [file.schema_arrow.names[index] for index in read]
+        arrow = imported("pyarrow", "reading Parquet")
+        kept = arrow.schema([file.schema_arrow.field(index) for index in read]) if keep else None
         total, groups = max(1, file.metadata.num_rows), file.metadata.num_row_groups
-        size = batch_rows(len(names))
+        size = batch_rows(len(set(matched.chosen)))
 
         def batches() -> Iterator[_Part]:
             done = 0
-            for group in range(groups):
+            for group in range(groups) if row_groups is None else row_groups:
                 end = done + file.metadata.row_group(group).num_rows
                 try:
-                    for batch in file.iter_batches(size, row_groups=[group], columns=names):
+                    for batch in file.iter_batches(
+                        size, row_groups=[group], columns=names, use_threads=readers is None
+                    ):
                         done += batch.num_rows
                         yield batch, batch.num_rows, done / total
                 except _damage() as error:
@@ -54,7 +68,7 @@ def parquet(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> I
                         done += rows
                         yield why, rows, done / total
 
-        yield Source(matched.how, _decoded(batches(), matched, names, rounding))
+        yield Source(matched.how, _decoded(batches(), matched, read, rounding, kept), readers=readers)
 
 
 @contextmanager
@@ -71,11 +85,11 @@ def ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Itera
         is_file = mapped[:6] == b"ARROW1"
         reader = arrow.ipc.open_file(buffer) if is_file else arrow.ipc.open_stream(buffer)
     matched = _matched(reader.schema, ports)
-    names = [reader.schema.names[index] for index in sorted(set(matched.chosen))]
-    options = arrow.ipc.IpcReadOptions(included_fields=sorted(set(matched.chosen)))
+    read = sorted(set(matched.chosen))
+    options = arrow.ipc.IpcReadOptions(included_fields=read)
     with _readable("Arrow IPC"):
         reader = (arrow.ipc.open_file if is_file else arrow.ipc.open_stream)(buffer, options=options)
-    size, count = batch_rows(len(names)), reader.num_record_batches if is_file else 0
+    size, count = batch_rows(len(read)), reader.num_record_batches if is_file else 0
 
     def batches() -> Iterator[_Part]:
         parts = (reader.get_batch(i) for i in range(count)) if is_file else iter(reader)
@@ -88,7 +102,7 @@ def ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Itera
                     if hasattr(mmap, "MADV_DONTNEED"):  # what has been read would stay in memory with the mapping
                         mapped.madvise(mmap.MADV_DONTNEED)
 
-    yield Source(matched.how, _decoded(batches(), matched, names, rounding))
+    yield Source(matched.how, _decoded(batches(), matched, read, rounding))
 
 
 def _matched(schema: Any, ports: Sequence[Port]) -> Matching:
@@ -100,18 +114,23 @@ def _matched(schema: Any, ports: Sequence[Port]) -> Matching:
 
 
 def _decoded(
-    batches: Iterator[_Part], matched: Matching, names: Sequence[str], rounding: bool
+    batches: Iterator[_Part], matched: Matching, read: Sequence[int], rounding: bool, kept: Any = None
 ) -> Iterator[Callable[[], Batch]]:
-    places = {index: place for place, index in enumerate(sorted(set(matched.chosen)))}
+    """The batches, of which each has the columns ``read`` of the file; they stay in it as ``kept``, an Arrow schema."""
+    arrow = imported("pyarrow", "reading Arrow files")
+    at = {index: place for place, index in enumerate(read)}
+    places = [at[index] for index in matched.chosen]
 
     def decode(batch: Any, rows: int, share: float) -> Batch:
         if isinstance(batch, str):
             matrix = np.zeros((rows, len(matched.chosen)), np.float32)
             every = Flaw(np.ones(rows, bool), lambda counted: f"{batch}, from {counted(0)} on", lambda row: batch)
-            return Batch(matched.split(matrix), [every], share)
-        columns = [arrow_column(batch, places[index], names[places[index]]) for index in matched.chosen]
+            nulls = [arrow.nulls(rows, field.type) for field in kept or ()]
+            table = None if kept is None else arrow.RecordBatch.from_arrays(nulls, schema=kept)
+            return Batch(matched.split(matrix), [every], share, table)
+        columns = [arrow_column(batch, place, batch.schema.names[place]) for place in places]
         matrix, flaws = float32_columns(columns, rounding=rounding)
-        return Batch(matched.split(matrix), flaws, share)
+        return Batch(matched.split(matrix), flaws, share, None if kept is None else batch)
 
     return never_none((partial(decode, *part) for part in batches), matched)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +11,9 @@ from time import perf_counter
 import numpy as np
 
 from .checks import Checked, Checks, joined, large
-from .columns import Counted
 from .described import described
 from .errors import InputError
-from .nonfinite import NonFinite
+from .nonfinite import NonFinite, nonfinite_words
 from .ranges import Outside, OutsideTally, limits, told
 from .scoring import Scores, score
 from .session import Session
@@ -93,7 +92,7 @@ def score_file(
         for checked in [joined(list(batches))] if fixed else large(batches):
             if strict and checks.left is not None:
                 continue  # nothing will be written, but the rest is counted
-            scores = _scores(session, checked)
+            scores = scores_of(session, checked)
             if write is None:
                 write = stack.enter_context(opened_sink(target))
             write(scores, checked.failed)
@@ -107,7 +106,7 @@ def score_file(
     return _report(checks, source.matched, session.device, words, target, perf_counter() - start)
 
 
-def _scores(session: Session, checked: Checked) -> tuple[Scores, ...]:
+def scores_of(session: Session, checked: Checked) -> tuple[Scores, ...]:
     """Of a batch; NaN for the rows that could not be read."""
     scores = score(session, checked.batch.rows)
     if checked.failed is None:
@@ -121,7 +120,7 @@ def _scores(session: Session, checked: Checked) -> tuple[Scores, ...]:
 def _report(
     checks: Checks, matched: str, device: str, words: str | None, target: Path | None, seconds: float
 ) -> ScoreReport:
-    left = checks.left or OutsideTally()
+    left, name = checks.left or OutsideTally(), checks.data.name
     return ScoreReport(
         rows=checks.rows,
         matched=matched,
@@ -134,10 +133,10 @@ def _report(
         outside_words=words,
         rows_per_second=checks.rows / seconds,
         nonfinite=checks.nonfinite,
-        nonfinite_words=_nonfinite_words(checks),
+        nonfinite_words=nonfinite_words(checks.nonfinite, checks.rows, name, line=checks.data.suffix.lower() == ".csv"),
         failed_rows=checks.failed_rows,
         failed=tuple(checks.failed),
-        failed_words=_failed_words(checks),
+        failed_words=failed_words(checks.failed_rows, checks.failed, checks.rows, name),
     )
 
 
@@ -146,21 +145,10 @@ def _outside_words(checks: Checks, lines: bool) -> str | None:
     return told(left.rows, left.features, checks.rows, checks.data.name, line=lines) if left is not None else None
 
 
-def _nonfinite_words(checks: Checks) -> str | None:
-    found = checks.nonfinite
-    if found is None:
+def failed_words(count: int, listed: Sequence[str], rows: int, origin: str) -> str | None:
+    """In words: how many rows could not be read, and the first of them; None where all could."""
+    if not count:
         return None
-    lines = checks.data.suffix.lower() == ".csv"
-    kinds = [f"{n:,} {what}" for n, what in ((found.nan_values, "NaN"), (found.infinite_values, "infinite")) if n]
-    where = f"{found.rows:,} of the {checks.rows:,} rows of {checks.data.name}"
-    place = Counted(lines=lines)(found.first_row - 1)
-    first = f"first '{found.feature}' in {place}: {found.value!r}"
-    return f"{' and '.join(kinds)} values in {where} went through the model, {first}"
-
-
-def _failed_words(checks: Checks) -> str | None:
-    if not checks.failed_rows:
-        return None
-    more = f"; and {checks.failed_rows - len(checks.failed):,} more" if checks.failed_rows > len(checks.failed) else ""
-    rows = f"{checks.failed_rows:,} of the {checks.rows:,} rows of {checks.data.name}"
-    return f"{rows} could not be read and have empty results: {'; '.join(checks.failed)}{more}"
+    more = f"; and {count - len(listed):,} more" if count > len(listed) else ""
+    start = f"{count:,} of the {rows:,} rows of {origin} could not be read and have empty results"
+    return f"{start}: {'; '.join(listed)}{more}"

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from .interrupts import ending_cleanly
+from .on_ray import Address, Engine, Keep, Workers, on_ray, predict_folder
 from .options import Device, Dtype, Json, note, print_json
 
 
@@ -47,11 +48,20 @@ def command(
     reject_nonfinite: Annotated[
         bool, typer.Option("--reject-nonfinite", help="NaN and infinity cannot be read either; else they are counted.")
     ] = False,
+    engine: Engine = "here",
+    address: Address = "local",
+    workers: Workers = None,
+    keep: Keep = None,
     as_json: Json = False,
 ) -> None:
     """Score the rows of DATA with the model in FILE."""
     from runtime import Session, score_file
 
+    if on_ray(engine, address=address, workers=workers, keep=keep):
+        same = {"device": device, "dtype": dtype, "strict": strict, "on_error": on_error.value}
+        same |= {"reject_nonfinite": reject_nonfinite, "threads": threads or 1}
+        predict_folder(file, data, output, as_json, same, address=address, workers=workers, keep=keep or ())
+        return
     if as_json and output is None:
         raise typer.BadParameter("--json needs an output file, since the results go to standard output without one")
     with ending_cleanly(), Session(file, device, threads=threads) as session, _progress() as progress:

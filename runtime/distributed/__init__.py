@@ -1,0 +1,1 @@
+"""Scoring of Parquet folders by the workers of a Ray cluster."""
