@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
-from .batches import Batch, Source, ahead
-from .columns import Counted, Flaw
+from .checks import Checked, Checks, joined, large
+from .columns import Counted
 from .described import described
 from .errors import InputError
-from .nonfinite import NonFinite, nonfinite
-from .ranges import Outside, OutsideTally, limits, outside_by_place, told
+from .nonfinite import NonFinite
+from .ranges import Outside, OutsideTally, limits, told
 from .scoring import Scores, score
 from .session import Session
 from .sinks import Write, check_target, opened_sink
-from .tables import opened, told_of
+from .tables import opened
 
-_SHOWN = 5
-"""Rows that could not be read are named up to this many."""
-_LEAST = 256
-"""Rows of a batch that runs."""
 ON_ERROR = ("fail", "null")
 
 
@@ -58,93 +53,6 @@ class ScoreReport:
     failed_words: str | None = None
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """A batch, and what there is to say of its rows."""
-
-    batch: Batch
-    failed: np.ndarray | None
-    """bool (rows,) the rows that cannot be read; None where all can."""
-    flaws: list[Flaw]
-    nonfinite: NonFinite | None
-    outside: list[tuple[int, dict[int, Outside]]]
-    """For every input."""
-
-
-class _Run:
-    """One file being scored."""
-
-    def __init__(self, session: Session, data: Path, on_error: str, reject_nonfinite: bool, strict: bool):
-        summary = session.summary
-        self.session, self.data = session, data
-        self.ports = described(summary.inputs if summary is not None else None, session.inputs, session.path)
-        self.skipping, self.reject_nonfinite, self.strict = on_error == "null", reject_nonfinite, strict
-        self.rows, self.failed_rows = 0, 0
-        self.failed: list[str] = []
-        self.nonfinite: NonFinite | None = None
-        self.tallies = [OutsideTally() for _ in self.ports]
-
-    def checked(self, source: Source) -> Generator[_Checked]:
-        """The batches in order, decoded and checked ahead; what is wrong in them is raised or counted."""
-        with told_of(self.data), closing(ahead(partial(self._check, piece) for piece in source.pieces)) as batches:
-            for batch in batches:
-                self._count(batch, source.lines)
-                self.rows += len(batch.batch)
-                yield batch
-
-    def _check(self, piece: Callable[[], Batch]) -> _Checked:
-        """In a thread of its own."""
-        batch = piece()
-        flaws = list(batch.flaws)
-        failed = _any(flaws)
-        found = nonfinite(batch.rows, self.ports, failed)
-        if found is not None and self.reject_nonfinite:
-            flaws.append(found[1])
-            failed, found = _any(flaws), None
-        left = [outside_by_place(batch.rows[port.name], port, failed) for port in self.ports]
-        if failed is not None:  # any values will do, but the data may be read-only
-            kept = {name: rows.copy() for name, rows in batch.rows.items()}
-            for rows in kept.values():
-                rows[failed] = 0
-            batch = replace(batch, rows=kept)
-        return _Checked(batch, failed, flaws, found[0] if found is not None else None, left)
-
-    def _count(self, checked: _Checked, lines: bool) -> None:
-        first = self.rows
-        counted = Counted(first, lines, whole=first == 0 and checked.batch.share == 1)
-        for flaw in checked.flaws:
-            if flaw.fatal or not self.skipping:
-                raise InputError(flaw.message(counted))
-        if checked.failed is not None:
-            self.failed_rows += int(checked.failed.sum())
-            for row in np.flatnonzero(checked.failed)[: max(0, _SHOWN - len(self.failed))]:
-                flaw = next(flaw for flaw in checked.flaws if flaw.rows[row])
-                self.failed.append(f"{counted(int(row))}: {flaw.reason(int(row))}")
-        if checked.nonfinite is not None:
-            here = replace(checked.nonfinite, first_row=checked.nonfinite.first_row + first)
-            self.nonfinite = here if self.nonfinite is None else self.nonfinite.joined(here)
-        for tally, (rows, features) in zip(self.tallies, checked.outside, strict=True):
-            tally.add(rows, features, first)
-
-    @property
-    def left(self) -> OutsideTally | None:
-        """The first input's whose ranges were left."""
-        return next((tally for tally in self.tallies if tally.rows), None)
-
-    def scores(self, checked: _Checked) -> tuple[Scores, ...]:
-        """Of a batch; NaN for the rows that could not be read."""
-        scores = score(self.session, checked.batch.rows)
-        if checked.failed is None:
-            return scores
-        gap = checked.failed
-        return tuple(
-            replace(
-                each, outputs=np.where(gap.reshape(-1, *[1] * (each.outputs.ndim - 1)), np.float32("nan"), each.outputs)
-            )
-            for each in scores
-        )
-
-
 def score_file(
     session: Session,
     data: str | Path,
@@ -173,98 +81,86 @@ def score_file(
         check_target(target, [port.name for port in session.outputs])
     data = Path(data)
     start = perf_counter()
-    run = _Run(session, data, on_error, reject_nonfinite, strict)
+    summary = session.summary
+    ports = described(summary.inputs if summary is not None else None, session.inputs, session.path)
+    checks = Checks(ports, data, skipping=on_error == "null", reject_nonfinite=reject_nonfinite)
     fixed = any(isinstance(port.shape[0], int) for port in session.inputs)
     with ExitStack() as stack:
-        source = stack.enter_context(opened(data, run.ports, dtype=dtype, whole=fixed))
-        batches = stack.enter_context(closing(run.checked(source)))
+        source = stack.enter_context(opened(data, ports, dtype=dtype, whole=fixed))
+        batches = stack.enter_context(closing(checks.of(source)))
         write: Write | None = None
         done = 0
-        for checked in [_joined(list(batches))] if fixed else _large(batches):
-            if strict and run.left is not None:
+        for checked in [joined(list(batches))] if fixed else large(batches):
+            if strict and checks.left is not None:
                 continue  # nothing will be written, but the rest is counted
-            scores = run.scores(checked)
+            scores = _scores(session, checked)
             if write is None:
                 write = stack.enter_context(opened_sink(target))
             write(scores, checked.failed)
             done += len(checked.batch)
             if progress is not None:
                 progress(done, checked.batch.share)
-        words = _outside_words(run, source.lines)
+        words = _outside_words(checks, source.lines)
         if strict and words is not None:
             hint = "correct or drop those rows, or score them with strict=False (without --strict)"
             raise InputError(f"{words}. What to do: {hint}")
-    return _report(run, source.matched, words, target, perf_counter() - start)
+    return _report(checks, source.matched, session.device, words, target, perf_counter() - start)
 
 
-def _report(run: _Run, matched: str, words: str | None, target: Path | None, seconds: float) -> ScoreReport:
-    left = run.left or OutsideTally()
+def _scores(session: Session, checked: Checked) -> tuple[Scores, ...]:
+    """Of a batch; NaN for the rows that could not be read."""
+    scores = score(session, checked.batch.rows)
+    if checked.failed is None:
+        return scores
+    empty = [np.array(each.outputs) for each in scores]
+    for outputs in empty:
+        outputs[checked.failed] = np.nan
+    return tuple(replace(each, outputs=outputs) for each, outputs in zip(scores, empty, strict=True))
+
+
+def _report(
+    checks: Checks, matched: str, device: str, words: str | None, target: Path | None, seconds: float
+) -> ScoreReport:
+    left = checks.left or OutsideTally()
     return ScoreReport(
-        rows=run.rows,
+        rows=checks.rows,
         matched=matched,
-        device=run.session.device,
+        device=device,
         seconds=seconds,
         output=target,
-        declares_ranges=any(limits(port) is not None for port in run.ports),
+        declares_ranges=any(limits(port) is not None for port in checks.ports),
         outside_rows=left.rows,
         outside=left.features,
         outside_words=words,
-        rows_per_second=run.rows / seconds,
-        nonfinite=run.nonfinite,
-        nonfinite_words=_nonfinite_words(run),
-        failed_rows=run.failed_rows,
-        failed=tuple(run.failed),
-        failed_words=_failed_words(run),
+        rows_per_second=checks.rows / seconds,
+        nonfinite=checks.nonfinite,
+        nonfinite_words=_nonfinite_words(checks),
+        failed_rows=checks.failed_rows,
+        failed=tuple(checks.failed),
+        failed_words=_failed_words(checks),
     )
 
 
-def _outside_words(run: _Run, lines: bool) -> str | None:
-    left = run.left
-    return told(left.rows, left.features, run.rows, run.data.name, line=lines) if left is not None else None
+def _outside_words(checks: Checks, lines: bool) -> str | None:
+    left = checks.left
+    return told(left.rows, left.features, checks.rows, checks.data.name, line=lines) if left is not None else None
 
 
-def _nonfinite_words(run: _Run) -> str | None:
-    found = run.nonfinite
+def _nonfinite_words(checks: Checks) -> str | None:
+    found = checks.nonfinite
     if found is None:
         return None
-    lines = run.data.suffix.lower() == ".csv"
+    lines = checks.data.suffix.lower() == ".csv"
     kinds = [f"{n:,} {what}" for n, what in ((found.nan_values, "NaN"), (found.infinite_values, "infinite")) if n]
-    where = f"{found.rows:,} of the {run.rows:,} rows of {run.data.name}"
+    where = f"{found.rows:,} of the {checks.rows:,} rows of {checks.data.name}"
     place = Counted(lines=lines)(found.first_row - 1)
     first = f"first '{found.feature}' in {place}: {found.value!r}"
     return f"{' and '.join(kinds)} values in {where} went through the model, {first}"
 
 
-def _failed_words(run: _Run) -> str | None:
-    if not run.failed_rows:
+def _failed_words(checks: Checks) -> str | None:
+    if not checks.failed_rows:
         return None
-    more = f"; and {run.failed_rows - len(run.failed):,} more" if run.failed_rows > len(run.failed) else ""
-    start = f"{run.failed_rows:,} of the {run.rows:,} rows of {run.data.name} could not be read and have empty results"
-    return f"{start}: {'; '.join(run.failed)}{more}"
-
-
-def _large(batches: Iterator[_Checked]) -> Iterator[_Checked]:
-    """The batches, with small ones joined to their neighbours: small ones may run on kernels that round otherwise."""
-    waiting: list[_Checked] = []
-    rows = 0
-    for new in batches:
-        if rows >= _LEAST and (len(new.batch) >= _LEAST or rows >= 2 * _LEAST):
-            yield _joined(waiting)
-            waiting, rows = [], 0
-        waiting.append(new)
-        rows += len(new.batch)
-    yield _joined(waiting)
-
-
-def _joined(parts: Sequence[_Checked]) -> _Checked:
-    """The rows of several batches at once."""
-    if len(parts) == 1:
-        return parts[0]
-    rows = {name: np.concatenate([part.batch.rows[name] for part in parts]) for name in parts[0].batch.rows}
-    masks = [np.zeros(len(part.batch), bool) if part.failed is None else part.failed for part in parts]
-    failed = np.concatenate(masks) if any(part.failed is not None for part in parts) else None
-    return replace(parts[-1], batch=replace(parts[-1].batch, rows=rows), failed=failed)
-
-
-def _any(flaws: Sequence[Flaw]) -> np.ndarray | None:
-    return np.logical_or.reduce([flaw.rows for flaw in flaws]) if flaws else None
+    more = f"; and {checks.failed_rows - len(checks.failed):,} more" if checks.failed_rows > len(checks.failed) else ""
+    rows = f"{checks.failed_rows:,} of the {checks.rows:,} rows of {checks.data.name}"
+    return f"{rows} could not be read and have empty results: {'; '.join(checks.failed)}{more}"
