@@ -3,7 +3,7 @@
 ``python -m benchmarks.files`` scores a million rows of 64 features through 64-256-256-10, from CSV, Parquet, Arrow
 and ``.npy``, beside what a user would write: ``pandas.read_csv`` (or ``read_parquet``, ``read_feather``,
 ``numpy.load``), an eager PyTorch module in inference mode, and the results written; into ``.npy``, which costs nearly
-nothing, and into the data's own format. Rounds are interleaved, each in a process of its own; imports and the opening of
+nothing, and into the data's own format. Rounds are interleaved, each in a process of its own; imports and opening
 the model are left out, and the files are in the page cache.
 
 ``python -m benchmarks.files --gigabytes 10`` scores files of that size, one after the other, and tells the largest
