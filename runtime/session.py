@@ -80,6 +80,7 @@ class Session:
         else:
             self._on = OnGpu(path, choice.providers, given, graphs=cuda_graphs)
         self.inputs, self.outputs = self._on.inputs, self._on.outputs
+        self._row = self.inputs[0].shape[1:] if len(self.inputs) == 1 else None  # a row that needs no conversion
         self._here = self._on.here
         self._closed = False
 
@@ -169,7 +170,10 @@ class Session:
 
     def _run(self, x: Any, dtype: str | None, outputs: list[str]) -> list[np.ndarray]:
         self._refuse_closed()
-        feed = as_inputs(x, self.inputs, dtype=dtype, named=self._named)
+        if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None and x.shape[1:] == self._row and x.ndim:
+            feed = {self.inputs[0].name: x}
+        else:
+            feed = as_inputs(x, self.inputs, dtype=dtype, named=self._named)
         rows = len(feed[self.inputs[0].name])
         for port in self.inputs:
             fixed = port.shape[0]

@@ -10,13 +10,16 @@ from math import log2, sqrt
 
 from .errors import InputError
 
-ALONE = 2**18
+ALONE = 2**19
 """Multiply-adds of a call under which a second thread costs more than it saves."""
-SPIN_US = 20
+SPIN_US = 50
 """Long enough that the next layer finds the pool awake, and too short to be seen in the processor's load."""
 _LARGEST_SHARED = 2**23
 """Multiply-adds (weights) of a row up to which a large batch is shared out: above, the gain is small and ONNX Runtime
 would hold the weights a second time."""
+_LEAST_ROWS = 256
+_FEWEST_CHUNKS = 4
+"""Of a batch that is shared out: waking the other threads takes about a tenth of a millisecond."""
 _CACHED = 2**18
 """Values of a layer's output that stay in the second-level cache."""
 
@@ -71,13 +74,14 @@ class Settled:
 def settled(given: Settings, multiply_adds: int, cores: int) -> Settled:
     """What the rule makes of a model with so many multiply-adds per row, on a machine with so many cores.
 
-    A call below ``ALONE`` multiply-adds runs on one thread, one above on all, and a batch of at least two chunks is
-    shared out among ``workers`` threads, on one session of one thread that holds the weights once. A chunk is as large
-    as keeps the widest layer's output in the cache: its width is taken to be the root of the multiply-adds.
+    A call below ``ALONE`` multiply-adds runs on one thread, one above on all, and a batch of at least four chunks (two,
+    where their size is given) is shared out among ``workers`` threads, on one session of one thread that holds the
+    weights once. A chunk is as large as keeps the widest layer's output in the cache: its width is taken to be the root
+    of the multiply-adds.
     A pure function.
     """
     work = max(1, multiply_adds)
-    chunk = given.chunk_rows or 2 ** round(log2(min(16384, max(256, _CACHED / sqrt(work)))))
+    chunk = given.chunk_rows or 2 ** round(log2(min(16384, max(_LEAST_ROWS, _CACHED / sqrt(work)))))
     threads = given.threads or cores
     workers = given.workers or (cores if work <= _LARGEST_SHARED and given.threads is None else 1)
     return Settled(
@@ -87,5 +91,5 @@ def settled(given: Settings, multiply_adds: int, cores: int) -> Settled:
         chunk_rows=chunk,
         prepack=given.prepack is not False,
         whole_from=1 if given.threads is not None else -(-ALONE // work),
-        shared_from=2 * chunk,
+        shared_from=(2 if given.chunk_rows is not None else _FEWEST_CHUNKS) * chunk,
     )

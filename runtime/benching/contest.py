@@ -175,12 +175,12 @@ class Contest:
     ) -> dict[str, Timings]:
         """So many rounds, in each of which every contender makes its calls, in another order every time.
 
-        In one round all start on the same core, in the next on another: cores that share their parts with other
-        machines are not equally fast, and a process tends to stay where it is.
+        All start on the first core: cores that share their parts with other machines are not equally fast, and a
+        process tends to stay where it is. ONNX Runtime's defaults pin their threads to the other cores.
         """
 
         def work(worker: Worker, turn: int) -> Block:
-            return worker.ask("time", calls=calls[worker.name], warm_up=warm_up, core=turn)
+            return worker.ask("time", calls=calls[worker.name], warm_up=warm_up, core=0)
 
         return self._in_turn(rounds, seed, after, work)
 
