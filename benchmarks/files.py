@@ -150,8 +150,9 @@ def speed(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
     for kind in KINDS:
         data = folder / f"rows.{kind}"
         write_data(data, rows)
-        found[kind] = _compared(folder, data, "npy", rounds) | {"target": SPEED_TARGETS.get(kind)}
-        found[kind]["alike"] = _compared(folder, data, kind, rounds) if kind != "npy" else None
+        found[kind] = _compared(folder, data, "npy", rounds)
+        if kind != "npy":
+            found[kind]["alike"] = _compared(folder, data, kind, rounds) | {"target": SPEED_TARGETS.get(kind)}
         data.unlink()
     return found
 
@@ -213,7 +214,7 @@ def main() -> None:
             print(f"{options.rows:,} rows of {WIDTHS[0]} features through {'-'.join(map(str, WIDTHS))}")
             print(f"{'from':<8} {'into':<8} {'mlpx':>8} {'rows/s':>10} {'by hand':>9} {'ratio':>6}  target")
             for kind, into_npy in results.items():
-                for into, r in (("npy", into_npy), (kind, into_npy["alike"])):
+                for into, r in (("npy", into_npy), (kind, into_npy.get("alike"))):
                     if r is None:
                         continue
                     target = f"at most {r['target']}" if r.get("target") else ""

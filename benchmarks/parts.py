@@ -24,9 +24,11 @@ _ROOM = 1.3
 
 
 def files(options: argparse.Namespace) -> dict[str, Ratio | str]:
-    """1 M x 64 rows from files"""
+    """1 M x 64 rows from files into files of the same kind"""
     found = _results("benchmarks.files", *(("--rows", 10_000, "--rounds", 1) if options.quick else ("--rounds", 3)))
-    return {kind: found if isinstance(found, str) else _figure(found[kind]["ratio"]) for kind in ("csv", "parquet")}
+    return {
+        kind: found if isinstance(found, str) else _figure(found[kind]["alike"]["ratio"]) for kind in ("csv", "parquet")
+    }
 
 
 def memory(options: argparse.Namespace) -> dict[str, Ratio | str]:

@@ -46,8 +46,8 @@ def _rows() -> list[Target]:
         add("predict over one big run of 2 threads", PREDICT, BULK_RUN, {model: at_most}, batch)
     paced = f"CPU per call at one call every 10 ms, over one thread's: {PACED}"
     found.append(Target(paced, 1.5, "paced", PREDICT, ONE_THREAD_SESSION))
-    found.append(Target("1 M x 64 rows of CSV, over pandas and eager PyTorch: small", 0.2, "csv"))
-    found.append(Target("1 M x 64 rows of Parquet, over pandas and eager PyTorch: small", 0.35, "parquet"))
+    found.append(Target("1 M x 64 rows, CSV to CSV, over pandas and eager PyTorch: small", 0.2, "csv"))
+    found.append(Target("1 M x 64 rows, Parquet to Parquet, over pandas and eager PyTorch: small", 0.35, "parquet"))
     found.append(Target("memory while scoring a 10 GB file", 1.0, "memory", unit="GB"))
     found.append(Target("int8 variant over float32, batch 1, within its gate: large", 0.4, "int8"))
     add(

@@ -117,7 +117,9 @@ class _Decoder:
         return columns, flaws
 
     def _read(self, block: bytes, schema: dict[str, Any], **more: Any) -> Any:
-        return self.polars.read_csv(block, has_header=False, schema=schema, columns=self.taken, **more)
+        if len(self.taken) < len(self.headers):  # choosing all costs a third more
+            more["columns"] = self.taken
+        return self.polars.read_csv(block, has_header=False, schema=schema, **more)
 
     def _too_long(self, block: bytes) -> Flaw | None:
         """The lines with more values than the header."""
@@ -169,7 +171,7 @@ def _blocks(file: Any, start: int, end: int) -> Iterator[tuple[bytes, int]]:
             found = os.pread(handle, _WINDOW, stop).find(b"\n")
             stop = min(stop + (found + 1 if found >= 0 else _WINDOW), end)
         block = os.pread(handle, stop - start, start)
-        if stop < end and (not block.endswith(b"\n") or block.count(b'"') % 2):
+        if stop < end and (not block.endswith(b"\n") or (b'"' in block and block.count(b'"') % 2)):
             block = block[: _last_line_end(block)]
         if not block:
             wanted = 2 * (stop - start)
