@@ -1,4 +1,4 @@
-"""One shape of input, bound once to buffers that every call of it uses again."""
+"""Arrays bound once, which every call uses again."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ FLOAT32 = np.dtype(np.float32)
 
 
 class Bound:
-    """A session with preallocated buffers for inputs and outputs of fixed shapes; for one thread at a time."""
+    """A session bound to arrays that its inputs are read from and its outputs written to; one thread at a time.
+
+    ``inputs`` and ``outputs`` are C-contiguous float32 arrays, of the shapes of the ports.
+    """
 
     def __init__(
         self,
         session: Any,
-        inputs: Sequence[Port],
-        outputs: Sequence[Port],
-        shapes: Sequence[tuple[int, ...]],
+        given: Sequence[Port],
+        got: Sequence[Port],
+        inputs: Sequence[np.ndarray],
+        outputs: Sequence[np.ndarray],
         options: Any,
     ):
-        self.inputs = [np.zeros(shape, FLOAT32) for shape in shapes]
-        rests: list[Any] = [port.shape[1:] for port in outputs]
-        self.outputs = [np.zeros((shapes[0][0], *rest), FLOAT32) for rest in rests]
+        self.inputs, self.outputs = inputs, outputs
         binding = session.io_binding()
-        for port, buffer in zip(inputs, self.inputs, strict=True):
-            binding.bind_input(port.name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
-        for port, buffer in zip(outputs, self.outputs, strict=True):
-            binding.bind_output(port.name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+        for port, array in zip(given, inputs, strict=True):
+            binding.bind_input(port.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+        for port, array in zip(got, outputs, strict=True):
+            binding.bind_output(port.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         self._binding = binding
         self.run = runner(session, binding, options)
 

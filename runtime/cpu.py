@@ -32,6 +32,8 @@ class Here(threading.local):
         self.bound: dict[Shapes, Bound] = {}
         self.single: dict[tuple[int, ...], Single] = {}
         """Of a model with one input and one output, as its parts: every look-up counts there."""
+        self.pair: tuple[np.ndarray, np.ndarray, Callable[[], None] | None, tuple[int, ...]] | None = None
+        """The arrays of the last ``predict_into``, what runs them in place, and the shape that ``x`` had then."""
 
 
 class OnCpu:
@@ -72,7 +74,13 @@ class OnCpu:
         rows = shapes[0][0]
         if not rows or not self._bindable or sum(map(prod, shapes)) > _BOUND_VALUES:
             return None
-        found = Bound(self._session(rows >= self.settled.whole_from), self.inputs, self.outputs, shapes, self._options)
+        rests: list[Any] = [port.shape[1:] for port in self.outputs]
+        given, got = (
+            [np.zeros(shape, FLOAT32) for shape in shapes],
+            [np.zeros((rows, *rest), FLOAT32) for rest in rests],
+        )
+        session = self._session(rows >= self.settled.whole_from)
+        found = Bound(session, self.inputs, self.outputs, given, got, self._options)
         if len(self.here.bound) >= _MOST_BOUND:
             self.here.bound.clear()
             self.here.single.clear()
@@ -105,6 +113,20 @@ class OnCpu:
 
         self._workers.share(work, chunks(rows, settings.chunk_rows))
         return results
+
+    def tie(self, x: np.ndarray, out: np.ndarray) -> None:
+        """Remember the arrays of a ``predict_into`` that went well; at the second time bind them, without buffers.
+
+        Holding them keeps their memory where it is. Arrays that share memory are left to the buffers: the output would
+        be written while the input is still read.
+        """
+        pair = self.here.pair
+        if pair is None or pair[0] is not x or pair[1] is not out:
+            self.here.pair = (x, out, None, x.shape)
+        elif x.flags.c_contiguous and x.flags.aligned and out.flags.carray and not np.may_share_memory(x, out):
+            session = self._session(len(x) >= self.settled.whole_from)
+            run = Bound(session, self.inputs, self.outputs, [x], [out], self._options).run
+            self.here.pair = (x, out, run, x.shape)
 
     def close(self) -> None:
         """Free the sessions, and every thread's buffers."""

@@ -80,10 +80,61 @@ def test_predict_into_gives_what_predict_gives(small: Path, rows: int) -> None:
         np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.parametrize("rows", [1, 5])
+def test_predict_into_the_same_arrays_again_and_again(small: Path, rows: int) -> None:
+    """After the second time they are bound themselves; what is in them still decides, and nothing else is touched."""
+    x, out = normal(rows, 64), np.zeros((rows, 10), np.float32)
+    other, elsewhere = normal(rows, 64, seed=1), np.zeros((rows, 10), np.float32)
+    with Session(small, "cpu") as session:
+        for turn in range(12):
+            x[...] = normal(rows, 64, seed=turn)
+            out[...] = np.nan
+            session.predict_into(x, out)
+            np.testing.assert_array_equal(out, session.predict(x))
+            if turn % 5 == 4:  # others between
+                kept = out.copy()
+                session.predict_into(other, elsewhere)
+                session.predict_into(other, elsewhere)
+                session.predict_into(other, elsewhere)
+                np.testing.assert_array_equal(elsewhere, session.predict(other))
+                np.testing.assert_array_equal(out, kept)
+
+
+def test_predict_into_arrays_that_change_their_shape(tmp_path: Path) -> None:
+    spec, module = network(["tanh"], 4)
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    x, out = normal(2, 4), np.zeros((2, 4), np.float32)
+    with Session(path, "cpu") as session:
+        for _ in range(4):
+            session.predict_into(x, out)
+        again = x.reshape(4, 2)
+        with pytest.raises(InputError, match=r"got \(4, 2\)"):
+            session.predict_into(again, out)
+        sealed = normal(2, 4, seed=1)
+        sealed.flags.writeable = False
+        for _ in range(4):
+            session.predict_into(sealed, out)
+            np.testing.assert_array_equal(out, session.predict(sealed))
+
+
+def test_predict_into_arrays_that_share_memory(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 7}])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    with Session(path, "cpu") as session:
+        both = np.zeros((1, 10), np.float32)
+        x, out = both[:, :7], both[:, 3:]
+        for turn in range(6):
+            both[...] = normal(1, 10, seed=turn)
+            expected = session.predict(x.copy())
+            session.predict_into(x, out)
+            np.testing.assert_array_equal(out, expected)
+
+
 def test_predict_into_makes_no_array(small: Path) -> None:
     x, out = normal(1, 64), np.zeros((1, 10), np.float32)
     with Session(small, "cpu") as session:
-        session.predict_into(x, out)
+        for _ in range(3):
+            session.predict_into(x, out)
         gc.disable()
         try:
             tracemalloc.start()
