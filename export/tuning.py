@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,7 @@ from runtime.tuning import (
 )
 from runtime.tuning.choosing import EXACT
 from runtime.tuning.identity import this_processor
+from runtime.tuning.measuring import fewest_calls
 from runtime.tuning.plot import can_plot, write_plot
 from runtime.tuning.record import Measured
 
@@ -96,7 +100,13 @@ def tune(
             hint = "give --max-error alone, or name the labels in the spec"
             raise InputError(f"{path}: its outputs have no labels, so none can change. What to do: {hint}")
     target = Path(folder) if folder is not None else path.parent
+    if gate is not None:
+        from .variants import KINDS, refuse_other
+
+        for kind in KINDS:
+            refuse_other(target / f"{path.stem}.{kind}.onnx")
     with whole_files(target) as stage:
+        _refuse_slow(rate, seconds, gate)
         made: dict[str, _Made] = {}
         if gate is not None and rows is not None:
             made = _variants(path, stage, rows, gate, size, progress)
@@ -109,6 +119,7 @@ def tune(
         chosen = best([one for one in measured if one.candidate.kind in {EXACT, *passed}])
         if gate is None:
             notes.append("files of reduced precision: they need --data and a gate (--max-error, --max-changed-labels)")
+            notes += _of_another(path, target)
         tuning = Tuning(
             model=path.name,
             weights_sha256=summary.weights_sha256 if summary is not None else None,
@@ -130,9 +141,8 @@ def tune(
         tuning.write(stage / f"{path.stem}.tuning.json")
         if can_plot() if plot is None else plot:
             write_plot(tuning, stage / f"{path.stem}.tuning.png")
-    if gate is not None:
-        for kind in made.keys() - passed.keys():
-            _remove_old(target / f"{path.stem}.{kind}.onnx")
+    for kind in made.keys() - passed.keys():
+        _remove_old(target / f"{path.stem}.{kind}.onnx")
     return tuning
 
 
@@ -145,6 +155,16 @@ def _refuse(data: object, gate: Gate | None, rate: float | None, seconds: float)
         raise InputError(f"the rate is a number of calls a second above 0, not {rate!r}")
     if not 0 < seconds < np.inf:
         raise InputError(f"the time to measure for is a number of seconds above 0, not {seconds!r}")
+
+
+def _refuse_slow(rate: float | None, seconds: float, gate: Gate | None) -> None:
+    """Raises InputError where so few calls a second come that measuring takes far longer than it may."""
+    from .variants import KINDS
+
+    needed = fewest_calls() * (1 if gate is None else 1 + len(KINDS)) / rate if rate is not None else 0.0
+    if needed > 3 * seconds:
+        hint = f"--seconds {ceil(needed)}, or a higher rate"
+        raise InputError(f"{rate:g} calls a second need at least {needed:,.0f} s to be measured. What to do: {hint}")
 
 
 def _feed(session: Session, rows: Mapping[str, np.ndarray] | None, batch: int | None) -> dict[str, np.ndarray]:
@@ -185,7 +205,7 @@ def _variants(
             progress(f"comparing {kind}", number, len(KINDS))
         try:
             written = write_variant(path, kind, stage, rows=seen)
-        except ExportError as error:  # this kind does not fit; others may
+        except (ExportError, InputError) as error:  # this kind does not fit; others may
             made[kind] = _Made(None, why=f"it cannot be made: {error}")
             continue
         try:
@@ -204,10 +224,11 @@ def _candidates(
 ) -> tuple[list[Candidate], list[str]]:
     """For every file the settings that are worth a try."""
     cores = usable_cores()
-    settings, notes = candidates(multiply_adds, batch, cores)
+    foreign = "mlpx.multiply_adds" not in read_header(path).metadata  # its rows may depend on each other
+    settings, notes = candidates(multiply_adds, batch, cores, by_batch=foreign)
     tried = [Candidate(EXACT, path, each) for each in settings]
     for kind, file in shown.items():
-        depends = rows_depend(read_header(file).metadata)
+        depends = foreign or rows_depend(read_header(file).metadata)
         settings, more = candidates(multiply_adds, batch, cores, variant=True, by_batch=depends)
         notes += [note for note in more if note not in notes]
         tried += [Candidate(kind, file, each) for each in settings]
@@ -240,6 +261,21 @@ def _described(kind: str, path: Path | None, known: FileTuning, measured: list[M
 def _record(one: Measurement) -> Measured:
     settings = one.candidate.settings
     return Measured(settings, one.threads, one.latency, one.p50, one.p99, one.cpu, one.calls, one.rounds)
+
+
+def _of_another(path: Path, folder: Path) -> list[str]:
+    """In words: files of reduced precision under the file's name that were made of an earlier one."""
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    found = []
+    for other in sorted(folder.glob(f"{glob.escape(path.stem)}.*.onnx")):
+        with suppress(ModelError, OSError, ValueError):
+            about = json.loads(read_header(other).metadata.get("mlpx.variant", "{}"))
+            if about.get("source_sha256", sha256) != sha256:
+                found.append(
+                    f"{other.name}: it was made of another {path.name}; make it again with a gate, or delete it"
+                )
+    return found
 
 
 def _remove_old(path: Path) -> None:

@@ -28,6 +28,9 @@ class Bound:
         options: Any,
     ):
         self.inputs, self.outputs = inputs, outputs
+        self.input, self.output = inputs[0], outputs[0]
+        self.free = True
+        """False while a call uses it: one that a signal's handler makes in between takes another way."""
         binding = session.io_binding()
         for port, array in zip(given, inputs, strict=True):
             binding.bind_input(port.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)

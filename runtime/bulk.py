@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
@@ -25,6 +26,7 @@ class Workers:
     def __init__(self, threads: int):
         self.threads = threads
         self._lock = Lock()
+        self._process = os.getpid()
         self._pool: ThreadPoolExecutor | None = None
 
     def share(self, work: Chunk, parts: list[tuple[int, int]]) -> None:
@@ -53,10 +55,17 @@ class Workers:
             raise errors[0]
 
     def _submitted(self, work: Callable[[], None], times: int) -> list[Future[None]]:
+        if not times:
+            return []
+        if self._process != os.getpid():  # a fork has the pool without its threads, and perhaps a lock that is taken
+            self._process, self._lock, self._pool = os.getpid(), Lock(), None
         with self._lock:
-            if times and self._pool is None:
-                self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="mlpx")
-            return [self._pool.submit(work) for _ in range(times)] if self._pool is not None else []
+            try:
+                if self._pool is None:
+                    self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="mlpx")
+                return [self._pool.submit(work) for _ in range(times)]
+            except RuntimeError:  # the interpreter is ending, and starts no threads; this one does it all
+                return []
 
     def close(self) -> None:
         with self._lock:

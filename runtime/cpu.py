@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from math import prod
@@ -12,6 +13,7 @@ import numpy as np
 
 from .binding import FLOAT32, Bound, may_be_bound
 from .bulk import Workers, chunks
+from .files import identity
 from .opening import SPIN_DURATION, Providers, open_session, ports_of, run_options
 from .settings import Settings, Settled, settled
 from .summary import rows_depend
@@ -21,8 +23,6 @@ _BOUND_VALUES = 2**14
 _MOST_BOUND = 64
 """Shapes that a thread keeps bound."""
 Shapes = tuple[tuple[int, ...], ...]
-Single = tuple[np.ndarray, Callable[[], None], np.ndarray]
-"""Where the input goes, what runs it, where the output comes."""
 
 
 class Here(threading.local):
@@ -30,8 +30,8 @@ class Here(threading.local):
 
     def __init__(self) -> None:
         self.bound: dict[Shapes, Bound] = {}
-        self.single: dict[tuple[int, ...], Single] = {}
-        """Of a model with one input and one output, as its parts: every look-up counts there."""
+        self.single: dict[tuple[int, ...], Bound] = {}
+        """Those of a model with one input and one output, by the shape alone: every look-up counts there."""
         self.pair: tuple[np.ndarray, np.ndarray, Callable[[], None] | None, tuple[int, ...]] | None = None
         """The arrays of the last ``predict_into``, what runs them in place, and the shape that ``x`` had then."""
 
@@ -41,10 +41,13 @@ class OnCpu:
 
     There are at most two of ONNX Runtime's sessions: one of one thread, for small calls and for chunks (any number of
     threads run it at once, so it holds the weights once), and one of all threads for what lies between. Each is opened
-    when it is first needed. Only files that mlpx wrote are cut into chunks unasked: there, no row depends on another.
+    when it is first needed. Only files that mlpx wrote are cut into chunks, and others if ``divided`` says that no row
+    of them depends on another.
     """
 
-    def __init__(self, path: str | Path | bytes, providers: Providers, given: Settings, cores: int):
+    def __init__(
+        self, path: str | Path | bytes, providers: Providers, given: Settings, cores: int, *, divided: bool = False
+    ):
         self._path, self._providers, self._file = path, providers, _identity(path)
         self._sessions: dict[bool, Any] = {}
         self._lock = threading.Lock()
@@ -58,11 +61,9 @@ class OnCpu:
         self.multiply_adds = int(told) if told.isdecimal() else estimate
         self.settled = settled(given, self.multiply_adds, cores)
         self._bindable = may_be_bound(self.inputs, self.outputs)
-        asked = given.workers is not None or given.chunk_rows is not None
         batches = {port.shape[0] for port in (*self.inputs, *self.outputs)}
-        self._divisible = (
-            self._bindable and not any(isinstance(size, int) for size in batches) and (asked or bool(told))
-        ) and not rows_depend(self.metadata)
+        symbolic = not any(isinstance(size, int) for size in batches)
+        self.divisible = self._bindable and symbolic and (divided or bool(told)) and not rows_depend(self.metadata)
         self._workers = Workers(self.settled.workers)
         self.here = Here()
 
@@ -72,9 +73,9 @@ class OnCpu:
         if found is not None:
             return found
         rows = shapes[0][0]
-        if not rows or not self._bindable or sum(map(prod, shapes)) > _BOUND_VALUES:
-            return None
         rests: list[Any] = [port.shape[1:] for port in self.outputs]
+        if not rows or not self._bindable or sum(map(prod, shapes)) + rows * sum(map(prod, rests)) > _BOUND_VALUES:
+            return None
         given, got = (
             [np.zeros(shape, FLOAT32) for shape in shapes],
             [np.zeros((rows, *rest), FLOAT32) for rest in rests],
@@ -86,21 +87,25 @@ class OnCpu:
             self.here.single.clear()
         self.here.bound[shapes] = found
         if len(found.inputs) == len(found.outputs) == 1:
-            self.here.single[shapes[0]] = (found.inputs[0], found.run, found.outputs[0])
+            self.here.single[shapes[0]] = found
         return found
 
     def run(self, names: list[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs ``names`` for a feed of any number of rows."""
         arrays = [feed[port.name] for port in self.inputs]
         bound = self._bound(tuple([array.shape for array in arrays]))
-        if bound is not None:
-            for buffer, array in zip(bound.inputs, arrays, strict=True):
-                buffer[...] = array
-            bound.run()
+        if bound is not None and bound.free:
             held = dict(zip([port.name for port in self.outputs], bound.outputs, strict=True))
-            return [held[name].copy() for name in names]
+            bound.free = False
+            try:
+                for buffer, array in zip(bound.inputs, arrays, strict=True):
+                    buffer[...] = array
+                bound.run()
+                return [held[name].copy() for name in names]
+            finally:
+                bound.free = True
         rows, settings = len(arrays[0]), self.settled
-        if rows < settings.shared_from or not self._divisible:
+        if rows < settings.shared_from or not self.divisible:
             return self._session(rows >= settings.whole_from).run(names, feed, self._options)
         session = self._session(settings.workers == 1)
         rests: dict[str, Any] = {port.name: port.shape[1:] for port in self.outputs}
@@ -158,11 +163,8 @@ class OnCpu:
 
 
 def _identity(path: str | Path | bytes) -> object:
-    """What changes when a file is replaced."""
-    if isinstance(path, bytes) or not Path(path).exists():
-        return None
-    found = Path(path).stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    """What changes when a file, or the data beside it, is replaced."""
+    return None if isinstance(path, bytes) else (identity(Path(path)), identity(Path(f"{os.path.realpath(path)}.data")))
 
 
 def _estimate(path: str | Path | bytes) -> int:

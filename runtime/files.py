@@ -106,6 +106,14 @@ def through_link(path: str | Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
+def identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file is replaced; None where there is none."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file at once. Encoding it in memory before keeps a library's own words for a full disk out of the way.
 

@@ -53,8 +53,8 @@ class OnGpu:
         self.multiply_adds = int(told) if told.isdecimal() else 0
         self.settled: Settled = settled(given, self.multiply_adds, 1)
         symbolic = not any(isinstance(port.shape[0], int) for port in (*self.inputs, *self.outputs))
-        self._padded = bool(told) and symbolic and may_be_bound(self.inputs, self.outputs)
-        if self.graphs and not self._padded:  # shapes that change cannot be captured
+        self.divisible = bool(told) and symbolic and may_be_bound(self.inputs, self.outputs)
+        if self.graphs and not self.divisible:  # shapes that change cannot be captured
             self._session, self.graphs = open_session(path, providers, None), False
         self._options = run_options()
         self._buckets: dict[int, Bucket] = {}
@@ -64,7 +64,7 @@ class OnGpu:
     def run(self, names: list[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs ``names`` for a feed from the host, of any number of rows."""
         rows = len(next(iter(feed.values())))
-        if not self._padded:
+        if not self.divisible:
             return self._session.run(names, feed, self._options)
         rests: dict[str, Any] = {port.name: port.shape[1:] for port in self.outputs}
         results = [np.empty((rows, *rests[name]), FLOAT32) for name in names]
@@ -82,7 +82,7 @@ class OnGpu:
         kind = type(x).__module__.partition(".")[0]
         return (
             kind == "torch"
-            and self._padded
+            and self.divisible
             and getattr(x, "device", None) is not None
             and x.device.type == self._where[0]
         )

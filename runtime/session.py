@@ -71,8 +71,9 @@ class Session:
         self.device, self.reason = choice.device, choice.reason
         self._on: OnCpu | OnGpu
         if choice.device == "cpu":
-            given = given.over(tuning_for(path, tuning) or Settings())
-            self._on = OnCpu(path, choice.providers, given, usable_cores())
+            merged = given.over(tuning_for(path, tuning) or Settings())
+            divided = workers is not None or chunk_rows is not None
+            self._on = OnCpu(path, choice.providers, merged, usable_cores(), divided=divided)
             if (why := saturating(self._on.metadata)) is not None:
                 raise ModelError(
                     f"{self.path or 'the model'}: {why}. What to do: make the file on this machine, mlpx tune"
@@ -95,6 +96,15 @@ class Session:
         return isinstance(self._on, OnGpu) and self._on.graphs
 
     @property
+    def divisible(self) -> bool:
+        """Whether a batch may be cut into pieces that are run apart.
+
+        Of a file that mlpx wrote, unless it says that its rows depend on each other, and of others where ``workers`` or
+        ``chunk_rows`` was given.
+        """
+        return self._on.divisible
+
+    @property
     def multiply_adds(self) -> int:
         """Of a row: as the file tells, or estimated from its size."""
         return self._on.multiply_adds
@@ -115,14 +125,16 @@ class Session:
         """
         if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None:  # the way of small batches, kept short
             bound = self._here.single.get(x.shape)
-            if bound is not None:
-                buffer, run, output = bound
-                buffer[...] = x
+            if bound is not None and bound.free:
+                bound.free = False
                 try:
-                    run()
+                    bound.input[...] = x
+                    bound.run()
+                    return bound.output.copy()
                 except Exception as error:
                     self._raise(error, len(x))
-                return output.copy()
+                finally:
+                    bound.free = True
         if len(self.outputs) != 1:
             names = ", ".join(port.name for port in self.outputs)
             raise InputError(
@@ -150,17 +162,18 @@ class Session:
             return
         if type(x) is np.ndarray and type(out) is np.ndarray and x.dtype is FLOAT32 and out.dtype is FLOAT32:
             bound = self._here.single.get(x.shape)
-            if bound is not None:
-                buffer, run, output = bound
-                if out.shape == output.shape and out.flags.writeable:
-                    buffer[...] = x
-                    try:
-                        run()
-                    except Exception as error:
-                        self._raise(error, len(x))
-                    out[...] = output
-                    self._on.tie(x, out)
-                    return
+            if bound is not None and bound.free and out.shape == bound.output.shape and out.flags.writeable:
+                bound.free = False
+                try:
+                    bound.input[...] = x
+                    bound.run()
+                    out[...] = bound.output
+                except Exception as error:
+                    self._raise(error, len(x))
+                finally:
+                    bound.free = True
+                self._on.tie(x, out)
+                return
         for name, array in (("x", x), ("out", out)):
             if not isinstance(array, np.ndarray) or array.dtype != FLOAT32:
                 kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__

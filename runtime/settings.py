@@ -44,11 +44,16 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or not low <= value <= high):
                 raise InputError(f"{name} is a whole number from {low} to {high:,}, not {value!r}")
-        if self.prepack not in (None, True, False):
+        if self.prepack is not None and type(self.prepack) is not bool:
             raise InputError(f"prepack is True or False, not {self.prepack!r}")
 
     def over(self, other: Settings) -> Settings:
-        """These settings, and the other's where these leave one open."""
+        """These settings, and the other's where these leave one open.
+
+        Threads, workers and chunks belong together: where one is set here, the other's are not taken.
+        """
+        if (self.threads, self.workers, self.chunk_rows) != (None, None, None):
+            other = replace(other, threads=None, workers=None, chunk_rows=None)
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
         return replace(other, **given)
 

@@ -84,7 +84,7 @@ def ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Itera
     with _readable("Arrow IPC"):
         is_file = mapped[:6] == b"ARROW1"
         reader = arrow.ipc.open_file(buffer) if is_file else arrow.ipc.open_stream(buffer)
-    matched = _matched(reader.schema, ports)
+        matched = _matched(reader.schema, ports)
     read = sorted(set(matched.chosen))
     options = arrow.ipc.IpcReadOptions(included_fields=read)
     with _readable("Arrow IPC"):
@@ -95,6 +95,7 @@ def ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Itera
         parts = (reader.get_batch(i) for i in range(count)) if is_file else iter(reader)
         with _readable("Arrow IPC"):
             for number, part in enumerate(parts):
+                part.validate()
                 for start in range(0, part.num_rows, size):
                     cut = part.slice(start, size)
                     done = number + (start + cut.num_rows) / part.num_rows
@@ -145,4 +146,4 @@ def _readable(kind: str) -> Iterator[None]:
 
 def _damage() -> tuple[type[BaseException], ...]:
     """What pyarrow raises for a file that is damaged or of another kind."""
-    return (imported("pyarrow", "reading Arrow files").lib.ArrowException, OSError)
+    return (imported("pyarrow", "reading Arrow files").lib.ArrowException, OSError, UnicodeDecodeError)

@@ -13,6 +13,7 @@ from .arrays import check_rows, of_one_length
 from .batches import BATCH_BYTES, Batch, Source
 from .columns import Flaw, float32_rows
 from .errors import InputError
+from .files import identity
 from .port import Port
 
 ALIGNED = 4096
@@ -28,7 +29,11 @@ def npy(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Itera
         raise InputError(f"{message}. What to do: give a .npz file with an array of each name")
     port = ports[0]
 
+    file = identity(path)
+
     def mapped() -> np.ndarray:
+        if identity(path) != file:
+            raise InputError("it was replaced by another file while it was read. What to do: score it again")
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # numpy raises what its header's parser raises

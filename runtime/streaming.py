@@ -12,7 +12,7 @@ import numpy as np
 
 from .checks import Checked, Checks, joined, large
 from .described import described
-from .errors import InputError
+from .errors import InputError, ModelError
 from .nonfinite import NonFinite, nonfinite_words
 from .ranges import Outside, OutsideTally, limits, told
 from .scoring import Scores, score
@@ -65,7 +65,8 @@ def score_file(
 ) -> ScoreReport:
     """Score the rows of ``data`` into ``output``, or as CSV onto standard output where that is None.
 
-    Files are read and written in batches, so that memory does not grow with their length. ``.npy`` takes the outputs
+    Files are read and written in batches, so that memory does not grow with their length, unless the model's rows may
+    depend on each other (``Session.divisible``). ``.npy`` takes the outputs
     alone; ``.npz`` the arrays outputs, labels and probabilities; ``.csv``, ``.parquet`` and ``.arrow`` the columns of
     ``columns_of``. Rows outside the ranges that the file declares for its input are counted in the report; with
     ``strict`` they are an error. NaN and infinite values are counted; with ``reject_nonfinite`` they are an error.
@@ -79,17 +80,19 @@ def score_file(
     if target is not None:
         check_target(target, [port.name for port in session.outputs])
     data = Path(data)
+    if target is not None and target.exists() and data.exists() and target.samefile(data):
+        raise InputError(f"{target}: the results would replace the data. What to do: give another name, with -o")
     start = perf_counter()
     summary = session.summary
     ports = described(summary.inputs if summary is not None else None, session.inputs, session.path)
     checks = Checks(ports, data, skipping=on_error == "null", reject_nonfinite=reject_nonfinite)
-    fixed = any(isinstance(port.shape[0], int) for port in session.inputs)
+    whole = not session.divisible
     with ExitStack() as stack:
-        source = stack.enter_context(opened(data, ports, dtype=dtype, whole=fixed))
+        source = stack.enter_context(opened(data, ports, dtype=dtype, whole=whole))
         batches = stack.enter_context(closing(checks.of(source)))
         write: Write | None = None
         done = 0
-        for checked in [joined(list(batches))] if fixed else large(batches):
+        for checked in [joined(list(batches))] if whole else large(batches):
             if strict and checks.left is not None:
                 continue  # nothing will be written, but the rest is counted
             scores = scores_of(session, checked)
@@ -109,6 +112,10 @@ def score_file(
 def scores_of(session: Session, checked: Checked) -> tuple[Scores, ...]:
     """Of a batch; NaN for the rows that could not be read."""
     scores = score(session, checked.batch.rows)
+    odd = next((each for each in scores if len(each.outputs) != len(checked.batch)), None)
+    if odd is not None:
+        message = f"output '{odd.port.name}' has {len(odd.outputs):,} rows for {len(checked.batch):,} rows of data"
+        raise ModelError(f"{message}. What to do: run it by session.run(x), which takes such models")
     if checked.failed is None:
         return scores
     empty = [np.array(each.outputs) for each in scores]

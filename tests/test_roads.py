@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import signal
+import subprocess
+import sys
 import threading
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
@@ -222,6 +225,95 @@ def test_a_replaced_file_is_not_mixed_with_the_old_one(tmp_path: Path) -> None:
             np.testing.assert_array_equal(session.predict(x[:rows]), before[:rows])
 
 
+def test_replaced_external_data_is_not_mixed_either(tmp_path: Path) -> None:
+    (spec, old), (_, new) = (network([{"linear": 64}, "relu", {"linear": 3}], 30, seed=seed) for seed in (0, 1))
+    path = export(old, tmp_path / "m.onnx", spec=spec, external_data=True).path
+    other = export(new, tmp_path / "n.onnx", spec=spec, external_data=True).path
+    x = normal(9000, 30)
+    with Session(path, "cpu") as session:
+        before = session.predict(x[:2])
+        Path(f"{other}.data").replace(f"{path}.data")
+        for rows in (2, 300, 9000):
+            np.testing.assert_allclose(session.predict(x[:rows])[:2], before, rtol=0, atol=1e-5)
+
+
+def test_a_signal_s_handler_may_predict_too(small: Path) -> None:
+    x, other = normal(1, 64), normal(1, 64, seed=1)
+    with Session(small, "cpu") as session:
+        expected, out = session.predict(x), np.zeros((1, 10), np.float32)
+        before = signal.signal(signal.SIGALRM, lambda *_: session.predict(other))
+        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0002)
+        try:
+            for _ in range(20_000):
+                assert np.array_equal(session.predict(x), expected)
+                session.predict_into(x.copy(), out)
+                assert np.array_equal(out, expected)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+
+FORKED = """
+import os, resource, sys
+import numpy as np
+from runtime import Session
+x = np.zeros((200_000, 64), np.float32)
+with Session(sys.argv[1], "cpu", workers=2) as session:
+    expected = session.predict(x)
+    child = os.fork()
+    if child == 0:
+        for _ in range(3):
+            session.predict(x)
+        first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(12):
+            same = np.array_equal(session.predict(x), expected)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first
+        os._exit(0 if same and grown < 30_000 else 1)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_fork_runs_large_batches(small: Path, root: Path) -> None:
+    """A process that is forked has the threads' pool without its threads."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED, str(small)], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "0", done.stderr
+
+
+LATE = """
+import sys, threading
+import numpy as np
+from runtime import Session
+session = Session(sys.argv[1], "cpu", workers=2)
+def late():
+    threading.main_thread().join()
+    print(session.predict(np.zeros((200_000, 64), np.float32)).shape)
+threading.Thread(target=late).start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_one(small: Path, root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, str(small)], cwd=root, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "(200000, 10)", done.stderr
+
+
+def test_buffers_of_wide_outputs_are_not_kept(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 2048}], 1)
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    with Session(path, "cpu") as session:
+        tracemalloc.start()
+        try:
+            for rows in range(3000, 3010):
+                session.predict(np.zeros((rows, 1), np.float32))
+            kept = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert kept < 3000 * 2048 * 4
+
+
 def test_a_closed_session_runs_nothing_in_any_thread(small: Path) -> None:
     x = normal(1, 64)
     session = Session(small, "cpu")
@@ -263,7 +355,7 @@ def test_the_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"threads": 0}, {"threads": True}, {"spin_us": -1}, {"chunk_rows": 0}, {"workers": 1.5}, {"prepack": 1.5}]
+    "wrong", [{"threads": 0}, {"threads": True}, {"spin_us": -1}, {"chunk_rows": 0}, {"workers": 1.5}, {"prepack": 0}]
 )
 def test_settings_that_are_none(small: Path, wrong: dict) -> None:
     with pytest.raises(InputError, match=next(iter(wrong))):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from export import export, tune, write_variant
+from export import ExportError, export, tune, write_variant
 from runtime import InputError, MissingPackageError, Session, read_tuning, summary_of
 from runtime.metadata import read_header
 from runtime.tuning import difference
@@ -102,11 +102,46 @@ def test_one_object_for_machines(tmp_path: Path, run: Run) -> None:
 def test_a_refused_file_of_an_earlier_tuning_goes_and_others_stay(tmp_path: Path) -> None:
     path, data = ill_conditioned(tmp_path), rows(tmp_path)
     tune(path, data=data, max_error=100, seconds=0.1, plot=False)
-    (tmp_path / "model.int8-static.onnx").write_bytes(path.read_bytes())  # a user's own
     assert (tmp_path / "model.weights4.onnx").exists()
+    mine = tmp_path / "model.int8-static.onnx"
+    made = mine.read_bytes()
+    mine.write_bytes(path.read_bytes())  # a user's own
+    for attempt in (
+        lambda: tune(path, data=data, max_error=0),
+        lambda: write_variant(path, "int8-static", rows={"input": np.load(data)}),
+    ):
+        with pytest.raises(ExportError, match=r"int8-static\.onnx is there, and is no file of reduced precision"):
+            attempt()
+    assert mine.read_bytes() == path.read_bytes() and (tmp_path / "model.weights4.onnx").exists()
+    mine.write_bytes(made)
     tune(path, data=data, max_error=0, seconds=0.1, plot=False)
     left = {file.name for file in tmp_path.glob("*.onnx")}
-    assert left == {"model.onnx", "model.int8-static.onnx", "model.float16.onnx"}, "float16 holds these weights exactly"
+    assert left == {"model.onnx", "model.float16.onnx"}, "float16 holds these weights exactly"
+
+
+def test_files_of_an_earlier_model_are_named(tmp_path: Path, run: Run) -> None:
+    path, data = ill_conditioned(tmp_path), rows(tmp_path)
+    tune(path, data=data, max_error=100, seconds=0.1, plot=False)
+    ill_conditioned(tmp_path, seed=1)
+    done = run("tune", path, "--no-plot", *SHORT)
+    assert "note      model.weights4.onnx: it was made of another model.onnx" in done.out
+
+
+def test_one_nan_leaves_out_what_it_cannot_calibrate(tmp_path: Path) -> None:
+    path, data = ill_conditioned(tmp_path), rows(tmp_path)
+    values = np.load(data)
+    values[4, 1] = np.nan
+    np.save(data, values)
+    found = tune(path, data=data, max_error=100, seconds=0.1, plot=False)
+    assert "it cannot be made" in (found.file("int8-static").why or "")
+    assert found.file("float16").kept
+
+
+def test_a_link_is_told_by_what_it_names(tmp_path: Path, run: Run) -> None:
+    path = ill_conditioned(tmp_path / "real")
+    (tmp_path / "current.onnx").symlink_to(path)
+    done = run("tune", tmp_path / "current.onnx", "--no-plot", *SHORT)
+    assert f"written to {tmp_path / 'real' / 'model.tuning.json'}" in done.err
 
 
 def test_the_measured_error_of_nan_is_infinite(tmp_path: Path) -> None:
@@ -120,6 +155,7 @@ def test_the_measured_error_of_nan_is_infinite(tmp_path: Path) -> None:
 
 
 WRONG = {
+    "a rate too low": (["--rate", 0.01, "--seconds", 1], "0.01 calls a second need at least 1,200 s.*--seconds 1200"),
     "no data": (["--max-error", 1], "a gate compares results on rows of your own.*--data"),
     "negative error": (["--max-error", -1, "--data", "rows.npy"], "largest error is a number from 0 on, not -1"),
     "a share above 1": (["--max-changed-labels", 2, "--data", "rows.npy"], "from 0 to 1, not 2"),

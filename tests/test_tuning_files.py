@@ -55,6 +55,19 @@ def test_the_file_beside_the_model_is_read(folder: Path) -> None:
     assert settings(path) != (3, 7) and settings(path, tuning=moved) == (3, 7)
 
 
+def test_what_is_said_of_threads_is_not_mixed_with_what_was_measured(folder: Path) -> None:
+    """One thread is one thread, whatever the tuning says of workers."""
+    record = read_tuning(folder / "model.tuning.json")
+    best = record.files[0].best
+    assert best is not None
+    mixed = replace(record.files[0], best=replace(best, settings=Settings(threads=1, workers=2, spin_us=9)))
+    replace(record, files=(mixed, *record.files[1:])).write(folder / "model.tuning.json")
+    with Session(folder / "model.onnx", "cpu") as session:
+        assert session.settings.workers == 2
+    with Session(folder / "model.onnx", "cpu", threads=1) as session:
+        assert (session.settings.threads, session.settings.workers, session.settings.spin_us) == (1, 1, 9)
+
+
 def test_each_file_has_its_own_entry_and_none_is_opened_for_another(folder: Path) -> None:
     record = read_tuning(folder / "model.tuning.json")
     for index, one in enumerate(record.files):
@@ -81,6 +94,7 @@ DAMAGED = [
     "\xff",
     '{"format": "1"}',
     "[" * 9999,
+    '{"format": 1, "files": [{"kind": "a", "name": "b", "error": 1' + "0" * 400 + "}]}",
 ]
 
 

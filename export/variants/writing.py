@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from onnx import GraphProto, ModelProto, helper, numpy_helper
 from export.errors import ExportError
 from export.proof.reading import Model, read_model
 from export.proof.report import sha256
-from runtime import ModelError, summary_of, through_link, write_whole
+from runtime import ModelError, read_header, summary_of, through_link, write_whole
 
 from .calibration import ranges
 from .exactness import way_of
@@ -81,9 +82,21 @@ def write_variant(
     path = path.with_name(f"{source.stem}.{kind}.onnx")
     if sum(len(tensor.raw_data) for tensor in built.graph.initializer) > _LARGEST_FILE:
         raise ExportError(f"{source}: its {kind} file would be larger than 2 GB, the most that one ONNX file holds")
+    refuse_other(path)
     content = built.SerializeToString(deterministic=True)
     write_whole(path, content)
     return Variant(path, kind, way, len(content), len(layers), count)
+
+
+def refuse_other(path: Path) -> None:
+    """Raises ExportError where a file stands under the name that is not one of reduced precision from here."""
+    if not path.exists():
+        return
+    with suppress(ModelError):
+        if "mlpx.variant" in read_header(path).metadata:
+            return
+    hint = "move it, or choose another folder (-o)"
+    raise ExportError(f"{path} is there, and is no file of reduced precision that mlpx made. What to do: {hint}")
 
 
 def _checked(model: Model, kind: str, chosen: Kind) -> list[Layer]:

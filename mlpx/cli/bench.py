@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .interrupts import ending_cleanly
 from .options import Device, Dtype, Json, note, print_aligned, print_json
 
 if TYPE_CHECKING:
@@ -38,16 +39,17 @@ def command(
 
     given = {"threads": threads, "spin_us": spin_us, "workers": workers, "chunk_rows": chunk_rows}
     settings = {name: value for name, value in given.items() if value is not None}
-    report = bench(
-        file,
-        batches=batch or (),
-        seconds=seconds,
-        data=data,
-        dtype=dtype,
-        device=device,
-        settings=settings,
-        progress=_progress if sys.stderr.isatty() else lambda done, total: None,
-    )
+    with ending_cleanly():
+        report = bench(
+            file,
+            batches=batch or (),
+            seconds=seconds,
+            data=data,
+            dtype=dtype,
+            device=device,
+            settings=settings,
+            progress=_progress if sys.stderr.isatty() else lambda done, total: None,
+        )
     if as_json:
         print_json(asdict(report))
     else:

@@ -37,7 +37,7 @@ def command(
     device: Device = "auto",
     dtype: Dtype = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads; ONNX Runtime's own choice if left out.")
+        int | None, typer.Option(min=1, max=1024, help="Threads; all cores that may be used if left out (on Ray, 1).")
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Values outside the ranges that FILE declares are an error, not a note.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .interrupts import ending_cleanly
 from .options import Dtype, Json, note, print_aligned
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ def command(
 ) -> None:
     """Measure how FILE runs fastest here for this traffic, and write NAME.tuning.json, which Session reads."""
     from export import tune
+    from runtime import through_link
 
-    with _progress() as progress:
+    with ending_cleanly(), _progress() as progress:
         found = tune(
             file,
             data=data,
@@ -64,6 +66,7 @@ def command(
         print(json.dumps(json.loads(found.to_json()), indent=2, ensure_ascii=False))
         return
     _tell(found)
+    file = through_link(file)
     folder = output if output is not None else file.parent
     names = [f"{file.stem}.tuning.json", f"{file.stem}.tuning.png"]
     names += [one.name for one in found.files[1:] if one.kept]
@@ -92,7 +95,7 @@ def _tell(found: "Tuning") -> None:
         if one.why is not None:
             print(f"refused   {one.kind}: {one.why}")
     for line in found.notes:
-        print(f"not tried {line}")
+        print(f"note      {line}")
 
 
 def _row(one: "FileTuning", found: "Tuning") -> tuple[object, ...]:

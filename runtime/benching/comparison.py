@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import InputError, ModelError
+from runtime.opening import reason
 from runtime.session import Session
 
 from .contenders import PLAIN, contenders_of, plain
@@ -87,7 +88,7 @@ def bench(
     told how many of all rounds are done. Raises ModelError, InputError, ProviderError.
     """
     path = Path(path)
-    if not seconds > 0:
+    if not 0 < seconds < float("inf"):
         raise InputError(f"the time to measure is a number of seconds above 0, not {seconds!r}")
     with Session(path, device, **(settings or {})) as session:
         given = _batches(session, batches)
@@ -104,8 +105,13 @@ def bench(
     found = []
     with Contest(contenders_of(path, chosen, settings or {})) as contest:
         for index, batch in enumerate(given):
-            rows = make(batch)
-            expected = reference(rows)()
+            try:
+                rows = make(batch)
+                expected = reference(rows)()
+            except Exception as error:
+                if not isinstance(error, MemoryError) and not type(error).__module__.startswith("onnxruntime"):
+                    raise
+                raise ModelError(f"{path}: it cannot be run on {batch:,} rows: {reason(error)}") from error
             parts = (index, len(given))
             found.append(_one_batch(contest, batch, rows, expected, seconds / len(given), parts, progress))
     return BenchReport(path, chosen, settled, work, told, tuple(found))

@@ -96,6 +96,11 @@ def score_folder(
     if on_error not in ON_ERROR:
         raise InputError(f"on_error is 'fail' or 'null', not {on_error!r}")
     with _session(file) as session:
+        if not session.divisible:
+            hint = "score it with mlpx predict on one machine, which runs all rows at once"
+            raise InputError(
+                f"{file}: its rows may depend on each other, so they cannot be shared out. What to do: {hint}"
+            )
         ports = named_inputs(session)
     parts, matched = parts_of(data, ports, keep=keep, most_rows=part_rows)
     total = sum(part.rows for part in parts)

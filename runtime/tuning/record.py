@@ -108,7 +108,7 @@ def read_tuning(path: str | Path) -> Tuning:
         found = _tuning(record) if number == FORMAT else None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         raise InputError(f"{path}: not a tuning file, or a damaged one. What to do: make it again, mlpx tune") from None
     if found is None:
         raise InputError(f"{path}: a tuning file of format {number!r}; this version reads format {FORMAT}")
