@@ -32,7 +32,7 @@ WAITS = {
     "plain run": None,
     "one thread": {"threads": 1},
     "not at all": {"spin_us": 0},
-    "20 us": {},
+    "the rule": {},
     "1 ms": {"spin_us": 1000},
 }
 """Ways to wait for work between calls, as settings of a session."""

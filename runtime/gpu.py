@@ -17,6 +17,7 @@ from .cpu import Here
 from .errors import InputError, ProviderError
 from .opening import Providers, open_session, ports_of, run_options
 from .settings import Settings, Settled, settled
+from .summary import rows_depend
 
 
 class OnGpu:
@@ -53,7 +54,8 @@ class OnGpu:
         self.multiply_adds = int(told) if told.isdecimal() else 0
         self.settled: Settled = settled(given, self.multiply_adds, 1)
         symbolic = not any(isinstance(port.shape[0], int) for port in (*self.inputs, *self.outputs))
-        self.divisible = bool(told) and symbolic and may_be_bound(self.inputs, self.outputs)
+        bindable = symbolic and may_be_bound(self.inputs, self.outputs)
+        self.divisible = bool(told) and bindable and not rows_depend(self.metadata)
         if self.graphs and not self.divisible:  # shapes that change cannot be captured
             self._session, self.graphs = open_session(path, providers, None), False
         self._options = run_options()

@@ -121,17 +121,28 @@ def test_a_cluster_by_rays_client(cluster: Cluster, tmp_path: Path) -> None:
 
 def test_a_worker_that_is_killed_half_way_costs_no_row_and_doubles_none(cluster: Cluster, tmp_path: Path) -> None:
     file = model(tmp_path, width=20_000)
-    sources = [written(tmp_path / "in" / f"{n}.parquet", 6000, seed=n, group=1000) for n in range(3)]
+    sources = [written(tmp_path / "in" / f"{n}.parquet", 24_000, seed=n, group=4000) for n in range(3)]
     killed: list[int] = []
+    ended = threading.Event()
 
-    def kill(done: int, total: int) -> None:
-        if not killed and done * 3 > total:
-            killed.append(cluster.workers()[0])
-            os.kill(killed[0], signal.SIGKILL)
+    def kill() -> None:
+        """One of the two, when both are in the midst of a part."""
+        while not ended.wait(0.002):
+            begun = len(list(tmp_path.glob(".out.*/.attempts/*")))
+            done = len(list(tmp_path.glob(".out.*/[!.]*.parquet")))
+            if done >= 4 and begun - done == 2:
+                killed.append(cluster.workers()[0])
+                os.kill(killed[0], signal.SIGKILL)
+                return
 
-    report = score_folder(
-        file, tmp_path / "in", tmp_path / "out", address=cluster.address, keep=["id"], part_rows=1000, progress=kill
-    )
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        where = {"address": cluster.address, "workers": 2, "part_rows": 4000}
+        report = score_folder(file, tmp_path / "in", tmp_path / "out", keep=["id"], **where)
+    finally:
+        ended.set()
+        thread.join()
     assert len(killed) == 1 and report.repeated >= 1 and len(report.parts) == 18
     assert together(tmp_path / "out", report.parts).equals(alone(file, sources, tmp_path))
     assert hidden(tmp_path / "out") == []
