@@ -49,8 +49,8 @@ def opened(path: Path, **config: str) -> Any:
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def steps(path: Path, x: np.ndarray) -> dict[str, Callable[[], Any]]:
-    """Each step as a call without arguments, the first as users write it."""
+def steps(path: Path, x: np.ndarray) -> tuple[dict[str, Callable[[], Any]], object]:
+    """Each step as a call without arguments, the first as users write it; and what must live as long as they."""
     session, options = opened(path), run_options()
     given, got = session.get_inputs()[0].name, session.get_outputs()[0]
     buffer, output = x.copy(), np.zeros((len(x), got.shape[1]), np.float32)
@@ -59,7 +59,7 @@ def steps(path: Path, x: np.ndarray) -> dict[str, Callable[[], Any]]:
     binding.bind_output(got.name, "cpu", 0, np.float32, output.shape, output.ctypes.data)
     native, bound = session._sess.run_with_iobinding, binding._iobinding
     ours, into = Session(path, "cpu"), np.zeros_like(output)
-    return {
+    ways: dict[str, Callable[[], Any]] = {
         "run, one thread": lambda: session.run(None, {given: x}),
         "one RunOptions for all calls": lambda: session.run(None, {given: x}, options),
         "buffers bound once": lambda: session.run_with_iobinding(binding),
@@ -68,11 +68,12 @@ def steps(path: Path, x: np.ndarray) -> dict[str, Callable[[], Any]]:
         "Session.predict": lambda: ours.predict(x),
         "Session.predict_into": lambda: ours.predict_into(x, into),
     }
+    return ways, (buffer, output, binding)
 
 
 def measured(path: Path, name: str, rounds: int) -> dict[str, Any]:
     """Microseconds of the first step, and the others as ratios to it."""
-    ways = steps(path, normal(1, WIDTHS[name][0]))
+    ways, _held = steps(path, normal(1, WIDTHS[name][0]))
     times: dict[str, list[float]] = {way: [] for way in ways}
     for call in ways.values():
         call()
