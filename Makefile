@@ -1,7 +1,7 @@
 # make demo   build the digits model, score held-out digits with it
 # make test   lint, types and the whole test suite
 # make test-gpu   the tests that need a GPU, with NVIDIA's libraries (gigabytes)
-# make bench  every target of speed, measured; about 12 minutes on 2 cores that do nothing else
+# make bench  every target of speed, measured; about 13 minutes on 2 cores that do nothing else
 # All set up .venv first. If pip's default index carries the CUDA build of torch (gigabytes), name another one:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
