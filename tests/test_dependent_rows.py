@@ -70,6 +70,19 @@ def test_who_knows_better_may_cut_them(dependent: Path) -> None:
         assert session.divisible
 
 
+def test_the_command_can_be_told_that_rows_stand_alone(dependent: Path, tmp_path: Path, run: Run) -> None:
+    x = normal(20_000, 64)
+    np.save(tmp_path / "x.npy", x)
+    found = {}
+    for name, options in {"whole": [], "cut": ["--chunk-rows", 500]}.items():
+        assert run("predict", dependent, tmp_path / "x.npy", "-o", tmp_path / "y.npy", *options).code == 0
+        found[name] = np.load(tmp_path / "y.npy")
+    with Session(dependent, "cpu") as session:
+        np.testing.assert_array_equal(found["whole"], session.predict(x))
+        np.testing.assert_array_equal(found["cut"][:500], session.predict(x[:500]))
+    assert not np.array_equal(found["whole"], found["cut"])
+
+
 def test_outputs_of_another_number_of_rows_are_no_results(tmp_path: Path, run: Run) -> None:
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("x", "y")]
     graph = helper.make_graph(

@@ -39,6 +39,12 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, max=1024, help="Threads; all cores that may be used if left out (on Ray, 1).")
     ] = None,
+    chunk_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Rows run at a time; says of a file that mlpx did not write that its rows stand alone."
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Values outside the ranges that FILE declares are an error, not a note.")
     ] = False,
@@ -58,13 +64,19 @@ def command(
     from runtime import Session, score_file
 
     if on_ray(engine, address=address, workers=workers, keep=keep):
+        if chunk_rows is not None:
+            raise typer.BadParameter("--chunk-rows is for one machine; on Ray a part is whole row groups")
         same = {"device": device, "dtype": dtype, "strict": strict, "on_error": on_error.value}
         same |= {"reject_nonfinite": reject_nonfinite, "threads": threads or 1}
         predict_folder(file, data, output, as_json, same, address=address, workers=workers, keep=keep or ())
         return
     if as_json and output is None:
         raise typer.BadParameter("--json needs an output file, since the results go to standard output without one")
-    with ending_cleanly(), Session(file, device, threads=threads) as session, _progress() as progress:
+    with (
+        ending_cleanly(),
+        Session(file, device, threads=threads, chunk_rows=chunk_rows) as session,
+        _progress() as progress,
+    ):
         report = score_file(
             session,
             data,
