@@ -42,7 +42,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "mlpx needs Python 3.11 or newer. What to do: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) --config-settings editable_mode=compat --editable ".[build,gpu,files,report,ray,dev]"
+	$(PIP) --config-settings editable_mode=compat --editable ".[build,gpu,files,report,ray,serve,dev]"
 	@touch $@
 
 # Beside the product's environment, so that they cannot change what is installed there.

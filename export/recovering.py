@@ -15,14 +15,14 @@ from torch import nn
 from builder import MLPSpec, Recovered, RecoveryError, assemble, read_network
 from builder.recovery.network import is_onnx
 from builder.writing import as_yaml
-from runtime import Session, choose, this_machine, whole_files
+from runtime import Session, choose, sha256, this_machine, whole_files
 
 from .artifact import Artifact
 from .errors import ProofError
 from .proof import ParityReport
 from .proof.calling import apart
 from .proof.recording import Recording
-from .proof.report import external_data, sha256
+from .proof.report import external_data
 from .proof.rows import in_batches
 from .proof.verification import examine
 from .publishing import publish

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,7 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from runtime import InputError, ModelError, Session, imported, read_header, read_inputs, through_link, whole_files
+from runtime import (
+    InputError,
+    ModelError,
+    Session,
+    imported,
+    read_header,
+    read_inputs,
+    sha256,
+    through_link,
+    whole_files,
+)
 from runtime.machine import usable_cores
 from runtime.summary import rows_depend
 from runtime.tuning import (
@@ -249,10 +258,8 @@ def _files(path: Path, made: Mapping[str, _Made], measured: list[Measurement]) -
 def _described(kind: str, path: Path | None, known: FileTuning, measured: list[Measurement]) -> FileTuning:
     own = [one for one in measured if one.candidate.kind == kind]
     if path is not None:
-        with open(path, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size + sum(data.stat().st_size for data in [Path(f"{path}.data")] if data.is_file())
-        known = replace(known, size=size, sha256=sha256, fingerprint=fingerprint(path))
+        known = replace(known, size=size, sha256=sha256(path), fingerprint=fingerprint(path))
     if not own:
         return known
     return replace(known, best=_record(best(own)), measured=tuple(map(_record, own)))
@@ -265,13 +272,12 @@ def _record(one: Measurement) -> Measured:
 
 def _of_another(path: Path, folder: Path) -> list[str]:
     """In words: files of reduced precision under the file's name that were made of an earlier one."""
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256(path)
     found = []
     for other in sorted(folder.glob(f"{glob.escape(path.stem)}.*.onnx")):
         with suppress(ModelError, OSError, ValueError):
             about = json.loads(read_header(other).metadata.get("mlpx.variant", "{}"))
-            if about.get("source_sha256", sha256) != sha256:
+            if about.get("source_sha256", digest) != digest:
                 found.append(
                     f"{other.name}: it was made of another {path.name}; make it again with a gate, or delete it"
                 )

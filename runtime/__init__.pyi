@@ -2,6 +2,9 @@ from .benching import BatchFigures as BatchFigures
 from .benching import BenchReport as BenchReport
 from .benching import ContenderFigures as ContenderFigures
 from .benching import bench as bench
+from .certificate import Answers as Answers
+from .certificate import Certificate as Certificate
+from .certificate import read_certificate as read_certificate
 from .distributed.folder import FolderReport as FolderReport
 from .distributed.folder import score_folder as score_folder
 from .distributed.parts import Part as Part
@@ -13,6 +16,7 @@ from .errors import OutputError as OutputError
 from .errors import ProviderError as ProviderError
 from .extras import imported as imported
 from .extras import missing_package as missing_package
+from .files import sha256 as sha256
 from .files import through_link as through_link
 from .files import whole_file as whole_file
 from .files import whole_files as whole_files

@@ -3,5 +3,4 @@ from .page import write_page as write_page
 from .report import ParityReport as ParityReport
 from .report import file_record as file_record
 from .report import read_report as read_report
-from .report import sha256 as sha256
 from .verification import verify as verify

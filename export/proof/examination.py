@@ -13,6 +13,7 @@ from torch import nn
 from export.graph import Graph
 from runtime import InputError, ModelError, Port
 
+from .answers import answers
 from .calling import Called, apart, disagreement
 from .constants import CONSTANTS
 from .end_to_end import measured
@@ -26,7 +27,7 @@ from .reading import Model
 from .recording import Recording
 from .records import constant_record, element_record, layer_records
 from .reference import whole
-from .report import EndToEnd, InputsRecord
+from .report import AnswersRecord, EndToEnd, InputsRecord
 from .rows import output_shapes, row_shape, rows_of
 from .running import Opener, Running, opened, outputs
 from .structure import Structure, match
@@ -52,6 +53,7 @@ class Examination:
         self.end: EndToEnd | None = None
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.shipped: list[np.ndarray] = []
+        self.answers: AnswersRecord | None = None
 
     def run(self, module: nn.Module, graph: Graph, data: np.ndarray | None, origin: str) -> None:
         """Make every check, from the cheapest to the dearest."""
@@ -74,6 +76,8 @@ class Examination:
             raise Stop
         self._layers(structure)
         self._end_to_end(module, structure)
+        if self.found.verdict == "proved":
+            self.answers = answers(structure, self.inputs)
 
     def _weights(self, graph: Graph) -> None:
         tensors = [tensor for node in graph.nodes for tensor in node.tensors.values()]
@@ -292,6 +296,7 @@ class Examination:
             "end_to_end": self.end,
             "constants": [constant_record(name, self.ranges.get(name.partition(" ")[0])) for name in self._used()],
             "bins": list(BINS),
+            "answers": self.answers,
         }
 
     def _used(self) -> list[str]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
+import base64
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from runtime import InputError, ModelError, read_header, write_whole
+from runtime import InputError, ModelError, read_header, sha256, write_whole
 from runtime.version import VERSION
 
 FORMAT = 1
@@ -129,6 +130,34 @@ class ConstantRecord(_Record):
     share: float | None = None
 
 
+class TensorRecord(_Record):
+    """An array: its values in C order, little-endian, in base64."""
+
+    shape: list[int]
+    dtype: Literal["float32", "float64"]
+    base64: str
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> TensorRecord:
+        """The record of a float32 or float64 array."""
+        held = base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
+        return cls(shape=list(values.shape), dtype=values.dtype.name, base64=held)  # pyright: ignore[reportArgumentType]
+
+
+class AnswersRecord(_Record):
+    """Rows to ask a live server for: arrays (rows, ...) by the names of the file's inputs and outputs.
+
+    ``exact`` is the module in float64; a correct float32 evaluation of the whole network is within ``bound`` of it.
+    ``reduced`` is what computing in TF32, bfloat16 or float16 gives.
+    """
+
+    rows: int
+    inputs: dict[str, TensorRecord]
+    exact: dict[str, TensorRecord]
+    bound: dict[str, TensorRecord]
+    reduced: dict[str, dict[str, TensorRecord]] = {}
+
+
 class ParityReport(_Record):
     """The verdict on one file and one module, and everything it rests on."""
 
@@ -147,6 +176,8 @@ class ParityReport(_Record):
     end_to_end: EndToEnd | None = None
     constants: list[ConstantRecord] = []
     bins: list[float] = []
+    answers: AnswersRecord | None = None
+    """Of a file that is proved."""
     versions: dict[str, str] = {}
     machine: dict[str, str] = {}
     made: str = ""
@@ -240,9 +271,3 @@ def machine() -> dict[str, str]:
     features = [flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni") if flag in flags]
     processor = named.get("model name") or platform.processor() or platform.machine()
     return {"processor": processor, "instructions": " ".join(features), "system": platform.system()}
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

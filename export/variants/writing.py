@@ -15,8 +15,7 @@ from onnx import GraphProto, ModelProto, helper, numpy_helper
 
 from export.errors import ExportError
 from export.proof.reading import Model, read_model
-from export.proof.report import sha256
-from runtime import ModelError, read_header, summary_of, through_link, write_whole
+from runtime import ModelError, read_header, sha256, summary_of, through_link, write_whole
 
 from .calibration import ranges
 from .exactness import way_of

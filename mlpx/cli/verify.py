@@ -82,8 +82,8 @@ def command(
 def _unchanged(file: Path, certificate: Path, as_json: bool) -> None:
     """Compare hashes. Raises ProofError: the file was changed, or the certificate does not say that it is proved."""
     from export import ProofError, read_report
-    from export.proof import file_record, sha256
-    from runtime import read_header
+    from export.proof import file_record
+    from runtime import read_header, sha256
 
     known = read_report(certificate)
     if not file.is_file():
