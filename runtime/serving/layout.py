@@ -30,10 +30,9 @@ def found(folder: Path) -> dict[str, Versions]:
         hint = "What to do: name a folder with .onnx files, or one such file"
         raise InputError(f"{folder}: cannot be read: {error.strerror}. {hint}") from None
     models: dict[str, Versions] = {}
-    versions: Versions
     for entry in entries:
         if entry.suffix == ".onnx" and entry.is_file():
-            name, versions = entry.stem, {"1": entry}
+            name, versions = entry.stem, Versions({"1": entry})
         elif entry.is_dir():
             name, versions = entry.name, _versions(entry)
         else:
