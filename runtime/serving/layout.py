@@ -31,12 +31,7 @@ def found(folder: Path) -> dict[str, Versions]:
         raise InputError(f"{folder}: cannot be read: {error.strerror}. {hint}") from None
     models: dict[str, Versions] = {}
     for entry in entries:
-        if entry.suffix == ".onnx" and entry.is_file():
-            name, versions = entry.stem, Versions({"1": entry})
-        elif entry.is_dir():
-            name, versions = entry.name, _versions(entry)
-        else:
-            continue
+        name, versions = _of(entry)
         if not versions:
             continue
         if name in models:
@@ -46,6 +41,13 @@ def found(folder: Path) -> dict[str, Versions]:
             versions = dict.fromkeys(versions, "its name has characters that a URL does not carry plainly")
         models[name] = versions
     return models
+
+
+def _of(entry: Path) -> tuple[str, Versions]:
+    """The model that a file or a folder is; without versions where it is none."""
+    if entry.suffix == ".onnx" and entry.is_file():
+        return entry.stem, {"1": entry}
+    return entry.name, _versions(entry) if entry.is_dir() else {}
 
 
 def _versions(folder: Path) -> Versions:

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, TextIO
 
-
 _PER_SECOND = 100
 
 
