@@ -1,4 +1,4 @@
-# make demo   build the digits model, score held-out digits with it
+# make demo   build the digits model, score held-out digits with it, serve it, ask the server and verify it live
 # make test   lint, types and the whole test suite
 # make test-gpu   the tests that need a GPU, with NVIDIA's libraries (gigabytes)
 # make bench  every target of speed, measured; about 13 minutes on 2 cores that do nothing else
@@ -18,6 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 demo: $(READY)
 	@$(BIN)/mlpx build models/digits/spec.yaml --data models/digits/heldout.parquet -o out/digits
 	@$(BIN)/python -m models.score digits out/digits/digits.onnx
+	@$(BIN)/python -m models.ask digits out/digits
 	@echo "try       $(BIN)/mlpx predict out/digits/digits.onnx models/digits/heldout.parquet -o out/digits/scores.csv"
 
 test: lint
