@@ -1,6 +1,7 @@
 from .artifact import Artifact as Artifact
 from .errors import ExportError as ExportError
 from .errors import ProofError as ProofError
+from .errors import TargetError as TargetError
 from .errors import UnsupportedError as UnsupportedError
 from .exporting import export as export
 from .inspection import Inspection as Inspection
