@@ -61,12 +61,12 @@ PUBLIC = {
         read_network read_onnx""",
     export: """Artifact ExportError Inspection ParityReport ProofError Recovery UnsupportedError Variant export inspect
         load_module publish read_report recover tune verify write_variant""",
-    runtime: """Answers BatchFigures BenchReport BlockSummary Certificate Choice ClusterError ContenderFigures
-        FolderReport Header InputError Machine MissingPackageError ModelError NonFinite OutputError Outside
-        Part Port ProviderError ScoreReport Scores Session Summary Tuning TuningWarning VERSION bench choose
-        columns_of imported missing_package read_certificate read_header read_inputs read_rows read_tuning
-        score score_file score_folder score_table sha256 summary_of this_machine through_link tuning_for
-        whole_file whole_files write_whole""",
+    runtime: """Answers Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError
+        ContenderFigures Finding FolderReport Header InputError LiveReport Machine MissingPackageError ModelError
+        NonFinite OutputError Outside Part Port ProviderError ScoreReport Scores Session Summary Tuning
+        TuningWarning UnreachableError VERSION bench check_live choose columns_of imported missing_package
+        read_certificate read_header read_inputs read_rows read_tuning score score_file score_folder score_table
+        sha256 summary_of this_machine through_link tuning_for whole_file whole_files write_whole""",
 }
 
 
