@@ -147,7 +147,7 @@ class RestClient:
                 raise self._late() from None
             if isinstance(error, RemoteDisconnected | BrokenPipeError | ConnectionResetError):
                 raise
-            words = f"what came is not HTTP ({str(error) or type(error).__name__}); is it a gRPC port? Then grpc://"
+            words = f"what came is not HTTP ({str(error) or type(error).__name__}); as from a port of gRPC, which is grpc://"
             raise Fault(words, where="way") from None
         finally:
             timer.cancel()
@@ -169,7 +169,7 @@ def _unreachable(error: Exception, timeout: float) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}; --ca-file names the authority's certificate"
     if isinstance(error, ssl.SSLError):
-        return f"no TLS ({error.reason or error}); is it http://?"
+        return f"no TLS ({error.reason or error}), as if it were http://"
     if isinstance(error, TimeoutError):
         return f"no connection within {timeout:g} s"
     if isinstance(error, ConnectionRefusedError):
