@@ -62,7 +62,7 @@ def limited(options: Options) -> type[HttpToolsProtocol]:
                 super().on_body(body)
 
         def on_message_complete(self) -> None:
-            self.since, self._in_head = None, True
+            self.since = None  # the next head begins with the next message, not with the rest of these bytes
             if self.cycle is not None:
                 super().on_message_complete()
 
