@@ -252,7 +252,10 @@ class Rest:
         return _json(self._repository.index(ready=asked.get("ready") is True))
 
     async def _control(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        await self._spread.control(parts[4], parts[3], _object(await self._body(call)).get("parameters"))
+        parameters = _object(await self._body(call)).get("parameters") or {}
+        if type(parameters) is not dict:
+            raise Malformed("the request's parameters are no object")
+        await self._spread.control(parts[4], parts[3], parameters)
         return Answer([b""])
 
     async def _metrics(self, call: Call, parts: tuple[str, ...]) -> Answer:
