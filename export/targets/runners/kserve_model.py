@@ -1,6 +1,6 @@
 """A server of the KServe SDK for the ONNX file of this package: python kserve_model.py --model_name=NAME."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import argparse

@@ -1,6 +1,6 @@
 """MLServer's runtime for the ONNX file of this package."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 from mlserver import MLModel
