@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from uuid import uuid4
 
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelServer, logging, model_server
 from kserve.errors import InvalidInput
@@ -45,7 +46,7 @@ class OnnxPredictor(Model):
             for name in names
         ]
         return InferResponse(
-            response_id=payload.id,
+            response_id=payload.id or str(uuid4()),  # the SDK answers 500 without one
             model_name=self.name,
             infer_outputs=outputs,
             from_grpc=payload.from_grpc,
