@@ -21,6 +21,7 @@ from tritonclient.utils import InferenceServerException
 from export import Package, package, publish
 from runtime import Answers
 from tests.cases import network, randomised
+from tests.commands import Run
 from tests.servers.environments import environment
 from tests.servers.rest_client import rest
 from tests.servers.triton import Addresses, triton
@@ -83,7 +84,7 @@ def over_grpc(live: Live, name: str, parts: list[slice]) -> list[dict[str, np.nd
             tensors.append(InferInput(key, list(values[rows].shape), "FP32"))
             tensors[-1].set_data_from_numpy(np.ascontiguousarray(values[rows]))
         with InferenceServerClient(live.at.grpc) as client:
-            result = client.infer(name, tensors)
+            result: Any = client.infer(name, tensors)
         return {key: result.as_numpy(key) for key in answers.exact}
 
     with ThreadPoolExecutor(len(parts)) as pool:
@@ -165,7 +166,8 @@ def test_a_request_that_spoils_a_batch_has_its_own_error_and_the_others_their_an
         tensor = InferInput("input", list(given.shape), "FP32")
         tensor.set_data_from_numpy(np.ascontiguousarray(given))
         with InferenceServerClient(live.at.grpc) as client:
-            return client.infer("loose", [tensor]).as_numpy("output")
+            result: Any = client.infer("loose", [tensor])
+        return result.as_numpy("output")
 
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, index) for index in range(8)]
@@ -173,6 +175,16 @@ def test_a_request_that_spoils_a_batch_has_its_own_error_and_the_others_their_an
         asked[3].result()
     for index in {*range(8)} - {3}:
         assert_proved(live, "loose", slice(index, index + 2), {"output": asked[index].result()})
+
+
+@pytest.mark.parametrize("name", ["plain", "policy", "fixed"])
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_the_live_server_is_verified(run: Run, live: Live, scheme: str, name: str) -> None:
+    certificate = live.packages[name].folder / f"{name}.parity.json"
+    url = f"{scheme}://{live.at.http if scheme == 'http' else live.at.grpc}/v2/models/{name}"
+    done = run("verify", "--url", url, "--certificate", certificate)
+    assert done.code == 0, done.out + done.err
+    assert run("verify", "--url", url.replace(name, "nobody"), "--certificate", certificate).code != 0
 
 
 @pytest.mark.parametrize("name", ["plain", "policy", "fixed"])

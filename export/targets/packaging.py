@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from builder.suggestions import suggestion
+from export.errors import ExportError, TargetError
+from export.servers import Server, server
 from runtime import through_link, whole_folder
 from runtime.version import VERSION
 
-from ..errors import ExportError, TargetError
-from ..servers import Server, server
 from .admission import batch_of, certified, described
 from .readme import readme
 from .smoke import smoke
