@@ -1,5 +1,6 @@
-# make demo   build the digits model, score held-out digits with it
+# make demo   build the digits model, score held-out digits with it, serve it, ask the server and verify it live
 # make test   lint, types and the whole test suite
+# make servers   the inference servers that tests start, each in an environment of its own (2 GB in all); part of make test
 # make test-gpu   the tests that need a GPU, with NVIDIA's libraries (gigabytes)
 # make bench  every target of speed, measured; about 13 minutes on 2 cores that do nothing else
 # All set up .venv first. If pip's default index carries the CUDA build of torch (gigabytes), name another one:
@@ -11,16 +12,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .peers
+SERVERS := triton mlserver kserve ray-serve
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-gpu bench lint install clean
+.PHONY: demo test test-gpu bench lint install servers clean
 
 demo: $(READY)
 	@$(BIN)/mlpx build models/digits/spec.yaml --data models/digits/heldout.parquet -o out/digits
 	@$(BIN)/python -m models.score digits out/digits/digits.onnx
+	@$(BIN)/python -m models.ask digits out/digits
 	@echo "try       $(BIN)/mlpx predict out/digits/digits.onnx models/digits/heldout.parquet -o out/digits/scores.csv"
 
-test: lint
+test: lint servers
 	$(BIN)/python -m pytest
 
 test-gpu: $(READY)
@@ -50,5 +53,11 @@ $(PEERS)/.ready: benchmarks/requirements.txt
 	$(PIP) --target $(PEERS) --upgrade --no-deps --requirement benchmarks/requirements.txt && touch $@ || \
 		echo "the peers cannot be installed here; the table will say so"
 
+servers: $(SERVERS:%=.servers/%/.ready)
+
+# One that cannot be installed leaves .servers/NAME.reason, which its tests are skipped with.
+.servers/%/.ready: tests/servers/%.txt tests/servers/%.constraints.txt tests/servers/install.py
+	@$(PYTHON) -m tests.servers.install $*
+
 clean:
-	rm -rf $(VENV) $(PEERS) out build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) .servers out build dist *.egg-info

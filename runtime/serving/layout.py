@@ -30,23 +30,26 @@ def found(folder: Path) -> dict[str, Versions]:
         hint = "What to do: name a folder with .onnx files, or one such file"
         raise InputError(f"{folder}: cannot be read: {error.strerror}. {hint}") from None
     models: dict[str, Versions] = {}
-    versions: Versions
     for entry in entries:
-        if entry.suffix == ".onnx" and entry.is_file():
-            name, versions = entry.stem, {"1": entry}
-        elif entry.is_dir():
-            name, versions = entry.name, _versions(entry)
-        else:
-            continue
+        name, versions = _of(entry)
         if not versions:
             continue
         if name in models:
             both = f"{name}.onnx and the folder {name}"
             raise InputError(f"{folder}: {both} are both the model '{name}'. What to do: move one of them")
         if not _NAME.fullmatch(name):
-            versions = dict.fromkeys(versions, "its name has characters that a URL does not carry plainly")
-        models[name] = versions
+            wrong = "its name has characters that a URL does not carry plainly"
+            models[name] = {version: wrong for version in versions}  # noqa: C420 - its values' type is wider
+        else:
+            models[name] = versions
     return models
+
+
+def _of(entry: Path) -> tuple[str, Versions]:
+    """The model that a file or a folder is; without versions where it is none."""
+    if entry.suffix == ".onnx" and entry.is_file():
+        return entry.stem, {"1": entry}
+    return entry.name, _versions(entry) if entry.is_dir() else {}
 
 
 def _versions(folder: Path) -> Versions:
