@@ -9,17 +9,39 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Thread, Timer
 from typing import Any
 
 import numpy as np
+from torch import nn
 
+from builder import MLPSpec
+from export import publish
+from runtime import Certificate, read_certificate
 from runtime.certificate import Answers
+
+from .cases import network
 
 Rows = Mapping[str, np.ndarray]
 Answer = Callable[[Rows], Rows]
+
+
+def certified(module: nn.Module, folder: Path, spec: MLPSpec | None = None) -> tuple[Certificate, Path]:
+    """What certifies a module's file, and the file."""
+    artifact, _ = publish(module, folder / "m.onnx", spec=spec, page=False)
+    return read_certificate(folder / "m.parity.json"), artifact.path
+
+
+@cache
+def case() -> Certificate:
+    """Of a network of ten outputs, on which the precisions differ."""
+    _, module = network([{"linear": 64}, "relu", {"linear": 64}, "relu", {"linear": 10}], features=32)
+    with TemporaryDirectory() as folder:
+        return certified(module, Path(folder))[0]
 
 
 @contextmanager
@@ -91,18 +113,19 @@ class Planted:
 def _handler(planted: Planted) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             pass
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             if self.path.endswith("/v2"):
                 self._say(200, {"name": "planted", "version": "1", "extensions": planted.extensions})
                 return
             info = {"name": "m", "versions": planted.versions, "platform": "", "inputs": planted.inputs}
             self._say(200, info | {"outputs": planted.outputs})
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             rows = {one["name"]: np.array(one["data"], "f4").reshape(one["shape"]) for one in said["inputs"]}
             planted.asked += 1

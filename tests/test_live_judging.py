@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -17,29 +15,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 from builder import MLPSpec, assemble
-from export import publish, write_variant
-from runtime import Session, read_certificate
-from runtime.certificate import Answers
+from export import write_variant
+from runtime import Session
+from runtime.certificate import Answers, Certificate
 from runtime.live.causes import CAUSES, causes_of
 from runtime.live.judging import Heard, Judgement, judge
 from runtime.live.protocol import Fault, Output, Reply
 
 from .cases import network, randomised, specs
+from .live import case, certified
 
 
-def certified(module: nn.Module, folder: Path, spec: MLPSpec | None = None) -> tuple[Answers, float | None, Path]:
-    artifact, _ = publish(module, folder / "m.onnx", spec=spec, page=False)
-    certificate = read_certificate(folder / "m.parity.json")
+def asked_of(certificate: Certificate) -> tuple[Answers, float | None]:
     assert certificate.answers is not None
-    return certificate.answers, certificate.largest, artifact.path
-
-
-@cache
-def case() -> tuple[Answers, float | None]:
-    """A network of ten outputs, on which the precisions differ."""
-    _, module = network([{"linear": 64}, "relu", {"linear": 64}, "relu", {"linear": 10}], features=32)
-    with TemporaryDirectory() as folder:
-        return certified(module, Path(folder))[:2]
+    return certificate.answers, certificate.largest
 
 
 def judged(
@@ -54,7 +43,8 @@ def judged(
 @settings(max_examples=25, deadline=None)
 def test_correct_float32_answers_pass(tmp_path_factory: pytest.TempPathFactory, spec: MLPSpec, seed: int) -> None:
     module = randomised(assemble(spec), seed)
-    answers, at_proof, file = certified(module, tmp_path_factory.mktemp("any"), spec)
+    certificate, file = certified(module, tmp_path_factory.mktemp("any"), spec)
+    answers, at_proof = asked_of(certificate)
     (inputs,), (name,) = answers.inputs.values(), answers.exact
     with Session(file, "cpu") as session, torch.inference_mode():
         alone = np.concatenate([session.predict(row[None]) for row in inputs])
@@ -66,7 +56,7 @@ def test_correct_float32_answers_pass(tmp_path_factory: pytest.TempPathFactory, 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_a_single_value_beyond_its_bound_is_found(data: st.DataObject) -> None:
-    answers, at_proof = case()
+    answers, at_proof = asked_of(case())
     ((name, exact),) = answers.exact.items()
     row, column = data.draw(st.integers(0, len(exact) - 1)), data.draw(st.integers(0, exact.shape[1] - 1))
     times = data.draw(st.floats(1.001, 1e30)) * data.draw(st.sampled_from([-1, 1]))
@@ -80,7 +70,7 @@ def test_a_single_value_beyond_its_bound_is_found(data: st.DataObject) -> None:
 @settings(max_examples=60, deadline=None)
 def test_any_permutation_of_rows_is_named(order: list[int]) -> None:
     assume(order != sorted(order))
-    answers, at_proof = case()
+    answers, at_proof = asked_of(case())
     ((name, exact),) = answers.exact.items()
     judgement = judged(answers, {name: exact[order]}, at_proof)
     row = next(i for i, other in enumerate(order) if i != other)
@@ -89,7 +79,7 @@ def test_any_permutation_of_rows_is_named(order: list[int]) -> None:
 
 @pytest.mark.parametrize("precision", ["TF32", "TF32, truncated", "bfloat16", "float16"])
 def test_a_reduced_precision_is_named_even_within_the_bound(precision: str) -> None:
-    answers, at_proof = case()
+    answers, at_proof = asked_of(case())
     wide = replace(answers, bound={name: held * 1e4 for name, held in answers.bound.items()})
     for given_bounds in (answers, wide):
         judgement = judged(given_bounds, dict(answers.reduced[precision]), at_proof)
@@ -100,7 +90,7 @@ def test_a_reduced_precision_is_named_even_within_the_bound(precision: str) -> N
 
 
 def test_a_precision_that_the_rows_do_not_tell_is_not_accused() -> None:
-    answers, at_proof = case()
+    answers, at_proof = asked_of(case())
     same = replace(answers, reduced={"TF32": {name: held.astype("f4") for name, held in answers.exact.items()}})
     judgement = judged(same, {name: held.astype("f4") for name, held in answers.exact.items()}, at_proof)
     assert judgement.findings == () and judgement.told_apart == ()
@@ -130,7 +120,7 @@ WRONG: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str]] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_answers_are_explained(name: str) -> None:
-    answers, at_proof = case()
+    answers, at_proof = asked_of(case())
     ((output, exact),) = answers.exact.items()
     judgement = judged(answers, {output: WRONG[name][0](exact)}, at_proof)
     assert not {finding.kind for finding in judgement.findings} - {"bound", "not a number"}
@@ -139,7 +129,7 @@ def test_wrong_answers_are_explained(name: str) -> None:
 
 def test_a_function_that_is_left_out_is_named(tmp_path: Path) -> None:
     spec, module = network([{"linear": 16}, "relu", {"linear": 5}, "softmax"], features=9)
-    answers, at_proof, _ = certified(module, tmp_path, spec)
+    answers, at_proof = asked_of(certified(module, tmp_path, spec)[0])
     ((name, _),) = answers.exact.items()
     (inputs,) = answers.inputs.values()
     with torch.inference_mode():
@@ -149,7 +139,8 @@ def test_a_function_that_is_left_out_is_named(tmp_path: Path) -> None:
 
 def test_files_in_fewer_bits_are_found_and_called_alike(tmp_path: Path) -> None:
     spec, module = network([{"linear": 64}, "relu", {"linear": 64}, "relu", {"linear": 10}], features=32)
-    answers, at_proof, file = certified(module, tmp_path, spec)
+    certificate, file = certified(module, tmp_path, spec)
+    answers, at_proof = asked_of(certificate)
     (inputs,), (name,) = answers.inputs.values(), answers.exact
     for kind in ("float16", "weights8"):
         with Session(write_variant(file, kind).path, "cpu") as session:
@@ -168,14 +159,14 @@ class Two(nn.Module):
 
 def test_outputs_that_are_exchanged_are_named(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    answers, at_proof, _ = certified(Two().eval(), tmp_path)
+    answers, at_proof = asked_of(certified(Two().eval(), tmp_path)[0])
     first, second = answers.exact
     exchanged = {first: answers.exact[second], second: answers.exact[first]}
     assert f"'{first}' holds what belongs to '{second}'" in causes_of(judged(answers, exchanged, at_proof))[0]
 
 
 def test_a_batch_that_is_wrong_where_rows_alone_are_right_is_said() -> None:
-    answers, at_proof = case()
+    answers, at_proof = asked_of(case())
     ((name, exact),) = answers.exact.items()
 
     def one(how: str, rows: tuple[int, ...], values: np.ndarray) -> Heard:
@@ -203,7 +194,7 @@ FORMS: dict[str, tuple[Reply | Fault, str, str]] = {
 
 @pytest.mark.parametrize("name", FORMS)
 def test_answers_of_another_form_are_found(name: str) -> None:
-    answers, at_proof = case()
+    answers, at_proof = asked_of(case())
     came, kind, words = FORMS[name]
     (finding,) = judge(answers, [Heard("all at once", "JSON", tuple(range(12)), "1", came)], at_proof).findings
     assert finding.kind == kind and words in finding.words
@@ -212,7 +203,7 @@ def test_answers_of_another_form_are_found(name: str) -> None:
 @given(st.data())
 @settings(max_examples=80, deadline=None)
 def test_whatever_comes_is_judged(data: st.DataObject) -> None:
-    answers, at_proof = case()
+    answers, at_proof = asked_of(case())
     ((name, exact),) = answers.exact.items()
     numbers = st.one_of(st.floats(), st.sampled_from([0.0, 1e308, -1e308, 1e-320, float(exact[0, 0])]))
     values = data.draw(st.lists(numbers, min_size=1, max_size=20))
