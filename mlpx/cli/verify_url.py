@@ -73,8 +73,8 @@ def _tell(report: "LiveReport") -> None:
         print(f"proved    {report.url}: {told}")
         was = "" if report.at_proof is None else f"; {report.at_proof:.2g} when the file was proved"
         print(f"          largest difference {report.largest:.2g}, {report.share:.2g} of the bound there{was}")
-        if report.told_apart:
-            print(f"          nearer to the exact answers than to those of {', '.join(report.told_apart)}")
+        if told_apart := dict.fromkeys(name.partition(",")[0] for name in report.told_apart):
+            print(f"          nearer to the exact answers than to those of {', '.join(told_apart)}")
     else:
         print(f"failed    {report.url}: {told}")
     for kind, lines in (("finding", [f.words for f in report.findings]), ("cause", report.causes)):

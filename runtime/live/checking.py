@@ -155,7 +155,7 @@ class _Check:
             if versions:
                 return [f"the versions of '{self.address.model}' there are {', '.join(versions)}"]
         try:
-            models = self.client.models()
+            models = list(dict.fromkeys(self.client.models()))
         except Fault:  # the repository index is an extension
             return []
         return [f"the models there are {', '.join(models[:20])}" if models else "there are no models at the server"]
@@ -191,7 +191,11 @@ class _Check:
         if judgement.findings:
             self.causes += [words for words in (self._other_version(judgement),) if words is not None]
             self.causes += causes_of(judgement)
-        elif self.certificate.largest is not None and judgement.largest > USUAL * self._usual():
+            return judgement
+        if untold := [name for name in self.answers.reduced if name not in judgement.told_apart]:
+            words = "answers computed in it would pass: these rows do not tell it from float32"
+            self.warnings.append(f"{', '.join(untold)}: {words}")
+        if self.certificate.largest is not None and judgement.largest > USUAL * self._usual():
             words = f"the largest difference is {judgement.largest / self._usual():.0f} times that at proof time"
             self.warnings.append(f"{words}: within the bound, and yet more than another order of the sums explains")
         return judgement
