@@ -36,7 +36,7 @@ async function session(file) {
 async function infer(runs, rows) {
   const total = Object.values(rows)[0].shape[0];
   const step = Number(record.inputs[0].shape[0]) || total;
-  const found = Object.fromEntries(record.outputs.map(({ name }) => [name, []]));
+  const found = Object.fromEntries(record.outputs.map((port) => [port.name, new Float32Array((total + step) * width(port))]));
   for (let at = 0; at < total; at += step) {
     const turn = Array.from({ length: step }, (_, i) => Math.min(at + i, total - 1));
     const feed = Object.entries(rows).map(([name, { shape, values }]) => {
@@ -45,9 +45,9 @@ async function infer(runs, rows) {
       return [name, new ort.Tensor("float32", taken, [step, ...shape.slice(1)])];
     });
     const results = await runs.run(Object.fromEntries(feed));
-    for (const [name, held] of Object.entries(found)) held.push(...results[name].data);
+    for (const [name, held] of Object.entries(found)) held.set(results[name].data, at * (results[name].data.length / step));
   }
-  return Object.fromEntries(record.outputs.map((port) => [port.name, Float32Array.from(found[port.name].slice(0, total * width(port)))]));
+  return Object.fromEntries(record.outputs.map((port) => [port.name, found[port.name].subarray(0, total * width(port))]));
 }
 
 // Every output against its exact value and bound: what is beyond, and the largest share of a bound that is used.

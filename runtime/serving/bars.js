@@ -3,6 +3,7 @@
 const bars = (() => {
   const { make, width, limits } = ports;
   const MOST_BARS = 256;
+  const highest = (values) => values.reduce((a, b) => Math.max(a, b), -Infinity); // spreading very wide rows overflows
 
   // What the largest score of a classifier says, as `mlpx predict` reads it.
   function decided(port, values) {
@@ -10,12 +11,12 @@ const bars = (() => {
     let scores = values;
     if (values.length === 1) scores = port.scores === "logits" ? [0, values[0]] : [1 - values[0], values[0]];
     if (port.scores === "logits") {
-      const top = Math.max(...scores);
+      const top = highest(scores);
       const powers = scores.map((score) => Math.exp(score - top));
       const sum = powers.reduce((a, b) => a + b, 0);
       scores = powers.map((power) => power / sum);
     }
-    const best = scores.indexOf(Math.max(...scores));
+    const best = scores.indexOf(highest(scores));
     return `${port.labels[best]}, probability ${scores[best].toFixed(4)}`;
   }
 
@@ -39,8 +40,8 @@ const bars = (() => {
     function show(values) {
       const held = Array.from(values);
       verdict.textContent = decided(port, held);
-      largest = Math.max(...held.map(Math.abs).filter(Number.isFinite), largest);
-      const best = held.indexOf(Math.max(...held));
+      largest = Math.max(highest(held.map(Math.abs).filter(Number.isFinite)), largest);
+      const best = held.indexOf(highest(held));
       rows.forEach((row, i) => {
         const own = limits(port, i) ?? (port.scores === "probabilities" ? [0, 1] : null);
         const low = Math.min(0, own ? own[0] : held.some((v) => v < 0) ? -largest : 0, held[i]);
