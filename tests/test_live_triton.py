@@ -21,9 +21,11 @@ from tritonclient.utils import InferenceServerException
 from export import Package, package, publish
 from runtime import Answers
 from tests.cases import network, randomised
+from tests.commands import Run
 from tests.servers.environments import environment
 from tests.servers.rest_client import rest
 from tests.servers.triton import Addresses, triton
+from tests.test_package import fixed_batch
 from tests.test_several import SHAPES, Policy
 
 
@@ -41,23 +43,26 @@ class Live:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """Models in one Triton: of one input and output, of two each with external data, and one that lets any width by."""
+    """Models in one Triton: plain, of several inputs with external data, of a fixed batch, and open to any width."""
     folder = tmp_path_factory.mktemp("live")
     spec, module = network([{"linear": 32}, "relu", {"linear": 3}])
     publish(randomised(module, 1), folder / "plain.onnx", spec=spec, page=False)
     torch.manual_seed(0)
     publish(Policy(), folder / "policy.onnx", input_shape=SHAPES, external_data=True, page=False)
+    fixed_batch(folder, 12)
+
+    def packaged(file: str, name: str, **options: Any) -> Package:
+        return package(folder / file, "triton", folder / name, name=name, backend="python", **options)
+
     packages = {
-        name: package(
-            folder / f"{name}.onnx", "triton", folder / name, backend="python", max_batch=64, delay_us=100_000
-        )
-        for name in ("plain", "policy")
+        "plain": packaged("plain.onnx", "plain", max_batch=64, delay_us=100_000),
+        "policy": packaged("policy.onnx", "policy", max_batch=64, delay_us=100_000),
+        "fixed": packaged("fixed.onnx", "fixed"),
+        "loose": packaged("plain.onnx", "loose", delay_us=100_000),
     }
-    loose = package(folder / "plain.onnx", "triton", folder / "loose", name="loose", backend="python", delay_us=100_000)
-    config = loose.folder / "models" / "loose" / "config.pbtxt"
+    config = packages["loose"].folder / "models" / "loose" / "config.pbtxt"
     any_width = "dims: [ -1 ]\n  allow_ragged_batch: true"
     config.write_text(config.read_text().replace("dims: [ 7 ]", any_width, 1))
-    packages["loose"] = loose
     repository = folder / "repository"
     repository.mkdir()
     for name, made in packages.items():
@@ -79,7 +84,7 @@ def over_grpc(live: Live, name: str, parts: list[slice]) -> list[dict[str, np.nd
             tensors.append(InferInput(key, list(values[rows].shape), "FP32"))
             tensors[-1].set_data_from_numpy(np.ascontiguousarray(values[rows]))
         with InferenceServerClient(live.at.grpc) as client:
-            result = client.infer(name, tensors)
+            result: Any = client.infer(name, tensors)
         return {key: result.as_numpy(key) for key in answers.exact}
 
     with ThreadPoolExecutor(len(parts)) as pool:
@@ -130,6 +135,13 @@ def test_sixteen_requests_at_once_have_their_own_answers_from_fewer_runs(live: L
         assert_proved(live, name, rows, outputs)
 
 
+@pytest.mark.parametrize("way", ASKING)
+def test_a_fixed_batch_is_asked_whole(live: Live, way: str) -> None:
+    rows = [slice(0, 12)] * 3
+    for found in ASKING[way](live, "fixed", rows):
+        assert_proved(live, "fixed", rows[0], found)
+
+
 def test_the_metadata_is_the_file_s(live: Live) -> None:
     for name in ("plain", "policy"):
         told, summary = get(live, name), live.packages[name].deployment.summary
@@ -154,7 +166,8 @@ def test_a_request_that_spoils_a_batch_has_its_own_error_and_the_others_their_an
         tensor = InferInput("input", list(given.shape), "FP32")
         tensor.set_data_from_numpy(np.ascontiguousarray(given))
         with InferenceServerClient(live.at.grpc) as client:
-            return client.infer("loose", [tensor]).as_numpy("output")
+            result: Any = client.infer("loose", [tensor])
+        return result.as_numpy("output")
 
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, index) for index in range(8)]
@@ -164,7 +177,17 @@ def test_a_request_that_spoils_a_batch_has_its_own_error_and_the_others_their_an
         assert_proved(live, "loose", slice(index, index + 2), {"output": asked[index].result()})
 
 
-@pytest.mark.parametrize("name", ["plain", "policy"])
+@pytest.mark.parametrize("name", ["plain", "policy", "fixed"])
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_the_live_server_is_verified(run: Run, live: Live, scheme: str, name: str) -> None:
+    certificate = live.packages[name].folder / f"{name}.parity.json"
+    url = f"{scheme}://{live.at.http if scheme == 'http' else live.at.grpc}/v2/models/{name}"
+    done = run("verify", "--url", url, "--certificate", certificate)
+    assert done.code == 0, done.out + done.err
+    assert run("verify", "--url", url.replace(name, "nobody"), "--certificate", certificate).code != 0
+
+
+@pytest.mark.parametrize("name", ["plain", "policy", "fixed"])
 def test_the_smoke_test_passes_and_tells_another_model(live: Live, name: str) -> None:
     script = live.packages[name].folder / "smoke" / "check.py"
 
@@ -172,7 +195,7 @@ def test_the_smoke_test_passes_and_tells_another_model(live: Live, name: str) ->
         return subprocess.run([sys.executable, str(script), url], capture_output=True, text=True)
 
     done = check(f"http://{live.at.http}/v2/models/{name}")
-    assert done.returncode == 0 and "4 rows within their bounds" in done.stdout, done.stderr
+    assert done.returncode == 0 and "rows within their bounds" in done.stdout, done.stderr
     assert check(f"http://{live.at.http}/v2/models/nobody").returncode == 3
     answers = script.with_name("expected.json")
     whole = answers.read_text()

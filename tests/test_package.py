@@ -19,6 +19,7 @@ from export.targets.table import TARGETS
 from runtime import read_certificate, read_header
 from tests.cases import network, randomised
 from tests.commands import Run
+from tests.onnx_drafts import Draft
 from tests.test_several import SHAPES, Policy
 
 FEATURES = [{"name": f"f{i}", "range": [-i - 1, i + 1]} for i in range(4)]
@@ -243,25 +244,35 @@ def test_external_data_goes_with_the_model(tmp_path: Path) -> None:
         package(tmp_path / "m.onnx", "openvino", tmp_path / "q")
 
 
-@pytest.fixture
-def fixed(tmp_path: Path) -> Path:
-    """A proved file that takes exactly 30 rows."""
-    module = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
-    path = tmp_path / "fixed.onnx"
-    names = {"input_names": ["x"], "output_names": ["y"]}
-    torch.onnx.export(module, (torch.zeros(30, 5),), path, **names, dynamo=True, opset_version=18, verbose=False)
-    verify(module, path, device="cpu").write(tmp_path / "fixed.parity.json")
+def fixed_batch(folder: Path, rows: int) -> Path:
+    """A proved file of another tool that takes exactly so many rows."""
+    module, path = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), folder / "fixed.onnx"
+    draft, value = Draft(17, (rows, 5)), "x"
+    for layer in module:
+        given = [p.detach().numpy() for p in layer.parameters()]
+        value = draft("Gemm", value, *given, transB=1) if given else draft("Relu", value)
+    path.write_bytes(draft.model(value, (rows, 2)).SerializeToString())
+    report = verify(module, path, device="cpu")
+    assert report.proved, report.why
+    report.write(folder / "fixed.parity.json")
     return path
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_fixed_batch_is_kept(fixed: Path, tmp_path: Path) -> None:
+def test_a_fixed_batch_is_kept(tmp_path: Path) -> None:
+    fixed = fixed_batch(tmp_path, 30)
     made = package(fixed, "triton", tmp_path / "p")
     assert made.deployment.max_batch == made.deployment.fixed_batch == 30
     request = json.loads((made.folder / "smoke" / "request.json").read_text())
     assert request["inputs"][0]["shape"] == [30, 5] and len(request["inputs"][0]["data"]) == 150
     with pytest.raises(TargetError, match="takes exactly 30 rows, and --max-batch 8 was asked for"):
         package(fixed, "triton", tmp_path / "q", max_batch=8)
+
+
+def test_torch_and_onnx_are_not_needed(root: Path, model: Path, tmp_path: Path) -> None:
+    code = "import sys; from mlpx import package; package(*sys.argv[1:]); print({'torch', 'onnx'} & {*sys.modules})"
+    command = [sys.executable, "-c", code, str(model), "triton", str(tmp_path / "p")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_the_smoke_test_needs_the_standard_library_only(model: Path, tmp_path: Path) -> None:

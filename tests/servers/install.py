@@ -29,7 +29,8 @@ def install(name: str) -> str | None:
         _AFTER.get(name, lambda folder: None)(folder)
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        why = f"{name} cannot be installed here: {' / '.join(lines[-3:])}"
+        told = [line for line in lines if not line.startswith("WARNING")] or lines
+        why = f"{name} cannot be installed here: {' / '.join(told[-2:])}"
         ENVIRONMENTS.mkdir(exist_ok=True)
         reason.write_text(why + "\n", encoding="utf-8")
         return why
