@@ -83,7 +83,7 @@ def test_another_version_is_told_and_the_certified_one_named(run: Run, url: str,
     done = run("verify", "--url", url, "--certificate", certificate)
     assert done.code == 1 and done.out.startswith("failed ")
     assert "values beyond the bound" in done.out and "the server says that its file has the SHA-256" in done.out
-    assert "version 1 is the certified file; the one that answers here is 3" in done.out
+    assert "version 1 answers as the certified file does; the version that was asked here is 3" in done.out
     assert "another file, or another treatment of the inputs" in done.out
 
 

@@ -68,41 +68,51 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
     "float16": (reduced("float16"), "precision", "float16: "),
     "a batch is computed otherwise": (doubled_in_batches, "bound", "right one by one; wrong all at once"),
     "the answers of another request": (the_answer_before, "bound", "rows are mixed up"),
-    "null": (output(data=[None] * 10, shape=[1, 10]), "form", ""),
+    "null": (output(data=[None] * 10, shape=[1, 10]), "form", "[1, 10] instead of [12, 10]"),
     "null for every value": (
         said(lambda r: r | {"outputs": [r["outputs"][0] | {"data": [None] * len(r["outputs"][0]["data"])}]}),
         "not a number",
         "not numbers",
     ),
-    "float64": (lambda answers: planted(answers, datatype="FP64"), "form", ""),
-    "another output": (output(name="scores"), "form", ""),
-    "another identity": (said(lambda record: record | {"id": "0"}), "form", ""),
-    "a shape of words": (output(shape="many"), "no answer", ""),
-    "a negative shape": (output(shape=[-1, 10]), "no answer", ""),
-    "fewer values": (output(data=[1.0]), "no answer", ""),
-    "text for numbers": (output(data=["1.5"] * 10), "no answer", ""),
-    "a number beyond float64": (output(data=[10**400] * 120), "no answer", ""),
-    "no outputs": (said(lambda record: {}), "no answer", ""),
-    "a list": (said(lambda record: [record]), "no answer", ""),
-    "not JSON": (said(lambda record: b"<html>"), "no answer", ""),
-    "nested too deep": (said(lambda record: b"[" * 100_000), "no answer", ""),
-    "too much": (said(lambda record: b" " * 2**22), "no answer", ""),
+    "float64": (lambda answers: planted(answers, datatype="FP64"), "form", "FP64 instead of FP32"),
+    "another output": (output(name="scores"), "form", "no output 'output'; there are scores"),
+    "another identity": (said(lambda record: record | {"id": "0"}), "form", "identity of another request"),
+    "a shape of words": (output(shape="many"), "no answer", "instead of a list of sizes"),
+    "a negative shape": (output(shape=[-1, 10]), "no answer", "instead of a list of sizes"),
+    "fewer values": (output(data=[1.0]), "no answer", "1 values came"),
+    "text for numbers": (output(data=["1.5"] * 10), "no answer", "'1.5' instead of a number"),
+    "a number beyond float64": (output(data=[10**400] * 120), "no answer", "beyond float64"),
+    "no outputs": (said(lambda record: {}), "no answer", "without 'outputs'"),
+    "a list": (said(lambda record: [record]), "no answer", "without 'outputs'"),
+    "not JSON": (said(lambda record: b"<html>"), "no answer", "not JSON: '<html>'"),
+    "nested too deep": (said(lambda record: b"[" * 100_000), "no answer", "not JSON"),
+    "too much": (said(lambda record: b" " * 2**22), "no answer", "an answer of more than"),
     "a binary length that lies": (
-        lambda answers: planted(answers, headers={"Inference-Header-Content-Length": "99999999"}), "no answer", "",
+        lambda answers: planted(answers, headers={"Inference-Header-Content-Length": "99999999"}),
+        "no answer",
+        "bytes came",
     ),
-    "an error": (lambda answers: planted(answers, status=lambda rows, number: 500), "no answer", ""),
+    "an error": (lambda answers: planted(answers, status=lambda rows, number: 500), "no answer", "HTTP 500: planted"),
     "an error for batches": (
-        lambda a: planted(a, status=lambda rows, number: 500 if rows > 1 else 200), "no answer", "",
+        lambda a: planted(a, status=lambda rows, number: 500 if rows > 1 else 200),
+        "no answer",
+        "a row alone is answered, and 12 at once are not",
     ),
     "moved": (
-        lambda a: planted(a, status=lambda rows, number: 307, headers={"Location": "/elsewhere"}), "no answer", "",
+        lambda a: planted(a, status=lambda rows, number: 307, headers={"Location": "/elsewhere"}),
+        "no answer",
+        "HTTP 307: moved to /elsewhere",
     ),
-    "busy for ever": (lambda a: planted(a, status=lambda r, n: 503, headers={"Retry-After": "0"}), "no answer", ""),
+    "busy for ever": (
+        lambda a: planted(a, status=lambda r, n: 503, headers={"Retry-After": "0"}),
+        "no answer",
+        "HTTP 503: planted",
+    ),
     "another input": (interface(name="z"), "interface", "another model"),
     "another datatype": (interface(datatype="FP16"), "interface", "another model"),
     "another width": (interface(shape=[-1, 31]), "interface", "another model"),
-}  # fmt: skip
-"""What is planted, the kind of the finding, and what is to be in the causes."""
+}
+"""What is planted, the kind of the finding, and what is to be in the words of the findings or causes."""
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -111,7 +121,7 @@ def test_a_planted_fault_is_found(name: str) -> None:
     with make(answers_of()).url() as url:
         report = check_live(url, case(), timeout=20)
     assert not report.proved and kind in {finding.kind for finding in report.findings}
-    assert words in " | ".join(report.causes)
+    assert words in " | ".join((*report.causes, *(finding.words for finding in report.findings)))
 
 
 WELL: dict[str, Make] = {

@@ -178,8 +178,12 @@ class _Check:
         asking = Asking(self.answers, self.line, self.client, self.address.version)
         asking.fixed = fixed_batch(self.info, self.answers)
         for travel in self._travels(tensors):
-            self.heard += asking.whole(travel)
-            if not all(isinstance(heard.came, Fault) for heard in self.heard):
+            first = asking.whole(travel)
+            self.heard += first
+            answered = [one.how for one in first if isinstance(one.came, Reply)]
+            if answered == ["one by one"]:
+                self.causes.append(f"a row alone is answered, and {len(first[0].rows)} at once are not")
+            if answered:
                 self.heard += asking.every_way(travel)
         judgement = judge(self.answers, self.heard, self.certificate.largest)
         if asking.refused and asking.largest is not None and not asking.broken and judgement.asked:
@@ -232,6 +236,6 @@ class _Check:
             heard = asking.whole("bytes" if self.address.grpc else self.heard[0].tensors)
             if heard and not judge(self.answers, heard, self.certificate.largest).findings:
                 default = ", ".join(sorted(answered - {""}))
-                now = f"; the one that answers here is {default}" if default else ""
-                return f"version {version} is the certified file{now}"
+                now = f"; the version that was asked here is {default}" if default else ""
+                return f"version {version} answers as the certified file does{now}"
         return None
