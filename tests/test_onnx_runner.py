@@ -70,7 +70,7 @@ def test_requests_that_wait_are_run_together_and_each_has_its_own_rows(
 
 
 def test_a_file_of_a_fixed_batch_is_run_for_each_request_alone(tmp_path: Path) -> None:
-    model = OnnxModel(rows_file(tmp_path, batch=3), max_batch=3)
+    model = OnnxModel(rows_file(tmp_path, batch=3), max_batch=6)
     assert [answer["rows"][0, 0] for answer in together(model, [3, 3])] == [3, 3]
     with pytest.raises(WrongRequestError, match=r"has the shape \[3, 2\], and \[2, 2\] was given"):
         model.feed([asked(2)])
