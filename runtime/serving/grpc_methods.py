@@ -11,7 +11,7 @@ from runtime.version import VERSION
 from .described import config, statistics
 from .grpc_messages import answer, parse
 from .options import Options
-from .refusals import Malformed, NotReady, Unknown
+from .refusals import NotAllowed, NotReady, Unknown
 from .repository import Repository
 from .rest import EXTENSIONS
 from .served import Served
@@ -127,7 +127,7 @@ class Methods:
 
 def _only_one(request: Any) -> None:
     if request.repository_name:
-        raise Malformed("a repository_name is not read by this server: it has one folder")
+        raise NotAllowed("a repository_name is not read by this server: it has one folder")
 
 
 class _Service:

@@ -198,7 +198,7 @@ def answer(
             plain = plain and bool(np.isfinite(values).all())
         told.append(entry)
     record: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": told}
-    if request.id is not None:
+    if request.id:
         record["id"] = request.id
     if plain:
         head = orjson.dumps(record, option=orjson.OPT_SERIALIZE_NUMPY)

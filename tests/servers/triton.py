@@ -22,8 +22,8 @@ class Addresses:
 
 
 @contextmanager
-def triton(repository: Path, log: Path) -> Iterator[Addresses]:
-    """A Triton that serves a model repository. Skips where it is not installed."""
+def triton(repository: Path, log: Path, *options: str) -> Iterator[Addresses]:
+    """A Triton that serves a model repository, with further options. Skips where it is not installed."""
     folder = environment("triton")
     (packages,) = (folder / "lib").glob("python3.*/site-packages")
     server = packages / "pytriton" / "tritonserver"
@@ -37,6 +37,7 @@ def triton(repository: Path, log: Path) -> Iterator[Addresses]:
             *("--http-address=127.0.0.1", f"--http-port={http}"),
             *("--grpc-address=127.0.0.1", f"--grpc-port={grpc}"),
             *("--metrics-address=127.0.0.1", f"--metrics-port={metrics}"),
+            *options,
         ],
         ready=f"http://127.0.0.1:{http}/v2/health/ready",
         log=log,
