@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -21,6 +21,9 @@ SIGNATURE = signature_of(
 )
 FLOATS = arrays.arrays(np.float32, st.tuples(st.just(4), st.just(7)), elements=st.floats(width=32))
 FORMS = st.sampled_from(["flat", "nested", "binary"])
+
+
+SIZES = st.sampled_from([-4, 0, 4, 8, 11, 12, 13, 16, 20, 24, 28, 32])
 
 
 def written(feed: dict[str, np.ndarray], forms: dict[str, str], **more: Any) -> tuple[bytes, int | None]:
@@ -156,3 +159,21 @@ def test_sizes_that_a_file_leaves_open_or_fixes() -> None:
         read(1, 3, fixed)
     with pytest.raises(Malformed, match=r"takes \[-1, 3\]"):
         parse(*written({"a": np.zeros((1, 4), np.float32)}, {"a": "flat"}), SIGNATURE)
+
+
+@given(SIZES, SIZES, SIZES)
+@example(12, 16, 28)
+@example(8, 16, 28)
+@example(16, 12, 28)
+@settings(max_examples=300, deadline=None)
+def test_binary_sizes_that_lie(first: int, second: int, sent: int) -> None:
+    inputs = [
+        {key: held for key, held in one.items() if key != "data"} | {"parameters": {"binary_data_size": size}}
+        for one, size in ((GOOD, first), (OTHER, second))
+    ]
+    head = json.dumps({"inputs": inputs}).encode()
+    if (first, second, sent) == (12, 16, 28):
+        assert parse(head + bytes(sent), len(head), SIGNATURE).rows == 1
+    else:
+        with pytest.raises(Malformed):
+            parse(head + bytes(sent), len(head), SIGNATURE)
