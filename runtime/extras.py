@@ -17,7 +17,11 @@ _EXTRAS = {
     "matplotlib": "report",
     "jinja2": "report",
     "ray": "ray",
-    "grpc": "ray",
+    "grpc": "serve",
+    "httptools": "serve",
+    "orjson": "serve",
+    "tritonclient": "serve",
+    "uvicorn": "serve",
 }
 
 

@@ -1,0 +1,53 @@
+"""Structured logs: a JSON object a line on standard error, with request ids and without any payload."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+
+class Log:
+    """Writes events; ``requests`` says whether every request is one, or only those that fail."""
+
+    def __init__(self, *, requests: bool = False, stream: TextIO | None = None):
+        self.requests = requests
+        self._stream = sys.stderr if stream is None else stream
+        self._pid = os.getpid()
+
+    def event(self, event: str, **fields: Any) -> None:
+        """One line."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        record = {"time": now, "event": event, "pid": self._pid, **fields}
+        try:
+            self._stream.write(json.dumps(record, default=str) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # nobody reads the log any more; answering goes on
+            return
+
+    def request(self, request: str, protocol: str, what: str, status: object, seconds: float, **fields: Any) -> None:
+        """A request that was answered."""
+        took = round(seconds * 1e3, 3)
+        self.event("request", request=request, protocol=protocol, what=what, status=status, ms=took, **fields)
+
+    def failure(self, request: str, error: BaseException) -> None:
+        """The cause of an answer that only says "internal error"."""
+        trace = "".join(traceback.format_exception(error))
+        self.event("failure", request=request, error=f"{type(error).__name__}: {error}", trace=trace)
+
+
+class Forwarded(logging.Handler):
+    """Passes on what a library logs, from warnings up."""
+
+    def __init__(self, log: Log):
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        more = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
+        self._log.event("library", logger=record.name, level=record.levelname, message=record.getMessage(), **more)

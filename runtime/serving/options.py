@@ -1,0 +1,55 @@
+"""Everything that a server is told when it starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to serve a folder; sizes in bytes, times in seconds."""
+
+    folder: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    """0: any free port."""
+    grpc_port: int | None = 8001
+    """None: no gRPC."""
+    workers: int = 1
+    """Processes that answer requests, each with its own copy of the models."""
+    device: str = "auto"
+    threads: int | None = None
+    """Of one call of a model; None: as ``Session`` chooses."""
+    coalesce: bool = True
+    """Whether requests that wait together share a call."""
+    max_batch: int = 1024
+    """The most rows of a call that requests share."""
+    max_rows: int = 65_536
+    """Of one request."""
+    queue_rows: int = 131_072
+    """Rows that may wait for a model; a request beyond is refused with 429."""
+    max_body: int = 64 * 2**20
+    max_head: int = 16 * 2**10
+    timeout: float = 30.0
+    """From a request's arrival to the start of its call, unless the request asks for less."""
+    read_timeout: float = 30.0
+    """For a whole request to arrive, and for a client to take its answer."""
+    keep_alive: float = 75.0
+    connections: int = 12_000
+    """Of each worker; one more is answered with 503."""
+    grace: float = 30.0
+    """For requests in progress when the server is told to stop."""
+    poll: float | None = None
+    """How often the folder is looked at for changes; None: only on SIGHUP and when a client asks."""
+    only_proved: bool = False
+    """Whether a file without a certificate of its own bytes is refused."""
+    control: bool = True
+    """Whether clients may load and unload models."""
+    token: str | None = None
+    """The bearer token that every request must carry, but for health."""
+    certificate: Path | None = None
+    """For TLS, PEM."""
+    key: Path | None = None
+    log_requests: bool = False
+    """Whether every request is logged, or only those that fail."""

@@ -1,0 +1,96 @@
+"""What concerns every worker: counters of all, and models that are loaded or taken out in all.
+
+Workers are processes with the same models; a client's request reaches one of them. Each listens on a Unix socket in a
+folder that only the server's user can read, and asks the others there, a JSON object a line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .gathered import Record, added, record
+from .refusals import Malformed, NotReady, Refusal, Unknown
+from .repository import Repository
+
+_SECONDS = 60.0
+"""For a worker to load a model."""
+_LONGEST = 2**24
+_REFUSALS = {refusal.__name__: refusal for refusal in (Malformed, NotReady, Unknown)}
+
+
+class Spread:
+    """One of the workers, among the others. ``folder`` is None for a worker that is alone."""
+
+    def __init__(self, repository: Repository, folder: Path | None, place: int):
+        self._repository, self._folder = repository, folder
+        self._own = None if folder is None else folder / f"{place}.sock"
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen to the others."""
+        if self._own is not None:
+            self._own.unlink(missing_ok=True)
+            self._server = await asyncio.start_unix_server(self._listen, self._own, limit=_LONGEST)
+
+    async def statistics(self) -> list[Record]:
+        """What all workers counted; a worker that does not answer is left out."""
+        found = [record(served) for served in self._repository.served()]
+        for answer in await self._ask({"do": "statistics"}):
+            found += answer.get("records", [])
+        return added(found)
+
+    async def control(self, action: str, name: str) -> None:
+        """ "load" or "unload" a model in every worker. Raises Refusal, of the first worker that refuses."""
+        await self._do(action, name)
+        for answer in await self._ask({"do": action, "name": name}):
+            if "error" in answer:
+                raise _REFUSALS.get(answer.get("kind", ""), NotReady)(answer["error"])
+
+    async def _do(self, action: str, name: str) -> None:
+        await (self._repository.load(name) if action == "load" else self._repository.unload(name))
+
+    async def _ask(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        if self._folder is None:
+            return []
+        others = [path for path in self._folder.glob("*.sock") if path != self._own]
+        return [answer for answer in await asyncio.gather(*(_asked(path, message) for path in others)) if answer]
+
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, ValueError, asyncio.IncompleteReadError):
+            message = json.loads(await reader.readline())
+            try:
+                if message["do"] == "statistics":
+                    answer: dict[str, Any] = {"records": [record(served) for served in self._repository.served()]}
+                else:
+                    await self._do(message["do"], message["name"])
+                    answer = {}
+            except Refusal as refusal:
+                answer = {"error": str(refusal), "kind": type(refusal).__name__}
+            writer.write(json.dumps(answer).encode() + b"\n")
+            await writer.drain()
+        writer.close()
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._server is not None and self._own is not None:
+            self._server.close()
+            self._own.unlink(missing_ok=True)
+
+
+async def _asked(path: Path, message: dict[str, Any]) -> dict[str, Any] | None:
+    """Another worker's answer; None where it is gone."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST)
+            try:
+                writer.write(json.dumps(message).encode() + b"\n")
+                await writer.drain()
+                return json.loads(await reader.readline() or b"null")
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, ValueError):
+        return None
