@@ -16,6 +16,7 @@ def keep_to_two_cores() -> None:
     if hasattr(os, "sched_setaffinity") and len(cores := sorted(os.sched_getaffinity(0))) > CORES:
         os.sched_setaffinity(0, cores[:CORES])
 
+
 def described() -> dict[str, str]:
     """The date, the processor, the cores that may be used, and the versions that matter."""
     processor = platform.processor() or platform.machine()

@@ -1,7 +1,7 @@
 """How many requests per second does ``mlpx serve`` answer, beside other servers, on this machine?
 
-Every row of ``benchmarks.served.targets``. One server at a time runs, started anew in every round, in random order; each
-has one worker and ONNX Runtime with one thread, and shares 2 cores with the program that loads it. Before it is loaded
+Every row of ``benchmarks.served.targets``. One server at a time runs, started anew in every round, in random order;
+each has one worker and ONNX Runtime with one thread, and shares 2 cores with the program that loads it. Before it is loaded
 each of the requests is asked once, and the answer held against the proved bound. The ratios are of the same round.
 A full run takes about 25 minutes. The peers are in environments of their own (``make servers``); one that is missing is
 said to be. Run it with ``python -m benchmarks.serving [--quick] [--only TEXT] [--rounds N] [--json FILE]``.
@@ -22,8 +22,9 @@ from typing import Any
 from benchmarks.machine import described, keep_to_two_cores
 from benchmarks.served.closed import missing
 from benchmarks.served.parts import PARTS
-from benchmarks.served.rounds import Effort, Table, measured, packages
-from benchmarks.served.targets import LOADS, OURS, Load, Outcome, Target, wanted
+from benchmarks.served.rounds import Effort, Table, measured
+from benchmarks.served.subjects import made
+from benchmarks.served.targets import LOADS, MANY, OURS, Load, Outcome, Target, wanted
 from runtime.benching.timings import quartiles
 
 
@@ -83,13 +84,14 @@ def main() -> None:
     start, machine = perf_counter(), described()
     with tempfile.TemporaryDirectory(prefix="mlpx-serving-") as place:
         folder = Path(place)
-        made = packages(loads, asked, folder, tell)
-        table = measured(loads, made, effort, random.Random(0), folder, tell)
+        pairs = {(name, load.model) for load in loads for name in load.servers}
+        subjects = made(sorted(pairs | {(OURS, MANY.model)}), folder, tell)
+        table = measured(loads, subjects, effort, random.Random(0), folder, tell)
         parts: dict[str, Any] = {}
         for part in PARTS:
             if part in asked:
-                tell(part)
-                parts[part] = PARTS[part](made, effort, folder, tell)
+                tell(PARTS[part].__doc__ or part)  # the line that says what it measures
+                parts[part] = PARTS[part](subjects, effort, folder)
     rows = [
         outcome(target, table) if isinstance(target.case, Load) else Outcome(target, *parts[target.case][:2])
         for target in targets
@@ -99,7 +101,7 @@ def main() -> None:
         print("\n".join(told_load(load, table)))
     for part in parts.values():
         print("\n".join(part[2]))
-    print(f"\n{'what':<72} {'wanted':>6}  measured (quartiles)")
+    print(f"\n{'what':<84} {'wanted':>6}  measured (quartiles)")
     for row in rows:
         print(row.told())
     taken = perf_counter() - start

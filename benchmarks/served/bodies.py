@@ -35,7 +35,7 @@ class Body:
 
     @cached_property
     def binary(self) -> tuple[int, bytes]:
-        """The length of the JSON, and the body: the JSON and the inputs' bytes behind it; the outputs are asked for so."""
+        """The length of the JSON, and the body: JSON and bytes behind it. The answer is asked for in bytes too."""
         sizes = {name: values.nbytes for name, values in self.inputs.items()}
         inputs = [{**e, "parameters": {"binary_data_size": sizes[e["name"]]}} for e in self._entries()]
         outputs = [{"name": name, "parameters": {"binary_data": True}} for name in self.exact]

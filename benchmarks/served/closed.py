@@ -1,4 +1,4 @@
-"""Closed-loop load: so many clients, each sends its next request when it has its answer. wrk for REST, h2load for gRPC."""
+"""Closed-loop load: each client sends its next request when it has its answer. wrk for REST, h2load for gRPC."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from benchmarks.served.bodies import HEAD, REST, Body, grpc_outputs, outputs_of
 

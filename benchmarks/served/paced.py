@@ -29,9 +29,7 @@ def http_request(path: str, headers: dict[str, str], content: bytes) -> bytes:
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode() + content
 
 
-def paced(
-    address: str, requests: list[bytes], rate: float, seconds: float, connections: int
-) -> dict[str, float]:
+def paced(address: str, requests: list[bytes], rate: float, seconds: float, connections: int) -> dict[str, float]:
     """Send ``rate`` requests per second; a request that finds no free connection waits, and its time counts.
 
     Returns: "p50" and "p99" from the due time, "late" (the 99th percentile of what the client itself was late by),

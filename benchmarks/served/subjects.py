@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from benchmarks.served.bodies import Body, bodies
 from benchmarks.served.running import PEERS, Server, served
@@ -69,8 +68,7 @@ def made(pairs: Sequence[tuple[str, str]], folder: Path, tell: Callable[[str], N
             hint = f"there is no {environment}. What to do: make servers"
             found.missing[name] = why.read_text(encoding="utf-8").strip() if why.is_file() else hint
             continue
-        options: dict[str, Any] = {"backend": peer.backend, "threads": 1}
-        package_folder = folder / "packages" / peer.target / model
-        _package(found.files[model], peer.target, package_folder, options)
-        found.packages[name, model] = package_folder
+        place = folder / "packages" / peer.target / model
+        package(found.files[model], peer.target, place, backend=peer.backend, threads=1)
+        found.packages[name, model] = place
     return found

@@ -95,9 +95,9 @@ class Outcome:
         """The row of the printed table."""
         bound = "" if self.target.bound is None else f"{'≥' if self.target.at_least else '≤'} {self.target.bound:g}"
         if self.found is None:
-            return f"{self.target.name:<72} {bound:>6}  not measured: {self.why_not}"
+            return f"{self.target.name:<84} {bound:>6}  not measured: {self.why_not}"
         spread = f"({self.found.low:.2f} to {self.found.high:.2f})" if self.found.low < self.found.high else ""
-        return f"{self.target.name:<72} {bound:>6}  {self.found.median:.2f} {spread:<18} {self.verdict}".rstrip()
+        return f"{self.target.name:<84} {bound:>6}  {self.found.median:.2f} {spread:<18} {self.verdict}".rstrip()
 
 
 def wanted(text: str) -> Sequence[Target]:
