@@ -1,4 +1,4 @@
-# make demo   build the digits model, score held-out digits with it
+# make demo   build the digits model, score held-out digits with it, serve it, ask the server and verify it live
 # make test   lint, types and the whole test suite
 # make servers   the inference servers that tests start, each in an environment of its own (2 GB in all); part of make test
 # make test-gpu   the tests that need a GPU, with NVIDIA's libraries (gigabytes)
@@ -20,6 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 demo: $(READY)
 	@$(BIN)/mlpx build models/digits/spec.yaml --data models/digits/heldout.parquet -o out/digits
 	@$(BIN)/python -m models.score digits out/digits/digits.onnx
+	@$(BIN)/python -m models.ask digits out/digits
 	@echo "try       $(BIN)/mlpx predict out/digits/digits.onnx models/digits/heldout.parquet -o out/digits/scores.csv"
 
 test: lint servers

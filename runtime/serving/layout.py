@@ -30,14 +30,8 @@ def found(folder: Path) -> dict[str, Versions]:
         hint = "What to do: name a folder with .onnx files, or one such file"
         raise InputError(f"{folder}: cannot be read: {error.strerror}. {hint}") from None
     models: dict[str, Versions] = {}
-    versions: Versions
     for entry in entries:
-        if entry.suffix == ".onnx" and entry.is_file():
-            name, versions = entry.stem, {"1": entry}
-        elif entry.is_dir():
-            name, versions = entry.name, _versions(entry)
-        else:
-            continue
+        name, versions = _of(entry)
         if not versions:
             continue
         if name in models:
@@ -47,6 +41,13 @@ def found(folder: Path) -> dict[str, Versions]:
             versions = dict.fromkeys(versions, "its name has characters that a URL does not carry plainly")
         models[name] = versions
     return models
+
+
+def _of(entry: Path) -> tuple[str, Versions]:
+    """The model that a file or a folder is; without versions where it is none."""
+    if entry.suffix == ".onnx" and entry.is_file():
+        return entry.stem, {"1": entry}
+    return entry.name, _versions(entry) if entry.is_dir() else {}
 
 
 def _versions(folder: Path) -> Versions:

@@ -8,16 +8,24 @@ import os
 import sys
 import traceback
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, TextIO
+
+_PER_SECOND = 100
 
 
 class Log:
-    """Writes events; ``requests`` says whether every request is one, or only those that fail."""
+    """Writes events; ``requests`` says whether every request is one, or only those that fail.
+
+    Of those that fail at most 100 a second are written one by one, the others as a count: a flood of bad requests shall
+    not become a flood of lines.
+    """
 
     def __init__(self, *, requests: bool = False, stream: TextIO | None = None):
         self.requests = requests
         self._stream = sys.stderr if stream is None else stream
         self._pid = os.getpid()
+        self._second, self._written, self._left_out = 0, 0, 0
 
     def event(self, event: str, **fields: Any) -> None:
         """One line."""
@@ -31,8 +39,21 @@ class Log:
 
     def request(self, request: str, protocol: str, what: str, status: object, seconds: float, **fields: Any) -> None:
         """A request that was answered."""
+        if not self.requests and not self._may_write():
+            return
         took = round(seconds * 1e3, 3)
         self.event("request", request=request, protocol=protocol, what=what, status=status, ms=took, **fields)
+
+    def _may_write(self) -> bool:
+        second = int(monotonic())
+        if second != self._second:
+            left_out, self._left_out = self._left_out, 0
+            self._second, self._written = second, 0
+            if left_out:
+                self.event("requests_left_out", count=left_out)
+        self._written += 1
+        self._left_out += self._written > _PER_SECOND
+        return self._written <= _PER_SECOND
 
     def failure(self, request: str, error: BaseException) -> None:
         """The cause of an answer that only says "internal error"."""

@@ -109,6 +109,8 @@ class Rest:
             self._told(call, request, result.status, result.rows)
         body = result.body[0] if len(result.body) == 1 else b"".join(result.body)
         lines = [(b"content-type", result.kind), (b"content-length", b"%d" % len(body)), (b"x-request-id", request)]
+        if self._repository.stopping:
+            lines.append((b"connection", b"close"))  # the client's next request goes to another server
         await send({"type": "http.response.start", "status": result.status, "headers": [*lines, *result.headers]})
         await send({"type": "http.response.body", "body": body})
 
@@ -163,8 +165,6 @@ class Rest:
     async def _infer(self, call: Call, parts: tuple[str, ...]) -> Answer:
         served: Served | None = None
         try:
-            if self._repository.stopping:
-                raise NotReady("the server is shutting down")
             served = self._repository.find(parts[2], parts[4] if len(parts) == 6 else None)
             body = await self._body(call)
             given = call.headers.get(b"inference-header-content-length")

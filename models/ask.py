@@ -1,0 +1,67 @@
+"""Serve a folder, ask the server with tritonclient, verify it live: ``python -m models.ask digits out/digits``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc
+import tritonclient.http
+
+from mlpx import Session
+from runtime import read_rows
+
+HERE = Path(__file__).parent
+MLPX = [sys.executable, "-m", "mlpx"]
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[dict[str, Any]]:
+    """``mlpx serve`` on free ports, until the block ends; what it says of itself when it is ready."""
+    command = [*MLPX, "serve", str(folder), "--port", "0", "--grpc-port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        assert server.stdout is not None
+        try:
+            lines = ""
+            for line in server.stdout:
+                lines += line
+                if line == "}\n":
+                    break
+            yield json.loads(lines)
+        finally:
+            server.terminate()
+
+
+def asked(kind: Any, address: str, name: str, input_name: str, rows: np.ndarray) -> np.ndarray:
+    """The live server's answer for float32 rows, by tritonclient's ``kind``, its http or grpc module."""
+    with kind.InferenceServerClient(address) as client:
+        tensor = kind.InferInput(input_name, list(rows.shape), "FP32")
+        tensor.set_data_from_numpy(rows)
+        answer = client.infer(name, [tensor])
+        return answer.as_numpy(answer.get_output(0)["name"] if kind is tritonclient.http else answer.get_output(0).name)
+
+
+if __name__ == "__main__":
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    file = folder / f"{name}.onnx"
+    with Session(file, "cpu") as session:
+        assert session.summary is not None
+        rows = np.ascontiguousarray(read_rows(HERE / name / "heldout.parquet", session.summary.inputs[0])[0][:8])
+        expected, port = session.predict(rows), session.inputs[0].name
+    with serving(folder) as server:
+        print(f"serving   {server['url']} and {server['grpc']}")
+        for kind, url in ((tritonclient.http, server["url"]), (tritonclient.grpc, server["grpc"])):
+            found = asked(kind, url.partition("://")[2], name, port, rows)
+            difference = float(np.abs(found - expected).max())
+            print(
+                f"asked     {len(rows)} rows by {kind.__name__}: within {difference:.2g} of a session in this process"
+            )
+        sys.stdout.flush()
+        done = subprocess.run([*MLPX, "verify", str(file), "--url", f"{server['url']}/v2/models/{name}"])
+    sys.exit(done.returncode)
