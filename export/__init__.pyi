@@ -1,6 +1,7 @@
 from .artifact import Artifact as Artifact
 from .errors import ExportError as ExportError
 from .errors import ProofError as ProofError
+from .errors import TargetError as TargetError
 from .errors import UnsupportedError as UnsupportedError
 from .exporting import export as export
 from .inspection import Inspection as Inspection
@@ -12,6 +13,8 @@ from .publishing import publish as publish
 from .recovering import Recovery as Recovery
 from .recovering import recover as recover
 from .references import load_module as load_module
+from .targets.packaging import Package as Package
+from .targets.packaging import package as package
 from .tuning import tune as tune
 from .variants import Variant as Variant
 from .variants import write_variant as write_variant

@@ -11,6 +11,10 @@ class UnsupportedError(ExportError):
     """An operator or control flow that the table of blocks cannot express; ``torch.onnx`` may, unproved."""
 
 
+class TargetError(ValueError):
+    """A package that cannot be made as asked; the message says what the server or the file does not allow."""
+
+
 class ProofError(ValueError):
     """A file that is not proved to compute what its module computes, or a proof that cannot be made or read.
 

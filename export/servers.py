@@ -64,6 +64,23 @@ _TRITONS = {
 }
 """Triton by container release: the ONNX Runtime in it."""
 
+_OPENED = "https://pypi.org/project/openvino/{tried}/ was tried: every block in opsets 7 to 26, IR 4 to 13"
+_OPENVINOS = {
+    # 2023.3 and 2024.0 read all of opset 26 but its Gelu, which is decomposed below opset 20.
+    "2023.3": Server(19, 9, f"{_OPENED.format(tried='2023.3.0')}; of its operators Gelu (opset 20) is missing"),
+    **dict.fromkeys(
+        [f"2024.{minor}" for minor in range(6)],
+        Server(19, 9, f"{_OPENED.format(tried='2024.0.0')}; of Gelu (opset 20) it has the tanh formula only"),
+    ),
+    "2024.6": Server(26, 13, _OPENED.format(tried="2024.6.0")),
+    **dict.fromkeys([f"2025.{minor}" for minor in range(4)], Server(26, 13, _OPENED.format(tried="2025.0.0"))),
+    **dict.fromkeys(
+        ["2025.4", *(f"2026.{minor}" for minor in range(4))], Server(26, 13, _OPENED.format(tried="2025.4.0"))
+    ),
+    "2026.4": Server(26, 13, _OPENED.format(tried="2026.4.1")),
+}
+"""OpenVINO, and the Model Server of the same release."""
+
 SERVERS: dict[str, Server] = {
     **{f"onnxruntime:{release}": row for release, row in _RUNTIMES.items()},
     **{
@@ -72,6 +89,7 @@ SERVERS: dict[str, Server] = {
         )
         for release, (runtime, source) in _TRITONS.items()
     },
+    **{f"openvino:{release}": row for release, row in _OPENVINOS.items()},
     # Its log says "max supported IR version: 8"; that came with ONNX 1.10, and so with opset 15.
     "triton:22.12": Server(15, 8, "https://github.com/ultralytics/ultralytics/issues/17378"),
 }
@@ -105,6 +123,12 @@ def server(target: str) -> Server:
     nearest = f"--for {name}:{older[-1]}, the nearest older release; newer ones read its files too" if older else ""
     message = f"what {target} reads is not known, only what {', '.join(releases)} read"
     raise ExportError(f"{message}. What to do: {nearest or f'give one of these (--for {name}:{releases[0]})'}")
+
+
+def oldest(name: str, opset: int, ir_version: int) -> str | None:
+    """The first release of a server that is known to read files of an opset and an IR version; None: no one is."""
+    rows = ((release, SERVERS[f"{name}:{release}"]) for release in _releases(name))
+    return next((r for r, row in rows if opset <= row.opset and ir_version <= row.ir_version), None)
 
 
 def _releases(name: str) -> list[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from export import ParityReport as ParityReport
     from export import export as export
     from export import inspect as inspect
+    from export import package as package
     from export import publish as publish
     from export import recover as recover
     from export import tune as tune
@@ -36,6 +37,7 @@ _HOMES = {
     "ParityReport": "export",
     "export": "export",
     "inspect": "export",
+    "package": "export",
     "publish": "export",
     "recover": "export",
     "tune": "export",

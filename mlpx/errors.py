@@ -6,6 +6,7 @@
      ├─ builder.RecoveryError      2  a file that no dense network can be read from, or that leaves it open
      ├─ export.ExportError         2  a module that cannot be exported as asked
      │   └─ export.UnsupportedError  2  an operator or control flow that no block expresses
+     ├─ export.TargetError         2  a package that a server or a file does not allow
      ├─ export.ProofError          1  a file that is not proved to compute what its module computes
      ├─ runtime.InputError         2  data that the model cannot take
      └─ runtime.ModelError         2  a file that is not a model that can be run
@@ -22,7 +23,7 @@ Any other error is a defect of mlpx: its trace is shown, and the code is 70.
 """
 
 from builder.errors import RecoveryError, SpecError, WeightsError
-from export.errors import ExportError, ProofError, UnsupportedError
+from export.errors import ExportError, ProofError, TargetError, UnsupportedError
 from runtime.errors import ClusterError, InputError, MissingPackageError, ModelError, OutputError, ProviderError
 
 DONE, UNPROVED, WRONG_USE, MACHINE_LACKS, DEFECT = 0, 1, 2, 3, 70
@@ -33,6 +34,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     RecoveryError: WRONG_USE,
     ExportError: WRONG_USE,
     UnsupportedError: WRONG_USE,
+    TargetError: WRONG_USE,
     ProofError: UNPROVED,
     InputError: WRONG_USE,
     ModelError: WRONG_USE,

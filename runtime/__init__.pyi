@@ -20,6 +20,7 @@ from .files import sha256 as sha256
 from .files import through_link as through_link
 from .files import whole_file as whole_file
 from .files import whole_files as whole_files
+from .files import whole_folder as whole_folder
 from .files import write_whole as write_whole
 from .machine import Machine as Machine
 from .machine import this_machine as this_machine

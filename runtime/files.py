@@ -70,6 +70,39 @@ def whole_files(folder: str | Path) -> Iterator[Path]:
             shutil.rmtree(stage, ignore_errors=True)
 
 
+@contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """An empty folder beside ``folder`` that takes its name once the block ends without an error.
+
+    What stood under the name goes, then and only then. Raises OutputError, as ``whole_file``.
+    """
+    folder = Path(os.path.realpath(folder))
+    with _reported(folder):
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError
+        new_folders = [parent for parent in folder.parents if not parent.exists()]
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+        made, old = stage / "new", stage / "old"
+        try:
+            made.mkdir()
+            yield made
+            for file in made.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            if folder.exists():
+                folder.rename(old)
+            made.rename(folder)
+            new_folders = []
+        finally:
+            if old.exists() and not folder.exists():
+                old.rename(folder)
+            shutil.rmtree(stage, ignore_errors=True)
+            with suppress(OSError):
+                for parent in new_folders:
+                    parent.rmdir()
+
+
 def _move(moves: dict[Path, Path], stage: Path) -> None:
     """Move every file to its place; where one cannot, put back those that were there before."""
     done: list[tuple[Path, Path | None]] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.served.bodies import Body, bodies
 from benchmarks.served.running import PEERS, Server, served
-from export import publish
+from export import package, publish
 from runtime import Certificate, read_certificate
 from tests.cases import relu_network
 from tests.servers.install import ENVIRONMENTS, READY

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,14 @@ class Deployment:
     """Copies of the model that run side by side."""
     threads: int = 1
     """Of ONNX Runtime, in each of them."""
+    onnxruntime_web: Path | None = None
+    """The folder of the npm package, for the browser; None: ./node_modules/onnxruntime-web."""
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The rows that every request must have; None where the file takes any number."""
+        size = self.summary.inputs[0].shape[0]
+        return size if isinstance(size, int) else None
 
 
 @dataclass(frozen=True)
@@ -58,3 +66,20 @@ class Target:
     backends: tuple[str, ...] = ()
     """The first one is used unless another is asked for."""
     max_batch: int = 1024
+    """What ``Deployment.max_batch`` is unless it is asked for; a file of a fixed batch has its own."""
+    bundled: tuple[str, ...] = ()
+    """Backends that run an ONNX Runtime installed beside the server: its release does not say what they read."""
+    remarks: Callable[[Deployment], Sequence[str]] = lambda deployment: ()
+    """What a user of the package must know, a paragraph each, for its README."""
+
+    @property
+    def speaks_v2(self) -> bool:
+        """Whether it is a server of the Open Inference Protocol, which a smoke test can ask."""
+        return "/v2/models/" in self.url
+
+
+def model_files(deployment: Deployment, path: str) -> dict[str, Path]:
+    """The model under ``path`` of the package, with its external data, whose names the model holds, beside it."""
+    folder = path.rpartition("/")[0]
+    beside = {f"{folder}/{name}".lstrip("/"): deployment.file.parent / name for name in deployment.certificate.data}
+    return {path: deployment.file, **beside}

@@ -6,7 +6,7 @@ import typer
 
 from runtime.version import VERSION
 
-from . import bench, build, doctor, export, inspect, predict, recover, schema, serve, tune, verify
+from . import bench, build, doctor, export, inspect, package, predict, recover, schema, serve, tune, verify
 
 app = typer.Typer(
     help="From the building blocks of a PyTorch MLP to an ONNX file, and running it.",
@@ -32,5 +32,5 @@ def _root(
     pass
 
 
-for command in (build, export, recover, verify, inspect, predict, serve, bench, tune, schema, doctor):
+for command in (build, export, recover, verify, inspect, predict, bench, tune, package, serve, schema, doctor):
     app.command(command.__name__.rpartition(".")[2])(command.command)

@@ -76,7 +76,7 @@ class Checker:
             first = order.randrange(self._answers.rows)
             count = order.randint(1, self._answers.rows - first)
             number += 1
-            one = asked(self._answers, first, count, binary=order.random() < 0.5, id=f"{place}-{number}")
+            one = asked(self._answers, first, count, binary=order.random() < 0.5, name=f"{place}-{number}")
             try:
                 connection.request("POST", self._path, one.body, one.headers)
                 status, body, headers = read(connection.getresponse())

@@ -24,27 +24,27 @@ class Asked:
     id: str
 
 
-def asked(answers: Answers, first: int, count: int, *, binary: bool = False, id: str = "r") -> Asked:
-    """Rows first to first + count of the answers."""
+def asked(answers: Answers, first: int, count: int, *, binary: bool = False, name: str = "r") -> Asked:
+    """Rows first to first + count of the answers, by a request with the id ``name``."""
     rows = slice(first, first + count)
     entries: list[dict[str, Any]] = []
     pieces = []
-    for name, values in answers.inputs.items():
+    for tensor, values in answers.inputs.items():
         held = values[rows].astype("<f4")
-        entries.append({"name": name, "shape": list(held.shape), "datatype": "FP32"})
+        entries.append({"name": tensor, "shape": list(held.shape), "datatype": "FP32"})
         if binary:
             entries[-1]["parameters"] = {"binary_data_size": held.nbytes}
             pieces.append(held.tobytes())
         else:
             entries[-1]["data"] = held.reshape(-1).tolist()
-    record: dict[str, Any] = {"id": id, "inputs": entries}
+    record: dict[str, Any] = {"id": name, "inputs": entries}
     if binary:
         record["parameters"] = {"binary_data_output": True}
     head = json.dumps(record).encode()
     headers = {"Content-Type": "application/json"}
     if binary:
         headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    return Asked(b"".join([head, *pieces]), headers, rows, id)
+    return Asked(b"".join([head, *pieces]), headers, rows, name)
 
 
 def outputs(body: bytes, headers: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -70,7 +70,7 @@ def why_wrong(answers: Answers, one: Asked, body: bytes, headers: Mapping[str, s
     for name, exact in answers.exact.items():
         wanted = exact[one.rows]
         if name not in found or found[name].shape != wanted.shape:
-            return f"{name} of shape {wanted.shape} was expected, not {({k: v.shape for k, v in found.items()})}"
+            return f"{name} of shape {wanted.shape} was expected, not { ({k: v.shape for k, v in found.items()}) }"
         if not (np.abs(found[name] - wanted) <= answers.bound[name][one.rows]).all():
             return f"{name} is beyond the proved bound"
     return None

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
@@ -114,8 +114,6 @@ def serving(folder: Path, log: Path, *options: object) -> Iterator[Service]:
             process.wait(PATIENCE)
         finally:
             process.stdout.close()  # pyright: ignore[reportOptionalMemberAccess]
-            try:
+            with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             process.wait()

@@ -1,0 +1,68 @@
+"""The network of a file in an older opset or IR version, for a server that cannot read the file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder import MLPSpec, Recovered, RecoveryError, assemble, read_network
+from runtime import Summary
+
+from ..errors import ExportError, ProofError, TargetError
+from ..proof.verification import verify
+from ..publishing import publish
+
+_TOLD = ("input", "output")
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The new file, whose certificate lies beside it, and what there is to say of it."""
+
+    path: Path
+    notes: tuple[str, ...]
+
+
+def lower_for(path: Path, summary: Summary, target: str, folder: Path) -> Lowered:
+    """Write the network of a file to ``folder`` in the opset and IR version of a server, such as "triton:21.12".
+
+    The network is read from the file's operators and weights, and proved twice on the CPU: the old file computes it,
+    and the new one does. Raises TargetError: the network cannot be read or written so; ProofError.
+    """
+    versions = f"{path.name} has opset {summary.opset} and IR {summary.ir_version}"
+    hint = f"export the module anew with --for {target}, or package for a newer release (--target-version)"
+    try:
+        found = read_network(path, name=path.stem, keep_shape=True)
+        module = assemble(found.spec)
+        module.load_state_dict(found.weights, assign=True)
+        before = verify(module.eval(), path, device="cpu")
+        if not before.proved:
+            raise ProofError(f"{versions}, and the network read from it is {before.verdict}: {before.why}", before)
+        artifact, _ = publish(
+            module, folder / path.name, spec=_described(found, summary), target=target, device="cpu", page=False
+        )
+    except (RecoveryError, ExportError) as error:
+        reason = str(error).partition(". What to do: ")[0]
+        message = f"{versions}; {target} does not read that, and it cannot be lowered: {reason}"
+        raise TargetError(f"{message}. What to do: {hint}") from None
+    assert artifact.summary is not None  # no fallback was asked for
+    new = f"opset {artifact.summary.opset}, IR {artifact.summary.ir_version}"
+    return Lowered(
+        artifact.path,
+        (
+            f"{versions}, more than {target} reads: its network was written anew in {new} and proved anew on cpu, "
+            "and the package holds that file and its certificate",
+            *(f"of the file: {line}" for line in found.notes if "spec" not in line),
+        ),
+    )
+
+
+def _described(found: Recovered, summary: Summary) -> MLPSpec:
+    """The spec that was read, with what the file's own one says of input and output: ranges, features, labels."""
+    given = found.spec.model_dump(exclude_none=True)
+    try:
+        told = {key: (summary.spec or {}).get(key, given[key]) | {"name": given[key]["name"]} for key in _TOLD}
+        spec = MLPSpec.model_validate(given | told)
+    except (ValueError, TypeError, AttributeError):  # written by another tool
+        return found.spec
+    return spec if spec.input.row_shape == found.spec.input.row_shape else found.spec

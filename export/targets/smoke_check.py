@@ -1,0 +1,80 @@
+"""Asks a live server for a few proved answers: python3 smoke/check.py [URL of the model].
+
+Python's standard library is all that it needs. It ends with 0 where every answer is within its bound, with 1 where one
+is not, and with 3 where the server gives none.
+"""
+
+import json
+import math
+import struct
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def numbers(data):
+    """The numbers of an answer, flat; JSON has no NaN, so null is one."""
+    if isinstance(data, list):
+        return [number for part in data for number in numbers(part)]
+    return [math.nan if data is None else float32(float(data))]
+
+
+def float32(number):
+    """The float32 that a server wrote in as few digits as tell it apart."""
+    try:
+        return struct.unpack("f", struct.pack("f", number))[0]
+    except OverflowError:
+        return math.copysign(math.inf, number)
+
+
+def problems(answer, expected):
+    """What is wrong with an answer, a line each, and the largest error as a share of its bound."""
+    found, worst = [], 0.0
+    given = {output["name"]: output for output in answer.get("outputs", [])}
+    for name, wanted in expected["outputs"].items():
+        if name not in given:
+            found.append(f"the output '{name}' is missing")
+            continue
+        output = given[name]
+        values = numbers(output.get("data", []))
+        if list(output.get("shape", [])) != wanted["shape"] or len(values) != len(wanted["exact"]):
+            found.append(f"'{name}' has shape {output.get('shape')}, not {wanted['shape']}")
+            continue
+        for index, value in enumerate(values):
+            exact, bound = wanted["exact"][index], wanted["bound"][index]
+            error = abs(value - exact)
+            if not error <= bound:
+                row, column = divmod(index, len(values) // wanted["shape"][0])
+                found.append(f"'{name}' [{row}, {column}] is {value!r}; proved is {exact!r} within {bound:.2g}")
+            elif error:
+                worst = max(worst, error / bound)
+    return found, worst
+
+
+def main():
+    expected = json.loads((HERE / "expected.json").read_text(encoding="utf-8"))
+    url = (sys.argv[1] if len(sys.argv) > 1 else expected["url"]).rstrip("/")
+    body = (HERE / "request.json").read_bytes()
+    request = urllib.request.Request(url + "/infer", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            answer = json.load(response)
+    except urllib.error.HTTPError as error:
+        print(f"{url}: {error.code} {error.read(2000).decode('utf-8', 'replace')}", file=sys.stderr)
+        return 3
+    except (OSError, ValueError) as error:
+        print(f"{url}: no answer: {error}", file=sys.stderr)
+        return 3
+    found, worst = problems(answer, expected)
+    if found:
+        print(f"{url}: not what was proved\n  " + "\n  ".join(found[:10]), file=sys.stderr)
+        return 1
+    print(f"{url}: {expected['rows']} rows within their bounds; the largest error is {worst:.2g} of its bound")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Triton Inference Server: a model repository, for its ONNX Runtime backend or its Python backend.
+
+TF32 is off, which ONNX Runtime has on by default on a GPU: the backend hands options of the accelerator "cuda" to ONNX
+Runtime (https://github.com/triton-inference-server/onnxruntime_backend/pull/256, June 2024), which knows use_tf32 from
+1.18 on (https://github.com/microsoft/onnxruntime/pull/19357). Before release 24.07 the environment variable of NVIDIA's
+libraries, which the start command sets, is the only way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib.resources import files as resources
+
+from runtime import Port
+
+from ..servers import oldest
+from .target import Deployment, Files, Target, model_files
+
+_TAKES_TF32 = (24, 7)
+_TF32_RUNTIME = "1.18"
+
+
+def _files(deployment: Deployment) -> Files:
+    place = f"models/{deployment.name}"
+    files: dict = {f"{place}/config.pbtxt": config(deployment), **model_files(deployment, f"{place}/1/model.onnx")}
+    if deployment.backend == "python":
+        files[f"{place}/1/model.py"] = (resources("export.targets") / "triton_model.py").read_text(encoding="utf-8")
+        files["Dockerfile"] = _dockerfile(deployment)
+    return files
+
+
+def config(deployment: Deployment) -> str:
+    """``config.pbtxt``, a ``ModelConfig`` in Protocol Buffers' text format."""
+    batches = deployment.fixed_batch is None
+    blocks = [
+        f"name: {_text(deployment.name)}",
+        f"backend: {_text(deployment.backend or '')}",
+        f"max_batch_size: {deployment.max_batch if batches else 0}",
+        *(_port("input", port, batches) for port in deployment.summary.inputs),
+        *(_port("output", port, batches) for port in deployment.summary.outputs),
+        _block("instance_group", [f"count: {deployment.instances}", f"kind: {_KINDS[deployment.device]}"]),
+    ]
+    if batches:
+        blocks.append(_block("dynamic_batching", [f"max_queue_delay_microseconds: {deployment.delay_us}"]))
+    threads = {"intra_op_thread_count": deployment.threads, "inter_op_thread_count": 1}
+    blocks += [
+        _block("parameters", [f"key: {_text(key)}", _block("value", [f"string_value: {_text(str(count))}"])])
+        for key, count in threads.items()
+    ]
+    if _sets_tf32(deployment):
+        off = _block("parameters", ['key: "use_tf32"', 'value: "0"'])
+        cuda = _block("gpu_execution_accelerator", ['name: "cuda"', off])
+        blocks.append(_block("optimization", [_block("execution_accelerators", [cuda])]))
+    return "\n".join([*blocks, _warmup(deployment, batches)]) + "\n"
+
+
+_KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU"}
+
+
+def _sets_tf32(deployment: Deployment) -> bool:
+    release = tuple(int(part) for part in deployment.release.split("."))
+    return deployment.device == "cuda" and deployment.backend == "onnxruntime" and release >= _TAKES_TF32
+
+
+def _port(kind: str, port: Port, batches: bool) -> str:
+    return _block(kind, [f"name: {_text(port.name)}", "data_type: TYPE_FP32", _dims(port, batches)])
+
+
+def _dims(port: Port, batches: bool) -> str:
+    """Of a row where Triton puts batches together, else with the batch that the file fixes."""
+    return f"dims: [ {', '.join(map(str, port.shape[batches:]))} ]"
+
+
+def _warmup(deployment: Deployment, batches: bool) -> str:
+    """A request of zeros before the model is ready, so that the first user does not wait for buffers and kernels."""
+    inputs = [
+        _block(
+            "inputs",
+            [
+                f"key: {_text(port.name)}",
+                _block("value", ["data_type: TYPE_FP32", _dims(port, batches), "zero_data: true"]),
+            ],
+        )
+        for port in deployment.summary.inputs
+    ]
+    return _block("model_warmup", ['name: "zeros"', f"batch_size: {int(batches)}", *inputs])
+
+
+def _block(name: str, lines: Iterable[str]) -> str:
+    inner = "\n".join(f"  {line}" for part in lines for line in part.split("\n"))
+    return f"{name} {{\n{inner}\n}}"
+
+
+def _text(value: str) -> str:
+    escaped = (f"\\{ord(c):03o}" if c < " " or c == "\x7f" else f"\\{c}" if c in '"\\' else c for c in value)
+    return f'"{"".join(escaped)}"'
+
+
+def _runtime(deployment: Deployment) -> str:
+    """The requirement of ONNX Runtime: a release that reads the file, and on a GPU one that can leave TF32 out."""
+    floor = oldest("onnxruntime", deployment.summary.opset, deployment.summary.ir_version)
+    if deployment.device == "cpu":
+        return f"onnxruntime>={floor}"
+    return (
+        f"onnxruntime-gpu>={max(floor or '', _TF32_RUNTIME, key=lambda text: [int(n) for n in text.split('.') if n])}"
+    )
+
+
+def _dockerfile(deployment: Deployment) -> str:
+    return (
+        f"FROM {_image(deployment)}\n"
+        f'RUN pip install --no-cache-dir "{_runtime(deployment)}"\n'
+        "COPY models /models\n"
+        'CMD ["tritonserver", "--model-repository=/models"]\n'
+    )
+
+
+def _image(deployment: Deployment) -> str:
+    return f"nvcr.io/nvidia/tritonserver:{deployment.release}-py3"
+
+
+def _start(deployment: Deployment) -> str:
+    gpu = "--gpus=all --env NVIDIA_TF32_OVERRIDE=0 " if deployment.device == "cuda" else ""
+    run = f"docker run --rm {gpu}--shm-size=1g -p 127.0.0.1:8000:8000 -p 127.0.0.1:8001:8001 -p 127.0.0.1:8002:8002"
+    if deployment.backend == "python":
+        return f"docker build --tag {_tag(deployment)} .\n{run} \\\n  {_tag(deployment)}"
+    mount = f'-v "$PWD/models:/models:ro" {_image(deployment)}'
+    return f"{run} \\\n  {mount} tritonserver --model-repository=/models"
+
+
+def _tag(deployment: Deployment) -> str:
+    """A name that Docker takes: no capitals, and no two signs in a row."""
+    words = "".join(c if c.isalnum() else " " for c in deployment.name.lower()).split()
+    return "-".join([*words, "triton"])
+
+
+def _remarks(deployment: Deployment) -> Sequence[str]:
+    ports = (
+        "HTTP is on port 8000, gRPC on 8001, metrics on 8002, on the loopback address only: take `127.0.0.1:` out of "
+    )
+    remarks = [ports + "the command to open them to others."]
+    if deployment.fixed_batch is None:
+        together = f"Requests that wait at the same time share a batch of at most {deployment.max_batch} rows"
+        waited = f"; one waits at most {deployment.delay_us} microseconds for others." if deployment.delay_us else "."
+        remarks.append(together + waited)
+    if deployment.device == "cuda":
+        way = "config.pbtxt (`use_tf32`) and the" if _sets_tf32(deployment) else "the"
+        how = "model.py and the" if deployment.backend == "python" else way
+        remarks.append(
+            f"TF32 is off: {how} variable NVIDIA_TF32_OVERRIDE of the start command see to it. With it on, answers are "
+            "further from the exact ones than a correct float32 evaluation can be."
+        )
+    if deployment.backend == "python":
+        remarks.append(
+            f"The model runs in Triton's Python backend (`model.py`), on the ONNX Runtime that the Dockerfile installs "
+            f"(`{_runtime(deployment)}`): for images without the ONNX Runtime backend. Without Docker, install it into "
+            "the Python that Triton's stub was built for, and start "
+            "`tritonserver --model-repository=$PWD/models --backend-directory=…`."
+        )
+    return remarks
+
+
+TARGET = Target(
+    name="triton",
+    words="a model repository for Triton Inference Server",
+    files=_files,
+    start=_start,
+    url="http://127.0.0.1:8000/v2/models/{name}",
+    release="26.08",
+    server="triton",
+    backends=("onnxruntime", "python"),
+    bundled=("python",),
+    remarks=_remarks,
+)

@@ -1,0 +1,76 @@
+"""An ONNX file in Triton's Python backend, on the ONNX Runtime that is installed beside it.
+
+config.pbtxt says everything: names, threads, and whether requests may share a batch. All requests that Triton hands
+over at once are one call of ONNX Runtime.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils  # pyright: ignore[reportMissingImports]
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        self.inputs = [port["name"] for port in config["input"]]
+        self.outputs = [port["name"] for port in config["output"]]
+        self.batches = config["max_batch_size"] > 0
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = int(config["parameters"]["intra_op_thread_count"]["string_value"])
+        options.inter_op_num_threads = 1
+        provider = "CPUExecutionProvider"
+        if args["model_instance_kind"] == "GPU":
+            provider = "CUDAExecutionProvider"
+        chosen = {"device_id": args["model_instance_device_id"], "use_tf32": "0"} if provider[:4] == "CUDA" else {}
+        file = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
+        self.session = onnxruntime.InferenceSession(str(file), options, providers=[(provider, chosen)])
+        if provider not in self.session.get_providers():
+            raise pb_utils.TritonModelException(f"ONNX Runtime has no {provider} here; it has none but the CPU's")
+
+    def execute(self, requests):
+        feeds = [
+            {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
+            for request in requests
+        ]
+        results = self._together(feeds) if self.batches and len(feeds) > 1 else None
+        if results is None:  # alone, or one of them spoils the batch: each has its own answer, or its own error
+            results = [self._alone(feed) for feed in feeds]
+        return [self._response(request, found) for request, found in zip(requests, results)]  # noqa: B905
+
+    def finalize(self):
+        del self.session
+
+    def _run(self, feed):
+        found = self.session.run(self.outputs, feed)
+        return {name: np.asarray(values) for name, values in zip(self.outputs, found)}  # noqa: B905
+
+    def _alone(self, feed):
+        try:
+            return self._run(feed)
+        except Exception as error:
+            return pb_utils.TritonError(f"ONNX Runtime cannot run it: {error}")
+
+    def _together(self, feeds):
+        """Each feed's part of the outputs of one call; None where they cannot share it."""
+        rows = [len(feed[self.inputs[0]]) for feed in feeds]
+        ends = np.cumsum(rows)
+        try:
+            joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in self.inputs}
+            found = self._run(joined)
+        except Exception:
+            return None
+        if any(len(values) != ends[-1] for values in (*joined.values(), *found.values())):
+            return None
+        return [
+            {name: values[end - count : end] for name, values in found.items()}
+            for count, end in zip(rows, ends)  # noqa: B905
+        ]
+
+    def _response(self, request, found):
+        if isinstance(found, pb_utils.TritonError):
+            return pb_utils.InferenceResponse(output_tensors=[], error=found)
+        asked = [name for name in self.outputs if name in request.requested_output_names()]
+        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(name, found[name]) for name in asked])
