@@ -11,7 +11,7 @@ from runtime import Answers, read_certificate
 from tests.cases import network
 
 BLOCKS = [{"linear": 16}, "relu", {"linear": 3}]
-SLOW = [{"linear": 1024}, "relu", {"linear": 1024}, "relu", {"linear": 3}]
+SLOW = [{"linear": 512}, "relu", {"linear": 512}, "relu", {"linear": 3}]
 """Of which a call takes so long that it runs on a thread."""
 
 
