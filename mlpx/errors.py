@@ -12,7 +12,8 @@
      └─ runtime.ModelError         2  a file that is not a model that can be run
     RuntimeError
      ├─ runtime.ProviderError      3  the execution provider cannot be had on this machine
-     └─ runtime.ClusterError       3  a cluster cannot be reached, or lost its workers too often
+     ├─ runtime.ClusterError       3  a cluster cannot be reached, or lost its workers too often
+     └─ runtime.UnreachableError   3  a server cannot be asked
     OSError
      └─ runtime.OutputError        3  a result could not be written
     ImportError
@@ -24,7 +25,15 @@ Any other error is a defect of mlpx: its trace is shown, and the code is 70.
 
 from builder.errors import RecoveryError, SpecError, WeightsError
 from export.errors import ExportError, ProofError, TargetError, UnsupportedError
-from runtime.errors import ClusterError, InputError, MissingPackageError, ModelError, OutputError, ProviderError
+from runtime.errors import (
+    ClusterError,
+    InputError,
+    MissingPackageError,
+    ModelError,
+    OutputError,
+    ProviderError,
+    UnreachableError,
+)
 
 DONE, UNPROVED, WRONG_USE, MACHINE_LACKS, DEFECT = 0, 1, 2, 3, 70
 
@@ -40,6 +49,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     ModelError: WRONG_USE,
     ProviderError: MACHINE_LACKS,
     ClusterError: MACHINE_LACKS,
+    UnreachableError: MACHINE_LACKS,
     OutputError: MACHINE_LACKS,
     MissingPackageError: MACHINE_LACKS,
 }

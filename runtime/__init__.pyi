@@ -14,6 +14,7 @@ from .errors import MissingPackageError as MissingPackageError
 from .errors import ModelError as ModelError
 from .errors import OutputError as OutputError
 from .errors import ProviderError as ProviderError
+from .errors import UnreachableError as UnreachableError
 from .extras import imported as imported
 from .extras import missing_package as missing_package
 from .files import sha256 as sha256
@@ -22,6 +23,10 @@ from .files import whole_file as whole_file
 from .files import whole_files as whole_files
 from .files import whole_folder as whole_folder
 from .files import write_whole as write_whole
+from .live import Asked as Asked
+from .live import Finding as Finding
+from .live import LiveReport as LiveReport
+from .live import check_live as check_live
 from .machine import Machine as Machine
 from .machine import this_machine as this_machine
 from .metadata import Header as Header

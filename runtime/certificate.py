@@ -49,6 +49,8 @@ class Certificate:
     made: str
     """The day, in UTC."""
     mlpx_version: str
+    largest: float | None
+    """The largest difference of the file's outputs from the exact ones when it was proved; None where not measured."""
     answers: Answers | None
     """None where the file is not proved, or no row has a finite answer."""
 
@@ -81,6 +83,7 @@ def read_certificate(path: str | Path) -> Certificate:
             device=str(record["device"]),
             made=str(record.get("made", "")),
             mlpx_version=str(record.get("versions", {}).get("mlpx", "?")),
+            largest=None if (end := record.get("end_to_end")) is None else float(end["from_float64"]),
             answers=None if record.get("answers") is None else _answers(record["answers"]),
         )
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -23,3 +23,7 @@ class MissingPackageError(ImportError):
 
 class ClusterError(RuntimeError):
     """A cluster that cannot be reached, has not what was asked for, or lost its workers too often."""
+
+
+class UnreachableError(RuntimeError):
+    """A server that cannot be asked: not there, not trusted, or it wants a token that it was not given."""

@@ -59,14 +59,16 @@ PUBLIC = {
     builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem Recovered RecoveryError Residual Scale SpecError
         Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights read_checkpoint
         read_network read_onnx""",
-    export: """Artifact ExportError Inspection Package ParityReport ProofError Recovery TargetError UnsupportedError
-        Variant export inspect load_module package publish read_report recover tune verify write_variant""",
-    runtime: """Answers BatchFigures BenchReport BlockSummary Certificate Choice ClusterError ContenderFigures
-        FolderReport Header InputError Machine MissingPackageError ModelError NonFinite OutputError Outside
-        Part Port ProviderError ScoreReport Scores Session Summary Tuning TuningWarning VERSION bench choose
-        columns_of imported missing_package read_certificate read_header read_inputs read_rows read_tuning
-        score score_file score_folder score_table sha256 summary_of this_machine through_link tuning_for
-        whole_file whole_files whole_folder write_whole""",
+    export: """Artifact ExportError Inspection Package ParityReport ProofError Recovery TargetError
+        UnsupportedError Variant export inspect load_module package publish read_report recover tune verify
+        write_variant""",
+    runtime: """VERSION Answers Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError
+        ContenderFigures Finding FolderReport Header InputError LiveReport Machine MissingPackageError
+        ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport Scores Session Summary
+        Tuning TuningWarning UnreachableError bench check_live choose columns_of imported missing_package
+        read_certificate read_header read_inputs read_rows read_tuning score score_file score_folder
+        score_table sha256 summary_of this_machine through_link tuning_for whole_file whole_files
+        whole_folder write_whole""",
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime import OutputError, whole_files, write_whole
+from runtime import OutputError, whole_files, whole_folder, write_whole
 
 
 def folder_of(path: Path) -> dict[str, str]:
@@ -83,3 +83,28 @@ def test_long_names(tmp_path: Path) -> None:
     name = "n" * 250 + ".csv"
     write_whole(tmp_path / name, b"x")
     assert (tmp_path / name).read_bytes() == b"x"
+
+
+def test_a_folder_takes_the_place_of_another_whole(tmp_path: Path) -> None:
+    place = tmp_path / "a" / "b"
+    for content in ("old", "new"):
+        with whole_folder(place) as stage:
+            (stage / "sub").mkdir()
+            (stage / "sub" / content).write_text(content)
+            assert not place.exists() or folder_of(place / "sub") == {"old": "old"}
+    assert folder_of(place / "sub") == {"new": "new"} and list((tmp_path / "a").iterdir()) == [place]
+
+
+def test_a_folder_stays_as_it_was_where_the_block_fails(tmp_path: Path) -> None:
+    place = tmp_path / "a" / "b"
+    with pytest.raises(ZeroDivisionError), whole_folder(place):
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    place.mkdir(parents=True)
+    (place / "mine").write_text("x")
+    with pytest.raises(ZeroDivisionError), whole_folder(place) as stage:
+        (stage / "other").write_text("y")
+        raise ZeroDivisionError
+    assert folder_of(place) == {"mine": "x"} and list(place.parent.iterdir()) == [place]
+    with pytest.raises(OutputError, match="a file stands"), whole_folder(place / "mine"):
+        pass

@@ -32,5 +32,5 @@ def _root(
     pass
 
 
-for command in (build, export, recover, verify, inspect, predict, bench, tune, package, serve, schema, doctor):
+for command in (build, export, recover, verify, inspect, predict, package, serve, bench, tune, schema, doctor):
     app.command(command.__name__.rpartition(".")[2])(command.command)

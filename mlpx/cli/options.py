@@ -42,7 +42,7 @@ def note(text: str) -> None:
 
 def print_json(record: dict[str, Any]) -> None:
     """The result for machines, on standard output."""
-    print(json.dumps(record, indent=2, ensure_ascii=False, default=str))
+    print(json.dumps(record, indent=2, ensure_ascii=False, default=str), flush=True)
 
 
 def print_aligned(rows: Sequence[Sequence[object]], indent: str = "  ") -> None:

@@ -1,4 +1,4 @@
-"""``mlpx verify``: is a file proved to compute what its module computes?"""
+"""``mlpx verify``: is a file, or a live server, proved to compute what its module computes?"""
 
 import json
 from contextlib import nullcontext
@@ -9,11 +9,12 @@ import typer
 
 from .options import Data, Device, Dtype, Html, Json, note, print_json
 from .sources import Weights, network
+from .verify_url import CaFile, Tensors, Timeout, Url, verify_url
 from .written import tell_proof
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="The ONNX file.")],
+    file: Annotated[Path | None, typer.Argument(help="The ONNX file; with --url it may be left out.")] = None,
     spec: Annotated[Path | None, typer.Option(help="The spec of its network.")] = None,
     weights: Weights = None,
     module: Annotated[
@@ -30,9 +31,24 @@ def command(
     dtype: Dtype = None,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the inputs that are drawn; 0 if left out.")] = 0,
     html: Html = None,
+    url: Url = None,
+    tensors: Tensors = "auto",
+    ca_file: CaFile = None,
+    timeout: Timeout = 30.0,
     as_json: Json = False,
 ) -> None:
-    """Prove that FILE computes what its network computes: exit code 0 proved, 1 not."""
+    """Prove that FILE, or a live server, computes what its network computes: exit code 0 proved, 1 not."""
+    if url is not None:
+        offline = {"spec": spec, "module": module, "weights": weights, "output": output, "data": data, "html": html}
+        offline |= {"dtype": dtype, "device": None if device == "auto" else device, "seed": seed or None}
+        if given := [f"--{name}" for name, value in offline.items() if value is not None]:
+            raise typer.BadParameter(f"--url asks a server by a certificate, and needs no {', '.join(given)}")
+        verify_url(url, file, certificate, as_json, tensors=tensors, ca_file=ca_file, timeout=timeout)
+        return
+    if tensors != "auto" or ca_file is not None or timeout != 30.0:
+        raise typer.BadParameter("--tensors, --ca-file and --timeout go with --url")
+    if file is None:
+        raise typer.BadParameter("name the ONNX FILE, or a live server with --url")
     if spec is not None and module is not None:
         raise typer.BadParameter("give --spec or --module, not both")
     if spec is None and module is None and certificate is None:

@@ -82,6 +82,11 @@ class Repository:
                 if version.served is not None:
                     yield version.served
 
+    def loaded(self, name: str) -> list[str]:
+        """The versions of a model that answer, in order."""
+        versions = self.models[name].versions
+        return sorted((number for number, held in versions.items() if held.served is not None), key=int)
+
     @property
     def ready(self) -> bool:
         """Whether the server takes requests, and every model but those that a client took out can answer."""

@@ -12,10 +12,8 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 import orjson
 
-from runtime.errors import InputError
 from runtime.version import VERSION
 
 from .logs import Log
@@ -26,7 +24,6 @@ from .refusals import (
     Busy,
     Defect,
     Encoded,
-    Forbidden,
     Late,
     Malformed,
     NotAllowed,
@@ -170,28 +167,19 @@ class Rest:
             given = call.headers.get(b"inference-header-content-length")
             head = None if given is None else _length(given)
             request = parse(body, head, served.signature)
-            outputs = await self._run(served, request.feed, request.rows, request.timeout)
+            outputs = await served.infer(request.feed, request.rows, request.timeout)
             content, length = answer(served.name, served.version, request, outputs)
-        except Refusal as refusal:
-            if served is not None:
-                served.statistics.refuse(refusal.code)
+        except Gone:
             raise
-        served.touch()
-        served.statistics.requests.add(perf_counter() - call.start)
+        except Exception as error:
+            if served is not None:
+                served.refused(error)
+            raise
+        served.answered(call.start)
         if length is None:
             return Answer(content, rows=request.rows)
         more = ((b"inference-header-content-length", b"%d" % length),)
         return Answer(content, b"application/octet-stream", headers=more, rows=request.rows)
-
-    @staticmethod
-    async def _run(
-        served: Served, feed: dict[str, np.ndarray], rows: int, timeout: float | None
-    ) -> dict[str, np.ndarray]:
-        """Raises Refusal; ModelError and the like are the log's."""
-        try:
-            return await served.infer(feed, rows, timeout)
-        except InputError as error:
-            raise Malformed(str(error)) from None
 
     async def _body(self, call: Call) -> bytes:
         most = self._options.max_body
@@ -228,9 +216,7 @@ class Rest:
 
     async def _metadata(self, call: Call, parts: tuple[str, ...]) -> Answer:
         served = self._find(parts)
-        versions = self._repository.models[served.name].versions
-        loaded = sorted((number for number, held in versions.items() if held.served is not None), key=int)
-        return _json(served.metadata() | {"versions": loaded})
+        return _json(served.metadata() | {"versions": self._repository.loaded(served.name)})
 
     async def _model_ready(self, call: Call, parts: tuple[str, ...]) -> Answer:
         self._find(parts)
@@ -266,14 +252,10 @@ class Rest:
         return _json(self._repository.index(ready=asked.get("ready") is True))
 
     async def _control(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        if not self._options.control:
-            raise Forbidden("this server was started with --no-control: models are not loaded or unloaded by clients")
-        if _object(await self._body(call)).get("parameters"):
-            raise Malformed("parameters of load and unload are not read by this server: the folder is what is served")
-        try:
-            await self._spread.control(parts[4], parts[3])
-        except InputError as error:
-            raise Malformed(str(error)) from None
+        parameters = _object(await self._body(call)).get("parameters") or {}
+        if type(parameters) is not dict:
+            raise Malformed("the request's parameters are no object")
+        await self._spread.control(parts[4], parts[3], parameters)
         return Answer([b""])
 
     async def _metrics(self, call: Call, parts: tuple[str, ...]) -> Answer:

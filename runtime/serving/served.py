@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from time import time
+from time import perf_counter, time
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from runtime.session import Session
 from .coalescing import Arrays, Coalescer
 from .cost import measured
 from .options import Options
+from .refusals import Defect, Malformed, Refusal
 from .signature import Signature, signature_of
 from .statistics import Statistics
 
@@ -54,7 +55,10 @@ class Served:
         return self._options.coalesce and self.session.divisible and self.signature.fixed
 
     def infer(self, feed: Arrays, rows: int, timeout: float | None) -> asyncio.Future[Arrays]:
-        """The outputs by name for float32 arrays (rows, *row). Raises Busy; the future Late, or the model's error."""
+        """The outputs by name for float32 arrays (rows, *row).
+
+        Raises Busy; the future raises Late, Malformed, or the model's error.
+        """
         if self._queue is None:
             limits = {"most_rows": self._options.max_batch, "queue_rows": self._options.queue_rows}
             self._queue = Coalescer(self._run, self._seconds, self.statistics, together=self.together, **limits)
@@ -62,9 +66,12 @@ class Served:
         return self._queue.submit(feed, rows, longest if timeout is None else min(timeout, longest))
 
     def _run(self, feed: Arrays) -> Arrays:
-        if self._one is not None and self._single is not None:
-            return {self._single: self.session.predict(feed[self._one])}
-        return self.session.run(feed)
+        try:
+            if self._one is not None and self._single is not None:
+                return {self._single: self.session.predict(feed[self._one])}
+            return self.session.run(feed)
+        except InputError as error:
+            raise Malformed(str(error)) from None
 
     def metadata(self) -> dict[str, Any]:
         """V2 metadata, with what else a client may want to know under "parameters"."""
@@ -102,9 +109,14 @@ class Served:
         page = self.certificate.path.with_suffix(".html")
         return page if page.is_file() else None
 
-    def touch(self) -> None:
-        """Remember the time of a request."""
+    def answered(self, start: float) -> None:
+        """Count a request that came at ``start`` (``perf_counter``) and was answered with tensors."""
         self.statistics.last = time()
+        self.statistics.requests.add(perf_counter() - start)
+
+    def refused(self, error: Exception) -> None:
+        """Count a request that was answered with an error."""
+        self.statistics.refuse(error.code if isinstance(error, Refusal) else Defect.code)
 
     def close(self) -> None:
         """No request will come any more; those that wait are still answered."""

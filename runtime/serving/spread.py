@@ -12,13 +12,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import InputError
+
 from .gathered import Record, added, record
-from .refusals import Malformed, NotReady, Refusal, Unknown
+from .refusals import Forbidden, Malformed, NotReady, Refusal, Unknown
 from .repository import Repository
 
 _SECONDS = 60.0
 """For a worker to load a model."""
 _LONGEST = 2**24
+_KNOWN = ("unload_dependents",)
+"""Parameters that may come; there are no models that depend on others."""
 _REFUSALS = {refusal.__name__: refusal for refusal in (Malformed, NotReady, Unknown)}
 
 
@@ -43,12 +47,25 @@ class Spread:
             found += answer.get("records", [])
         return added(found)
 
-    async def control(self, action: str, name: str) -> None:
-        """ "load" or "unload" a model in every worker. Raises Refusal, of the first worker that refuses."""
-        await self._do(action, name)
+    async def control(self, action: str, name: str, parameters: Any) -> None:
+        """ "load" or "unload" a model in every worker, as a client asks.
+
+        Raises Forbidden: clients may not; Malformed: one of the ``parameters`` is not read, or the folder cannot be;
+        the Refusal of the first worker that refuses.
+        """
+        if not self._repository.options.control:
+            raise Forbidden("this server was started with --no-control: models are not loaded or unloaded by clients")
+        unread = [str(key)[:80] for key in parameters or () if key not in _KNOWN]
+        if unread:
+            what = f"{action} takes no parameter {', '.join(unread)}"
+            raise Malformed(f"{what}: this server serves the files of its folder, as they are")
+        try:
+            await self._do(action, name)
+        except InputError as error:
+            raise Malformed(str(error)) from None
         for answer in await self._ask({"do": action, "name": name}):
             if "error" in answer:
-                raise _REFUSALS.get(answer.get("kind", ""), NotReady)(answer["error"])
+                raise _REFUSALS.get(answer.get("kind", ""), Malformed)(answer["error"])
 
     async def _do(self, action: str, name: str) -> None:
         await (self._repository.load(name) if action == "load" else self._repository.unload(name))
@@ -68,8 +85,8 @@ class Spread:
                 else:
                     await self._do(message["do"], message["name"])
                     answer = {}
-            except Refusal as refusal:
-                answer = {"error": str(refusal), "kind": type(refusal).__name__}
+            except (Refusal, InputError) as error:
+                answer = {"error": str(error), "kind": type(error).__name__}
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         writer.close()

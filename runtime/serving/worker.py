@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -64,6 +65,8 @@ async def _serve(
     spread = Spread(repository, folder, place)
     await repository.refresh()
     await spread.start()
+    gc.collect()
+    gc.freeze()  # what lives as long as the process is not looked through again: that would hold up requests
     tls = {} if options.certificate is None else {"ssl_certfile": options.certificate, "ssl_keyfile": options.key}
     config = uvicorn.Config(
         Rest(repository, options, log, spread),  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,70 @@
+"""What was found of a live server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A reason why the server is not proved."""
+
+    kind: str
+    """"model", "interface", "no answer", "form", "not a number", "bound", "precision", "version" or "file"."""
+    words: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Requests of one kind, and how far their answers were from the exact ones."""
+
+    how: str
+    tensors: str
+    """"JSON" or "bytes"."""
+    requests: int
+    rows: int
+    """Of all its requests together."""
+    largest: float
+    """Difference from an exact answer; 0.0 where no answer could be compared."""
+
+
+@dataclass(frozen=True)
+class LiveReport:
+    """The verdict on a server, and what it rests on."""
+
+    url: str
+    protocol: str
+    """"REST" or "gRPC"."""
+    server: str
+    """Its name and version, as it says."""
+    model: str
+    version: str
+    """That answered, as the server says; "" where it does not."""
+    versions: tuple[str, ...]
+    """That the server names."""
+    certificate: str
+    file: str
+    sha256: str
+    """Of the certified file."""
+    findings: tuple[Finding, ...]
+    """Why it is not proved; none if it is."""
+    causes: tuple[str, ...]
+    """What explains the findings, the likeliest first, as far as the figures allow."""
+    warnings: tuple[str, ...]
+    asked: tuple[Asked, ...]
+    rows: int
+    """Of the certificate; each was asked in every way."""
+    largest: float
+    """The largest difference from an exact answer."""
+    share: float
+    """The largest difference as a part of the bound there; above 1 it is not proved."""
+    at_proof: float | None
+    """The largest difference that the file had when it was proved."""
+    told_apart: tuple[str, ...]
+    """The reduced precisions whose answers are far enough from float32's on these rows."""
+    seconds: float
+
+    @property
+    def proved(self) -> bool:
+        """Whether every answer is that of a correct float32 evaluation of the certified file."""
+        return not self.findings

@@ -1,0 +1,272 @@
+"""Packages in general: which files are packaged, what every package holds, and how the folder is written."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from export import ProofError, TargetError, package, publish, verify
+from export.targets.table import TARGETS
+from runtime import read_certificate, read_header
+from tests.cases import network, randomised
+from tests.commands import Run
+from tests.test_several import SHAPES, Policy
+
+FEATURES = [{"name": f"f{i}", "range": [-i - 1, i + 1]} for i in range(4)]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A proved file with declared ranges and labels."""
+    folder = tmp_path_factory.mktemp("model")
+    spec, module = network(
+        [{"linear": 8}, "layer_norm", "relu", {"linear": 2}], 4, output={"name": "y", "labels": ["no", "yes"]}
+    )
+    spec = spec.model_validate(spec.model_dump(exclude_none=True) | {"input": {"name": "x", "features": FEATURES}})
+    publish(randomised(module, 1), folder / "m.onnx", spec=spec, page=False)
+    return folder / "m.onnx"
+
+
+@pytest.fixture
+def copy(model: Path, tmp_path: Path) -> Path:
+    """The file and its certificate in a folder of their own."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for path in (model, model.with_name("m.parity.json")):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder / "m.onnx"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("target", ["triton", "openvino"])
+def test_what_every_package_holds(run: Run, model: Path, target: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "package"
+    done = run("package", model, "--for", target, "-o", folder, "--json")
+    assert done.code == 0, done.err
+    record, found = json.loads(done.out), contents(folder)
+    assert sorted(record["files"]) == sorted(found) and record["target"] == target
+    assert found["models/m/1/model.onnx"] == model.read_bytes()
+    assert found["m.parity.json"] == model.with_name("m.parity.json").read_bytes()
+    manifest = json.loads(found.pop("mlpx-package.json"))
+    assert manifest["files"] == {path: hashlib.sha256(content).hexdigest() for path, content in found.items()}
+    readme = found["README.md"].decode()
+    assert record["start"] in readme
+    for command in (f"python3 smoke/check.py {record['url']}", f"mlpx verify --url {record['url']} --certificate m."):
+        assert command in readme
+    assert [path for path in (tmp_path / "out").iterdir() if path != folder] == []
+
+
+def test_what_the_command_says(run: Run, model: Path, tmp_path: Path) -> None:
+    done = run("package", model, "--for", "triton", "-o", tmp_path / "p")
+    assert done.code == 0 and done.err == ""
+    assert (
+        f"packaged  {tmp_path / 'p'}: 8 files for triton {TARGETS['triton'].release}, backend onnxruntime" in done.out
+    )
+    assert "at most 1,024 rows a batch" in done.out and "python3 smoke/check.py http://127.0.0.1:8000/v2" in done.out
+
+
+def test_the_smoke_test_is_of_the_certificate(model: Path, tmp_path: Path) -> None:
+    made = package(model, "triton", tmp_path / "p", max_batch=3)
+    answers = read_certificate(model.with_name("m.parity.json")).answers
+    assert answers is not None
+    request = json.loads((made.folder / "smoke" / "request.json").read_text())
+    expected = json.loads((made.folder / "smoke" / "expected.json").read_text())
+    (tensor,), output = request["inputs"], expected["outputs"]["y"]
+    rows = np.array(tensor["data"], np.float32).reshape(tensor["shape"])
+    assert rows.shape == (3, 4) and tensor["datatype"] == "FP32"
+    places = [int(np.flatnonzero((answers.inputs["x"] == row).all(axis=1))[0]) for row in rows]
+    np.testing.assert_array_equal(np.reshape(output["exact"], output["shape"]), answers.exact["y"][places])
+    np.testing.assert_array_equal(np.reshape(output["bound"], output["shape"]), answers.bound["y"][places])
+
+
+def test_the_same_file_and_options_give_the_same_bytes(model: Path, tmp_path: Path) -> None:
+    first, second = (package(model, "triton", tmp_path / name, max_batch=7) for name in "ab")
+    assert contents(first.folder) == contents(second.folder)
+
+
+def changed_certificate(path: Path, **changes: Any) -> None:
+    place = path.with_suffix(".parity.json")
+    place.write_text(json.dumps(json.loads(place.read_text()) | changes))
+
+
+def test_a_file_without_a_proof_is_refused(run: Run, copy: Path, tmp_path: Path) -> None:
+    out, place = tmp_path / "p", copy.with_suffix(".parity.json")
+
+    def refused(words: str, code: int = 1) -> None:
+        done = run("package", copy, "--for", "triton", "-o", out)
+        assert (done.code, out.exists()) == (code, False)
+        assert words in done.err and "What to do: " in done.err and "Traceback" not in done.err
+
+    whole = place.read_text()
+    changed_certificate(copy, verdict="failed", why="a layer is off")
+    refused("is not proved: a layer is off")
+    place.write_text(whole)
+    changed_certificate(copy, answers=None)
+    refused("has no answers")
+    place.write_text("{")
+    refused("not a parity report", 2)
+    place.unlink()
+    refused("has no certificate beside it (m.parity.json)")
+    place.write_text(whole)
+    copy.write_bytes(copy.read_bytes() + b"\x7a\x00")
+    refused("is not the file that m.parity.json was made of")
+
+
+def test_a_file_that_is_none(run: Run, tmp_path: Path) -> None:
+    done = run("package", tmp_path / "no.onnx", "--for", "triton", "-o", tmp_path / "p")
+    assert done.code == 2 and "no.onnx" in done.err
+
+
+def test_a_certificate_that_lies_elsewhere(copy: Path, tmp_path: Path) -> None:
+    elsewhere = copy.with_suffix(".parity.json").rename(tmp_path / "proof.json")
+    made = package(copy, "triton", tmp_path / "p", certificate=elsewhere, name="digits-2.b")
+    assert (made.folder / "digits-2.b.parity.json").read_bytes() == elsewhere.read_bytes()
+    assert (made.folder / "models" / "digits-2.b" / "1" / "model.onnx").is_file()
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"target": "tritn"}, "did you mean 'triton'?"),
+    ({"target": "triton:"}, "'' is no release of triton"),
+    ({"target": "triton:latest"}, "'latest' is no release of triton"),
+    ({"target": "triton:23.06"}, "--for triton:23.04, the nearest older release"),
+    ({"target": "openvino:2022.1"}, "--for openvino:2023.3"),
+    ({"target": "triton:23.04", "release": "23.10"}, "two releases are asked for, 23.04 and 23.10"),
+    ({"name": "a/b"}, "'a/b' cannot be a model's name"),
+    ({"name": ".."}, "'..' cannot be a model's name"),
+    ({"name": ""}, "'' cannot be a model's name"),
+    ({"backend": "pyton"}, "did you mean 'python'?"),
+    ({"target": "openvino", "backend": "python"}, "openvino has no backend 'python'"),
+    ({"device": "tpu"}, "the device is cpu or cuda, not 'tpu'"),
+    ({"target": "openvino", "device": "cuda"}, "runs on Intel's devices and CPUs, not on cuda"),
+    ({"target": "openvino", "delay_us": 5}, "none waits to share a batch"),
+    ({"max_batch": 0}, "--max-batch is a whole number from 1 on, not 0"),
+    ({"delay_us": -1}, "--delay-us is a whole number from 0 on, not -1"),
+    ({"instances": True}, "--instances is a whole number from 1 on, not True"),
+    ({"threads": 2**31}, "--threads is a whole number from 1 on"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), REFUSED, ids=[str(options) for options, _ in REFUSED])
+def test_what_cannot_be_packaged(options: dict[str, Any], words: str, model: Path, tmp_path: Path) -> None:
+    with pytest.raises(TargetError) as raised:
+        package(model, folder=tmp_path / "p", **({"target": "triton"} | options))
+    assert words in str(raised.value) and "What to do: " in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_use_is_left_alone(run: Run, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(folder: Path, words: str, *options: str) -> None:
+        before = contents(folder) if folder.is_dir() else None
+        done = run("package", copy, "--for", "triton", "-o", folder, *options)
+        assert done.code == 2 and words in done.err and "What to do: " in done.err, done.err
+        assert before is None or contents(folder) == before
+
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years of work")
+    refused(mine, "is not empty")
+    refused(mine, "holds what no package of mlpx brought: thesis.txt", "--replace")
+    (tmp_path / "file").write_text("x")
+    refused(tmp_path / "file", "is a file")
+    refused(copy.parent, "m.onnx is in ", "--replace")
+    (tmp_path / "here" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here" / "sub")
+    refused(tmp_path / "here", "the current folder is in ", "--replace")
+
+
+def test_a_package_can_be_replaced(run: Run, model: Path, tmp_path: Path) -> None:
+    old = package(model, "triton", tmp_path / "p", backend="python")
+    assert "Dockerfile" in old.files
+    done = run("package", model, "--for", "openvino", "-o", tmp_path / "p", "--replace")
+    assert done.code == 0, done.err
+    fresh = package(model, "openvino", tmp_path / "q")
+    assert contents(tmp_path / "p") == contents(fresh.folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "q"]
+
+
+def test_a_folder_that_cannot_be_written(run: Run, model: Path) -> None:
+    done = run("package", model, "--for", "triton", "-o", "/dev/null/p")
+    assert done.code == 3 and "cannot be written" in done.err and "What to do: " in done.err
+
+
+def test_a_file_that_is_too_new_is_lowered_and_proved_anew(run: Run, model: Path, tmp_path: Path) -> None:
+    done = run("package", model, "--for", "triton", "--target-version", "22.12", "-o", tmp_path / "p", "--json")
+    assert done.code == 0, done.err
+    (note,) = json.loads(done.out)["notes"]
+    assert "opset 17 and IR 8, more than triton:22.12 reads" in note and "proved anew on cpu" in note
+    file = tmp_path / "p" / "models" / "m" / "1" / "model.onnx"
+    header, certificate = read_header(file), read_certificate(tmp_path / "p" / "m.parity.json")
+    assert (header.opset, header.ir_version) == (15, 8)
+    assert certificate.proved and certificate.is_of(file)
+    for key in ("mlpx.inputs", "mlpx.outputs"):  # features, ranges and labels
+        assert header.metadata[key] == read_header(model).metadata[key]
+    assert note in (tmp_path / "p" / "README.md").read_text()
+    assert package(model, "triton:23.10", tmp_path / "q").notes == ()
+
+
+def test_a_backend_that_brings_its_own_runtime_reads_the_file_as_it_is(model: Path, tmp_path: Path) -> None:
+    made = package(model, "triton:22.12", tmp_path / "p", backend="python")
+    assert made.notes == () and made.deployment.summary.opset == 17
+    assert 'pip install --no-cache-dir "onnxruntime>=1.12"' in (made.folder / "Dockerfile").read_text()
+
+
+def test_what_cannot_be_lowered_is_refused_with_the_reason(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    publish(Policy(), tmp_path / "m.onnx", input_shape=SHAPES, page=False)
+    with pytest.raises(TargetError, match="does not read that, and it cannot be lowered: ") as raised:
+        package(tmp_path / "m.onnx", "triton:21.12", tmp_path / "p")
+    assert "What to do: export the module anew with --for triton:21.12" in str(raised.value)
+    assert not (tmp_path / "p").exists()
+
+
+def test_external_data_goes_with_the_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    publish(Policy(), tmp_path / "m.onnx", input_shape=SHAPES, external_data=True, page=False)
+    made = package(tmp_path / "m.onnx", "openvino", tmp_path / "p")
+    file = made.folder / "models" / "m" / "1" / "model.onnx"
+    assert made.deployment.certificate.is_of(file)
+    with open(tmp_path / "m.onnx.data", "r+b") as data:
+        data.write(b"\x01")
+    with pytest.raises(ProofError, match="or its external data, has changed"):
+        package(tmp_path / "m.onnx", "openvino", tmp_path / "q")
+
+
+@pytest.fixture
+def fixed(tmp_path: Path) -> Path:
+    """A proved file that takes exactly 30 rows."""
+    module = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    path = tmp_path / "fixed.onnx"
+    names = {"input_names": ["x"], "output_names": ["y"]}
+    torch.onnx.export(module, (torch.zeros(30, 5),), path, **names, dynamo=True, opset_version=18, verbose=False)
+    verify(module, path, device="cpu").write(tmp_path / "fixed.parity.json")
+    return path
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fixed_batch_is_kept(fixed: Path, tmp_path: Path) -> None:
+    made = package(fixed, "triton", tmp_path / "p")
+    assert made.deployment.max_batch == made.deployment.fixed_batch == 30
+    request = json.loads((made.folder / "smoke" / "request.json").read_text())
+    assert request["inputs"][0]["shape"] == [30, 5] and len(request["inputs"][0]["data"]) == 150
+    with pytest.raises(TargetError, match="takes exactly 30 rows, and --max-batch 8 was asked for"):
+        package(fixed, "triton", tmp_path / "q", max_batch=8)
+
+
+def test_the_smoke_test_needs_the_standard_library_only(model: Path, tmp_path: Path) -> None:
+    made = package(model, "triton", tmp_path / "p")
+    script = made.folder / "smoke" / "check.py"
+    closed = "http://127.0.0.1:9/v2/models/m"
+    done = subprocess.run([sys.executable, "-I", "-S", str(script), closed], capture_output=True, text=True)
+    assert done.returncode == 3 and f"{closed}: no answer" in done.stderr
