@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from . import openvino, triton
+from . import kserve, mlserver, openvino, ray_serve, triton
 from .target import Target
 
-TARGETS: dict[str, Target] = {target.name: target for target in (triton.TARGET, openvino.TARGET)}
+_MODULES = (triton, openvino, kserve, mlserver, ray_serve)
+TARGETS: dict[str, Target] = {module.TARGET.name: module.TARGET for module in _MODULES}

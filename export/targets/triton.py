@@ -13,11 +13,10 @@ from importlib.resources import files as resources
 
 from runtime import Port
 
-from ..servers import oldest
+from .onnx_runner import requirement
 from .target import Deployment, Files, Target, model_files
 
 _TAKES_TF32 = (24, 7)
-_TF32_RUNTIME = "1.18"
 
 
 def _files(deployment: Deployment) -> Files:
@@ -96,20 +95,10 @@ def _text(value: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def _runtime(deployment: Deployment) -> str:
-    """The requirement of ONNX Runtime: a release that reads the file, and on a GPU one that can leave TF32 out."""
-    floor = oldest("onnxruntime", deployment.summary.opset, deployment.summary.ir_version)
-    if deployment.device == "cpu":
-        return f"onnxruntime>={floor}"
-    return (
-        f"onnxruntime-gpu>={max(floor or '', _TF32_RUNTIME, key=lambda text: [int(n) for n in text.split('.') if n])}"
-    )
-
-
 def _dockerfile(deployment: Deployment) -> str:
     return (
         f"FROM {_image(deployment)}\n"
-        f'RUN pip install --no-cache-dir "{_runtime(deployment)}"\n'
+        f'RUN pip install --no-cache-dir "{requirement(deployment)}"\n'
         "COPY models /models\n"
         'CMD ["tritonserver", "--model-repository=/models"]\n'
     )
@@ -153,8 +142,8 @@ def _remarks(deployment: Deployment) -> Sequence[str]:
     if deployment.backend == "python":
         remarks.append(
             f"The model runs in Triton's Python backend (`model.py`), on the ONNX Runtime that the Dockerfile installs "
-            f"(`{_runtime(deployment)}`): for images without the ONNX Runtime backend. Without Docker, install it into "
-            "the Python that Triton's stub was built for, and start "
+            f"(`{requirement(deployment)}`): for images without the ONNX Runtime backend. Without Docker, install it "
+            "into the Python that Triton's stub was built for, and start "
             "`tritonserver --model-repository=$PWD/models --backend-directory=…`."
         )
     return remarks

@@ -1,0 +1,177 @@
+"""KServe: an InferenceService, and the model repository or the image that it runs.
+
+The fields are those of serving.kserve.io/v1beta1, config/crd/full/serving.kserve.io_inferenceservices.yaml of
+https://github.com/kserve/kserve.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import mlserver, triton
+from .onnx_runner import code, requirements, settings
+from .target import Deployment, Files, Target, model_files
+
+SDK = "0.21.0"
+"""The release of the KServe SDK that the "custom" backend runs."""
+_BUCKET = "SET-BUCKET"
+_REGISTRY = "SET-REGISTRY"
+"""What only the user knows, in capitals that no cluster accepts."""
+_CONCURRENCY = 16
+_PORT = 8080
+
+
+def _files(deployment: Deployment) -> Files:
+    one = replace(deployment, instances=1)  # copies are replicas here
+    if deployment.backend == "triton":
+        held = triton.TARGET.files(replace(one, backend="onnxruntime"))
+        return {"inference-service.yaml": service(deployment, held), **held}
+    if deployment.backend == "mlserver":
+        held = mlserver.model_folder(replace(one, release=mlserver.TARGET.release), host="0.0.0.0")
+        command = ["mlserver", "start", "/model"]
+    else:
+        held = {
+            "requirements.txt": requirements(deployment, f"kserve=={SDK}"),
+            "model-settings.json": json.dumps(settings(deployment), indent=2) + "\n",
+            **code("kserve_model.py"),
+            **model_files(deployment, "model.onnx"),
+        }
+        command = ["python", "/model/kserve_model.py", f"--model_name={deployment.name}"]
+    return {
+        "inference-service.yaml": service(deployment, held),
+        "Dockerfile": _dockerfile(command),
+        **{f"model/{name}": content for name, content in held.items()},
+    }
+
+
+def service(deployment: Deployment, held: Files) -> str:
+    """``inference-service.yaml``, for the files that the server holds."""
+    if deployment.backend == "triton":
+        predictor: dict[str, Any] = {"model": _triton(deployment) | _container(deployment, held)}
+        what = f"Set storageUri ({_BUCKET}): where the folder models/ was copied to; s3://, gs:// and pvc:// will do."
+    else:
+        image = {"name": "kserve-container", "image": image_name(deployment)}
+        ports = [{"name": "http1", "containerPort": _PORT, "protocol": "TCP"}]
+        predictor = {"containers": [image | {"ports": ports} | _container(deployment, held)]}
+        what = f"Set image ({_REGISTRY}): the name that the image of the Dockerfile was pushed by."
+    scaling = {
+        "minReplicas": deployment.instances,
+        "maxReplicas": 4 * deployment.instances,
+        "scaleMetric": "concurrency",
+        "scaleTarget": _CONCURRENCY,
+    }
+    record = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": service_name(deployment)},
+        "spec": {"predictor": scaling | predictor},
+    }
+    return f"# {what}\n{yaml.safe_dump(record, sort_keys=False, allow_unicode=True)}"
+
+
+def service_name(deployment: Deployment) -> str:
+    """The model's name as a cluster takes it: small letters, digits and "-", and a letter first."""
+    name = re.sub("[^a-z0-9]+", "-", deployment.name.lower()).strip("-")[:50].strip("-")
+    return name if name[:1].isalpha() else f"model-{name}".strip("-")
+
+
+def image_name(deployment: Deployment) -> str:
+    """Of the image that the Dockerfile makes."""
+    return f"{_REGISTRY}/{service_name(deployment)}-{deployment.backend}:1"
+
+
+def _triton(deployment: Deployment) -> dict[str, Any]:
+    return {
+        "modelFormat": {"name": "onnx", "version": "1"},
+        "runtime": "kserve-tritonserver",
+        "runtimeVersion": f"{deployment.release}-py3",
+        "protocolVersion": "v2",
+        "storageUri": f"s3://{_BUCKET}/{service_name(deployment)}/models",
+    }
+
+
+def _container(deployment: Deployment, held: Files) -> dict[str, Any]:
+    """Resources and probes, and on a GPU the variable that keeps TF32 off in NVIDIA's libraries."""
+    resources = {"cpu": str(deployment.threads), "memory": f"{_mebibytes(deployment, held)}Mi"}
+    gpu = {"nvidia.com/gpu": "1"} if deployment.device == "cuda" else {}
+
+    def probe(path: str, **times: int) -> Mapping[str, Any]:
+        return {"httpGet": {"path": f"/v2/health/{path}", "port": _PORT}, **times}
+
+    container: dict[str, Any] = {
+        "resources": {"requests": resources | gpu, "limits": resources | gpu},
+        "startupProbe": probe("ready", periodSeconds=2, failureThreshold=150),
+        "readinessProbe": probe("ready", periodSeconds=5, timeoutSeconds=2),
+        "livenessProbe": probe("live", periodSeconds=10, timeoutSeconds=2),
+    }
+    return container | ({"env": [{"name": "NVIDIA_TF32_OVERRIDE", "value": "0"}]} if gpu else {})
+
+
+def _mebibytes(deployment: Deployment, held: Files) -> int:
+    """What the server takes, and three times the model: read, held and laid out for the kernels."""
+    size = sum(content.stat().st_size for content in held.values() if isinstance(content, Path))
+    return {"triton": 1536, "mlserver": 768, "custom": 768}[deployment.backend or ""] + 3 * -(-size // 2**20)
+
+
+def _dockerfile(command: Sequence[str]) -> str:
+    return (
+        "FROM python:3.11-slim\n"
+        "COPY model/requirements.txt /model/requirements.txt\n"
+        "RUN pip install --no-cache-dir --requirement /model/requirements.txt\n"
+        "COPY model /model\n"
+        "WORKDIR /model\n"
+        "USER 1000\n"
+        f"CMD {json.dumps(command)}\n"
+    )
+
+
+def _start(deployment: Deployment) -> str:
+    name, image = service_name(deployment), image_name(deployment)
+    if deployment.backend == "triton":
+        ready = f"aws s3 sync models s3://{_BUCKET}/{name}/models"
+    else:
+        ready = f"docker build --tag {image} .\ndocker push {image}"
+    return (
+        f"{ready}\nkubectl apply --filename inference-service.yaml\n"
+        f"kubectl wait --for=condition=Ready inferenceservice/{name} --timeout=5m\n"
+        f"kubectl port-forward deployment/{name}-predictor {_PORT}:{_PORT}"
+    )
+
+
+def _remarks(deployment: Deployment) -> Sequence[str]:
+    triton_runs = deployment.backend == "triton"
+    set_first = f"`{_BUCKET}`, your bucket" if triton_runs else f"`{_REGISTRY}`, your registry"
+    remarks = [
+        f"Set {set_first}, in inference-service.yaml and in the commands. Behind a port-forward the model is on the "
+        "loopback address; in Knative's mode the deployment's name has the revision in it (`kubectl get deployments`).",
+        f"KServe runs {deployment.instances} to {4 * deployment.instances} replicas, one for every {_CONCURRENCY} "
+        "requests in progress. `scaleMetric: concurrency` is for Knative's mode; for plain Kubernetes deployments set "
+        "`scaleMetric: cpu` and `scaleTarget: 80`.",
+    ]
+    if triton_runs:
+        remarks.append(
+            f"Triton {deployment.release} runs it: `runtimeVersion` takes the place of the image's tag in KServe's "
+            "runtime kserve-tritonserver."
+        )
+    return remarks
+
+
+TARGET = Target(
+    name="kserve",
+    words="an InferenceService for KServe",
+    files=_files,
+    start=_start,
+    url="http://127.0.0.1:8080/v2/models/{name}",
+    release=triton.TARGET.release,
+    server="triton",
+    backends=("triton", "mlserver", "custom"),
+    bundled=("mlserver", "custom"),
+    remarks=_remarks,
+)

@@ -1,0 +1,68 @@
+"""A server of the KServe SDK for the ONNX file of this package: python kserve_model.py --model_name=NAME."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from uuid import uuid4
+
+from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelServer, logging, model_server
+from kserve.errors import InvalidInput
+from onnx_model import Given, OnnxModel, WrongRequestError
+
+HERE = Path(__file__).resolve().parent
+
+
+class OnnxPredictor(Model):
+    """Answers requests of the Open Inference Protocol, over REST and gRPC."""
+
+    def load(self) -> bool:
+        settings = json.loads((HERE / "model-settings.json").read_text(encoding="utf-8"))
+        self.model = OnnxModel(HERE / "model.onnx", **settings)
+        self.ready = True
+        return self.ready
+
+    def get_input_types(self) -> list[dict]:
+        return [port.metadata for port in self.model.inputs.values()]
+
+    def get_output_types(self) -> list[dict]:
+        return [port.metadata for port in self.model.outputs.values()]
+
+    async def predict(
+        self, payload: InferRequest, headers: dict | None = None, response_headers: dict | None = None
+    ) -> InferResponse:
+        if not isinstance(payload, InferRequest):
+            raise InvalidInput("a request of the Open Inference Protocol (v2) is expected")
+        try:
+            feed = self.model.feed(Given(t.name, t.datatype, t.shape, _data(t)) for t in payload.inputs)
+            names = self.model.requested(output.name for output in payload.request_outputs or [])
+        except WrongRequestError as error:
+            raise InvalidInput(str(error)) from None
+        results = await self.model.run(feed)
+        outputs = [
+            InferOutput(name, list(results[name].shape), self.model.outputs[name].datatype, results[name])
+            for name in names
+        ]
+        return InferResponse(
+            response_id=payload.id or str(uuid4()),  # the SDK answers 500 without one
+            model_name=self.name,
+            infer_outputs=outputs,
+            from_grpc=payload.from_grpc,
+            use_binary_outputs=payload.use_binary_outputs,
+            requested_outputs=payload.request_outputs,
+        )
+
+
+def _data(given: InferInput):
+    return given.data if given._raw_data is None else given._raw_data
+
+
+if __name__ == "__main__":
+    arguments = argparse.ArgumentParser(parents=[model_server.parser]).parse_args()
+    if arguments.configure_logging:
+        logging.configure_logging(arguments.log_config_file)
+    predictor = OnnxPredictor(arguments.model_name)
+    predictor.load()
+    ModelServer().start([predictor])

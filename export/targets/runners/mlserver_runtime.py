@@ -1,0 +1,47 @@
+"""MLServer's runtime for the ONNX file of this package."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+from __future__ import annotations
+
+from mlserver import MLModel
+from mlserver.errors import InferenceError
+from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, ResponseOutput
+from mlserver.utils import get_model_uri
+from onnx_model import Given, OnnxModel, WrongRequestError, plain
+
+
+class OnnxRuntime(MLModel):
+    """``parameters.extra`` of model-settings.json holds the settings of ``OnnxModel``.
+
+    It puts waiting requests together itself, after it has checked each: MLServer's adaptive batching would do so
+    before, and a wrong request would spoil its neighbours' answers.
+    """
+
+    async def load(self) -> bool:
+        parameters = self.settings.parameters
+        self.model = OnnxModel(await get_model_uri(self.settings), **(parameters.extra if parameters else None) or {})
+        self.inputs = [MetadataTensor(**port.metadata) for port in self.model.inputs.values()]
+        self.outputs = [MetadataTensor(**port.metadata) for port in self.model.outputs.values()]
+        return True
+
+    async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        try:
+            feed = self.model.feed(Given(t.name, t.datatype, t.shape, _data(t.data)) for t in payload.inputs)
+            names = self.model.requested(output.name for output in payload.outputs or [])
+        except WrongRequestError as error:
+            raise InferenceError(str(error)) from None
+        results = await self.model.run(feed)
+        outputs = [
+            ResponseOutput(
+                name=name,
+                datatype=self.model.outputs[name].datatype,
+                shape=list(results[name].shape),
+                data=plain(results[name]),
+            )
+            for name in names
+        ]
+        return InferenceResponse(model_name=self.name, model_version=self.version, outputs=outputs)
+
+
+def _data(data):
+    return getattr(data, "root", data)

@@ -1,0 +1,191 @@
+"""The model of this package in ONNX Runtime: requests are checked one by one, and those that wait are run together.
+
+It needs numpy and onnxruntime, and is the same for every server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnxruntime
+
+_DATATYPES = {
+    "tensor(float)": ("FP32", np.dtype("<f4")),
+    "tensor(double)": ("FP64", np.dtype("<f8")),
+    "tensor(float16)": ("FP16", np.dtype("<f2")),
+}
+
+
+class WrongRequestError(ValueError):
+    """A request that has no answer: what was expected, and what came. For its client, with status 400."""
+
+
+class Tensor(NamedTuple):
+    """An input or output: the name, the protocol's datatype, and the shape with -1 for any number of rows."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    dtype: np.dtype
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return {"name": self.name, "datatype": self.datatype, "shape": self.shape}
+
+
+class Given(NamedTuple):
+    """An input of a request; ``data`` is bytes (little-endian, row by row), numbers, or lists of them."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    data: Any
+
+
+class OnnxModel:
+    """A file on the CPU or a GPU. ``run`` belongs to one event loop."""
+
+    def __init__(
+        self, path: str | Path, *, threads: int = 1, max_batch: int = 1024, delay_us: int = 0, device: str = "cpu"
+    ):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        providers = ["CPUExecutionProvider"]
+        if device != "cpu":
+            # TF32 would leave the bound that the file was proved with.
+            providers = [("CUDAExecutionProvider", {"use_tf32": "0"})]
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        if device != "cpu" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise RuntimeError("CUDA was asked for, and ONNX Runtime cannot use it here: see its messages above")
+        self.inputs = {port.name: _tensor(port) for port in self._session.get_inputs()}
+        self.outputs = {port.name: _tensor(port) for port in self._session.get_outputs()}
+        self.max_batch, self._delay = max_batch, delay_us / 1e6
+        self._any_rows = all(port.shape[0] == -1 for port in (*self.inputs.values(), *self.outputs.values()))
+        self._waiting: list[tuple[Mapping[str, np.ndarray], asyncio.Future[dict[str, np.ndarray]]]] = []
+
+    def feed(self, given: Iterable[Given]) -> dict[str, np.ndarray]:
+        """The arrays of a request's inputs. Raises WrongRequestError."""
+        feed: dict[str, np.ndarray] = {}
+        for tensor in given:
+            port = self.inputs.get(tensor.name)
+            if port is None:
+                raise WrongRequestError(f"there is no input '{tensor.name}'; the model takes {_names(self.inputs)}")
+            if tensor.name in feed:
+                raise WrongRequestError(f"the input '{tensor.name}' is given twice")
+            feed[tensor.name] = self._array(port, tensor)
+        if missing := [name for name in self.inputs if name not in feed]:
+            raise WrongRequestError(f"the input {_names(missing)} is missing")
+        if len({len(array) for array in feed.values()}) > 1:
+            counts = ", ".join(f"'{name}' {len(array)}" for name, array in feed.items())
+            raise WrongRequestError(f"all inputs have the same number of rows, and these have: {counts}")
+        return feed
+
+    def requested(self, names: Iterable[str] | None) -> list[str]:
+        """The outputs that a request asks for; all where it names none. Raises WrongRequestError."""
+        chosen = list(names or self.outputs)
+        for name in chosen:
+            if name not in self.outputs:
+                raise WrongRequestError(f"there is no output '{name}'; the model gives {_names(self.outputs)}")
+        if len(set(chosen)) < len(chosen):
+            raise WrongRequestError(f"an output is asked for twice: {_names(chosen)}")
+        return chosen
+
+    def run_together(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        """Every output for each request's arrays, in batches of ``max_batch`` rows at most."""
+        answers: list[dict[str, np.ndarray]] = []
+        while len(answers) < len(feeds):
+            batch = self._next_batch(feeds[len(answers) :])
+            feed = {name: np.concatenate([each[name] for each in batch]) for name in self.inputs}
+            results: Any = self._session.run(list(self.outputs), feed)
+            first = 0
+            for each in batch:
+                end = first + _rows(each)
+                answers.append({name: result[first:end] for name, result in zip(self.outputs, results, strict=True)})
+                first = end
+        return answers
+
+    async def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Every output for a request's arrays, run together with the requests that came meanwhile."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[dict[str, np.ndarray]] = loop.create_future()
+        if not self._waiting:
+            loop.call_later(self._delay, self._run_waiting) if self._delay else loop.call_soon(self._run_waiting)
+        self._waiting.append((feed, future))
+        return await future
+
+    def _run_waiting(self) -> None:
+        waiting, self._waiting = [entry for entry in self._waiting if not entry[1].done()], []
+        try:
+            answers = self.run_together([feed for feed, _ in waiting])
+        except Exception as error:
+            for _, future in waiting:
+                future.set_exception(error)
+            return
+        for (_, future), answer in zip(waiting, answers, strict=True):
+            future.set_result(answer)
+
+    def _next_batch(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> Sequence[Mapping[str, np.ndarray]]:
+        """The first ones that fit; one where the file has a fixed number of rows."""
+        count, rows = 1, _rows(feeds[0])
+        while self._any_rows and count < len(feeds) and rows + _rows(feeds[count]) <= self.max_batch:
+            rows += _rows(feeds[count])
+            count += 1
+        return feeds[:count]
+
+    def _array(self, port: Tensor, given: Given) -> np.ndarray:
+        where = f"the input '{port.name}'"
+        if given.datatype != port.datatype:
+            raise WrongRequestError(f"{where} has the datatype {port.datatype}, and {given.datatype} was given")
+        shape = list(given.shape)
+        if not all(type(size) is int for size in shape) or len(shape) != len(port.shape):
+            raise WrongRequestError(f"{where} has the shape {port.shape}, and {shape} was given")
+        if shape[0] < 1 or any(size not in (-1, own) for size, own in zip(port.shape, shape, strict=True)):
+            raise WrongRequestError(f"{where} has the shape {port.shape}, and {shape} was given")
+        if shape[0] > self.max_batch:
+            raise WrongRequestError(f"{where} has {shape[0]} rows, and a request has {self.max_batch} at most")
+        if isinstance(given.data, bytes | bytearray | memoryview):
+            if len(given.data) != math.prod(shape) * port.dtype.itemsize:
+                raise WrongRequestError(f"{where} has {len(given.data)} bytes, which are not the shape {shape}")
+            return np.frombuffer(given.data, port.dtype).reshape(shape)
+        return _from_numbers(where, port, shape, given.data)
+
+
+def plain(values: np.ndarray) -> list[float | None]:
+    """Values for JSON, flat. JSON has neither NaN nor infinity: they are null."""
+    flat = values.ravel().tolist()
+    return flat if np.isfinite(values).all() else [value if math.isfinite(value) else None for value in flat]
+
+
+def _rows(feed: Mapping[str, np.ndarray]) -> int:
+    return len(next(iter(feed.values())))
+
+
+def _from_numbers(where: str, port: Tensor, shape: list[int], data: Any) -> np.ndarray:
+    try:
+        values = np.asarray(data)
+    except (ValueError, RecursionError, OverflowError):
+        raise WrongRequestError(f"{where} has data that is no array of numbers") from None
+    if values.dtype.kind not in "iuf":
+        raise WrongRequestError(f"{where} has data that is not all numbers")
+    if list(values.shape) != shape and (values.ndim != 1 or values.size != math.prod(shape)):
+        raise WrongRequestError(f"{where} has data of shape {list(values.shape)}, which is not the shape {shape}")
+    with np.errstate(over="ignore"):
+        array = values.astype(port.dtype).reshape(shape)
+    if not np.array_equal(np.isfinite(array).ravel(), np.isfinite(values).ravel()):
+        raise WrongRequestError(f"{where} has a number that is too large for {port.datatype}")
+    return array
+
+
+def _tensor(port: Any) -> Tensor:
+    datatype, dtype = _DATATYPES[port.type]
+    return Tensor(port.name, datatype, [size if isinstance(size, int) else -1 for size in port.shape], dtype)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,168 @@
+"""A Ray Serve application for the ONNX file of this package: the Open Inference Protocol over REST."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportFunctionMemberAccess=false
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import ray
+from onnx_model import Given, OnnxModel, WrongRequestError, plain
+from ray import serve
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+HERE = Path(__file__).resolve().parent
+JSON_LENGTH = "Inference-Header-Content-Length"
+
+
+@serve.deployment
+class OnnxDeployment:
+    """One replica. serve.yaml has its settings and says how many there are."""
+
+    def __init__(self, name: str, settings: dict[str, Any], batch_requests: int):
+        self.name, self.settings = name, settings
+        self.model = OnnxModel(HERE / "model.onnx", **settings)
+        self._batched.set_max_batch_size(batch_requests)
+        self._batched.set_batch_wait_timeout_s(settings["delay_us"] / 1e6)
+
+    async def __call__(self, request: Request) -> Response:
+        path = request.url.path.strip("/").split("/")
+        try:
+            if request.method == "GET":
+                return self._told(path)
+            if request.method == "POST" and path in (self._path("infer"), self._path("versions", "1", "infer")):
+                return await self._infer(await request.body(), request.headers.get(JSON_LENGTH))
+            return _refused(404, f"there is no {request.method} {request.url.path}")
+        except WrongRequestError as error:
+            return _refused(400, str(error))
+
+    def _path(self, *rest: str) -> list[str]:
+        return ["v2", "models", self.name, *rest]
+
+    def _told(self, path: Sequence[str]) -> Response:
+        match path:
+            case ["v2"]:
+                about = {"name": "ray-serve", "version": ray.__version__, "extensions": ["binary_tensor_data"]}
+                return JSONResponse(about)
+            case ["v2", "health", "live" | "ready"]:
+                return Response()
+            case ["v2", "models", self.name] | ["v2", "models", self.name, "versions", "1"]:
+                tensors = {"inputs": self.model.inputs, "outputs": self.model.outputs}
+                held = {key: [port.metadata for port in ports.values()] for key, ports in tensors.items()}
+                return JSONResponse({"name": self.name, "versions": ["1"], "platform": "onnx_onnxv1", **held})
+            case ["v2", "models", self.name, "ready"] | ["v2", "models", self.name, "versions", "1", "ready"]:
+                return Response()
+        return _refused(404, f"there is no /{'/'.join(path)}; the model is /v2/models/{self.name}")
+
+    async def _infer(self, body: bytes, json_length: str | None) -> Response:
+        asked, binary = _read(body, json_length)
+        inputs = _listed(asked, "inputs")
+        feed = self.model.feed(_given(tensor, binary) for tensor in inputs)
+        if binary.left:
+            raise WrongRequestError(f"{len(binary.left)} bytes are left behind the inputs' binary data")
+        outputs = _listed(asked, "outputs") if asked.get("outputs") is not None else []
+        names = self.model.requested([_field(output, "name", str) for output in outputs])
+        everything = _parameters(asked).get("binary_data_output", False)
+        own = {output["name"]: _parameters(output).get("binary_data", everything) for output in outputs}
+        results = await self._batched(feed)
+        described, parts = [], []
+        for name in names:
+            values, port = results[name], self.model.outputs[name]
+            record: dict[str, Any] = {"name": name, "datatype": port.datatype, "shape": list(values.shape)}
+            if own.get(name, everything):
+                parts.append(np.ascontiguousarray(values, port.dtype).tobytes())
+                record["parameters"] = {"binary_data_size": len(parts[-1])}
+            else:
+                record["data"] = plain(values)
+            described.append(record)
+        answer: dict[str, Any] = {"model_name": self.name, "model_version": "1", "outputs": described}
+        if isinstance(asked.get("id"), str):
+            answer["id"] = asked["id"]
+        head = json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
+        if not parts:
+            return Response(head, media_type="application/json")
+        return Response(
+            head + b"".join(parts), media_type="application/octet-stream", headers={JSON_LENGTH: str(len(head))}
+        )
+
+    @serve.batch
+    async def _batched(self, feeds: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        """Requests that were checked, in as few calls of ONNX Runtime as ``max_batch`` allows."""
+        return self.model.run_together(feeds)
+
+
+class _Binary:
+    """The bytes behind the JSON, which the inputs take in turn."""
+
+    def __init__(self, left: bytes):
+        self.left = left
+
+    def take(self, size: Any) -> bytes:
+        if type(size) is not int or not 0 <= size <= len(self.left):
+            raise WrongRequestError(f"binary_data_size is {size!r}, and {len(self.left)} bytes are left")
+        taken, self.left = self.left[:size], self.left[size:]
+        return taken
+
+
+def _read(body: bytes, json_length: str | None) -> tuple[dict[str, Any], _Binary]:
+    """The JSON of a request and what stands behind it. Raises WrongRequestError."""
+    length = len(body)
+    if json_length is not None:
+        if not json_length.isascii() or not json_length.isdecimal() or int(json_length[:20]) > len(body):
+            raise WrongRequestError(f"{JSON_LENGTH} is {json_length[:40]!r}, and the body has {len(body)} bytes")
+        length = int(json_length)
+    try:
+        asked = json.loads(body[:length], parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise error if isinstance(error, WrongRequestError) else WrongRequestError("the body is not JSON") from None
+    if not isinstance(asked, dict):
+        raise WrongRequestError("the body is no JSON object")
+    return asked, _Binary(body[length:])
+
+
+def _no_number(name: str) -> NoReturn:
+    raise WrongRequestError(f"JSON has no {name}; send it as binary data")
+
+
+def _given(tensor: Any, binary: _Binary) -> Given:
+    name, datatype, shape = (
+        _field(tensor, key, kind) for key, kind in (("name", str), ("datatype", str), ("shape", list))
+    )
+    parameters = _parameters(tensor)
+    if ("data" in tensor) == ("binary_data_size" in parameters):
+        raise WrongRequestError(f"the input '{name}' has either data or a binary_data_size")
+    data = tensor["data"] if "data" in tensor else binary.take(parameters["binary_data_size"])
+    return Given(name, datatype, shape, data)
+
+
+def _field(record: Any, key: str, kind: type) -> Any:
+    value = record.get(key) if isinstance(record, dict) else None
+    if not isinstance(value, kind):
+        raise WrongRequestError(f"a tensor has a '{key}', a JSON {'array' if kind is list else 'string'}")
+    return value
+
+
+def _listed(asked: dict[str, Any], key: str) -> list[Any]:
+    if not isinstance(asked.get(key), list):
+        raise WrongRequestError(f"a request has '{key}', an array of tensors")
+    return asked[key]
+
+
+def _parameters(record: dict[str, Any]) -> dict[str, Any]:
+    found = record.get("parameters") or {}
+    if not isinstance(found, dict):
+        raise WrongRequestError("'parameters' is a JSON object")
+    return found
+
+
+def _refused(status: int, why: str) -> Response:
+    return JSONResponse({"error": why}, status_code=status)
+
+
+def build(args: dict[str, Any]) -> serve.Application:
+    """The application, as serve.yaml asks for it."""
+    return OnnxDeployment.bind(args["name"], args["settings"], args["batch_requests"])
