@@ -55,7 +55,10 @@ def _main(address: str, model: str, given: str, found: str, encoding: str, *span
         with InferenceServerClient(address) as client:
             names = [output["name"] for output in client.get_model_metadata(model)["outputs"]]
             asked = [InferRequestedOutput(name, binary_data=binary) for name in names]
-            result = client.infer(model, tensors, outputs=asked)
+            kind = (
+                None if binary else {"Content-Type": "application/json"}
+            )  # KServe's SDK takes a body for bytes without
+            result = client.infer(model, tensors, outputs=asked, headers=kind)
         return {name: result.as_numpy(name) for name in names}
 
     with ThreadPoolExecutor(len(spans)) as pool:

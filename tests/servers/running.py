@@ -39,7 +39,7 @@ def running(
 
     What it prints goes to ``log``. ``env`` is added to this process's variables, less PYTHONPATH, so that the server
     sees its own packages only. ``patience`` and ``grace`` are seconds: until it is ready, and from SIGTERM until its
-    whole group is killed. Raises AssertionError with the end of the log: it ended, or was not ready in time.
+    whole session is killed. Raises AssertionError with the end of the log: it ended, or was not ready in time.
     """
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with log.open("wb") as written:
@@ -82,6 +82,18 @@ def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
         process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(grace)
-    with suppress(ProcessLookupError):  # what it left, or itself
-        os.killpg(process.pid, signal.SIGKILL)
+    for pid in session(process.pid):  # what it left, or itself
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     process.wait()
+
+
+def session(leader: int) -> list[int]:
+    """The processes of a session: also those that have made a group of their own, as Ray's workers do."""
+    found = []
+    for path in Path("/proc").iterdir():
+        if path.name.isdecimal():
+            with suppress(ProcessLookupError, PermissionError):
+                if os.getsid(int(path.name)) == leader:
+                    found.append(int(path.name))
+    return found

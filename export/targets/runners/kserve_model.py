@@ -41,10 +41,13 @@ class OnnxPredictor(Model):
         except WrongRequestError as error:
             raise InvalidInput(str(error)) from None
         results = await self.model.run(feed)
-        outputs = [
-            InferOutput(name, list(results[name].shape), self.model.outputs[name].datatype, results[name])
-            for name in names
-        ]
+        outputs = []
+        for name in names:
+            outputs.append(
+                InferOutput(name, list(results[name].shape), self.model.outputs[name].datatype, results[name])
+            )
+            if payload.from_grpc:  # the SDK would take bytes, but cannot tell an array from none
+                outputs[-1].set_data_from_numpy(results[name], binary_data=True)
         return InferResponse(
             response_id=payload.id or str(uuid4()),  # the SDK answers 500 without one
             model_name=self.name,

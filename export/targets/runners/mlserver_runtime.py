@@ -7,7 +7,7 @@ from mlserver import MLModel
 from mlserver.errors import InferenceError
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, ResponseOutput
 from mlserver.utils import get_model_uri
-from onnx_model import Given, OnnxModel, WrongRequestError, plain
+from onnx_model import Given, OnnxModel, WrongRequestError
 
 
 class OnnxRuntime(MLModel):
@@ -36,7 +36,7 @@ class OnnxRuntime(MLModel):
                 name=name,
                 datatype=self.model.outputs[name].datatype,
                 shape=list(results[name].shape),
-                data=plain(results[name]),
+                data=results[name].ravel().tolist(),  # over REST, NaN and infinity become null
             )
             for name in names
         ]

@@ -86,9 +86,9 @@ class OnnxModel:
             raise WrongRequestError(f"all inputs have the same number of rows, and these have: {counts}")
         return feed
 
-    def requested(self, names: Iterable[str] | None) -> list[str]:
+    def requested(self, names: Iterable[str]) -> list[str]:
         """The outputs that a request asks for; all where it names none. Raises WrongRequestError."""
-        chosen = list(names or self.outputs)
+        chosen = list(names) or list(self.outputs)
         for name in chosen:
             if name not in self.outputs:
                 raise WrongRequestError(f"there is no output '{name}'; the model gives {_names(self.outputs)}")
