@@ -38,13 +38,12 @@ def serving(folder: Path) -> Iterator[dict[str, Any]]:
             server.terminate()
 
 
-def asked(kind: Any, address: str, name: str, input_name: str, rows: np.ndarray) -> np.ndarray:
+def asked(kind: Any, address: str, name: str, session: Session, rows: np.ndarray) -> np.ndarray:
     """The live server's answer for float32 rows, by tritonclient's ``kind``, its http or grpc module."""
     with kind.InferenceServerClient(address) as client:
-        tensor = kind.InferInput(input_name, list(rows.shape), "FP32")
+        tensor = kind.InferInput(session.inputs[0].name, list(rows.shape), "FP32")
         tensor.set_data_from_numpy(rows)
-        answer = client.infer(name, [tensor])
-        return answer.as_numpy(answer.get_output(0)["name"] if kind is tritonclient.http else answer.get_output(0).name)
+        return client.infer(name, [tensor]).as_numpy(session.outputs[0].name)
 
 
 if __name__ == "__main__":
@@ -53,11 +52,11 @@ if __name__ == "__main__":
     with Session(file, "cpu") as session:
         assert session.summary is not None
         rows = np.ascontiguousarray(read_rows(HERE / name / "heldout.parquet", session.summary.inputs[0])[0][:8])
-        expected, port = session.predict(rows), session.inputs[0].name
+        expected = session.predict(rows)
     with serving(folder) as server:
         print(f"serving   {server['url']} and {server['grpc']}")
         for kind, url in ((tritonclient.http, server["url"]), (tritonclient.grpc, server["grpc"])):
-            found = asked(kind, url.partition("://")[2], name, port, rows)
+            found = asked(kind, url.partition("://")[2], name, session, rows)
             difference = float(np.abs(found - expected).max())
             print(
                 f"asked     {len(rows)} rows by {kind.__name__}: within {difference:.2g} of a session in this process"

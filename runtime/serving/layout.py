@@ -38,8 +38,10 @@ def found(folder: Path) -> dict[str, Versions]:
             both = f"{name}.onnx and the folder {name}"
             raise InputError(f"{folder}: {both} are both the model '{name}'. What to do: move one of them")
         if not _NAME.fullmatch(name):
-            versions = dict.fromkeys(versions, "its name has characters that a URL does not carry plainly")
-        models[name] = versions
+            wrong = "its name has characters that a URL does not carry plainly"
+            models[name] = {version: wrong for version in versions}  # noqa: C420 - its values' type is wider
+        else:
+            models[name] = versions
     return models
 
 
