@@ -32,8 +32,8 @@ class Made:
         if name in self.missing:
             raise LookupError(self.missing[name])
         if name not in PEERS:
-            return served(name, Path(), self.files[model].parent, model, log)
-        return served(name, ENVIRONMENTS / PEERS[name].environment, self.packages[name, model], model, log)
+            return served(name, self.files[model].parent, model, log)
+        return served(name, self.packages[name, model], model, log)
 
     def bodies(self, model: str, batch: int) -> list[Body]:
         """The requests for a model."""
