@@ -33,7 +33,7 @@ class Service:
     """A server that runs: ``url`` and ``address`` (host, port), its log, its processes."""
 
     def __init__(self, process: subprocess.Popen[str], started: dict[str, Any], log: Path):
-        self.process, self.started, self._log = process, started, log
+        self.process, self.started, self._log, self._seen = process, started, log, 0
         self.url: str = started["url"]
         split = urlsplit(self.url)
         assert split.hostname is not None and split.port is not None
@@ -46,13 +46,10 @@ class Service:
         return [record for record in records if event in (None, record["event"])]
 
     def unexpected(self) -> list[str]:
-        """Lines of the log that tell of a defect: failures, what a library or the interpreter said."""
+        """Lines of the log that tell of a defect, since the last time that this was asked."""
         lines = self._log.read_text(encoding="utf-8").splitlines()
-        return [
-            line
-            for line in lines
-            if not line.startswith("{") or json.loads(line)["event"] in ("failure", "library", "worker_died")
-        ]
+        new, self._seen = lines[self._seen :], len(lines)
+        return [line for line in new if not line.startswith("{") or _is_defect(json.loads(line))]
 
     def workers(self) -> list[int]:
         """The process ids of those that answer, from its children."""
@@ -74,6 +71,11 @@ class Service:
         """Tell it to stop, and wait; its exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(PATIENCE)
+
+
+def _is_defect(record: dict[str, Any]) -> bool:
+    """Failures, dead workers, and what a library calls an error."""
+    return record["event"] in ("failure", "worker_died") or record.get("level") in ("ERROR", "CRITICAL")
 
 
 def read(response: HTTPResponse) -> tuple[int, bytes, dict[str, str]]:
