@@ -140,6 +140,8 @@ class Rest:
                 return {"GET": self._server}
             case ("v2", "health", "live" | "ready"):
                 return {"GET": self._health}
+            case ("v2", "models", "stats"):  # of all models, as Triton has it: no model's own
+                return {"GET": self._statistics}
             case ("v2", "models", _) | ("v2", "models", _, "versions", _):
                 return {"GET": self._metadata}
             case ("v2", "models", _, "ready") | ("v2", "models", _, "versions", _, "ready"):
@@ -148,7 +150,7 @@ class Rest:
                 return {"POST": self._infer}
             case ("v2", "models", _, "config") | ("v2", "models", _, "versions", _, "config"):
                 return {"GET": self._config}
-            case ("v2", "models", "stats") | ("v2", "models", _, "stats") | ("v2", "models", _, "versions", _, "stats"):
+            case ("v2", "models", _, "stats") | ("v2", "models", _, "versions", _, "stats"):
                 return {"GET": self._statistics}
             case ("v2", "models", _, "versions", _, "certificate" | "certificate.html"):
                 return {"GET": self._certificate}
