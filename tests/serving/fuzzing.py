@@ -44,7 +44,7 @@ def ask_by_document(url: str, effort: settings) -> None:
     checks = [not_a_server_error, *CHECKS.get_by_names(list(_CONFORMS))]
     asked = 0
     for found in schema.get_all_operations():
-        operation = found.ok()
+        operation = found.ok()  # pyright: ignore[reportAttributeAccessIssue] - raises what is wrong
 
         @settings(effort, suppress_health_check=list(HealthCheck))
         @givens(operation.as_strategy())
