@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .peers
-SERVERS := triton mlserver kserve ray-serve
+SERVERS := triton mlserver kserve ray-serve onnxruntime-web
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test test-gpu bench lint install servers clean
@@ -58,6 +58,10 @@ servers: $(SERVERS:%=.servers/%/.ready)
 # One that cannot be installed leaves .servers/NAME.reason, which its tests are skipped with.
 .servers/%/.ready: tests/servers/%.txt tests/servers/%.constraints.txt tests/servers/install.py
 	@$(PYTHON) -m tests.servers.install $*
+
+# From npm, and without anything to constrain.
+.servers/onnxruntime-web/.ready: tests/servers/onnxruntime-web.txt tests/servers/install.py
+	@$(PYTHON) -m tests.servers.install onnxruntime-web
 
 clean:
 	rm -rf $(VENV) $(PEERS) .servers out build dist *.egg-info

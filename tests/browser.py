@@ -14,7 +14,7 @@ from typing import Any
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 _FLAGS += ["--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files"]
-_LOOK = (Path(__file__).parent / "browser.js").read_text(encoding="utf-8")
+LOOK = (Path(__file__).parent / "browser.js").read_text(encoding="utf-8")
 
 
 def look(page: Path, width: int, *, dark: bool = False) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def look(page: Path, width: int, *, dark: bool = False) -> dict[str, Any]:
         home = Path(folder)
         watch = "<script>window.failed = []; window.onerror = m => window.failed.push(m);</script>"
         text = page.read_text(encoding="utf-8").replace("<head>", f"<head>{watch}", 1)
-        looking = f"<script>addEventListener('load', () => {{{_LOOK}\n}})</script></body>"
+        looking = f"<script>addEventListener('load', () => {{{LOOK}\n}})</script></body>"
         (home / "page.html").write_text(text.replace("</body>", looking), encoding="utf-8")
         # A headless window has at least 500 pixels; a frame in it may be as narrow as a phone.
         frame = (

@@ -19,8 +19,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+import torch
+from torch import nn
+
 from builder import MLPSpec, assemble
 from export import export
+from runtime import Session
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
@@ -28,13 +33,14 @@ START_SECONDS = 120.0
 
 @dataclass
 class Server:
-    """One that is running: ``url`` of REST, ``grpc`` as host:port, what it said of its models, and its process."""
+    """One that is running: ``url`` of REST, ``grpc`` as host:port, what it said of its models, what it serves."""
 
     process: subprocess.Popen[str]
     url: str
     grpc: str
     models: list[dict[str, str]]
     log_file: Path
+    folder: Path
 
     @property
     def pid(self) -> int:
@@ -76,7 +82,7 @@ def serving(folder: Path, *arguments: object, environment: Mapping[str, str] | N
         try:
             said = _said(process, log)
             grpc = (said["grpc"] or "//").partition("//")[2]
-            yield Server(process, said["url"], grpc, said["models"], log)
+            yield Server(process, said["url"], grpc, said["models"], log, folder)
         finally:
             _end(process)
 
@@ -171,3 +177,43 @@ def model(file: Path, *, features: int = 4, outputs: int = 3, seed: int = 0, blo
     spec = MLPSpec(name="m", blocks=[*hidden, {"linear": outputs}], **parts)
     export(assemble(spec, seed=seed).eval(), file, spec=spec)
     return file
+
+
+class Policy(nn.Module):
+    """Inputs ``obs`` (3) and ``goal`` (2), outputs ``action`` (2) and ``value`` (1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.mu, self.v = nn.Linear(5, 8), nn.Linear(8, 2), nn.Linear(8, 1)
+
+    def forward(self, obs: torch.Tensor, goal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = torch.relu(self.body(torch.cat([obs, goal], dim=1)))
+        return self.mu(hidden), self.v(hidden)
+
+
+def policy(file: Path) -> Path:
+    """A network of two inputs and two outputs, written without a proof."""
+    torch.manual_seed(0)
+    shapes = {"obs": (3,), "goal": (2,)}
+    export(Policy().eval(), file, input_shape=shapes, output_name=["action", "value"])
+    return file
+
+
+def models(folder: Path) -> Path:
+    """What most tests serve: ``one``, ``several`` with two inputs and outputs, and ``many`` with versions 2 and 10."""
+    model(folder / "one.onnx")
+    policy(folder / "several.onnx")
+    for version in (2, 10):
+        model(folder / "many" / str(version) / "model.onnx", seed=version)
+    return folder
+
+
+def rows(count: int, width: int = 4, seed: int = 0) -> np.ndarray:
+    """Standard normal float32 rows."""
+    return np.random.default_rng(seed).standard_normal((count, width), dtype=np.float32)
+
+
+def expected(file: Path, **feed: np.ndarray) -> dict[str, np.ndarray]:
+    """What a session of its own answers."""
+    with Session(file, "cpu") as session:
+        return session.run(feed)

@@ -106,5 +106,8 @@ def test_a_folder_stays_as_it_was_where_the_block_fails(tmp_path: Path) -> None:
         (stage / "other").write_text("y")
         raise ZeroDivisionError
     assert folder_of(place) == {"mine": "x"} and list(place.parent.iterdir()) == [place]
+    with pytest.raises(OutputError, match="nothing was changed"), whole_folder(place) as stage:
+        stage.rmdir()  # there is nothing to take the place
+    assert folder_of(place) == {"mine": "x"} and list(place.parent.iterdir()) == [place]
     with pytest.raises(OutputError, match="a file stands"), whole_folder(place / "mine"):
         pass

@@ -3,183 +3,151 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from export import Package, package, publish
-from runtime import Answers
+from export import package, publish
 from tests.cases import network, randomised
-from tests.servers.environments import environment
-from tests.servers.rest_client import rest
-from tests.servers.triton import Addresses, triton
-from tests.test_several import SHAPES, Policy
+from tests.commands import Run
+from tests.servers.asking import (
+    Live,
+    Way,
+    ask_grpc,
+    assert_proved,
+    get,
+    over_grpc,
+    over_rest,
+    over_rest_binary,
+    policy,
+    sixteen,
+    smoke_test,
+)
+from tests.servers.triton import triton
+from tests.test_package_files import fixed_batch
 
-
-@dataclass(frozen=True)
-class Live:
-    folder: Path
-    at: Addresses
-    packages: dict[str, Package]
-
-    def answers(self, name: str) -> Answers:
-        found = self.packages[name].deployment.certificate.answers
-        assert found is not None
-        return found
+WAYS = [over_grpc, over_rest, over_rest_binary]
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """Models in one Triton: of one input and output, of two each with external data, and one that lets any width by."""
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Live]]:
+    """Models in one Triton: plain, of several inputs with external data, of a fixed batch, and open to any width."""
     folder = tmp_path_factory.mktemp("live")
     spec, module = network([{"linear": 32}, "relu", {"linear": 3}])
     publish(randomised(module, 1), folder / "plain.onnx", spec=spec, page=False)
-    torch.manual_seed(0)
-    publish(Policy(), folder / "policy.onnx", input_shape=SHAPES, external_data=True, page=False)
-    packages = {
-        name: package(
-            folder / f"{name}.onnx", "triton", folder / name, backend="python", max_batch=64, delay_us=100_000
-        )
-        for name in ("plain", "policy")
+    options: dict[str, dict[str, Any]] = {
+        "plain": {"path": folder / "plain.onnx", "max_batch": 64, "delay_us": 100_000},
+        "policy": {"path": policy(folder), "max_batch": 64, "delay_us": 100_000},
+        "fixed": {"path": fixed_batch(folder, 12)},
+        "loose": {"path": folder / "plain.onnx", "delay_us": 100_000},
     }
-    loose = package(folder / "plain.onnx", "triton", folder / "loose", name="loose", backend="python", delay_us=100_000)
-    config = loose.folder / "models" / "loose" / "config.pbtxt"
-    any_width = "dims: [ -1 ]\n  allow_ragged_batch: true"
-    config.write_text(config.read_text().replace("dims: [ 7 ]", any_width, 1))
-    packages["loose"] = loose
+    packages = {
+        name: package(target="triton", folder=folder / name, name=name, backend="python", **given)
+        for name, given in options.items()
+    }
+    let_any_width_by(packages["loose"].folder / "models" / "loose" / "config.pbtxt")
     repository = folder / "repository"
     repository.mkdir()
     for name, made in packages.items():
         (repository / name).symlink_to(made.folder / "models" / name)
     with triton(repository, folder / "triton.log") as at:
-        yield Live(folder, at, packages)
+        yield {name: Live(made, at.http, at.grpc) for name, made in packages.items()}
 
 
-Ask = Callable[[Live, str, list[slice]], list[dict[str, np.ndarray]]]
-
-
-def over_grpc(live: Live, name: str, parts: list[slice]) -> list[dict[str, np.ndarray]]:
-    """The outputs for parts of the rows, each asked for by a client of its own, all at once."""
-    answers = live.answers(name)
-
-    def ask(rows: slice) -> dict[str, np.ndarray]:
-        tensors = []
-        for key, values in answers.inputs.items():
-            tensors.append(InferInput(key, list(values[rows].shape), "FP32"))
-            tensors[-1].set_data_from_numpy(np.ascontiguousarray(values[rows]))
-        with InferenceServerClient(live.at.grpc) as client:
-            result = client.infer(name, tensors)
-        return {key: result.as_numpy(key) for key in answers.exact}
-
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(ask, parts))
-
-
-def over_rest(live: Live, name: str, parts: list[slice], binary: bool = True) -> list[dict[str, np.ndarray]]:
-    python = environment("triton") / "bin" / "python"
-    return rest(python, live.at.http, name, live.answers(name).inputs, parts, live.folder, binary=binary)
-
-
-ASKING: dict[str, Ask] = {
-    "grpc": over_grpc,
-    "rest, binary": over_rest,
-    "rest, JSON": lambda live, name, parts: over_rest(live, name, parts, binary=False),
-}
-
-
-def get(live: Live, path: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"http://{live.at.http}/v2/models/{path}", timeout=10) as response:
-        return json.load(response)
-
-
-def assert_proved(live: Live, name: str, rows: slice, found: dict[str, np.ndarray]) -> None:
-    answers = live.answers(name)
-    for key, values in found.items():
-        assert values.shape == answers.exact[key][rows].shape
-        assert np.all(np.abs(values - answers.exact[key][rows]) <= answers.bound[key][rows])
+def let_any_width_by(config: Path) -> None:
+    """So that a request reaches the model, in a batch with others, whose width it cannot take."""
+    text = config.read_text(encoding="utf-8")
+    config.write_text(text.replace("dims: [ 7 ]", "dims: [ -1 ]\n  allow_ragged_batch: true", 1), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["plain", "policy"])
-@pytest.mark.parametrize("way", ASKING)
-def test_every_row_is_answered_within_its_bound(live: Live, way: str, name: str) -> None:
-    parts = [slice(0, 1), slice(0, live.answers(name).rows)]
-    for rows, found in zip(parts, ASKING[way](live, name, parts), strict=True):
-        assert_proved(live, name, rows, found)
+@pytest.mark.parametrize("way", WAYS)
+def test_every_row_is_answered_within_its_bound(served: dict[str, Live], way: Way, name: str) -> None:
+    live = served[name]
+    parts = [slice(0, 1), slice(0, live.answers.rows)]
+    for rows, found in zip(parts, way(live, parts), strict=True):
+        assert_proved(live, rows, found)
 
 
 @pytest.mark.parametrize("name", ["plain", "policy"])
-@pytest.mark.parametrize("way", ASKING)
-def test_sixteen_requests_at_once_have_their_own_answers_from_fewer_runs(live: Live, way: str, name: str) -> None:
-    count = live.answers(name).rows
-    parts = [slice(start, min(count, start + 1 + start % 3)) for start in (index % count for index in range(16))]
-    before = get(live, f"{name}/stats")["model_stats"][0]["execution_count"]
-    found = ASKING[way](live, name, parts)
-    assert get(live, f"{name}/stats")["model_stats"][0]["execution_count"] - before < len(parts)
+@pytest.mark.parametrize("way", WAYS)
+def test_sixteen_at_once_have_their_own_answers_from_fewer_runs(served: dict[str, Live], way: Way, name: str) -> None:
+    live = served[name]
+    parts, before = sixteen(live.answers), executions(live)
+    found = way(live, parts)
+    assert executions(live) - before < len(parts)
     for rows, outputs in zip(parts, found, strict=True):
-        assert_proved(live, name, rows, outputs)
+        assert_proved(live, rows, outputs)
 
 
-def test_the_metadata_is_the_file_s(live: Live) -> None:
-    for name in ("plain", "policy"):
-        told, summary = get(live, name), live.packages[name].deployment.summary
-        for kind in ("inputs", "outputs"):
-            expected = [(port.name, "FP32", [-1, *port.shape[1:]]) for port in getattr(summary, kind)]
-            assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in told[kind]] == expected
+def executions(live: Live) -> int:
+    return get(live, "/stats")["model_stats"][0]["execution_count"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_fixed_batch_is_asked_whole(served: dict[str, Live], way: Way) -> None:
+    whole = slice(0, 12)
+    for found in way(served["fixed"], [whole] * 3):
+        assert_proved(served["fixed"], whole, found)
+
+
+@pytest.mark.parametrize("name", ["plain", "policy"])
+def test_the_metadata_is_the_file_s(served: dict[str, Live], name: str) -> None:
+    told, summary = get(served[name]), served[name].package.deployment.summary
+    for kind in ("inputs", "outputs"):
+        expected = [(port.name, "FP32", [-1, *port.shape[1:]]) for port in getattr(summary, kind)]
+        assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in told[kind]] == expected
 
 
 @pytest.mark.parametrize("rows", [65, 1000])
-def test_more_rows_than_a_batch_may_have_are_refused(live: Live, rows: int) -> None:
-    tensor = InferInput("input", [rows, 7], "FP32")
-    tensor.set_data_from_numpy(np.zeros((rows, 7), np.float32))
-    with InferenceServerClient(live.at.grpc) as client, pytest.raises(InferenceServerException, match="must be <= 64"):
-        client.infer("plain", [tensor])
+def test_more_rows_than_a_batch_may_have_are_refused(served: dict[str, Live], rows: int) -> None:
+    with pytest.raises(InferenceServerException, match="must be <= 64"):
+        ask_grpc(served["plain"], {"input": np.zeros((rows, 7), np.float32)})
 
 
-def test_a_request_that_spoils_a_batch_has_its_own_error_and_the_others_their_answers(live: Live) -> None:
-    rows = live.answers("loose").inputs["input"]
-
-    def ask(index: int) -> np.ndarray:
-        given = rows[index : index + 2] if index != 3 else np.zeros((2, 8), np.float32)
-        tensor = InferInput("input", list(given.shape), "FP32")
-        tensor.set_data_from_numpy(np.ascontiguousarray(given))
-        with InferenceServerClient(live.at.grpc) as client:
-            return client.infer("loose", [tensor]).as_numpy("output")
-
+def test_a_request_that_spoils_a_batch_has_its_own_error_and_the_others_their_answers(served: dict[str, Live]) -> None:
+    live = served["loose"]
+    asked = [{"input": live.answers.inputs["input"][index : index + 2]} for index in range(8)]
+    asked[3] = {"input": np.zeros((2, 8), np.float32)}
+    before = executions(live)
     with ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(ask, index) for index in range(8)]
+        found = [pool.submit(ask_grpc, live, inputs) for inputs in asked]
     with pytest.raises(InferenceServerException, match="ONNX Runtime cannot run it"):
-        asked[3].result()
+        found[3].result()
     for index in {*range(8)} - {3}:
-        assert_proved(live, "loose", slice(index, index + 2), {"output": asked[index].result()})
+        assert_proved(live, slice(index, index + 2), found[index].result())
+    assert executions(live) - before < 8
 
 
-@pytest.mark.parametrize("name", ["plain", "policy"])
-def test_the_smoke_test_passes_and_tells_another_model(live: Live, name: str) -> None:
-    script = live.packages[name].folder / "smoke" / "check.py"
+@pytest.mark.parametrize("name", ["plain", "policy", "fixed"])
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_the_live_server_is_verified(run: Run, served: dict[str, Live], scheme: str, name: str) -> None:
+    live = served[name]
+    url = live.url if scheme == "http" else f"grpc://{live.grpc}/v2/models/{name}"
+    done = run("verify", "--url", url, "--certificate", live.certificate)
+    assert done.code == 0, done.out + done.err
+    other = "policy" if name == "plain" else "plain"
+    assert run("verify", "--url", url.replace(name, other), "--certificate", live.certificate).code == 1
 
-    def check(url: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, str(script), url], capture_output=True, text=True)
 
-    done = check(f"http://{live.at.http}/v2/models/{name}")
-    assert done.returncode == 0 and "4 rows within their bounds" in done.stdout, done.stderr
-    assert check(f"http://{live.at.http}/v2/models/nobody").returncode == 3
-    answers = script.with_name("expected.json")
-    whole = answers.read_text()
+@pytest.mark.parametrize("name", ["plain", "policy", "fixed"])
+def test_the_smoke_test_passes_and_tells_another_answer(served: dict[str, Live], name: str) -> None:
+    live = served[name]
+    done = smoke_test(live)
+    assert done.returncode == 0 and "rows within their bounds" in done.stdout, done.stderr
+    expected = live.package.folder / "smoke" / "expected.json"
+    whole = expected.read_text(encoding="utf-8")
     stale = json.loads(whole)
-    (output, *_) = stale["outputs"].values()
-    output["exact"][-1] += 1e-3
-    answers.write_text(json.dumps(stale))
-    done = check(f"http://{live.at.http}/v2/models/{name}")
-    answers.write_text(whole)
+    next(iter(stale["outputs"].values()))["exact"][-1] += 1e-3
+    expected.write_text(json.dumps(stale), encoding="utf-8")
+    done = smoke_test(live)
+    expected.write_text(whole, encoding="utf-8")
     assert done.returncode == 1 and "not what was proved" in done.stderr
+    nobody = replace(live, package=replace(live.package, deployment=replace(live.package.deployment, name="nobody")))
+    assert smoke_test(nobody).returncode == 3

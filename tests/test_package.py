@@ -11,27 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from export import ProofError, TargetError, package, publish, verify
+from export import TargetError, package, publish
 from export.targets.table import TARGETS
-from runtime import read_certificate, read_header
+from runtime import read_certificate
 from tests.cases import network, randomised
 from tests.commands import Run
-from tests.test_several import SHAPES, Policy
-
-FEATURES = [{"name": f"f{i}", "range": [-i - 1, i + 1]} for i in range(4)]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A proved file with declared ranges and labels."""
+    """A proved file."""
     folder = tmp_path_factory.mktemp("model")
-    spec, module = network(
-        [{"linear": 8}, "layer_norm", "relu", {"linear": 2}], 4, output={"name": "y", "labels": ["no", "yes"]}
-    )
-    spec = spec.model_validate(spec.model_dump(exclude_none=True) | {"input": {"name": "x", "features": FEATURES}})
+    spec, module = network([{"linear": 8}, "relu", {"linear": 2}], 4)
     publish(randomised(module, 1), folder / "m.onnx", spec=spec, page=False)
     return folder / "m.onnx"
 
@@ -83,12 +75,12 @@ def test_the_smoke_test_is_of_the_certificate(model: Path, tmp_path: Path) -> No
     assert answers is not None
     request = json.loads((made.folder / "smoke" / "request.json").read_text())
     expected = json.loads((made.folder / "smoke" / "expected.json").read_text())
-    (tensor,), output = request["inputs"], expected["outputs"]["y"]
+    (tensor,), output = request["inputs"], expected["outputs"]["output"]
     rows = np.array(tensor["data"], np.float32).reshape(tensor["shape"])
     assert rows.shape == (3, 4) and tensor["datatype"] == "FP32"
-    places = [int(np.flatnonzero((answers.inputs["x"] == row).all(axis=1))[0]) for row in rows]
-    np.testing.assert_array_equal(np.reshape(output["exact"], output["shape"]), answers.exact["y"][places])
-    np.testing.assert_array_equal(np.reshape(output["bound"], output["shape"]), answers.bound["y"][places])
+    places = [int(np.flatnonzero((answers.inputs["input"] == row).all(axis=1))[0]) for row in rows]
+    np.testing.assert_array_equal(np.reshape(output["exact"], output["shape"]), answers.exact["output"][places])
+    np.testing.assert_array_equal(np.reshape(output["bound"], output["shape"]), answers.bound["output"][places])
 
 
 def test_the_same_file_and_options_give_the_same_bytes(model: Path, tmp_path: Path) -> None:
@@ -201,67 +193,11 @@ def test_a_folder_that_cannot_be_written(run: Run, model: Path) -> None:
     assert done.code == 3 and "cannot be written" in done.err and "What to do: " in done.err
 
 
-def test_a_file_that_is_too_new_is_lowered_and_proved_anew(run: Run, model: Path, tmp_path: Path) -> None:
-    done = run("package", model, "--for", "triton", "--target-version", "22.12", "-o", tmp_path / "p", "--json")
-    assert done.code == 0, done.err
-    (note,) = json.loads(done.out)["notes"]
-    assert "opset 17 and IR 8, more than triton:22.12 reads" in note and "proved anew on cpu" in note
-    file = tmp_path / "p" / "models" / "m" / "1" / "model.onnx"
-    header, certificate = read_header(file), read_certificate(tmp_path / "p" / "m.parity.json")
-    assert (header.opset, header.ir_version) == (15, 8)
-    assert certificate.proved and certificate.is_of(file)
-    for key in ("mlpx.inputs", "mlpx.outputs"):  # features, ranges and labels
-        assert header.metadata[key] == read_header(model).metadata[key]
-    assert note in (tmp_path / "p" / "README.md").read_text()
-    assert package(model, "triton:23.10", tmp_path / "q").notes == ()
-
-
-def test_a_backend_that_brings_its_own_runtime_reads_the_file_as_it_is(model: Path, tmp_path: Path) -> None:
-    made = package(model, "triton:22.12", tmp_path / "p", backend="python")
-    assert made.notes == () and made.deployment.summary.opset == 17
-    assert 'pip install --no-cache-dir "onnxruntime>=1.12"' in (made.folder / "Dockerfile").read_text()
-
-
-def test_what_cannot_be_lowered_is_refused_with_the_reason(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    publish(Policy(), tmp_path / "m.onnx", input_shape=SHAPES, page=False)
-    with pytest.raises(TargetError, match="does not read that, and it cannot be lowered: ") as raised:
-        package(tmp_path / "m.onnx", "triton:21.12", tmp_path / "p")
-    assert "What to do: export the module anew with --for triton:21.12" in str(raised.value)
-    assert not (tmp_path / "p").exists()
-
-
-def test_external_data_goes_with_the_model(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    publish(Policy(), tmp_path / "m.onnx", input_shape=SHAPES, external_data=True, page=False)
-    made = package(tmp_path / "m.onnx", "openvino", tmp_path / "p")
-    file = made.folder / "models" / "m" / "1" / "model.onnx"
-    assert made.deployment.certificate.is_of(file)
-    with open(tmp_path / "m.onnx.data", "r+b") as data:
-        data.write(b"\x01")
-    with pytest.raises(ProofError, match="or its external data, has changed"):
-        package(tmp_path / "m.onnx", "openvino", tmp_path / "q")
-
-
-@pytest.fixture
-def fixed(tmp_path: Path) -> Path:
-    """A proved file that takes exactly 30 rows."""
-    module = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
-    path = tmp_path / "fixed.onnx"
-    names = {"input_names": ["x"], "output_names": ["y"]}
-    torch.onnx.export(module, (torch.zeros(30, 5),), path, **names, dynamo=True, opset_version=18, verbose=False)
-    verify(module, path, device="cpu").write(tmp_path / "fixed.parity.json")
-    return path
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_fixed_batch_is_kept(fixed: Path, tmp_path: Path) -> None:
-    made = package(fixed, "triton", tmp_path / "p")
-    assert made.deployment.max_batch == made.deployment.fixed_batch == 30
-    request = json.loads((made.folder / "smoke" / "request.json").read_text())
-    assert request["inputs"][0]["shape"] == [30, 5] and len(request["inputs"][0]["data"]) == 150
-    with pytest.raises(TargetError, match="takes exactly 30 rows, and --max-batch 8 was asked for"):
-        package(fixed, "triton", tmp_path / "q", max_batch=8)
+def test_torch_and_onnx_are_not_needed(root: Path, model: Path, tmp_path: Path) -> None:
+    code = "import sys; from mlpx import package; package(*sys.argv[1:]); print({'torch', 'onnx'} & {*sys.modules})"
+    command = [sys.executable, "-c", code, str(model), "triton", str(tmp_path / "p")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_the_smoke_test_needs_the_standard_library_only(model: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from export import ExportError, export
-from export.servers import SERVERS, server
+from export.servers import SERVERS, oldest, server
 from export.versions import Versions, chosen, needed_ir_version, newest
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -80,7 +80,7 @@ def test_every_row_of_the_table_has_its_source_and_can_be_written_for(target: st
 
 
 def test_later_releases_of_a_server_read_no_less() -> None:
-    for name in ("onnxruntime", "triton"):
+    for name in ("onnxruntime", "openvino", "triton"):
         rows = [(key.partition(":")[2].split("."), row) for key, row in SERVERS.items() if key.startswith(name)]
         ordered = [row for _, row in sorted(rows, key=lambda pair: [int(part) for part in pair[0]])]
         for before, after in pairwise(ordered):
@@ -96,3 +96,14 @@ def test_the_installed_onnx_runtime_reads_what_the_table_says() -> None:
 
 def test_a_patch_release_of_onnx_runtime_is_its_minor_release() -> None:
     assert server("onnxruntime:1.16.3") is server("onnxruntime:1.16")
+
+
+@given(opset=st.integers(7, 30), ir_version=st.integers(4, 15))
+def test_the_oldest_release_that_reads_a_file(opset: int, ir_version: int) -> None:
+    for name in ("onnxruntime", "openvino", "triton"):
+        rows = [row for key, row in SERVERS.items() if key.startswith(f"{name}:")]
+        reading = [row for row in rows if opset <= row.opset and ir_version <= row.ir_version]
+        found = oldest(name, opset, ir_version)
+        assert (found is None) is (not reading)
+        assert found is None or server(f"{name}:{found}") in reading
+    assert oldest("onnxruntime", 17, 8) == "1.12" and oldest("triton", 17, 8) == "23.04"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from export.errors import ProofError, TargetError
+from export.inspection import inspect
 from runtime import Certificate, Summary, read_certificate, read_header
-
-from ..errors import ProofError, TargetError
-from ..inspection import inspect
 
 
 def certified(path: Path, certificate: str | Path | None = None) -> Certificate:

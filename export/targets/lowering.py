@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder import MLPSpec, Recovered, RecoveryError, assemble, read_network
+from export.errors import ExportError, ProofError, TargetError
+from export.proof.verification import verify
+from export.publishing import publish
 from runtime import Summary
-
-from ..errors import ExportError, ProofError, TargetError
-from ..proof.verification import verify
-from ..publishing import publish
 
 _TOLD = ("input", "output")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ..errors import TargetError
+from export.errors import TargetError
+
 from .onnx_runner import code, installed, requirements, settings
 from .target import Deployment, Files, Target, model_files
 

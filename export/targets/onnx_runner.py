@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.resources import files as resources
 from typing import Any
 
-from ..servers import oldest
+from export.servers import oldest
+
 from .target import Deployment
 
 _TF32_RUNTIME = "1.18"

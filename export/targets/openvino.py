@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from export.errors import TargetError
 from runtime import Port
 
-from ..errors import TargetError
 from .target import Deployment, Files, Target, model_files
 
 

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from builder.suggestions import suggestion
+from export.errors import ExportError, TargetError
+from export.servers import Server, server
 from runtime import through_link, whole_folder
 from runtime.version import VERSION
 
-from ..errors import ExportError, TargetError
-from ..servers import Server, server
 from .admission import batch_of, certified, described
-from .lowering import lower_for
 from .readme import readme
 from .smoke import smoke
 from .table import TARGETS
@@ -108,6 +107,8 @@ def package(
         if backend not in chosen.bundled:
             reads = _reads(chosen, release)
             if summary.opset > reads.opset or summary.ir_version > reads.ir_version:
+                from .lowering import lower_for  # torch, which packaging does without otherwise
+
                 place = Path(held.enter_context(tempfile.TemporaryDirectory()))
                 lowered = lower_for(path, summary, f"{chosen.server}:{release}", place)
                 path, notes = lowered.path, lowered.notes

@@ -36,6 +36,7 @@ def smoke(deployment: Deployment, target: Target) -> Files:
                 "shape": list(answers.exact[port.name][chosen].shape),
                 "exact": answers.exact[port.name][chosen].ravel().tolist(),
                 "bound": answers.bound[port.name][chosen].ravel().tolist(),
+                "reduced": {kind: held[port.name][chosen].ravel().tolist() for kind, held in answers.reduced.items()},
             }
             for port in deployment.summary.outputs
         },

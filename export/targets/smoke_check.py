@@ -1,7 +1,7 @@
 """Asks a live server for a few proved answers: python3 smoke/check.py [URL of the model].
 
 Python's standard library is all that it needs. It ends with 0 where every answer is within its bound, with 1 where one
-is not, and with 3 where the server gives none.
+is not, or where they are nearer to what a reduced precision gives, and with 3 where the server gives none.
 """
 
 import json
@@ -33,6 +33,7 @@ def float32(number):
 def problems(answer, expected):
     """What is wrong with an answer, a line each, and the largest error as a share of its bound."""
     found, worst = [], 0.0
+    answered, reduced_answers = [], {}
     given = {output["name"]: output for output in answer.get("outputs", [])}
     for name, wanted in expected["outputs"].items():
         if name not in given:
@@ -51,7 +52,31 @@ def problems(answer, expected):
                 found.append(f"'{name}' [{row}, {column}] is {value!r}; proved is {exact!r} within {bound:.2g}")
             elif error:
                 worst = max(worst, error / bound)
+        answered += zip(values, wanted["exact"])
+        for kind, reduced in wanted["reduced"].items():
+            reduced_answers.setdefault(kind, []).extend(reduced)
+    found[:0] = [
+        f"the answers are those of {kind}: turn it off at the server" for kind in precisions(answered, reduced_answers)
+    ]
     return found, worst
+
+
+def precisions(answered, reduced):
+    """The reduced precision that the answers are at least twice as near to as to the exact ones, if there is one.
+
+    One that hardly differs from the exact answers here (64 roundings of float32) cannot be told from float32.
+    """
+    size = sum(exact * exact for _, exact in answered)
+    off = sum((value - exact) ** 2 for value, exact in answered)
+    nearest = []
+    for kind, values in reduced.items():
+        if len(values) != len(answered):  # an output is missing, which is said
+            continue
+        apart = sum((exact - other) ** 2 for (_, exact), other in zip(answered, values))
+        distance = sum((value - other) ** 2 for (value, _), other in zip(answered, values))
+        if apart > (64 * 2.0**-24) ** 2 * size and 4 * distance < off:
+            nearest.append((distance, kind))
+    return [kind for _, kind in sorted(nearest)[:1]]
 
 
 def main():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from . import kserve, mlserver, openvino, ray_serve, triton
+from . import browser, kserve, mlserver, openvino, ray_serve, triton
 from .target import Target
 
-_MODULES = (triton, openvino, kserve, mlserver, ray_serve)
+_MODULES = (triton, openvino, kserve, mlserver, ray_serve, browser)
 TARGETS: dict[str, Target] = {module.TARGET.name: module.TARGET for module in _MODULES}

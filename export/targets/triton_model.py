@@ -38,14 +38,14 @@ class TritonPythonModel:
         results = self._together(feeds) if self.batches and len(feeds) > 1 else None
         if results is None:  # alone, or one of them spoils the batch: each has its own answer, or its own error
             results = [self._alone(feed) for feed in feeds]
-        return [self._response(request, found) for request, found in zip(requests, results)]  # noqa: B905
+        return [self._response(request, found) for request, found in zip(requests, results)]
 
     def finalize(self):
         del self.session
 
     def _run(self, feed):
         found = self.session.run(self.outputs, feed)
-        return {name: np.asarray(values) for name, values in zip(self.outputs, found)}  # noqa: B905
+        return {name: np.asarray(values) for name, values in zip(self.outputs, found)}
 
     def _alone(self, feed):
         try:
@@ -64,10 +64,7 @@ class TritonPythonModel:
             return None
         if any(len(values) != ends[-1] for values in (*joined.values(), *found.values())):
             return None
-        return [
-            {name: values[end - count : end] for name, values in found.items()}
-            for count, end in zip(rows, ends)  # noqa: B905
-        ]
+        return [{name: values[end - count : end] for name, values in found.items()} for count, end in zip(rows, ends)]
 
     def _response(self, request, found):
         if isinstance(found, pb_utils.TritonError):

@@ -11,7 +11,10 @@ from .options import Json, note, print_json
 def command(
     file: Annotated[Path, typer.Argument(help="The proved ONNX file, with its NAME.parity.json beside it.")],
     target: Annotated[
-        str, typer.Option("--for", help="The server: triton, openvino …; with its release, triton:23.10.")
+        str,
+        typer.Option(
+            "--for", help="The server: triton, kserve, openvino, mlserver, ray-serve, browser; or triton:23.10."
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The folder to write.")],
     target_version: Annotated[

@@ -64,8 +64,10 @@ def verify_url(
 
 
 def _tell(report: "LiveReport") -> None:
-    requests = sum(asked.requests for asked in report.asked)
-    travels = " and ".join(dict.fromkeys(asked.tensors for asked in report.asked))
+    from runtime.live.judging import USUAL
+
+    requests = sum(one.requests for one in report.asked)
+    travels = " and ".join(dict.fromkeys(one.tensors for one in report.asked))
     told = (
         f"{report.rows:,} rows in {requests:,} requests, tensors as {travels}" if report.asked else "no row was asked"
     )
@@ -73,15 +75,17 @@ def _tell(report: "LiveReport") -> None:
         print(f"proved    {report.url}: {told}")
         was = "" if report.at_proof is None else f"; {report.at_proof:.2g} when the file was proved"
         print(f"          largest difference {report.largest:.2g}, {report.share:.2g} of the bound there{was}")
-        if report.told_apart:
-            print(f"          nearer to the exact answers than to those of {', '.join(report.told_apart)}")
+        if told_apart := dict.fromkeys(name.partition(",")[0] for name in report.told_apart):
+            print(f"          nearer to the exact answers than to those of {', '.join(told_apart)}")
     else:
         print(f"failed    {report.url}: {told}")
     for kind, lines in (("finding", [f.words for f in report.findings]), ("cause", report.causes)):
         for line in lines:
             print(f"{kind:<9} {line}")
-    for asked in report.asked if not report.proved else ():
-        print(f"asked     {asked.how}, {asked.tensors}: {asked.requests:,} requests, {asked.largest:.2g} off at most")
+    if not report.proved and len({one.largest > USUAL * (report.at_proof or 0) for one in report.asked}) == 2:
+        for one in report.asked:
+            requests = "a request" if one.requests == 1 else f"{one.requests:,} requests"
+            print(f"asked     {one.how}, {one.tensors}: {requests}, {one.largest:.2g} off at most")
     version = f", version {report.version}" if report.version else ""
     versions = f" (of {', '.join(report.versions)})" if len(report.versions) > 1 else ""
     print(f"server    {report.server or 'without a name'}, {report.protocol}, model {report.model}{version}{versions}")

@@ -152,7 +152,8 @@ def _scale(one: Evidence) -> str | None:
         return None
     factor = (centred * got).sum(axis=0) / spread
     offset = got.mean(axis=0) - factor * exact.mean(axis=0)
-    if rms(got - factor * exact - offset) > _EXPLAINED * rms(got - exact) or not factor.all():
+    left, varies = rms(got - factor * exact - offset), rms(got - got.mean(axis=0))
+    if left > _EXPLAINED * min(varies, rms(got - exact)) or not factor.all():
         return None
 
     def shown(values: np.ndarray) -> str:
@@ -178,16 +179,15 @@ USEFUL = 8
 
 
 def _precision(one: Evidence) -> str | None:
-    name = one.nearest_reduced()
-    if name is None:
-        return None
-    hints = {
-        "TF32": "switch it off in the server's CUDA provider (use_tf32=0), or NVIDIA_TF32_OVERRIDE=0",
-        "bfloat16": "the server or its backend converts the file, or was given another one",
-        "float16": "the server or its backend (TensorRT, OpenVINO) converts the file, or was given its float16 variant",
-    }
-    word = name.partition(",")[0]
-    return f"{word}: {hints[word]}"
+    name = one.explained_by()
+    return None if name is None else f"{name}: {_HINTS[name.partition(',')[0]]}"
+
+
+_HINTS = {
+    "TF32": "switch it off where the server runs (CUDA provider: use_tf32=0; or NVIDIA_TF32_OVERRIDE=0)",
+    "bfloat16": "the server or its backend converts the file, or was given another one",
+    "float16": "the server or its backend (TensorRT, OpenVINO) converts the file, or was given another one",
+}
 
 
 def _alike(one: Evidence) -> str | None:
@@ -196,11 +196,11 @@ def _alike(one: Evidence) -> str | None:
         return None
     own = rms(one.got - one.exact)
     sizes = {name: rms(one.expected(one.answers.reduced[name]) - one.exact) for name in one.answers.reduced}
-    as_large = [name for name, size in sizes.items() if size / 2 < own < size * 2]
-    words = f"the answers are like the right ones (correlation {likeness:.4f}, {own:.2g} off)"
-    if as_large:
-        return f"{words}, about as far off as in {' or '.join(as_large)}: weights or values in a reduced precision"
-    return f"{words}: a quantised file (int8), or a network trained alike; the figures do not tell which"
+    as_far = dict.fromkeys(name.partition(",")[0] for name, size in sizes.items() if size / 4 < own < size * 4)
+    words = f"the answers are like the right ones (correlation {likeness:.6f}, {own:.2g} off"
+    if as_far:
+        return f"{words}, as {' or '.join(as_far)} would be about): weights or values in fewer bits, float16 or int8"
+    return f"{words}): a quantised file (int8), or a network trained alike; the figures do not tell which"
 
 
 def _unrelated(one: Evidence) -> str | None:

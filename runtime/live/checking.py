@@ -155,7 +155,7 @@ class _Check:
             if versions:
                 return [f"the versions of '{self.address.model}' there are {', '.join(versions)}"]
         try:
-            models = self.client.models()
+            models = list(dict.fromkeys(self.client.models()))
         except Fault:  # the repository index is an extension
             return []
         return [f"the models there are {', '.join(models[:20])}" if models else "there are no models at the server"]
@@ -178,8 +178,12 @@ class _Check:
         asking = Asking(self.answers, self.line, self.client, self.address.version)
         asking.fixed = fixed_batch(self.info, self.answers)
         for travel in self._travels(tensors):
-            self.heard += asking.whole(travel)
-            if not all(isinstance(heard.came, Fault) for heard in self.heard):
+            first = asking.whole(travel)
+            self.heard += first
+            answered = [one.how for one in first if isinstance(one.came, Reply)]
+            if answered == ["one by one"]:
+                self.causes.append(f"a row alone is answered, and {len(first[0].rows)} at once are not")
+            if answered:
                 self.heard += asking.every_way(travel)
         judgement = judge(self.answers, self.heard, self.certificate.largest)
         if asking.refused and asking.largest is not None and not asking.broken and judgement.asked:
@@ -191,7 +195,11 @@ class _Check:
         if judgement.findings:
             self.causes += [words for words in (self._other_version(judgement),) if words is not None]
             self.causes += causes_of(judgement)
-        elif self.certificate.largest is not None and judgement.largest > USUAL * self._usual():
+            return judgement
+        if untold := [name for name in self.answers.reduced if name not in judgement.told_apart]:
+            words = "answers computed in it would pass: these rows do not tell it from float32"
+            self.warnings.append(f"{', '.join(untold)}: {words}")
+        if self.certificate.largest is not None and judgement.largest > USUAL * self._usual():
             words = f"the largest difference is {judgement.largest / self._usual():.0f} times that at proof time"
             self.warnings.append(f"{words}: within the bound, and yet more than another order of the sums explains")
         return judgement
@@ -228,6 +236,6 @@ class _Check:
             heard = asking.whole("bytes" if self.address.grpc else self.heard[0].tensors)
             if heard and not judge(self.answers, heard, self.certificate.largest).findings:
                 default = ", ".join(sorted(answered - {""}))
-                now = f"; the one that answers here is {default}" if default else ""
-                return f"version {version} is the certified file{now}"
+                now = f"; the version that was asked here is {default}" if default else ""
+                return f"version {version} answers as the certified file does{now}"
         return None

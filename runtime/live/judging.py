@@ -73,6 +73,14 @@ class Evidence:
         nearer = {name: far for name, far in away.items() if far < own}
         return min(nearer, key=lambda name: nearer[name]) if nearer else None
 
+    def explained_by(self) -> str | None:
+        """The nearest reduced precision, where it leaves less than half of the distance from the exact answers."""
+        name = self.nearest_reduced()
+        if name is None:
+            return None
+        left = rms(self.got - self.expected(self.answers.reduced[name]))
+        return name if left < rms(self.got - self.exact) / 2 else None
+
     def tellable(self) -> list[str]:
         """The reduced precisions that these rows tell from float32."""
         exact = self.exact
@@ -126,10 +134,15 @@ def judge(answers: Answers, heard: Sequence[Heard], at_proof: float | None = Non
         asked=tuple(_asked(heard, evidence)),
         bad=tuple(bad),
         good=tuple(one for one in evidence if one not in bad),
-        largest=max((float(np.nanmax(a, initial=0.0)) for a, _ in away), default=0.0),
+        largest=max((_largest(a) for a, _ in away), default=0.0),
         share=max((float(share.max(initial=0.0)) for share in shares), default=0.0),
         told_apart=tuple(told),
     )
+
+
+def _largest(away: np.ndarray) -> float:
+    """Of what is finite."""
+    return float(np.max(away, initial=0.0, where=np.isfinite(away)))
 
 
 def _form(answers: Answers, one: Heard) -> str | None:
@@ -184,8 +197,8 @@ def _beyond(one: Evidence) -> str | None:
 
 
 def _precision(one: Evidence) -> str | None:
-    name = one.nearest_reduced()
-    if name is None:
+    name = one.explained_by() or (None if one.beyond.any() else one.nearest_reduced())
+    if name is None:  # far beyond the bound, what is nearer is chance
         return None
     near, far = rms(one.got - one.expected(one.answers.reduced[name])), rms(one.got - one.exact)
     return f"'{one.output}': nearer to what {name} gives ({near:.2g} from it) than to the exact answers ({far:.2g})"
@@ -216,5 +229,5 @@ def _asked(heard: Sequence[Heard], evidence: Sequence[Evidence]) -> Iterable[Ask
     for how, tensors in dict.fromkeys((one.how, one.tensors) for one in heard):
         of_it = [one for one in heard if (one.how, one.tensors) == (how, tensors)]
         away = [np.abs(e.got - e.exact) for e in evidence if (e.how, e.tensors) == (how, tensors)]
-        largest = max((float(np.nanmax(a, initial=0.0)) for a in away), default=0.0)
+        largest = max((_largest(a) for a in away), default=0.0)
         yield Asked(how, tensors, len(of_it), sum(len(one.rows) for one in of_it), largest)

@@ -69,15 +69,20 @@ class Coalescer:
             raise Busy(f"{statistics.waiting:,} rows wait for this model, and its queue holds {self._queue_rows:,}")
         now = perf_counter()
         result = self._loop.create_future()
-        self._queue.append(_Waiting(feed, rows, result, now, now + timeout))
+        one = _Waiting(feed, rows, result, now, now + timeout)
+        self._queue.append(one)
         statistics.waiting += rows
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._next)
         elif self._thread is not None:
-            handle = self._loop.call_later(timeout, _expire, result)
-            result.add_done_callback(lambda _: handle.cancel())
+            self._timed(one, now)
         return result
+
+    def _timed(self, one: _Waiting, now: float) -> None:
+        """See to it that a request is told of its deadline while a call goes on."""
+        handle = self._loop.call_later(one.deadline - now, _expire, one.result)
+        one.result.add_done_callback(lambda _: handle.cancel())
 
     def _next(self) -> None:
         """Start a call for what waits, on the loop or on the thread; again for the rest."""
@@ -86,6 +91,8 @@ class Coalescer:
             if self._seconds(rows) > INLINE_SECONDS:
                 if self._thread is None:
                     self._thread = ThreadPoolExecutor(1, "mlpx-model")
+                    for one in self._queue:  # they came in the same turn as this batch
+                        self._timed(one, perf_counter())
                 self._thread.submit(self._aside, batch, rows)
                 return
             start = perf_counter()

@@ -58,6 +58,8 @@ def _versions(folder: Path) -> Versions:
     numbered = sorted((e for e in folder.iterdir() if e.is_dir() and _VERSION.fullmatch(e.name)), key=lambda e: e.name)
     if own.is_file() and not numbered:
         return {"1": own}
+    if not numbered and any(file.suffix == ".onnx" for file in folder.iterdir()):
+        return {"1": f"the folder has neither {own.name} nor folders of versions (1, 2, ...)"}
     for entry in numbered:
         version = str(int(entry.name))
         files = sorted(file for file in entry.iterdir() if file.suffix == ".onnx")

@@ -25,9 +25,10 @@ def _read(name: str) -> bytes:
     return (_HERE / name).read_bytes()
 
 
+_SCRIPTS = ("ports.js", "form.js", "bars.js", "page.js")
 FILES = {
     "": File("page.html", b"text/html; charset=utf-8"),
-    "page.js": File("page.js", b"text/javascript; charset=utf-8"),
     "page.css": File("page.css", b"text/css; charset=utf-8"),
+    **{name: File(name, b"text/javascript; charset=utf-8") for name in _SCRIPTS},
 }
 """By their path."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -103,9 +103,10 @@ class Repository:
             if version.state == READY or not ready
         ]
 
-    async def refresh(self) -> None:
+    async def refresh(self, out: Callable[[str], bool] = lambda name: False) -> None:
         """Look at the folder: load what is new or was changed, take out what is gone. Never raises for a model.
 
+        ``out`` says of a model that is new here whether clients took it out, of other workers or before this one.
         Raises InputError: the folder cannot be read.
         """
         async with self._changing:
@@ -115,8 +116,12 @@ class Repository:
                 del self.models[name]
                 self._log.event("model_gone", model=name)
             for name, versions in layout.items():
-                model = self.models.setdefault(name, Model())
-                if not model.unloaded:
+                model = self.models.get(name)
+                if model is None:
+                    model = self.models[name] = Model(unloaded=out(name))
+                if model.unloaded:
+                    self._listed(model, versions)
+                else:
                     await self._update(name, model, versions, again=False)
 
     async def load(self, name: str) -> None:
@@ -140,9 +145,13 @@ class Repository:
             model = self.models[name]
             model.unloaded = True
             self._take_out(name, list(model.versions))
-            for version in model.versions.values():
-                version.state, version.reason, version.seen = UNAVAILABLE, "unloaded", None
+            self._listed(model, model.versions)
             self._log.event("model_unloaded", model=name)
+
+    @staticmethod
+    def _listed(model: Model, versions: Iterable[str]) -> None:
+        """The versions of a model that clients took out, for the index."""
+        model.versions = {number: Version(state=UNAVAILABLE, reason="unloaded") for number in versions}
 
     async def _update(self, name: str, model: Model, versions: dict[str, Path | str], *, again: bool) -> None:
         gone = [number for number in model.versions if number not in versions]

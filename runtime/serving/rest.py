@@ -140,7 +140,7 @@ class Rest:
                 return {"GET": self._server}
             case ("v2", "health", "live" | "ready"):
                 return {"GET": self._health}
-            case ("v2", "models", "stats"):  # of all models, as Triton has it: no model's own
+            case ("v2", "models", "stats") | ("v2", "models", _, "stats") | ("v2", "models", _, "versions", _, "stats"):
                 return {"GET": self._statistics}
             case ("v2", "models", _) | ("v2", "models", _, "versions", _):
                 return {"GET": self._metadata}
@@ -150,8 +150,6 @@ class Rest:
                 return {"POST": self._infer}
             case ("v2", "models", _, "config") | ("v2", "models", _, "versions", _, "config"):
                 return {"GET": self._config}
-            case ("v2", "models", _, "stats") | ("v2", "models", _, "versions", _, "stats"):
-                return {"GET": self._statistics}
             case ("v2", "models", _, "versions", _, "certificate" | "certificate.html"):
                 return {"GET": self._certificate}
             case ("v2", "repository", "index"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,20 @@ _REFUSALS = {refusal.__name__: refusal for refusal in (Malformed, NotReady, Unkn
 
 
 class Spread:
-    """One of the workers, among the others. ``folder`` is None for a worker that is alone."""
+    """One of the workers, among the others."""
 
-    def __init__(self, repository: Repository, folder: Path | None, place: int):
+    def __init__(self, repository: Repository, folder: Path, place: int):
         self._repository, self._folder = repository, folder
-        self._own = None if folder is None else folder / f"{place}.sock"
+        self._own = folder / f"{place}.sock"
         self._server: asyncio.Server | None = None
+        self._loaded = asyncio.Event()
 
     async def start(self) -> None:
-        """Listen to the others."""
-        if self._own is not None:
-            self._own.unlink(missing_ok=True)
-            self._server = await asyncio.start_unix_server(self._listen, self._own, limit=_LONGEST)
+        """Listen to the others, and load the models but those that clients took out before this worker was started."""
+        self._own.unlink(missing_ok=True)
+        self._server = await asyncio.start_unix_server(self._listen, self._own, limit=_LONGEST)
+        await self._repository.refresh(lambda name: self._mark(name).exists())
+        self._loaded.set()
 
     async def statistics(self) -> list[Record]:
         """What all workers counted; a worker that does not answer is left out."""
@@ -59,20 +62,26 @@ class Spread:
         if unread:
             what = f"{action} takes no parameter {', '.join(unread)}"
             raise Malformed(f"{what}: this server serves the files of its folder, as they are")
+        if action == "load":
+            self._mark(name).unlink(missing_ok=True)
         try:
             await self._do(action, name)
+            if action == "unload":
+                self._mark(name).touch()
         except InputError as error:
             raise Malformed(str(error)) from None
         for answer in await self._ask({"do": action, "name": name}):
             if "error" in answer:
                 raise _REFUSALS.get(answer.get("kind", ""), Malformed)(answer["error"])
 
+    def _mark(self, name: str) -> Path:
+        """Exists where clients took the model out: for a worker that is started later."""
+        return self._folder / f"{sha256(name.encode()).hexdigest()}.out"
+
     async def _do(self, action: str, name: str) -> None:
         await (self._repository.load(name) if action == "load" else self._repository.unload(name))
 
     async def _ask(self, message: dict[str, Any]) -> list[dict[str, Any]]:
-        if self._folder is None:
-            return []
         others = [path for path in self._folder.glob("*.sock") if path != self._own]
         return [answer for answer in await asyncio.gather(*(_asked(path, message) for path in others)) if answer]
 
@@ -83,6 +92,7 @@ class Spread:
                 if message["do"] == "statistics":
                     answer: dict[str, Any] = {"records": [record(served) for served in self._repository.served()]}
                 else:
+                    await self._loaded.wait()
                     await self._do(message["do"], message["name"])
                     answer = {}
             except (Refusal, InputError) as error:
@@ -93,7 +103,7 @@ class Spread:
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._server is not None and self._own is not None:
+        if self._server is not None:
             self._server.close()
             self._own.unlink(missing_ok=True)
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,16 +58,15 @@ def serve(options: Options, started: Callable[[Started], None]) -> None:
     if not layout:
         hint = "What to do: put NAME.onnx files there, or folders NAME/VERSION/model.onnx"
         raise InputError(f"{options.folder}: no model is in this folder. {hint}")
-    rest = _listening(options.host, options.port)
-    reserved = None if options.grpc_port is None else _reserved(options.host, options.grpc_port)
-    folder = Path(tempfile.mkdtemp(prefix="mlpx-serve-"))
-    try:
+    _check_tls(options)
+    with contextlib.ExitStack() as held:
+        rest = held.enter_context(_listening(options.host, options.port))
+        reserved = None
+        if options.grpc_port is not None:
+            reserved = held.enter_context(_reserved(options.host, options.grpc_port))
+        folder = Path(tempfile.mkdtemp(prefix="mlpx-serve-"))
+        held.callback(shutil.rmtree, folder, ignore_errors=True)
         _Supervisor(options, rest, reserved, folder, started).run()
-    finally:
-        rest.close()
-        if reserved is not None:
-            reserved.close()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 class _Supervisor:
@@ -192,6 +192,20 @@ class _Supervisor:
                 worker.process.join()
 
 
+def _check_tls(options: Options) -> None:
+    """Raises InputError: before any work, and not at the first handshake."""
+    if options.certificate is None or options.key is None:
+        return
+    pair = f"{options.certificate} and {options.key}"
+    hint = "What to do: --tls-cert takes a certificate chain and --tls-key its private key, both PEM"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.certificate, options.key, password="")
+    except ssl.SSLError as error:
+        raise InputError(f"{pair}: no certificate with its key: {error.reason or error}. {hint}") from None
+    except OSError as error:
+        raise InputError(f"{pair}: cannot be read: {error.strerror}. {hint}") from None
+
+
 def _listening(host: str, port: int) -> socket.socket:
     found = _bound(host, port)
     found.listen(4096)
@@ -206,6 +220,7 @@ def _reserved(host: str, port: int) -> socket.socket:
 
 def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
     hint = "What to do: give another (--port, --grpc-port), or 0 for any free one; --host for another address"
+    found = None
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         found = socket.socket(family, kind)
@@ -214,6 +229,8 @@ def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         found.bind(address)
     except (OSError, OverflowError) as error:
+        if found is not None:
+            found.close()
         why = getattr(error, "strerror", None) or str(error)
         raise OutputError(f"port {port} of {host} cannot be had: {why}. {hint}") from None
     return found

@@ -42,7 +42,7 @@ def work(
     except ImportError:  # not on Windows
         run = asyncio.run
     try:
-        run(_serve(options, rest, grpc_port, place, tell, folder if options.workers > 1 else None, log))
+        run(_serve(options, rest, grpc_port, place, tell, folder, log))
     except (InputError, MissingPackageError, OutputError, ProviderError) as error:
         with suppress(OSError):
             tell.send(("failed", str(error)))
@@ -55,7 +55,7 @@ async def _serve(
     grpc_port: int | None,
     place: int,
     tell: Connection,
-    folder: Path | None,
+    folder: Path,
     log: Log,
 ) -> None:
     import uvicorn
@@ -63,7 +63,6 @@ async def _serve(
     loop = asyncio.get_running_loop()
     repository = Repository(options, log)
     spread = Spread(repository, folder, place)
-    await repository.refresh()
     await spread.start()
     gc.collect()
     gc.freeze()  # what lives as long as the process is not looked through again: that would hold up requests
@@ -100,6 +99,7 @@ async def _serve(
         background.add(loop.create_task(_polling(repository, log, options.poll)))
     serving = loop.create_task(server.serve(sockets=[rest]))
     tell.send(("ready", repository.index()))
+    log.event("listening", worker=place)
     loop.add_reader(tell.fileno(), stop.set)  # the supervisor is gone
     await asyncio.wait({loop.create_task(stop.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
     loop.remove_reader(tell.fileno())

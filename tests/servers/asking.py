@@ -74,7 +74,7 @@ def ask_grpc(live: Live, inputs: Outputs) -> Outputs:
         tensors.append(InferInput(name, list(values.shape), "FP32"))
         tensors[-1].set_data_from_numpy(np.ascontiguousarray(values))
     with InferenceServerClient(live.grpc) as client:
-        result = client.infer(live.name, tensors)
+        result: Any = client.infer(live.name, tensors)
     return {name: result.as_numpy(name) for name in live.answers.exact}
 
 

@@ -1,4 +1,4 @@
-"""Makes the environment of one server, ``.servers/NAME``: ``python -m tests.servers.install NAME``.
+"""Makes the environment of one server or browser runtime, ``.servers/NAME``: ``python -m tests.servers.install NAME``.
 
 Where that fails, ``.servers/NAME.reason`` says why, and the tests of that server are skipped with it.
 """
@@ -22,19 +22,34 @@ def install(name: str) -> str | None:
     folder, reason = ENVIRONMENTS / name, ENVIRONMENTS / f"{name}.reason"
     reason.unlink(missing_ok=True)
     try:
-        venv.create(folder, with_pip=True, clear=True)
-        python = folder / "bin" / "python"
-        pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=1"]
-        _run([*pip, "--requirement", HERE / f"{name}.txt"])
-        _AFTER.get(name, lambda folder: None)(folder)
+        _HOW.get(name, _environment)(folder)
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
         lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        why = f"{name} cannot be installed here: {' / '.join(lines[-3:])}"
+        told = [line for line in lines if not line.startswith("WARNING")] or lines
+        why = f"{name} cannot be installed here: {' / '.join(told[-2:])}"
         ENVIRONMENTS.mkdir(exist_ok=True)
         reason.write_text(why + "\n", encoding="utf-8")
         return why
     (folder / READY).touch()
     return None
+
+
+def _environment(folder: Path) -> None:
+    venv.create(folder, with_pip=True, clear=True)
+    python = folder / "bin" / "python"
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=1"]
+    _run([*pip, "--requirement", HERE / f"{folder.name}.txt"])
+    _AFTER.get(folder.name, lambda folder: None)(folder)
+
+
+def _npm(folder: Path) -> None:
+    """``node_modules`` of the package that the folder is named after."""
+    if shutil.which("npm") is None:
+        raise RuntimeError("it needs npm (Debian: apt-get install npm)")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    named = (HERE / f"{folder.name}.txt").read_text(encoding="utf-8").strip()
+    _run(["npm", "install", "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund", "--silent", named])
 
 
 def _run(command: list[str | Path]) -> str:
@@ -53,6 +68,7 @@ def _stub(folder: Path) -> None:
     shutil.copy2(stub, server / "backends" / "python" / stub.name)
 
 
+_HOW: dict[str, Callable[[Path], None]] = {"onnxruntime-web": _npm}
 _AFTER: dict[str, Callable[[Path], None]] = {"triton": _stub}
 
 

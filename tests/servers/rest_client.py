@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -55,10 +56,8 @@ def _main(address: str, model: str, given: str, found: str, encoding: str, *span
         with InferenceServerClient(address) as client:
             names = [output["name"] for output in client.get_model_metadata(model)["outputs"]]
             asked = [InferRequestedOutput(name, binary_data=binary) for name in names]
-            kind = (
-                None if binary else {"Content-Type": "application/json"}
-            )  # KServe's SDK takes a body for bytes without
-            result = client.infer(model, tensors, outputs=asked, headers=kind)
+            kind = None if binary else {"Content-Type": "application/json"}  # KServe takes it for bytes without
+            result: Any = client.infer(model, tensors, outputs=asked, headers=kind)
         return {name: result.as_numpy(name) for name in names}
 
     with ThreadPoolExecutor(len(spans)) as pool:

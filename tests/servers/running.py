@@ -82,18 +82,23 @@ def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
         process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(grace)
-    for pid in session(process.pid):  # what it left, or itself
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + grace
+    while (left := session(process.pid)) and time.monotonic() < deadline:  # what it left, or itself
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.poll()
+        time.sleep(0.05)
     process.wait()
 
 
 def session(leader: int) -> list[int]:
-    """The processes of a session: also those that have made a group of their own, as Ray's workers do."""
+    """The running processes of a session: also those that have made a group of their own, as Ray's workers do."""
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdecimal():
-            with suppress(ProcessLookupError, PermissionError):
-                if os.getsid(int(path.name)) == leader:
+            with suppress(ProcessLookupError, PermissionError, FileNotFoundError):
+                ended = (path / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "ZX"
+                if os.getsid(int(path.name)) == leader and not ended:
                     found.append(int(path.name))
     return found

@@ -1,0 +1,197 @@
+"""A page that runs the model by itself: one file, for any static server or a double click."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+import re
+from collections.abc import Mapping
+from hashlib import sha256
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from export.errors import TargetError
+from runtime import Answers, MissingPackageError
+
+from .target import Deployment, Files, Target
+
+RELEASE = "1.30"
+"""Of onnxruntime-web; the npm package counts as ONNX Runtime does."""
+_TRIED = {"1.24": "1.24.3", "1.25": "1.25.1", "1.26": "1.26.0", "1.27": "1.27.0", "1.29": "1.29.0", RELEASE: "1.30.0"}
+"""The version of each release that the page was opened with; 1.22 asks for a second file."""
+_SCRIPT, _WASM = "dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"
+"""The build that has WebAssembly only, with one thread: no headers needed, 14 MB, and 3.7 MB packed."""
+_EXPORTS = re.compile(r"export\{([^{}]*)\};")
+_MOST = 64 * 2**20
+"""Bytes of a model in a page; beyond, opening it takes browsers long."""
+
+_LICENCE = """\
+MIT License
+
+Copyright (c) Microsoft Corporation
+
+Permission is hereby granted, free of charge, to any person obtaining a copy of this software and associated
+documentation files (the "Software"), to deal in the Software without restriction, including without limitation the
+rights to use, copy, modify, merge, publish, distribute, sublicense, and/or sell copies of the Software, and to permit
+persons to whom the Software is furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or substantial portions of the
+Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT NOT LIMITED TO THE
+WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR
+COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
+OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+"""
+"""The terms that the npm package names and does not hold."""
+
+
+def _files(deployment: Deployment) -> Files:
+    """``index.html``, and what it was made of.
+
+    Raises MissingPackageError: no onnxruntime-web; TargetError: another release, or a model too large.
+    """
+    name, model, answers = deployment.name, deployment.file, deployment.certificate.answers
+    assert answers is not None  # packaging refuses others
+    size = model.stat().st_size
+    if deployment.summary.external_data or size > _MOST:
+        held = "its weights are in a file beside it" if deployment.summary.external_data else f"it has {size:,} bytes"
+        limit = f"a page holds a model of one file and at most {_MOST:,} bytes"
+        raise TargetError(f"{model.name}: {limit}, and {held}. What to do: package it for a server")
+    folder, package = _onnxruntime_web(deployment.onnxruntime_web, deployment.release)
+    content = model.read_bytes()
+    record = {
+        "name": name,
+        "file": model.name,
+        "sha256": deployment.certificate.sha256,
+        "proved": deployment.certificate.proved,
+        "made": deployment.certificate.made,
+        "device": deployment.certificate.device,
+        "mlpx": deployment.certificate.mlpx_version,
+        "runtime": package["version"],
+        "inputs": [port.to_record() for port in deployment.summary.inputs],
+        "outputs": [port.to_record() for port in deployment.summary.outputs],
+        "answers": _answers(answers),
+    }
+    shared, own = resources("runtime") / "serving", resources("export") / "targets"
+    scripts = {
+        "WIDGETS": "".join((shared / name).read_text(encoding="utf-8") for name in ("ports.js", "form.js", "bars.js")),
+        "RUNTIME": _as_object((folder / _SCRIPT).read_text(encoding="utf-8"), folder / _SCRIPT),
+        "PAGE": (own / "browser.js").read_text(encoding="utf-8"),
+    }
+    style = (shared / "page.css").read_text(encoding="utf-8")
+    parts = {
+        "POLICY": policy(scripts.values(), style),
+        "NAME": html.escape(name),
+        "STYLE": style,
+        "LICENCE": html.escape(_licence(folder)),
+        "RECORD": json.dumps(record, ensure_ascii=False).replace("<", "\\u003c"),
+        "MODEL": base64.b64encode(content).decode(),
+        "WASM": base64.b64encode(gzip.compress((folder / _WASM).read_bytes(), mtime=0)).decode(),
+        **scripts,
+    }
+    page = re.sub("@([A-Z]+)@", lambda place: parts[place[1]], (own / "browser.html").read_text(encoding="utf-8"))
+    vendored = {
+        "package": "onnxruntime-web",
+        "version": package["version"],
+        "license": package.get("license"),
+        "files": {path: sha256((folder / path).read_bytes()).hexdigest() for path in (_SCRIPT, _WASM)},
+    }
+    return {
+        "index.html": page,
+        "onnxruntime-web.json": json.dumps(vendored, indent=1) + "\n",
+        "onnxruntime-web.LICENSE": _licence(folder),
+    }
+
+
+def policy(scripts: Any, style: str) -> str:
+    """The Content-Security-Policy under which the page runs: its own scripts and style by hash, and no connection."""
+    allowed = " ".join(map(_hash, scripts))
+    rules = f"script-src {allowed} 'wasm-unsafe-eval'; style-src {_hash(style)}; img-src data:"
+    return f"default-src 'none'; {rules}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def _onnxruntime_web(given: Path | None, release: str) -> tuple[Path, Mapping[str, Any]]:
+    """The folder of the npm package, as given or in ./node_modules, and its package.json."""
+    minor = ".".join(release.split(".")[:2])
+    if minor not in _TRIED:
+        message = (
+            f"onnxruntime-web {release} is not known to run in a page without more files, only {', '.join(_TRIED)}"
+        )
+        raise TargetError(f"{message} are. What to do: take --target-version {RELEASE}")
+    folder = given or Path("node_modules") / "onnxruntime-web"
+    install = f"npm install onnxruntime-web@{release if release.count('.') > 1 else _TRIED[minor]}"
+    hint = f"What to do: {install}, and name the folder with --onnxruntime-web node_modules/onnxruntime-web"
+    try:
+        package = json.loads((folder / "package.json").read_text(encoding="utf-8"))
+        version = str(package["version"])
+        if package["name"] != "onnxruntime-web":
+            raise ValueError
+    except OSError:
+        raise MissingPackageError(f"{folder}: the npm package onnxruntime-web is not there. {hint}") from None
+    except (KeyError, TypeError, ValueError):
+        raise TargetError(f"{folder}: its package.json is not that of onnxruntime-web. {hint}") from None
+    if version != release and not version.startswith(f"{release}."):
+        raise TargetError(f"{folder} holds onnxruntime-web {version}, and {release} is asked for. {hint}")
+    missing = [path for path in (_SCRIPT, _WASM) if not (folder / path).is_file()]
+    if missing:
+        raise TargetError(f"{folder}: onnxruntime-web {version} lacks {' and '.join(missing)}. {hint}")
+    return folder, package
+
+
+def _as_object(module: str, path: Path) -> str:
+    """The library's module as a script that leaves ``ort`` in the page: nothing can import from a script in a page."""
+    found = _EXPORTS.findall(module)
+    if len(found) != 1 or re.search("</script|<!--|\r", module):
+        raise TargetError(
+            f"{path}: not built as the releases that are known. What to do: take onnxruntime-web {RELEASE}"
+        )
+    pairs = [pair.strip().split(" as ") for pair in found[0].split(",")]
+    names = ",".join(f'"{pair[-1]}":{pair[0]}' for pair in pairs)
+    script = _EXPORTS.sub(lambda _: f"globalThis.ort={{{names}}};", module)
+    return re.sub(r"\n//# sourceMappingURL=.*", "", script)
+
+
+def _licence(folder: Path) -> str:
+    own = folder / "LICENSE"
+    return own.read_text(encoding="utf-8") if own.is_file() else _LICENCE
+
+
+def _answers(answers: Answers) -> dict[str, Any]:
+    def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        return {name: _tensor(values) for name, values in arrays.items()}
+
+    parts = {"inputs": answers.inputs, "exact": answers.exact, "bound": answers.bound}
+    return {"rows": answers.rows, **{key: tensors(arrays) for key, arrays in parts.items()}}
+
+
+def _tensor(values: np.ndarray) -> dict[str, Any]:
+    content = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"))).tobytes()
+    return {"shape": values.shape, "dtype": str(values.dtype), "base64": base64.b64encode(content).decode()}
+
+
+_REMARKS = """\
+`index.html` is all that is needed: it also opens from a disk by a double click, and may be sent alone. It asks for
+nothing over the network. Chrome 97, Firefox 113 and Safari 16.4 are the oldest browsers that have what it needs.
+
+Its Content-Security-Policy stands in its head. Where a server sends a policy of its own, that one must allow the same:
+copy it from there."""
+
+TARGET = Target(
+    name="browser",
+    words="a page that runs the model in the browser, with ONNX Runtime Web in it",
+    files=_files,
+    start=lambda deployment: "python3 -m http.server 8080 --bind 127.0.0.1",
+    url="http://127.0.0.1:8080/",
+    release=RELEASE,
+    remarks=lambda deployment: (_REMARKS,),
+)

@@ -1,0 +1,33 @@
+"use strict";
+// Inputs and outputs by the records that a model's file holds of them: a port is {name, shape, features?, units?, range?,
+// ranges?, labels?, scores?}, and a row is a list of its values.
+const ports = (() => {
+  function make(tag, properties = {}, ...children) {
+    const { data, ...rest } = properties;
+    const made = Object.assign(document.createElement(tag), rest);
+    for (const [key, value] of Object.entries(data ?? {})) made.setAttribute(key, value);
+    made.append(...children.filter((child) => child !== null));
+    return made;
+  }
+
+  // Batch left out; a size that the file leaves open counts as 1.
+  function width(port) {
+    return port.shape.slice(1).reduce((product, size) => product * (Number(size) || 1), 1);
+  }
+
+  function limits(port, index) {
+    return port.ranges?.[index] ?? port.range ?? null;
+  }
+
+  // The fewest digits that give the same float32 number.
+  function short(value) {
+    if (!Number.isFinite(value)) return String(value);
+    for (let digits = 1; digits < 9; digits++) {
+      const text = Number(value.toPrecision(digits));
+      if (Math.fround(text) === Math.fround(value)) return String(text);
+    }
+    return String(Number(value.toPrecision(9)));
+  }
+
+  return { make, width, limits, short };
+})();
