@@ -15,10 +15,10 @@ from time import monotonic
 
 from hypothesis import settings
 
-from tests.serving.checker import Checker
-from tests.serving.fuzzing import ask_any_body, ask_by_document
-from tests.serving.models import proved
-from tests.serving.service import serving
+from tests.stress.checker import Checker
+from tests.stress.fuzzing import ask_any_body, ask_by_document
+from tests.stress.models import proved
+from tests.stress.service import serving
 
 EXAMPLES = {"bodies": 2000, "document": 30}
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.models import Proved, proved
-from tests.serving.requests import asked, why_wrong
-from tests.serving.service import eventually, read, serving
-from tests.serving.wire import connected, ended, request
+from tests.stress.models import Proved, proved
+from tests.stress.requests import asked, why_wrong
+from tests.stress.service import eventually, read, serving
+from tests.stress.wire import connected, ended, request
 
 INFER = "/v2/models/arm/infer"
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.checker import Checker
-from tests.serving.models import Proved, proved
-from tests.serving.requests import asked, why_wrong
-from tests.serving.service import Service, eventually, serving
-from tests.serving.wire import answered, connected, ended, request
+from tests.stress.checker import Checker
+from tests.stress.models import Proved, proved
+from tests.stress.requests import asked, why_wrong
+from tests.stress.service import Service, eventually, serving
+from tests.stress.wire import answered, connected, ended, request
 
 INFER = "/v2/models/arm/infer"
 CROWD = 10_000

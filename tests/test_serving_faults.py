@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.checker import Checker
-from tests.serving.models import Proved, copied, proved
-from tests.serving.service import eventually, serving
+from tests.stress.checker import Checker
+from tests.stress.models import Proved, copied, proved
+from tests.stress.service import eventually, serving
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and process groups as POSIX has them")
 

@@ -15,11 +15,11 @@ from runtime.port import Port
 from runtime.serving.messages import answer, parse
 from runtime.serving.refusals import Refusal
 from runtime.serving.signature import signature_of
-from tests.serving.bodies import FEATURES, Given, given_bodies
-from tests.serving.checker import Checker
-from tests.serving.fuzzing import ask_any_body, ask_by_document
-from tests.serving.models import Proved, proved
-from tests.serving.service import Service, serving
+from tests.stress.bodies import FEATURES, Given, given_bodies
+from tests.stress.checker import Checker
+from tests.stress.fuzzing import ask_any_body, ask_by_document
+from tests.stress.models import Proved, proved
+from tests.stress.service import Service, serving
 
 SIGNATURE = signature_of((Port("input", ("batch", FEATURES)),), (Port("output", ("batch", 3)),), 1000)
 

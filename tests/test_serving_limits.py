@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.checker import Checker
-from tests.serving.models import SLOW, Proved, copied, proved
-from tests.serving.requests import asked, why_wrong
-from tests.serving.service import Service, eventually, serving
-from tests.serving.wire import answered, connected, request
+from tests.stress.checker import Checker
+from tests.stress.models import SLOW, Proved, copied, proved
+from tests.stress.requests import asked, why_wrong
+from tests.stress.service import Service, eventually, serving
+from tests.stress.wire import answered, connected, request
 
 ROWS = 16_000
 """Of which a call of the slow model takes a good part of a second."""

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.serving.checker import Checker
-from tests.serving.models import Proved, proved
-from tests.serving.service import Service, serving
+from tests.stress.checker import Checker
+from tests.stress.models import Proved, proved
+from tests.stress.service import Service, serving
 
 INFER = "/v2/models/arm/infer"
 HEAD = "Inference-Header-Content-Length"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.serving.models import proved
-from tests.serving.requests import asked
-from tests.serving.service import Service, serving
+from tests.stress.models import proved
+from tests.stress.requests import asked
+from tests.stress.service import Service, serving
 
 
 @pytest.fixture(scope="module")
