@@ -8,6 +8,14 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+CORES = 2
+
+
+def keep_to_two_cores() -> None:
+    """The tables are for 2 cores; every process that is started from here on inherits this."""
+    if hasattr(os, "sched_setaffinity") and len(cores := sorted(os.sched_getaffinity(0))) > CORES:
+        os.sched_setaffinity(0, cores[:CORES])
+
 
 def described() -> dict[str, str]:
     """The date, the processor, the cores that may be used, and the versions that matter."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 from benchmarks import limits
 from benchmarks.cases import Case, Effort, bulk_contenders, contenders, measured, missing_peers, paced
-from benchmarks.machine import described
+from benchmarks.machine import described, keep_to_two_cores
 from benchmarks.parts import PARTS
 from benchmarks.subjects import prepared
 from benchmarks.targets import BULK, PACED, TARGETS, Outcome, Target
@@ -29,7 +28,6 @@ from runtime.benching import paired
 from runtime.benching.contenders import PLAIN
 from tests.cases import WIDTHS
 
-CORES = 2
 TEN = 10.0
 Cases = dict[tuple[str, int] | str, Case]
 
@@ -37,12 +35,6 @@ Cases = dict[tuple[str, int] | str, Case]
 def tell(text: str) -> None:
     """What is being measured, on standard error."""
     print(text, file=sys.stderr, flush=True)
-
-
-def keep_to_two_cores() -> None:
-    """The table is for 2 cores; every process that is started from here on inherits this."""
-    if hasattr(os, "sched_setaffinity") and len(cores := sorted(os.sched_getaffinity(0))) > CORES:
-        os.sched_setaffinity(0, cores[:CORES])
 
 
 def cases_of(targets: Sequence[Target], folder: Path, effort: Effort, *, quick: bool) -> Cases:

@@ -27,7 +27,10 @@ def limited(options: Options) -> type[HttpToolsProtocol]:
         stalled: float | None = None
         """Since when the client does not take its answer."""
         _head = 0
+        """Bytes of a request's head that came, of which the end did not."""
         _in_head = True
+        _ended = False
+        """A request ended within the bytes that are being read, so they are not all of the next one's head."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             super().connection_made(transport)
@@ -40,15 +43,16 @@ def limited(options: Options) -> type[HttpToolsProtocol]:
                 return
             if self.since is None:
                 self.since = self.loop.time()
+            self._ended = False
             super().data_received(data)
-            if self._in_head and not self.transport.is_closing():
+            if self._in_head and not self._ended and not self.transport.is_closing():
                 self._head += len(data)
                 if self._head > options.max_head:
                     self.refuse(431)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            self._in_head = True
+            self._in_head, self.since = True, self.loop.time()
 
         def on_headers_complete(self) -> None:
             self._in_head, self._head = False, 0
@@ -62,7 +66,7 @@ def limited(options: Options) -> type[HttpToolsProtocol]:
                 super().on_body(body)
 
         def on_message_complete(self) -> None:
-            self.since = None  # the next head begins with the next message, not with the rest of these bytes
+            self.since, self._ended = None, True  # the next head begins with the next message, not with these bytes
             if self.cycle is not None:
                 super().on_message_complete()
 

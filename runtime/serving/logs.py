@@ -61,6 +61,10 @@ class Log:
         self.event("failure", request=request, error=f"{type(error).__name__}: {error}", trace=trace)
 
 
+_TOLD = ("ASGI callable returned without completing response.",)
+"""What uvicorn says of a client that hung up while it was answered: the request is logged with the status 499."""
+
+
 class Forwarded(logging.Handler):
     """Passes on what a library logs, from warnings up."""
 
@@ -69,6 +73,8 @@ class Forwarded(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() in _TOLD:
+            return
         error = record.exc_info[1] if record.exc_info else None
         more = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
         self._log.event("library", logger=record.name, level=record.levelname, message=record.getMessage(), **more)

@@ -108,8 +108,13 @@ class Rest:
         lines = [(b"content-type", result.kind), (b"content-length", b"%d" % len(body)), (b"x-request-id", request)]
         if self._repository.stopping:
             lines.append((b"connection", b"close"))  # the client's next request goes to another server
-        await send({"type": "http.response.start", "status": result.status, "headers": [*lines, *result.headers]})
-        await send({"type": "http.response.body", "body": body})
+        try:
+            await send({"type": "http.response.start", "status": result.status, "headers": [*lines, *result.headers]})
+            await send({"type": "http.response.body", "body": body})
+        except RuntimeError as error:
+            if "is closed" not in str(error):  # uvloop's word for a client that hung up while it was answered
+                raise
+            self._told(call, request, 499)
 
     async def _answer(self, call: Call) -> Answer:
         method, path = call.scope["method"], call.scope["path"]

@@ -1,0 +1,54 @@
+"""Bodies that hypothesis makes, and requests of the OpenAPI document, for as long as is wanted, on ``mlpx serve``.
+
+Beside them another client asks all the time, and every answer that it gets is held against the proved bound. It ends
+with an error where an answer is wrong or missing, where the log tells of a defect, or where a worker died.
+A failure is told with the body that made it. Run it with ``python -m benchmarks.fuzz_serving [--minutes 10]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from time import monotonic
+
+from hypothesis import settings
+
+from tests.stress.checker import Checker
+from tests.stress.fuzzing import ask_any_body, ask_by_document
+from tests.stress.models import proved
+from tests.stress.service import serving
+
+EXAMPLES = {"bodies": 2000, "document": 30}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=10)
+    options = parser.parse_args()
+    end, rounds = monotonic() + 60 * options.minutes, 0
+    with tempfile.TemporaryDirectory(prefix="mlpx-fuzz-") as place:
+        folder = Path(place)
+        model = proved(folder / "models")
+        log = folder / "log"
+        with (
+            serving(model.file.parent, log, "--max-rows", 1000) as service,
+            Checker(service.address, "arm", model.answers, clients=1) as checker,
+        ):
+            while monotonic() < end:
+                many, few = (settings(max_examples=each, deadline=None, database=None) for each in EXAMPLES.values())
+                ask_any_body(service.address, model.file, many)
+                ask_by_document(service.url, few)
+                if defects := service.unexpected():
+                    sys.exit("\n".join(["the log tells of defects:", *defects[:5]]))
+                rounds += 1
+                print(f"round {rounds}: {checker.right:,} right answers beside", file=sys.stderr)
+        if service.process.returncode:
+            sys.exit(f"the server ended with code {service.process.returncode}")
+    print(f"{rounds} rounds of {EXAMPLES['bodies']:,} bodies and the document, {checker.right:,} answers")
+    print("beside them, all right; no 500, no death, no defect in the log")
+
+
+if __name__ == "__main__":
+    main()

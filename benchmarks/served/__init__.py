@@ -1,0 +1,1 @@
+"""Servers under load: what ``benchmarks.serving`` is made of."""

@@ -1,0 +1,77 @@
+"""The rows of the table that are no comparison: latency at half of the peak rate, and memory over many requests."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.served.bodies import REST
+from benchmarks.served.closed import Loaded, load
+from benchmarks.served.memory import resident
+from benchmarks.served.paced import http_request
+from benchmarks.served.rounds import Effort, under
+from benchmarks.served.running import Server
+from benchmarks.served.subjects import Made
+from benchmarks.served.targets import BINARY, MANY, MEMORY, OURS, PACE
+from runtime.benching import Ratio
+from runtime.benching.timings import quartiles
+
+CONNECTIONS = 64
+"""Of the open loop: enough that a request hardly ever waits for a free one."""
+Part = Callable[[Made, Effort, Path], tuple[Ratio | None, str, list[str]]]
+"""A figure, the reason why there is none, and what else is to be told."""
+_MIB = 2**20
+
+
+def pace(made: Made, effort: Effort, folder: Path) -> tuple[Ratio | None, str, list[str]]:
+    """99th percentile over median at half of the peak rate"""
+    ratios, lines = [], [f"{MANY.model}, {MANY.kind}, batch {MANY.batch}, open loop, {CONNECTIONS} connections"]
+    for _ in range(effort.rounds):
+        with made.served(OURS, MANY.model, folder / "server.log") as server:
+            peak = under(server, MANY, made, effort.seconds)
+            found = _open_loop(server, made, peak, effort.seconds)
+        if found["failed"]:
+            return None, f"{found['failed']:,.0f} of {found['sent']:,.0f} requests failed", lines
+        ratios.append(found["p99"] / found["p50"])
+        times = ", ".join(f"{key} {1e3 * found[key]:.2f} ms" for key in ("p50", "p99", "late"))
+        client = f"(late: p99 of the client's own lateness), the client took {100 * found['client']:.0f} % of a core"
+        lines.append(f"  {peak.rate / 2:,.0f} /s, half of {peak.rate:,.0f}: {times} {client}")
+    return quartiles(ratios), "", lines
+
+
+def _open_loop(server: Server, made: Made, peak: Loaded, seconds: float) -> dict[str, float]:
+    path = server.path(MANY.model)
+    requests = [http_request(path, *REST[MANY.kind](body)) for body in made.bodies(MANY.model, MANY.batch)]
+    with tempfile.TemporaryDirectory(prefix="mlpx-load-") as place:
+        file = Path(place) / "requests"
+        file.write_bytes(pickle.dumps(requests))
+        arguments = [server.rest, peak.rate / 2, seconds, CONNECTIONS, file]
+        command = [sys.executable, "-m", "benchmarks.served.paced", *map(str, arguments)]
+        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def memory(made: Made, effort: Effort, folder: Path) -> tuple[Ratio | None, str, list[str]]:
+    """resident memory over many requests, JSON and binary in turn"""
+    done, base, lines = 0, 0, ["resident memory of the server and its worker, JSON batch 1 and binary batch 32 in turn"]
+    with made.served(OURS, MANY.model, folder / "server.log") as server:
+        now = resident(server.session)
+        lines.append(f"  {now / _MIB:.1f} MiB before the first request")
+        while done < effort.requests:
+            for one in (MANY, BINARY):
+                address, path = server.asked(one.kind, one.model)
+                found = load(address, path, one.kind, made.bodies(one.model, one.batch), one.clients, 5)
+                if found.failed:
+                    return None, f"{found.failed:,} of {found.requests:,} requests failed", lines
+                done += found.requests
+            now = resident(server.session)
+            base = base or (now if done >= effort.requests / 10 else 0)
+            lines.append(f"  {now / _MIB:.1f} MiB after {done:,} requests")
+    return Ratio(now / base, now / base, now / base), "", lines
+
+
+PARTS: dict[str, Part] = {PACE: pace, MEMORY: memory}
