@@ -21,7 +21,7 @@ BODY = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 4], "data": [0
 def server(tmp_path: Path) -> Iterator[Server]:
     model(tmp_path / "served" / "m.onnx")
     with serving(tmp_path / "served", "--workers", 2, "--log-requests") as running:
-        until(lambda: len(pids(running)) == 2)
+        until(lambda: len(running.events("listening")) == 2)
         yield running
 
 
