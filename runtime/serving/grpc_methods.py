@@ -10,10 +10,10 @@ from runtime.version import VERSION
 
 from .described import config, statistics
 from .grpc_messages import answer, parse
+from .handlers import EXTENSIONS
 from .options import Options
 from .refusals import NotAllowed, NotReady, Unknown
 from .repository import Repository
-from .rest import EXTENSIONS
 from .served import Served
 from .spread import Spread
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from hmac import compare_digest
 from secrets import token_hex
 from time import perf_counter
@@ -14,71 +11,25 @@ from urllib.parse import unquote
 
 import orjson
 
-from runtime.version import VERSION
-
+from .bodies import Call, Gone, Receive, Scope, body_of, length_of
+from .handlers import Answer, Handlers
 from .logs import Log
 from .messages import answer, parse
 from .options import Options
 from .pages import FILES
-from .refusals import (
-    Busy,
-    Defect,
-    Encoded,
-    Late,
-    Malformed,
-    NotAllowed,
-    NotReady,
-    Refusal,
-    TooLarge,
-    Unauthorised,
-    Unknown,
-)
+from .refusals import Busy, Defect, Late, NotAllowed, NotReady, Refusal, TooLarge, Unauthorised, Unknown
 from .repository import Repository
 from .served import Served
 
-Scope = Mapping[str, Any]
-Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
-JSON = b"application/json"
-EXTENSIONS = ["binary_tensor_data", "model_repository", "model_repository(unload_dependents)", "statistics"]
-
-
-@dataclass(slots=True)
-class Answer:
-    """A response: its body in pieces."""
-
-    body: list[bytes | memoryview]
-    kind: bytes = JSON
-    status: int = 200
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    rows: int | None = None
-
-
-class Gone(Exception):
-    """The client hung up."""
-
-
-@dataclass(slots=True)
-class Call:
-    """One HTTP request on its way."""
-
-    scope: Scope
-    headers: dict[bytes, bytes]
-    receive: Receive
-    start: float
-
-
-Handler = Callable[[Call, tuple[str, ...]], Awaitable[Answer]]
 
 
 class Rest:
-    """Answers HTTP requests for the models of a repository.
-
-    ``more`` are further routes, by method and path.
-    """
+    """Answers HTTP requests for the models of a repository."""
 
     def __init__(self, repository: Repository, options: Options, log: Log, spread: Any):
-        self._repository, self._options, self._log, self._spread = repository, options, log, spread
+        self._repository, self._options, self._log = repository, options, log
+        self._handlers = Handlers(repository, options, spread)
         self._prefix, self._count = token_hex(4), 0
         self._token = None if options.token is None else f"Bearer {options.token}".encode()
 
@@ -123,9 +74,11 @@ class Rest:
             given = call.headers.get(b"authorization", b"")
             if parts and not compare_digest(given, self._token) and "/".join(parts) not in FILES:
                 raise Unauthorised("this server wants a bearer token: Authorization: Bearer ...")
-        if method == "POST" and parts[-1:] == ("infer",) and parts[:2] == ("v2", "models") and len(parts) in (4, 6):
-            return await self._infer(call, parts)
-        methods = self._routes(parts)
+        if parts[-1:] == ("infer",) and parts[:2] == ("v2", "models") and len(parts) in (4, 6):
+            if method == "POST":
+                return await self._infer(call, parts)
+            raise NotAllowed(f"{path[:200]} takes POST, not {method}")
+        methods = self._handlers.routes(parts)
         if not methods:
             raise Unknown(f"nothing is at {unquote(path)[:200]}: the paths are in /openapi.json")
         handler = methods.get("GET" if method == "HEAD" else method)
@@ -133,44 +86,13 @@ class Rest:
             raise NotAllowed(f"{path[:200]} takes {', '.join(methods)}, not {method}")
         return await handler(call, parts)
 
-    def _routes(self, parts: tuple[str, ...]) -> dict[str, Handler]:
-        """The handlers of a path by method; none for a path that there is not."""
-        match parts:
-            case ("v2",):
-                return {"GET": self._server}
-            case ("v2", "health", "live" | "ready"):
-                return {"GET": self._health}
-            case ("v2", "models", "stats") | ("v2", "models", _, "stats") | ("v2", "models", _, "versions", _, "stats"):
-                return {"GET": self._statistics}
-            case ("v2", "models", _) | ("v2", "models", _, "versions", _):
-                return {"GET": self._metadata}
-            case ("v2", "models", _, "ready") | ("v2", "models", _, "versions", _, "ready"):
-                return {"GET": self._model_ready}
-            case ("v2", "models", _, "infer") | ("v2", "models", _, "versions", _, "infer"):
-                return {"POST": self._infer}
-            case ("v2", "models", _, "config") | ("v2", "models", _, "versions", _, "config"):
-                return {"GET": self._config}
-            case ("v2", "models", _, "versions", _, "certificate" | "certificate.html"):
-                return {"GET": self._certificate}
-            case ("v2", "repository", "index"):
-                return {"POST": self._index}
-            case ("v2", "repository", "models", _, "load" | "unload"):
-                return {"POST": self._control}
-            case ("metrics",):
-                return {"GET": self._metrics}
-            case ("openapi.json",):
-                return {"GET": self._openapi}
-            case _ if "/".join(parts) in FILES:
-                return {"GET": self._file}
-        return {}
-
     async def _infer(self, call: Call, parts: tuple[str, ...]) -> Answer:
         served: Served | None = None
         try:
             served = self._repository.find(parts[2], parts[4] if len(parts) == 6 else None)
-            body = await self._body(call)
+            body = await body_of(call, self._options.max_body)
             given = call.headers.get(b"inference-header-content-length")
-            head = None if given is None else _length(given)
+            head = None if given is None else length_of(given)
             request = parse(body, head, served.signature)
             outputs = await served.infer(request.feed, request.rows, request.timeout)
             content, length = answer(served.name, served.version, request, outputs)
@@ -186,103 +108,6 @@ class Rest:
         more = ((b"inference-header-content-length", b"%d" % length),)
         return Answer(content, b"application/octet-stream", headers=more, rows=request.rows)
 
-    async def _body(self, call: Call) -> bytes:
-        most = self._options.max_body
-        given = call.headers.get(b"content-length")
-        if given is not None and _length(given) > most:
-            raise TooLarge(f"the body has {int(given):,} bytes, and this server takes {most:,}")
-        message = await call.receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        body = message.get("body", b"")
-        if message.get("more_body"):
-            pieces, size = [body], len(body)
-            while message.get("more_body"):
-                message = await call.receive()
-                if message["type"] == "http.disconnect":
-                    raise Gone
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                if size > most:
-                    raise TooLarge(f"the body has more than {most:,} bytes, which is all that this server takes")
-            body = b"".join(pieces)
-        encoding = call.headers.get(b"content-encoding", b"identity")
-        return body if encoding == b"identity" else _decoded(body, encoding, most)
-
-    async def _health(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        if parts[2] == "live" or self._repository.ready:
-            return Answer([b""])
-        missing = [name for name, model in self._repository.models.items() if model.default is None]
-        why = "the server is shutting down" if self._repository.stopping else f"not loaded: {', '.join(missing)}"
-        raise NotReady(why)
-
-    async def _server(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        return _json({"name": "mlpx", "version": VERSION, "extensions": EXTENSIONS})
-
-    async def _metadata(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        served = self._find(parts)
-        return _json(served.metadata() | {"versions": self._repository.loaded(served.name)})
-
-    async def _model_ready(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        self._find(parts)
-        return Answer([b""])
-
-    async def _config(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        from .described import config
-
-        return _json(config(self._find(parts), self._options))
-
-    async def _statistics(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        from .described import statistics
-
-        whole = parts == ("v2", "models", "stats")
-        if not whole:
-            self._repository.find(parts[2], parts[4] if len(parts) == 6 else None)
-        wanted = None if whole else parts[2]
-        version = parts[4] if len(parts) == 6 else None
-        gathered = await self._spread.statistics()
-        return _json({"model_stats": statistics(gathered, wanted, version)})
-
-    async def _certificate(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        served = self._repository.find(parts[2], parts[4])
-        page = parts[5].endswith(".html")
-        path = served.page() if page else served.certificate.path if served.certificate is not None else None
-        if path is None:
-            raise Unknown(f"version {served.version} of '{served.name}' has no {parts[5]} beside it")
-        content = await asyncio.get_running_loop().run_in_executor(None, path.read_bytes)
-        return Answer([content], b"text/html; charset=utf-8" if page else JSON)
-
-    async def _index(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        asked = _object(await self._body(call))
-        return _json(self._repository.index(ready=asked.get("ready") is True))
-
-    async def _control(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        parameters = _object(await self._body(call)).get("parameters") or {}
-        if type(parameters) is not dict:
-            raise Malformed("the request's parameters are no object")
-        await self._spread.control(parts[4], parts[3], parameters)
-        return Answer([b""])
-
-    async def _metrics(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        from .metrics import text
-
-        gathered = await self._spread.statistics()
-        return Answer([text(gathered, self._repository).encode()], b"text/plain; version=0.0.4; charset=utf-8")
-
-    async def _openapi(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        from .openapi import document
-
-        return _json(document(self._repository, self._options))
-
-    async def _file(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        held = FILES["/".join(parts)]
-        policy = b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
-        more = ((b"content-security-policy", policy), (b"x-content-type-options", b"nosniff"))
-        return Answer([held.content()], held.kind, headers=more)
-
-    def _find(self, parts: tuple[str, ...]) -> Served:
-        return self._repository.find(parts[2], parts[4] if len(parts) > 4 and parts[3] == "versions" else None)
-
     def _refused(self, refusal: Refusal) -> Answer:
         more: tuple[tuple[bytes, bytes], ...] = ()
         if isinstance(refusal, Busy | NotReady):
@@ -297,41 +122,3 @@ class Rest:
         what = f"{call.scope['method']} {call.scope['path'][:200]}"
         more = {} if rows is None else {"rows": rows}
         self._log.request(request.decode("latin-1"), "rest", what, status, perf_counter() - call.start, **more)
-
-
-def _json(record: Any) -> Answer:
-    return Answer([orjson.dumps(record)])
-
-
-def _length(text: bytes) -> int:
-    if not text.isdigit() or len(text) > 15:
-        raise Malformed(f"a header has the length {text[:40]!r}, which is no number of bytes")
-    return int(text)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """The JSON object of a small body; an empty body is an empty one."""
-    try:
-        found = orjson.loads(body) if body.strip() else {}
-    except orjson.JSONDecodeError as error:
-        raise Malformed(f"the body is no JSON: {error.msg}") from None
-    if not isinstance(found, dict):
-        raise Malformed("the body is no JSON object")
-    return found
-
-
-def _decoded(body: bytes, encoding: bytes, most: int) -> bytes:
-    """A compressed body. Raises Encoded, Malformed, TooLarge."""
-    bits = {b"gzip": 31, b"deflate": 15}.get(encoding.lower())
-    if bits is None:
-        raise Encoded(f"Content-Encoding {encoding[:40].decode('latin-1')} is not read: gzip and deflate are")
-    reader = zlib.decompressobj(bits)
-    try:
-        found = reader.decompress(body, most + 1)
-    except zlib.error as error:
-        raise Malformed(f"the body is not {encoding.decode()}: {error}") from None
-    if len(found) > most:
-        raise TooLarge(f"the body unpacks to more than {most:,} bytes, which is all that this server takes")
-    if not reader.eof:
-        raise Malformed(f"the {encoding.decode()} of the body ends too early")
-    return found
