@@ -57,7 +57,12 @@ class Certificate:
     def is_of(self, file: Path) -> bool:
         """Whether a file, and the external data beside it, still has the bytes that were proved."""
         beside = {file.parent / name: digest for name, digest in self.data.items()}
-        return all(path.is_file() and sha256(path) == digest for path, digest in {file: self.sha256, **beside}.items())
+        try:
+            return all(
+                path.is_file() and sha256(path) == known for path, known in {file: self.sha256, **beside}.items()
+            )
+        except (OSError, ValueError):  # a file that cannot be read, or a name that none can have
+            return False
 
 
 def read_certificate(path: str | Path) -> Certificate:
@@ -86,7 +91,7 @@ def read_certificate(path: str | Path) -> Certificate:
             largest=None if (end := record.get("end_to_end")) is None else float(end["from_float64"]),
             answers=None if record.get("answers") is None else _answers(record["answers"]),
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise InputError(f"{path}: not a parity report, or a damaged one. {hint}") from None
 
 

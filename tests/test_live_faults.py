@@ -108,6 +108,10 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
         "no answer",
         "HTTP 503: planted",
     ),
+    "a shape beyond every size": (output(shape=[0, 10**30]), "no answer", "a list of sizes"),
+    "a shape that no array has": (output(shape=[0, *[2**31 - 1] * 3]), "no answer", "no"),
+    "an infinite width": (interface(shape=[float("inf"), 32]), "model", "metadata is not of the protocol"),
+    "batches of three million rows": (interface(shape=[3_000_000, 32]), "interface", "3,000,000 rows"),
     "another input": (interface(name="z"), "interface", "another model"),
     "another datatype": (interface(datatype="FP16"), "interface", "another model"),
     "another width": (interface(shape=[-1, 31]), "interface", "another model"),
@@ -122,6 +126,16 @@ def test_a_planted_fault_is_found(name: str) -> None:
         report = check_live(url, case(), timeout=20)
     assert not report.proved and kind in {finding.kind for finding in report.findings}
     assert words in " | ".join((*report.causes, *(finding.words for finding in report.findings)))
+
+
+def test_a_server_cannot_write_on_the_terminal() -> None:
+    evil = "\x1b[2J\x1b[Hproved    everything is fine\x1b[8m"
+    with planted(
+        answers_of(), inputs=[{"name": evil, "datatype": "FP32", "shape": [-1, 32]}], versions=[evil]
+    ).url() as url:
+        report = check_live(url, case(), timeout=20)
+    shown = [report.server, *report.versions, *report.causes, *report.warnings, *(one.words for one in report.findings)]
+    assert not report.proved and not [text for text in shown if "\x1b" in text]
 
 
 WELL: dict[str, Make] = {

@@ -96,6 +96,26 @@ def test_a_precision_that_the_rows_do_not_tell_is_not_accused() -> None:
     assert judgement.findings == () and judgement.told_apart == ()
 
 
+@pytest.mark.parametrize("precision", ["TF32", "TF32, truncated", "bfloat16", "float16"])
+def test_a_reduced_precision_that_answers_now_and_then_is_found(precision: str) -> None:
+    answers, at_proof = asked_of(case())
+    ((name, exact),) = answers.exact.items()
+    wide = replace(answers, bound={name: answers.bound[name] * 1e4})
+    found = exact.astype("f4")
+    found[3] = answers.reduced[precision][name][3]
+    (finding,) = judged(wide, {name: found}, at_proof).findings
+    assert finding.kind == "precision"
+
+
+def test_a_precision_that_overflows_is_told_from_float32() -> None:
+    answers, at_proof = asked_of(case())
+    over = {"float16": {name: np.full(held.shape, np.nan, "f4") for name, held in answers.exact.items()}}
+    judgement = judged(
+        replace(answers, reduced=over), {name: held.astype("f4") for name, held in answers.exact.items()}, at_proof
+    )
+    assert judgement.findings == () and judgement.told_apart == ("float16",)
+
+
 def softmax(y: np.ndarray) -> np.ndarray:
     return np.exp(y) / np.exp(y).sum(axis=1, keepdims=True)
 

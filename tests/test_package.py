@@ -143,6 +143,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"device": "tpu"}, "the device is cpu or cuda, not 'tpu'"),
     ({"target": "openvino", "device": "cuda"}, "runs on Intel's devices and CPUs, not on cuda"),
     ({"target": "openvino", "delay_us": 5}, "none waits to share a batch"),
+    ({"target": "triton:24.02"}, "or let it run on an ONNX Runtime of its own (--backend python)"),
+    ({"target": "kserve:24.02"}, "(--backend mlserver or custom)"),
+    ({"target": "mlserver:0.1"}, "mlserver 0.1 is older than 1.7.1"),
+    ({"target": "ray-serve:2.9.0"}, "ray-serve 2.9.0 is older than 2.60.0"),
     ({"max_batch": 0}, "--max-batch is a whole number from 1 on, not 0"),
     ({"delay_us": -1}, "--delay-us is a whole number from 0 on, not -1"),
     ({"instances": True}, "--instances is a whole number from 1 on, not True"),
@@ -156,6 +160,13 @@ def test_what_cannot_be_packaged(options: dict[str, Any], words: str, model: Pat
         package(model, folder=tmp_path / "p", **({"target": "triton"} | options))
     assert words in str(raised.value) and "What to do: " in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_release_that_nobody_tried_is_told(model: Path, tmp_path: Path) -> None:
+    made = package(model, "mlserver:9.1", tmp_path / "p")
+    assert made.notes == ("mlserver 9.1 was not tried; 1.7.1 was: run the smoke test before you rely on it",)
+    assert made.notes[0] in (made.folder / "README.md").read_text()
+    assert package(model, "mlserver", tmp_path / "q").notes == ()
 
 
 def test_a_folder_in_use_is_left_alone(run: Run, copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

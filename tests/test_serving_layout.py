@@ -53,5 +53,8 @@ def test_one_model_twice_or_no_folder_is_refused(folder: Path) -> None:
     (folder / "b.onnx").touch()
     with pytest.raises(InputError, match="are both the model 'b'"):
         found(folder)
+    (folder / 'we"ird.onnx').touch()
+    with pytest.raises(InputError, match="a URL does not carry"):
+        found(folder / 'we"ird.onnx')
     with pytest.raises(InputError, match="No such file"):
         found(folder / "nowhere")

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from builder import MLPSpec, assemble
 from export import Package, package, publish
@@ -29,6 +31,8 @@ class Told:
     """A server of the Open Inference Protocol: ``answer`` makes outputs of inputs, or the bytes that it sends."""
 
     answer: Callable[[Arrays], Arrays | bytes]
+    token: str | None = None
+    """What the last request had for Authorization."""
 
     def __init__(self, server: ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{server.server_port}/v2/models/m"
@@ -49,6 +53,7 @@ class Told:
 def told() -> Iterator[Told]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            served.token = self.headers["Authorization"]
             body = served.body(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200 if self.path == "/v2/models/m/infer" else 404)
             self.send_header("Content-Length", str(len(body)))
@@ -156,6 +161,29 @@ def test_numbers_in_few_digits_and_nested_rows_are_the_same_answer(made: Package
         return f'{{"outputs": [{{"name": "{name}", "shape": [4, 4], "data": [{rows}]}}]}}'.encode()
 
     told.answer = answer
+    assert check(made, told).returncode == 0
+
+
+def test_a_token_is_taken_from_the_environment(made: Package, told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    told.answer = lambda inputs: by_onnx_runtime(made, inputs)
+    for token, sent in (("s3cret", "Bearer s3cret"), ("", None)):
+        monkeypatch.setenv("MLPX_TOKEN", token)
+        assert check(made, told).returncode == 0 and told.token == sent
+
+
+def test_answers_that_overflow_in_a_precision_are_plain_json(told: Told, tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    with torch.no_grad():
+        module[2].weight *= 1e30
+    publish(module, tmp_path / "m.onnx", page=False)
+    made = package(tmp_path / "m.onnx", "triton", tmp_path / "p")
+
+    def refused(word: str) -> None:
+        raise ValueError(word)
+
+    held = json.loads((made.folder / "smoke" / "expected.json").read_text(), parse_constant=refused)
+    assert "float16" not in next(iter(held["outputs"].values()))["reduced"]
+    told.answer = lambda inputs: by_onnx_runtime(made, inputs)
     assert check(made, told).returncode == 0
 
 

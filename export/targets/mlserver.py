@@ -61,6 +61,7 @@ TARGET = Target(
     start=lambda deployment: installed("mlserver start ."),
     url="http://127.0.0.1:8080/v2/models/{name}",
     release="1.7.1",
+    oldest="1.7.1",
     backends=("onnxruntime",),
     bundled=("onnxruntime",),
     remarks=_remarks,

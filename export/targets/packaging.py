@@ -102,16 +102,16 @@ def package(
         hint = "give one of letters, digits, '.', '_' and '-', at most 100, with --name"
         raise TargetError(f"{name!r} cannot be a model's name at a server. What to do: {hint}")
     _refuse_in_use(folder, path, replace)
-    proof, summary, notes = certified(path, certificate), described(path), ()
+    proof, summary, notes = certified(path, certificate), described(path), _untried(chosen, release)
     with ExitStack() as held:
         if backend not in chosen.bundled:
-            reads = _reads(chosen, release)
+            reads = _reads(chosen, release, backend)
             if summary.opset > reads.opset or summary.ir_version > reads.ir_version:
                 from .lowering import lower_for  # torch, which packaging does without otherwise
 
                 place = Path(held.enter_context(tempfile.TemporaryDirectory()))
                 lowered = lower_for(path, summary, f"{chosen.server}:{release}", place)
-                path, notes = lowered.path, lowered.notes
+                path, notes = lowered.path, (*notes, *lowered.notes)
                 proof, summary = certified(path), described(path)
         deployment = Deployment(
             name=name,
@@ -197,12 +197,29 @@ def _backend(target: Target, backend: str | None) -> str | None:
     return backend
 
 
-def _reads(target: Target, release: str) -> Server:
+def _untried(target: Target, release: str) -> tuple[str, ...]:
+    """A note on a release that is newer than those that were tried. Raises TargetError: it is older."""
+
+    def number(text: str) -> list[int]:
+        return [int(part) for part in text.split(".")]
+
+    if not target.oldest or release == target.oldest:
+        return ()
+    if number(release) < number(target.oldest):
+        message = f"{target.name} {release} is older than {target.oldest}, the oldest that packages were tried with"
+        raise TargetError(f"{message}. What to do: give {target.oldest} or a newer one (--target-version)")
+    return (f"{target.name} {release} was not tried; {target.oldest} was: run the smoke test before you rely on it",)
+
+
+def _reads(target: Target, release: str, backend: str | None) -> Server:
     """What the release reads. Raises TargetError: nobody knows."""
     try:
         return server(f"{target.server}:{release}")
     except ExportError as error:
-        raise TargetError(str(error).replace(f"--for {target.server}:", f"--for {target.name}:")) from None
+        message = str(error).replace(f"--for {target.server}:", f"--for {target.name}:")
+        others = [other for other in target.bundled if other != backend]
+        also = f", or let it run on an ONNX Runtime of its own (--backend {' or '.join(others)})" if others else ""
+        raise TargetError(message + also) from None
 
 
 def _check_numbers(**given: int | None) -> None:

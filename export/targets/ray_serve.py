@@ -72,6 +72,7 @@ TARGET = Target(
     start=lambda deployment: installed("serve run serve.yaml --app-dir ."),
     url="http://127.0.0.1:8000/v2/models/{name}",
     release="2.60.0",
+    oldest="2.60.0",
     backends=("onnxruntime",),
     bundled=("onnxruntime",),
     remarks=_remarks,

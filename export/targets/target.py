@@ -67,6 +67,8 @@ class Target:
     """The first one is used unless another is asked for."""
     max_batch: int = 1024
     """What ``Deployment.max_batch`` is unless it is asked for; a file of a fixed batch has its own."""
+    oldest: str = ""
+    """The oldest release that a package was tried with; a newer one is packaged for, and said to be untried."""
     bundled: tuple[str, ...] = ()
     """Backends that run an ONNX Runtime installed beside the server: its release does not say what they read."""
     remarks: Callable[[Deployment], Sequence[str]] = lambda deployment: ()

@@ -26,7 +26,7 @@ def command(
     ] = True,
     max_batch: Annotated[int, typer.Option(min=1, help="The most rows of a call that requests share.")] = 1024,
     max_rows: Annotated[int, typer.Option(min=1, help="The most rows of one request.")] = 65_536,
-    max_body: Annotated[int, typer.Option(min=1, help="The most bytes of a request's body.")] = 64 * 2**20,
+    max_body: Annotated[int, typer.Option(min=1, help="The most bytes of a request's body.")] = 16 * 2**20,
     max_head: Annotated[int, typer.Option(min=1024, help="The most bytes of a request's head.")] = 16 * 2**10,
     queue_rows: Annotated[
         int, typer.Option(min=1, help="Rows that may wait for a model; a request beyond gets 429.")

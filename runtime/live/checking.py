@@ -20,6 +20,8 @@ from .url import Address, address_of
 TENSORS = {"json": ("JSON",), "binary": ("bytes",), "auto": ()}
 """How tensors may be asked to travel; "auto": as JSON, and as bytes too where the server says that it can."""
 _NO_ENTRY = 401, 403, 407
+_MOST_ROWS = 65_536
+"""Of a batch that metadata fixes."""
 _MOST_VERSIONS = 8
 """That are asked where the one that was named is not the certified file."""
 
@@ -77,6 +79,11 @@ def _answers(certificate: Certificate) -> Answers:
     raise InputError(f"{certificate.path}: {why}. What to do: make it anew with mlpx build, export or verify -o")
 
 
+def _plain(text: str) -> str:
+    """A server's words in one line, without anything that a terminal would obey."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 class _Check:
     def __init__(self, certificate: Certificate, answers: Answers, line: Line, client: Client, start: float):
         self.certificate, self.answers, self.line, self.client, self.start = certificate, answers, line, client, start
@@ -97,16 +104,16 @@ class _Check:
         return LiveReport(
             url=str(self.address),
             protocol="gRPC" if self.address.grpc else "REST",
-            server=" ".join(part for part in (self.server.name, self.server.version) if part),
+            server=_plain(" ".join(part for part in (self.server.name, self.server.version) if part)),
             model=self.address.model,
-            version=", ".join(versions),
-            versions=self.info.versions,
+            version=_plain(", ".join(versions)),
+            versions=tuple(map(_plain, self.info.versions)),
             certificate=str(self.certificate.path),
             file=self.certificate.file,
             sha256=self.certificate.sha256,
-            findings=(*self.findings, *judgement.findings),
-            causes=tuple(dict.fromkeys(self.causes)),
-            warnings=tuple(dict.fromkeys(self.warnings)),
+            findings=tuple(Finding(one.kind, _plain(one.words)) for one in (*self.findings, *judgement.findings)),
+            causes=tuple(dict.fromkeys(map(_plain, self.causes))),
+            warnings=tuple(dict.fromkeys(map(_plain, self.warnings))),
             asked=judgement.asked,
             rows=self.answers.rows,
             largest=judgement.largest,
@@ -127,9 +134,10 @@ class _Check:
         at = f"{self.address.scheme}://{self.address.authority}"
         if fault.status in _NO_ENTRY:
             hint = "set the environment variable MLPX_TOKEN to the server's token"
-            raise UnreachableError(f"{at} lets nobody in without a token it accepts: {fault}. What to do: {hint}")
+            why = "does not accept the token of MLPX_TOKEN" if self.line.token else "lets nobody in without a token"
+            raise UnreachableError(f"{at} {why}: {fault}. What to do: {hint}")
         if fault.where == "way" or fault.status == 504:
-            hint = "check the host, the port and the scheme, and that the server runs"
+            hint = fault.hint or "check the host, the port and the scheme, and that the server runs"
             raise UnreachableError(f"{at} cannot be asked: {fault}. What to do: {hint}")
 
     def _metadata(self) -> bool:
@@ -177,6 +185,10 @@ class _Check:
     def _rows(self, tensors: str) -> Judgement:
         asking = Asking(self.answers, self.line, self.client, self.address.version)
         asking.fixed = fixed_batch(self.info, self.answers)
+        if asking.fixed is not None and asking.fixed > _MOST_ROWS:
+            words = f"every batch has {asking.fixed:,} rows, by its metadata; {_MOST_ROWS:,} at most are asked"
+            self.findings.append(Finding("interface", words))
+            return judge(self.answers, [], self.certificate.largest)
         for travel in self._travels(tensors):
             first = asking.whole(travel)
             self.heard += first
@@ -198,7 +210,8 @@ class _Check:
             return judgement
         if untold := [name for name in self.answers.reduced if name not in judgement.told_apart]:
             words = "answers computed in it would pass: these rows do not tell it from float32"
-            self.warnings.append(f"{', '.join(untold)}: {words}")
+            kinds = dict.fromkeys(name.partition(",")[0] for name in untold)
+            self.warnings.append(f"{', '.join(kinds)}: {words}")
         if self.certificate.largest is not None and judgement.largest > USUAL * self._usual():
             words = f"the largest difference is {judgement.largest / self._usual():.0f} times that at proof time"
             self.warnings.append(f"{words}: within the bound, and yet more than another order of the sums explains")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,12 @@ _CONTENTS = {
     "uint_contents": ("UINT8", "UINT16", "UINT32"),
 }
 """Where values lie that do not come as bytes, by datatype."""
+_TLS = (
+    ("CERTIFICATE_VERIFY_FAILED", "its certificate is not trusted", "name its authority's certificate with --ca-file"),
+    ("WRONG_VERSION_NUMBER", "no TLS, as if it were grpc://", "give grpc://, or a port that speaks TLS"),
+    ("Socket closed", "it closed the connection without an answer", "perhaps it speaks TLS: give grpcs://"),
+)
+"""What gRPC's details hold where TLS fails, in words, and what to do."""
 
 
 class GrpcClient:
@@ -43,6 +50,7 @@ class GrpcClient:
 
     def __init__(self, address: Address, timeout: float, token: str | None, authority: bytes | None, most: int):
         purpose = "asking a server over gRPC"
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # failed handshakes come back as errors anyway
         self._grpc = imported("grpc", purpose)
         self._pb = imported("tritonclient.grpc.service_pb2", purpose)
         stub = imported("tritonclient.grpc.service_pb2_grpc", purpose).GRPCInferenceServiceStub
@@ -111,4 +119,7 @@ class GrpcClient:
             status = next((status for status, codes in _STATUS.items() if code in codes), 500)
             if status == 504:
                 words = f"no whole answer within {self._timeout:g} s"
+            said = next((row for row in _TLS if status == 503 and row[0] in words), None)
+            if said is not None:
+                raise Fault(said[1], status, where="way", hint=said[2]) from None
             raise Fault(f"{code}: {words}", status, where="way" if status == 503 else "answer") from None

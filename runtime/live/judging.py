@@ -67,11 +67,21 @@ class Evidence:
         return ~(np.abs(self.got - self.exact) <= self.bound)
 
     def nearest_reduced(self) -> str | None:
-        """The reduced precision whose answers are nearer than the exact ones, if one is; of several the nearest."""
+        """The reduced precision whose answers are nearer than the exact ones, if one is; of several the nearest.
+
+        Of all answers together, or else of some alone: of a server that computes now so and now so, most may be right.
+        """
+        reduced = self.answers.reduced
         own = rms(self.got - self.exact)
-        away = {name: rms(self.got - self.expected(self.answers.reduced[name])) for name in self.tellable()}
+        away = {name: rms(self.got - self.expected(reduced[name])) for name in self.tellable()}
         nearer = {name: far for name, far in away.items() if far < own}
-        return min(nearer, key=lambda name: nearer[name]) if nearer else None
+        if nearer:
+            return min(nearer, key=lambda name: nearer[name])
+        each = _rms_of_rows(self.got - self.exact)
+        alone = {name: _rms_of_rows(self.got - self.expected(reduced[name])) for name in reduced}
+        told = {name: self._apart(name) & (far < each) for name, far in alone.items()}
+        name = max(told, key=lambda name: (int(told[name].sum()), -float(np.nansum(alone[name]))), default=None)
+        return name if name is not None and told[name].any() else None
 
     def explained_by(self) -> str | None:
         """The nearest reduced precision, where it leaves less than half of the distance from the exact answers."""
@@ -82,15 +92,20 @@ class Evidence:
         return name if left < rms(self.got - self.exact) / 2 else None
 
     def tellable(self) -> list[str]:
-        """The reduced precisions that these rows tell from float32."""
-        exact = self.exact
-        margin = rms(self.bound)
-        if self.at_proof is not None:
-            margin = min(
-                margin, USUAL * max(self.at_proof, float(np.spacing(np.float32(np.abs(exact).max(initial=0)))))
-            )
-        reduced = self.answers.reduced
-        return [name for name in reduced if rms(self.expected(reduced[name]) - exact) > 2 * margin]
+        """The reduced precisions that these rows tell from float32; NaN and infinity are told by the bound."""
+        reduced, margin = self.answers.reduced, min(rms(self.bound), self._usual())
+        return [name for name in reduced if not rms(self.expected(reduced[name]) - self.exact) <= 2 * margin]
+
+    def _usual(self) -> float:
+        """The difference that float32 may well have from the exact answers, by what it had at proof time."""
+        if self.at_proof is None:
+            return float("inf")
+        return USUAL * max(self.at_proof, float(np.spacing(np.float32(np.abs(self.exact).max(initial=0)))))
+
+    def _apart(self, name: str) -> np.ndarray:
+        """(K,): which answers tell a reduced precision from float32, each by itself."""
+        margin = np.minimum(_rms_of_rows(self.bound), self._usual())
+        return _rms_of_rows(self.expected(self.answers.reduced[name]) - self.exact) > 2 * margin
 
 
 @dataclass(frozen=True)
@@ -105,6 +120,12 @@ class Judgement:
     largest: float
     share: float
     told_apart: tuple[str, ...]
+
+
+def _rms_of_rows(values: np.ndarray) -> np.ndarray:
+    """(K, values) to (K,): the root mean square of each row; NaN where a value is NaN or infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.sqrt(np.mean(values**2, axis=1)) if values.shape[1] else np.zeros(len(values))
 
 
 def rms(values: np.ndarray) -> float:

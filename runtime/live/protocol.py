@@ -13,12 +13,14 @@ class Fault(Exception):
     """The server did not answer as it should.
 
     ``status`` is the HTTP status, or the one that a gRPC code stands for; None where nothing usable came. ``where`` is
-    "way" where the server could not be spoken to at all.
+    "way" where the server could not be spoken to at all. ``hint`` is what to do, where it is known.
     """
 
-    def __init__(self, words: str, status: int | None = None, *, where: str = "answer", wait: float = 0.5):
+    def __init__(
+        self, words: str, status: int | None = None, *, where: str = "answer", wait: float = 0.5, hint: str = ""
+    ):
         super().__init__(words)
-        self.status, self.where, self.wait = status, where, wait
+        self.status, self.where, self.wait, self.hint = status, where, wait, hint
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ class RestClient:
         except (RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
             self.close()
             if not reused:  # else the server closed an idle connection, which it may
-                raise Fault(f"it closed the connection without an answer ({error})", where="way") from None
+                hint = "" if self._address.encrypted else "perhaps it speaks TLS: give https://"
+                raise Fault(f"it closed the connection without an answer ({error})", where="way", hint=hint) from None
             try:
                 status, found, data = self._once(method, path, body, headers or {}, most)
             except (RemoteDisconnected, BrokenPipeError, ConnectionResetError) as again:
@@ -126,7 +127,8 @@ class RestClient:
                 http.connect()
         except (OSError, UnicodeError) as error:
             self.close()
-            raise Fault(_unreachable(error, self._timeout), where="way") from None
+            hint = "name its authority's certificate with --ca-file" if isinstance(error, _UNTRUSTED) else ""
+            raise Fault(_unreachable(error, self._timeout), where="way", hint=hint) from None
         held: socket.socket = http.sock  # type: ignore[assignment]
 
         def give_up() -> None:
@@ -165,9 +167,12 @@ class RestClient:
         return Fault(f"no whole answer within {self._timeout:g} s", 504)
 
 
+_UNTRUSTED = ssl.SSLCertVerificationError
+
+
 def _unreachable(error: Exception, timeout: float) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message}; --ca-file names the authority's certificate"
+    if isinstance(error, _UNTRUSTED):
+        return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"no TLS ({error.reason or error}), as if it were http://"
     if isinstance(error, TimeoutError):
@@ -209,14 +214,15 @@ def _infos(found: Any) -> tuple[TensorInfo, ...]:
             TensorInfo(str(row["name"]), str(row["datatype"]), tuple(int(size) for size in row["shape"]))
             for row in found
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise Fault(f"its metadata is not of the protocol: {_line(str(found))[:120]}") from None
 
 
 def _reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
     length = headers.get(_LENGTH.lower())
-    if length is not None and not (length.isascii() and length.isdecimal() and int(length) <= len(body)):
-        raise Fault(f"{_LENGTH} is {_line(length)!r}, and {len(body)} bytes came")
+    plain = length is None or (length.isascii() and length.isdecimal() and len(length) <= 15)
+    if length is not None and not (plain and int(length) <= len(body)):
+        raise Fault(f"{_LENGTH} is {_line(length)[:40]!r}, and {len(body)} bytes came")
     end = len(body) if length is None else int(length)
     said, rest = _parsed(body[:end]), memoryview(body)[end:]
     if not isinstance(said, dict) or not isinstance(said.get("outputs"), list):

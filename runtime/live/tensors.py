@@ -17,11 +17,13 @@ DTYPES = {
     "BOOL": "|b1",
 }
 """The datatypes that are numbers, little-endian as they travel; BF16 and BYTES numpy does not have."""
+_MOST_SIZES = 32
 
 
 def shape_of(found: Any, name: str) -> tuple[int, ...]:
-    """A shape that a server gave. Raises Fault: not a list of whole numbers from 0 on."""
-    if not isinstance(found, list | tuple) or not all(type(size) is int and size >= 0 for size in found):
+    """A shape that a server gave. Raises Fault: not a list of whole numbers from 0 on, that an array could have."""
+    given = isinstance(found, list | tuple) and len(found) <= _MOST_SIZES
+    if not given or not all(type(size) is int and 0 <= size < 2**31 for size in found) or prod(found) >= 2**31:
         raise Fault(f"the shape of '{name}' is {str(found)[:80]!r} instead of a list of sizes")
     return tuple(found)
 
@@ -35,7 +37,7 @@ def from_bytes(name: str, datatype: str, shape: tuple[int, ...], data: bytes | m
         raise Fault(
             f"'{name}' is {datatype} {list(shape)}, {prod(shape) * dtype.itemsize} bytes, and came as {len(data)}"
         )
-    return Output(datatype, shape, np.frombuffer(data, dtype).astype(np.float64).reshape(shape))
+    return Output(datatype, shape, _shaped(name, np.frombuffer(data, dtype).astype(np.float64), shape))
 
 
 def from_list(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Output:
@@ -50,7 +52,14 @@ def from_list(name: str, datatype: str, shape: tuple[int, ...], data: Any) -> Ou
         values = np.array([np.nan if value is None else float(value) for value in flat], np.float64)
     except OverflowError:
         raise Fault(f"'{name}' holds a number beyond float64") from None
-    return Output(datatype, shape, values.reshape(shape))
+    return Output(datatype, shape, _shaped(name, values, shape))
+
+
+def _shaped(name: str, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return values.reshape(shape)
+    except ValueError:  # of no values, and of sizes that no array has
+        raise Fault(f"the shape of '{name}' is {list(shape)}, which no array has") from None
 
 
 def _flatten(data: Sequence[Any], flat: list[Any], name: str) -> None:

@@ -23,6 +23,9 @@ _NAME = re.compile(r"[A-Za-z0-9._\- ]{1,200}")
 def found(folder: Path) -> dict[str, Versions]:
     """The versions of each model. Raises InputError: the folder cannot be read, or holds one model twice."""
     if folder.is_file():
+        if not _NAME.fullmatch(folder.stem):
+            hint = "What to do: name it with letters, digits, '.', '_' and '-'"
+            raise InputError(f"{folder}: its name has characters that a URL does not carry plainly. {hint}")
         return {folder.stem: {"1": folder}}
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -49,7 +52,10 @@ def _of(entry: Path) -> tuple[str, Versions]:
     """The model that a file or a folder is; without versions where it is none."""
     if entry.suffix == ".onnx" and entry.is_file():
         return entry.stem, {"1": entry}
-    return entry.name, _versions(entry) if entry.is_dir() else {}
+    try:
+        return entry.name, _versions(entry) if entry.is_dir() else {}
+    except OSError as error:
+        return entry.name, {"1": f"the folder cannot be read: {error.strerror}"}
 
 
 def _versions(folder: Path) -> Versions:

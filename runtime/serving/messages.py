@@ -174,7 +174,7 @@ def deadline(microseconds: object) -> float | None:
     """The ``timeout`` parameter, microseconds as Triton has it, in seconds. Raises Malformed."""
     if microseconds is None or microseconds == 0:
         return None
-    if type(microseconds) is not int or microseconds < 0:
+    if type(microseconds) is not int or not 0 <= microseconds < 2**63:
         raise Malformed(f"the parameter timeout is a whole number of microseconds, not {str(microseconds)[:40]}")
     return microseconds / 1e6
 

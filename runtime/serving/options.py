@@ -29,7 +29,7 @@ class Options:
     """Of one request."""
     queue_rows: int = 131_072
     """Rows that may wait for a model; a request beyond is refused with 429."""
-    max_body: int = 64 * 2**20
+    max_body: int = 16 * 2**20
     max_head: int = 16 * 2**10
     timeout: float = 30.0
     """From a request's arrival to the start of its call, unless the request asks for less."""

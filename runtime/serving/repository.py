@@ -173,9 +173,10 @@ class Repository:
             version.state = LOADING
         try:
             served = await self._aside(load, name, number, file, self.options)
-        except (ModelError, ProviderError, InputError, MissingPackageError) as error:
-            # An older file goes on answering.
-            version.state, version.reason = READY if version.served is not None else UNAVAILABLE, str(error)
+        except Exception as error:  # one odd file is no reason to end; an older one goes on answering
+            known = isinstance(error, ModelError | ProviderError | InputError | MissingPackageError)
+            version.reason = str(error) if known else f"{file.name} cannot be loaded: {type(error).__name__}: {error}"
+            version.state = READY if version.served is not None else UNAVAILABLE
             self._log.event("model_refused", model=name, version=number, reason=version.reason)
             return
         old, version.served = version.served, served

@@ -17,11 +17,13 @@ from .logs import Log
 from .messages import answer, parse
 from .options import Options
 from .pages import FILES
-from .refusals import Busy, Defect, Late, NotAllowed, NotReady, Refusal, TooLarge, Unauthorised, Unknown
+from .refusals import Busy, Defect, Forbidden, Late, NotAllowed, NotReady, Refusal, TooLarge, Unauthorised, Unknown
 from .repository import Repository
 from .served import Served
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 class Rest:
@@ -31,6 +33,7 @@ class Rest:
         self._repository, self._options, self._log = repository, options, log
         self._handlers = Handlers(repository, options, spread)
         self._prefix, self._count = token_hex(4), 0
+        self._guarded = options.token is None and options.host in _LOOPBACK
         self._token = None if options.token is None else f"Bearer {options.token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,6 +77,8 @@ class Rest:
             given = call.headers.get(b"authorization", b"")
             if parts and not compare_digest(given, self._token) and "/".join(parts) not in FILES:
                 raise Unauthorised("this server wants a bearer token: Authorization: Bearer ...")
+        if method == "POST":
+            self._refuse_other_sites(call, parts)
         if parts[-1:] == ("infer",) and parts[:2] == ("v2", "models") and len(parts) in (4, 6):
             if method == "POST":
                 return await self._infer(call, parts)
@@ -85,6 +90,16 @@ class Rest:
         if handler is None:
             raise NotAllowed(f"{path[:200]} takes {', '.join(methods)}, not {method}")
         return await handler(call, parts)
+
+    def _refuse_other_sites(self, call: Call, parts: tuple[str, ...]) -> None:
+        """Any page that a user of this machine looks at may send it requests, in a browser that says whose they are."""
+        headers = call.headers
+        host, origin = headers.get(b"host", b""), headers.get(b"origin")
+        own = origin is None or origin.partition(b"://")[2] == host
+        if not own or headers.get(b"sec-fetch-site") == b"cross-site":
+            raise Forbidden("the request comes from a page of another site: only this server's own page may ask it")
+        if self._guarded and parts[:2] == ("v2", "repository") and _name_of(host) not in _LOOPBACK:
+            raise Forbidden("models are loaded and unloaded by way of localhost only, as long as no token is asked for")
 
     async def _infer(self, call: Call, parts: tuple[str, ...]) -> Answer:
         served: Served | None = None
@@ -122,3 +137,9 @@ class Rest:
         what = f"{call.scope['method']} {call.scope['path'][:200]}"
         more = {} if rows is None else {"rows": rows}
         self._log.request(request.decode("latin-1"), "rest", what, status, perf_counter() - call.start, **more)
+
+
+def _name_of(host: bytes) -> str:
+    """A Host header's name, without the port."""
+    name = host.decode("latin-1")
+    return name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]

@@ -40,8 +40,6 @@ class Served:
         self.certificate, self._seconds, self._options = certificate, seconds, options
         self.signature: Signature = signature_of(session.inputs, session.outputs, options.max_rows)
         self.statistics = Statistics()
-        self._one = next(iter(self.signature.inputs)) if len(self.signature.inputs) == 1 else None
-        self._single = session.outputs[0].name if len(session.outputs) == 1 else None
         self._queue: Coalescer | None = None
 
     @property
@@ -61,17 +59,10 @@ class Served:
         """
         if self._queue is None:
             limits = {"most_rows": self._options.max_batch, "queue_rows": self._options.queue_rows}
-            self._queue = Coalescer(self._run, self._seconds, self.statistics, together=self.together, **limits)
+            run = _runner(self.session)
+            self._queue = Coalescer(run, self._seconds, self.statistics, together=self.together, **limits)
         longest = self._options.timeout
         return self._queue.submit(feed, rows, longest if timeout is None else min(timeout, longest))
-
-    def _run(self, feed: Arrays) -> Arrays:
-        try:
-            if self._one is not None and self._single is not None:
-                return {self._single: self.session.predict(feed[self._one])}
-            return self.session.run(feed)
-        except InputError as error:
-            raise Malformed(str(error)) from None
 
     def metadata(self) -> dict[str, Any]:
         """V2 metadata, with what else a client may want to know under "parameters"."""
@@ -124,6 +115,19 @@ class Served:
             self._queue.close()
 
 
+def _runner(session: Session) -> Callable[[Arrays], Arrays]:
+    """One call of the model. It knows the session alone: so a version that is taken out is freed at once."""
+    one = session.inputs[0].name if len(session.inputs) == len(session.outputs) == 1 else None
+
+    def run(feed: Arrays) -> Arrays:
+        try:
+            return session.run(feed) if one is None else {session.outputs[0].name: session.predict(feed[one])}
+        except InputError as error:
+            raise Malformed(str(error)) from None
+
+    return run
+
+
 def load(name: str, version: str, file: Path, options: Options) -> Served:
     """Open a file, try it and measure a call.
 
@@ -131,7 +135,7 @@ def load(name: str, version: str, file: Path, options: Options) -> Served:
     """
     before = sha256_of(file)
     session = Session(file, options.device, threads=options.threads)
-    certificate = _certificate(file)
+    certificate = _certificate(file, options.folder)
     if options.only_proved and (certificate is None or not certificate.proved):
         raise ModelError(
             f"{file.name} has no certificate that proves these bytes, and --only-proved asks for one. "
@@ -158,9 +162,10 @@ def sha256_of(file: Path) -> str:
         raise ModelError(f"{file.name} cannot be read: {error.strerror}") from None
 
 
-def _certificate(file: Path) -> Certificate | None:
-    """Of these very bytes, beside the file or a folder above; one of other bytes is none."""
-    for folder in (file.parent, file.parent.parent):
+def _certificate(file: Path, top: Path) -> Certificate | None:
+    """Of these very bytes, beside the file or a folder above, and never above ``top``; one of other bytes is none."""
+    places = [file.parent, *([file.parent.parent] if top in file.parent.parents else [])]
+    for folder in places:
         for path in sorted(folder.glob("*.parity.json")):
             try:
                 found = read_certificate(path)

@@ -7,8 +7,10 @@ folder that only the server's user can read, and asks the others there, a JSON o
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -62,17 +64,30 @@ class Spread:
         if unread:
             what = f"{action} takes no parameter {', '.join(unread)}"
             raise Malformed(f"{what}: this server serves the files of its folder, as they are")
-        if action == "load":
-            self._mark(name).unlink(missing_ok=True)
-        try:
-            await self._do(action, name)
-            if action == "unload":
-                self._mark(name).touch()
-        except InputError as error:
-            raise Malformed(str(error)) from None
-        for answer in await self._ask({"do": action, "name": name}):
-            if "error" in answer:
-                raise _REFUSALS.get(answer.get("kind", ""), Malformed)(answer["error"])
+        async with self._alone():
+            if action == "load":
+                self._mark(name).unlink(missing_ok=True)
+            try:
+                await self._do(action, name)
+                if action == "unload":
+                    self._mark(name).touch()
+            except InputError as error:
+                raise Malformed(str(error)) from None
+            for answer in await self._ask({"do": action, "name": name}):
+                if "error" in answer:
+                    raise _REFUSALS.get(answer.get("kind", ""), Malformed)(answer["error"])
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """One change at a time, whichever worker was asked: else two could reach the workers in different orders."""
+        with open(self._folder / "lock", "a") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0.02)
+            yield
 
     def _mark(self, name: str) -> Path:
         """Exists where clients took the model out: for a worker that is started later."""

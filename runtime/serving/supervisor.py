@@ -27,6 +27,10 @@ from .worker import work
 PAUSE_SECONDS = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Before a worker that died soon after its start is started again, one after the other."""
 _SOON_SECONDS = 30.0
+_VAIN = 5
+"""Starts, before the server gives up that never was ready."""
+_LONGEST_PLACE = 60
+"""Of the folder of temporary files: the name of a Unix socket ends at about 100 bytes."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ def serve(options: Options, started: Callable[[Started], None]) -> None:
         reserved = None
         if options.grpc_port is not None:
             reserved = held.enter_context(_reserved(options.host, options.grpc_port))
-        folder = Path(tempfile.mkdtemp(prefix="mlpx-serve-"))
+        short = len(tempfile.gettempdir()) <= _LONGEST_PLACE
+        folder = Path(tempfile.mkdtemp(prefix="mlpx-serve-", dir=None if short else "/tmp"))
         held.callback(shutil.rmtree, folder, ignore_errors=True)
         _Supervisor(options, rest, reserved, folder, started).run()
 
@@ -147,6 +152,9 @@ class _Supervisor:
             self._log.event("worker_failed", worker=worker.place, reason=value)
             return
         if self._started is not None:
+            if not any(model["state"] == "READY" for model in value):
+                reasons = "; ".join(f"{model['name']}: {model['reason']}" for model in value)
+                raise InputError(f"{self._options.folder}: no model of it can be served: {reasons}")
             started, self._started = self._started, None
             started(self._where(value))
 
@@ -166,6 +174,10 @@ class _Supervisor:
             return
         soon = monotonic() - worker.since < _SOON_SECONDS
         worker.deaths = worker.deaths + 1 if soon else 0
+        if self._started is not None and worker.deaths >= _VAIN:
+            raise OutputError(
+                f"no worker could be started, the last one ended with {process.exitcode}; the log has more"
+            )
         pause = PAUSE_SECONDS[min(worker.deaths, len(PAUSE_SECONDS) - 1)]
         worker.again = monotonic() + pause
         self._log.event("worker_died", worker=process.pid, exit=process.exitcode, started_again_in=pause)
@@ -226,6 +238,11 @@ def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
         found = socket.socket(family, kind)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
+            if port:  # whoever else shares its port would share this one's requests
+                with socket.socket(family, kind) as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(address)
+                    probe.listen(1)
             found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         found.bind(address)
     except (OSError, OverflowError) as error:

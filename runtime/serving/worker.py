@@ -30,6 +30,7 @@ def work(
     options: Options, rest: socket.socket, grpc_port: int | None, place: int, tell: Connection, folder: Path
 ) -> None:
     """Serve until SIGTERM or SIGINT. ``tell`` gets ("ready", models) or ("failed", words)."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to look at again
     _more_files()
     log = Log(requests=options.log_requests)
     for name in ("uvicorn.error", "asyncio", "grpc"):
@@ -43,9 +44,12 @@ def work(
         run = asyncio.run
     try:
         run(_serve(options, rest, grpc_port, place, tell, folder, log))
-    except (InputError, MissingPackageError, OutputError, ProviderError) as error:
+    except Exception as error:
+        known = isinstance(error, InputError | MissingPackageError | OutputError | ProviderError)
+        if not known:
+            log.failure("start", error)
         with suppress(OSError):
-            tell.send(("failed", str(error)))
+            tell.send(("failed", str(error) if known else f"a worker ended with {type(error).__name__}: {error}"))
         sys.exit(1)
 
 
@@ -119,6 +123,8 @@ async def _refreshed(repository: Repository, log: Log) -> None:
         await repository.refresh()
     except InputError as error:
         log.event("folder_unreadable", reason=str(error))
+    except Exception as error:  # whatever it was, the next look may do better
+        log.failure("refresh", error)
 
 
 async def _polling(repository: Repository, log: Log, seconds: float) -> None:
