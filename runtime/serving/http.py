@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from .direct import Direct, direct
 from .options import Options
+from .rest import Rest
 
 _PHRASES = {
     408: ("Request Timeout", "the request did not arrive in time"),
@@ -16,8 +19,8 @@ _PHRASES = {
 }
 
 
-def limited(options: Options) -> type[HttpToolsProtocol]:
-    """The protocol class with the limits of these options."""
+def limited(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
+    """The protocol class with the limits of these options, and the short way to the models of ``rest``."""
 
     class Limited(HttpToolsProtocol):
         """A connection that is closed when it asks for too much, or takes too long."""
@@ -59,7 +62,18 @@ def limited(options: Options) -> type[HttpToolsProtocol]:
             if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > options.max_head:
                 self.refuse(431)
                 return
+            if (asked := self._direct()) is not None:
+                self.cycle = asked  # pyright: ignore[reportAttributeAccessIssue]
+                return
             super().on_headers_complete()
+
+        def _direct(self) -> Direct | None:
+            """The short way for the request whose head is here, if it may take that."""
+            parser: Any = self.parser
+            before = self.cycle is not None and not self.cycle.response_complete
+            if before or parser.get_method() != b"POST" or self.flow.write_paused or parser.get_http_version() != "1.1":
+                return None
+            return direct(rest, self.url, dict(self.headers), parser.should_keep_alive())
 
         def on_body(self, body: bytes) -> None:
             if self.cycle is not None:
@@ -67,8 +81,28 @@ def limited(options: Options) -> type[HttpToolsProtocol]:
 
         def on_message_complete(self) -> None:
             self.since, self._ended = None, True  # the next head begins with the next message, not with these bytes
-            if self.cycle is not None:
+            if type(self.cycle) is Direct:
+                if self.cycle.more_body:
+                    self.cycle.more_body = False
+                    rest.answer_directly(self.cycle, partial(self._write, self.cycle))
+            elif self.cycle is not None:
                 super().on_message_complete()
+
+        def _write(
+            self, asked: Direct, status: int, lines: list[tuple[bytes, bytes]], body: bytes | memoryview
+        ) -> None:
+            """Write the answer of a request on the short way, as uvicorn does the others."""
+            asked.response_complete = True
+            if self.transport.is_closing():
+                return
+            close = not asked.keep_alive or (b"connection", b"close") in lines
+            if close and (b"connection", b"close") not in lines:
+                lines = [*lines, (b"connection", b"close")]
+            head = b"".join([STATUS_LINE[status], *(b"%s: %s\r\n" % line for line in lines), b"\r\n", body])
+            self.transport.write(head)
+            if close:
+                self.transport.close()
+            self.on_response_complete()
 
         def pause_writing(self) -> None:
             self.stalled = self.loop.time()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from hmac import compare_digest
 from secrets import token_hex
@@ -12,9 +13,11 @@ from urllib.parse import unquote
 import orjson
 
 from .bodies import Call, Gone, Receive, Scope, body_of, length_of
+from .coalescing import Arrays
+from .direct import Direct
 from .handlers import Answer, Handlers
 from .logs import Log
-from .messages import answer, parse
+from .messages import Request, answer, parse
 from .options import Options
 from .pages import FILES
 from .refusals import Busy, Defect, Forbidden, Late, NotAllowed, NotReady, Refusal, TooLarge, Unauthorised, Unknown
@@ -22,6 +25,8 @@ from .repository import Repository
 from .served import Served
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+Lines = list[tuple[bytes, bytes]]
+Write = Callable[[int, Lines, bytes | memoryview], None]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -32,43 +37,86 @@ class Rest:
     def __init__(self, repository: Repository, options: Options, log: Log, spread: Any):
         self._repository, self._options, self._log = repository, options, log
         self._handlers = Handlers(repository, options, spread)
-        self._prefix, self._count = token_hex(4), 0
+        self._prefix, self._count = token_hex(4).encode(), 0
         self._guarded = options.token is None and options.host in _LOOPBACK
         self._token = None if options.token is None else f"Bearer {options.token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        start = perf_counter()
-        headers = dict(scope["headers"])
-        self._count += 1
-        request = headers.get(b"x-request-id")
-        if request is None or len(request) > 128:
-            request = b"%s-%x" % (self._prefix.encode(), self._count)
-        call = Call(scope, headers, receive, start)
+        call = Call(scope, dict(scope["headers"]), receive, perf_counter())
+        request, what = self._identity(call.headers), f"{scope['method']} {scope['path'][:200]}"
         try:
             result = await self._answer(call)
         except Gone:
-            self._told(call, request, 499)
+            self._told(what, request, call.start, 499)
             return
-        except Refusal as refusal:
-            result = self._refused(refusal)
         except Exception as error:
-            self._log.failure(request.decode("latin-1"), error)
-            result = self._refused(Defect(f"internal error; the log of request {request.decode('latin-1')} has it"))
+            result = self._failed(error, request)
         if result.status >= 400 or self._log.requests:
-            self._told(call, request, result.status, result.rows)
-        body = result.body[0] if len(result.body) == 1 else b"".join(result.body)
-        lines = [(b"content-type", result.kind), (b"content-length", b"%d" % len(body)), (b"x-request-id", request)]
-        if self._repository.stopping:
-            lines.append((b"connection", b"close"))  # the client's next request goes to another server
+            self._told(what, request, call.start, result.status, result.rows)
+        lines, body = self._lines(result, request)
         try:
-            await send({"type": "http.response.start", "status": result.status, "headers": [*lines, *result.headers]})
+            await send({"type": "http.response.start", "status": result.status, "headers": lines})
             await send({"type": "http.response.body", "body": body})
         except RuntimeError as error:
             if "is closed" not in str(error):  # uvloop's word for a client that hung up while it was answered
                 raise
-            self._told(call, request, 499)
+            self._told(what, request, call.start, 499)
+
+    def served_at(self, url: bytes) -> Served | None:
+        """The loaded model that a path asks for outputs, where requests may take the short way."""
+        parts = url.split(b"/")
+        if self._token is not None or self._log.requests or parts[1:3] != [b"v2", b"models"] or parts[-1] != b"infer":
+            return None
+        model = self._repository.models.get(parts[3].decode("latin-1"))
+        if model is None or len(parts) not in (5, 7):
+            return None
+        if len(parts) == 5:
+            return model.default
+        version = model.versions.get(parts[5].decode("latin-1")) if parts[4] == b"versions" else None
+        return None if version is None else version.served
+
+    def answer_directly(self, asked: Direct, write: Write) -> None:
+        """Give a request on the short way to its model; ``write`` gets the status, the head's lines and the body."""
+        served, request = asked.served, self._identity(asked.headers)
+
+        def finish(result: Answer) -> None:
+            if result.status >= 400:
+                self._told(f"POST infer {served.name} {served.version}", request, asked.start, result.status)
+            write(result.status, *self._lines(result, request))
+
+        def fail(error: Exception) -> None:
+            served.refused(error)
+            finish(self._failed(error, request))
+
+        def done(future: asyncio.Future[Arrays]) -> None:
+            try:
+                result = _outputs(served, parsed, future.result())
+            except Exception as error:
+                return fail(error)
+            served.answered(asked.start)
+            finish(result)
+
+        try:
+            parsed = parse(bytes(asked.body), _head(asked.headers), served.signature)
+            served.infer(parsed.feed, parsed.rows, parsed.timeout).add_done_callback(done)
+        except Exception as error:
+            fail(error)
+
+    def _identity(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """The client's x-request-id, or one of ours."""
+        self._count += 1
+        given = headers.get(b"x-request-id")
+        return b"%s-%x" % (self._prefix, self._count) if given is None or len(given) > 128 else given
+
+    def _lines(self, result: Answer, request: bytes) -> tuple[Lines, bytes | memoryview]:
+        """The head's lines, and the body in one piece."""
+        body = result.body[0] if len(result.body) == 1 else b"".join(result.body)
+        lines = [(b"content-type", result.kind), (b"content-length", b"%d" % len(body)), (b"x-request-id", request)]
+        if self._repository.stopping:
+            lines.append((b"connection", b"close"))  # the client's next request goes to another server
+        return [*lines, *result.headers], body
 
     async def _answer(self, call: Call) -> Answer:
         method, path = call.scope["method"], call.scope["path"]
@@ -106,11 +154,8 @@ class Rest:
         try:
             served = self._repository.find(parts[2], parts[4] if len(parts) == 6 else None)
             body = await body_of(call, self._options.max_body)
-            given = call.headers.get(b"inference-header-content-length")
-            head = None if given is None else length_of(given)
-            request = parse(body, head, served.signature)
-            outputs = await served.infer(request.feed, request.rows, request.timeout)
-            content, length = answer(served.name, served.version, request, outputs)
+            request = parse(body, _head(call.headers), served.signature)
+            result = _outputs(served, request, await served.infer(request.feed, request.rows, request.timeout))
         except Gone:
             raise
         except Exception as error:
@@ -118,12 +163,15 @@ class Rest:
                 served.refused(error)
             raise
         served.answered(call.start)
-        if length is None:
-            return Answer(content, rows=request.rows)
-        more = ((b"inference-header-content-length", b"%d" % length),)
-        return Answer(content, b"application/octet-stream", headers=more, rows=request.rows)
+        return result
 
-    def _refused(self, refusal: Refusal) -> Answer:
+    def _failed(self, error: Exception, request: bytes) -> Answer:
+        """The answer that says what went wrong; the cause of a defect is the log's."""
+        refusal = error
+        if not isinstance(refusal, Refusal):
+            identity = request.decode("latin-1")
+            self._log.failure(identity, error)
+            refusal = Defect(f"internal error; the log of request {identity} has it")
         more: tuple[tuple[bytes, bytes], ...] = ()
         if isinstance(refusal, Busy | NotReady):
             more = ((b"retry-after", b"1"),)
@@ -133,10 +181,24 @@ class Rest:
             more = (*more, (b"connection", b"close"))
         return Answer([orjson.dumps({"error": str(refusal)})], status=refusal.status, headers=more)
 
-    def _told(self, call: Call, request: bytes, status: int, rows: int | None = None) -> None:
-        what = f"{call.scope['method']} {call.scope['path'][:200]}"
+    def _told(self, what: str, request: bytes, start: float, status: int, rows: int | None = None) -> None:
         more = {} if rows is None else {"rows": rows}
-        self._log.request(request.decode("latin-1"), "rest", what, status, perf_counter() - call.start, **more)
+        self._log.request(request.decode("latin-1"), "rest", what, status, perf_counter() - start, **more)
+
+
+def _head(headers: Mapping[bytes, bytes]) -> int | None:
+    """The length of a body's JSON, where bytes follow. Raises Malformed."""
+    given = headers.get(b"inference-header-content-length")
+    return None if given is None else length_of(given)
+
+
+def _outputs(served: Served, request: Request, outputs: Arrays) -> Answer:
+    """The answer with tensors."""
+    content, length = answer(served.name, served.version, request, outputs)
+    if length is None:
+        return Answer(content, rows=request.rows)
+    more = ((b"inference-header-content-length", b"%d" % length),)
+    return Answer(content, b"application/octet-stream", headers=more, rows=request.rows)
 
 
 def _name_of(host: bytes) -> str:

@@ -71,9 +71,10 @@ async def _serve(
     gc.collect()
     gc.freeze()  # what lives as long as the process is not looked through again: that would hold up requests
     tls = {} if options.certificate is None else {"ssl_certfile": options.certificate, "ssl_keyfile": options.key}
+    rest_app = Rest(repository, options, log, spread)
     config = uvicorn.Config(
-        Rest(repository, options, log, spread),  # pyright: ignore[reportArgumentType]
-        http=limited(options),
+        rest_app,  # pyright: ignore[reportArgumentType]
+        http=limited(options, rest_app),
         ws="none",
         lifespan="off",
         interface="asgi3",
