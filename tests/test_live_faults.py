@@ -109,7 +109,7 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
         "HTTP 503: planted",
     ),
     "a shape beyond every size": (output(shape=[0, 10**30]), "no answer", "a list of sizes"),
-    "a shape that no array has": (output(shape=[0, *[2**31 - 1] * 3]), "no answer", "no"),
+    "a shape that no array has": (output(shape=[0, *[2**31 - 1] * 3]), "no answer", "has the shape [0, 2147483647"),
     "an infinite width": (interface(shape=[float("inf"), 32]), "model", "metadata is not of the protocol"),
     "batches of three million rows": (interface(shape=[3_000_000, 32]), "interface", "3,000,000 rows"),
     "another input": (interface(name="z"), "interface", "another model"),

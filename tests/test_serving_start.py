@@ -34,6 +34,13 @@ def test_a_start_with_nothing_to_serve_is_an_error(run: Run, tmp_path: Path, who
     assert done.code == 2 and "no model of it can be served: notes" in done.err and "Traceback" not in done.err
 
 
+def test_a_small_limit_of_bodies_holds_for_small_requests(folder: Path) -> None:
+    with serving(folder, "--max-body", 300) as server:
+        row = {"inputs": [{"name": "input", "shape": [1, 7], "datatype": "FP32", "data": [0.0] * 7}]}
+        assert ask(server.url, "POST", "/v2/models/net/infer", row).status == 200
+        assert ask(server.url, "POST", "/v2/models/net/infer", row | {"id": "i" * 300}).status == 413
+
+
 def test_a_port_of_grpc_that_another_server_has_is_refused(run: Run, folder: Path) -> None:
     with serving(folder) as server:
         port = server.grpc.rpartition(":")[2]

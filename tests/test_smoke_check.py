@@ -172,9 +172,10 @@ def test_a_token_is_taken_from_the_environment(made: Package, told: Told, monkey
 
 
 def test_answers_that_overflow_in_a_precision_are_plain_json(told: Told, tmp_path: Path) -> None:
-    module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2))
+    last = nn.Linear(8, 2)
     with torch.no_grad():
-        module[2].weight *= 1e30
+        last.weight *= 1e30
+    module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), last)
     publish(module, tmp_path / "m.onnx", page=False)
     made = package(tmp_path / "m.onnx", "triton", tmp_path / "p")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,10 @@ from .refusals import Encoded, Malformed, TooLarge
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+
+
+_PAUSE = 0.5
+"""Seconds."""
 
 
 class Gone(Exception):
@@ -34,39 +39,44 @@ async def body_of(call: Call, most: int) -> bytes:
     given = call.headers.get(b"content-length")
     if given is not None and (size := length_of(given)) > most:
         if b"expect" not in call.headers:  # a client that waits to be told sends nothing
-            await _read(call, most, kept=False)
+            await _taken_off(call, most)
         raise TooLarge(f"the body has {size:,} bytes, and this server takes {most:,}")
-    body = await _read(call, most)
-    if body is None:
-        await _read(call, most, kept=False)
-        raise TooLarge(f"the body has more than {most:,} bytes, which is all that this server takes")
+    pieces, size, more = [], 0, True
+    while more:
+        message = await _next(call)
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        more = message.get("more_body", False)
+        if size > most:
+            if more:
+                await _taken_off(call, most)
+            raise TooLarge(f"the body has more than {most:,} bytes, which is all that this server takes")
+    body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     encoding = call.headers.get(b"content-encoding", b"identity")
     return body if encoding == b"identity" else _decoded(body, encoding, most)
 
 
-async def _read(call: Call, most: int, *, kept: bool = True) -> bytes | None:
-    """The body that is still to come; None where it has more than ``most`` bytes, which are read and left there.
-
-    With ``kept`` False it is only taken off the line: a client that still sends when the connection is closed would see
-    a reset, and never the answer.
-    """
+async def _next(call: Call) -> Mapping[str, Any]:
     message = await call.receive()
     if message["type"] == "http.disconnect":
         raise Gone
-    body = message.get("body", b"")
-    if not message.get("more_body"):
-        return body if len(body) <= most else None
-    pieces, size = [body], len(body)
-    while message.get("more_body"):
-        message = await call.receive()
-        if message["type"] == "http.disconnect":
-            raise Gone
-        if kept:
-            pieces.append(message.get("body", b""))
-        size += len(message.get("body", b""))
-        if size > most and message.get("more_body"):
-            return None
-    return b"".join(pieces) if size <= most else None
+    return message
+
+
+async def _taken_off(call: Call, most: int) -> None:
+    """Take a body off the line that nobody wants, at most ``most`` bytes and as long as it keeps coming.
+
+    A client that still sends when its connection is closed would see a reset, and never the answer.
+    """
+    size, more = 0, True
+    try:
+        while more and size <= most:
+            async with asyncio.timeout(_PAUSE):
+                message = await _next(call)
+            size += len(message.get("body", b""))
+            more = message.get("more_body", False)
+    except TimeoutError:
+        return
 
 
 def length_of(text: bytes) -> int:

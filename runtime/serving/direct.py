@@ -34,21 +34,31 @@ class _Nobody:
 class Direct:
     """A request on the short way, with what uvicorn's protocol looks at in a request that is not answered yet."""
 
-    __slots__ = ("body", "disconnected", "headers", "keep_alive", "more_body", "response_complete", "served", "start")
+    __slots__ = (
+        "body",
+        "disconnected",
+        "headers",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+        "served",
+        "start",
+        "url",
+    )
 
     message_event = _Nobody()
 
-    def __init__(self, served: Served, headers: Mapping[bytes, bytes], keep_alive: bool):
-        self.served, self.headers, self.keep_alive = served, headers, keep_alive
+    def __init__(self, served: Served, url: bytes, headers: Mapping[bytes, bytes], keep_alive: bool):
+        self.served, self.url, self.headers, self.keep_alive = served, url, headers, keep_alive
         self.body, self.more_body = bytearray(), True
         self.response_complete = self.disconnected = False
         self.start = perf_counter()
 
 
-def direct(rest: Rest, url: bytes, headers: Mapping[bytes, bytes], keep_alive: bool) -> Direct | None:
-    """The short way for a POST; None for one that must take the long one."""
+def direct(rest: Rest, most: int, url: bytes, headers: Mapping[bytes, bytes], keep_alive: bool) -> Direct | None:
+    """The short way for a POST of at most ``most`` bytes; None for one that must take the long one."""
     length = headers.get(b"content-length", b"")
-    if not length.isdigit() or len(length) > 5 or int(length) > MOST or not _LONG_WAY.isdisjoint(headers):
+    if not length.isdigit() or len(length) > 5 or int(length) > min(most, MOST) or not _LONG_WAY.isdisjoint(headers):
         return None
     served = rest.served_at(url)
-    return None if served is None else Direct(served, headers, keep_alive)
+    return None if served is None else Direct(served, url, headers, keep_alive)

@@ -73,7 +73,7 @@ def limited(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
             before = self.cycle is not None and not self.cycle.response_complete
             if before or parser.get_method() != b"POST" or self.flow.write_paused or parser.get_http_version() != "1.1":
                 return None
-            return direct(rest, self.url, dict(self.headers), parser.should_keep_alive())
+            return direct(rest, options.max_body, self.url, dict(self.headers), parser.should_keep_alive())
 
         def on_body(self, body: bytes) -> None:
             if self.cycle is not None:

@@ -83,7 +83,7 @@ class Rest:
 
         def finish(result: Answer) -> None:
             if result.status >= 400:
-                self._told(f"POST infer {served.name} {served.version}", request, asked.start, result.status)
+                self._told(f"POST {asked.url.decode('latin-1')}", request, asked.start, result.status)
             write(result.status, *self._lines(result, request))
 
         def fail(error: Exception) -> None:
