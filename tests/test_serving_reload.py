@@ -40,7 +40,9 @@ def files(folder: Path, count: int = 2) -> list[Path]:
 def over_rest(url: str, stop: Event) -> list[np.ndarray]:
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     found: list[np.ndarray] = []
-    while not stop.is_set():
+    last = False
+    while not last:
+        last = stop.is_set()  # the last request begins when everything else is done
         connection.request("POST", "/v2/models/m/infer", BODY)
         answer = connection.getresponse()
         content = answer.read()
@@ -55,7 +57,9 @@ def over_grpc(place: str, stop: Event) -> list[np.ndarray]:
     tensor.set_data_from_numpy(X)
     found: list[Any] = []
     with triton.InferenceServerClient(place) as client:
-        while not stop.is_set():
+        last = False
+        while not last:
+            last = stop.is_set()
             answer = client.infer("m", [tensor])
             assert answer is not None
             found.append(answer.as_numpy("y"))
