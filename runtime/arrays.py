@@ -1,4 +1,4 @@
-"""Whatever a user holds data in, as the float32 array that a model takes."""
+"""Whatever a user holds data in, as the float32 or int64 array that a model takes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import InputError
+from .integers import BOOL_HINT, HINT, NO_BOOL, first_of, int64_of, not_whole
 from .summary import Port
 
 _NO_TABLES = (np.ndarray, Mapping, list, tuple)
@@ -30,6 +31,23 @@ def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype:
     return exact_float32(array, f"'{name}'", rounding=rounding)
 
 
+def as_int64(data: Any, port: Port) -> np.ndarray:
+    """``data`` as an int64 array of the port's shape (batch, *row), without a copy where it is one already.
+
+    Integers of every dtype and floats become int64 where each value is a whole number. Raises InputError naming both
+    shapes, the first value that is none, or bool.
+    """
+    array = _array(data, port.name)
+    check_rows(array, port.name, port.shape[1:])
+    if array.dtype.kind == "b" or (isinstance(data, list | tuple) and _has_bool(data)):
+        raise InputError(f"'{port.name}' {NO_BOOL}. {BOOL_HINT}")
+    found, wrong = int64_of(array)
+    if wrong is not None:
+        row, column = first_of(wrong)
+        raise InputError(f"{not_whole(array, port, row, column, f'row {row + 1}')}. {HINT}")
+    return found
+
+
 def as_inputs(
     data: Any,
     ports: Sequence[Port],
@@ -40,8 +58,8 @@ def as_inputs(
     """What a model is given, by the names of its inputs: the data for the only one, or a mapping for several.
 
     A table (see ``frames.rows_of_table``) gives all inputs their columns; ``named`` is asked for the ports with their
-    features then. Raises InputError as ``as_float32``, and for names that are missing or unknown, or batches of
-    unequal length.
+    features then. Raises InputError as ``as_float32`` and ``as_int64``, and for names that are missing or unknown, or
+    batches of unequal length.
     """
     if not isinstance(data, _NO_TABLES):
         from .frames import rows_of_table
@@ -61,7 +79,12 @@ def as_inputs(
     wrong += [f"'{name}' is unknown" for name in given if name not in names]
     if wrong:
         raise InputError(f"{'; '.join(wrong)}; the model's inputs are: {', '.join(names)}")
-    arrays = {port.name: as_float32(given[port.name], port.name, port.shape[1:], dtype=dtype) for port in ports}
+    arrays = {
+        port.name: as_int64(given[port.name], port)
+        if port.dtype == "int64"
+        else as_float32(given[port.name], port.name, port.shape[1:], dtype=dtype)
+        for port in ports
+    }
     return of_one_length(arrays)
 
 
@@ -79,6 +102,10 @@ def _is_plain(data: Any) -> bool:
     if isinstance(data, list | tuple):
         return all(_is_plain(item) for item in data)
     return type(data) in (float, int, bool)
+
+
+def _has_bool(data: list[Any] | tuple[Any, ...]) -> bool:
+    return any(_has_bool(item) if isinstance(item, list | tuple) else type(item) is bool for item in data)
 
 
 def _is_masked(data: Any) -> bool:

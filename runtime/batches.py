@@ -24,7 +24,7 @@ class Batch:
     """Rows of a file that follow each other."""
 
     rows: dict[str, np.ndarray]
-    """float32 (rows, *row) for every input; where a row cannot be read, any values."""
+    """(rows, *row) for every input, of its dtype; where a row cannot be read, any values."""
     flaws: list[Flaw] = field(default_factory=list)
     """The rows that cannot be read."""
     share: float = 1.0
@@ -53,7 +53,7 @@ class Source:
 def never_none(pieces: Iterator[Callable[[], Batch]], matched: Matching) -> Iterator[Callable[[], Batch]]:
     """The pieces of a table; where it has no rows, a batch of none."""
     first = next(pieces, None)
-    yield first or (lambda: Batch(matched.split(np.zeros((0, len(matched.chosen)), np.float32))))
+    yield first or (lambda: Batch(matched.empty(0)))
     yield from pieces
 
 

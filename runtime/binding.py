@@ -15,7 +15,7 @@ FLOAT32 = np.dtype(np.float32)
 class Bound:
     """A session bound to arrays that its inputs are read from and its outputs written to; one thread at a time.
 
-    ``inputs`` and ``outputs`` are C-contiguous float32 arrays, of the shapes of the ports.
+    ``inputs`` and ``outputs`` are C-contiguous arrays of the dtypes and shapes of the ports.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Bound:
         """False while a call uses it: one that a signal's handler makes in between takes another way."""
         binding = session.io_binding()
         for port, array in zip(given, inputs, strict=True):
-            binding.bind_input(port.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+            binding.bind_input(port.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for port, array in zip(got, outputs, strict=True):
             binding.bind_output(port.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         self._binding = binding

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .binding import FLOAT32, runner
+from .binding import runner
+from .integers import allowed_rows
 from .port import Port
 
 LARGEST = 4096
@@ -38,16 +39,15 @@ class Bucket:
         from onnxruntime import OrtValue, RunOptions  # pyright: ignore[reportAttributeAccessIssue]
 
         def buffers(ports: Sequence[Port]) -> dict[str, Any]:
-            shapes = {port.name: [rows, *port.shape[1:]] for port in ports}
-            return {
-                name: OrtValue.ortvalue_from_shape_and_type(shape, np.float32, *where) for name, shape in shapes.items()
-            }
+            shapes: dict[Port, Any] = {port: [rows, *port.shape[1:]] for port in ports}
+            make = OrtValue.ortvalue_from_shape_and_type
+            return {port.name: make(shape, np.dtype(port.dtype).type, *where) for port, shape in shapes.items()}
 
         self.rows = rows
         self.inputs, self.outputs = buffers(inputs), buffers(outputs)
-        self._stage = {name: np.zeros(value.shape(), FLOAT32) for name, value in self.inputs.items()}
-        for name, zeros in self._stage.items():
-            self.inputs[name].update_inplace(zeros)
+        self._stage = {port.name: allowed_rows(port, self.inputs[port.name].shape()) for port in inputs}
+        for name, fill in self._stage.items():
+            self.inputs[name].update_inplace(fill)
         self._binding, options = session.io_binding(), RunOptions()
         if graph is not None:
             options.add_run_config_entry("gpu_graph_id", str(graph))

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from .batches import Batch, Source, ahead
-from .columns import Counted, Flaw
+from .columns import Counted, Flaw, index_flaws
 from .errors import InputError
 from .extras import imported
+from .integers import allowed_rows
 from .nonfinite import NonFinite, nonfinite
 from .port import Port
 from .ranges import Outside, OutsideTally, outside_by_place
@@ -63,16 +64,18 @@ class Checks:
         """In a thread of its own."""
         batch = piece()
         flaws = list(batch.flaws)
+        flaws += index_flaws(batch.rows, self.ports, _any(flaws))
         failed = _any(flaws)
         found = nonfinite(batch.rows, self.ports, failed)
         if found is not None and self.reject_nonfinite:
             flaws.append(found[1])
             failed, found = _any(flaws), None
         left = [outside_by_place(batch.rows[port.name], port, failed) for port in self.ports]
-        if failed is not None:  # any values will do, but the data may be read-only
+        if failed is not None:  # any values that the model takes will do, but the data may be read-only
             kept = {name: rows.copy() for name, rows in batch.rows.items()}
-            for rows in kept.values():
-                rows[failed] = 0
+            for port in self.ports:
+                rows = kept[port.name]
+                rows[failed] = allowed_rows(port, (1, *rows.shape[1:]))
             batch = replace(batch, rows=kept)
         return Checked(batch, failed, flaws, found[0] if found is not None else None, left)
 

@@ -1,8 +1,8 @@
-"""Which columns of a table are a model's features, and what they hold as float32."""
+"""Which columns of a table are a model's features, and what they hold as float32 or int64."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,6 +11,7 @@ import numpy as np
 from .arrays import float32_of, would_change
 from .errors import InputError
 from .headers import by_feature
+from .integers import BOOL_HINT, NO_BOOL, IndexLimits, first_of, index_limits, int64_of
 from .port import Port
 
 
@@ -24,18 +25,31 @@ class Matching:
     how: str
     """In words: by name or by order, and what is not used."""
 
-    def split(self, matrix: np.ndarray) -> dict[str, np.ndarray]:
-        """The rows of every input, C-contiguous (rows, *row), from a matrix (rows, chosen columns)."""
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Of the chosen columns, as their inputs take them."""
+        return tuple(port.dtype for port, width in self._widths() for _ in range(width))
+
+    def rows_of(self, columns: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The rows of every input, C-contiguous (rows, *row), from the chosen columns (rows,), in order."""
         found, start = {}, 0
-        for port in self.ports:
+        for port, width in self._widths():
             shape = tuple(size for size in port.shape[1:] if isinstance(size, int))
-            width = len(self.chosen) if len(self.ports) == 1 else prod(shape)
-            part = matrix[:, start : start + width]
+            matrix = _interleaved(columns[start : start + width], port.dtype)
             start += width
-            found[port.name] = np.ascontiguousarray(part).reshape(
-                -1, *(shape if prod(shape) == width and len(shape) == len(port.shape) - 1 else (width,))
-            )
+            whole = prod(shape) == width and len(shape) == len(port.shape) - 1
+            found[port.name] = matrix.reshape(len(matrix), *(shape if whole else (width,)))
         return found
+
+    def empty(self, rows: int) -> dict[str, np.ndarray]:
+        """So many rows of zeros for every input."""
+        return self.rows_of([np.zeros(rows, dtype) for dtype in self.dtypes])
+
+    def _widths(self) -> list[tuple[Port, int]]:
+        """Each input, and how many columns are its."""
+        if len(self.ports) == 1:
+            return [(self.ports[0], len(self.chosen))]
+        return [(port, prod(size for size in port.shape[1:] if isinstance(size, int))) for port in self.ports]
 
 
 def matching(headers: Sequence[str], ports: Sequence[Port], *, holder: str = "the file") -> Matching:
@@ -143,7 +157,7 @@ def gaps(name: str, missing: np.ndarray) -> Flaw:
 
 
 def wrong_texts(name: str, wrong: np.ndarray, why: Callable[[int], str]) -> Flaw:
-    """The flaw of texts in a column that are no float32; ``why`` says it of a row, as ``'tall' is not a number``."""
+    """The flaw of texts in a column that are no numbers; ``why`` says it of a row, as ``'tall' is not a number``."""
     first = int(wrong.argmax())
     return Flaw(
         wrong,
@@ -152,8 +166,57 @@ def wrong_texts(name: str, wrong: np.ndarray, why: Callable[[int], str]) -> Flaw
     )
 
 
-def float32_rows(array: np.ndarray, what: str, *, rounding: bool) -> tuple[np.ndarray, Flaw | None]:
-    """Numbers (rows, ...) as float32, and the flaw of those that change; without ``rounding`` it is fatal."""
+def numbers_as(dtype: str, array: np.ndarray, what: str, *, rounding: bool) -> tuple[np.ndarray, Flaw | None]:
+    """Numbers (rows, ...) as float32 or int64, and the flaw of those that have no place in it.
+
+    For float32 it is fatal without ``rounding``. Raises InputError: bool for int64.
+    """
+    return _int64_rows(array, what) if dtype == "int64" else _float32_rows(array, what, rounding=rounding)
+
+
+def _int64_rows(array: np.ndarray, what: str) -> tuple[np.ndarray, Flaw | None]:
+    if array.dtype.kind == "b":
+        raise InputError(f"{what} {NO_BOOL}. {BOOL_HINT}")
+    found, wrong = int64_of(array)
+    if wrong is None:
+        return found, None
+    flat, odd = array.reshape(len(array), -1), wrong.reshape(len(array), -1)
+
+    def told(row: int, column: int) -> str:
+        feature = f", feature {column + 1}" if array.ndim > 1 else ""
+        return f"{feature}: {flat[row, column]!s} is not a whole number of int64"
+
+    row, column = first_of(wrong)
+    return found, Flaw(
+        np.asarray(odd.any(axis=1)),
+        lambda counted: f"{what}, {counted(row)}{told(row, column)}. {_HINT}",
+        lambda row: f"{what}{told(row, int(odd[row].argmax()))}",
+    )
+
+
+def index_flaws(rows: Mapping[str, np.ndarray], ports: Sequence[Port], without: np.ndarray | None = None) -> list[Flaw]:
+    """The flaw of every input with indices beyond its limits; the rows of ``without`` (bool) do not count."""
+    flaws = []
+    for limits in index_limits(ports):
+        held = rows[limits.port.name]
+        wrong = limits.wrong(held)
+        if wrong is not None and without is not None:
+            wrong &= ~without[:, None]
+        if wrong is not None and wrong.any():
+            flaws.append(_index_flaw(limits, held, wrong))
+    return flaws
+
+
+def _index_flaw(limits: IndexLimits, rows: np.ndarray, wrong: np.ndarray) -> Flaw:
+    row, column = first_of(wrong)
+    return Flaw(
+        np.asarray(wrong.any(axis=1)),
+        lambda counted: f"{limits.words(rows, row, column, counted(row))}. {_HINT}",
+        lambda at: limits.words(rows, at, int(wrong[at].argmax())),
+    )
+
+
+def _float32_rows(array: np.ndarray, what: str, *, rounding: bool) -> tuple[np.ndarray, Flaw | None]:
     found, changed = float32_of(array, rounding=rounding)
     if changed is None:
         return found, None
@@ -166,10 +229,12 @@ def float32_rows(array: np.ndarray, what: str, *, rounding: bool) -> tuple[np.nd
     return found, Flaw(rows, message, lambda row: f"{what} is too large for float32", fatal=not rounding)
 
 
-def float32_columns(columns: Sequence[Column], *, rounding: bool) -> tuple[np.ndarray, list[Flaw]]:
-    """The columns as a float32 matrix (rows, columns), and the flaws of rows that are missing, too large or inexact.
+def columns_to_rows(
+    columns: Sequence[Column], matched: Matching, *, rounding: bool
+) -> tuple[dict[str, np.ndarray], list[Flaw]]:
+    """The rows of every input from the chosen columns, and the flaws of rows that are missing, too large or inexact.
 
-    Raises InputError for columns of unequal length.
+    Raises InputError for columns of unequal length, and of bool for an int64 input.
     """
     odd = next((column for column in columns if len(column.values) != len(columns[0].values)), None)
     if odd is not None:
@@ -177,22 +242,22 @@ def float32_columns(columns: Sequence[Column], *, rounding: bool) -> tuple[np.nd
         raise InputError(f"column '{odd.name}' has {found} rows, and '{columns[0].name}' has {wanted}")
     flaws: list[Flaw] = []
     converted: list[np.ndarray] = []
-    for column in columns:
+    for column, dtype in zip(columns, matched.dtypes, strict=True):
         values = column.values
         if column.missing is not None and column.missing.any():
             flaws.append(gaps(column.name, column.missing))
             values = np.where(column.missing, values.dtype.type(0), values)
-        found, flaw = float32_rows(values, f"column '{column.name}'", rounding=rounding)
+        found, flaw = numbers_as(dtype, values, f"column '{column.name}'", rounding=rounding)
         converted.append(found)
         if flaw is not None:
             flaws.append(flaw)
-    return interleaved(converted), flaws
+    return matched.rows_of(converted), flaws
 
 
-def interleaved(columns: Sequence[np.ndarray]) -> np.ndarray:
-    """float32 columns (rows,) as a C-contiguous matrix (rows, columns)."""
+def _interleaved(columns: Sequence[np.ndarray], dtype: str) -> np.ndarray:
+    """Columns (rows,) as a C-contiguous matrix (rows, columns)."""
     rows = len(columns[0]) if columns else 0
-    matrix = np.empty((rows, len(columns)), np.float32)
+    matrix = np.empty((rows, len(columns)), dtype)
     for start in range(0, rows, 1024):  # as many rows as stay in the cache until every column is in them
         part = matrix[start : start + 1024]
         for index, column in enumerate(columns):

@@ -77,7 +77,7 @@ class OnCpu:
         if not rows or not self._bindable or sum(map(prod, shapes)) + rows * sum(map(prod, rests)) > _BOUND_VALUES:
             return None
         given, got = (
-            [np.zeros(shape, FLOAT32) for shape in shapes],
+            [np.zeros(shape, port.dtype) for shape, port in zip(shapes, self.inputs, strict=True)],
             [np.zeros((rows, *rest), FLOAT32) for rest in rests],
         )
         session = self._session(rows >= self.settled.whole_from)

@@ -11,7 +11,7 @@ from .port import Port
 
 
 def described(said: Sequence[Port] | None, real: Sequence[Port], path: Path | None) -> tuple[Port, ...]:
-    """The ports ``real`` with the features, units, ranges and labels of ``said``; ``real`` where that is None.
+    """The ports ``real`` with the features, units, ranges, labels and indices of ``said``; ``real`` where that is None.
 
     ``path`` is the file's, None for bytes. Raises ModelError where the metadata describe other ports.
     """
@@ -26,7 +26,7 @@ def described(said: Sequence[Port] | None, real: Sequence[Port], path: Path | No
             found = list(other.shape[1:]) if other is not None else "nothing"
             message = f"its metadata describes rows of shape {found}, and '{port.name}' has {list(port.shape[1:])}"
             raise ModelError(f"{path or 'the model'}: {message}. What to do: export it again")
-    return tuple(replace(by_name[port.name], name=port.name) for port in real)
+    return tuple(replace(by_name[port.name], name=port.name, dtype=port.dtype) for port in real)
 
 
 def _alike(said: tuple[int | str, ...], real: tuple[int | str, ...]) -> bool:

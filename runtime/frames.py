@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .columns import Column, Counted, float32_columns, matching, not_numbers
+from .columns import Column, Counted, columns_to_rows, matching, not_numbers
 from .errors import InputError, MissingPackageError
 from .extras import imported
 from .port import Port
@@ -25,13 +25,13 @@ class _Library:
 
 
 def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None) -> dict[str, np.ndarray] | None:
-    """The rows of a table for every input, by name, float32; None for what is not a table.
+    """The rows of a table for every input, by name, as its dtype; None for what is not a table.
 
     Tables are pandas and polars data frames, Arrow tables and record batches, and whatever else has
     ``__arrow_c_stream__`` and gives columns. Columns are matched and converted as those of files (see
     ``runtime.read_inputs``). NaN in a pandas column that has no other way to say it is NaN, not a gap.
-    Raises InputError: columns that do not match, that hold no numbers, gaps, or values that float32 cannot hold
-    (unless ``dtype="float32"``).
+    Raises InputError: columns that do not match, that hold no numbers, gaps, values that float32 cannot hold
+    (unless ``dtype="float32"``), or for an int64 input bool or values that are no whole numbers.
     """
     found = _library(data)
     if found is None:
@@ -51,10 +51,10 @@ def rows_of_columns(
     if dtype not in (None, "float32"):
         raise InputError(f"dtype is 'float32' or left out, not {dtype!r}")
     matched = matching(names, ports, holder="the table")
-    matrix, flaws = float32_columns([column(index) for index in matched.chosen], rounding=dtype is not None)
+    rows, flaws = columns_to_rows([column(index) for index in matched.chosen], matched, rounding=dtype is not None)
     if flaws:
         raise InputError(flaws[0].message(Counted()))
-    return matched.split(matrix)
+    return rows
 
 
 def _library(data: Any) -> tuple[Any, _Library] | None:

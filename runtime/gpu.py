@@ -16,6 +16,7 @@ from .buckets import LARGEST, Bucket, bucket_for
 from .cpu import Here
 from .errors import InputError, ProviderError
 from .opening import Providers, open_session, ports_of, run_options
+from .port import Port
 from .settings import Settings, Settled, settled
 from .summary import rows_depend
 
@@ -93,13 +94,14 @@ class OnGpu:
         """The only output for a tensor on the device, as a tensor there: neither passes through the host.
 
         The buffers are seen by torch through DLPack; torch's stream is waited for before ONNX Runtime reads them, and
-        before another call may change them. Raises InputError: another device, shape or dtype.
+        before another call may change them. Values are not looked at: whole numbers are the caller's to check. Raises
+        InputError: another device, shape or dtype.
         """
         torch = sys.modules["torch"]  # the caller's: a tensor of it is there
         port, name = self.inputs[0], self.outputs[0].name
-        x = self._checked(x.detach(), port.shape[1:])
+        x = self._checked(x.detach(), port)
         rests: Any = self.outputs[0].shape[1:]
-        result = x.new_empty((len(x), *rests))
+        result = x.new_empty((len(x), *rests), dtype=torch.float32)
         with self._lock:
             for start, stop in _pieces(len(x)):
                 bucket, rows = self._bucket(stop - start), stop - start
@@ -124,15 +126,18 @@ class OnGpu:
             self._buckets[size] = Bucket(self._session, self.inputs, self.outputs, size, self._where, graph)
         return self._buckets[size]
 
-    def _checked(self, x: Any, row: tuple[int | str, ...]) -> Any:
+    def _checked(self, x: Any, port: Port) -> Any:
         kind, index = self._where
+        row = port.shape[1:]
         if (x.device.index or 0) != index:
             raise InputError(
                 f"the tensor is on {x.device} and the session on {kind}:{index}. What to do: x.to('{kind}:{index}')"
             )
         if tuple(x.shape[1:]) != row or not x.ndim:
             expected = ", ".join(["batch", *map(str, row)])
-            raise InputError(f"'{self.inputs[0].name}' expects shape ({expected}), and got {tuple(x.shape)}")
+            raise InputError(f"'{port.name}' expects shape ({expected}), and got {tuple(x.shape)}")
+        if port.dtype == "int64":
+            return x.long()
         name = str(x.dtype).removeprefix("torch.")
         if name not in ("float32", "float16", "bfloat16"):
             hint = "x.float() rounds it there, x.cpu() has every value checked"

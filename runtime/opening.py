@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .described import described
 from .errors import ModelError, ProviderError
 from .port import Port
+from .summary import summary_of
 
 Providers = tuple[tuple[str, dict[str, str]], ...]
 _FATAL = 4
@@ -66,26 +69,51 @@ def run_options() -> Any:
     return onnxruntime.RunOptions()
 
 
+_BEYOND_A_TABLE = "indices element out of data bounds", "Out of range value in index tensor", "invalid index found"
+"""What ONNX Runtime says where Gather, GatherElements or GatherND gets an index that its table does not have."""
+
+
+def beyond_a_table(error: BaseException) -> str | None:
+    """ONNX Runtime's words for an index that a table does not have; None for any other error."""
+    text = str(error)
+    return next((text[text.index(words) :] for words in _BEYOND_A_TABLE if words in text), None)
+
+
 def reason(error: BaseException) -> str:
     """ONNX Runtime's message without its codes."""
     return str(error).rpartition(" : ")[2].strip() or str(error)
 
 
 def ports_of(session: Any, path: str | Path | bytes) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """Inputs and outputs of the session of a file. Raises ModelError for those that mlpx does not run."""
-    inputs, outputs = (tuple(map(_port, values)) for values in (session.get_inputs(), session.get_outputs()))
+    """Inputs and outputs of the session of a file, inputs with the limits that the file sets for their indices.
+
+    Raises ModelError for those that mlpx does not run, or whose metadata describe others.
+    """
+    inputs = tuple(_port(value, _INPUT_TYPES) for value in session.get_inputs())
+    outputs = tuple(_port(value, _OUTPUT_TYPES) for value in session.get_outputs())
     if not inputs:
         raise ModelError(f"{'the model' if isinstance(path, bytes) else path} has no input")
+    metadata = session.get_modelmeta().custom_metadata_map
+    if '"indices"' in metadata.get("mlpx.inputs", ""):  # else the record is not worth reading yet
+        summary = summary_of(metadata)
+        file = None if isinstance(path, bytes) else Path(path)
+        said = described(None if summary is None else summary.inputs, inputs, file)
+        inputs = tuple(replace(port, indices=other.indices) for port, other in zip(inputs, said, strict=True))
     return inputs, outputs
 
 
-def _port(value: Any) -> Port:
+_INPUT_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+_OUTPUT_TYPES = {"tensor(float)": "float32"}
+
+
+def _port(value: Any, types: Mapping[str, str]) -> Port:
     if not value.shape:
         raise ModelError(f"'{value.name}' has no batch dimension (shape {value.shape}); rows in batches are expected")
     shape = tuple(dim if isinstance(dim, int | str) else "?" for dim in value.shape)
-    if value.type != "tensor(float)":
-        raise ModelError(f"'{value.name}' is {value.type}; models with tensor(float) inputs and outputs are supported")
-    return Port(value.name, shape)
+    if value.type not in types:
+        message = "models with tensor(float) or tensor(int64) inputs and tensor(float) outputs are supported"
+        raise ModelError(f"'{value.name}' is {value.type}; {message}")
+    return Port(value.name, shape, dtype=types[value.type])
 
 
 def _version(text: str) -> tuple[int, ...]:

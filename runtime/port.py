@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 LARGEST = 3.4028234663852886e38
 """Of float32."""
+SMALLEST_INT, LARGEST_INT = -(2**63), 2**63 - 1
+"""Of int64."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,16 @@ class Port:
     scores: str | None = None
     """What an output with labels holds: probabilities, logits or values."""
     dtype: str = "float32"
+    """float32 or int64."""
+    indices: tuple[tuple[int, int] | None, ...] | None = None
+    """For each value of a row, in C order, the lowest and the highest whole number that may come; None: any value.
+
+    They are indices into tables that the network holds. A float32 input has them where the network casts to an index.
+    """
 
     def to_record(self) -> dict[str, Any]:
         """What the metadata holds. Keys that came later than others are left out where they say nothing."""
-        return {k: v for k, v in asdict(self).items() if v is not None or k not in ("units", "ranges")}
+        return {k: v for k, v in asdict(self).items() if v is not None or k not in ("units", "ranges", "indices")}
 
 
 def port_of(record: Any) -> Port:
@@ -51,6 +59,7 @@ def port_of(record: Any) -> Port:
         labels=_each(record.get("labels"), _text),
         scores=_optional(_text)(record.get("scores")),
         dtype=_text(record.get("dtype", "float32")),
+        indices=_each(record.get("indices"), _optional(_index_limits)),
     )
     count = len(port.features or ())
     sizes = [size for size in port.shape[1:] if isinstance(size, int)]
@@ -59,6 +68,8 @@ def port_of(record: Any) -> Port:
         raise ValueError(f"{count} features in rows of shape {port.shape[1:]}")
     if any(given is not None and len(given) != count for given in (port.units, port.ranges)):
         raise ValueError(f"units or ranges of another number than the {count} features")
+    if port.indices is not None and len(port.indices) != width:
+        raise ValueError(f"{len(port.indices)} limits of indices for rows of shape {port.shape[1:]}")
     if port.features is not None and (port.labels is not None or len(set(port.features)) != count):
         raise ValueError("features beside labels, or two of one name")
     if port.labels is not None and len(port.labels) != width and (len(port.labels), width) != (2, 1):
@@ -83,6 +94,13 @@ def _limits(value: Any) -> tuple[float, float]:
     if not {type(low), type(high)} <= {int, float} or not -LARGEST <= low <= high <= LARGEST:
         raise ValueError(f"{value!r} is no range")
     return float(low), float(high)
+
+
+def _index_limits(value: Any) -> tuple[int, int]:
+    low, high = value
+    if not type(low) is type(high) is int or not SMALLEST_INT <= low <= high <= LARGEST_INT:
+        raise ValueError(f"{value!r} is not the lowest and the highest index")
+    return low, high
 
 
 def _optional(read: Callable[[Any], T]) -> Callable[[Any], T | None]:

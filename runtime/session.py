@@ -12,12 +12,13 @@ import numpy as np
 
 from .arrays import as_inputs
 from .binding import FLOAT32
-from .cpu import OnCpu
+from .cpu import Here, OnCpu
 from .described import described
 from .errors import InputError, ModelError
 from .gpu import OnGpu
+from .integers import HINT, first_of, index_limits
 from .machine import this_machine, usable_cores
-from .opening import reason
+from .opening import beyond_a_table, reason
 from .port import Port
 from .processor import saturating
 from .providers import choose
@@ -80,10 +81,15 @@ class Session:
                 )
         else:
             self._on = OnGpu(path, choice.providers, given, graphs=cuda_graphs)
-        self.inputs, self.outputs = self._on.inputs, self._on.outputs
-        self._row = self.inputs[0].shape[1:] if len(self.inputs) == 1 else None  # a row that needs no conversion
-        self._here = self._on.here
         self._closed = False
+        self.inputs, self.outputs = self._on.inputs, self._on.outputs
+        # Rows of whole numbers are looked at before they run: their sessions have no way around `_feed`.
+        self._whole = any(port.dtype == "int64" or port.indices is not None for port in self.inputs)
+        self._ports = self._named() if self._whole else self.inputs
+        self._limits = index_limits(self._ports)
+        plain = len(self.inputs) == 1 and not self._whole
+        self._row = self.inputs[0].shape[1:] if plain else None  # a row that needs no conversion
+        self._here = Here() if self._whole else self._on.here
 
     @property
     def settings(self) -> Settled:
@@ -116,12 +122,13 @@ class Session:
         return summary_of(self._on.metadata)
 
     def predict(self, x: Any, *, dtype: str | None = None) -> Any:
-        """The model's output for a batch of rows: float32 (batch, *row) to a float32 array (batch, ...).
+        """The model's output for a batch of rows: float32 or int64 (batch, *row) to a float32 array (batch, ...).
 
         ``x`` is a numpy array, a tensor (any device, by DLPack) or a list of rows, for a model of several inputs a dict
         of them by name, or a table of pandas, polars or Arrow whose columns are the model's features; the batch may be
-        empty. Other dtypes are converted where no value changes; ``dtype="float32"``
-        lets them be rounded. A torch tensor on the CUDA device of the session gives a tensor there. Raises InputError.
+        empty. Other dtypes are converted where no value changes; ``dtype="float32"`` lets values for a float32 input be
+        rounded, and an int64 input takes whole numbers. A torch tensor on the CUDA device of the session gives a tensor
+        there. Raises InputError, also for an index beyond the limits that the file sets.
         """
         if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None:  # the way of small batches, kept short
             bound = self._here.single.get(x.shape)
@@ -142,13 +149,16 @@ class Session:
             )
         if isinstance(self._on, OnGpu) and len(self.inputs) == 1 and self._on.takes(x):
             self._refuse_closed()
+            if self._whole:
+                self._feed(x, None)
             return self._on.predict_tensor(x)
         return self._run(x, dtype, [self.outputs[0].name])[0]
 
     def predict_into(self, x: np.ndarray, out: np.ndarray) -> None:
         """``predict`` for control loops: the output goes into ``out``, and no array is made.
 
-        Both are float32 arrays, ``x`` of shape (batch, *row) and ``out`` of the output's. The first calls of a batch
+        ``x`` is an array (batch, *row) of the input's dtype, float32 or int64, ``out`` a float32 one of the output's
+        shape. The first calls of a batch
         size, and batches too large for bound buffers, make arrays. Where the same two arrays come again and again, they
         are bound themselves, and the session holds them. Raises InputError: another type or shape, or an ``out`` that
         cannot be written.
@@ -174,10 +184,10 @@ class Session:
                     bound.free = True
                 self._on.tie(x, out)
                 return
-        for name, array in (("x", x), ("out", out)):
-            if not isinstance(array, np.ndarray) or array.dtype != FLOAT32:
+        for name, array, dtype in (("x", x, self.inputs[0].dtype), ("out", out, "float32")):
+            if not isinstance(array, np.ndarray) or array.dtype != dtype:
                 kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-                raise InputError(f"predict_into takes float32 arrays, and '{name}' is {kind}; predict converts")
+                raise InputError(f"predict_into takes {dtype} arrays, and '{name}' is {kind}; predict converts")
         result = self.predict(x)
         if out.shape != result.shape:
             raise InputError(f"'out' expects shape {result.shape}, and got {out.shape}")
@@ -195,7 +205,7 @@ class Session:
         if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None and x.shape[1:] == self._row and x.ndim:
             feed = {self.inputs[0].name: x}
         else:
-            feed = as_inputs(x, self.inputs, dtype=dtype, named=self._named)
+            feed = self._feed(x, dtype)
         rows = len(feed[self.inputs[0].name])
         for port in self.inputs:
             fixed = port.shape[0]
@@ -207,11 +217,24 @@ class Session:
         except Exception as error:
             self._raise(error, rows)
 
+    def _feed(self, x: Any, dtype: str | None) -> dict[str, np.ndarray]:
+        """Rows for every input. Raises InputError: what cannot be converted, or an index beyond its limits."""
+        feed = as_inputs(x, self._ports, dtype=dtype, named=self._named)
+        for limits in self._limits:
+            rows = feed[limits.port.name]
+            if (wrong := limits.wrong(rows)) is not None:
+                row, column = first_of(wrong)
+                raise InputError(f"{limits.words(rows, row, column, f'row {row + 1}')}. {HINT}")
+        return feed
+
     def _raise(self, error: Exception, rows: int) -> NoReturn:
         """An error of ONNX Runtime in words of ours; any other as it is."""
+        name = self.path or "the model"
+        if (words := beyond_a_table(error)) is not None:
+            message = f"a row holds an index that a table of the model does not have: {words}"
+            raise InputError(f"{name}: {message}. What to do: correct or drop that row") from error
         if not type(error).__module__.startswith("onnxruntime"):
             raise error
-        name = self.path or "the model"
         raise ModelError(f"{name}: ONNX Runtime cannot run it on {rows} rows: {reason(error)}") from error
 
     def _named(self) -> tuple[Port, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .batches import Batch, Source, never_none
-from .columns import Flaw, Matching, float32_columns, matching
+from .columns import Flaw, Matching, columns_to_rows, matching
 from .errors import InputError
 from .extras import imported
 from .frames import arrow_column, is_arrow_number, not_arrow_numbers
@@ -124,14 +124,13 @@ def _decoded(
 
     def decode(batch: Any, rows: int, share: float) -> Batch:
         if isinstance(batch, str):
-            matrix = np.zeros((rows, len(matched.chosen)), np.float32)
             every = Flaw(np.ones(rows, bool), lambda counted: f"{batch}, from {counted(0)} on", lambda row: batch)
             nulls = [arrow.nulls(rows, field.type) for field in kept or ()]
             table = None if kept is None else arrow.RecordBatch.from_arrays(nulls, schema=kept)
-            return Batch(matched.split(matrix), [every], share, table)
+            return Batch(matched.empty(rows), [every], share, table)
         columns = [arrow_column(batch, place, batch.schema.names[place]) for place in places]
-        matrix, flaws = float32_columns(columns, rounding=rounding)
-        return Batch(matched.split(matrix), flaws, share, None if kept is None else batch)
+        found, flaws = columns_to_rows(columns, matched, rounding=rounding)
+        return Batch(found, flaws, share, None if kept is None else batch)
 
     return never_none((partial(decode, *part) for part in batches), matched)
 

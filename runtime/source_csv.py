@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from .batches import BATCH_BYTES, Batch, Source, never_none
-from .columns import Flaw, Matching, gaps, interleaved, matching, wrong_texts
+from .columns import Flaw, Matching, gaps, matching, wrong_texts
 from .errors import InputError
 from .extras import imported
+from .integers import int64_of
 from .port import Port
 
 _BLOCK = 2 * BATCH_BYTES
@@ -25,7 +26,10 @@ _LONGEST = 64 * _BLOCK
 
 @contextmanager
 def csv_file(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
-    """A table whose first line names its columns, read in blocks of whole lines. Numbers become the nearest float32."""
+    """A table whose first line names its columns, read in blocks of whole lines.
+
+    Numbers become the nearest float32; those for an int64 input must be whole.
+    """
     del rounding, whole  # texts are no numbers yet, and blocks are copied together anyway
     polars = imported("polars", "reading CSV")
     size = path.stat().st_size
@@ -58,33 +62,37 @@ class _Decoder:
 
     def __init__(self, polars: Any, headers: Sequence[str], matched: Matching):
         self.polars, self.headers, self.matched = polars, headers, matched
-        self.taken = sorted(set(matched.chosen))
-        self.numbers = {f"{i}": polars.Float32 if i in set(self.taken) else polars.String for i in range(len(headers))}
+        self.taken = list(zip(matched.chosen, matched.dtypes, strict=True))
+        chosen, whole = set(matched.chosen), {index for index, dtype in self.taken if dtype == "int64"}
+        self.numbers = {
+            f"{i}": polars.Int64 if i in whole else polars.Float32 if i in chosen else polars.String
+            for i in range(len(headers))
+        }
         self.texts = dict.fromkeys(self.numbers, polars.String)
 
     def batch(self, block: bytes, share: float) -> Batch:
         columns, flaws = self._plain(block), []
         if columns is None:
             columns, flaws = self._named(block)
-        return Batch(self.matched.split(interleaved([columns[i] for i in self.matched.chosen])), flaws, share)
+        return Batch(self.matched.rows_of(columns), flaws, share)
 
-    def _plain(self, block: bytes) -> dict[int, np.ndarray] | None:
-        """The columns, by polars' own parser of float32; None where something in them is not plainly a number."""
+    def _plain(self, block: bytes) -> list[np.ndarray] | None:
+        """The chosen columns, by polars' own parsers of numbers; None where something there is not plainly a number."""
         try:
             frame = self._read(block, self.numbers, quote_char='"' if b'"' in block else None)
         except (self.polars.exceptions.PolarsError, self.polars.exceptions.PanicException):
             return None
-        columns = {i: frame[f"{i}"] for i in self.taken}
+        columns = {i: frame[f"{i}"] for i in dict.fromkeys(self.matched.chosen)}
         if any(column.null_count() for column in columns.values()):
             return None
         arrays = {i: column.to_numpy() for i, column in columns.items()}
         # The sum of finite values may overflow; that only costs a second look.
         with np.errstate(over="ignore", invalid="ignore"):
             may_be_infinite = any(not np.isfinite(array.sum()) and np.isinf(array).any() for array in arrays.values())
-        return None if may_be_infinite else arrays
+        return None if may_be_infinite else [arrays[i] for i in self.matched.chosen]
 
-    def _named(self, block: bytes) -> tuple[dict[int, np.ndarray], list[Flaw]]:
-        """The columns by way of their texts, and what is wrong with which rows."""
+    def _named(self, block: bytes) -> tuple[list[np.ndarray], list[Flaw]]:
+        """The chosen columns by way of their texts, and what is wrong with which rows."""
         polars = self.polars
         # A row in front, since polars takes the number of columns from the first.
         block = b",".join([b"0"] * len(self.headers)) + b"\n" + block
@@ -98,23 +106,33 @@ class _Decoder:
             flaws.append(found)
             frame = self._read(block, self.texts, truncate_ragged_lines=True)
         frame = frame[1:]
-        columns: dict[int, np.ndarray] = {}
-        for index in self.matched.chosen:
+        columns: list[np.ndarray] = []
+        for index, dtype in self.taken:
             name, text = self.headers[index], frame[f"{index}"].str.strip_chars()
-            values = text.cast(polars.Float32, strict=False)
+            values = self._whole(text) if dtype == "int64" else text.cast(polars.Float32, strict=False)
             empty = (text.is_null() | (text == "")).to_numpy()
             if empty.any():
                 flaws.append(gaps(name, empty))
-            too_large = (values.is_infinite() & ~text.str.contains("(?i)inf")).fill_null(False).to_numpy()
+            infinite = values.cast(polars.Float64).is_infinite()
+            too_large = (infinite & ~text.str.contains("(?i)inf")).fill_null(False).to_numpy()
             wrong = (values.is_null().to_numpy() & ~empty) | too_large
             if wrong.any():
+                kind = "not a whole number of int64" if dtype == "int64" else "not a number"
 
-                def why(row: int, text: Any = text, too_large: np.ndarray = too_large) -> str:
-                    return f"'{text[row]}' is {'too large for float32' if too_large[row] else 'not a number'}"
+                def why(row: int, text: Any = text, too_large: np.ndarray = too_large, kind: str = kind) -> str:
+                    return f"'{text[row]}' is {'too large for float32' if too_large[row] else kind}"
 
                 flaws.append(wrong_texts(name, wrong, why))
-            columns[index] = values.fill_null(0).to_numpy()
+            columns.append(values.fill_null(0).to_numpy())
         return columns, flaws
+
+    def _whole(self, text: Any) -> Any:
+        """Texts as int64, such as 3, 3.0 or 3e0; null where they are no whole number."""
+        found, wrong = int64_of(text.cast(self.polars.Float64, strict=False).fill_null(np.nan).to_numpy())
+        floats = self.polars.Series(found)
+        if wrong is not None:
+            floats = floats.set(self.polars.Series(wrong), None)
+        return text.cast(self.polars.Int64, strict=False).fill_null(floats)
 
     def _read(self, block: bytes, schema: dict[str, Any], **more: Any) -> Any:
         # All columns: where some are chosen, polars no longer sees lines that have too many values or end in a quote.

@@ -11,7 +11,7 @@ import numpy as np
 
 from .arrays import check_rows, of_one_length
 from .batches import BATCH_BYTES, Batch, Source
-from .columns import Flaw, float32_rows
+from .columns import Flaw, numbers_as
 from .errors import InputError
 from .files import identity
 from .port import Port
@@ -22,7 +22,7 @@ ALIGNED = 4096
 
 @contextmanager
 def npy(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
-    """An array (batch, *row), mapped into memory slice by slice; float32 is not copied."""
+    """An array (batch, *row), mapped into memory slice by slice; what has the input's dtype is not copied."""
     if len(ports) > 1:
         names = ", ".join(port.name for port in ports)
         message = f"one array, and the model has {len(ports)} inputs ({names})"
@@ -50,7 +50,7 @@ def npy(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Itera
         # Mapped anew for every slice: what a mapping has read stays in memory for as long as the mapping.
         return {port.name: np.asarray(mapped())[start:stop]}
 
-    yield Source("by position", _slices(rows, {port.name: first}, rounding, whole))
+    yield Source("by position", _slices(rows, {port.name: first}, ports, rounding, whole))
 
 
 @contextmanager
@@ -83,11 +83,15 @@ def npz(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Itera
     def rows(start: int, stop: int) -> dict[str, np.ndarray]:
         return {name: array[start:stop] for name, array in arrays.items()}
 
-    yield Source(matched, _slices(rows, arrays, rounding, whole))
+    yield Source(matched, _slices(rows, arrays, ports, rounding, whole))
 
 
 def _slices(
-    rows: Callable[[int, int], dict[str, np.ndarray]], arrays: dict[str, np.ndarray], rounding: bool, whole: bool
+    rows: Callable[[int, int], dict[str, np.ndarray]],
+    arrays: dict[str, np.ndarray],
+    ports: Sequence[Port],
+    rounding: bool,
+    whole: bool,
 ) -> Iterator[Callable[[], Batch]]:
     total = len(next(iter(arrays.values())))
     size = max(1, total) if whole else batch_rows(sum(prod(array.shape[1:]) for array in arrays.values()))
@@ -96,8 +100,10 @@ def _slices(
         def decode(start: int = start, stop: int = min(start + size, total)) -> Batch:
             found: dict[str, np.ndarray] = {}
             flaws: list[Flaw] = []
-            for name, values in rows(start, stop).items():
-                found[name], flaw = float32_rows(values, f"'{name}'", rounding=rounding)
+            held = rows(start, stop)
+            for port in ports:
+                values, what = held[port.name], f"'{port.name}'"
+                found[port.name], flaw = numbers_as(port.dtype, values, what, rounding=rounding)
                 if flaw is not None:
                     flaws.append(flaw)
             return Batch(found, flaws, stop / total if total else 1.0)

@@ -49,6 +49,8 @@ class Summary:
     mlpx_version: str | None = None
     variant: dict[str, Any] | None = None
     """For a file of reduced precision: its kind, what it was made of, and that it is not proved equal."""
+    rows_depend: bool = False
+    """A row's result depends on the rows beside it, so that batches are run as they come, never cut or joined."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Metadata that is not mlpx's."""
 
@@ -67,7 +69,7 @@ class Summary:
         plain = {"name", "weights_sha256", "target"}
         record = {"mlpx.format": str(FORMAT), "mlpx.version": self.mlpx_version or ""}
         for key, value in sorted(given.items()):
-            if key in ("mlpx_version", "metadata") or value is None:
+            if key in ("mlpx_version", "metadata") or value is None or (key == "rows_depend" and not value):
                 continue
             record[f"mlpx.{key}"] = value if key in plain else json.dumps(value, ensure_ascii=False)
         record["mlpx.parameters"] = str(self.parameters)
@@ -96,6 +98,7 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
             spec=json.loads(own["spec"]) if "spec" in own else None,
             mlpx_version=own["version"],
             variant=_record(json.loads(own["variant"])) if "variant" in own else None,
+            rows_depend=_truth(json.loads(own.get("rows_depend", "false"))),
             metadata={key: value for key, value in metadata.items() if not key.startswith("mlpx.")},
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
@@ -104,6 +107,8 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
 
 def rows_depend(metadata: Mapping[str, str]) -> bool:
     """Whether a file says that a row's result depends on the rows beside it, as with int8-dynamic."""
+    if metadata.get("mlpx.rows_depend", "false") != "false":
+        return True
     try:
         return bool(json.loads(metadata["mlpx.variant"]).get("by_batch", True)) if "mlpx.variant" in metadata else False
     except (AttributeError, ValueError, RecursionError):
@@ -113,6 +118,12 @@ def rows_depend(metadata: Mapping[str, str]) -> bool:
 def _record(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"{value!r} is no record")
+    return value
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
     return value
 
 

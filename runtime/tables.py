@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .batches import Source, ahead
-from .columns import Counted
+from .columns import Counted, index_flaws
 from .errors import InputError
 from .port import Port
 from .source_arrow import ipc, parquet
@@ -18,13 +18,14 @@ from .source_numpy import npy, npz
 
 
 def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tuple[np.ndarray, str]:
-    """The rows of a ``.npy``, ``.npz``, ``.csv``, ``.parquet`` or ``.arrow`` file as float32, and how they match.
+    """The rows of a ``.npy``, ``.npz``, ``.csv``, ``.parquet`` or ``.arrow`` file, and how they match.
 
     Columns are matched by name where the port names its features (a header may carry the unit, as in
-    ``speed [m/s]``), else by order. Numbers in a CSV file become the nearest float32; in the other formats a value
-    that float32 cannot hold is an error unless ``dtype="float32"``.
+    ``speed [m/s]``), else by order. For a float32 port numbers in a CSV file become the nearest float32; in the other
+    formats a value that float32 cannot hold is an error unless ``dtype="float32"``. For int64 each must be whole.
     Raises InputError: unreadable file, missing columns, another unit, text or gaps where numbers are expected, a
-    wrong number of features; MissingPackageError: polars is not there for CSV, or pyarrow for Parquet and Arrow.
+    wrong number of features, an index beyond its limits; MissingPackageError: polars is not there for CSV, or pyarrow
+    for Parquet and Arrow.
     """
     rows, matched = read_inputs(path, [port], dtype=dtype)
     return rows[port.name], matched
@@ -41,9 +42,9 @@ def read_inputs(
     with opened(path, ports, dtype=dtype, whole=True) as source, told_of(path):
         batches, first = [], 0
         for batch in ahead(source.pieces):
-            if batch.flaws:
+            if flaws := batch.flaws or index_flaws(batch.rows, ports):
                 counted = Counted(first, source.lines, whole=first == 0 and batch.share == 1)
-                raise InputError(batch.flaws[0].message(counted))
+                raise InputError(flaws[0].message(counted))
             batches.append(batch.rows)
             first += len(batch)
     if len(batches) == 1:
