@@ -109,6 +109,6 @@ def _answers(record: Mapping[str, Any]) -> Answers:
 
 
 def _array(record: Mapping[str, Any]) -> np.ndarray:
-    kind = np.dtype({"float32": "<f4", "float64": "<f8"}[record["dtype"]])
+    kind = np.dtype({"float32": "<f4", "float64": "<f8", "int64": "<i8"}[record["dtype"]])
     held = np.frombuffer(base64.b64decode(record["base64"], validate=True), kind)
     return held.reshape(record["shape"]).astype(kind.newbyteorder("="))

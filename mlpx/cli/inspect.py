@@ -82,7 +82,8 @@ def _variant(record: dict[str, Any]) -> str:
 
 def _is_measured(port: "Port") -> bool:
     """Whether there is more to say of its features than their names."""
-    return port.features is not None and (port.units is not None or port.ranges is not None)
+    given = (port.units, port.ranges, port.indices)
+    return port.features is not None and any(each is not None for each in given)
 
 
 def _tell_features(port: "Port") -> None:
@@ -90,9 +91,10 @@ def _tell_features(port: "Port") -> None:
         return
     units = port.units or (None,) * len(port.features)
     ranges = port.ranges or (None,) * len(port.features)
+    indices = port.indices or (None,) * len(port.features)
     told = [
-        (name, unit or "", _range(own or port.range))
-        for name, unit, own in zip(port.features, units, ranges, strict=True)
+        (name, unit or "", _range(allowed or own or port.range))
+        for name, unit, own, allowed in zip(port.features, units, ranges, indices, strict=True)
     ]
     print(f"features of {port.name}")
     print_aligned([("name", "unit", "range"), *told[:_MOST_NAMES]])
@@ -114,6 +116,9 @@ def _port(port: "Port") -> str:
     text = f"{port.name} ({', '.join(map(str, port.shape))}) {port.dtype}"
     if port.range is not None:
         text += f", range {_range(port.range)}"
+    if port.indices is not None and port.features is None:
+        listed = [f"{_range(limits) or 'any'}" for limits in dict.fromkeys(port.indices)]
+        text += f", indices {', '.join(listed[:_MOST_NAMES])}" + (", …" if len(listed) > _MOST_NAMES else "")
     if port.features is not None and not _is_measured(port):
         names = port.features
         listed = f"{names[0]} to {names[-1]}" if len(names) > _MOST_NAMES else ", ".join(names)

@@ -103,7 +103,8 @@ def tract_cpu(path: str) -> Bind:
         model = tract.onnx().load(path)
         arrays = [feed[model.input_name(index)] for index in range(model.input_count())]
         for index, array in enumerate(arrays):
-            model.set_input_fact(index, ",".join([*map(str, array.shape), "f32"]))
+            kind = {"float32": "f32", "int64": "i64"}[array.dtype.name]
+            model.set_input_fact(index, ",".join([*map(str, array.shape), kind]))
         run = model.into_model().into_runnable().run
         return lambda: [output.to_numpy() for output in run(arrays)]
 

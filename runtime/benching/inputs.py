@@ -21,10 +21,11 @@ def described_inputs(session: Session) -> tuple[Port, ...]:
 
 
 def seeded_rows(ports: Sequence[Port], rows: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Standard normal float32 rows by the inputs' names, (rows, *row) each.
+    """Standard normal float32 rows by the inputs' names, (rows, *row) each; whole numbers where a port takes indices.
 
     Where a port declares a range, its middle and a quarter of its width take the places of 0 and 1, and what falls
-    outside is put on its edge. Raises InputError: the file leaves the shape of a row open.
+    outside is put on its edge. Indices are evenly spread between their limits, and 0 where the file names none.
+    Raises InputError: the file leaves the shape of a row open.
     """
     rng, found = np.random.default_rng(seed), {}
     for port in ports:
@@ -39,7 +40,20 @@ def seeded_rows(ports: Sequence[Port], rows: int, seed: int = 0) -> dict[str, np
             known = ~np.isnan(low)
             drawn = values[:, known] * (high - low)[known] / 4 + (low + high)[known] / 2
             values[:, known] = np.clip(drawn, low[known], high[known])
-        found[port.name] = values.reshape(rows, *shape)
+        found[port.name] = _with_indices(values, port, rng).reshape(rows, *shape)
+    return found
+
+
+def _with_indices(values: np.ndarray, port: Port, rng: np.random.Generator) -> np.ndarray:
+    """The rows (rows, features) in the port's dtype, with indices in the places that take some."""
+    if port.indices is None:
+        return values if port.dtype == "float32" else np.zeros(values.shape, port.dtype)
+    found = values.astype(port.dtype)
+    for column, allowed in enumerate(port.indices):
+        if allowed is not None:
+            found[:, column] = rng.integers(*allowed, len(values), endpoint=True)
+        elif port.dtype == "int64":
+            found[:, column] = 0
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from runtime.extras import imported
 
 from .protocol import Fault, ModelInfo, Output, Question, Reply, ServerInfo, TensorInfo
-from .tensors import from_bytes, from_list, shape_of
+from .tensors import DTYPES, datatype_of, from_bytes, from_list, shape_of
 from .url import Address
 
 _STATUS = {
@@ -91,8 +91,9 @@ class GrpcClient:
             model_name=self._address.model, model_version=question.version or "", id=question.request
         )
         for name, rows in question.inputs.items():
-            request.inputs.add(name=name, datatype="FP32", shape=list(rows.shape))
-            request.raw_input_contents.append(np.ascontiguousarray(rows, "<f4").tobytes())
+            kind = datatype_of(rows)
+            request.inputs.add(name=name, datatype=kind, shape=list(rows.shape))
+            request.raw_input_contents.append(np.ascontiguousarray(rows, DTYPES[kind]).tobytes())
         found = self._call(self._stub.ModelInfer, request)
         raw, outputs = list(found.raw_output_contents), dict[str, Output]()
         if raw and len(raw) != len(found.outputs):

@@ -10,6 +10,7 @@ from runtime.certificate import Answers
 
 from .protocol import ModelInfo, TensorInfo
 from .report import Finding
+from .tensors import datatype_of
 
 
 def compared(info: ModelInfo, answers: Answers) -> tuple[list[Finding], list[str]]:
@@ -35,8 +36,9 @@ def _differences(kind: str, said: Sequence[TensorInfo], known: Mapping[str, np.n
     words = []
     for name, held in known.items():
         one = by_name[name]
-        if one.datatype not in ("FP32", "TYPE_FP32"):
-            words.append(f"{kind} '{name}' is FP32 in the file and {one.datatype} at the server")
+        datatype = datatype_of(held)
+        if one.datatype not in (datatype, f"TYPE_{datatype}"):
+            words.append(f"{kind} '{name}' is {datatype} in the file and {one.datatype} at the server")
         if not _shape_fits(one.shape, held.shape[1:]):
             words.append(f"{kind} '{name}' is {[-1, *held.shape[1:]]} in the file and {list(one.shape)} at the server")
     return words

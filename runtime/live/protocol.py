@@ -74,7 +74,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Question:
-    """Rows for a model: float32 arrays (rows, ...) by the names of its inputs."""
+    """Rows for a model: float32 or int64 arrays (rows, ...) by the names of its inputs."""
 
     inputs: Mapping[str, np.ndarray]
     request: str

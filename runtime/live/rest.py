@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .protocol import Fault, ModelInfo, Output, Question, Reply, ServerInfo, TensorInfo
-from .tensors import from_bytes, from_list, shape_of
+from .tensors import DTYPES, datatype_of, from_bytes, from_list, shape_of
 from .url import Address
 
 _METADATA = 2**22
@@ -65,9 +65,9 @@ class RestClient:
     def infer(self, question: Question) -> Reply:
         tensors, parts = [], []
         for name, rows in question.inputs.items():
-            tensor: dict[str, Any] = {"name": name, "shape": list(rows.shape), "datatype": "FP32"}
+            tensor: dict[str, Any] = {"name": name, "shape": list(rows.shape), "datatype": (kind := datatype_of(rows))}
             if question.binary:
-                parts.append(np.ascontiguousarray(rows, "<f4").tobytes())
+                parts.append(np.ascontiguousarray(rows, DTYPES[kind]).tobytes())
                 tensor["parameters"] = {"binary_data_size": len(parts[-1])}
             else:
                 tensor["data"] = rows.ravel().tolist()

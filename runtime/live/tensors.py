@@ -20,6 +20,11 @@ DTYPES = {
 _MOST_SIZES = 32
 
 
+def datatype_of(values: np.ndarray) -> str:
+    """Of a certificate's input or output; INT64, or FP32, whose exact answers are float64."""
+    return "INT64" if values.dtype == np.int64 else "FP32"
+
+
 def shape_of(found: Any, name: str) -> tuple[int, ...]:
     """A shape that a server gave. Raises Fault: not a list of whole numbers from 0 on, that an array could have."""
     given = isinstance(found, list | tuple) and len(found) <= _MOST_SIZES

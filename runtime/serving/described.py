@@ -34,7 +34,11 @@ def config(served: Served, options: Options) -> dict[str, Any]:
 
 
 def _tensor(tensor: Tensor, batched: bool) -> dict[str, Any]:
-    return {"name": tensor.name, "data_type": "TYPE_FP32", "dims": list(tensor.row) if batched else tensor.shape}
+    return {
+        "name": tensor.name,
+        "data_type": f"TYPE_{tensor.datatype}",
+        "dims": list(tensor.row) if batched else tensor.shape,
+    }
 
 
 def statistics(gathered: Iterable[Record], name: str | None = None, version: str | None = None) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 "use strict";
 // A model's input as a form: sliders and numbers, a picture to draw on, or a pasted row.
 const form = (() => {
-  const { make, width, limits, short } = ports;
+  const { make, width, limits, whole, text, short } = ports;
   const MOST_FIELDS = 64;
 
   // A step that makes round numbers: about a 200th of the range.
@@ -32,16 +32,19 @@ const form = (() => {
     const name = port.features?.[index] ?? `${port.name}[${index}]`;
     const unit = port.units?.[index] ?? null;
     const range = limits(port, index);
-    const number = make("input", { type: "number", step: "any", data: { "aria-label": unit ? `${name}, ${unit}` : name } });
-    const slider = range && range[1] > range[0] ? make("input", { type: "range", min: range[0], max: range[1], step: "any" }) : null;
+    const integer = whole(port, index);
+    const allowed = integer && range ? { min: range[0], max: range[1] } : {};
+    const number = make("input", { type: "number", ...allowed, step: integer ? 1 : "any", data: { "aria-label": unit ? `${name}, ${unit}` : name } });
+    const slider = range && range[1] > range[0] ? make("input", { type: "range", min: range[0], max: range[1], step: integer ? 1 : "any" }) : null;
     slider?.setAttribute("aria-label", name);
     function show() {
-      number.value = short(values[index]);
+      number.value = text(port, index, values[index]);
       if (slider) slider.value = values[index];
     }
     number.addEventListener("input", () => {
-      number.setAttribute("aria-invalid", String(number.value === ""));
-      if (number.value === "") return;
+      const wrong = number.value === "" || !number.validity.valid;
+      number.setAttribute("aria-invalid", String(wrong));
+      if (wrong) return;
       values[index] = Number(number.value);
       if (slider) slider.value = values[index];
       changed();
@@ -51,12 +54,12 @@ const form = (() => {
       show();
     });
     slider?.addEventListener("input", () => {
-      values[index] = rounded(Number(slider.value), ...range);
-      number.value = short(values[index]);
+      values[index] = integer ? Number(slider.value) : rounded(Number(slider.value), ...range);
+      number.value = text(port, index, values[index]);
       changed();
     });
     const words = make("span", { className: "name" }, name);
-    const about = [unit, range ? `${short(range[0])} to ${short(range[1])}` : null].filter(Boolean).join(", ");
+    const about = [unit, range?.map((end) => text(port, index, end)).join(" to ")].filter(Boolean).join(", ");
     if (about) words.append(" ", make("span", { className: "soft" }, about));
     return { element: make("div", { className: slider ? "field" : "field plain" }, words, slider, number), show };
   }
@@ -143,12 +146,14 @@ const form = (() => {
   }
 
   // The numbers of a pasted row: JSON, or separated by anything that is no part of a number. Throws what is wrong.
-  function parsed(text, count, name) {
-    const words = text.replace(/^[\s[\]]+|[\s[\]]+$/g, "").split(/[\s,;]+/).filter(Boolean);
+  function parsed(given, port, count) {
+    const words = given.replace(/^[\s[\]]+|[\s[\]]+$/g, "").split(/[\s,;]+/).filter(Boolean);
     const values = words.map(Number);
     const wrong = words.find((word, i) => !Number.isFinite(Math.fround(values[i])));
     if (wrong !== undefined) throw new Error(`'${wrong}' is not a number that float32 holds`);
-    if (values.length !== count) throw new Error(`${name} takes ${count} numbers, and ${values.length} were pasted`);
+    const broken = words.find((word, i) => whole(port, i) && !Number.isSafeInteger(values[i]));
+    if (broken !== undefined) throw new Error(`'${broken}' is not a whole number`);
+    if (values.length !== count) throw new Error(`${port.name} takes ${count} numbers, and ${values.length} were pasted`);
     return values;
   }
 
@@ -160,7 +165,7 @@ const form = (() => {
     button.addEventListener("click", () => {
       said.textContent = "";
       try {
-        use(parsed(area.value, count, port.name));
+        use(parsed(area.value, port, count));
       } catch (error) {
         said.textContent = error.message;
       }
@@ -168,7 +173,7 @@ const form = (() => {
     const element = make("details", { open: false }, make("summary", {}, `Row of ${count} ${count === 1 ? "number" : "numbers"}: see, copy or paste`), area, make("p", { className: "tools" }, button, said));
     element.addEventListener("toggle", () => element.open && show());
     function show() {
-      if (document.activeElement !== area) area.value = JSON.stringify(Array.from(values, (v) => Number(short(v))));
+      if (document.activeElement !== area) area.value = JSON.stringify(Array.from(values, (v, i) => Number(text(port, i, v))));
     }
     return { element, show };
   }
@@ -177,7 +182,7 @@ const form = (() => {
   function input(port, changed) {
     const values = Array.from({ length: width(port) }, (_, i) => {
       const range = limits(port, i);
-      return range ? rounded((range[0] + range[1]) / 2, ...range) : 0;
+      return whole(port, i) ? (range?.[0] ?? 0) : range ? rounded((range[0] + range[1]) / 2, ...range) : 0;
     });
     const grid = picture(port);
     if (grid) values.fill(port.range[0]);
@@ -189,7 +194,7 @@ const form = (() => {
     function noticed() {
       const out = values.findIndex((value, i) => limits(port, i) && (value < limits(port, i)[0] || value > limits(port, i)[1]));
       const name = port.features?.[out] ?? `value ${out}`;
-      beyond.textContent = out < 0 ? "" : `${name} is ${short(values[out])}, beyond its declared range ${limits(port, out).map(short).join(" to ")}.`;
+      beyond.textContent = out < 0 ? "" : `${name} is ${text(port, out, values[out])}, beyond its declared range ${limits(port, out).map((end) => text(port, out, end)).join(" to ")}.`;
     }
     function edited() {
       noticed();

@@ -1,4 +1,4 @@
-"""Requests and answers of the V2 protocol over gRPC: protobuf messages and float32 arrays.
+"""Requests and answers of the V2 protocol over gRPC: protobuf messages and numpy arrays.
 
 Source: grpc_service.proto of https://github.com/triton-inference-server/common, as tritonclient ships it.
 """
@@ -12,9 +12,11 @@ import numpy as np
 
 from .messages import Request, deadline
 from .refusals import Malformed
-from .signature import FP32, Signature
+from .signature import DTYPES, FP32, Signature, held_as
 
 _FLOAT32 = np.dtype("<f4")
+_CONTENTS = {FP32: "fp32_contents", "INT64": "int64_contents", "UINT64": "uint64_contents"}
+"""Where values stand, by datatype; of the smaller integers in int_contents and uint_contents."""
 _UNREAD = ("classification", "shared_memory_region")
 _ALL_BINARY: frozenset[str] = frozenset()
 
@@ -34,7 +36,7 @@ def parse(message: Any, signature: Signature) -> Request:
         if "shared_memory_region" in entry.parameters:
             raise Malformed(f"input '{tensor.name}' is in shared memory, which this server does not read")
         values = _raw(raw[place], entry, count, shape) if raw else _contents(entry, count)
-        feed[tensor.name] = values.reshape(shape)
+        feed[tensor.name] = held_as(tensor, values, entry.datatype).reshape(shape)
     timeout = None
     if message.parameters and "timeout" in message.parameters:
         held = message.parameters["timeout"]
@@ -45,20 +47,22 @@ def parse(message: Any, signature: Signature) -> Request:
 def _raw(content: bytes, entry: Any, count: int, shape: list[int]) -> np.ndarray:
     if entry.HasField("contents"):
         raise Malformed(f"input '{entry.name}' has both contents and raw_input_contents")
-    if len(content) != 4 * count:
+    dtype = DTYPES[entry.datatype]
+    if len(content) != dtype.itemsize * count:
         has = f"{len(content):,} bytes of raw_input_contents"
-        raise Malformed(f"input '{entry.name}' has {has}, and its shape {shape} takes {4 * count:,}")
-    return np.frombuffer(content, _FLOAT32)
+        raise Malformed(f"input '{entry.name}' has {has}, and its shape {shape} takes {dtype.itemsize * count:,}")
+    return np.frombuffer(content, dtype)
 
 
 def _contents(entry: Any, count: int) -> np.ndarray:
+    place = _CONTENTS.get(entry.datatype, "uint_contents" if entry.datatype.startswith("U") else "int_contents")
     for field, _ in entry.contents.ListFields():
-        if field.name != "fp32_contents":
-            raise Malformed(f"input '{entry.name}' has {field.name}, and FP32 values stand in fp32_contents")
-    given = entry.contents.fp32_contents
+        if field.name != place:
+            raise Malformed(f"input '{entry.name}' has {field.name}, and {entry.datatype} values stand in {place}")
+    given = getattr(entry.contents, place)
     if len(given) != count:
         raise Malformed(f"input '{entry.name}' has {len(given):,} values, and its shape takes {count:,}")
-    return np.array(given, _FLOAT32)
+    return np.array(given, _FLOAT32 if entry.datatype == FP32 else f"{DTYPES[entry.datatype].kind}8")
 
 
 def _outputs(message: Any, signature: Signature) -> Sequence[str]:

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 
 from .refusals import Malformed
-from .signature import FP32, Signature
+from .signature import DTYPES, FP32, Signature, Tensor, held_as
 
 _FLOAT32 = np.dtype("<f4")
 _NUMBERS = {int, float}
@@ -24,7 +24,7 @@ _NUMBERS = {int, float}
 
 @dataclass(slots=True)
 class Request:
-    """One request: float32 arrays (rows, *row) by input, and how the answer is wanted."""
+    """One request: float32 or int64 arrays (rows, *row) by input, and how the answer is wanted."""
 
     feed: dict[str, np.ndarray]
     rows: int
@@ -57,19 +57,23 @@ def parse(body: bytes, head: int | None, signature: Signature) -> Request:
             raise Malformed(f"input '{tensor.name}' is given twice")
         size = _binary_size(entry, tensor.name)
         if size is None:
-            values = _numbers(entry.get("data"), tensor.name, count, len(entry["shape"]))
+            values = _numbers(entry.get("data"), tensor, entry["datatype"], count, len(entry["shape"]))
         else:
             if "data" in entry:
                 raise Malformed(f"input '{tensor.name}' has both \"data\" and binary_data_size")
             if rest is None:
                 raise Malformed(f"input '{tensor.name}' is binary, and Inference-Header-Content-Length is missing")
-            if size != 4 * count or at + size > len(rest):
+            dtype = DTYPES[entry["datatype"]]
+            if size != dtype.itemsize * count or at + size > len(rest):
                 has = f"binary_data_size {size}, and {len(rest) - at:,} bytes are left"
-                raise Malformed(f"input '{tensor.name}' has {has}; its shape {entry['shape']} takes {4 * count:,}")
-            values = np.frombuffer(rest[at : at + size], _FLOAT32)
+                raise Malformed(
+                    f"input '{tensor.name}' has {has}; its shape {entry['shape']} takes {dtype.itemsize * count:,}"
+                )
+            values = np.frombuffer(rest[at : at + size], dtype)
             at += size
             if not values.flags.aligned:
                 values = values.copy()
+            values = held_as(tensor, values, entry["datatype"])
         feed[tensor.name] = values.reshape(entry["shape"])
     if rest is not None and at != len(rest):
         raise Malformed(f"{len(rest) - at:,} bytes are left after the last binary input")
@@ -110,8 +114,9 @@ def _binary_size(entry: Mapping[str, Any], name: str) -> int | None:
     return size
 
 
-def _numbers(data: Any, name: str, count: int, deepest: int) -> np.ndarray:
-    """A flat or nested list of numbers as float32 (count,)."""
+def _numbers(data: Any, tensor: Tensor, datatype: str, count: int, deepest: int) -> np.ndarray:
+    """A flat or nested list of numbers as float32 or int64 (count,)."""
+    name = tensor.name
     if type(data) is not list:
         raise Malformed(f"input '{name}' has no list of numbers as \"data\"")
     kinds = set(map(type, data))
@@ -125,6 +130,11 @@ def _numbers(data: Any, name: str, count: int, deepest: int) -> np.ndarray:
     if not kinds <= _NUMBERS:
         found = sorted(kind.__name__ for kind in kinds - _NUMBERS)
         raise Malformed(f"input '{name}' has values that are no numbers: {', '.join(found)}")
+    if datatype != FP32:
+        values = np.array(data) if data else np.array([], np.int64)
+        if values.dtype.kind not in "iuf":
+            raise Malformed(f"input '{name}' has numbers that {datatype} cannot hold")
+        return held_as(tensor, values, datatype)
     with np.errstate(over="ignore"):
         try:
             values = np.array(data, _FLOAT32)

@@ -8,7 +8,7 @@ from runtime.version import VERSION
 
 from .options import Options
 from .repository import Repository
-from .signature import FP32, Signature
+from .signature import FP32, INT64, Signature
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
@@ -18,7 +18,7 @@ _TENSOR = {
     "required": ["name", "datatype", "shape"],
     "properties": {
         "name": _TEXT,
-        "datatype": {"const": FP32},
+        "datatype": {"enum": [FP32, INT64]},
         "shape": {"type": "array", "items": {"type": "integer"}},
     },
 }
@@ -112,6 +112,12 @@ def _model(place: str, signature: Signature) -> dict[str, Any]:
     }
 
 
+_DATA = {
+    FP32: "numbers in C order, flat or nested",
+    INT64: "whole numbers in C order, flat or nested; the limits of indices are in the metadata, under parameters",
+}
+
+
 def _request(signature: Signature) -> dict[str, Any]:
     inputs = [
         {
@@ -119,9 +125,9 @@ def _request(signature: Signature) -> dict[str, Any]:
             "required": ["name", "shape", "datatype", "data"],
             "properties": {
                 "name": {"const": tensor.name},
-                "datatype": {"const": FP32},
+                "datatype": {"enum": list(tensor.datatypes)},
                 "shape": {"prefixItems": [_COUNT if s == -1 else {"const": s} for s in tensor.shape], "type": "array"},
-                "data": {"type": "array", "description": "numbers in C order, flat or nested"},
+                "data": {"type": "array", "description": _DATA[tensor.datatype]},
             },
         }
         for tensor in signature.inputs.values()

@@ -1,7 +1,7 @@
 "use strict";
 // The server's page: its models, a form to try one, and the request as a command. Asks for nothing but the server's API.
 (() => {
-  const { make, short, width } = ports;
+  const { make, text, width } = ports;
   const view = (id) => document.getElementById(id);
   let token = null; // in memory only
   let current = null; // the version that is tried
@@ -121,9 +121,9 @@
       return {
         inputs: fields.map(({ port, values }) => {
           const sizes = port.shape.slice(1).map((size) => Number(size) || 1);
-          const row = values().map((value) => Number(short(value)));
+          const row = values().map((value, i) => Number(text(port, i, value)));
           const data = Array.from({ length: batch(port) }, () => row).flat();
-          return { name: port.name, shape: [batch(port), ...sizes], datatype: "FP32", data };
+          return { name: port.name, shape: [batch(port), ...sizes], datatype: port.dtype === "int64" ? "INT64" : "FP32", data };
         }),
       };
     }

@@ -1,6 +1,6 @@
 "use strict";
 // Inputs and outputs by the records that a model's file holds of them: a port is {name, shape, features?, units?, range?,
-// ranges?, labels?, scores?}, and a row is a list of its values.
+// ranges?, indices?, labels?, scores?, dtype?}, and a row is a list of its values.
 const ports = (() => {
   function make(tag, properties = {}, ...children) {
     const { data, ...rest } = properties;
@@ -16,7 +16,17 @@ const ports = (() => {
   }
 
   function limits(port, index) {
-    return port.ranges?.[index] ?? port.range ?? null;
+    return port.indices?.[index] ?? port.ranges?.[index] ?? port.range ?? null;
+  }
+
+  // Whether only whole numbers may stand there: indices into a table.
+  function whole(port, index) {
+    return port.dtype === "int64" || Boolean(port.indices?.[index]);
+  }
+
+  // A value's digits: all of a whole number, of others as many as float32 needs.
+  function text(port, index, value) {
+    return whole(port, index) ? String(value) : short(value);
   }
 
   // The fewest digits that give the same float32 number.
@@ -29,5 +39,5 @@ const ports = (() => {
     return String(Number(value.toPrecision(9)));
   }
 
-  return { make, width, limits, short };
+  return { make, width, limits, whole, text, short };
 })();

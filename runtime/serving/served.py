@@ -8,11 +8,10 @@ from pathlib import Path
 from time import perf_counter, time
 from typing import Any
 
-import numpy as np
-
 from runtime.certificate import Certificate, read_certificate
 from runtime.errors import InputError, ModelError
 from runtime.files import sha256
+from runtime.integers import allowed_rows
 from runtime.session import Session
 
 from .coalescing import Arrays, Coalescer
@@ -53,7 +52,7 @@ class Served:
         return self._options.coalesce and self.session.divisible and self.signature.fixed
 
     def infer(self, feed: Arrays, rows: int, timeout: float | None) -> asyncio.Future[Arrays]:
-        """The outputs by name for float32 arrays (rows, *row).
+        """The outputs by name for float32 or int64 arrays (rows, *row).
 
         Raises Busy; the future raises Late, Malformed, or the model's error.
         """
@@ -91,7 +90,7 @@ class Served:
 
     @staticmethod
     def _tensors(tensors: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{"name": name, "datatype": "FP32", "shape": tensor.shape} for name, tensor in tensors.items()]
+        return [{"name": name, "datatype": held.datatype, "shape": held.shape} for name, held in tensors.items()]
 
     def page(self) -> Path | None:
         """The certificate as a page, where it lies beside."""
@@ -141,13 +140,13 @@ def load(name: str, version: str, file: Path, options: Options) -> Served:
             f"{file.name} has no certificate that proves these bytes, and --only-proved asks for one. "
             f"What to do: put its NAME.parity.json beside it, or make one with mlpx verify"
         )
-    sizes = [(port.shape[0], tuple(s if isinstance(s, int) else 1 for s in port.shape[1:])) for port in session.inputs]
+    sizes = [(port, tuple(s if isinstance(s, int) else 1 for s in port.shape[1:])) for port in session.inputs]
 
     def run(rows: int) -> object:
-        shapes = [(batch if isinstance(batch, int) else rows, *row) for batch, row in sizes]
-        return session.run(dict(zip(names, (np.zeros(shape, np.float32) for shape in shapes), strict=True)))
+        counts = [port.shape[0] if isinstance(port.shape[0], int) else rows for port, _ in sizes]
+        given = zip(sizes, counts, strict=True)
+        return session.run({port.name: allowed_rows(port, (count, *row)) for (port, row), count in given})
 
-    names = [port.name for port in session.inputs]
     seconds = measured(run, divisible=session.divisible)
     if sha256_of(file) != before:
         raise ModelError(f"{file.name} was changed while it was loaded. What to do: load it again")

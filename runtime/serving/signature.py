@@ -7,11 +7,21 @@ from math import prod
 
 import numpy as np
 
+from runtime.integers import int64_of
 from runtime.port import Port
 
 from .refusals import Malformed, TooLarge
 
-FP32 = "FP32"
+FP32, INT64 = "FP32", "INT64"
+_INTEGERS = {
+    f"{sign}INT{bits}": np.dtype(f"<{kind}{bits // 8}")
+    for sign, kind in (("", "i"), ("U", "u"))
+    for bits in (64, 32, 16, 8)
+}
+DTYPES = {FP32: np.dtype("<f4")} | _INTEGERS
+"""The datatypes that requests may have, as they travel."""
+DATATYPES = {"float32": (FP32,), "int64": (INT64, *(name for name in _INTEGERS if name != INT64))}
+"""Those that an input may come in, by the dtype of its port; the first is the one that metadata name."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,13 @@ class Tensor:
     """Values of a row; None where a size is open."""
     batch: int | None
     """The rows of every batch, where the file fixes them."""
+    datatypes: tuple[str, ...] = (FP32,)
+    """What it may come in."""
+
+    @property
+    def datatype(self) -> str:
+        """As metadata name it."""
+        return self.datatypes[0]
 
     @property
     def shape(self) -> list[int]:
@@ -50,8 +67,9 @@ class Signature:
         tensor = self.inputs.get(name) if isinstance(name, str) else None
         if tensor is None:
             raise Malformed(f"no input is called {_short(name)}: the model's are {_listed(self.inputs)}")
-        if datatype != FP32:
-            raise Malformed(f"input '{tensor.name}' has datatype {_short(datatype)}, and the model takes FP32")
+        if datatype not in tensor.datatypes:
+            taken = tensor.datatype if len(tensor.datatypes) == 1 else f"{INT64} or a smaller type of integers"
+            raise Malformed(f"input '{tensor.name}' has datatype {_short(datatype)}, and the model takes {taken}")
         if type(shape) is not list or len(shape) != 1 + len(tensor.row):
             raise Malformed(f"input '{tensor.name}' has shape {_short(shape)}, and the model takes {tensor.shape}")
         for size, wanted in zip(shape, (tensor.batch, *tensor.row), strict=True):
@@ -88,7 +106,28 @@ def signature_of(inputs: tuple[Port, ...], outputs: tuple[Port, ...], max_rows: 
 def _tensor(port: Port) -> Tensor:
     batch, *rest = port.shape or ("batch",)
     row = tuple(size if isinstance(size, int) else -1 for size in rest)
-    return Tensor(port.name, row, None if -1 in row else prod(row), batch if isinstance(batch, int) else None)
+    width, fixed = None if -1 in row else prod(row), batch if isinstance(batch, int) else None
+    return Tensor(port.name, row, width, fixed, DATATYPES[port.dtype])
+
+
+def held_as(tensor: Tensor, values: np.ndarray, datatype: str) -> np.ndarray:
+    """Values (count,) that came as ``datatype``, float32 or int64 as the model takes them.
+
+    Raises Malformed: one that is not a whole number, or beyond what the datatype holds.
+    """
+    if datatype == FP32:
+        return values
+    limits = np.iinfo(DTYPES[datatype].name)
+    found, wrong = int64_of(values)
+    if wrong is None and datatype != INT64 and values.dtype != DTYPES[datatype]:
+        wrong = (found < limits.min) | (found > limits.max)
+    if wrong is not None and wrong.any():
+        place = int(wrong.argmax())
+        value = f"{values.flat[place]!s}, value {place + 1}"
+        raise Malformed(
+            f"input '{tensor.name}' has {value}, which is not a whole number that {datatype} and INT64 hold"
+        )
+    return found
 
 
 def _listed(names: object) -> str:
