@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from runtime.port import LARGEST_INT, SMALLEST_INT
+
 from .refusals import Malformed
-from .signature import DTYPES, FP32, Signature, Tensor, held_as
+from .signature import DTYPES, FP32, Signature, Tensor, held_as, not_held
 
 _FLOAT32 = np.dtype("<f4")
 _NUMBERS = {int, float}
@@ -131,9 +133,11 @@ def _numbers(data: Any, tensor: Tensor, datatype: str, count: int, deepest: int)
         found = sorted(kind.__name__ for kind in kinds - _NUMBERS)
         raise Malformed(f"input '{name}' has values that are no numbers: {', '.join(found)}")
     if datatype != FP32:
-        values = np.array(data) if data else np.array([], np.int64)
-        if values.dtype.kind not in "iuf":
-            raise Malformed(f"input '{name}' has numbers that {datatype} cannot hold")
+        try:
+            values = np.array(data, np.float64 if float in kinds else np.int64)
+        except OverflowError:
+            place = next(i for i, number in enumerate(data) if not SMALLEST_INT <= number <= LARGEST_INT)
+            raise not_held(tensor, data[place], place, datatype) from None
         return held_as(tensor, values, datatype)
     with np.errstate(over="ignore"):
         try:

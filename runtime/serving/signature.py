@@ -123,11 +123,14 @@ def held_as(tensor: Tensor, values: np.ndarray, datatype: str) -> np.ndarray:
         wrong = (found < limits.min) | (found > limits.max)
     if wrong is not None and wrong.any():
         place = int(wrong.argmax())
-        value = f"{values.flat[place]!s}, value {place + 1}"
-        raise Malformed(
-            f"input '{tensor.name}' has {value}, which is not a whole number that {datatype} and INT64 hold"
-        )
+        raise not_held(tensor, values.flat[place], place, datatype)
     return found
+
+
+def not_held(tensor: Tensor, value: object, place: int, datatype: str) -> Malformed:
+    """The refusal of the value at a place of an input, counted from 0."""
+    told = f"input '{tensor.name}' has {str(value)[:40]}, value {place + 1}"
+    return Malformed(f"{told}, which is not a whole number that {datatype} and INT64 hold")
 
 
 def _listed(names: object) -> str:
