@@ -11,7 +11,7 @@ import numpy as np
 from .arrays import float32_of, would_change
 from .errors import InputError
 from .headers import by_feature
-from .integers import BOOL_HINT, NO_BOOL, IndexLimits, first_of, index_limits, int64_of
+from .integers import BOOL_HINT, NO_BOOL, IndexLimits, first_of, index_limits, int64_of, why_wrong
 from .port import Port
 
 
@@ -184,7 +184,7 @@ def _int64_rows(array: np.ndarray, what: str) -> tuple[np.ndarray, Flaw | None]:
 
     def told(row: int, column: int) -> str:
         feature = f", feature {column + 1}" if array.ndim > 1 else ""
-        return f"{feature}: {flat[row, column]!s} is not a whole number of int64"
+        return f"{feature}: {why_wrong(flat[row, column])}"
 
     row, column = first_of(wrong)
     return found, Flaw(

@@ -43,9 +43,16 @@ def first_of(wrong: np.ndarray) -> tuple[int, int]:
 
 
 def not_whole(array: np.ndarray, port: Port, row: int, column: int, where: str) -> str:
-    """The message for a value of ``array`` (rows, ...) that is no whole number; ``where`` names its row."""
+    """The message for a value of ``array`` (rows, ...) that ``int64_of`` finds wrong; ``where`` names its row."""
     flat = array.reshape(len(array), -1)
-    return f"{_place(port, column, flat.shape[1], where)}: {flat[row, column]!s} is not a whole number of int64"
+    return f"{_place(port, column, flat.shape[1], where)}: {why_wrong(flat[row, column])}"
+
+
+def why_wrong(value: np.generic) -> str:
+    """What ``int64_of`` has against a value, in words."""
+    if value.dtype.kind == "f" and np.isfinite(value) and np.floor(value) == value:
+        return f"{value!s} is a float from 2**53 on, where floats skip whole numbers"
+    return f"{value!s} is not a whole number that int64 holds"
 
 
 class IndexLimits:

@@ -117,7 +117,7 @@ class _Decoder:
             too_large = (infinite & ~text.str.contains("(?i)inf")).fill_null(False).to_numpy()
             wrong = (values.is_null().to_numpy() & ~empty) | too_large
             if wrong.any():
-                kind = "not a whole number of int64" if dtype == "int64" else "not a number"
+                kind = "not a whole number that int64 holds" if dtype == "int64" else "not a number"
 
                 def why(row: int, text: Any = text, too_large: np.ndarray = too_large, kind: str = kind) -> str:
                     return f"'{text[row]}' is {'too large for float32' if too_large[row] else kind}"

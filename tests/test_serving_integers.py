@@ -136,8 +136,16 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "half": ("indices", tensor([0, 1.5], [1, 2]), "input 'ids' has 1.5, value 2, which is not a whole number"),
     "bool": ("indices", tensor([True, False], [1, 2]), "values that are no numbers: bool"),
     "text": ("indices", tensor(["a", 1], [1, 2]), "values that are no numbers: str"),
-    "int8": ("indices", tensor([0, 300], [1, 2], "INT8"), "has 300, value 2, which is not a whole number that INT8"),
-    "uint8": ("indices", tensor([0, -1], [1, 2], "UINT8"), "has -1, value 2, which is not a whole number that UINT8"),
+    "int8": (
+        "indices",
+        tensor([0, 300], [1, 2], "INT8"),
+        "has 300, value 2, which is not a whole number that both INT8",
+    ),
+    "uint8": (
+        "indices",
+        tensor([0, -1], [1, 2], "UINT8"),
+        "has -1, value 2, which is not a whole number that both UINT8",
+    ),
     "too large": ("indices", tensor([0, 2**63], [1, 2]), "input 'ids' has 9223372036854775808, value 2"),
     "far too large": ("indices", tensor([0, 2**80], [1, 2]), "input 'ids' has "),
     "floats": (

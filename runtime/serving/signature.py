@@ -129,8 +129,9 @@ def held_as(tensor: Tensor, values: np.ndarray, datatype: str) -> np.ndarray:
 
 def not_held(tensor: Tensor, value: object, place: int, datatype: str) -> Malformed:
     """The refusal of the value at a place of an input, counted from 0."""
+    types = datatype if datatype == INT64 else f"both {datatype} and {INT64}"
     told = f"input '{tensor.name}' has {str(value)[:40]}, value {place + 1}"
-    return Malformed(f"{told}, which is not a whole number that {datatype} and INT64 hold")
+    return Malformed(f"{told}, which is not a whole number that {types} can hold")
 
 
 def _listed(names: object) -> str:
