@@ -22,10 +22,15 @@ OBSERVATION = Port("obs", ("batch", 2), features=("speed", "torque"))
 CAST = Port("x", ("batch", 3), features=("speed", "torque", "genre"), indices=(None, None, (0, 9)))
 
 
+SHIFTED = Port("ids", ("batch", 2), dtype="int64", indices=((100, 109), (100, 109)))
+"""Indices that begin at 100: 0 would be beyond the table."""
+
+
 def only_indices(path: Path, port: Port = GENRES, *, said: bool = True, rows_depend: bool = False) -> Path:
     """``ids`` int64 (batch, 2) to the sum of their rows of the table, times the weight."""
     nodes = [
-        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("Sub", ["ids", "first" if port is SHIFTED else "zero"], ["places"]),
+        helper.make_node("Gather", ["table", "places"], ["rows"]),
         helper.make_node("ReduceSum", ["rows", "axis"], ["sum"], keepdims=0),
         helper.make_node("MatMul", ["sum", "weight"], ["z"]),
     ]
@@ -75,6 +80,7 @@ def _saved(
 ) -> Path:
     kinds = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64}
     held = {"table": TABLE, "weight": WEIGHT, "floats": FLOATS, "axis": np.array([1]), "parts": np.array([2, 1])}
+    held |= {"zero": np.array(0), "first": np.array(100)}
     used = {name for node in nodes for name in node.input}
     inputs, outputs = (
         [helper.make_tensor_value_info(port.name, kinds[port.dtype], port.shape) for port in each]

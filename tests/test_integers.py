@@ -25,7 +25,7 @@ from runtime.scoring import score_table
 from runtime.settings import Settings
 from runtime.summary import rows_depend
 from tests.commands import Run
-from tests.embeddings import CAST, GENRES, beside_floats, cast_column, of_both, of_indices, only_indices
+from tests.embeddings import CAST, GENRES, SHIFTED, beside_floats, cast_column, of_both, of_indices, only_indices
 
 IDS = np.array([[0, 1], [9, 5], [3, 2]])
 OBS = np.array([[0.5, -1.0], [2.0, 0.25], [-0.5, 4.0]], np.float32)
@@ -224,6 +224,18 @@ def test_buckets_hold_whole_numbers(files: dict[str, Path], rows: int) -> None:
     with_limits.close()
 
 
+def test_what_fills_up_a_batch_is_in_the_table(tmp_path: Path) -> None:
+    path, ids = only_indices(tmp_path / "m.onnx", SHIFTED), IDS + 100
+    buckets = OnGpu(path, (("CPUExecutionProvider", {}),), Settings(), where="cpu", graphs=False)
+    near(buckets.run(["y"], {"ids": ids})[0], of_indices(IDS))
+    buckets.close()
+    np.save(tmp_path / "ids.npy", np.vstack([ids, [[3, 100]]]))
+    with Session(path, "cpu") as session:
+        score_file(session, tmp_path / "ids.npy", tmp_path / "out.npy", on_error="null")
+        near(np.load(tmp_path / "out.npy")[:3], of_indices(IDS))
+        assert np.isfinite(session.run(seeded_rows(described_inputs(session), 20))["y"]).all()
+
+
 # Tables and files
 
 
@@ -354,6 +366,20 @@ def test_limits_that_are_none_make_a_record_foreign(indices: Any) -> None:
     record = json.loads(metadata["mlpx.inputs"])
     record[0]["indices"] = indices
     assert summary_of(metadata | {"mlpx.inputs": json.dumps(record)}) is None
+
+
+def test_the_graph_has_the_last_word_on_the_type(tmp_path: Path) -> None:
+    path = only_indices(tmp_path / "m.onnx")
+    model = load_onnx(path)
+    for entry in model.metadata_props:
+        entry.value = entry.value.replace('"int64"', '"float32"')
+    path.write_bytes(model.SerializeToString())
+    np.save(tmp_path / "ids.npy", IDS)
+    with Session(path, "cpu") as session:
+        assert session.inputs[0].dtype == "int64"
+        near(session.predict(IDS), of_indices(IDS))
+        score_file(session, tmp_path / "ids.npy", tmp_path / "out.npy")
+        near(np.load(tmp_path / "out.npy"), of_indices(IDS))
 
 
 def test_rows_that_depend_are_run_as_they_come(tmp_path: Path) -> None:

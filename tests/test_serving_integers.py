@@ -27,7 +27,7 @@ from runtime.serving.refusals import Malformed
 from runtime.serving.signature import signature_of
 from tests.browser import CHROMIUM
 from tests.devtools import Page
-from tests.embeddings import beside_floats, cast_column, of_both, of_indices, only_indices
+from tests.embeddings import SHIFTED, beside_floats, cast_column, of_both, of_indices, only_indices
 from tests.live import planted
 from tests.serving import Reply, Server, ask, serving
 
@@ -44,6 +44,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     only_indices(folder / "indices.onnx")
     only_indices(folder / "foreign.onnx", said=False)
     only_indices(folder / "depend.onnx", rows_depend=True)
+    only_indices(folder / "shifted.onnx", SHIFTED)
     beside_floats(folder / "both.onnx")
     cast_column(folder / "cast.onnx")
     with serving(folder) as running:
@@ -117,6 +118,7 @@ def test_indices_beside_floats(server: Server) -> None:
     floats, ids = tensor(obs.tolist(), [2, 2], "FP32", "obs"), tensor([3, 9], [2, 1])
     near(values(infer(server, "both", ids, floats)), of_both(obs, np.array([3, 9])))
     whole = np.hstack([obs, [[3.0], [9.0]]])
+    near(values(infer(server, "shifted", tensor([103, 109], [1, 2]))), of_indices(np.array([[3, 9]])))
     near(values(infer(server, "cast", tensor(whole.tolist(), [2, 3], "FP32", "x"))), of_both(obs, np.array([3, 9])))
 
 
