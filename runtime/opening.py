@@ -98,7 +98,8 @@ def ports_of(session: Any, path: str | Path | bytes) -> tuple[tuple[Port, ...], 
         summary = summary_of(metadata)
         file = None if isinstance(path, bytes) else Path(path)
         said = described(None if summary is None else summary.inputs, inputs, file)
-        inputs = tuple(replace(port, indices=other.indices) for port, other in zip(inputs, said, strict=True))
+        pairs = zip(inputs, said, strict=True)
+        inputs = tuple(replace(p, shape=(p.shape[0], *o.shape[1:]), indices=o.indices) for p, o in pairs)
     return inputs, outputs
 
 

@@ -157,11 +157,10 @@ class Session:
     def predict_into(self, x: np.ndarray, out: np.ndarray) -> None:
         """``predict`` for control loops: the output goes into ``out``, and no array is made.
 
-        ``x`` is an array (batch, *row) of the input's dtype, float32 or int64, ``out`` a float32 one of the output's
-        shape. The first calls of a batch
-        size, and batches too large for bound buffers, make arrays. Where the same two arrays come again and again, they
-        are bound themselves, and the session holds them. Raises InputError: another type or shape, or an ``out`` that
-        cannot be written.
+        ``x`` is an array (batch, *row) of the input's dtype, ``out`` a float32 one of the output's shape. The first
+        calls of a batch size, batches too large for bound buffers, and indices, which are checked, make arrays. Where
+        the same two arrays come again and again, they are bound themselves, and the session holds them. Raises
+        InputError: another type or shape, or an ``out`` that cannot be written.
         """
         pair = self._here.pair
         if pair is not None and pair[0] is x and pair[1] is out and pair[2] is not None and x.shape == pair[3]:

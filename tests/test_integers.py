@@ -383,7 +383,7 @@ def test_the_graph_has_the_last_word_on_the_type(tmp_path: Path) -> None:
         near(np.load(tmp_path / "out.npy"), of_indices(ids))
 
 
-def test_rows_that_depend_are_run_as_they_come(tmp_path: Path) -> None:
+def test_rows_that_depend_are_run_as_they_come(tmp_path: Path, run: Run) -> None:
     path = only_indices(tmp_path / "m.onnx", rows_depend=True)
     metadata = {entry.key: entry.value for entry in load_onnx(path).metadata_props}
     found = summary_of(metadata)
@@ -400,6 +400,7 @@ def test_rows_that_depend_are_run_as_they_come(tmp_path: Path) -> None:
         score_file(session, tmp_path / "ids.npy", tmp_path / "out.npy")
         np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-3)
         near(session.predict(ids[:1]), np.zeros((1, 3)))  # not padded
+    assert "depend on each other" in run("inspect", path).out
 
 
 @pytest.mark.parametrize("name", ["indices", "foreign", "both", "cast"])

@@ -51,6 +51,7 @@ def _tell(found: "Inspection") -> None:
         ]
         + [("size", f"{summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds a row")]
         + ([("weights", f"sha256 {summary.weights_sha256}")] if summary.weights_sha256 else [])
+        + ([("rows", "depend on each other: batches are run as they come")] if summary.rows_depend else [])
         + ([("variant", _variant(summary.variant))] if summary.variant else [])
         + [("metadata", f"{key} = {value}") for key, value in summary.metadata.items()]
     )
