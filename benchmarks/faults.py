@@ -1,10 +1,10 @@
 """How many planted faults does each gate catch, and how often is it wrong about a file without any?
 
-Every fault of ``export.proof.faults`` is planted into every model of ``models/``, into 200 generated networks and into
-five large ones: once into the file, and once into the runtime, which then runs the right file wrongly. Beside
-``mlpx.verify`` stand plain comparisons, each with its own default tolerance and its own kind of inputs. Then 1,000
-networks without a fault. Every network's results are appended to a file as one line, and networks that stand there are
-skipped, so the run can be interrupted and resumed.
+Every fault of ``benchmarks.planted`` is planted into every model of ``models/``, into 100 networks generated of the
+building blocks, into 100 written with operators beyond them, and into five large ones: once into the file, and once
+into the runtime, which then runs the right file wrongly. Beside ``mlpx.verify`` stand plain comparisons, each with its
+own default tolerance and its own kind of inputs. Then 1,000 networks without a fault. Every network's results are
+appended to a file as one line, and networks that stand there are skipped, so the run can be interrupted and resumed.
 
 Run it with ``python -m benchmarks.faults [--out FILE] [--networks 200] [--clean 1000] [--minutes M]``; with
 ``--table`` it only prints the table of what was found.
@@ -15,7 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -26,32 +27,51 @@ import numpy as np
 import torch
 
 from benchmarks.machine import described
-from benchmarks.networks import LARGE, MODELS, network
+from benchmarks.networks import LARGE, MODELS, Network, named
+from benchmarks.planted import FAULTS, RUNTIME_ONLY, faulty, plan, planted
 from export import export
 from export.exporting import evaluated_copy
-from export.proof.faults import FAULTS, RUNTIME_ONLY, faulty, plan, planted
-from export.proof.reading import read_model
+from export.graph import Input
+from export.onnxfile.reading import read_model
 from export.proof.running import on_device
 from export.proof.structure import match
 from export.proof.verification import examine
-from export.trace import trace
+from export.trace import Signature, signature_of, trace
 from runtime import Session
+
+Feed = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Gate:
     """A comparison of outputs as a tool makes it: its inputs, and whether it finds the file at fault."""
 
-    rows: Callable[[int, np.random.Generator], np.ndarray]
+    rows: Callable[[Mapping[str, Input], np.random.Generator], Feed]
     catches: Callable[[np.ndarray, np.ndarray], bool]
 
 
-def normal(rows: int) -> Callable[[int, np.random.Generator], np.ndarray]:
-    return lambda features, rng: rng.standard_normal((rows, features), dtype=np.float32)
+def normal(rows: int) -> Callable[[Mapping[str, Input], np.random.Generator], Feed]:
+    return _drawn(rows, lambda rng, shape: rng.standard_normal(shape, dtype=np.float32))
 
 
-def uniform(rows: int) -> Callable[[int, np.random.Generator], np.ndarray]:
-    return lambda features, rng: rng.random((rows, features), dtype=np.float32)
+def uniform(rows: int) -> Callable[[Mapping[str, Input], np.random.Generator], Feed]:
+    return _drawn(rows, lambda rng, shape: rng.random(shape, dtype=np.float32))
+
+
+def _drawn(
+    rows: int, draw: Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+) -> Callable[[Mapping[str, Input], np.random.Generator], Feed]:
+    """Rows of every input by its name; whole numbers are drawn over all that may come, 0 and 1 where that is open."""
+
+    def one(given: Input, rng: np.random.Generator) -> np.ndarray:
+        shape = (rows, *given.row)
+        if given.dtype == "float32":
+            return draw(rng, shape)
+        limits = [each or (0, 1) for each in given.indices or (None,) * int(np.prod(given.row))]
+        low, high = (np.array([each[end] for each in limits]).reshape(given.row) for end in (0, 1))
+        return rng.integers(low, high + 1, shape)
+
+    return lambda inputs, rng: {name: one(given, rng) for name, given in inputs.items()}
 
 
 def not_close(rtol: float, atol: float) -> Callable[[np.ndarray, np.ndarray], bool]:
@@ -92,57 +112,97 @@ GATES: dict[str, Gate] = {
 }
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A network and its file, with every gate's rows, and what eager PyTorch gives for them."""
+
+    network: Network
+    signature: Signature
+    path: Path
+    inputs: Mapping[str, Feed]
+    eager: Mapping[str, np.ndarray]
+    asked: Mapping[str, Any]
+    """What export and verify are told of the network."""
+
+    def outputs(self, path: Path) -> dict[str, np.ndarray]:
+        """What a file gives for every gate's rows."""
+        with Session(path, "cpu") as session:
+            return {gate: next(iter(session.run(rows).values())) for gate, rows in self.inputs.items()}
+
+
+@contextmanager
+def _subject(name: str) -> Iterator[Subject]:
+    network = named(name)
+    asked = {"spec": network.spec, "example": network.example}
+    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"), torch.inference_mode():
+        path = Path(folder) / "clean.onnx"
+        export(network.module, path, **asked)
+        shape = None if network.spec is None else network.spec.input.row_shape
+        names = () if network.spec is None else network.spec.input.name
+        signature = signature_of(network.module, example=network.example, input_shape=shape, input_name=names)
+        known = trace(evaluated_copy(network.module), signature).inputs
+        inputs = {gate: GATES[gate].rows(known, np.random.default_rng(0)) for gate in GATES}
+        eager = {gate: _called(network, signature, rows) for gate, rows in inputs.items()}
+        yield Subject(network, signature, path, inputs, eager, asked)
+
+
+def _called(network: Network, signature: Signature, rows: Feed) -> np.ndarray:
+    values = {name: torch.from_numpy(part) for name, part in rows.items()}
+    return signature.call(network.module, values).numpy()
+
+
 def tried(name: str) -> dict[str, Any]:
     """Every fault in one network: whether it could be planted, changed an output, and was caught by whom."""
-    spec, module = network(name)
-    features = spec.input.row_shape[0]
     record: dict[str, Any] = {"network": name, "faults": {}}
-    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"), torch.inference_mode():
-        clean, broken = Path(folder) / "clean.onnx", Path(folder) / "broken.onnx"
-        export(module, clean, spec=spec)
-        model = read_model(clean)
-        structure = match(trace(evaluated_copy(module), (features,)), model)
-        inputs = {gate: GATES[gate].rows(features, np.random.default_rng(0)) for gate in GATES}
-        eager = {gate: module(torch.from_numpy(rows)).numpy() for gate, rows in inputs.items()}
-        with Session(clean, "cpu") as session:
-            right = {gate: session.predict(rows) for gate, rows in inputs.items()}
+    with _subject(name) as subject:
+        module, asked = subject.network.module, {**subject.asked, "device": "cpu", "stop_early": True}
+        model, broken = read_model(subject.path), subject.path.with_name("broken.onnx")
+        structure = match(trace(evaluated_copy(module), subject.signature), model)
+        right = subject.outputs(subject.path)
         for fault in FAULTS:
             edit = plan(fault, model, structure, crc32(f"{name} {fault}".encode()))
             if edit is None:
                 continue
             planted(model, edit, broken)
-            with Session(broken, "cpu") as session:
-                found = {gate: session.predict(rows) for gate, rows in inputs.items()}
+            found = subject.outputs(broken)
             wide = "allclose 1e-3, 1e-5"
             seen = found[wide].tobytes() != right[wide].tobytes()
-            caught = {gate: GATES[gate].catches(found[gate], eager[gate]) for gate in GATES}
+            caught = {gate: GATES[gate].catches(found[gate], subject.eager[gate]) for gate in GATES}
+            why = {}
             if fault not in RUNTIME_ONLY:
-                report = examine(module, broken, device="cpu", stop_early=True)
-                caught["mlpx"] = not report.proved
-            report = examine(module, clean, device="cpu", opener=faulty(on_device("cpu"), edit), stop_early=True)
-            caught["mlpx, in the runtime"] = not report.proved
+                report = examine(module, broken, **asked)
+                caught["mlpx"], why["file"] = not report.proved, report.why
+            report = examine(module, subject.path, **asked, opener=faulty(on_device("cpu"), edit))
+            caught["mlpx, in the runtime"], why["runtime"] = not report.proved, report.why
             by = next((check.name for check in report.checks if check.outcome == "failed"), "")
-            record["faults"][fault] = {"seen": seen, "caught": caught, "by": by}
+            record["faults"][fault] = {"seen": seen, "caught": caught, "by": by, "why": why}
     return record
 
 
 def fault_free(name: str) -> dict[str, Any]:
     """The whole verification of a network without a fault, and every other gate."""
-    spec, module = network(name)
     record: dict[str, Any] = {"clean": name}
-    with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"), torch.inference_mode():
-        path = Path(folder) / "clean.onnx"
-        export(module, path, spec=spec)
+    with _subject(name) as subject:
         start = perf_counter()
-        report = examine(module, path, device="cpu")
+        report = examine(subject.network.module, subject.path, device="cpu", **subject.asked)
         record |= {"seconds": perf_counter() - start, "why": report.why}
         record["ratio"] = max((layer.ratio for layer in report.layers), default=0.0)
-        record["alarms"] = {"mlpx": not report.proved}
-        with Session(path, "cpu") as session:
-            for gate, rule in GATES.items():
-                rows = rule.rows(spec.input.row_shape[0], np.random.default_rng(0))
-                record["alarms"][gate] = rule.catches(session.predict(rows), module(torch.from_numpy(rows)).numpy())
+        found = subject.outputs(subject.path)
+        alarms = {gate: rule.catches(found[gate], subject.eager[gate]) for gate, rule in GATES.items()}
+        record["alarms"] = {"mlpx": not report.proved, **alarms}
     return record
+
+
+def misses(records: list[dict[str, Any]]) -> list[str]:
+    """Faults that were not caught, and networks without a fault that were not proved, in words."""
+    found = []
+    for record in records:
+        for fault, one in record.get("faults", {}).items():
+            ways = [way for way, caught in one["caught"].items() if way.startswith("mlpx") and not caught]
+            found += [f"{record['network']}: '{fault}' is missed by {way}" for way in ways]
+        if record.get("alarms", {}).get("mlpx"):
+            found.append(f"{record['clean']}: a false alarm: {record['why']}")
+    return found
 
 
 def table(records: list[dict[str, Any]]) -> str:
@@ -177,6 +237,11 @@ def read(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def _names(count: int, first: int) -> list[str]:
+    """Generated and written networks, half of each, in turn."""
+    return [f"{('generated', 'written')[i % 2]} {first + i // 2}" for i in range(count)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out") / "faults.jsonl")
@@ -187,11 +252,9 @@ def main() -> None:
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = read(options.out)
-    names = [*MODELS, *LARGE, *(f"generated {i}" for i in range(options.networks))]
-    work: list[tuple[str, Callable[[str], dict[str, Any]]]] = [
-        (name, tried) for name in names if name not in {record.get("network") for record in done}
-    ]
-    clean = [f"generated {i}" for i in range(10_000, 10_000 + options.clean)]
+    names = [*MODELS, *LARGE, *_names(options.networks, 0)]
+    work = [(name, tried) for name in names if name not in {record.get("network") for record in done}]
+    clean = _names(options.clean, 10_000)
     work += [(name, fault_free) for name in clean if name not in {record.get("clean") for record in done}]
     start = perf_counter()
     with open(options.out, "a") as file:
@@ -205,6 +268,7 @@ def main() -> None:
             print(f"{index + 1} of {len(work)}: {name}", flush=True)
     print(", ".join(f"{key} {value}" for key, value in described().items()))
     print(table(done))
+    print("\n".join(["", *misses(done)]))
 
 
 if __name__ == "__main__":

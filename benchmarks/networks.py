@@ -1,15 +1,17 @@
-"""The networks that the gates are tried on: the models of this repository, generated ones, and large ones."""
+"""The networks that the gates are tried on: the models of this repository, generated and written ones, large ones."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from math import exp, log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
+from benchmarks.modules import written
 from builder import MLPSpec, assemble, load_spec, load_weights
 from tests.cases import randomised
 
@@ -37,6 +39,24 @@ _BETWEEN: list[Any] = [
     "relu6",
 ]
 _BETWEEN += [{"gelu": "tanh"}, {"leaky_relu": 0.2}, {"clip": [-2, 2]}]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A module in evaluation mode, and what export and verify are to be told of it: a spec, or an example."""
+
+    module: nn.Module
+    spec: MLPSpec | None = None
+    example: tuple[Tensor, ...] | None = None
+
+
+def named(name: str) -> Network:
+    """What ``network`` knows, or ``written N``: a module with a forward of its own."""
+    if name.startswith("written "):
+        module, example = written(int(name.removeprefix("written ")))
+        return Network(module, example=example)
+    spec, module = network(name)
+    return Network(module, spec)
 
 
 def network(name: str) -> tuple[MLPSpec, nn.Sequential]:

@@ -21,11 +21,11 @@ from torch import nn
 
 from benchmarks.faults import FAULTS, read
 from benchmarks.networks import network
+from benchmarks.planted.edits import tf32
 from export import export, verify
-from export.graph import Node, Tensor
-from export.proof.affine_bounds import affine
-from export.proof.edits import tf32
+from export.graph import Node, Rows, Tensor
 from export.proof.probes import EXPONENTS
+from export.proof.rules import RULES
 from runtime import Session
 
 IMAGES = Path(__file__).resolve().parent.parent / "docs" / "images"
@@ -55,7 +55,8 @@ def tolerance(axes: Any) -> None:
         z = torch.from_numpy(x).double()
         exact = z @ weight.double().T + bias.double()
         tensors = {"weight": Tensor("weight", weight.numpy()), "bias": Tensor("bias", bias.numpy())}
-        radius = affine(Node("linear", "", ("x",), "y", (32,), tensors=tensors), [z], [None], exact)
+        node = Node("linear", "", ("x",), "y", (Rows(), 32), tensors=tensors)
+        radius = RULES["linear"](node, [z], [None], exact)
         found["rounding"].append(float(np.median(np.abs(y - exact.numpy()))))
         found["bound"].append(float(radius.median()))
         found["fault"].append(float(z.abs().median() * weight.abs().median() * 1e-3))

@@ -17,6 +17,7 @@ from torch import nn
 
 from runtime import Summary, whole_file
 
+from .graph import ELEMENT_TYPES
 from .streaming import little_endian, write_model
 
 ONE_FILE_LIMIT = 2**31 - 2**20
@@ -32,11 +33,8 @@ class Artifact:
     path: Path
     size: int
     """In bytes, an external data file included."""
-    summary: Summary | None
-    """None for a file that ``torch.onnx`` wrote as a fallback."""
+    summary: Summary
     proved: bool = False
-    reason: str | None = None
-    """Why a fallback wrote it, if one did."""
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -81,7 +79,7 @@ def _beside(file: BinaryIO, location: str, weights: Mapping[str, np.ndarray]) ->
         offset = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
         file.write(b"\0" * (offset - file.tell()))
         file.write(little_endian(values).data)
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=values.shape)
+        tensor = TensorProto(name=name, data_type=ELEMENT_TYPES[str(values.dtype)], dims=values.shape)
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", location), ("offset", offset), ("length", values.nbytes)):
             tensor.external_data.add(key=key, value=str(value))

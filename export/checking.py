@@ -7,6 +7,7 @@ import onnx
 from onnx import helper
 
 from .errors import ExportError
+from .graph import ELEMENT_TYPES
 
 _SMALL = 64
 
@@ -23,7 +24,7 @@ def check(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> None:
         if values.size <= _SMALL:
             skeleton.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
         else:
-            info = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, values.shape)
+            info = helper.make_tensor_value_info(name, ELEMENT_TYPES[str(values.dtype)], values.shape)
             skeleton.graph.input.append(info)
     try:
         onnx.checker.check_model(skeleton, full_check=True)
@@ -32,9 +33,14 @@ def check(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> None:
         raise ExportError(f"the exported graph is not valid ONNX, which is a defect of mlpx: {error}") from error
     for output, other in zip(model.graph.output, inferred.graph.output, strict=True):
         declared, found = _dims(output), _dims(other)
-        if declared != found:
+        if len(declared) != len(found) or not all(map(_agree, declared, found)):
             message = f"the output '{output.name}' should have shape {declared}, but ONNX infers {found}"
             raise ExportError(f"{message}: a defect of mlpx")
+
+
+def _agree(declared: int | str, found: int | str) -> bool:
+    """A size may be one that ONNX cannot infer: that of an Expand, or one that grows with the batch."""
+    return declared == found or (isinstance(found, str) and found.startswith("unk__"))
 
 
 def _without_output_shape(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,4 +1,4 @@
-"""Collects ONNX nodes and initialisers under names that are unique and say where they come from."""
+"""ONNX nodes and initialisers as they are emitted, with unique names."""
 
 from __future__ import annotations
 
@@ -10,53 +10,140 @@ import numpy as np
 import onnx
 
 from .errors import ExportError
-from .graph import Node, Tensor
+from .evaluation import schema
+from .graph import Graph, Node, Rows, Shape, Tensor, unique
 from .versions import USUAL
+
+
+_OPERANDS = ("Tensor", "Optional[Tensor]", "number")
+"""The types of arguments that an operator of a file takes as inputs."""
 
 
 class Emitter:
     """Called once per ONNX node; ``nodes`` and ``initialisers`` (in the order of first use) are the result.
 
-    ``opset`` is the one that the nodes belong to. Raises ExportError where it lacks an operator.
+    ``values`` are names that are taken, ``inner`` values that no other block reads and ``crowded`` the homes of several
+    nodes. ``opset`` is the one that the nodes belong to. Raises ExportError where it lacks an operator.
     """
 
-    def __init__(self, values: Sequence[str], opset: int = USUAL.opset):
+    def __init__(
+        self,
+        values: Sequence[str],
+        opset: int = USUAL.opset,
+        *,
+        graph: Graph | None = None,
+        inner: frozenset[str] = frozenset(),
+        crowded: frozenset[str] = frozenset(),
+    ):
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initialisers: dict[str, np.ndarray] = {}
+        self.renamed: dict[str, str] = {}
+        """Values of the graph that have another name in the file."""
+        self._inputs = list(graph.inputs) if graph is not None else []
+        self._shapes = graph.shapes if graph is not None else {}
+        self._dtypes = graph.dtypes if graph is not None else {}
+        self._inner, self._crowded = inner, crowded
         self._values = set(values)
         self._node_names: set[str] = set()
         self._held: dict[tuple[Any, ...], str] = {}
+        self._since: set[str] = set()
 
-    def __call__(self, op_type: str, inputs: Sequence[str], output: str, path: str, **attributes: Any) -> str:
-        """A node named after its module path, or ``path/OpType`` where the block takes several."""
-        _refuse_missing(op_type, self.opset, path)
-        name = unique(path, self._node_names)
+    def __call__(self, op_type: str, inputs: Sequence[str], output: str, name: str, **attributes: Any) -> str:
+        """A node under its name, or that name with a number."""
+        name = unique(name, self._node_names)
         self.nodes.append(onnx.helper.make_node(op_type, list(inputs), [output], name=name, **attributes))
         return output
 
     def step(self, op_type: str, node: Node, *inputs: str, **attributes: Any) -> str:
-        """One of a block's inner nodes; gives the name of its value."""
-        name = f"{node.path}/{op_type}"
-        _refuse_missing(op_type, self.opset, node.path, node.op)
+        """One of a node's inner operators; gives the name of its value."""
+        self._refuse_missing(op_type, node)
+        name = f"{node.home}/{op_type}"
+        self._since.add(node.output)
         return self(op_type, inputs, unique(f"{name}.output", self._values), name, **attributes)
 
-    def last(self, op_type: str, node: Node, *inputs: str) -> str:
-        """The node that gives the block's own value."""
-        _refuse_missing(op_type, self.opset, node.path, node.op)
-        return self(op_type, inputs, node.output, f"{node.path}/{op_type}")
+    def last(self, op_type: str, node: Node, *inputs: str, **attributes: Any) -> str:
+        """The operator that gives the node's own value; it has the name of its home where it is the only one there."""
+        self._refuse_missing(op_type, node)
+        several = node.output in self._since or node.home in self._crowded
+        name = f"{node.home}/{op_type}" if several else node.home
+        output = node.output
+        if output in self._inner:
+            output = self.renamed[node.output] = unique(f"{name}.output", self._values)
+        return self(op_type, inputs, output, name, **attributes)
 
-    def tensor(self, tensor: Tensor) -> str:
-        """A tensor of the module under its own name; shared tensors are stored once."""
-        memory = (tensor.values.__array_interface__["data"][0], tensor.values.strides)
-        values = np.ascontiguousarray(tensor.values, dtype=np.float32)
-        return self._hold((tensor.name, tensor.values.shape, memory), tensor.name, values)
+    def operands(self, node: Node, *, numbers: bool = True) -> list[str]:
+        """The names of all operands, in the order of the schema: values, constants, and ``numbers`` as constants."""
+        left = iter(node.inputs)
+        found: list[str] = []
+        for role, kind, *_ in schema(node.op, node.overload)[1]:
+            if kind == "List[Tensor]":
+                count = len(node.inputs) + sum(key.startswith(f"{role}.") for key in node.tensors)
+                keys = [f"{role}.{i}" for i in range(count)]
+                found += [self.tensor(node.tensors[k]) if k in node.tensors else next(left) for k in keys]
+            elif role in node.tensors:
+                found.append(self.tensor(node.tensors[role]))
+            elif role in node.attributes:
+                wanted = numbers and kind in _OPERANDS and node.attributes[role] is not None
+                found += [self._number(node, role)] if wanted else []
+            elif kind in ("Tensor", "Optional[Tensor]"):
+                found += [name for name in (next(left, None),) if name is not None]
+        return found
 
-    def constant(self, name: str, value: float | list[float] | Any) -> str:
+    def _number(self, node: Node, role: str) -> str:
+        value, name = node.attributes[role], f"{node.home}.{role}"
+        whole = {self.dtype(name) for name in node.inputs} == {"int64"} and node.dtype != "float32"
+        return self.integers(name, int(value)) if whole else self.constant(name, float(value))
+
+    def dtype(self, value: str) -> str:
+        """The element type of a value of the graph."""
+        return self._dtypes.get(value, "float32")
+
+    def flattens(self, node: Node) -> bool:
+        """Whether a view makes rows of one dimension of rows of several, as Flatten does."""
+        sizes, before = node.attributes["shape"], self._shapes.get(node.inputs[0], ())
+        return len(sizes) == 2 and sizes[0] == Rows() and len(before) > 2 and before[0] == Rows()
+
+    def tensor(self, tensor: Tensor, *, turned: bool = False) -> str:
+        """A constant under its own name, as it is or transposed; shared ones are stored once."""
+        values = tensor.values.T if turned else tensor.values
+        memory = (values.__array_interface__["data"][0], values.strides)
+        return self._hold((tensor.name, values.shape, memory), tensor.name, np.ascontiguousarray(values))
+
+    def constant(self, name: str, value: float | Sequence[float], shape: tuple[int, ...] | None = None) -> str:
         """A float32 constant that the module has no tensor for."""
         values = np.asarray(value, dtype=np.float64)
-        held = np.asarray(values, dtype=np.float32) if values.ndim else np.float32(self.float32(value))
-        return self._hold((name, held.tobytes()), name, np.asarray(held))
+        held = np.asarray(values, dtype=np.float32) if values.ndim else np.asarray(np.float32(self.float32(value)))
+        return self._hold((name, held.tobytes()), name, held if shape is None else held.reshape(shape))
+
+    def integers(self, name: str, values: int | Sequence[int]) -> str:
+        """An int64 constant: one number, or a list of them."""
+        held = np.asarray(values, dtype=np.int64)
+        return self._hold((name, held.shape, held.tobytes()), name, held)
+
+    def sizes(self, name: str, shape: Shape) -> str:
+        """A shape as a value, with the batch's size taken from the first input where it stands in it."""
+        if not any(isinstance(size, Rows) for size in shape):
+            return self.integers(name, [size for size in shape if isinstance(size, int)])
+        parts = []
+        for axis, size in enumerate(shape):
+            if isinstance(size, int):
+                parts.append(self.integers(f"{name}.{axis}", [size]))
+                continue
+            parts.append(self._batch())
+            if size.times != 1:
+                factor = self.integers(f"{name}.times", [size.times])
+                parts[-1] = self("Mul", [parts[-1], factor], unique(f"{name}/Mul.output", self._values), f"{name}/Mul")
+        return self("Concat", parts, unique(f"{name}.output", self._values), f"{name}/Concat", axis=0)
+
+    def _batch(self) -> str:
+        """The number of rows, of shape [1]."""
+        if ("batch",) not in self._held:
+            whole = self("Shape", self._inputs[:1], unique("batch/Shape.output", self._values), "batch/Shape")
+            first = self.integers("batch.first", [0])
+            held = self("Gather", [whole, first], unique("batch.output", self._values), "batch/Gather", axis=0)
+            self._held["batch",] = held
+        return self._held["batch",]
 
     @staticmethod
     def float32(value: Any) -> float:
@@ -68,18 +155,21 @@ class Emitter:
         return float(held)
 
     def _hold(self, key: tuple[Any, ...], name: str, values: np.ndarray) -> str:
-        """One name may come with other values (another block's constant); it gets a number then."""
+        """One name may come with other values (another node's constant); it gets a number then."""
         if key not in self._held:
             self._held[key] = unique(name, self._values)
             self.initialisers[self._held[key]] = values
         return self._held[key]
 
+    def refuse(self, node: Node, since: int, what: str) -> None:
+        """Raise ExportError: the file's opset lacks something that a node needs."""
+        message = f"{node.op} at '{node.path}' needs opset {since}, for its {what}, and the file is to be of opset"
+        hint = f"give opset {since} or more (--opset {since}), or a newer server"
+        raise ExportError(f"{message} {self.opset}. What to do: {hint}")
 
-def _refuse_missing(op_type: str, opset: int, path: str, block: str = "the block") -> None:
-    if opset >= (since := _since(op_type)):
-        return
-    message = f"{block} at '{path}' needs opset {since}, for its {op_type}, and the file is to be of opset {opset}"
-    raise ExportError(f"{message}. What to do: give opset {since} or more (--opset {since}), or a newer server")
+    def _refuse_missing(self, op_type: str, node: Node) -> None:
+        if self.opset < (since := _since(op_type)):
+            self.refuse(node, since, op_type)
 
 
 @cache
@@ -87,13 +177,3 @@ def _since(op_type: str) -> int:
     """The opset that brought an operator."""
     schemas = onnx.defs.get_all_schemas_with_history()
     return min(schema.since_version for schema in schemas if schema.name == op_type and schema.domain == "")
-
-
-def unique(name: str, taken: set[str]) -> str:
-    """The name, or the name with the lowest number that nobody has; taken from now on."""
-    candidate, number = name, 0
-    while candidate in taken:
-        number += 1
-        candidate = f"{name}_{number}"
-    taken.add(candidate)
-    return candidate

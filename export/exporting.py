@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,18 +17,16 @@ from runtime import BlockSummary, Port, Summary, through_link
 from runtime.version import VERSION
 
 from .artifact import Artifact, is_external, weights_hash, write
-from .blocks import TABLE
-from .calls import is_plain
 from .checking import check
-from .errors import ExportError, UnsupportedError
-from .folding import fold
-from .graph import Graph
-from .lowering import BATCH, lower
+from .errors import ExportError
+from .folding import block_name, blocks, fold, multiply_adds
+from .graph import Graph, Input, Node, Shape, row_of
+from .lowering import lower
 from .matching import refuse_another_network
-from .parametrised import computed_weights, with_plain_weights
 from .ports import declared_input, declared_output
 from .remarks import remarks
-from .trace import trace
+from .trace import signature_of, trace
+from .trace.signature import Example
 from .versions import Versions, chosen
 
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
@@ -40,33 +38,38 @@ def export(
     *,
     spec: MLPSpec | None = None,
     name: str | None = None,
+    example: Example | None = None,
     input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
+    input_dtype: str | Mapping[str, str] | None = None,
     input_name: str | Sequence[str] = (),
     output_name: str | Sequence[str] = (),
+    method: str = "forward",
     fold_affine: bool = False,
     dtype: str | None = None,
     external_data: bool | None = None,
-    fallback: bool = False,
     opset: int | None = None,
     ir_version: int | None = None,
     target: str | None = None,
 ) -> Artifact:
     """Write ``module``, as it computes in evaluation mode, to an ONNX file with a symbolic batch dimension.
 
-    The file maps float32 (batch, *input_shape) to float32 (batch, ...). The module comes back as it was: a copy is put
-    into evaluation mode and traced. The same module and spec give the same bytes, on any machine.
+    The file maps float32 or int64 (batch, *input_shape) to (batch, ...). The module comes back as it was: a copy is put
+    into evaluation mode and run on a few rows, and the operators that it calls are written.
 
     Args:
         spec: names the model, its input and output, and goes into the file's metadata; without one, ``name`` (the
             file's stem unless given), ``input_name`` and ``output_name`` do, one name or one for each; else several
-            inputs have the names of the forward's parameters, several outputs those of the dict or named tuple that it
-            returns. ``input_shape`` (one row, without the batch dimension; by the input's name where there are several)
-            is inferred from the weights that it meets.
+            inputs have the names of the forward's parameters, several outputs those of the dict or record that it
+            returns.
+        example: tensors (batch, *row) to call it with: one, a tuple of arguments or a dict of them by name, which may
+            be nested. What is no tensor is passed on as it is.
+        input_shape: of one row, without the batch dimension; by the input's name where there are several. Left out, it
+            is that of the example, or found by trying the widths of the module's own weights.
+        input_dtype: "float32" or "int64", in the same way; left out, what the example is, or the module runs on.
+        method: the one that is called, where it is not ``forward``.
         fold_affine: compose affine blocks that follow each other, in float64, rounded once.
         dtype: "float32" exports a module of another dtype, rounded to float32.
         external_data: weights into ``NAME.onnx.data``; None does so only above 2 GB.
-        fallback: for a module that the table of blocks cannot express, let ``torch.onnx.export`` write
-            ``NAME.unproved.onnx`` instead.
         opset: of the file, from 7 on; 17 unless given, or less where ``ir_version`` or ``target`` asks for it.
         ir_version: of the file, from 4 on; 8 unless given, or what the opset and ``target`` ask for.
         target: the server that the file is for, such as "triton:23.10"; see ``export.servers``.
@@ -82,23 +85,17 @@ def export(
         name, input_name, output_name = spec.name, spec.input.name, spec.output.name
         input_shape = spec.input.row_shape
     path = through_link(path)  # external data goes beside the file itself
-    inputs, outputs = _named(input_name), _named(output_name)
-    input_shape = _checked(input_shape)
     versions = chosen(opset, ir_version, target)
     copied = evaluated_copy(module, dtype)
-    try:
-        traced = trace(copied, input_shape, inputs, outputs)
-    except UnsupportedError as error:
-        if not fallback:
-            raise
-        if (opset, ir_version, target) != (None, None, None):
-            hint = "leave --opset, --ir-version and --for out, or --fallback"
-            raise ExportError(
-                f"{error}. The fallback chooses opset and IR version itself. What to do: {hint}"
-            ) from None
-        from .fallback import export_unproved
-
-        return export_unproved(copied, path, input_shape, inputs, outputs, reason=str(error))
+    signature = signature_of(
+        copied,
+        example=example,
+        input_shape=input_shape,
+        input_dtype=input_dtype,
+        input_name=_named(input_name),
+        method=method,
+    )
+    traced = trace(copied, signature, _named(output_name))
     if spec is not None:
         refuse_another_network(traced, spec)
     folded = fold(traced, affine=fold_affine)
@@ -136,11 +133,11 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
         key, kind = next(iter(other.items()))
         message = f"'{key}' is {kind} and the file computes in float32 ({len(other)} of {len(tensors)} tensors)"
         raise ExportError(f"{message}. What to do: round it on export with dtype='float32' (--dtype float32)")
-    shared = {id(tensor): tensor for tensor in tensors.values()} if is_plain(module) and not other else {}
+    shared: dict[int, Any] = (
+        {id(tensor): tensor for tensor in tensors.values()} if is_plain(module) and not other else {}
+    )
     try:
-        copied = with_plain_weights(copy.deepcopy(module, shared | computed_weights(module)))
-    except ExportError:
-        raise
+        copied = copy.deepcopy(module, shared | _computed_weights(module)).cpu().eval()
     except Exception as error:  # the caller's classes may copy themselves in their own way
         raise ExportError(f"the module cannot be copied, so it was left alone: {error}") from error
     if other:
@@ -153,26 +150,28 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
     return copied
 
 
+def is_plain(module: nn.Module) -> bool:
+    """Blocks in containers, and no code of the caller's that could touch their tensors."""
+    for part in module.modules():
+        hooks = part._forward_hooks or part._forward_pre_hooks
+        own = {"forward", "train", "eval", "_call_impl"} & set(vars(part))
+        if not type(part).__module__.startswith(("torch.nn.modules.", "builder.")) or hooks or own:
+            return False
+    return True
+
+
+def _computed_weights(module: nn.Module) -> dict[int, Any]:
+    """For ``copy.deepcopy``, which refuses tensors that a hook computed: what stands for them in the copy."""
+    held = (value for part in module.modules() for value in vars(part).values())
+    return {
+        id(value): value.detach().clone()
+        for value in held
+        if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf
+    }
+
+
 def _named(name: str | Sequence[str]) -> tuple[str, ...]:
     return (name,) if isinstance(name, str) else tuple(name)
-
-
-def _checked(
-    shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None,
-) -> tuple[int, ...] | dict[str, tuple[int, ...]] | None:
-    if isinstance(shape, Mapping):
-        return {name: _row(each) for name, each in shape.items()}
-    return None if shape is None else _row(shape)
-
-
-def _row(shape: tuple[int, ...]) -> tuple[int, ...]:
-    try:
-        checked = tuple(operator.index(size) for size in shape)
-    except TypeError:
-        checked = ()
-    if not checked or min(checked) < 1:
-        raise ExportError(f"input_shape is the shape of a row, such as (64,), not {shape!r}")
-    return checked
 
 
 def _summary(
@@ -185,26 +184,16 @@ def _summary(
     external: bool,
 ) -> Summary:
     shapes = folded.shapes
-    sources = tuple(Port(source, (BATCH, *shape)) for source, shape in folded.inputs.items())
-    sinks = tuple(Port(sink, (BATCH, *shapes[value])) for sink, value in folded.outputs.items())
+    sources = tuple(_input_port(source, given) for source, given in folded.inputs.items())
+    sinks = tuple(Port(sink, _sizes(shapes[v]), dtype=folded.dtypes[v]) for sink, v in folded.outputs.items())
     if spec is not None:  # it has one of each
         sources, sinks = (declared_input(sources[0], spec.input),), (declared_output(sinks[0], spec),)
-    blocks = tuple(
-        BlockSummary(
-            path=node.path,
-            op=node.op,
-            input_shape=shapes[node.inputs[0]],
-            output_shape=node.shape,
-            parameters=sum(prod(tensor.values.shape) for tensor in node.tensors.values()),
-            multiply_adds=TABLE[node.op].multiply_adds(node),
-        )
-        for node in folded.nodes
-    )
+    described = tuple(_block(group, shapes) for group in blocks(folded.nodes))
     return Summary(
         name=name,
         inputs=sources,
         outputs=sinks,
-        blocks=blocks,
+        blocks=described,
         opset=versions.opset,
         ir_version=versions.ir_version,
         target=versions.target,
@@ -214,4 +203,25 @@ def _summary(
         external_data=external,
         spec=spec.model_dump(exclude_none=True) if spec is not None else None,
         mlpx_version=VERSION,
+        rows_depend=folded.rows_depend,
     )
+
+
+def _block(group: Sequence[Node], shapes: Mapping[str, Shape]) -> BlockSummary:
+    before = [shapes[name] for node in group for name in node.inputs]
+    return BlockSummary(
+        path=group[0].home,
+        op=block_name(group),
+        input_shape=row_of(before[0]) if before else None,
+        output_shape=group[-1].row,
+        parameters=sum(prod(tensor.values.shape) for node in group for tensor in node.tensors.values()),
+        multiply_adds=multiply_adds(group),
+    )
+
+
+def _input_port(name: str, given: Input) -> Port:
+    return Port(name, _sizes(given.shape), dtype=given.dtype, indices=given.indices)
+
+
+def _sizes(shape: Shape) -> tuple[int | str, ...]:
+    return tuple(size if isinstance(size, int) else str(size) for size in shape)

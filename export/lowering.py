@@ -1,17 +1,18 @@
-"""From the graph of blocks to an ONNX model without its weights, and the weights apart."""
+"""From the graph to an ONNX model without its weights, and the weights apart."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
-from .blocks import TABLE
 from .emitter import Emitter
 from .errors import ExportError
-from .graph import Graph, rewired
+from .graph import ELEMENT_TYPES, Graph, Node, Shape, rewired
+from .operators import OPERATORS
 from .versions import USUAL, Versions
 
 BATCH = "batch"
@@ -20,23 +21,38 @@ BATCH = "batch"
 def lower(graph: Graph, name: str, versions: Versions = USUAL) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """The model whose initialisers are still empty, and their values by name.
 
-    Raises ExportError where an output is an input, or another output, or the opset lacks an operator of a block.
+    Raises ExportError where an output is an input, or another output, or the opset lacks an operator of a node.
     """
     _refuse_copies(graph)
-    emit = Emitter([*graph.outputs, *graph.shapes], versions.opset)
     names = {value: output for output, value in graph.outputs.items()}
+    counts = Counter(node.home for node in graph.nodes)
+    last = {node.home: node.output for node in graph.nodes}
+    inner = {n.output for n in graph.nodes if last[n.home] != n.output and n.output not in names}
+    emit = Emitter(
+        [*graph.outputs, *graph.shapes],
+        versions.opset,
+        graph=graph,
+        inner=frozenset(inner),
+        crowded=frozenset(home for home, count in counts.items() if count > 1),
+    )
     for node in graph.nodes:
-        node = rewired(node, names)
-        TABLE[node.op].lower(emit, replace(node, output=names.get(node.output, node.output)))
+        lower_node(emit, node, names)
+        names |= emit.renamed
     proto = helper.make_graph(
         emit.nodes,
         name,
-        [_port(value, shape) for value, shape in graph.inputs.items()],
-        [_port(output, graph.shapes[value]) for output, value in graph.outputs.items()],
+        [_port(value, given.shape, given.dtype) for value, given in graph.inputs.items()],
+        [_port(output, graph.shapes[value], graph.dtypes[value]) for output, value in graph.outputs.items()],
     )
     opset = helper.make_opsetid("", versions.opset)
     model = helper.make_model(proto, opset_imports=[opset], ir_version=versions.ir_version)
     return model, emit.initialisers
+
+
+def lower_node(emit: Emitter, node: Node, names: dict[str, str]) -> None:
+    """Emit one node, its values renamed as ``names`` says."""
+    node = rewired(node, names)
+    OPERATORS[node.op].lower(emit, replace(node, output=names.get(node.output, node.output)))
 
 
 def _refuse_copies(graph: Graph) -> None:
@@ -52,5 +68,6 @@ def _refuse_copies(graph: Graph) -> None:
         whose[value] = f"the output '{output}'"
 
 
-def _port(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])
+def _port(name: str, shape: Shape, dtype: str) -> onnx.ValueInfoProto:
+    sizes = [size if isinstance(size, int) else str(size) for size in shape]
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[dtype], sizes)

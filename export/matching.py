@@ -2,59 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import torch
+from torch import nn
 
-from builder import Block, MLPSpec
-from builder.blocks import Residual
+from builder import MLPSpec
+from builder.block import modules_of
 
-from .blocks import TABLE
 from .errors import ExportError
-from .graph import Graph, Node, Shape
-
-_OPTIONS = {"min": "min_val", "max": "max_val"}
+from .folding import block_name
+from .graph import Graph, Node
+from .trace import signature_of, trace
 
 
 def refuse_another_network(graph: Graph, spec: MLPSpec) -> None:
-    """Raise ExportError, naming the first difference, where the traced module is not the chain of ``spec``."""
-    aliases: dict[str, str] = {}
-    for node in graph.nodes:
-        if TABLE[node.op].inactive:
-            aliases[node.output] = aliases.get(node.inputs[0], node.inputs[0])
-    remaining = iter(graph.nodes)
-    (source, *others), (output, *more) = graph.inputs, graph.outputs.values()
-    if others or more:
-        raise _different(spec.name, "one input and one output", f"with {len(others) + 1} and {len(more) + 1}")
-    last, _ = _follow(list(spec.blocks), source, spec.input.row_shape, remaining, aliases, spec.name)
-    surplus = next(remaining, None)
-    if surplus is not None:
-        raise _different(spec.name, "nothing more", f"{surplus.op} '{surplus.path}'")
-    if last != aliases.get(output, output):
-        raise _different(spec.name, "the last block's output", f"'{output}'")
+    """Raise ExportError, naming the first difference, where the traced module is not the chain of ``spec``.
+
+    What the spec says is traced too, without its values, and the two are held against each other.
+    """
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        counts = f"with {len(graph.inputs)} and {len(graph.outputs)}"
+        raise _different(spec.name, "one input and one output", counts)
+    with torch.device("meta"):
+        empty = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape))
+    said = _filled(empty.to_empty(device="cpu").eval())
+    wanted = trace(said, signature_of(said, input_shape=spec.input.row_shape))
+    places = dict(zip(wanted.inputs, graph.inputs, strict=True))
+    for one, other in zip(wanted.nodes, graph.nodes, strict=False):
+        found = f"{block_name([other])} '{other.home}'"
+        inputs = tuple(places.get(name) for name in one.inputs)
+        if one.op != other.op or one.shape != other.shape or inputs != other.inputs:
+            rows = f"{block_name([one])} to rows of shape {list(one.row)}"
+            raise _different(spec.name, rows, f"{found} to rows of shape {list(other.row)}")
+        _compare_options(spec.name, one, other, found)
+        places[one.output] = other.output
+    for graphs, words in (((wanted, graph), "its end"), ((graph, wanted), "")):
+        longer, shorter = graphs
+        if len(longer.nodes) > len(shorter.nodes):
+            node = longer.nodes[len(shorter.nodes)]
+            name = block_name([node])
+            if words:
+                raise _different(spec.name, name, f"at {words}")
+            raise _different(spec.name, "nothing more", f"{name} '{node.home}'")
+    if [places[value] for value in wanted.outputs.values()] != list(graph.outputs.values()):
+        raise _different(spec.name, "the last block's output", f"'{next(iter(graph.outputs.values()))}'")
 
 
-def _follow(
-    blocks: list[Block], value: str, shape: Shape, nodes: Iterator[Node], aliases: dict[str, str], name: str
-) -> tuple[str, Shape]:
-    for block in blocks:
-        inputs = {value}
-        if isinstance(block, Residual):
-            inner, _ = _follow(block.blocks, value, shape, nodes, aliases, name)
-            inputs = {value, inner}
-        node, kind = next(nodes, None), "add" if isinstance(block, Residual) else block.kind
-        shape = block.output_shape(shape)
-        if node is None:
-            raise _different(name, kind, "at its end")
-        found = f"{node.op} '{node.path}' to rows of shape {list(node.shape)}"
-        if node.op != kind or node.shape != shape or {aliases.get(v, v) for v in node.inputs} != inputs:
-            raise _different(name, f"{kind} to rows of shape {list(shape)}", found)
-        for option, wanted in block:
-            held = node.attributes.get(_OPTIONS.get(option, option), wanted)
-            if option == "bias" and isinstance(wanted, bool) and node.tensors:
-                held = "bias" in node.tensors
-            if held != wanted:
-                raise _different(name, f"{kind} with {option} {wanted}", f"{node.op} '{node.path}' with {held}")
-        value = aliases.get(node.output, node.output)
-    return value, shape
+def _compare_options(name: str, one: Node, other: Node, found: str) -> None:
+    for option, wanted in one.attributes.items():
+        held = other.attributes.get(option, wanted)
+        if held != wanted and option not in ("training", "momentum"):
+            raise _different(name, f"{block_name([one])} with {option} {wanted}", f"{found} with {held}")
+    for role in ("weight", "bias"):
+        if (role in one.tensors) != (role in other.tensors):
+            given = f"{block_name([one])} with {role} {role in one.tensors}"
+            raise _different(name, given, f"{found} with {role in other.tensors}")
+
+
+def _filled(module: nn.Module) -> nn.Module:
+    """The module with ones for every value: what it computes is not looked at."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data.fill_(1)
+    return module
 
 
 def _different(name: str, wanted: str, found: str) -> ExportError:

@@ -31,7 +31,7 @@ def publish(
     page: bool | None = None,
     recording: Recording | None = None,
     **options: Any,
-) -> tuple[Artifact, ParityReport | None]:
+) -> tuple[Artifact, ParityReport]:
     """Export beside ``path``, prove on ``device`` that the file computes what the module computes, and rename it.
 
     ``NAME.parity.json`` goes with it, and ``NAME.parity.html`` where ``mlpx[report]`` is installed (``page`` True or
@@ -39,7 +39,7 @@ def publish(
     ``NAME.failed``. ``options`` are those of ``export``; ``data``, ``dtype`` and ``seed`` those of ``verify``;
     ``recording`` is what the proof of another file of this network found.
 
-    Returns: the artifact and the report; no report for the file of a fallback, which cannot be proved.
+    Returns: the artifact and the report.
     Raises ProofError, whose ``report`` says why, and what ``export`` and ``verify`` raise.
     """
     path = through_link(path)
@@ -49,9 +49,8 @@ def publish(
     with whole_files(path.parent) as stage:
         written = export(module, stage / path.name, dtype=dtype, **options)
         final = replace(written, path=path.with_name(written.path.name))
-        if written.summary is None:
-            return final, None
         asked = {"spec": options.get("spec"), "device": device, "data": data, "dtype": dtype, "seed": seed}
+        asked |= {key: options[key] for key in ("example", "method") if key in options}
         report = examine(module, written.path, **asked, recording=recording)
         kept = path.with_name(f"{path.stem}.failed")
         if not report.proved:

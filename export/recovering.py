@@ -19,10 +19,10 @@ from runtime import Session, choose, sha256, this_machine, whole_files
 
 from .artifact import Artifact
 from .errors import ProofError
+from .onnxfile.reading import external_data
 from .proof import ParityReport
 from .proof.calling import apart
 from .proof.recording import Recording
-from .proof.report import external_data
 from .proof.rows import in_batches
 from .proof.verification import examine
 from .publishing import publish

@@ -14,12 +14,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from .graph import ELEMENT_TYPES
+
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 
 
 def write_model(file: BinaryIO, model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
-    """Write ``model``, whose graph has no initialisers yet, with float32 ``weights`` as its initialisers."""
+    """Write ``model``, whose graph has no initialisers yet, with ``weights`` as its initialisers."""
     around = onnx.ModelProto()
     around.CopyFrom(model)
     around.ClearField("graph")
@@ -34,12 +36,12 @@ def write_model(file: BinaryIO, model: onnx.ModelProto, weights: Mapping[str, np
 
 
 def little_endian(values: np.ndarray) -> np.ndarray:
-    """float32 values as ONNX stores them, without a copy where they lie so already."""
-    return np.ascontiguousarray(values, dtype="<f4")
+    """Values as ONNX stores them, without a copy where they lie so already."""
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
 
 
 def _tensor_head(name: str, values: np.ndarray) -> bytes:
-    tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=values.shape)
+    tensor = TensorProto(name=name, data_type=ELEMENT_TYPES[str(values.dtype)], dims=values.shape)
     return tensor.SerializeToString(deterministic=True) + _head(_TENSOR_RAW_DATA, values.nbytes)
 
 

@@ -35,7 +35,7 @@ class Bound:
         for port, array in zip(given, inputs, strict=True):
             binding.bind_input(port.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for port, array in zip(got, outputs, strict=True):
-            binding.bind_output(port.name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+            binding.bind_output(port.name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         self._binding = binding
         self.run = runner(session, binding, options)
 

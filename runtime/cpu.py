@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .binding import FLOAT32, Bound, may_be_bound
+from .binding import Bound, may_be_bound
 from .bulk import Workers, chunks
 from .files import identity
 from .opening import SPIN_DURATION, Providers, open_session, ports_of, run_options
@@ -78,7 +78,7 @@ class OnCpu:
             return None
         given, got = (
             [np.zeros(shape, port.dtype) for shape, port in zip(shapes, self.inputs, strict=True)],
-            [np.zeros((rows, *rest), FLOAT32) for rest in rests],
+            [np.zeros((rows, *rest), port.dtype) for rest, port in zip(rests, self.outputs, strict=True)],
         )
         session = self._session(rows >= self.settled.whole_from)
         found = Bound(session, self.inputs, self.outputs, given, got, self._options)
@@ -108,8 +108,8 @@ class OnCpu:
         if rows < settings.shared_from or not self.divisible:
             return self._session(rows >= settings.whole_from).run(names, feed, self._options)
         session = self._session(settings.workers == 1)
-        rests: dict[str, Any] = {port.name: port.shape[1:] for port in self.outputs}
-        results = [np.empty((rows, *rests[name]), FLOAT32) for name in names]
+        ports: dict[str, Any] = {port.name: port for port in self.outputs}
+        results = [np.empty((rows, *ports[name].shape[1:]), ports[name].dtype) for name in names]
 
         def work(start: int, stop: int) -> None:
             part = session.run(names, {name: array[start:stop] for name, array in feed.items()}, self._options)

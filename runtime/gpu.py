@@ -69,8 +69,8 @@ class OnGpu:
         rows = len(next(iter(feed.values())))
         if not self.divisible:
             return self._session.run(names, feed, self._options)
-        rests: dict[str, Any] = {port.name: port.shape[1:] for port in self.outputs}
-        results = [np.empty((rows, *rests[name]), FLOAT32) for name in names]
+        ports: dict[str, Any] = {port.name: port for port in self.outputs}
+        results = [np.empty((rows, *ports[name].shape[1:]), ports[name].dtype) for name in names]
         with self._lock:
             for start, stop in _pieces(rows):
                 bucket = self._bucket(stop - start)

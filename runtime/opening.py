@@ -104,7 +104,7 @@ def ports_of(session: Any, path: str | Path | bytes) -> tuple[tuple[Port, ...], 
 
 
 _INPUT_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
-_OUTPUT_TYPES = {"tensor(float)": "float32"}
+_OUTPUT_TYPES = {**_INPUT_TYPES, "tensor(bool)": "bool"}
 
 
 def _port(value: Any, types: Mapping[str, str]) -> Port:
@@ -112,8 +112,7 @@ def _port(value: Any, types: Mapping[str, str]) -> Port:
         raise ModelError(f"'{value.name}' has no batch dimension (shape {value.shape}); rows in batches are expected")
     shape = tuple(dim if isinstance(dim, int | str) else "?" for dim in value.shape)
     if value.type not in types:
-        message = "models with tensor(float) or tensor(int64) inputs and tensor(float) outputs are supported"
-        raise ModelError(f"'{value.name}' is {value.type}; {message}")
+        raise ModelError(f"'{value.name}' is {value.type}; models of {', '.join(types)} are supported there")
     return Port(value.name, shape, dtype=types[value.type])
 
 

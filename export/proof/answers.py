@@ -16,13 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.evaluation import evaluate
+from export.graph import Node
+
 from .inputs import Inputs
 from .layerwise import SLACK, expected
-from .reference import evaluate
 from .report import AnswersRecord, TensorRecord
 from .rounding import Radius
-from .rows import joined, output_shapes, split
+from .rows import given_to, joined, output_shapes, rows_of_inputs, split
 from .structure import Layer, Structure
+from .walk import walk
 
 _ROWS = {"data": 12, "range": 12, "normal": 12}
 """Of each kind that there is: rows that a server's users would send, where nothing overflows."""
@@ -37,18 +40,26 @@ _Rounding = Callable[[Tensor], Tensor]
 def answers(structure: Structure, inputs: list[Inputs]) -> AnswersRecord | None:
     """What a live server is asked, from the first rows of the usual kinds; None where no row has a finite answer."""
     graph = structure.graph
-    values, per_output = sum(map(prod, graph.inputs.values())), 8 + 8 + 4 * len(_REDUCED)
+    if graph.rows_depend:  # a server may join the rows of several requests
+        return None
+    shapes = rows_of_inputs(graph.inputs)
+    values, per_output = sum(map(prod, shapes.values())), 8 + 8 + 4 * len(_REDUCED)
     most = max(1, _BYTES // (4 * values + per_output * sum(map(prod, output_shapes(graph).values()))))
     chosen = [given.rows[: min(_ROWS[given.kind], most)] for given in inputs if given.kind in _ROWS]
     rows = np.concatenate(chosen)[:most]
     with torch.inference_mode():
         x = torch.from_numpy(rows).double()
-        exact, bound = _through(structure, x, lambda layer, given: expected(layer, *zip(*given, strict=True)))
-        usable = (exact.isfinite() & bound.isfinite()).flatten(1).all(dim=1) & x.isfinite().flatten(1).all(dim=1)
+
+        def step(layer: Layer, given: Sequence[_Value]) -> _Value:
+            return expected(layer, [z for z, _ in given], [e for _, e in given], len(rows))
+
+        exact, bound = _through(structure, rows, step)
+        usable = (exact.isfinite() & bound.isfinite()).reshape(len(x), -1).all(dim=1)
+        usable &= x.isfinite().reshape(len(x), -1).all(dim=1)
         if not usable.any():
             return None
-        x, exact, bound = x[usable], exact[usable], bound[usable]
-        reduced = {name: _through(structure, x, _in(*rounding))[0] for name, rounding in _REDUCED.items()}
+        x, rows, exact, bound = x[usable], rows[usable.numpy()], exact[usable], bound[usable]
+        reduced = {name: _through(structure, rows, _in(*rounding, len(rows)))[0] for name, rounding in _REDUCED.items()}
     outputs = dict(zip(structure.wiring.outputs, output_shapes(graph).values(), strict=True))
 
     def record(rows: Tensor, kind: str, shapes: dict[str, tuple[int, ...]]) -> dict[str, TensorRecord]:
@@ -57,31 +68,31 @@ def answers(structure: Structure, inputs: list[Inputs]) -> AnswersRecord | None:
 
     return AnswersRecord(
         rows=len(x),
-        inputs=record(x, "float32", dict(structure.wiring.inputs)),
+        inputs={name: TensorRecord.of(part) for name, part in structure.wiring.feed(rows).items()},
         exact=record(exact, "float64", outputs),
         bound=record(bound * SLACK, "float64", outputs),
         reduced={name: record(rows, "float32", outputs) for name, rows in reduced.items()},
     )
 
 
-def _through(structure: Structure, x: Tensor, step: _Step) -> tuple[Tensor, Tensor]:
-    """The outputs for rows x (rows, *row) of all inputs, layer by layer, and the radius that the layers leave."""
-    graph = structure.graph
-    values: dict[str, _Value] = {name: (part, None) for name, part in split(x, graph.inputs).items()}
-    flattened = {node.output: node.inputs[0] for node in graph.nodes if node.op == "flatten"}
+def _through(structure: Structure, rows: np.ndarray, step: _Step) -> tuple[Tensor, Tensor]:
+    """The outputs for rows (rows, *row) of all inputs, layer by layer, and the radius that the layers leave."""
 
-    def value(name: str) -> _Value:
-        if name not in flattened:
-            return values[name]
-        y, radius = value(flattened[name])
-        return y.flatten(1), None if radius is None else radius.flatten(1)
-
-    for layer in structure.layers:
-        y, radius = step(layer, [value(name) for name in layer.members[0].inputs])
+    def known(layer: Layer, given: Sequence[_Value]) -> _Value:
+        y, radius = step(layer, given)
         # Infinity times 0 is no bound either.
-        values[layer.members[-1].output] = y, None if radius is None else radius.nan_to_num(torch.inf, torch.inf)
-    outputs = [value(name) for name in graph.outputs.values()]
-    return joined([y for y, _ in outputs]), joined([torch.zeros_like(y) if e is None else e for y, e in outputs])
+        return y, None if radius is None else radius.nan_to_num(torch.inf, torch.inf).expand(y.shape)
+
+    def moved(node: Node, given: _Value) -> _Value:
+        y, radius = (None if part is None else evaluate(node, [part], rows=len(rows)) for part in given)
+        assert y is not None
+        return y, radius
+
+    start = given_to(rows, structure.graph.inputs, torch.float64)
+    outputs = walk(structure, {name: (part, None) for name, part in start.items()}, known, moved)
+    return joined([y.double() for y, _ in outputs]), joined(
+        [torch.zeros_like(y) if e is None else e for y, e in outputs]
+    )
 
 
 def _truncated(values: Tensor) -> Tensor:
@@ -104,7 +115,7 @@ _REDUCED: dict[str, tuple[_Rounding, bool]] = {
 """How each precision rounds, and whether it rounds what every layer gives or only the factors of products."""
 
 
-def _in(rounding: _Rounding, everywhere: bool) -> _Step:
+def _in(rounding: _Rounding, everywhere: bool, rows: int) -> _Step:
     """What a layer of the file gives where the factors of its product are rounded, or every value that it takes."""
 
     def step(layer: Layer, given: Sequence[_Value]) -> _Value:
@@ -113,12 +124,19 @@ def _in(rounding: _Rounding, everywhere: bool) -> _Step:
             rounded = {r: replace(t, values=_rounded(t.values, rounding)) for r, t in held.tensors.items()}
             if not everywhere:
                 rounded = {**held.tensors, "weight": rounded["weight"]}
-            held, given = replace(held, tensors=rounded), [(rounding(z).double(), None) for z, _ in given]
-        y = evaluate(held, [z for z, _ in given])
-        return rounding(y).double() if everywhere else y, None
+            held, given = replace(held, tensors=rounded), [(_of_numbers(z, rounding), None) for z, _ in given]
+        y = evaluate(held, [z for z, _ in given], precision=torch.float64, rows=rows)
+        return _of_numbers(y, rounding) if everywhere else y, None
 
     return step
 
 
+def _of_numbers(values: Tensor, rounding: _Rounding) -> Tensor:
+    """Whole numbers and truths stay as they are."""
+    return rounding(values).double() if values.is_floating_point() else values
+
+
 def _rounded(values: np.ndarray, rounding: _Rounding) -> np.ndarray:
+    if values.dtype != np.float32:
+        return values
     return rounding(torch.from_numpy(np.ascontiguousarray(values)).float()).float().numpy()

@@ -13,14 +13,14 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from export.calls import inputs_of
+from export.evaluation import evaluate, outputs_of
 from export.graph import Graph
-from export.naming import tensors_of
+from export.trace import Signature
+from export.trace.returned import outputs_of as returned_by
 
-from .affine_bounds import AFFINE, magnitude
 from .inputs import USUAL, Inputs
-from .reference import evaluate, whole
-from .rows import joined, output_shapes, place_of, split
+from .rows import by_row, given_to, joined, output_shapes, place_of
+from .rules.affine import is_affine, magnitude
 
 _ROWS = 128
 """Of one call in float64, so that the values inside stay small beside the weights."""
@@ -38,10 +38,10 @@ class Called:
     In float64 the weights are widened; what the forward computes of them alone stays in float32, as in the file.
     """
 
-    def __init__(self, module: nn.Module, graph: Graph, *, double: bool):
+    def __init__(self, module: nn.Module, signature: Signature, graph: Graph, *, double: bool):
         self.double = double
+        self._signature = signature
         self._inputs = graph.inputs
-        self._keywords = [name for name, by_name in inputs_of(module).items() if by_name]
         tensors = [tensor for node in graph.nodes for tensor in node.tensors.values()]
         # A copy in float64 is quicker to call, and takes twice the weights.
         one_by_one = any(t.computed for t in tensors) or sum(t.values.size for t in tensors) > _LARGE
@@ -50,12 +50,10 @@ class Called:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Rows of all inputs to rows of all outputs, in the precision of this copy."""
-        x = torch.tensor(rows)
-        parts = list(split(x.double() if self.double else x, self._inputs).values())
-        ordered = len(parts) - len(self._keywords)
+        parts = given_to(rows.copy(), self._inputs, torch.float64 if self.double else torch.float32)
+        named = dict(zip(self._signature.inputs, parts.values(), strict=True))
         with torch.inference_mode(), self._widening:
-            returned = self._module(*parts[:ordered], **dict(zip(self._keywords, parts[ordered:], strict=True)))
-        values = list(tensors_of(returned))
+            values = list(returned_by(self._signature.call(self._module, named)).values())
         return joined([value.double() if self.double else value for value in values]).numpy()
 
 
@@ -83,19 +81,19 @@ def disagreement(called: Called, graph: Graph, given: Inputs) -> str | None:
     found = []
     for start in range(0, len(given.rows), _ROWS):
         rows = given.rows[start : start + _ROWS]
-        own, traced = called(rows), _traced(graph, rows, called.double)
+        own, blocks = called(rows), _blocks(graph, rows, called.double)
         found.append(own)
-        if own.shape != traced.shape:
-            return f"the module gives rows of shape {list(own.shape[1:])}, its blocks {list(traced.shape[1:])}"
-        beyond = _beyond(graph, rows, own, traced, called.double)
+        if own.shape != blocks.shape:
+            return f"the module gives rows of shape {list(own.shape[1:])}, its blocks {list(blocks.shape[1:])}"
+        beyond = _beyond(graph, rows, own, blocks, called.double)
         if beyond is not None:
             row, output = beyond
             precision = "float64" if called.double else "float32"
             where = place_of(output, output_shapes(graph))
             place = f"on row {start + row} of '{given.kind}', {where}, in {precision}"
-            values = f"it gives {own[row].flat[output]:.9g} and they give {traced[row].flat[output]:.9g}"
+            values = f"it gives {own[row].flat[output]:.9g} and they give {blocks[row].flat[output]:.9g}"
             return f"the module is not the chain of its traced blocks: {place}, {values}"
-    if not called.double and given.kind in USUAL:
+    if not called.double and given.kind in USUAL and not graph.rows_depend:
         together = called(given.rows)
         alone = _beyond(graph, given.rows[:1], called(given.rows[:1]), together[:1], False)
         if alone is not None or _beyond(graph, given.rows, np.concatenate(found), together, False) is not None:
@@ -118,33 +116,67 @@ def _beyond(
     return int(row), int(output)
 
 
-def _traced(graph: Graph, rows: np.ndarray, double: bool) -> np.ndarray:
+def same_bits(called: Called, graph: Graph, given: Inputs) -> bool:
+    """Whether the module in float32 gives the bits of its traced operators on these rows, and twice the same ones.
+
+    Nothing in the precision of the file can tell them apart then.
+    """
+    if called(given.rows[:2]).tobytes() != called(given.rows[:2]).tobytes():
+        return False
+    for start in range(0, len(given.rows), _ROWS):
+        rows = given.rows[start : start + _ROWS]
+        if not _same(called(rows), traced(graph, rows, torch.float32), 0.0):
+            return False
+    if given.kind not in USUAL or graph.rows_depend:
+        return True
+    return _same(called(given.rows[:1]), traced(graph, given.rows[:1], torch.float32), 0.0)
+
+
+def _blocks(graph: Graph, rows: np.ndarray, double: bool) -> np.ndarray:
+    """The traced operators as the module calls them: in float64 with its numbers as they are."""
+    return traced(graph, rows, torch.float64 if double else torch.float32, rounded=False)
+
+
+def traced(graph: Graph, rows: np.ndarray, dtype: torch.dtype, *, rounded: bool = True) -> np.ndarray:
+    """The rows of all outputs of the graph's operators for rows of all its inputs, in one precision."""
     with np.errstate(all="ignore"), torch.inference_mode():
-        return whole(graph, torch.from_numpy(rows.astype(np.float64) if double else rows), rounded=not double).numpy()
+        values = outputs_of(graph, given_to(rows, graph.inputs, dtype), precision=dtype, rounded=rounded)
+    return joined([value.double() if dtype == torch.float64 else value for value in values]).numpy()
 
 
-def _sensitivity(graph: Graph, rows: np.ndarray, traced: np.ndarray, double: bool) -> np.ndarray:
+def _sensitivity(graph: Graph, rows: np.ndarray, blocks: np.ndarray, double: bool) -> np.ndarray:
     """How far outputs move where every block's value moves by as little as is tolerated: where sums cancel, another
     order of the same sums differs so. Infinite for rows in which float32 may overflow on the way.
     """
-    random, moved = torch.Generator().manual_seed(0), np.zeros(traced.shape)
+    random, moved = torch.Generator().manual_seed(0), np.zeros(blocks.shape)
     tolerance, largest = _AGREEMENT[double], np.zeros(len(rows))
     for turn in range(6):  # all up, all down, and mixed
-        values = split(torch.from_numpy(rows.astype(np.float64)), graph.inputs)
+        values = given_to(rows, graph.inputs, torch.float64)
+        values = {name: _moved(value, tolerance, turn, random) for name, value in values.items()}
         with np.errstate(all="ignore"), torch.inference_mode():
             for node in graph.nodes:
                 z = [values[name] for name in node.inputs]
-                y = evaluate(node, z, rounded=not double)
-                signs = torch.randint(0, 2, y.shape, generator=random).double() * 2 - 1 if turn > 1 else 1.0 - 2 * turn
-                size = magnitude(node, z[0].abs()) if node.op in AFFINE else y.abs()
-                values[node.output] = y + tolerance * signs * size
-        for value in () if double else values.values():
-            largest = np.fmax(largest, value.abs().flatten(1).nan_to_num(0.0, torch.inf).amax(dim=1).numpy())
-        shifted = joined([values[value] for value in graph.outputs.values()]).numpy()
+                y = values[node.output] = evaluate(node, z, precision=torch.float64, rows=len(rows), rounded=not double)
+                size = magnitude(node, z[0].abs()) if is_affine(node) else None
+                values[node.output] = _moved(y, tolerance, turn, random, size)
+        for name, value in values.items():
+            sizes = by_row(value.double().abs().nan_to_num(0.0, torch.inf), len(rows), graph.shapes[name])
+            largest = np.fmax(largest, sizes.amax(dim=1).numpy() if sizes.numel() else 0.0)
+        shifted = joined([values[value].double() for value in graph.outputs.values()]).numpy()
         with np.errstate(invalid="ignore"):
-            moved = np.fmax(moved, np.abs(shifted - traced))
+            moved = np.fmax(moved, np.abs(shifted - blocks))
     moved = np.where(np.isfinite(moved), moved, 0.0)
     return np.where((largest > _NEAR_OVERFLOW).reshape(-1, *[1] * (moved.ndim - 1)), np.inf, moved)
+
+
+def _moved(
+    y: torch.Tensor, tolerance: float, turn: int, random: torch.Generator, size: torch.Tensor | None = None
+) -> torch.Tensor:
+    """A value moved by the tolerance of its size: up, down, or each element either way."""
+    if not y.is_floating_point():
+        return y
+    signs = torch.randint(0, 2, y.shape, generator=random).double() * 2 - 1 if turn > 1 else 1.0 - 2 * turn
+    return y + tolerance * signs * (y.abs() if size is None else size)
 
 
 def apart(found: np.ndarray, exact: np.ndarray) -> np.ndarray:

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from .calling import Called, apart
+from export.evaluation import evaluate
+from export.graph import Node, Shape
+
+from .calling import Called, apart, traced
 from .inputs import Inputs
 from .layerwise import expected
-from .reference import whole
 from .report import EndToEnd
-from .rows import joined, split
-from .structure import Structure
+from .rows import by_row, given_to, joined
+from .structure import Layer, Structure
+from .walk import walk
 
 ROWS, OUTPUTS = 32, 16
 
@@ -23,7 +26,7 @@ def measured(eager: Called, structure: Structure, usual: Sequence[tuple[Inputs, 
     rows = np.concatenate([given.rows for given, _ in usual])
     found = np.concatenate([output for _, output in usual])
     with torch.inference_mode():  # with the options as float32, as every float32 kernel has them
-        exact = whole(structure.graph, torch.from_numpy(rows).double()).numpy()
+        exact = traced(structure.graph, rows, torch.float64)
     single = eager(rows)
     away = apart(found, exact).reshape(len(rows), -1)
     origin = [(given.kind, row) for given, _ in usual for row in range(len(given.rows))][
@@ -53,29 +56,34 @@ def first_order(structure: Structure, rows: np.ndarray, apart: np.ndarray, seed:
     """
     chosen = np.random.default_rng(seed).choice(len(rows), min(ROWS, len(rows)), replace=False)
     outputs = np.argsort(-apart[chosen].max(axis=0), kind="stable")[:OUTPUTS]
-    graph = structure.graph
-    values = split(torch.from_numpy(rows[chosen]).double(), graph.inputs)
-    flattened = {node.output: node.inputs[0] for node in graph.nodes if node.op == "flatten"}
+    moved: list[torch.Tensor] = []
+    radii: list[torch.Tensor] = []
+    shapes: list[Shape] = []
 
-    def value(name: str) -> torch.Tensor:
-        return value(flattened[name]).flatten(1) if name in flattened else values[name]
-
-    moved, radii = [], []
-    for layer in structure.layers:
-        given = [value(name) for name in layer.members[0].inputs]
-        y, radius = expected(layer, given, [None] * len(given))
+    def step(layer: Layer, given: Sequence[torch.Tensor]) -> torch.Tensor:
+        y, radius = expected(layer, given, [None] * len(given), len(chosen))
+        if not y.is_floating_point():
+            return y
         delta = torch.zeros_like(y).requires_grad_()
-        values[layer.members[-1].output] = y + delta
         moved.append(delta)
-        radii.append(radius.detach())
-    last = joined([value(name) for name in graph.outputs.values()]).flatten(1)
+        radii.append(radius.detach().expand(y.shape))
+        shapes.append(layer.held.shape)
+        return y + delta
+
+    def move(node: Node, given: torch.Tensor) -> torch.Tensor:
+        return evaluate(node, [given], rows=len(chosen))
+
+    outcome = walk(structure, given_to(rows[chosen], structure.graph.inputs, torch.float64), step, move)
+    last = joined([value.double() for value in outcome]).reshape(len(chosen), -1)
+    if not last.requires_grad:
+        return 0.0, len(chosen), len(outputs)
     share = 0.0
     for output in outputs.tolist():
         gradients = torch.autograd.grad(last[:, output].sum(), moved, retain_graph=True, allow_unused=True)
         bound = torch.zeros(len(chosen), dtype=torch.float64)
-        for gradient, radius in zip(gradients, radii, strict=True):
+        for gradient, radius, shape in zip(gradients, radii, shapes, strict=True):
             if gradient is not None:
-                bound += (gradient.abs() * radius).flatten(1).sum(dim=1)
+                bound += by_row(gradient.abs() * radius, len(chosen), shape).sum(dim=1)
         found = torch.from_numpy(apart[chosen][:, output])
         ratio = torch.where(found == 0, 0.0, found / bound)
         finite = ratio[ratio.isfinite()]

@@ -10,25 +10,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from export.graph import Graph
+from export.graph import Graph, Rows, Shape
+from export.onnxfile.reading import Model
+from export.trace import Signature
 from runtime import InputError, ModelError, Port
 
 from .answers import answers
-from .calling import Called, apart, disagreement
-from .constants import CONSTANTS
+from .calling import Called, apart, disagreement, same_bits, traced
 from .end_to_end import measured
 from .exposing import LEVELS, Exposing
 from .findings import Findings, Stop, counted
 from .inputs import USUAL, Inputs, batches, planned
 from .layerwise import BINS, Element, LayerCheck, without_bound
 from .own_data import looked_at
-from .probes import probe_affine, probe_ranges
-from .reading import Model
+from .probes import probe_constants, probe_ranges
 from .recording import Recording
 from .records import constant_record, element_record, layer_records
-from .reference import whole
 from .report import AnswersRecord, EndToEnd, InputsRecord
-from .rows import output_shapes, row_shape, rows_of
+from .rows import Domain, in_shape, output_shapes, row_shape, rows_of_inputs
+from .rules.constants import CONSTANTS
 from .running import Opener, Running, opened, outputs
 from .structure import Structure, match
 
@@ -51,12 +51,14 @@ class Examination:
         self.searched = 0
         self.failures: list[Element] = []
         self.end: EndToEnd | None = None
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.shapes: dict[str, Shape] = {}
+        self.rows_depend = False
         self.shipped: list[np.ndarray] = []
         self.answers: AnswersRecord | None = None
 
-    def run(self, module: nn.Module, graph: Graph, data: np.ndarray | None, origin: str) -> None:
+    def run(self, module: nn.Module, signature: Signature, graph: Graph, data: np.ndarray | None, origin: str) -> None:
         """Make every check, from the cheapest to the dearest."""
+        self.signature = signature
         self._plan(graph, data, origin)
         try:
             self._examine(module, graph)
@@ -80,7 +82,7 @@ class Examination:
             self.answers = answers(structure, self.inputs)
 
     def _weights(self, graph: Graph) -> None:
-        tensors = [tensor for node in graph.nodes for tensor in node.tensors.values()]
+        tensors = [t for node in graph.nodes if node.op != "where" for t in node.tensors.values()]
         bad = next((tensor for tensor in tensors if not np.isfinite(tensor.values).all()), None)
         if bad is not None:
             wrong = ~np.isfinite(bad.values)
@@ -93,7 +95,7 @@ class Examination:
 
     def _structure(self, graph: Graph) -> Structure:
         structure = match(graph, self.model)
-        self.shapes = structure.graph.shapes
+        self.shapes, self.rows_depend = structure.graph.shapes, graph.rows_depend
         lost = without_bound(structure.layers)
         if structure.problem is not None:
             self.found.unproved("structure", structure.problem)
@@ -111,14 +113,14 @@ class Examination:
             hint = "; every layer's constants differ: is it the same module, with the same weights?" if every else ""
             self.found.failed("constants", f"{differences[0]}{hint}")
         elif structure.complete:
-            count = sum(t.values.size for layer in structure.layers for t in layer.held.tensors.values())
+            count = sum(layer.parameters for layer in structure.layers)
             self.found.passed(
                 "constants", f"{count:,} weights and constants have the module's bits, attributes its values"
             )
         return structure
 
     def _plan(self, graph: Graph, data: np.ndarray | None, origin: str) -> None:
-        shape = row_shape(graph.inputs)
+        shape = row_shape(rows_of_inputs(graph.inputs))
         other = self.port.ranges is not None and len(self.port.ranges) != prod(shape)
         port = replace(self.port, ranges=None) if other else self.port  # a file of another shape fails for that
         data = looked_at(data, origin, port, shape, self.found)
@@ -128,17 +130,24 @@ class Examination:
         if self.recording is not None and self.recording.called is not None:
             return self.found.passed("module", self.recording.called)
         problem = None
+        rows = sum(len(given.rows) for given in self.inputs)
         try:
+            single = Called(module, self.signature, graph, double=False)
+            if all(same_bits(single, graph, given) for given in self.inputs):
+                return self._called_alike(
+                    f"its operators give the bits of the module as it is called, on {rows:,} rows"
+                )
             for double in (True, False):
-                called = Called(module, graph, double=double)
+                called = Called(module, self.signature, graph, double=double)
                 problem = problem or next(filter(None, (disagreement(called, graph, g) for g in self.inputs)), None)
         except Exception as error:  # the caller's code: it may raise anything
             problem = f"the module does not run: {type(error).__name__}: {error}"
         if problem is not None:
             self.found.unproved("module", f"{problem}. What to do: take Python state and randomness out of forward")
             raise Stop
-        rows = sum(len(given.rows) for given in self.inputs)
-        words = f"its blocks are the module as it is called, in float64 and float32, on {rows:,} rows"
+        self._called_alike(f"its operators are the module as it is called, in float64 and float32, on {rows:,} rows")
+
+    def _called_alike(self, words: str) -> None:
         self.found.passed("module", words)
         if self.recording is not None:
             self.recording.called = words
@@ -150,8 +159,7 @@ class Examination:
                 if given.kind == "extremes":  # where another correct program may overflow
                     continue
                 found = self._output(structure, running, given.rows)
-                with torch.inference_mode():
-                    exact = whole(structure.graph, torch.from_numpy(given.rows).double()).numpy()
+                exact = traced(structure.graph, given.rows, torch.float64)
                 if found.shape != exact.shape:
                     shapes = f"rows of shape {list(found.shape[1:])}, not {list(exact.shape[1:])}"
                     return self.found.failed("outputs", f"{structure.problem}; it gives {shapes}")
@@ -167,14 +175,14 @@ class Examination:
         values = outputs(self.model, structure.wiring, running, rows)
         for name, row in zip(structure.wiring.outputs, output_shapes(structure.graph).values(), strict=True):
             if self.model.recovering:
-                values[name] = rows_of(values[name], len(rows), row)
+                values[name] = in_shape(values[name], len(rows), (Rows(), *row))
             if values[name].shape != (len(rows), *row):
                 found = f"of shape {list(values[name].shape)} for {counted(len(rows), 'row')}"
                 raise ModelError(f"its output '{name}' is {found}, and the module's has rows of shape {list(row)}")
         return structure.wiring.output(values)
 
     def _probes(self, structure: Structure) -> None:
-        probed = probe_affine(self.model, structure.layers, self.opener, self.seed)
+        probed = probe_constants(self.model, structure.layers, self.opener, self.seed)
         if probed.mismatches:
             first = probed.mismatches[0]
             words = (
@@ -186,10 +194,10 @@ class Examination:
             )
         else:
             skipped = f", {probed.skipped:,} beyond the normal numbers skipped" if probed.skipped else ""
-            words = f"{counted(probed.layers, 'affine layer')}, {probed.elements:,} results, every bit right{skipped}"
+            words = f"{counted(probed.layers, 'layer')} with constants, {probed.elements:,} results, every bit right{skipped}"
             self.found.passed("exact probes", words)
             if probed.rounded_twice:
-                layers = counted(probed.rounded_twice, "affine layer")
+                layers = counted(probed.rounded_twice, "linear layer")
                 self.found.warned("exact probes", f"{layers} with an alpha or beta held only against their bounds")
         for check in probe_ranges(self.model, structure, self.opener, self.seed):
             op = check.layers[0].held.op
@@ -214,7 +222,8 @@ class Examination:
             runs = self._that_run(structure, running, runs)
             self.shipped = [self._output(structure, running, given.rows) for given in runs]
         given = (self.model, structure, self.inputs, runs, self.shipped, self.opener, self.seed)
-        exposed = Exposing(*given, stop_early=self.found.stop_early, recording=self.recording).finest()
+        domain = Domain(structure.graph.inputs)
+        exposed = Exposing(*given, stop_early=self.found.stop_early, domain=domain, recording=self.recording).finest()
         self.layers, self.searched = exposed.checks, exposed.searched
         if not exposed.repeats:
             return self.found.unproved(
@@ -255,6 +264,9 @@ class Examination:
     def _rows_alone(self, runs: list[Inputs]) -> None:
         """Each was held against its bound; what is said is how far they are apart."""
         whole = self.shipped[0].astype(np.float64)
+        if self.rows_depend:
+            words = f"batches of {', '.join(map(str, sorted({len(given.rows) for given in runs})))} rows, each within its bound"
+            return self.found.passed("batches", words + "; a row's result depends on the rows beside it")
         single = [self.shipped[i] for i, given in enumerate(runs) if given.kind == "row alone"]
         difference = max((float(apart(one[0], whole[i]).max()) for i, one in enumerate(single)), default=0.0)
         chosen = ("kinks", "extremes")
@@ -269,7 +281,8 @@ class Examination:
 
     def _end_to_end(self, module: nn.Module, structure: Structure) -> None:
         usual = [(given, self.shipped[i]) for i, given in enumerate(self.inputs) if given.kind in USUAL]
-        self.end = measured(Called(module, structure.graph, double=False), structure, usual, self.seed)
+        single = Called(module, self.signature, structure.graph, double=False)
+        self.end = measured(single, structure, usual, self.seed)
         end = self.end
         words = f"from float64 {end.from_float64:.2g}, from eager PyTorch {end.from_eager:.2g}, where outputs reach"
         words += f" {end.magnitude:.3g}; {end.bound_share:.2g} of the first-order bound"

@@ -8,10 +8,12 @@ from itertools import count
 
 import numpy as np
 
+from export.onnxfile.reading import Model
+
 from .inputs import Inputs, search
 from .layerwise import LayerCheck, groups
-from .reading import Model
 from .recording import Differs, Recording
+from .rows import Domain
 from .running import Opener, outputs, with_layers
 from .structure import Structure
 
@@ -56,6 +58,7 @@ class Exposing:
     opener: Opener
     seed: int
     stop_early: bool
+    domain: Domain
     recording: Recording | None = None
     """Of another file of the same network, or an empty one to be filled; only the finest level is recorded."""
 
@@ -76,7 +79,7 @@ class Exposing:
             return None
 
     def _at(self, level: int, known: Recording | None = None) -> Exposed:
-        checks = groups(self.structure.layers, coarse=level == 1)
+        checks = groups(self.structure, level)
         turn = count()
         found = Exposed(level, checks, 0, True)
         shown = [check.layers[-1] for check in checks]
@@ -102,7 +105,7 @@ class Exposing:
             finite = [np.isfinite(given.rows.reshape(len(given.rows), -1)).all(axis=1) for given in self.inputs]
             start = np.concatenate([given.rows[kept] for given, kept in zip(self.inputs, finite, strict=True)])
             best = np.concatenate([share[kept] for share, kept in zip(shares, finite, strict=False)])
-            found.searched = search(start, best, lambda rows: shares_of(rows)[0], self.seed)
+            found.searched = search(start, best, lambda rows: shares_of(rows)[0], self.seed, fit=self.domain.fit)
         if known is not None:
             found.checks = known.adopted(checks)
         elif self.recording is not None and level == 0:
@@ -112,5 +115,8 @@ class Exposing:
 
 def _bit_equal(a: np.ndarray, b: np.ndarray) -> bool:
     """The same bits; any NaN is as good as another."""
-    same = (a.view(np.int32) == b.view(np.int32)) | (np.isnan(a) & np.isnan(b))
-    return a.shape == b.shape and bool(same.all())
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype != np.float32:
+        return bool((a == b).all())
+    return bool(((a.view(np.int32) == b.view(np.int32)) | (np.isnan(a) & np.isnan(b))).all())

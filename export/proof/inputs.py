@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 import torch
 
-from export.graph import Graph
+from export.evaluation import follow
+from export.graph import Graph, batch_axis, width
 from runtime import Port
 from runtime.ranges import in_words, limits
 
-from .reference import follow
-from .rows import row_shape, split
+from .rows import Domain, by_row, row_shape, rows_of_inputs, split
 
 ROWS = 1000
 MOST_ROWS = 10_000
@@ -43,7 +43,8 @@ def planned(graph: Graph, port: Port, data: np.ndarray | None, origin: str, seed
     ``port`` declares the ranges of the input, and fits the graph's.
     """
     rng = np.random.default_rng(seed)
-    shape = row_shape(graph.inputs)
+    shape = row_shape(rows_of_inputs(graph.inputs))
+    domain = Domain(graph.inputs)
     found: list[Inputs] = []
     if data is not None:
         words = f"{len(data):,} rows of {origin}"
@@ -54,16 +55,17 @@ def planned(graph: Graph, port: Port, data: np.ndarray | None, origin: str, seed
     declared = limits(port)
     if declared is not None:
         found.append(_within(declared, shape, rng))
-    normal = rng.standard_normal((ROWS, *shape), dtype=np.float32)
-    found.append(Inputs("normal", f"{ROWS:,} rows, standard normal", normal))
-    kinks = _kinks(graph, rng)
+    normal = domain.draw(rng.standard_normal((ROWS, *shape), dtype=np.float32), rng)
+    words = "standard normal" if domain.is_free else "standard normal, and whole numbers over all that may come"
+    found.append(Inputs("normal", f"{ROWS:,} rows, {words}", normal))
+    kinks = _kinks(graph, rng) if domain.is_free else None
     if kinks is not None:
         words = f"{len(kinks):,} rows where a unit of the first linear layer is at 0, ±18, 88.8 or -104"
         found.append(Inputs("kinks", words, kinks))
-    extremes = _extremes(int(np.prod(shape)), rng).reshape(-1, *shape)
+    extremes = domain.fit(_extremes(int(np.prod(shape)), rng).reshape(-1, *shape))
     words = f"{len(extremes):,} rows of zeros, -0, denormals, ±1e4, ±1e30, near overflow, infinities, NaN, one-hot"
     found.append(Inputs("extremes", words, extremes))
-    return found
+    return [replace(given, rows=domain.fit(given.rows)) for given in found]
 
 
 def _within(declared: tuple[np.ndarray, np.ndarray], shape: tuple[int, ...], rng: np.random.Generator) -> Inputs:
@@ -97,11 +99,17 @@ def batches(inputs: Inputs) -> list[Inputs]:
 
 
 def search(
-    start: np.ndarray, shares: np.ndarray, measure: Callable[[np.ndarray], np.ndarray], seed: int, rounds: int = 8
+    start: np.ndarray,
+    shares: np.ndarray,
+    measure: Callable[[np.ndarray], np.ndarray],
+    seed: int,
+    rounds: int = 8,
+    *,
+    fit: Callable[[np.ndarray], np.ndarray] = lambda rows: rows,
 ) -> int:
     """Try to drive error / bound up: change the rows with the largest share, keep what grows; the number of rows tried.
 
-    ``measure`` runs float32 rows and gives the largest share of the bound in each.
+    ``measure`` runs float32 rows and gives the largest share of the bound in each; ``fit`` makes rows of what may come.
     """
     rng = np.random.default_rng(seed)
     kept, best, size, tried = start, shares, 64, 0
@@ -118,7 +126,7 @@ def search(
         picked = np.choose(rng.integers(0, len(changes), (size, 1)), changes)
         with np.errstate(over="ignore"):
             rows = picked.astype(np.float32).reshape(size, *start.shape[1:])
-        rows = rows[np.isfinite(rows).reshape(size, -1).all(axis=1)]
+        rows = fit(rows[np.isfinite(rows).reshape(size, -1).all(axis=1)])
         if len(rows):
             kept, best = np.concatenate([kept, rows]), np.concatenate([best, measure(rows)])
             tried += len(rows)
@@ -148,15 +156,20 @@ def _kinks(graph: Graph, rng: np.random.Generator) -> np.ndarray | None:
     At 0 a ReLU has its kink; around ±18, 88.8 and -104 implementations of exp, sigmoid and tanh saturate.
     """
     index = next((i for i, node in enumerate(graph.nodes) if node.op == "linear"), None)
-    if index is None:
+    if index is None or batch_axis(graph.nodes[index].shape) is None:
         return None
     node = graph.nodes[index]
+    wide = width(node)
     targets = torch.tensor([0.0, 0.0, 18.0, -18.0, 88.8, -104.0], dtype=torch.float64)
-    units = torch.from_numpy(np.resize(rng.choice(node.shape[-1], min(node.shape[-1], _UNITS), replace=False), 96))
+    units = torch.from_numpy(np.resize(rng.choice(wide, min(wide, _UNITS), replace=False), 96))
     wanted = targets[torch.arange(len(units)) % len(targets)]
-    shape = row_shape(graph.inputs)
+    shape = row_shape(rows_of_inputs(graph.inputs))
     x = torch.from_numpy(rng.standard_normal((len(units), *shape))).requires_grad_()
-    z = follow(graph.nodes[: index + 1], split(x, graph.inputs))[node.output].gather(1, units[:, None])
+    parts = split(x, rows_of_inputs(graph.inputs))
+    values = follow(graph.nodes[: index + 1], parts, precision=torch.float64, rows=len(units))
+    z = by_row(values[node.output], len(units), node.shape).gather(1, units[:, None])
+    if not z.requires_grad:
+        return None
     (slope,) = torch.autograd.grad(z.sum(), x)
     along = slope.flatten(1)
     length = (along * along).sum(dim=1, keepdim=True)

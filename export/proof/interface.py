@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from builder import MLPSpec
+from export.onnxfile.reading import Model
 from export.ports import declared_input, declared_output
 from runtime import Port, summary_of
 
 from .findings import Findings
-from .reading import Model
 
 
 def compare_interface(model: Model, spec: MLPSpec | None, shape: tuple[int, ...], found: Findings) -> None:

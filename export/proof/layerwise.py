@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -9,17 +10,17 @@ from math import prod
 import numpy as np
 import torch
 
-from export.graph import Node
+from export.evaluation import evaluate, follow
+from export.graph import Node, Rows
+from export.onnxfile.pattern_matching import attribute
 from runtime import ModelError
 
-from .affine_bounds import magnitude, merged, roundings
-from .bounds import RULES
 from .inputs import USUAL
-from .operators import attribute
-from .reference import evaluate, follow
 from .rounding import LARGEST, Radius, sharper, size
-from .rows import rows_of
-from .structure import Layer
+from .rows import by_row, in_shape, sized
+from .rules import RULES
+from .rules.affine import magnitude, merged, roundings
+from .structure import Layer, Structure
 
 SLACK = 1 + 2.0**-20
 """For the float64 arithmetic of the reference and of the bound."""
@@ -46,11 +47,45 @@ class Element:
     """The network's input row."""
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What the runtime gave to each layer of a group, in the module's shapes, and what it made of it.
+
+    An input is None where another layer of the group makes it.
+    """
+
+    inputs: tuple[tuple[np.ndarray | None, ...], ...]
+    output: np.ndarray
+
+    @classmethod
+    def of(cls, layers: Sequence[Layer], values: Mapping[str, np.ndarray], count: int) -> _Given:
+        made = {layer.output for layer in layers[:-1]}
+        inputs = tuple(
+            tuple(
+                None if name in made else in_shape(values[name], count, shape)
+                for name, shape in zip(layer.inputs, layer.shapes, strict=True)
+            )
+            for layer in layers
+        )
+        return cls(inputs, in_shape(values[layers[-1].output], count, layers[-1].held.shape))
+
+    @property
+    def widest(self) -> int:
+        arrays = [self.output, *(array for group in self.inputs for array in group if array is not None)]
+        return max(prod(array.shape[1:]) for array in arrays)
+
+    def rows(self, start: int, stop: int) -> _Given:
+        inputs = tuple(tuple(None if a is None else a[start:stop] for a in group) for group in self.inputs)
+        return _Given(inputs, self.output[start:stop])
+
+
 @dataclass
 class LayerCheck:
     """What was found of one layer, or of several that a runtime computes as one."""
 
     layers: tuple[Layer, ...]
+    whole: bool = False
+    """Rows depend on each other, so that a batch is never compared in parts."""
     compared: int = 0
     exempt: int = 0
     by_kind: int = 0
@@ -83,27 +118,40 @@ class LayerCheck:
 
         ``values`` are what the runtime gave, by name; ``x`` is the network's input, for the record.
         """
-        step = max(1, _CHUNK // max(prod(value.shape[1:]) for value in values.values()))
-        shares, before = [], self.exempt
-        for start in range(0, max(1, len(x)), step):
-            part = {name: value[start : start + step] for name, value in values.items()}
-            shares.append(self._compare(inputs, part, x[start : start + step], start))
+        given = _Given.of(self.layers, values, len(x))
+        step = max(1, len(x)) if self._in_one() else max(1, _CHUNK // max(1, given.widest))
+        before = self.exempt
+        starts = range(0, max(1, len(x)), step)
+        shares = [
+            self._compare(
+                inputs, given if step >= len(x) else given.rows(start, start + step), x[start : start + step], start
+            )
+            for start in starts
+        ]
         if inputs in USUAL and len(x):
-            values_of = values[self.layers[-1].output].size
-            self.unbounded = max(self.unbounded, (self.exempt - before) / values_of)
+            self.unbounded = max(self.unbounded, (self.exempt - before) / max(1, given.output.size))
         return np.concatenate(shares)
 
-    def _compare(self, inputs: str, values: Mapping[str, np.ndarray], x: np.ndarray, start: int) -> np.ndarray:
-        found = torch.from_numpy(values[self.layers[-1].output]).flatten(1).double()
+    def _in_one(self) -> bool:
+        """Whether a batch must be compared at once: its rows are not the first dimension everywhere."""
+        shapes = [shape for layer in self.layers for shape in (*layer.shapes, layer.held.shape)]
+        return self.whole or any(not shape or shape[0] != Rows() for shape in shapes)
+
+    def _compare(self, inputs: str, given: _Given, x: np.ndarray, start: int) -> np.ndarray:
+        count, shape = len(x), self.layers[-1].held.shape
+        if not count:
+            return np.zeros(0)
         with np.errstate(all="ignore"), torch.inference_mode():
-            y, radius = self._expected(values)
-        y, radius = y.flatten(1), radius.flatten(1) * SLACK
-        if found.shape != y.shape:
-            raise ModelError(f"{self.path}: the runtime gave {list(found.shape)} values, not {list(y.shape)}")
+            y, radius = self._expected(given, count)
+        if given.output.shape != y.shape:
+            raise ModelError(f"{self.path}: the runtime gave {list(given.output.shape)} values, not {list(y.shape)}")
+        wide = torch.from_numpy(given.output).double()
+        found, y, radius = (by_row(part.double(), count, shape) for part in (wide, y, radius.expand(y.shape)))
+        radius = radius * SLACK
         exempt = radius.isinf() | (y.isfinite() & ~(y.abs() + radius <= LARGEST))
         other = (_kind(found) != _kind(y)) & ~exempt
         if other.any():
-            same = _kind(self._eager(values).flatten(1)) == _kind(found)
+            same = _kind(self._eager(given, count)) == _kind(found)
             self.by_kind += int((other & same).sum())
             exempt, other = exempt | (other & same), other & ~same
         apart = torch.where(y.isfinite() & ~exempt & ~other, (found - y).abs(), 0.0)
@@ -112,34 +160,40 @@ class LayerCheck:
         self.exempt += int(exempt.sum())
         self.compared += ratio.numel() - int(exempt.sum())
         self._count(apart, y, ~exempt & ~other & y.isfinite())
-        self._keep(inputs, ratio, found, y, radius, values, x, start)
-        return ratio.amax(dim=1).numpy() if ratio.numel() else np.zeros(len(x))
+        self._keep(inputs, ratio, found, y, radius, given, x, start)
+        worst = ratio.amax(dim=1).numpy() if ratio.numel() else np.zeros(len(ratio))
+        return np.broadcast_to(worst, (count,)) if len(worst) == 1 else worst
 
-    def _expected(self, values: Mapping[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _expected(self, given: _Given, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         held: dict[str, tuple[torch.Tensor, Radius]] = {}
-        count = len(values[self.layers[-1].output])
-        for layer in self.layers:
-            given = [
-                held[name] if name in held else (torch.from_numpy(rows_of(values[name], count, row)).double(), None)
-                for name, row in zip(layer.inputs, layer.rows, strict=True)
-            ]
-            held[layer.output] = expected(layer, [z for z, _ in given], [e for _, e in given])
+        for layer, arrays in zip(self.layers, given.inputs, strict=True):
+            parts: list[tuple[torch.Tensor, Radius]] = []
+            for name, array, shape in zip(layer.inputs, arrays, layer.shapes, strict=True):
+                if array is not None:
+                    parts.append((_widened(torch.from_numpy(array)), None))
+                else:  # perhaps seen in another shape
+                    z, e = held[name]
+                    wanted = sized(shape, count)
+                    parts.append((z.reshape(wanted), None if e is None else e.expand(z.shape).reshape(wanted)))
+            held[layer.output] = expected(layer, [z for z, _ in parts], [e for _, e in parts], count)
         y, radius = held[self.layers[-1].output]
         assert radius is not None
         return y, radius
 
-    def _eager(self, values: Mapping[str, np.ndarray]) -> torch.Tensor:
-        """The same layers by PyTorch in float32."""
-        count, first = len(values[self.layers[-1].output]), self.layers[0]
-        held = {
-            name: torch.from_numpy(rows_of(values[name], count, row))
-            for name, row in zip(first.inputs, first.rows, strict=True)
-        }
+    def _eager(self, given: _Given, count: int) -> torch.Tensor:
+        """The same layers by PyTorch in float32, a row each."""
+        held: dict[str, torch.Tensor] = {}
         with torch.inference_mode():
-            for layer in self.layers:
-                given = {m: held[n] for m, n in zip(layer.members[0].inputs, layer.inputs, strict=True)}
-                held[layer.output] = follow(layer.members, given)[layer.members[-1].output]
-        return held[self.layers[-1].output].double()
+            for layer, arrays in zip(self.layers, given.inputs, strict=True):
+                parts = [
+                    held[name].reshape(sized(shape, count)) if array is None else torch.from_numpy(array)
+                    for name, array, shape in zip(layer.inputs, arrays, layer.shapes, strict=True)
+                ]
+                named = dict(zip(layer.members[0].inputs, parts, strict=True))
+                made = follow(layer.members, named, precision=torch.float32, rows=count)
+                held[layer.output] = made[layer.members[-1].output]
+        last = self.layers[-1]
+        return by_row(held[last.output].double(), count, last.held.shape)
 
     def _count(self, apart: torch.Tensor, y: torch.Tensor, counted: torch.Tensor) -> None:
         exponent = torch.frexp(y.abs()).exponent
@@ -156,7 +210,7 @@ class LayerCheck:
         found: torch.Tensor,
         y: torch.Tensor,
         radius: torch.Tensor,
-        values: Mapping[str, np.ndarray],
+        given: _Given,
         x: np.ndarray,
         start: int,
     ) -> None:
@@ -168,18 +222,24 @@ class LayerCheck:
         if self.worst is not None and largest <= self.worst.ratio:
             return
         row, index = divmod(place, ratio.shape[1])
-        one = {name: value[row : row + 1] for name, value in values.items()}
-        cells = (found, self._eager(one).flatten(1).expand_as(found), y, radius)
+        eager = self._eager(given, len(x)) if self._in_one() else self._eager(given.rows(row, row + 1), 1)
+        cells = (found, eager.expand_as(found), y, radius)
         file, eager, exact, bound = (float(cell.flatten()[place]) for cell in cells)
         self.worst = Element(self.path, inputs, start + row, index, file, eager, exact, bound, largest, x[row].copy())
         if not largest <= 1 and self.failure is None:
             self.failure = self.worst
 
 
-def expected(layer: Layer, z: Sequence[torch.Tensor], e: Sequence[Radius]) -> tuple[torch.Tensor, torch.Tensor]:
+def _widened(values: torch.Tensor) -> torch.Tensor:
+    return values.double() if values.is_floating_point() else values
+
+
+def expected(
+    layer: Layer, z: Sequence[torch.Tensor], e: Sequence[Radius], rows: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The exact value of the module's layer on z, and the radius of what a float32 runtime may give, for radii e."""
     given = dict(zip(layer.members[0].inputs, z, strict=True))
-    y = follow(layer.members, given)[layer.members[-1].output]
+    y = follow(layer.members, given, precision=torch.float64, rows=rows)[layer.members[-1].output]
     if len(layer.members) > 1:
         # Of an infinite input a chain makes inf - inf where the composed map has one product: kinds are those of that.
         finite = z[0].isfinite().all(dim=-1, keepdim=True)
@@ -197,24 +257,36 @@ def without_bound(layers: Sequence[Layer]) -> Node | None:
     return next((member for layer in layers for member in layer.members if member.op not in RULES), None)
 
 
-def groups(layers: Sequence[Layer], *, coarse: bool = False) -> list[LayerCheck]:
-    """A check for every layer; ``coarse`` takes an affine layer and the activation that alone reads it as one."""
+def groups(structure: Structure, level: int = 0) -> list[LayerCheck]:
+    """A check for every layer; at ``level`` 1 an affine layer and the activation that alone reads it are one.
+
+    A product of two values is one with the factors and the permutations around it: runtimes move them into the product
+    even where the values between are asked for.
+    """
+    readers = Counter(name for layer in structure.layers for name in layer.inputs)
     found: list[list[Layer]] = []
-    for layer in layers:
-        last = found[-1][-1] if found else None
-        readers = sum(layer.inputs.count(last.output) for layer in layers) if last is not None else 0
-        joined = coarse and last is not None and last.held.op == "linear" and readers == 1
-        if (
-            joined
-            and last is not None
-            and layer.inputs == (last.output,)
-            and len(layer.inputs) == 1
-            and layer.held.op != "linear"
-        ):
-            found[-1].append(layer)
-        else:
-            found.append([layer])
-    return [LayerCheck(tuple(group)) for group in found]
+    for layer in structure.layers:
+        joins = [
+            g for g in found if g[-1].output in layer.inputs and readers[g[-1].output] == 1 and _fuses(g, layer, level)
+        ]
+        for group in joins:
+            found.remove(group)
+        found.append([*(each for group in joins for each in group), layer])
+    return [LayerCheck(tuple(group), structure.graph.rows_depend) for group in found]
+
+
+def _fuses(group: Sequence[Layer], layer: Layer, level: int) -> bool:
+    """Whether runtimes compute a group and the layer behind it in one kernel."""
+    last, op = group[-1].held, layer.held.op
+    if level and last.op == "linear" and len(layer.inputs) == 1 and op != "linear":
+        return len(group) == 1
+    scales = ("mul", "div", "permute")
+    around = [each.held.op for each in group if each.held.op not in scales]
+    if len(around) > 1 or any(op != "matmul" for op in around):
+        return False
+    if op == "matmul":
+        return not around and len(layer.inputs) == 2
+    return (bool(around) or op == "permute") and op in scales and len(layer.inputs) == 1
 
 
 def _kind(values: torch.Tensor) -> torch.Tensor:

@@ -1,10 +1,12 @@
 """Exact probes: which weights does this runtime use, and does it add in float32?
 
-Each affine layer is run on its own, with inputs whose result takes a single rounding whatever the order of summation:
+Each layer with constants is run on its own, with inputs whose result takes a single rounding whatever the order of
+summation:
 
 - x = 0 gives b;
 - x = 2^k·(a unit vector) gives fl(2^k·w + b), for k = 0, and for k = 40 where the bias cannot hide the weight;
-- integers with Σ|w·x| + |b| < 2^24 give the exact sum: the runtime's products and sums are float32 at every width.
+- integers with Σ|w·x| + |b| < 2^24 give the exact sum: the runtime's products and sums are float32 at every width;
+- one sum, difference or product with a constant is rounded once, and every row of a table is fetched as it is.
 
 All of it is compared bit for bit, zeros unsigned. Where 2^k·w or the result is beyond the normal float32 numbers the
 element is skipped, and counted. Every other layer is run over the whole range of float32 and held against its bound.
@@ -14,12 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
+import torch
+
+from export.evaluation import evaluate
+from export.graph import Node, Rows, Shape
+from export.onnxfile.pattern_matching import attribute
+from export.onnxfile.reading import Model
 
 from .layerwise import LayerCheck
-from .operators import attribute
-from .reading import Model
 from .running import Opener, alone
 from .structure import Layer, Structure
 
@@ -56,7 +63,7 @@ class Probed:
         normal = (np.abs(exact) >= _SMALLEST) & (np.abs(exact) <= _LARGEST) | (exact == 0)
         self.elements += int(normal.sum())
         self.skipped += int((~normal & ~np.isnan(exact)).sum())
-        wrong = (normal & (found != exact)).reshape(len(exact), -1)
+        wrong = (normal & (found.reshape(exact.shape) != exact)).reshape(len(exact), -1)
         found, exact = found.reshape(wrong.shape), exact.reshape(wrong.shape)
         if wrong.any():
             row, column = (int(i) for i in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
@@ -65,12 +72,14 @@ class Probed:
             self.mismatches.append(Mismatch(layer.path, probe(row), column, *values, int(wrong.sum())))
 
 
-def probe_affine(model: Model, layers: tuple[Layer, ...], opener: Opener, seed: int) -> Probed:
-    """Every linear, scale and standardize of the file, exactly."""
+def probe_constants(model: Model, layers: tuple[Layer, ...], opener: Opener, seed: int) -> Probed:
+    """Every product, sum, quotient and lookup with constants of the file, exactly."""
     probed = Probed()
     for layer in layers:
-        exact = {"linear": _linear, "scale": _scale, "standardize": _standardize}.get(layer.held.op)
-        if exact is None:
+        exact = _EXACT.get(layer.held.op)
+        if exact is None or not layer.held.tensors or not _is_in_rows(layer):
+            continue
+        if layer.dtypes != ("float32",) and layer.held.op != "embedding":
             continue
         if _is_scaled(layer):
             probed.rounded_twice += 1
@@ -78,26 +87,49 @@ def probe_affine(model: Model, layers: tuple[Layer, ...], opener: Opener, seed: 
         probed.layers += 1
         with alone(model, layer, opener) as run:
             for probe, rows, expected in exact(layer):
-                if layer.held.op != "linear":  # one value per feature, on rows of any shape
-                    rows, expected = (
-                        np.broadcast_to(part, (len(part), *layer.held.shape)) for part in (rows, expected)
-                    )
-                probed.compare(layer, probe, run(np.ascontiguousarray(rows)), expected)
+                probed.compare(layer, probe, _run(run, layer, rows), expected)
         if layer.held.op == "linear":
             rows, expected, constants = _integers(model, layer, seed)
             with alone(model, layer, opener, constants) as run:
-                probed.compare(layer, lambda row: f"integers, row {row}", run(rows), expected)
+                probed.compare(layer, lambda row: f"integers, row {row}", _run(run, layer, rows), expected)
     return probed
 
 
+def _is_in_rows(layer: Layer) -> bool:
+    """Whether the layer's one input has the batch first, and nowhere else, so that any rows can be given to it."""
+    if len(layer.shapes) != 1 or not layer.shapes[0]:
+        return False
+    first, *row = layer.shapes[0]
+    return isinstance(first, Rows) and not any(isinstance(size, Rows) for size in row)
+
+
+def _run(run: Callable[[np.ndarray], np.ndarray], layer: Layer, rows: np.ndarray) -> np.ndarray:
+    """Rows (count, features) through a layer whose own rows may have more dimensions, which they fill up."""
+    shape = _sizes(layer.shapes[0])
+    inner = shape[:-1] if layer.held.op == "linear" else shape if layer.held.op == "embedding" else ()
+    if not inner:
+        return run(np.ascontiguousarray(rows))
+    count, per = len(rows), prod(inner)
+    filled = np.zeros((-(-count // per) * per, *rows.shape[1:]), rows.dtype)
+    filled[:count] = rows
+    found = run(filled.reshape(-1, *inner, *rows.shape[1:]))
+    return found.reshape(len(filled), -1)[:count]
+
+
+def _sizes(shape: Shape) -> tuple[int, ...]:
+    """Of a row."""
+    return tuple(size for size in shape[1:] if isinstance(size, int))
+
+
 def probe_ranges(model: Model, structure: Structure, opener: Opener, seed: int) -> Iterator[LayerCheck]:
-    """Every other layer with one input over the whole range of float32, within its bound."""
-    shapes = structure.graph.shapes
+    """Every other layer with one float32 input over the whole range of float32, within its bound."""
     for layer in structure.layers:
         node, check = layer.held, LayerCheck((layer,))
-        row = shapes[node.inputs[0]]
-        if node.op in ("linear", "flatten") or len(node.inputs) > 1:
+        if node.op in ("linear", "embedding", "expand") or not _is_in_rows(layer) or structure.graph.rows_depend:
             continue
+        if layer.dtypes != ("float32",):
+            continue
+        row = _sizes(layer.shapes[0])
         with alone(model, layer, opener) as run:
             rows = whole_range(int(np.prod(row)), seed).reshape(-1, *row)
             values = {layer.inputs[0]: rows, layer.output: run(rows)}
@@ -143,32 +175,69 @@ def _linear(layer: Layer) -> Exact:
             yield (lambda row, s=start, k=k: f"x = 2^{k} at input {s + row}"), rows, exact
 
 
-def _constant(layer: Layer, role: str, missing: float) -> np.ndarray:
-    """A constant of the layer with a value per feature."""
-    node = layer.held
-    if role in node.tensors:
-        return node.tensors[role].values
-    return np.full(node.shape[-1:], np.float32(node.attributes.get(role, missing)), np.float32)
+def _matmul(layer: Layer) -> Exact:
+    """A constant factor: ones at one place of the inner dimension give its rows or columns."""
+    node, row = layer.held, _sizes(layer.shapes[0])
+    left = "self" in node.tensors
+    n = row[-2] if left else row[-1]
+    for k in EXPONENTS:
+        rows = np.zeros((n, *row), np.float32)
+        for i in range(n):
+            rows[(i, ..., i, 0) if left else (i, ..., 0, i)] = 2.0**k
+        yield (lambda row, k=k: f"x = 2^{k} at inner index {row}"), rows, _computed(node, rows)
 
 
-def _scale(layer: Layer) -> Exact:
-    factor, offset = _constant(layer, "factor", 1.0), _constant(layer, "offset", 0.0)
+def _elementwise(layer: Layer) -> Exact:
+    """One rounding of x and a constant; a quotient has exact results for multiples of the constant only."""
+    node, row = layer.held, _sizes(layer.shapes[0])
+    role = next(iter(node.tensors))
+    held = np.broadcast_to(node.tensors[role].values, np.broadcast_shapes(node.tensors[role].values.shape, (1, *row)))
+    if held.shape != (1, *row):
+        return
+    steps = [("0", 0 * held), ("the constant", held), ("2 constants", np.float32(2) * held)]
+    if node.op != "div":
+        steps += [(f"2^{k}", np.full_like(held, 2.0**k)) for k in EXPONENTS]
+    for words, x in steps:
+        flushed = (np.abs(held) < _SMALLEST) & (held != 0)
+        rows = np.array(x)
+        exact = _computed(node, rows)
+        lost = np.broadcast_to(flushed | ~np.isfinite(rows), exact.shape)
+        yield (lambda row, w=words: f"x = {w}"), rows, np.where(lost, np.inf, exact)
+
+
+def _scaled_and_shifted(layer: Layer) -> Exact:
+    """Folding's offset + factor·x: products with powers of two are exact."""
+    node, row = layer.held, _sizes(layer.shapes[0])
+    factor, offset = (np.broadcast_to(node.tensors[role].values, row) for role in ("tensor2", "self"))
     with np.errstate(over="ignore"):
-        for k in (None, *EXPONENTS):
-            x = np.float32(0 if k is None else 2.0**k)
+        for x in (np.float32(0), *(np.float32(2.0**k) for k in EXPONENTS)):
             flushed = (np.abs(factor) < _SMALLEST) & (factor != 0)
             exact = np.where(flushed, np.inf, factor * x + offset)
-            yield (lambda row, x=x: f"x = {x:g}"), np.full((1, len(factor)), x), exact[None, :]
+            yield (lambda row, x=x: f"x = {x:g}"), np.full((1, *row), x), exact[None]
 
 
-def _standardize(layer: Layer) -> Exact:
-    """A quotient of exact differences: x = 0, x = mean, x = 2·mean; and x = 1 where the mean is 0."""
-    mean, std = _constant(layer, "mean", 0.0), _constant(layer, "std", 1.0)
-    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        for words, x in (("0", 0 * mean), ("mean", mean), ("2 mean", np.float32(2) * mean)):
-            yield (lambda row, w=words: f"x = {w}"), x[None, :], ((x - mean) / std)[None, :]
-        lone = mean == 0
-        yield (lambda row: "x = 1"), np.ones((1, len(mean)), np.float32), np.where(lone, 1 / std, np.nan)[None, :]
+def _embedding(layer: Layer) -> Exact:
+    table = layer.held.tensors["weight"].values
+    for start in range(0, len(table), _ROWS):
+        part = table[start : start + _ROWS]
+        indices = np.arange(start, start + len(part), dtype=np.int64)
+        yield (lambda row, s=start: f"index {s + row}"), indices, part
+
+
+def _computed(node: Node, rows: np.ndarray) -> np.ndarray:
+    """What one float32 operation gives."""
+    with np.errstate(all="ignore"), torch.inference_mode():
+        return evaluate(node, [torch.from_numpy(rows)], precision=torch.float32, rows=len(rows)).numpy()
+
+
+_EXACT: dict[str, Callable[[Layer], Exact]] = {
+    "linear": _linear,
+    "matmul": _matmul,
+    **dict.fromkeys(("add", "sub", "mul", "div"), _elementwise),
+    "addcmul": _scaled_and_shifted,
+    "embedding": _embedding,
+}
+"""By the operator: probes with their rows (count, ...) and the only right results."""
 
 
 def _is_scaled(layer: Layer) -> bool:

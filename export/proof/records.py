@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from math import prod
+from export.graph import Shape, row_of
 
-from .constants import CONSTANTS
 from .layerwise import Element, LayerCheck
 from .report import ConstantRecord, ElementRecord, LayerRecord
+from .rules.constants import CONSTANTS
 
 _FEATURES = 64
 
@@ -18,22 +18,22 @@ def element_record(element: Element) -> ElementRecord:
     return ElementRecord.model_validate(given)
 
 
-def layer_records(checks: list[LayerCheck], shapes: dict[str, tuple[int, ...]]) -> list[LayerRecord]:
+def layer_records(checks: list[LayerCheck], shapes: dict[str, Shape]) -> list[LayerRecord]:
     """What was found of every layer."""
     makers = {check.layers[-1].output: check.path for check in checks}
     return [_layer_record(check, shapes, makers) for check in checks]
 
 
-def _layer_record(check: LayerCheck, shapes: dict[str, tuple[int, ...]], makers: dict[str, str]) -> LayerRecord:
+def _layer_record(check: LayerCheck, shapes: dict[str, Shape], makers: dict[str, str]) -> LayerRecord:
     first, last = check.layers[0], check.layers[-1]
     return LayerRecord(
         path=check.path,
         op=", ".join(layer.op for layer in check.layers),
         inputs=[makers.get(name, "input") for name in first.inputs],
         operators=[node.op_type for layer in check.layers for node in layer.nodes],
-        input_shape=list(shapes[first.members[0].inputs[0]]),
-        output_shape=list(last.held.shape),
-        parameters=sum(prod(t.values.shape) for layer in check.layers for t in layer.held.tensors.values()),
+        input_shape=[size for name in first.members[0].inputs[:1] for size in row_of(shapes[name])],
+        output_shape=list(last.held.row),
+        parameters=sum(layer.parameters for layer in check.layers),
         compared=check.compared,
         exempt=check.exempt,
         by_kind=check.by_kind,

@@ -11,16 +11,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.graph import Node, Tensor
+from export.graph import Node
 
 
 def refolded(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
-    """The constants of one linear (weight, bias) or one scale (factor, offset) that does what the affine nodes do.
+    """The constants of one linear (weight, bias), or a factor and an offset, that do what the affine nodes do.
 
     A role is missing where no node adds anything.
     """
-    matrix, shift = _widened(nodes[0])
-    for node in nodes[1:]:
+    matrix, shift = (np.ones(_features(nodes[0])), None) if nodes[0].op == "div" else _widened(nodes[0])
+    for node in nodes if nodes[0].op == "div" else nodes[1:]:
+        if node.op == "div":
+            divisor = _constant(node)
+            matrix = matrix / divisor[:, None] if matrix.ndim == 2 else matrix / divisor
+            shift = None if shift is None else shift / divisor
+            continue
         m, s = _widened(node)
         if shift is not None:
             carried = _inner(m, shift[:, None])[:, 0] if m.ndim == 2 else m * shift
@@ -41,30 +46,39 @@ def refolded(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
     return given
 
 
-def as_node(nodes: Sequence[Node], constants: dict[str, np.ndarray]) -> Node:
-    """The one block with these constants, in the place of the affine nodes."""
-    home = next((node for node in reversed(nodes) if node.op == "linear"), nodes[-1])
-    op = "linear" if "weight" in constants else "scale"
-    tensors = {role: Tensor(f"{home.path}.{role}", values) for role, values in constants.items()}
-    return Node(op, home.path, nodes[0].inputs, nodes[-1].output, nodes[-1].shape, tensors=tensors)
-
-
 def _widened(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
+    """An affine node's factor (a matrix, or one number per feature) and what it adds."""
     held = {role: np.asarray(tensor.values, dtype=np.float64) for role, tensor in node.tensors.items()}
     if node.op == "linear":
         return held["weight"], held.get("bias")
-    for role in ("factor", "offset", "mean", "std"):
-        if role in node.attributes:
-            held[role] = np.full(node.shape[-1], np.float32(node.attributes[role]), dtype=np.float64)
-    if node.op == "scale":
-        return held.get("factor", np.ones(node.shape[-1])), held.get("offset")
-    if node.op == "standardize":
-        std = held.get("std", np.ones(node.shape[-1]))
-        return 1.0 / std, (-held["mean"] / std if "mean" in held else None)
-    deviation = np.sqrt(held["running_var"] + float(node.attributes["eps"] or 0.0))
-    factor = held["weight"] / deviation if "weight" in held else 1.0 / deviation
-    moved = held["running_mean"] * factor
-    return factor, (held["bias"] - moved if "bias" in held else 0.0 - moved)
+    if node.op == "batch_norm":
+        deviation = np.sqrt(held["running_var"] + float(node.attributes["eps"] or 0.0))
+        factor = held["weight"] / deviation if "weight" in held else 1.0 / deviation
+        moved = held["running_mean"] * factor
+        return factor, (held["bias"] - moved if "bias" in held else 0.0 - moved)
+    ones = np.ones(_features(node))
+    if node.op == "neg":
+        return -ones, None
+    constant = _constant(node)
+    if node.op == "mul":
+        return constant, None
+    if node.op == "add":
+        return ones, constant
+    subtracted = "other" in node.tensors or "other" in node.attributes
+    return (ones, -constant) if subtracted else (-ones, constant)
+
+
+def _constant(node: Node) -> np.ndarray:
+    """The constant operand with a value per feature, as float32 holds it."""
+    held = [tensor.values for tensor in node.tensors.values()]
+    held += [np.float32(node.attributes[role]) for role in ("self", "other") if role in node.attributes]
+    return np.array(np.broadcast_to(np.ravel(held[0]), (_features(node),)), dtype=np.float64)
+
+
+def _features(node: Node) -> int:
+    size = node.shape[-1]
+    assert isinstance(size, int)
+    return size
 
 
 def _inner(left: np.ndarray, right: np.ndarray) -> np.ndarray:

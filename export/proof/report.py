@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
-from onnx import TensorProto
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from runtime import InputError, ModelError, read_header, sha256, write_whole
+from export.onnxfile.reading import external_data
+from runtime import InputError, read_header, sha256, write_whole
 from runtime.version import VERSION
 
 FORMAT = 1
@@ -134,12 +132,12 @@ class TensorRecord(_Record):
     """An array: its values in C order, little-endian, in base64."""
 
     shape: list[int]
-    dtype: Literal["float32", "float64"]
+    dtype: Literal["float32", "float64", "int64", "bool"]
     base64: str
 
     @classmethod
     def of(cls, values: np.ndarray) -> TensorRecord:
-        """The record of a float32 or float64 array."""
+        """The record of an array of one of these types."""
         held = base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
         return cls(shape=list(values.shape), dtype=values.dtype.name, base64=held)  # pyright: ignore[reportArgumentType]
 
@@ -232,22 +230,6 @@ def file_record(path: Path) -> FileRecord:
         opset=header.opset,
         ir_version=header.ir_version,
     )
-
-
-def external_data(path: Path) -> dict[str, Path]:
-    """The files beside it that a model keeps constants in, by name. Raises ModelError: unreadable, or one missing."""
-    read_header(path)
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, OSError, ValueError) as error:
-        raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
-    tensors = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
-    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
-    beside = {name: path.parent / name for name in sorted(names)}
-    missing = next((data for data in beside.values() if not data.is_file()), None)
-    if missing is not None:
-        raise ModelError(f"{path}: its external data is missing. What to do: put {missing.name} beside it")
-    return beside
 
 
 def versions() -> dict[str, str]:

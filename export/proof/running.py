@@ -16,12 +16,12 @@ import onnx
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from export.artifact import is_external, write
-from export.graph import Shape
+from export.graph import ELEMENT_TYPES, Rows, Shape
 from export.lowering import BATCH
+from export.onnxfile.reading import Model
 from runtime import Session
 
-from .reading import Model
-from .rows import Wiring, in_batches, rows_of
+from .rows import Wiring, in_batches
 from .structure import Layer
 
 _IN_MEMORY = 2**23
@@ -80,8 +80,13 @@ def with_layers(model: Model, layers: Sequence[Layer], opener: Opener) -> Iterat
     shown = [layer for layer in layers if layer.output not in present]
     batch = model.batch or BATCH
     for layer in shown:  # declared, since constants that are listed as inputs keep ONNX Runtime from inferring shapes
-        row = model.rows.get(layer.output) or layer.held.shape
-        proto.graph.output.append(_port(layer.output, row, batch))
+        port = _port(layer.output, layer.held.shape, batch, layer.held.dtype)
+        if layer.output in model.rows:  # which may be other rows than the module's
+            first = batch if model.has_batch(layer.output) else f"{layer.output} rows"
+            port = helper.make_tensor_value_info(
+                layer.output, ELEMENT_TYPES[layer.held.dtype], [first, *model.rows[layer.output]]
+            )
+        proto.graph.output.append(port)
     with opened(proto, opener, {name: model.constants[name] for name in model.large}) as running:
         yield running
 
@@ -90,19 +95,24 @@ def with_layers(model: Model, layers: Sequence[Layer], opener: Opener) -> Iterat
 def alone(
     model: Model, layer: Layer, opener: Opener, replaced: Mapping[str, np.ndarray] | None = None
 ) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    """One layer's operators, with the file's constants or some in their place: rows to rows, as the module has them."""
+    """One layer's operators, with the file's constants or some in their place: values in the module's shape to such."""
     source = read_by(model, layer)
-    row = model.rows.get(source) or layer.rows[0]
+    shape, dtype = layer.shapes[0], layer.dtypes[0]
+    if source in model.rows and shape and shape[0] == Rows():
+        shape = (Rows(), *model.rows[source])
     graph = onnx.GraphProto(name="layer", node=_with_shapes_between(model, layer))
-    graph.input.append(_port(source, row))
-    graph.output.append(_port(layer.output, None))
+    graph.input.append(_port(source, shape, dtype=dtype))
+    graph.output.append(_port(layer.output, None, dtype=layer.held.dtype))
     proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import, graph=graph)
     used = {name for node in graph.node for name in node.input}
     constants = {name: values for name, values in model.constants.items() if name in used} | dict(replaced or {})
     with opened(proto, opener, constants) as running:
-        yield lambda rows, row=row: rows_of(
-            running.run({source: rows.reshape(len(rows), *row)})[layer.output], len(rows), layer.held.shape
-        )
+
+        def run(values: np.ndarray, shape: Shape = shape) -> np.ndarray:
+            given = values.reshape(-1, *(size for size in shape[1:] if isinstance(size, int)))
+            return running.run({source: given})[layer.output]
+
+        yield run
 
 
 def outputs(model: Model, wiring: Wiring, running: Running, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -130,5 +140,15 @@ def read_by(model: Model, layer: Layer) -> str:
     return names[0]
 
 
-def _port(name: str, row: Shape | None, batch: int | str = BATCH) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None if row is None else [batch, *row])
+def _port(name: str, shape: Shape | None, batch: int | str = BATCH, dtype: str = "float32") -> onnx.ValueInfoProto:
+    """A port of the module's shape; sizes that grow with the batch are open, unless the file fixes it."""
+    if shape is None:
+        return helper.make_tensor_value_info(name, ELEMENT_TYPES[dtype], None)
+    sizes = [size if isinstance(size, int) else _open(size, batch) for size in shape]
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[dtype], sizes)
+
+
+def _open(size: Rows, batch: int | str) -> int | str:
+    if isinstance(batch, int):
+        return batch * size.times
+    return batch if size.times == 1 else str(size)

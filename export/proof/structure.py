@@ -1,4 +1,4 @@
-"""Which operators of a file are which block of the module, and whether their constants have the same bits."""
+"""Which operators of a file are which node of the module, and whether their constants have the same bits."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 
+import numpy as np
 import onnx
 from onnx import NodeProto
 
-from export.graph import Graph, Node, Shape, Tensor, rewired
+from export.affine import is_foldable
+from export.folding import as_one
+from export.graph import ELEMENT_TYPES, Graph, Node, Shape, Tensor
+from export.onnxfile.differences import Difference
+from export.onnxfile.pattern_matching import matches
+from export.onnxfile.reading import Model, row_shape
 
-from .affine_bounds import AFFINE
-from .differences import Difference
 from .findings import counted
-from .operators import matches
-from .reading import Model, row_shape
-from .refolding import as_node, refolded
+from .refolding import refolded
 from .rows import Wiring, output_shapes
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One block, or affine blocks folded into one, and the operators of the file that compute it.
+    """One node, or affine nodes folded into one, and the operators of the file that compute it.
 
-    ``held`` is the block as the file should hold it: the module's own, or the folded one. ``inputs`` and ``output`` are
-    names of values in the file, ``rows`` the shapes that the module's rows of the inputs have; ``members`` name the
-    module's values.
+    ``held`` is the node as the file should hold it: the module's own, or the folded one. ``inputs`` and ``output`` are
+    names of values in the file, ``shapes`` and ``dtypes`` those of the module's inputs; ``members`` name its values.
     """
 
     members: tuple[Node, ...]
@@ -35,7 +36,8 @@ class Layer:
     inputs: tuple[str, ...]
     output: str
     differences: tuple[Difference, ...] = ()
-    rows: tuple[Shape, ...] = ()
+    shapes: tuple[Shape, ...] = ()
+    dtypes: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
@@ -44,6 +46,10 @@ class Layer:
     @property
     def op(self) -> str:
         return " + ".join(member.op for member in self.members)
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.values.size for tensor in self.held.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -54,33 +60,17 @@ class Structure:
     wiring: Wiring
     layers: tuple[Layer, ...]
     problem: str | None
+    moved: frozenset[str] = frozenset()
+    """Values of nodes that compute nothing, and have no operator of their own in the file."""
 
     @property
     def complete(self) -> bool:
         return self.problem is None
 
 
-def acting(graph: Graph) -> Graph:
-    """The graph without blocks that give their input back (Dropout, Identity, Flatten of flat rows) or are not read."""
-    names: dict[str, str] = {}
-    kept = []
-    shapes = graph.shapes
-    for node in graph.nodes:
-        if node.op in ("dropout", "identity") or (node.op == "flatten" and len(shapes[node.inputs[0]]) == 1):
-            names[node.output] = names.get(node.inputs[0], node.inputs[0])
-        else:
-            kept.append(rewired(node, names))
-    graph = graph.renamed(names)
-    needed = set(graph.outputs.values())
-    for node in reversed(kept):
-        if node.output in needed:
-            needed.update(node.inputs)
-    return replace(graph, nodes=tuple(node for node in kept if node.output in needed))
-
-
 def match(graph: Graph, model: Model) -> Structure:
-    """Walk the module's blocks in order, each to the operators of the file that compute it from the same values."""
-    graph = acting(graph)
+    """Walk the module's nodes in order, each to the operators of the file that compute it from the same values."""
+    graph = graph.read()
     wiring = wiring_of(graph, model)
     problem = model.problem or _ports(graph, model, wiring)
     if problem is None and not graph.nodes:
@@ -89,26 +79,54 @@ def match(graph: Graph, model: Model) -> Structure:
         return Structure(graph, wiring, (), problem)
     values = dict(zip(graph.inputs, map(model.value, wiring.inputs), strict=True))
     names = dict(zip(graph.outputs.values(), wiring.outputs, strict=True))
+    shapes, dtypes = graph.shapes, graph.dtypes
     used: set[int] = set()
     layers: list[Layer] = []
+    moved: set[str] = set()
     remaining = list(graph.nodes)
     while remaining:
-        if remaining[0].op == "flatten":  # on either side it is another shape of the same rows
-            values[remaining[0].output] = values[remaining[0].inputs[0]]
+        node = remaining[0]
+        found = None if _moves(node, graph) else _next(graph, model, remaining, values, names, used)
+        if found is None and (_moves(node, graph) or _does_nothing(node)):
+            values[node.output] = values[node.inputs[0]]
+            moved.add(node.output)
             del remaining[0]
             continue
-        found = _next(graph, model, remaining, values, names, used)
         if found is None or found.differences:  # other exporters compute once what the module computes twice
             again = _next(graph, model, remaining, values, names, set())
             found = again if again is not None and not again.differences else found
         if found is None:
-            return Structure(graph, wiring, tuple(layers), _unmatched(model, remaining[0], values, used))
-        layers.append(replace(found, rows=tuple(graph.shapes[name] for name in found.members[0].inputs)))
+            words = _unmatched(model, node, values, used)
+            return Structure(graph, wiring, tuple(layers), words, frozenset(moved))
+        given = found.members[0].inputs
+        kinds = {"shapes": tuple(shapes[name] for name in given), "dtypes": tuple(dtypes[name] for name in given)}
+        layers.append(replace(found, **kinds))
         used |= {id(node) for node in found.nodes}
         values[found.members[-1].output] = found.output
         gone = {member.path for member in found.members}
         remaining = [node for node in remaining if node.path not in gone]
-    return Structure(graph, wiring, tuple(layers), _left_over(graph, model, wiring, values, used))
+    left = _left_over(graph, model, wiring, values, used)
+    return Structure(graph, wiring, tuple(layers), left, frozenset(moved))
+
+
+def _moves(node: Node, graph: Graph) -> bool:
+    """Whether a node gives the same values in the same order: another shape, or dimensions of 1 that change places."""
+    if node.op == "reshape":
+        return True
+    if node.op != "permute":
+        return False
+    before = graph.shapes[node.inputs[0]]
+    kept = [dim for dim in node.attributes["dims"] if before[dim] != 1]
+    return kept == sorted(kept)
+
+
+def _does_nothing(node: Node) -> bool:
+    """Whether a sum or a product is with a constant that changes nothing, so that a file may leave it out."""
+    neutral = {"add": 0, "sub": 0, "mul": 1, "div": 1}.get(node.op)
+    if neutral is None or len(node.inputs) != 1 or node.tensors.get("self", node.attributes.get("self")) is not None:
+        return False
+    held = node.tensors["other"].values if "other" in node.tensors else node.attributes["other"]
+    return bool(np.all(np.asarray(held) == neutral))
 
 
 def wiring_of(graph: Graph, model: Model) -> Wiring:
@@ -131,12 +149,14 @@ def _ports(graph: Graph, model: Model, wiring: Wiring) -> str | None:
         if set(found) != set(own) and set(found) & set(own):
             return f"the file's {what}s are {', '.join(found)}, and the module's {', '.join(own)}: which is which?"
     named = {value.name: value for value in (*model.inputs, *model.proto.graph.output)}
-    shapes = [("input", name, shape) for name, shape in wiring.inputs.items()]
-    shapes += [("output", name, s) for name, s in zip(wiring.outputs, output_shapes(graph).values(), strict=True)]
-    for what, name, shape in shapes:
+    ports = [("input", name, given.row, given.dtype) for name, given in wiring.inputs.items()]
+    kinds = [graph.dtypes[value] for value in graph.outputs.values()]
+    sinks = zip(wiring.outputs, output_shapes(graph).values(), kinds, strict=True)
+    ports += [("output", *sink) for sink in sinks]
+    for what, name, shape, dtype in ports:
         value = named[name]
-        if value.type.tensor_type.elem_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.UNDEFINED):
-            return f"the file's {what} '{value.name}' is not float32"
+        if value.type.tensor_type.elem_type not in (ELEMENT_TYPES[dtype], onnx.TensorProto.UNDEFINED):
+            return f"the file's {what} '{value.name}' is not {dtype}"
         if not value.type.tensor_type.HasField("shape"):  # what it is is seen when the file is run
             continue
         found = row_shape(value)
@@ -164,7 +184,7 @@ def _next(
     names: dict[str, str],
     used: set[int],
 ) -> Layer | None:
-    """The first block with the operators that fit it best, folded with the affine blocks after it where that fits."""
+    """The first block with the operators that fit it best, folded with the affine nodes after it where that fits."""
     best: Layer | None = None
     for members, held, sought in _candidates(graph, model, remaining, values, used):
         inputs = tuple(values[name] for name in members[0].inputs)
@@ -193,28 +213,45 @@ def _candidates(
             continue
         scaled, folded = _scaled_linear(members), _has_shape(model, members, values, used)
         if scaled is not None or folded:
-            held = as_node(members, refolded(members))
+            held = as_one(
+                members, {role: Tensor(f"{members[-1].home}.{role}", v) for role, v in refolded(members).items()}
+            )
             yield from ((members, held, sought) for sought in (scaled, held if folded else None) if sought is not None)
 
 
 def _scaled_linear(members: list[Node]) -> Node | None:
-    """A linear and a scale by one number as the Gemm that they may be: alpha·x·Wᵀ + beta·C."""
-    if [member.op for member in members] != ["linear", "scale"]:
+    """A linear, a product with one number, and perhaps a sum, as the Gemm that they may be: alpha·x·Wᵀ + beta·C."""
+    ops = [member.op for member in members]
+    if ops not in (["linear", "mul"], ["linear", "mul", "add"]):
         return None
-    linear, scale = members
-    factor, offset = (scale.tensors[role].values if role in scale.tensors else None for role in ("factor", "offset"))
-    if factor is None or not bool((factor == factor[0]).all()):
+    linear, offset = members[0], None
+    factor = _one_number(members[1])
+    if factor is None:
         return None
+    if len(members) == 3:
+        held = members[2].tensors.get("other") or members[2].tensors.get("self")
+        offset = held.values if held is not None else np.float32(members[2].attributes.get("other", np.nan))
+        offset = np.broadcast_to(np.asarray(offset, np.float32).reshape(-1), (len(linear.tensors["weight"].values),))
     tensors = {"weight": linear.tensors["weight"]}
     if "bias" in linear.tensors and (offset is None or not offset.any()):
-        beta_is_alpha = linear.tensors["bias"].values * factor[0]
+        beta_is_alpha = linear.tensors["bias"].values * factor
         tensors["bias"] = Tensor(linear.tensors["bias"].name, beta_is_alpha)
     elif "bias" not in linear.tensors and offset is not None:
-        tensors["bias"] = scale.tensors["offset"]
+        tensors["bias"] = Tensor(f"{members[2].path}.bias", np.ascontiguousarray(offset))
     elif "bias" in linear.tensors:
         return None
-    attributes = {"alpha": float(factor[0])}
-    return Node("scaled linear", linear.path, linear.inputs, scale.output, scale.shape, attributes, tensors)
+    attributes = {"alpha": float(factor)}
+    last = members[-1]
+    return Node("scaled linear", linear.path, linear.inputs, last.output, last.shape, attributes, tensors)
+
+
+def _one_number(node: Node) -> np.float32 | None:
+    """The factor of a product with one number for every feature."""
+    held = node.tensors.get("other") or node.tensors.get("self")
+    if held is None:
+        return np.float32(node.attributes["other"]) if "other" in node.attributes else None
+    flat = held.values.reshape(-1)
+    return flat[0] if flat.size and bool((flat == flat[0]).all()) else None
 
 
 def _distance(layer: Layer) -> tuple[int, bool, bool, int]:
@@ -231,9 +268,9 @@ def _groups(graph: Graph, remaining: list[Node]) -> Iterator[list[Node]]:
     """The first block alone, then with one more affine block that alone reads it, and so on."""
     group = [remaining[0]]
     yield group
-    while group[-1].op in AFFINE:
+    while is_foldable(group[-1]):
         following = [node for node in remaining if group[-1].output in node.inputs]
-        if len(following) != 1 or following[0].op not in AFFINE or graph.consumers(group[-1].output) != 1:
+        if len(following) != 1 or not is_foldable(following[0]) or graph.consumers(group[-1].output) != 1:
             return
         group = [*group, following[0]]
         yield group

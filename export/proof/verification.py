@@ -14,22 +14,22 @@ from torch import nn
 
 from builder import MLPSpec
 from export.artifact import Artifact, weights_hash
-from export.calls import inputs_of
 from export.errors import ExportError, UnsupportedError
 from export.exporting import evaluated_copy
-from export.graph import Graph
+from export.graph import ELEMENT_TYPES, Graph
+from export.onnxfile.reading import Model, read_model, row_shape
 from export.ports import declared_input
-from export.trace import trace
+from export.trace import Signature, signature_of, trace
+from export.trace.signature import Example, parameters_of
 from runtime import InputError, ModelError, Port, choose, read_inputs, read_rows, summary_of, this_machine
 from runtime.arrays import as_float32, as_inputs
 
 from .examination import Examination
 from .findings import Stop
 from .interface import compare_interface
-from .reading import Model, read_model, row_shape
 from .recording import Recording
 from .report import ParityReport, file_record, machine, versions
-from .rows import joined
+from .rows import joined, rows_of_inputs
 from .rows import row_shape as row_shape_of
 from .running import Opener, on_device
 from .structure import wiring_of
@@ -47,6 +47,8 @@ def verify(
     data: Data | None = None,
     dtype: str | None = None,
     seed: int = 0,
+    example: Example | None = None,
+    method: str = "forward",
 ) -> ParityReport:
     """Prove that an ONNX file computes what ``module`` computes in evaluation mode; ``report.proved`` is the verdict.
 
@@ -59,12 +61,14 @@ def verify(
             ``runtime.read_inputs``).
         dtype: "float32" for a module of another dtype, whose weights the file holds rounded.
         seed: of everything that is drawn or sampled.
+        example: tensors to call the module with, and ``method``: what is called, as for ``export``.
 
     Raises ModelError: a file that cannot be read or run; ExportError: a module that cannot be traced at all;
     InputError: data that the model cannot take; ProviderError: the device cannot be had.
     """
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
-    return examine(module, path, spec=spec, device=device, data=data, dtype=dtype, seed=seed)
+    asked = {"spec": spec, "device": device, "data": data, "dtype": dtype, "seed": seed}
+    return examine(module, path, **asked, example=example, method=method)
 
 
 def examine(
@@ -80,6 +84,8 @@ def examine(
     stop_early: bool = False,
     recovering: bool = False,
     recording: Recording | None = None,
+    example: Example | None = None,
+    method: str = "forward",
 ) -> ParityReport:
     """``verify``, with another runtime in the place of ONNX Runtime, or ending with the first check that fails, or of a
     file that is only read back, or beside what was recorded of another file of the network.
@@ -93,18 +99,17 @@ def examine(
     evaluated = evaluated_copy(module, dtype)
     examination = Examination(model, port, opener or on_device(chosen), seed, stop_early, recording)
     try:
-        graph = _traced(evaluated, model)
+        signature, graph = _traced(evaluated, model, example, method)
         rows, origin = _data(data, model, port, tuple(wiring_of(graph, model).inputs), dtype)
-        compare_interface(model, spec, row_shape_of(graph.inputs), examination.found)
+        compare_interface(model, spec, row_shape_of(rows_of_inputs(graph.inputs)), examination.found)
     except UnsupportedError as error:
-        what = str(error).partition("; the blocks are")[0]
-        examination.found.unproved("blocks", f"the module has a part that no rule bounds: {what}")
+        examination.found.unproved("blocks", f"the module has a part that no rule bounds: {error}")
     except Stop:
         pass
     else:
         # Gradients are taken, whatever the caller's mode is.
         with torch.inference_mode(False), torch.enable_grad(), _threads_for(model):
-            examination.run(evaluated, graph, rows, origin)
+            examination.run(evaluated, signature, graph, rows, origin)
     return ParityReport(
         **examination.record(),
         file=file_record(path),
@@ -132,37 +137,50 @@ def _threads_for(model: Model) -> Iterator[None]:
 
 def _port(model: Model, spec: MLPSpec | None) -> Port:
     """The file's first input, with the features and ranges that the spec, or else the file, declares for it."""
-    summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
-    value = next(iter(model.inputs), None)
-    if value is None or not model.proto.graph.output:
-        raise ModelError(f"{model.path}: the model has no {'output' if value is not None else 'input'}")
-    port = Port(value.name, ("batch", *row_shape(value)))
+    if not model.inputs or not model.proto.graph.output:
+        raise ModelError(f"{model.path}: the model has no {'output' if model.inputs else 'input'}")
+    value = model.inputs[0]
     if spec is not None:
-        return declared_input(port, spec.input)
-    known = summary.inputs[0] if summary is not None and summary.inputs else None
-    fits = known is not None and known.name == port.name and known.shape[1:] == port.shape[1:]
-    return known if known is not None and fits else port
+        return declared_input(Port(value.name, ("batch", *row_shape(value))), spec.input)
+    return _ports(model)[0]
 
 
-def _traced(module: nn.Module, model: Model) -> Graph:
-    """The module's blocks for the rows that the file takes, or, where they do not fit, for the module's own."""
-    parameters = list(inputs_of(module))
+def _ports(model: Model) -> list[Port]:
+    """The file's inputs, each with what the file declares for it."""
+    summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
+    known = {port.name: port for port in summary.inputs} if summary is not None else {}
+    kinds = {number: kind for kind, number in ELEMENT_TYPES.items()}
+    ports = []
+    for value in model.inputs:
+        dtype = kinds.get(value.type.tensor_type.elem_type, "float32")
+        port = Port(value.name, ("batch", *row_shape(value)), dtype=dtype)
+        declared = known.get(port.name, port)
+        ports.append(declared if declared.shape[1:] == port.shape[1:] and declared.dtype == dtype else port)
+    return ports
+
+
+def _traced(module: nn.Module, model: Model, example: Example | None, method: str) -> tuple[Signature, Graph]:
+    """The module's operators for the rows that the file takes, or, where they do not fit, for the module's own."""
+    if example is not None:
+        signature = signature_of(module, example=example, method=method)
+        return signature, trace(module, signature)
+    parameters = list(parameters_of(module, method))
     names = ["the input"] if len(parameters) == 1 else parameters
-    shapes = [row_shape(value) for value in model.inputs]
-    if {value.name for value in model.inputs} == set(names):
-        shapes = [row_shape(value) for name in names for value in model.inputs if value.name == name]
-    known = {
-        name: tuple(size for size in shape if isinstance(size, int))
-        for name, shape in zip(names, shapes, strict=False)
-        if shape and all(isinstance(size, int) and size > 0 for size in shape)
-    }
+    ports = _ports(model)
+    if {port.name for port in ports} == set(names):
+        ports = [port for name in names for port in ports if port.name == name]
+    pairs = list(zip(names, ports, strict=False))
+    known = {name: port.shape[1:] for name, port in pairs if all(isinstance(s, int) and s > 0 for s in port.shape[1:])}
+    types = {name: port.dtype for name, port in pairs if port.dtype in ("float32", "int64")}
     try:
-        return trace(module, known, names)
+        signature = signature_of(module, input_shape=known, input_dtype=types, input_name=names, method=method)
+        return signature, trace(module, signature)
     except UnsupportedError:
         raise
     except ExportError as error:
         try:
-            return trace(module, None, names)
+            signature = signature_of(module, input_name=names, method=method)
+            return signature, trace(module, signature)
         except ExportError:
             raise error from None
 
@@ -174,7 +192,7 @@ def _data(
     if data is None:
         return None, ""
     if len(model.inputs) > 1:
-        ports = [Port(value.name, ("batch", *row_shape(value))) for value in model.inputs]
+        ports = _ports(model)
         if isinstance(data, str | Path):
             held, origin = read_inputs(data, ports, dtype=dtype)[0], Path(data).name
         else:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
-from export.proof.reading import Model
+from export.onnxfile.reading import Model
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import onnx
 from onnx import GraphProto, ModelProto, helper, numpy_helper
 
 from export.errors import ExportError
-from export.proof.reading import Model, read_model
+from export.onnxfile.reading import Model, read_model
 from runtime import ModelError, read_header, sha256, summary_of, through_link, write_whole
 
 from .calibration import ranges

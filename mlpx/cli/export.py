@@ -16,8 +16,6 @@ from .options import (
     Json,
     Opset,
     Target,
-    note,
-    print_json,
 )
 from .written import tell_written
 
@@ -46,16 +44,11 @@ def command(
     opset: Opset = None,
     ir_version: IrVersion = None,
     target: Target = None,
-    fallback: Annotated[
-        bool,
-        typer.Option("--fallback", help="Let torch.onnx write NAME.unproved.onnx where no block fits; exit code 1."),
-    ] = False,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
     """Write MODULE, as it computes in evaluation mode, to an ONNX file, and prove it."""
     from export import load_module, publish
-    from mlpx.errors import UNPROVED
 
     artifact, report = publish(
         load_module(module),
@@ -73,13 +66,7 @@ def command(
         opset=opset,
         ir_version=ir_version,
         target=target,
-        fallback=fallback,
     )
-    if report is None:
-        if as_json:
-            print_json({"path": artifact.path, "bytes": artifact.size, "proved": False, "exporter": "torch.onnx"})
-        note(f"torch.onnx wrote {artifact.path} ({artifact.size:,} bytes), not proved, since: {artifact.reason}")
-        raise typer.Exit(UNPROVED)
     tell_written(artifact, report, as_json, module=module)
 
 

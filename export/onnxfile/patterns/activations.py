@@ -1,0 +1,148 @@
+"""Functions of one value, and softmax."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import pi, sqrt
+
+import numpy as np
+
+from export.graph import Node
+
+from .language import ABSENT, Constant, Input, Op, Pattern, Tensor, X, axis, each, one, op, option, patterns
+from .reductions import reduced
+
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+def _one_plus_exp() -> Op:
+    return op("Add", op("Exp", op("Neg", X)), 1.0)
+
+
+def _relu(node: Node) -> list[Pattern]:
+    return patterns(op("Relu", X), op("Max", X, 0.0))
+
+
+def _clamp(node: Node) -> list[Pattern]:
+    """Two inputs from opset 11 on, two attributes before; a bound of the largest float32 may be left out."""
+    low, high = (np.float32(bound) for bound in _bounds(node))
+    lower, upper = Constant(float(low)), Constant(float(high))
+    found = [op("Clip", X, lower, upper), op("Clip", X, min=lower.value, max=upper.value)]
+    found += [op("Min", op("Max", X, lower), upper), op("Max", op("Min", X, upper), lower)]
+    # A Clip without a bound ends at the largest float32, a Max or Min does not.
+    if high == _LARGEST:
+        found.append(op("Clip", X, lower))
+    if low == -_LARGEST:
+        found.append(op("Clip", X, ABSENT, upper))
+    if high == np.inf:
+        found.append(op("Max", X, lower))
+    if low == -np.inf:
+        found.append(op("Min", X, upper))
+    if low == 0:
+        positive = (op("Relu", X), op("Max", X, 0.0))
+        found += each(lambda x: (op("Clip", x, 0.0, upper), op("Clip", x, min=0.0, max=upper.value)), (positive[0],))
+        found += each(lambda x: op("Min", x, upper), positive)
+    return patterns(*found)
+
+
+def _bounds(node: Node) -> tuple[float, float]:
+    low, high = node.attributes["min"], node.attributes["max"]
+    return -np.inf if low is None else low, np.inf if high is None else high
+
+
+def _leaky_relu(node: Node) -> list[Pattern]:
+    slope = Constant(option("negative_slope"))
+    found = [op("LeakyRelu", X, alpha=slope.value), op("PRelu", X, slope)]
+    if 0 <= node.attributes["negative_slope"] <= 1:
+        found.append(op("Max", X, op("Mul", X, slope)))
+    return patterns(*found)
+
+
+def _hardsigmoids() -> list[Op]:
+    shifted = [op("Clip", op("Add", X, 3.0), 0.0, 6.0), op("Clip", op("Add", X, 3.0), min=0.0, max=6.0)]
+    sloped = [op("Add", part, 0.5) for part in (op("Mul", X, 1 / 6), op("Div", X, 6.0))]
+    found = [op("HardSigmoid", X, alpha=1 / 6, beta=0.5)]
+    found += each(lambda x: (op("Div", x, 6.0), op("Mul", x, 1 / 6)), shifted)
+    return found + each(lambda x: (op("Clip", x, 0.0, 1.0), op("Clip", x, min=0.0, max=1.0)), sloped)
+
+
+def _hardswish(node: Node) -> list[Pattern]:
+    return patterns(op("HardSwish", X), *(op("Mul", X, gate) for gate in _hardsigmoids()))
+
+
+def _halves(x: Op) -> tuple[Op, Op]:
+    return op("Mul", x, 0.5), op("Div", x, 2.0)
+
+
+def _gelu(node: Node) -> list[Pattern]:
+    """x·one_more / 2 in any order, where one_more is 1 + erf(x/√2) or 1 + tanh(√(2/π)·(x + 0.044715·x³))."""
+    if node.attributes["approximate"] == "tanh":
+        root = sqrt(2 / pi)
+        squares = [op("Mul", X, X), op("Pow", X, 2.0)]
+        cubes = [op("Pow", X, 3.0), *each(lambda square: op("Mul", square, X), squares)]
+        cubic = each(lambda cube: op("Mul", cube, 0.044715), cubes)
+        cubic += each(lambda square: op("Mul", op("Mul", X, 0.044715), square), squares)
+        factors = each(lambda square: op("Add", op("Mul", square, 0.044715), 1.0), squares)
+        inner = each(lambda term: op("Add", X, term), cubic) + each(lambda factor: op("Mul", X, factor), factors)
+        scaled = each(lambda term: op("Mul", term, root), inner)
+        scaled += each(lambda factor: op("Mul", op("Mul", X, root), factor), factors)
+        ones = each(lambda term: op("Add", op("Tanh", term), 1.0), scaled)
+    else:
+        ones = [op("Add", op("Erf", part), 1.0) for part in (op("Div", X, sqrt(2)), op("Mul", X, sqrt(0.5)))]
+    found = [op("Gelu", X, approximate=str(node.attributes["approximate"]))]
+    for more in ones:
+        found += [*_halves(op("Mul", X, more)), *(op("Mul", X, half) for half in _halves(more))]
+        found += [op("Mul", half, more) for half in (op("Mul", X, 0.5), op("Div", X, 2.0))]
+    return patterns(*found)
+
+
+def _softplus(node: Node) -> list[Pattern]:
+    beta, threshold = Constant(option("beta")), Constant(option("threshold"))
+    scaled: Input = X if node.attributes["beta"] == 1 else op("Mul", X, beta)
+    found = []
+    for made in (op("Softplus", scaled), op("Log", op("Add", op("Exp", scaled), 1.0))):
+        divided = made if node.attributes["beta"] == 1 else op("Div", made, beta)
+        found.append(op("Where", op("Greater", scaled, threshold), X, divided))
+        # From 20 on both branches are the same float32 number, so choosing may be left out.
+        found += [divided] if node.attributes["threshold"] >= 20 else []
+    return patterns(*found)
+
+
+def _softmax(node: Node) -> list[Pattern]:
+    exponentials = [op("Exp", X), *(op("Exp", op("Sub", X, most)) for most in reduced(node, "ReduceMax", X))]
+    steps = [op("Div", e, total) for e in exponentials for total in reduced(node, "ReduceSum", e)]
+    return patterns(op("Softmax", X, axis=axis(node)), *steps)
+
+
+def _log_softmax(node: Node) -> list[Pattern]:
+    return patterns(op("LogSoftmax", X, axis=axis(node)), op("Log", op("Softmax", X, axis=axis(node))))
+
+
+def _selu(node: Node) -> list[Pattern]:
+    return patterns(op("Selu", X, alpha=1.6732632423543772, gamma=1.0507009873554805))
+
+
+PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
+    "sigmoid": lambda node: patterns(
+        op("Sigmoid", X), op("Div", 1.0, _one_plus_exp()), op("Reciprocal", _one_plus_exp())
+    ),
+    "relu": _relu,
+    "leaky_relu": _leaky_relu,
+    "_prelu_kernel": lambda node: patterns(op("PRelu", X, Tensor("weight"))),
+    "elu": lambda node: patterns(op("Elu", X, alpha=option("alpha"))),
+    "selu": _selu,
+    "celu": lambda node: patterns(op("Celu", X, alpha=option("alpha"))),
+    "tanh": one("Tanh"),
+    "gelu": _gelu,
+    "silu": lambda node: patterns(
+        op("Mul", X, op("Sigmoid", X)), op("Div", X, _one_plus_exp()), op("Swish", X, alpha=1.0)
+    ),
+    "mish": lambda node: patterns(op("Mish", X), op("Mul", X, op("Tanh", op("Softplus", X)))),
+    "softplus": _softplus,
+    "log_sigmoid": lambda node: patterns(op("Neg", op("Softplus", op("Neg", X))), op("Log", op("Sigmoid", X))),
+    "hardsigmoid": lambda node: patterns(*_hardsigmoids()),
+    "hardswish": _hardswish,
+    "clamp": _clamp,
+    "softmax": _softmax,
+    "log_softmax": _log_softmax,
+}

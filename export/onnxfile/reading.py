@@ -1,0 +1,346 @@
+"""An ONNX file as the verifier reads it: operators and constants, with the names they are known by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from export.graph import Rows, Shape
+from runtime import ModelError, read_header
+
+_RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+_SIZED = ("Reshape", "Expand")
+"""Operators whose second input is a shape."""
+_OF_SIZES = ("Shape", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Mul")
+"""Operators that an exporter writes to compute the shape which a Reshape gives."""
+_OF_CONSTANTS = (
+    *("Transpose", *_RESHAPES, "Cast", "Add", "Sub", "Mul", "Div", "Sqrt", "Neg"),
+    *("Max", "Min", "Abs", "Reciprocal", "Clip"),
+)
+"""Operators that are computed here where all that they read is constant: one float32 rounding at most."""
+_LARGE = 2**10
+"""Values from which a constant is kept apart: Protocol Buffers would copy it at every turn."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A file's graph. ``constants`` holds every constant; ``proto`` has the small ones, ``large`` names the others.
+
+    A graph that is to be run gets them back (``export.proof.running``).
+    """
+
+    path: Path
+    proto: ModelProto
+    constants: dict[str, np.ndarray]
+    large: frozenset[str]
+    problem: str | None = None
+    """What makes the file's meaning depend on who reads it, if anything does; nothing is proved of it then."""
+    recovering: bool = False
+    """Whether the file is only read back: a Dropout that does nothing in inference may stand in it then, and its output
+    may give the module's rows in another shape.
+    """
+
+    @cached_property
+    def inputs(self) -> list[onnx.ValueInfoProto]:
+        """The inputs that are not constants."""
+        return [value for value in self.proto.graph.input if value.name not in self.constants]
+
+    @property
+    def batch(self) -> int | None:
+        """The number of rows that the file fixes, if it does; its inputs then take no other."""
+        sizes = [value.type.tensor_type.shape.dim[:1] for value in self.inputs]
+        return next((dims[0].dim_value for dims in sizes if dims and dims[0].dim_value), None)
+
+    @cached_property
+    def nodes(self) -> list[NodeProto]:
+        """The operators that compute something; constants, Identity and changes of shape are seen through."""
+        nodes = [n for n in self.proto.graph.node if not (_is_plain(n) or self._reshapes(n) or self._is_constant(n))]
+        return [n for n in nodes if not set(n.output) <= self._sizes]
+
+    @cached_property
+    def _sizes(self) -> set[str]:
+        """Values that only say what shape a Reshape gives, computed from the shape of a value."""
+        found: set[str] = set()
+        for node in reversed(self.proto.graph.node):
+            if node.op_type in _SIZED and len(node.input) > 1:
+                found.add(node.input[1])
+            elif found.intersection(node.output) and node.op_type in _OF_SIZES:
+                found.update(node.input)
+        data = {n for node in self.proto.graph.node if node.op_type not in (*_OF_SIZES, *_SIZED) for n in node.input}
+        reshaped = {node.input[0] for node in self.proto.graph.node if node.op_type in (*_SIZED, "Shape")}
+        outputs = {value.name for value in self.proto.graph.output}
+        return found - data - reshaped - outputs
+
+    @cached_property
+    def _sources(self) -> dict[str, str]:
+        """What a value is a copy of, or the same rows in another shape."""
+        found: dict[str, str] = {}
+        for node in self.proto.graph.node:
+            if node.input and not self._is_constant(node) and (_is_plain(node) or self._reshapes(node)):
+                found[node.output[0]] = found.get(node.input[0], node.input[0])
+        return found
+
+    @cached_property
+    def _readers(self) -> dict[str, list[NodeProto]]:
+        found: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(self.value(name) for name in node.input):
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def _inferred(self) -> dict[str, onnx.ValueInfoProto]:
+        """Types and shapes of values, as ONNX infers them."""
+        whole = ModelProto()
+        whole.CopyFrom(self.proto)
+        float32 = TensorProto.FLOAT
+        whole.graph.input.extend(
+            onnx.helper.make_tensor_value_info(name, float32, self.constants[name].shape) for name in self.large
+        )
+        inferred = onnx.shape_inference.infer_shapes(whole).graph
+        return {value.name: value for value in (*inferred.input, *inferred.value_info, *inferred.output)}
+
+    @cached_property
+    def rows(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of rows of values; where ONNX cannot infer one, a value is missing."""
+        shapes = {name: row_shape(value) for name, value in self._inferred.items()}
+        return {
+            name: tuple(size for size in shape if isinstance(size, int))
+            for name, shape in shapes.items()
+            if all(isinstance(size, int) and size > 0 for size in shape)
+        }
+
+    def has_batch(self, name: str) -> bool:
+        """Whether the first dimension of a value is that of the inputs, as far as ONNX can tell."""
+        firsts = [self._inferred[n].type.tensor_type.shape.dim[:1] for n in (name, self.inputs[0].name)]
+        return all(firsts) and firsts[0][0] == firsts[1][0]
+
+    def element_type(self, name: str) -> int:
+        """ONNX's number of a value's element type; that of float32 where it cannot be inferred."""
+        known = self._inferred.get(name)
+        return known.type.tensor_type.elem_type if known is not None else TensorProto.FLOAT
+
+    def sizes(self, name: str) -> Shape | None:
+        """A shape that the file gives, or computes of the shapes of values; None where it is computed of anything else.
+
+        The batch is the first dimension of the file's inputs, if they leave it open.
+        """
+        if name in self.constants:
+            held = self.constants[name]
+            return tuple(held.reshape(-1).tolist()) if held.dtype == np.int64 else None
+        maker = next((node for node in self.proto.graph.node if name in node.output), None)
+        if maker is None:
+            return None
+        if maker.op_type == "Shape":
+            return self._shape_of(maker.input[0]) if not maker.attribute else None
+        given = [self.sizes(part) for part in maker.input]
+        known = [part for part in given if part is not None]
+        if len(known) != len(given):
+            return None
+        if maker.op_type == "Concat":
+            return tuple(size for part in known for size in part)
+        if maker.op_type in ("Unsqueeze", "Squeeze", "Cast", "Identity"):
+            return known[0]
+        if maker.op_type == "Gather":
+            places = known[1]
+            return tuple(known[0][i] for i in places if isinstance(i, int)) if len(known[0]) else None
+        if maker.op_type == "Mul":
+            return _multiplied(known[0], known[1])
+        return None
+
+    def _shape_of(self, name: str) -> Shape | None:
+        """Of an input of the file, as it declares it."""
+        value = next((value for value in self.inputs if value.name == name), None)
+        if value is None:
+            return None
+        first, *row = value.type.tensor_type.shape.dim
+        if not all(dim.dim_value for dim in row):
+            return None
+        return (first.dim_value or Rows(), *(dim.dim_value for dim in row))
+
+    def value(self, name: str) -> str:
+        """The value that a name stands for, seen through Identity and changes of shape."""
+        return self._sources.get(name, name)
+
+    def consumers(self, value: str) -> list[NodeProto]:
+        """The operators that read a value, in whatever shape."""
+        return self._readers.get(self.value(value), [])
+
+    def _is_constant(self, node: NodeProto) -> bool:
+        return bool(node.output) and node.output[0] in self.constants
+
+    def _reshapes(self, node: NodeProto) -> bool:
+        """An operator that gives the same rows in another shape. That rows stay rows is seen when the file is run."""
+        if node.domain not in ("", "ai.onnx") or self._is_constant(node):
+            return False
+        if node.op_type == "Cast":
+            same = self.element_type(node.input[0]) == TensorProto.FLOAT
+            return same and any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
+        if node.op_type == "Dropout":
+            training = self.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.False_
+            return self.recovering and len(node.output) == 1 and training is not None and not training.any()
+        if node.op_type == "Transpose":
+            return self._keeps_rows(node)
+        return node.op_type in _RESHAPES
+
+    def _keeps_rows(self, node: NodeProto) -> bool:
+        """Whether a Transpose moves nothing but dimensions of size 1, so that the entries of a row keep their order."""
+        row, perm = self.rows.get(node.input[0]), next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+        if row is None or len(perm) != len(row) + 1 or perm[0] != 0:
+            return False
+        moved = [axis for axis in perm[1:] if row[axis - 1] != 1]
+        return moved == sorted(moved)
+
+    @property
+    def opset(self) -> int:
+        return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def _multiplied(left: Shape, right: Shape) -> Shape | None:
+    """A size times a number."""
+    if len(left) != 1 or len(right) != 1:
+        return None
+    (a,), (b,) = left, right
+    if isinstance(a, Rows) and isinstance(b, int):
+        return (Rows(a.times * b),)
+    if isinstance(a, int) and isinstance(b, Rows):
+        return (Rows(a * b.times),)
+    return (a * b,) if isinstance(a, int) and isinstance(b, int) else None
+
+
+def external_data(path: Path) -> dict[str, Path]:
+    """The files beside it that a model keeps constants in, by name. Raises ModelError: unreadable, or one missing."""
+    read_header(path)
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
+    tensors = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    beside = {name: path.parent / name for name in sorted(names)}
+    missing = next((data for data in beside.values() if not data.is_file()), None)
+    if missing is not None:
+        raise ModelError(f"{path}: its external data is missing. What to do: put {missing.name} beside it")
+    return beside
+
+
+def read_model(path: Path, *, recovering: bool = False) -> Model:
+    """Read a file with its weights. Raises ModelError: missing, damaged or not ONNX."""
+    external_data(path)  # says what is wrong with a file, or missing beside it
+    try:
+        whole = onnx.load(str(path))
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
+    problem = _problem(whole)
+    try:
+        constants = {tensor.name: _values(tensor) for tensor in whole.graph.initializer}
+        if problem is None:
+            for node in whole.graph.node:
+                if node.op_type == "Constant":
+                    constants |= dict.fromkeys(node.output, _constant(node))
+                elif _is_computed(node) and all(name in constants for name in node.input):
+                    constants[node.output[0]] = _computed(whole, node, constants)
+    except (ValueError, TypeError, KeyError, IndexError, StopIteration, RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"{path}: a constant of the file is damaged: {error}") from None
+    large = {t.name for t in whole.graph.initializer if _is_large(t)}
+    return Model(path, _without(whole, large), constants, frozenset(large), problem, recovering)
+
+
+def _problem(whole: ModelProto) -> str | None:
+    """Spellings that readers understand differently, and that no exporter of dense networks needs."""
+    graph = whole.graph
+    if whole.functions:
+        return f"the file defines operators of its own: '{whole.functions[0].name}'"
+    if graph.sparse_initializer:
+        return "the file holds a sparse constant"
+    for node in graph.node:
+        if _is_plain(node) and (len(node.output) != 1 or len(node.input) != (node.op_type == "Identity")):
+            return f"the file has a malformed {node.op_type}: '{node.name or list(node.output)}'"
+        if not node.output:
+            return f"the file has an operator without an output: {node.op_type} '{node.name}'"
+    names = [name for node in graph.node for name in node.output if name] + [t.name for t in graph.initializer]
+    given = {tensor.name for tensor in graph.initializer}
+    names += [value.name for value in graph.input if value.name not in given]
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    return None if twice is None else f"the file gives two things one name: '{twice}'"
+
+
+def _is_plain(node: NodeProto) -> bool:
+    return node.op_type in ("Constant", "Identity") and node.domain in ("", "ai.onnx")
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    return tensor.data_type == TensorProto.FLOAT and bool(tensor.raw_data) and int(np.prod(tensor.dims)) >= _LARGE
+
+
+def _without(whole: ModelProto, names: set[str]) -> ModelProto:
+    """A copy without some constants (clearing them in place would not free them), and without inner Identities."""
+    outputs = {value.name for value in whole.graph.output}
+    aliases: dict[str, str] = {}
+    kept: list[NodeProto] = []
+    for node in whole.graph.node:
+        if _is_plain(node) and len(node.input) == len(node.output) == 1 and node.output[0] not in outputs:
+            aliases[node.output[0]] = aliases.get(node.input[0], node.input[0])
+            continue
+        copied = NodeProto()
+        copied.CopyFrom(node)
+        copied.input[:] = [aliases.get(name, name) for name in node.input]
+        kept.append(copied)
+    graph = GraphProto(
+        name=whole.graph.name,
+        node=kept,
+        input=whole.graph.input,
+        output=whole.graph.output,
+        initializer=[tensor for tensor in whole.graph.initializer if tensor.name not in names],
+    )
+    return ModelProto(
+        ir_version=whole.ir_version,
+        opset_import=whole.opset_import,
+        metadata_props=whole.metadata_props,
+        graph=graph,
+    )
+
+
+def _is_computed(node: NodeProto) -> bool:
+    return node.op_type in (*_OF_CONSTANTS, "Identity") and node.domain in ("", "ai.onnx") and len(node.output) == 1
+
+
+def _computed(whole: ModelProto, node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The value of an operator that reads nothing but constants."""
+    if node.op_type == "Identity":
+        return constants[node.input[0]]
+    inputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(node.input) if name]
+    plain = NodeProto()
+    plain.CopyFrom(node)
+    plain.domain = ""
+    graph = GraphProto(name="constant", node=[plain], input=inputs, output=[onnx.ValueInfoProto(name=node.output[0])])
+    alone = ModelProto(ir_version=whole.ir_version, opset_import=whole.opset_import, graph=graph)
+    (value,) = ReferenceEvaluator(alone).run(None, {name: constants[name] for name in node.input if name})
+    return np.ascontiguousarray(value)
+
+
+def _constant(node: NodeProto) -> np.ndarray:
+    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    name = next(name for name in ("value", "value_float", "value_floats", "value_int", "value_ints") if name in found)
+    kind = np.int64 if "int" in name else np.float32
+    return _values(found[name]) if name == "value" else np.asarray(found[name], dtype=kind)
+
+
+def _values(tensor: TensorProto) -> np.ndarray:
+    if tensor.data_type == TensorProto.FLOAT and tensor.raw_data:
+        return np.frombuffer(tensor.raw_data, "<f4").reshape(tuple(tensor.dims))
+    return numpy_helper.to_array(tensor)
+
+
+def row_shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    """The shape of a row of an input or output, without its first dimension."""
+    return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)[1:]

@@ -1,0 +1,130 @@
+"""Functions of one value, and softmax.
+
+A spelling that an opset does not have yet is replaced by one that it has.
+"""
+
+from __future__ import annotations
+
+from math import pi, sqrt
+
+from export.emitter import Emitter
+from export.graph import Node
+
+from .table import Lower, Operator, one
+
+
+def _gelu(emit: Emitter, node: Node) -> None:
+    """x / √2 → Erf → + 1 → · x → · 1/2, or the tanh formula; the order that ONNX Runtime fuses into one kernel.
+
+    From opset 20 on it is one operator.
+    """
+    if emit.opset >= 20:
+        emit.last("Gelu", node, *node.inputs, approximate=node.attributes["approximate"])
+        return
+    (x,) = node.inputs
+    if node.attributes["approximate"] == "tanh":
+        cube = emit.step("Mul", node, emit.step("Mul", node, x, x), x)
+        inner = emit.step("Add", node, x, emit.step("Mul", node, cube, emit.constant("gelu.cubic", 0.044715)))
+        bell = emit.step("Tanh", node, emit.step("Mul", node, inner, emit.constant("gelu.scale", sqrt(2 / pi))))
+    else:
+        bell = emit.step("Erf", node, emit.step("Div", node, x, emit.constant("gelu.sqrt2", sqrt(2))))
+    raised = emit.step("Add", node, bell, emit.constant("one", 1.0))
+    emit.last("Mul", node, emit.step("Mul", node, x, raised), emit.constant("half", 0.5))
+
+
+def _silu(emit: Emitter, node: Node) -> None:
+    (x,) = node.inputs
+    emit.last("Mul", node, x, emit.step("Sigmoid", node, x))
+
+
+def _mish(emit: Emitter, node: Node) -> None:
+    """x·tanh(softplus(x))."""
+    (x,) = node.inputs
+    emit.last("Mul", node, x, emit.step("Tanh", node, emit.step("Softplus", node, x)))
+
+
+def _hardswish(emit: Emitter, node: Node) -> None:
+    (x,) = node.inputs
+    emit.last("Mul", node, x, emit.step("HardSigmoid", node, x, alpha=emit.float32(1 / 6), beta=0.5))
+
+
+def _log_sigmoid(emit: Emitter, node: Node) -> None:
+    """-softplus(-x)."""
+    emit.last("Neg", node, emit.step("Softplus", node, emit.step("Neg", node, *node.inputs)))
+
+
+def _softplus(emit: Emitter, node: Node) -> None:
+    """Softplus(beta·x) / beta; from the threshold on x itself, where that is not the same in float32 anyway."""
+    (x,), beta, threshold = node.inputs, node.attributes["beta"], node.attributes["threshold"]
+    scaled = x if beta == 1 else emit.step("Mul", node, x, emit.constant(f"{node.home}.beta", beta))
+    steps: list[tuple[str, list[str]]] = [("Softplus", [scaled])]
+    if beta != 1:
+        steps.append(("Div", ["", emit.constant(f"{node.home}.beta", beta)]))
+    if threshold < 20:  # log1p(e^-20) is below half an ulp of 20
+        above = emit.step("Greater", node, scaled, emit.constant(f"{node.home}.threshold", threshold))
+        steps.append(("Where", [above, x, ""]))
+    value = ""
+    for index, (op_type, names) in enumerate(steps):
+        emitted = emit.last if index == len(steps) - 1 else emit.step
+        value = emitted(op_type, node, *(name or value for name in names))
+
+
+def _clamp(emit: Emitter, node: Node) -> None:
+    """A Clip; a bound that is not there is left out, and is an infinity where it must be said."""
+    low, high = (node.attributes[bound] for bound in ("min", "max"))
+    if emit.opset < 11:
+        given = {"min": low, "max": high}
+        attributes = {role: emit.float32(value) for role, value in given.items() if value is not None}
+        emit.last("Clip", node, *node.inputs, **attributes)
+        return
+    if low is None or high is None:  # a Clip without a bound ends at the largest float32, a Max or Min does not
+        name, role, bound = ("Max", "min", low) if high is None else ("Min", "max", high)
+        emit.last(name, node, *node.inputs, emit.constant(f"{node.home}.{role}", bound))
+        return
+    bounds = [emit.constant(f"{node.home}.{role}", value) for role, value in (("min", low), ("max", high))]
+    emit.last("Clip", node, *node.inputs, *bounds)
+
+
+def _softmax(op_type: str) -> Lower:
+    """Along a dimension; before opset 13 along the last one, counted from the front."""
+
+    def lower(emit: Emitter, node: Node) -> None:
+        last = node.attributes["dim"] == len(node.shape) - 1
+        if emit.opset < 13 and not last:
+            emit.refuse(node, 13, f"{op_type} along dimension {node.attributes['dim']}")
+        axis = -1 if last and emit.opset >= 13 else node.attributes["dim"]
+        emit.last(op_type, node, *node.inputs, axis=axis)
+
+    return lower
+
+
+def _hardsigmoid(emit: Emitter, node: Node) -> None:
+    emit.last("HardSigmoid", node, *node.inputs, alpha=emit.float32(1 / 6), beta=0.5)
+
+
+def _selu(emit: Emitter, node: Node) -> None:
+    """With PyTorch's constants, which have more digits than float32 keeps."""
+    alpha, gamma = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+    emit.last("Selu", node, *node.inputs, alpha=emit.float32(alpha), gamma=emit.float32(gamma))
+
+
+OPERATORS = {
+    "sigmoid": Operator(one("Sigmoid")),
+    "relu": Operator(one("Relu")),
+    "leaky_relu": Operator(one("LeakyRelu", alpha="negative_slope")),
+    "_prelu_kernel": Operator(one("PRelu")),
+    "elu": Operator(one("Elu", alpha="alpha")),
+    "selu": Operator(_selu),
+    "celu": Operator(one("Celu", alpha="alpha")),
+    "tanh": Operator(one("Tanh")),
+    "gelu": Operator(_gelu),
+    "silu": Operator(_silu),
+    "mish": Operator(_mish),
+    "softplus": Operator(_softplus),
+    "log_sigmoid": Operator(_log_sigmoid),
+    "hardsigmoid": Operator(_hardsigmoid),
+    "hardswish": Operator(_hardswish),
+    "clamp": Operator(_clamp, overloads=()),
+    "softmax": Operator(_softmax("Softmax"), overloads=()),
+    "log_softmax": Operator(_softmax("LogSoftmax"), overloads=()),
+}

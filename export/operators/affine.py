@@ -1,0 +1,63 @@
+"""Products with matrices, and statistics folded or kept."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+from export.emitter import Emitter
+from export.graph import Node, width
+
+from .table import Operator, one, open_sizes
+
+
+def _linear(emit: Emitter, node: Node) -> None:
+    """A Gemm of rows; where a row has other than one dimension, all rows of it are those of one matrix before."""
+    constants = [emit.tensor(node.tensors[role]) for role in ("weight", "bias") if role in node.tensors]
+    out, features = node.tensors["weight"].values.shape
+    if len(constants) == 1 and emit.opset < 11:  # a Gemm must have a bias there
+        constants.append(emit.constant(f"{node.home}.bias", [0.0] * out))
+    given: dict[str, Any] = {"alpha": 1.0, "beta": 1.0, "transB": 1}
+    (x,) = node.inputs
+    if len(node.shape) == 2:
+        emit.last("Gemm", node, x, *constants, **given)
+        return
+    x = emit.step("Reshape", node, x, emit.integers(f"{node.home}.rows", [-1, features]))
+    y = emit.step("Gemm", node, x, *constants, **given)
+    emit.last("Reshape", node, y, emit.integers(f"{node.home}.shape", open_sizes(node.shape)))
+
+
+def _refuse_linear(node: Node) -> str | None:
+    return None if node.tensors["weight"].values.ndim == 2 else "its weight is no matrix"
+
+
+def _batch_norm(emit: Emitter, node: Node) -> None:
+    ones_and_zeros = {"weight": 1.0, "bias": 0.0}
+    channels = len(node.tensors["running_mean"].values)
+    constants = []
+    for role in ("weight", "bias", "running_mean", "running_var"):
+        if role in node.tensors:
+            constants.append(emit.tensor(node.tensors[role]))
+        else:
+            constants.append(emit.constant(f"{node.home}.{role}", [ones_and_zeros[role]] * channels))
+    epsilon = emit.float32(node.attributes["eps"])
+    emit.last("BatchNormalization", node, *node.inputs, *constants, epsilon=epsilon)
+
+
+def _refuse_batch_norm(node: Node) -> str | None:
+    if "running_mean" not in node.tensors:
+        return "it has no running statistics, so its result depends on the batch (track_running_stats=False)"
+    if node.attributes["training"]:
+        return "it stays in training mode after eval(), so its result depends on the batch"
+    return None
+
+
+OPERATORS = {
+    "linear": Operator(
+        _linear,
+        refuse=_refuse_linear,
+        multiply_adds=lambda node: node.tensors["weight"].values.size * prod(node.row[:-1]),
+    ),
+    "matmul": Operator(one("MatMul")),
+    "batch_norm": Operator(_batch_norm, refuse=_refuse_batch_norm, multiply_adds=width),
+}

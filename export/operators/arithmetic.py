@@ -1,0 +1,63 @@
+"""Sums, products, powers and elementary functions, element by element."""
+
+from __future__ import annotations
+
+from export.emitter import Emitter
+from export.graph import Node, width
+
+from .table import Lower, Operator, one
+
+
+def _reciprocal_root(emit: Emitter, node: Node) -> None:
+    emit.last("Reciprocal", node, emit.step("Sqrt", node, *node.inputs))
+
+
+def _with_one(before: str, after: str) -> Lower:
+    """log(1 + x) and exp(x) - 1."""
+
+    def lower(emit: Emitter, node: Node) -> None:
+        one = emit.constant("one", 1.0)
+        if before == "Add":
+            emit.last(after, node, emit.step("Add", node, *node.inputs, one))
+        else:
+            emit.last(after, node, emit.step(before, node, *node.inputs), one)
+
+    return lower
+
+
+def _sign(emit: Emitter, node: Node) -> None:
+    """Sign of NaN is 0 in PyTorch and NaN in ONNX Runtime."""
+    (x,) = node.inputs
+    zero = emit.constant("zero", 0.0)
+    emit.last("Where", node, emit.step("IsNaN", node, x), zero, emit.step("Sign", node, x))
+
+
+def _scaled_and_shifted(emit: Emitter, node: Node) -> None:
+    """Folding's offset + factor·x."""
+    product = emit.step("Mul", node, *node.inputs, emit.tensor(node.tensors["tensor2"]))
+    emit.last("Add", node, product, emit.tensor(node.tensors["self"]))
+
+
+def _by_constant(node: Node) -> int:
+    return width(node) if len(node.inputs) == 1 else 0
+
+
+OPERATORS = {
+    **{name: Operator(one(op_type), overloads=()) for name, op_type in (("add", "Add"), ("sub", "Sub"))},
+    "mul": Operator(one("Mul"), overloads=(), multiply_adds=_by_constant),
+    "div": Operator(one("Div"), overloads=(), multiply_adds=_by_constant),
+    "addcmul": Operator(_scaled_and_shifted, overloads=(), multiply_adds=width),
+    "pow": Operator(one("Pow"), overloads=("Tensor_Tensor", "Tensor_Scalar", "Scalar")),
+    **{
+        name: Operator(one(op_type))
+        for name, op_type in (
+            *(("neg", "Neg"), ("abs", "Abs"), ("exp", "Exp"), ("log", "Log"), ("sqrt", "Sqrt"), ("sin", "Sin")),
+            *(("cos", "Cos"), ("erf", "Erf"), ("floor", "Floor"), ("ceil", "Ceil"), ("round", "Round")),
+            *(("reciprocal", "Reciprocal"), ("atan", "Atan"), ("maximum", "Max"), ("minimum", "Min")),
+        )
+    },
+    "rsqrt": Operator(_reciprocal_root),
+    "log1p": Operator(_with_one("Add", "Log")),
+    "expm1": Operator(_with_one("Exp", "Sub")),
+    "sign": Operator(_sign),
+}

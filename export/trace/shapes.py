@@ -1,0 +1,124 @@
+"""The shapes and types of the inputs: given, or found by trying the widths of the module's own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice, product
+from typing import Any
+
+import torch
+from torch import nn
+
+from export.errors import ExportError
+from export.graph import Input, Row
+
+from .signature import Signature, by_name, row, subsets
+
+_ROWS = 3
+_MOST = 400
+"""Combinations of widths that are tried where there are several inputs."""
+_HINT = "input_shape={{'{0}': (4,), ...}}"
+
+
+def with_inputs(module: nn.Module, signature: Signature, shape: Any = None, dtype: Any = None) -> Signature:
+    """The signature with the shape and the type of every input: as given, as in its example, or found.
+
+    ``shape`` is that of a row, by the input's name where there are several; ``dtype`` is "float32" or "int64", in the
+    same way. Raises ExportError: nothing fits, or several shapes do.
+    """
+    names = list(signature.inputs)
+    shapes = {n: None if s is None else row(s) for n, s in by_name(shape, names, "shape", _HINT).items()}
+    types = by_name(dtype, names, "type", "input_dtype={{'{0}': 'int64', ...}}")
+    wrong = next((kind for kind in types.values() if kind not in (None, "float32", "int64")), None)
+    if wrong is not None:
+        raise ExportError(f"input_dtype is 'float32' or 'int64', not {wrong!r}")
+    if signature.example is not None:
+        return _as_example(signature, shapes, types)
+    open_ = [name for name in names if shapes[name] is None]
+    failure: Exception | None = None
+    fitting: list[dict[str, Input]] = []
+    for tried in _tries(module, names, shapes, types):
+        reason = _fails(module, signature.of(tried))
+        if reason is None:
+            fitting.append(tried)
+        failure = failure or reason
+        if fitting and (not open_ or len(fitting) > 1):
+            break
+    if not fitting:
+        raise _nothing_fits(module, signature, shapes, open_, failure)
+    if len(fitting) > 1:
+        listed = " or ".join(_listed(each, open_) for each in fitting[:2])
+        raise ExportError(f"{_unseen(names, open_[0])}: {listed} would do. What to do: give {_how(names, open_[0])}")
+    return signature.of(fitting[0])
+
+
+def _tries(
+    module: nn.Module, names: Sequence[str], shapes: Mapping[str, Row | None], types: Mapping[str, str | None]
+) -> Iterator[dict[str, Input]]:
+    """What the inputs may be, the likeliest first; whole numbers only where a type or a shape is given."""
+    widths = _widths(module, several=len(names) > 1)
+    rows = [[shapes[name]] if shapes[name] is not None else [(width,) for width in widths] for name in names]
+    open_types = [name for name in names if types[name] is None and shapes[name] is not None]
+    for whole in islice(subsets(open_types), 64):
+        kinds = {name: types[name] or ("int64" if name in whole else "float32") for name in names}
+        for chosen in islice(product(*rows), _MOST):
+            yield {name: Input(given or (), kinds[name]) for name, given in zip(names, chosen, strict=True)}
+
+
+def _widths(module: nn.Module, *, several: bool) -> list[int]:
+    """The widths that weights show, in their order; their differences too, since inputs are joined. 1 comes last."""
+    found = [t.shape[-1] for t in chain(module.parameters(), module.buffers()) if t.ndim]
+    held = list(dict.fromkeys(found))
+    if several:
+        held += [a - b for a in held for b in held if a > b]
+    return sorted(dict.fromkeys(held), key=lambda width: width == 1)
+
+
+def _fails(module: nn.Module, signature: Signature) -> Exception | None:
+    try:
+        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            signature.call(module, signature.rows(_ROWS))
+    except Exception as error:  # the caller's code may raise anything
+        return error
+    return None
+
+
+def _nothing_fits(
+    module: nn.Module, signature: Signature, shapes: Mapping[str, Row | None], open_: list[str], failure: Any
+) -> ExportError:
+    kind, names = type(module).__name__, list(signature.inputs)
+    if open_:
+        words = _unseen(names, open_[0])
+        cause = f" ({type(failure).__name__}: {_first(failure)})" if failure is not None else ""
+        return ExportError(f"{words}{cause}. What to do: give {_how(names, open_[0])}")
+    listed = ", ".join(f"'{name}' {list(shapes[name] or ())}" for name in names)
+    message = f"the forward of {kind} does not run on rows of {listed}: {type(failure).__name__}: {_first(failure)}"
+    return ExportError(f"{message}. What to do: give the shape of a row, input_shape=(...), or example=")
+
+
+def _first(error: Any) -> str:
+    return str(error).strip().partition("\n")[0] if error is not None else ""
+
+
+def _unseen(names: Sequence[str], name: str) -> str:
+    what = f"the number of features of the input '{name}'" if len(names) > 1 else "the number of input features"
+    return f"{what} cannot be seen from the module"
+
+
+def _how(names: Sequence[str], name: str) -> str:
+    if len(names) > 1:
+        return f"input_shape={{'{name}': (features,)}} (--features {name}=N)"
+    return "input_shape=(features,) (--features), or a spec"
+
+
+def _listed(tried: Mapping[str, Input], open_: Sequence[str]) -> str:
+    return ", ".join(f"{name} {tried[name].row[0]}" if len(tried) > 1 else str(tried[name].row[0]) for name in open_)
+
+
+def _as_example(signature: Signature, shapes: Mapping[str, Row | None], types: Mapping[str, str | None]) -> Signature:
+    for name, given in signature.inputs.items():
+        if shapes[name] not in (None, given.row):
+            raise ExportError(f"the example of '{name}' has rows of {list(given.row)}, not {list(shapes[name] or ())}")
+        if types[name] not in (None, given.dtype):
+            raise ExportError(f"the example of '{name}' is {given.dtype}, not {types[name]}")
+    return signature

@@ -1,0 +1,213 @@
+"""How a module is called: which of its arguments are inputs of the network, their names, and rows to run it on."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_unflatten
+
+from export.errors import ExportError
+from export.graph import Input, Row
+
+TYPES = {"float32": torch.float32, "int64": torch.int64}
+Example = Tensor | np.ndarray | Sequence[Any] | Mapping[str, Any]
+Shapes = Mapping[str, Row | None]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One call of a module: ``inputs`` by name in their order, and rows of each where an example was given.
+
+    ``leaves`` are the arguments, flattened: the place of an input, or what is given as it is.
+    """
+
+    inputs: Mapping[str, Input]
+    method: str
+    leaves: tuple[Any, ...]
+    tree: TreeSpec
+    example: Mapping[str, Tensor] | None = None
+
+    def call(self, module: nn.Module, values: Mapping[str, Tensor]) -> Any:
+        """What the module returns for its inputs, called as a user calls it: hooks, defaults and ``__call__``."""
+        given = [values[leaf.name] if isinstance(leaf, _Place) else leaf for leaf in self.leaves]
+        args, kwargs = tree_unflatten(given, self.tree)
+        called = module if self.method == "forward" else getattr(module, self.method)
+        return called(*args, **kwargs)
+
+    def rows(self, count: int, seed: int = 0) -> dict[str, Tensor]:
+        """Rows to run the module on: those of the example again and again, else drawn; whole numbers are 0."""
+        generator = torch.Generator().manual_seed(seed)
+        found = {}
+        for name, given in self.inputs.items():
+            if self.example is not None:
+                found[name] = self.example[name][torch.arange(count) % len(self.example[name])].clone()
+            elif given.dtype == "float32":
+                found[name] = torch.randn(count, *given.row, generator=generator)
+            else:
+                found[name] = torch.zeros(count, *given.row, dtype=torch.int64)
+        return found
+
+    def of(self, inputs: Mapping[str, Input]) -> Signature:
+        """The same call with other shapes or types of its inputs, by the same names."""
+        return replace(self, inputs={name: inputs[name] for name in self.inputs})
+
+    def named(self, names: Sequence[str]) -> Signature:
+        """The same call with other names of the inputs. Raises ExportError: names that do not fit."""
+        names = checked(tuple(self.inputs), names, "input")
+        new = dict(zip(self.inputs, names, strict=True))
+        leaves = tuple(_Place(new[leaf.name]) if isinstance(leaf, _Place) else leaf for leaf in self.leaves)
+        example = None if self.example is None else {new[name]: value for name, value in self.example.items()}
+        return replace(self, inputs={new[n]: i for n, i in self.inputs.items()}, leaves=leaves, example=example)
+
+
+@dataclass(frozen=True)
+class _Place:
+    name: str
+
+
+def parameters_of(module: nn.Module, method: str = "forward") -> dict[str, bool]:
+    """The parameters that take a tensor each, and whether they are given by name: those without a default, or the first.
+
+    Raises ExportError: no such method, or one that is not Python.
+    """
+    kind = type(module).__name__
+    if not callable(getattr(module, method, None)):
+        raise ExportError(f"a {kind} has no method '{method}'. What to do: name one that it has (--method)")
+    try:
+        parameters = inspect.signature(getattr(module, method)).parameters.values()
+    except ValueError:
+        raise ExportError(f"a {kind} cannot be traced: it has no Python forward") from None
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    needed = [p for p in named if p.default is p.empty] or named[:1]
+    return {p.name: p.kind == p.KEYWORD_ONLY for p in needed} or {"input": False}
+
+
+def plain(module: nn.Module, method: str = "forward") -> Signature:
+    """The call with a tensor for every parameter that needs one; the shapes are still open."""
+    parameters = parameters_of(module, method)
+    names = ["input"] if len(parameters) == 1 else list(parameters)
+    places = dict(zip(parameters, map(_Place, names), strict=True))
+    args = tuple(place for name, place in places.items() if not parameters[name])
+    kwargs = {name: place for name, place in places.items() if parameters[name]}
+    return _signature(module, method, args, kwargs)
+
+
+def by_example(module: nn.Module, example: Example, method: str = "forward") -> Signature:
+    """The call with the tensors of an example (batch, *row): one, a tuple of arguments, or a dict of them by name.
+
+    Tensors may be nested in dicts, tuples and lists; what is no tensor is given as it is. Raises ExportError.
+    """
+    if isinstance(example, Tensor | np.ndarray):
+        return _signature(module, method, (example,), {})
+    if isinstance(example, Mapping):
+        return _signature(module, method, (), dict(example))
+    return _signature(module, method, tuple(example), {})
+
+
+def _signature(module: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signature:
+    flat, tree = tree_flatten_with_path((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, _Place))
+    given = [(path, _as_tensor(leaf)) for path, leaf in flat]
+    moving = [(path, leaf) for path, leaf in given if isinstance(leaf, Tensor | _Place)]
+    if not moving:
+        raise ExportError("the example has no tensor. What to do: give a tensor (batch, ...) for every input")
+    parameters = _positional(module, method)
+    names = ["input"] if len(moving) == 1 else [_name(path, parameters) for path, _ in moving]
+    names = [leaf.name if isinstance(leaf, _Place) else name for name, (_, leaf) in zip(names, moving, strict=True)]
+    inputs = {name: _input(name, leaf) for name, (_, leaf) in zip(names, moving, strict=True)}
+    queue = iter(names)
+    leaves = tuple(_Place(next(queue)) if isinstance(leaf, Tensor | _Place) else leaf for _, leaf in given)
+    held = {name: leaf for name, (_, leaf) in zip(names, moving, strict=True) if isinstance(leaf, Tensor)}
+    if held and len({len(tensor) for tensor in held.values()}) > 1:
+        counts = ", ".join(f"'{name}' {len(tensor)}" for name, tensor in held.items())
+        raise ExportError(f"the tensors of the example have different numbers of rows: {counts}")
+    return Signature(inputs, method, leaves, tree, held or None)
+
+
+def _as_tensor(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        leaf = torch.from_numpy(np.ascontiguousarray(leaf))
+    if isinstance(leaf, Tensor):
+        leaf = leaf.detach().cpu()
+        if leaf.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8):
+            leaf = leaf.to(torch.int64)
+    return leaf
+
+
+def _input(name: str, leaf: Tensor | _Place) -> Input:
+    if isinstance(leaf, _Place):
+        return Input(())
+    kind = next((kind for kind, dtype in TYPES.items() if dtype == leaf.dtype), None)
+    if kind is None:
+        raise ExportError(f"the example of '{name}' is {leaf.dtype}; a file takes float32 and int64")
+    if not leaf.ndim or not len(leaf):
+        raise ExportError(
+            f"the example of '{name}' has shape {list(leaf.shape)}; expected (batch, ...), one row or more"
+        )
+    return Input(tuple(leaf.shape[1:]), kind)
+
+
+def _positional(module: nn.Module, method: str) -> list[str]:
+    """The names of the positional parameters; the rest of ``*args`` has numbers."""
+    parameters = inspect.signature(getattr(module, method)).parameters.values()
+    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def _name(path: Any, parameters: Sequence[str]) -> str:
+    """The parameter's name, and the keys below it."""
+    keys = [getattr(key, "key", getattr(key, "idx", getattr(key, "name", None))) for key in path]
+    which, first, *rest = keys
+    if which == 0:
+        first = parameters[first] if first < len(parameters) else f"input_{first}"
+    return ".".join(str(key) for key in (first, *rest))
+
+
+def checked(own: tuple[str, ...], asked: Sequence[str], what: str) -> tuple[str, ...]:
+    """The names that were asked for, or the own ones. Raises ExportError: another number, or two of one name."""
+    names = tuple(asked) or own
+    if len(names) != len(own):
+        raise ExportError(
+            f"{len(names)} names are given for the {what}s, and the module has {len(own)}: {', '.join(own)}"
+        )
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or not all(names):
+        raise ExportError(
+            f"every {what} needs a name of its own (--{what}-name); given are: {', '.join(map(repr, names))}"
+        )
+    return names
+
+
+def row(shape: Any) -> Row:
+    """The shape of a row that a caller gives. Raises ExportError."""
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        sizes = None
+    if sizes is None or any(size < 1 for size in sizes):
+        raise ExportError(f"input_shape is the shape of a row, such as (64,), not {shape!r}")
+    return sizes
+
+
+def by_name(given: Any, inputs: Sequence[str], what: str, hint: str) -> dict[str, Any]:
+    """What is given for the inputs: one thing for the only input, or a mapping by name. Raises ExportError."""
+    if not isinstance(given, Mapping):
+        if given is not None and len(inputs) > 1:
+            message = f"one {what} is given, and the module takes {len(inputs)} inputs: {', '.join(inputs)}"
+            raise ExportError(f"{message}. What to do: give the {what}s by name, {hint.format(inputs[0])}")
+        return dict.fromkeys(inputs, given)
+    unknown = next((name for name in given if name not in inputs), None)
+    if unknown is not None:
+        raise ExportError(f"a {what} is given for '{unknown}'; the module's inputs are: {', '.join(inputs)}")
+    return {name: given.get(name) for name in inputs}
+
+
+def subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """None of them first, then one, and so on."""
+    for bits in sorted(range(2 ** len(names)), key=lambda bits: bits.bit_count()):
+        yield tuple(name for i, name in enumerate(names) if bits >> i & 1)

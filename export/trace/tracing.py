@@ -1,0 +1,142 @@
+"""From a module to a graph: it runs on real rows at two batch sizes, and the two records become one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from threading import RLock
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.errors import ExportError, UnsupportedError
+from export.graph import Graph
+
+from .dependence import index_limits, rows_depend
+from .recorder import Record, Recorder
+from .refusals import told
+from .returned import outputs_of
+from .shapes import with_inputs
+from .signature import Example, Signature, by_example, checked, plain
+from .unifying import SIZES, unified
+
+_ONE_AT_A_TIME = RLock()
+"""PyTorch's fast path of attention, which calls one operator for a whole layer, is switched off for the process."""
+_SMALL = 2**22
+"""Elements of parameters up to which they are compared before and after a run."""
+
+
+def signature_of(
+    module: nn.Module,
+    *,
+    example: Example | None = None,
+    input_shape: Any = None,
+    input_dtype: Any = None,
+    input_name: Sequence[str] = (),
+    method: str = "forward",
+) -> Signature:
+    """How ``module`` is called, with the shape and the type of every input; see ``export``. Raises ExportError."""
+    if not isinstance(input_name, tuple | list):
+        input_name = (str(input_name),)
+    given = plain(module, method) if example is None else by_example(module, example, method)
+    return with_inputs(module, given.named(input_name), input_shape, input_dtype)
+
+
+def trace(module: nn.Module, signature: Signature, outputs: Sequence[str] = ()) -> Graph:
+    """The operators that the module runs, in their order; ``outputs`` names what it returns.
+
+    The module must be in evaluation mode; it is run, and must not change itself. Raises UnsupportedError: control flow
+    that depends on data, randomness, changed buffers, operators that no file has, all of them at once. Raises
+    ExportError: whatever the forward raises, and results that are no outputs.
+    """
+    records, names = [], []
+    for size in SIZES:
+        record, returned = _run(module, signature, size)
+        records.append(record)
+        names.append(returned)
+    if names[0] != names[1]:
+        raise ExportError("the forward returns other values for another number of rows")
+    graph = unified(records[0], records[1], signature.inputs, _named(names[0], outputs, signature))
+    graph = index_limits(graph)
+    return rows_depend(graph)
+
+
+def _run(module: nn.Module, signature: Signature, size: int) -> tuple[Record, dict[str, str | None]]:
+    """What one run calls, and the values of its outputs by name."""
+    rows = signature.rows(size)
+    kind = type(module).__name__
+    held = _held(module)
+    recorder = Recorder(module, rows)
+    try:
+        with _ONE_AT_A_TIME, _without_fast_path(), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            with recorder:
+                returned = signature.call(module, rows)
+            values = {name: recorder.value_of(tensor) for name, tensor in outputs_of(returned).items()}
+    except ExportError:
+        raise
+    except Exception as error:  # the forward is the caller's code: it may raise anything
+        _refuse(recorder.record)
+        shapes = ", ".join(f"{list(given.row)}" for given in signature.inputs.values())
+        message = f"the forward of {kind} cannot be traced on rows of {shapes}: {type(error).__name__}: {error}"
+        raise ExportError(f"{message}{_where(error)}") from error
+    changed = next((name for name, (now, before) in held.items() if not _equal(now, before)), None)
+    if changed is not None and not recorder.record.refusals:
+        raise UnsupportedError(f"the forward changes '{changed}' in place; a file cannot do that")
+    _refuse(recorder.record)
+    return recorder.record, values
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _refuse(record: Record) -> None:
+    """Raise UnsupportedError for what is refused whether or not an output reads it."""
+    if record.refusals:
+        kept = [node.refusal for node in record.nodes if node.refusal is not None]
+        raise UnsupportedError(told([*record.refusals, *kept]))
+
+
+def _named(values: Mapping[str, str | None], asked: Sequence[str], signature: Signature) -> dict[str, str]:
+    names = checked(tuple(values), asked, "output")
+    constant = next((name for name, value in values.items() if value is None), None)
+    if constant is not None:
+        message = f"the output '{constant}' does not depend on the input"
+        raise ExportError(f"{message}. What to do: leave it out of what the forward returns, it is a constant")
+    both = next((name for name in names if name in signature.inputs), None)
+    if both is not None:
+        raise ExportError(f"input and output need different names, not both '{both}' (--input-name, --output-name)")
+    return dict(zip(names, (str(value) for value in values.values()), strict=True))
+
+
+def _held(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """What a forward could change, and copies; of large ones the recorder sees the writes."""
+    named = list(chain(module.named_parameters(), module.named_buffers()))
+    tensors = {name: tensor for name, tensor in named if tensor.layout == torch.strided}
+    if sum(tensor.numel() for tensor in tensors.values()) > _SMALL:
+        tensors = {name: tensor for name, tensor in tensors.items() if tensor.numel() < 2**12}
+    return {name: (tensor, tensor.detach().clone()) for name, tensor in tensors.items()}
+
+
+def _equal(now: Tensor, before: Tensor) -> bool:
+    return torch.equal(now, before) or bool(((now == before) | ((now != now) & (before != before))).all())
+
+
+def _where(error: BaseException) -> str:
+    """The last line outside torch and this package that an error passed through."""
+    frame, found = error.__traceback__, ""
+    ours = __file__.rpartition("tracing")[0]
+    while frame is not None:
+        name = frame.tb_frame.f_code.co_filename
+        if "/torch/" not in name.replace("\\", "/") and not name.startswith(ours):
+            found = f", at line {frame.tb_lineno} of {frame.tb_frame.f_code.co_qualname}"
+        frame = frame.tb_next
+    return found
