@@ -3,7 +3,7 @@
 # make servers   the inference servers that tests start, each in an environment of its own (2 GB in all); part of make test
 # make test-gpu   the tests that need a GPU, with NVIDIA's libraries (gigabytes)
 # make bench  every target of speed, measured; about 13 minutes on 2 cores that do nothing else
-# make zoo    networks of published packages by mlpx and by torch.onnx; 700 MB, about 12 minutes on 2 cores
+# make zoo    networks of published packages by mlpx and by torch.onnx; 700 MB, about 8 minutes on 2 cores
 # All set up .venv first. If pip's default index carries the CUDA build of torch (gigabytes), name another one:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 

@@ -8,17 +8,19 @@ import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
+from inspect import Parameter
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 from torch import nn
 
-from benchmarks.zoo.entries import Entry, called, tensors
+from benchmarks.zoo.entries import Entry, Example, called, tensors
 from export import ExportError, ProofError, export, publish
 
 BATCHES = (1, 7)
@@ -60,12 +62,23 @@ def publish_by_mlpx(entry: Entry, module: nn.Module, path: Path) -> None:
 
 
 def write_by_torch(entry: Entry, module: nn.Module, path: Path) -> None:
-    example, batch = entry.example(4), {0: torch.export.Dim.DYNAMIC}
+    example = entry.example(4)
     args, kwargs = ((), example) if isinstance(example, dict) else (example, None)
-    shapes = dict.fromkeys(example, batch) if isinstance(example, dict) else tuple(batch for _ in example)
+    shapes = _free_batches(module, example)
     torch.onnx.export(
         module, args, path, kwargs=kwargs, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False
     )
+
+
+def _free_batches(module: nn.Module, example: Example) -> Any:
+    """The first dimension of every input as a free one; what a forward takes as ``*inputs`` is a tuple of its own."""
+    batch = {0: torch.export.Dim.DYNAMIC}
+    if isinstance(example, dict):
+        return dict.fromkeys(example, batch)
+    kinds = [parameter.kind for parameter in inspect.signature(module.forward).parameters.values()]
+    gathered = kinds.index(Parameter.VAR_POSITIONAL) if Parameter.VAR_POSITIONAL in kinds else len(example)
+    named, rest = example[:gathered], example[gathered:]
+    return (*(batch for _ in named), tuple(batch for _ in rest)) if rest else tuple(batch for _ in named)
 
 
 def by_mlpx(entry: Entry) -> Outcome:
@@ -131,7 +144,7 @@ def difference(entry: Entry, module: nn.Module, path: Path) -> float:
     return worst
 
 
-def _in_order(names: list[str], example: dict[str, torch.Tensor] | tuple[torch.Tensor, ...]) -> dict[str, torch.Tensor]:
+def _in_order(names: list[str], example: Example) -> dict[str, torch.Tensor]:
     values = list(example.values()) if isinstance(example, dict) else list(example)
     if len(names) != len(values):
         raise ValueError(f"{len(names)} inputs instead of {len(values)}")
@@ -151,8 +164,12 @@ def _apart(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(a[finite] - b[finite]).max() / (size or 1.0))
 
 
-def _message(error: Exception) -> str:
-    """What an error says, without the pages that follow."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    known = text if isinstance(error, ExportError) else f"{type(error).__name__}: {text}"
-    return known if len(known) <= 600 else known[:600] + "…"
+def _message(error: BaseException) -> str:
+    """What an error says, without the pages that follow; of an error of torch.onnx, what began it."""
+    while error.__cause__ is not None and not isinstance(error, ExportError):
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = (
+        " ".join(" ".join(lines).split()) if isinstance(error, ExportError) else f"{type(error).__name__}: {lines[0]}"
+    )
+    return text if len(text) <= 600 else text[:600] + "…"

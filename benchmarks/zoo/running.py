@@ -18,6 +18,7 @@ from benchmarks.zoo.entries import PLACE, Entry
 from benchmarks.zoo.exporters import Outcome
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+WORKER = ["-m", "benchmarks.zoo.worker"]
 ENVIRONMENT = {"DDE_BACKEND": "pytorch", "TOKENIZERS_PARALLELISM": "false", "MPLBACKEND": "Agg"}
 """What packages want to know before they are imported."""
 
@@ -35,12 +36,13 @@ def tried(package: str, entries: Sequence[Entry], steps: Sequence[str], limit: f
     while left:
         ended = _worked(package, left, limit, partial(_noted, records, left))
         left = {name: steps for name, steps in left.items() if steps}
-        if ended and left:  # the step that was under way is the first that is left
+        if left:  # the step that was under way is the first that is left
+            ended = ended or Outcome("crashed", message="the process ended by itself")
             name, (step, *_) = next(iter(left.items()))
             if step == "build":
-                records[name]["failed"], left[name] = ended, []
+                records[name]["failed"], left[name] = f"{ended.outcome} {ended.message}".strip(), []
             else:
-                records[name][step] = Outcome(ended).plain()
+                records[name][step] = ended.plain()
                 left[name].pop(0)
             left = {name: steps for name, steps in left.items() if steps}
     return list(records.values())
@@ -49,17 +51,19 @@ def tried(package: str, entries: Sequence[Entry], steps: Sequence[str], limit: f
 def _noted(records: dict[str, dict[str, Any]], left: dict[str, list[str]], event: dict[str, Any]) -> None:
     name, step = event["network"], event["step"]
     if "failed" in event:
-        records[name] |= {"failed": event["failed"], "missing": event["missing"]}
+        records[name]["failed"] = event["failed"]
         left[name].clear()
     elif "result" in event:
         records[name] |= event["result"] if step == "build" else {step: event["result"]}
         left[name].remove(step)
 
 
-def _worked(package: str, left: dict[str, list[str]], limit: float, note: Callable[[dict[str, Any]], None]) -> str:
-    """Run a worker to its end; why it ended before its time, or nothing."""
+def _worked(
+    package: str, left: dict[str, list[str]], limit: float, note: Callable[[dict[str, Any]], None]
+) -> Outcome | None:
+    """Run a worker to its end, or to that of a step that crashes or takes too long: what came of that step."""
     asked = json.dumps({"package": package, "networks": left})
-    command = [sys.executable, "-m", "benchmarks.zoo.worker", asked]
+    command = [sys.executable, *WORKER, asked]
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -72,12 +76,12 @@ def _worked(package: str, left: dict[str, list[str]], limit: float, note: Callab
         pending = b""
         while select([process.stdout], [], [], limit)[0]:
             if not (some := os.read(process.stdout.fileno(), 1 << 16)):
-                return "" if process.wait() == 0 else f"crashed ({_status(process.returncode)})"
+                return None if process.wait() == 0 else Outcome("crashed", message=_status(process.returncode))
             *lines, pending = (pending + some).split(b"\n")
             for line in lines:
                 note(json.loads(line))
         os.killpg(process.pid, signal.SIGKILL)
-        return "time limit"
+        return Outcome("time limit", limit)
 
 
 def _status(code: int) -> str:

@@ -1,4 +1,4 @@
-"""The records as a page: totals, packages, and every network that was not exported, with the reason."""
+"""The records of a run as text: totals, a page for the documents, and the operators that networks call."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ def _packages(ran: Sequence[Record], steps: Sequence[str]) -> list[list[str]]:
 
 
 def _lost(record: Record, steps: Sequence[str]) -> list[str]:
-    cells = [f"{record['package']} {record['network']}"]
+    cells = [
+        f"{record['package']} {record['network']}{'' if record['rows_apart'] else ', whose rows depend on each other'}"
+    ]
     for step in steps:
         cells += [record[step]["outcome"], _cell(record[step]["message"])]
     return cells

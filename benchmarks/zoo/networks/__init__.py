@@ -14,5 +14,6 @@ ENTRIES: list[Entry] = list(
 ABSENT = {
     "timm": "imports torchvision, which the registry has for the CUDA build of torch alone",
     "random-fourier-features-pytorch": "imports torchvision",
+    "neuromancer": "imports wandb, and with it all that a tracker of experiments needs",
 }
 """Packages that were tried and cannot be imported beside the CPU build of torch."""

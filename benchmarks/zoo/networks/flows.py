@@ -100,7 +100,7 @@ ENTRIES: list[Entry] = [
     *of(
         "FrEIA",
         ("AllInOneBlock", lambda: _sequence("AllInOneBlock"), floats(6)),
-        ("AllInOneBlock soft", lambda: _sequence("AllInOneBlock", permute_soft=True, gin_block=True), floats(6)),
+        ("AllInOneBlock soft", lambda: _sequence("AllInOneBlock", permute_soft=True), floats(6)),
         ("RNVPCouplingBlock", lambda: _sequence("RNVPCouplingBlock"), floats(6)),
         ("GLOWCouplingBlock", lambda: _sequence("GLOWCouplingBlock", clamp_activation="TANH"), floats(6)),
         ("NICECouplingBlock", lambda: _sequence("NICECouplingBlock"), floats(6)),

@@ -74,7 +74,6 @@ ENTRIES: list[Entry] = [
         ),
         ("TD3 actor", lambda: _td3("actor"), floats(8)),
         ("TD3 critic", lambda: _td3("critic"), (floats(8), floats(2))),
-        ("SAC actor", lambda: _stable("sac.policies", "Actor", action_space=_box(2)), floats(8)),
         ("DQN q-network", lambda: _stable("dqn.policies", "QNetwork", action_space=_discrete(3)), floats(8)),
     ),
     *of(
