@@ -33,7 +33,7 @@ class Row:
     def drawn(self, rows: int, generator: torch.Generator) -> Tensor:
         if self.categories:
             return torch.randint(self.categories, (rows, *self.shape), generator=generator)
-        return torch.randn(rows, *self.shape, generator=generator)
+        return torch.randn(rows, *self.shape, generator=generator, dtype=torch.float32)
 
 
 Inputs = Row | tuple[Row, ...] | Mapping[str, Row]
@@ -98,7 +98,10 @@ def at(path: str) -> Any:
     """A module of a package of the table."""
     if str(PLACE) not in sys.path:
         sys.path.append(str(PLACE))
-    return importlib.import_module(path)
+    try:
+        return importlib.import_module(path)
+    finally:
+        torch.set_default_dtype(torch.float32)  # some set another for the whole process
 
 
 def called(module: nn.Module, example: Example) -> Any:
