@@ -3,6 +3,7 @@
 # make servers   the inference servers that tests start, each in an environment of its own (2 GB in all); part of make test
 # make test-gpu   the tests that need a GPU, with NVIDIA's libraries (gigabytes)
 # make bench  every target of speed, measured; about 13 minutes on 2 cores that do nothing else
+# make zoo    networks of published packages by mlpx and by torch.onnx; 700 MB, about 8 minutes on 2 cores
 # All set up .venv first. If pip's default index carries the CUDA build of torch (gigabytes), name another one:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
@@ -12,10 +13,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .peers
+ZOO := .zoo
 SERVERS := triton mlserver kserve ray-serve onnxruntime-web
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-gpu bench lint install servers clean
+.PHONY: demo test test-gpu bench zoo lint install servers clean
 
 demo: $(READY)
 	@$(BIN)/mlpx build models/digits/spec.yaml --data models/digits/heldout.parquet -o out/digits
@@ -32,6 +34,9 @@ test-gpu: $(READY)
 
 bench: $(READY) $(PEERS)/.ready
 	$(BIN)/python -m benchmarks.speed --json out/bench/speed.json --plot out/bench/speed.png $(BENCH)
+
+zoo: $(READY) $(ZOO)/.ready
+	$(BIN)/python -m benchmarks.zoo --json out/zoo/zoo.json --markdown out/zoo/zoo.md $(BENCH)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -53,6 +58,11 @@ $(PEERS)/.ready: benchmarks/requirements.txt
 	$(PIP) --target $(PEERS) --upgrade --no-deps --requirement benchmarks/requirements.txt && touch $@ || \
 		echo "the peers cannot be installed here; the table will say so"
 
+# The same for the packages of the zoo, each of which may be missing.
+$(ZOO)/.ready: benchmarks/zoo/requirements.txt
+	$(PIP) --target $(ZOO) --upgrade --no-deps --requirement benchmarks/zoo/requirements.txt && touch $@ || \
+		echo "the zoo cannot be installed here; the table will say so"
+
 servers: $(SERVERS:%=.servers/%/.ready)
 
 # One that cannot be installed leaves .servers/NAME.reason, which its tests are skipped with.
@@ -64,4 +74,4 @@ servers: $(SERVERS:%=.servers/%/.ready)
 	@$(PYTHON) -m tests.servers.install onnxruntime-web
 
 clean:
-	rm -rf $(VENV) $(PEERS) .servers out build dist *.egg-info
+	rm -rf $(VENV) $(PEERS) $(ZOO) .servers out build dist *.egg-info
