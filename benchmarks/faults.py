@@ -250,6 +250,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, help="stop after this long")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
+    torch.set_num_threads(1)  # most networks are small, and waking another thread takes longer than their products
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = read(options.out)
     names = [*MODELS, *LARGE, *_names(options.networks, 0)]

@@ -14,7 +14,6 @@ from .evaluation import schema
 from .graph import Graph, Node, Rows, Shape, Tensor, unique
 from .versions import USUAL
 
-
 _OPERANDS = ("Tensor", "Optional[Tensor]", "number")
 """The types of arguments that an operator of a file takes as inputs."""
 
@@ -49,10 +48,13 @@ class Emitter:
         self._held: dict[tuple[Any, ...], str] = {}
         self._since: set[str] = set()
 
-    def __call__(self, op_type: str, inputs: Sequence[str], output: str, name: str, **attributes: Any) -> str:
-        """A node under its name, or that name with a number."""
+    def __call__(
+        self, op_type: str, inputs: Sequence[str], output: str, name: str, *, further: int = 0, **attributes: Any
+    ) -> str:
+        """A node under its name, or that name with a number; ``further`` outputs are read by nobody."""
         name = unique(name, self._node_names)
-        self.nodes.append(onnx.helper.make_node(op_type, list(inputs), [output], name=name, **attributes))
+        outputs = [output, *(unique(f"{name}.unread", self._values) for _ in range(further))]
+        self.nodes.append(onnx.helper.make_node(op_type, list(inputs), outputs, name=name, **attributes))
         return output
 
     def step(self, op_type: str, node: Node, *inputs: str, **attributes: Any) -> str:
@@ -85,12 +87,13 @@ class Emitter:
                 found.append(self.tensor(node.tensors[role]))
             elif role in node.attributes:
                 wanted = numbers and kind in _OPERANDS and node.attributes[role] is not None
-                found += [self._number(node, role)] if wanted else []
+                found += [self.number(node, role)] if wanted else []
             elif kind in ("Tensor", "Optional[Tensor]"):
                 found += [name for name in (next(left, None),) if name is not None]
         return found
 
-    def _number(self, node: Node, role: str) -> str:
+    def number(self, node: Node, role: str) -> str:
+        """A number among the attributes as a constant of the type that the node computes in."""
         value, name = node.attributes[role], f"{node.home}.{role}"
         whole = {self.dtype(name) for name in node.inputs} == {"int64"} and node.dtype != "float32"
         return self.integers(name, int(value)) if whole else self.constant(name, float(value))

@@ -7,6 +7,7 @@ those that a float32 kernel works with. Operators come from the traced module, n
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -17,8 +18,21 @@ from torch import Tensor
 
 from .graph import Graph, Node, Rows
 
+_SMALL = 2**20
+"""Elements of all weights below which a network is small."""
 _CHUNK = 2**20
 """Weights are widened in parts of this many elements, so that a large layer does not need three times its memory."""
+
+
+@contextmanager
+def threads_for(elements: int) -> Iterator[None]:
+    """One thread of torch for a small network: waking another for each small product takes longer than the product."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if elements < _SMALL else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @cache
@@ -59,7 +73,8 @@ def evaluate(
             positional.append(value)
     if node.op == "linear" and not keywords:
         return F.linear(*positional)  # as nn.Linear calls it
-    return function(*positional, **keywords)
+    found = function(*positional, **keywords)
+    return found[0] if isinstance(found, tuple) else found  # of sort and topk the values
 
 
 def _argument(
@@ -84,7 +99,9 @@ def _argument(
 
 
 def _tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
-    held = torch.from_numpy(np.ascontiguousarray(values))
+    """A constant in memory as it lies: a transposed matrix takes the kernel that PyTorch takes for it."""
+    plain = values.flags.writeable and all(step >= 0 for step in values.strides)
+    held = torch.from_numpy(values if plain else np.array(values))
     return held.to(dtype) if held.is_floating_point() else held
 
 

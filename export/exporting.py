@@ -26,6 +26,7 @@ from .matching import refuse_another_network
 from .ports import declared_input, declared_output
 from .remarks import remarks
 from .trace import signature_of, trace
+from .trace.isolation import computed_weights, is_plain
 from .trace.signature import Example
 from .versions import Versions, chosen
 
@@ -137,7 +138,7 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
         {id(tensor): tensor for tensor in tensors.values()} if is_plain(module) and not other else {}
     )
     try:
-        copied = copy.deepcopy(module, shared | _computed_weights(module)).cpu().eval()
+        copied = copy.deepcopy(module, shared | computed_weights(module)).cpu().eval()
     except Exception as error:  # the caller's classes may copy themselves in their own way
         raise ExportError(f"the module cannot be copied, so it was left alone: {error}") from error
     if other:
@@ -148,26 +149,6 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
         if lost:
             raise ExportError(f"'{lost[0]}' has values that float32 cannot hold: they would become infinite")
     return copied
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Blocks in containers, and no code of the caller's that could touch their tensors."""
-    for part in module.modules():
-        hooks = part._forward_hooks or part._forward_pre_hooks
-        own = {"forward", "train", "eval", "_call_impl"} & set(vars(part))
-        if not type(part).__module__.startswith(("torch.nn.modules.", "builder.")) or hooks or own:
-            return False
-    return True
-
-
-def _computed_weights(module: nn.Module) -> dict[int, Any]:
-    """For ``copy.deepcopy``, which refuses tensors that a hook computed: what stands for them in the copy."""
-    held = (value for part in module.modules() for value in vars(part).values())
-    return {
-        id(value): value.detach().clone()
-        for value in held
-        if isinstance(value, torch.Tensor) and value.requires_grad and not value.is_leaf
-    }
 
 
 def _named(name: str | Sequence[str]) -> tuple[str, ...]:

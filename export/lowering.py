@@ -21,10 +21,10 @@ BATCH = "batch"
 def lower(graph: Graph, name: str, versions: Versions = USUAL) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     """The model whose initialisers are still empty, and their values by name.
 
-    Raises ExportError where an output is an input, or another output, or the opset lacks an operator of a node.
+    Raises ExportError where nothing is computed, or the opset lacks an operator of a node.
     """
-    _refuse_copies(graph)
-    names = {value: output for output, value in graph.outputs.items()}
+    _refuse_nothing(graph)
+    names = {value: output for output, value in reversed(list(graph.outputs.items())) if value not in graph.inputs}
     counts = Counter(node.home for node in graph.nodes)
     last = {node.home: node.output for node in graph.nodes}
     inner = {n.output for n in graph.nodes if last[n.home] != n.output and n.output not in names}
@@ -38,6 +38,9 @@ def lower(graph: Graph, name: str, versions: Versions = USUAL) -> tuple[onnx.Mod
     for node in graph.nodes:
         lower_node(emit, node, names)
         names |= emit.renamed
+    for output, value in graph.outputs.items():  # what is returned again, or given in
+        if names.get(value) != output:
+            emit("Identity", [names.get(value, value)], output, f"{output}/Identity")
     proto = helper.make_graph(
         emit.nodes,
         name,
@@ -55,17 +58,11 @@ def lower_node(emit: Emitter, node: Node, names: dict[str, str]) -> None:
     OPERATORS[node.op].lower(emit, replace(node, output=names.get(node.output, node.output)))
 
 
-def _refuse_copies(graph: Graph) -> None:
-    """A value has one name in a file, and a node that only copies has no place in it."""
-    whose = {name: f"the input '{name}'" if len(graph.inputs) > 1 else "the input" for name in graph.inputs}
-    for output, value in graph.outputs.items():
-        if value in whose:
-            if value not in graph.inputs:
-                raise ExportError(f"the output '{output}' is {whose[value]} again. What to do: return it once")
-            what = f"the output '{output}'" if len(graph.outputs) > 1 else "the output"
-            message = f"nothing is left to compute: {what} is {whose[value]} itself"
-            raise ExportError(f"{message}. What to do: give the model at least one block that acts in evaluation mode")
-        whose[value] = f"the output '{output}'"
+def _refuse_nothing(graph: Graph) -> None:
+    if all(node.op == "reshape" for node in graph.nodes):
+        what = "the output is the input itself" if len(graph.outputs) == 1 else "every output is an input itself"
+        hint = "give the model at least one block that acts in evaluation mode"
+        raise ExportError(f"nothing is left to compute: {what}. What to do: {hint}")
 
 
 def _port(name: str, shape: Shape, dtype: str) -> onnx.ValueInfoProto:

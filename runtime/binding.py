@@ -56,7 +56,14 @@ def may_be_bound(inputs: Sequence[Port], outputs: Sequence[Port]) -> bool:
     """Whether the shapes of the outputs follow from the number of rows."""
     batch = inputs[0].shape[0]
     sizes = [size for port in (*inputs, *outputs) for size in port.shape[1:]]
-    return batch != "?" and all(port.shape[0] == batch for port in (*inputs, *outputs)) and _whole(sizes)
+    return batch != "?" and all(port.shape[:1] == (batch,) for port in (*inputs, *outputs)) and _whole(sizes)
+
+
+def nothing_of(names: Sequence[str], outputs: Sequence[Port]) -> list[np.ndarray]:
+    """What an empty batch gives: no rows of each output."""
+    ports = {port.name: port for port in outputs}
+    sizes = {name: [size for size in port.shape[1:] if isinstance(size, int)] for name, port in ports.items()}
+    return [np.empty((0, *sizes[name]), ports[name].dtype) for name in names]
 
 
 def _whole(sizes: Sequence[int | str]) -> bool:

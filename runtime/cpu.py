@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .binding import Bound, may_be_bound
+from .binding import Bound, may_be_bound, nothing_of
 from .bulk import Workers, chunks
 from .files import identity
 from .opening import SPIN_DURATION, Providers, open_session, ports_of, run_options
@@ -61,7 +61,7 @@ class OnCpu:
         self.multiply_adds = int(told) if told.isdecimal() else estimate
         self.settled = settled(given, self.multiply_adds, cores)
         self._bindable = may_be_bound(self.inputs, self.outputs)
-        batches = {port.shape[0] for port in (*self.inputs, *self.outputs)}
+        batches = {port.shape[0] for port in (*self.inputs, *self.outputs) if port.shape}
         symbolic = not any(isinstance(size, int) for size in batches)
         self.divisible = self._bindable and symbolic and (divided or bool(told)) and not rows_depend(self.metadata)
         self._workers = Workers(self.settled.workers)
@@ -93,6 +93,8 @@ class OnCpu:
     def run(self, names: list[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs ``names`` for a feed of any number of rows."""
         arrays = [feed[port.name] for port in self.inputs]
+        if not len(arrays[0]) and self._bindable:  # ONNX Runtime divides by the rows of some products
+            return nothing_of(names, self.outputs)
         bound = self._bound(tuple([array.shape for array in arrays]))
         if bound is not None and bound.free:
             held = dict(zip([port.name for port in self.outputs], bound.outputs, strict=True))

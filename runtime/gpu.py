@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .binding import FLOAT32, may_be_bound
+from .binding import may_be_bound, nothing_of
 from .buckets import LARGEST, Bucket, bucket_for
 from .cpu import Here
 from .errors import InputError, ProviderError
@@ -67,6 +67,8 @@ class OnGpu:
     def run(self, names: list[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs ``names`` for a feed from the host, of any number of rows."""
         rows = len(next(iter(feed.values())))
+        if not rows and self.divisible:
+            return nothing_of(names, self.outputs)
         if not self.divisible:
             return self._session.run(names, feed, self._options)
         ports: dict[str, Any] = {port.name: port for port in self.outputs}

@@ -108,7 +108,7 @@ _OUTPUT_TYPES = {**_INPUT_TYPES, "tensor(bool)": "bool"}
 
 
 def _port(value: Any, types: Mapping[str, str]) -> Port:
-    if not value.shape:
+    if not value.shape and types is _INPUT_TYPES:
         raise ModelError(f"'{value.name}' has no batch dimension (shape {value.shape}); rows in batches are expected")
     shape = tuple(dim if isinstance(dim, int | str) else "?" for dim in value.shape)
     if value.type not in types:

@@ -232,7 +232,8 @@ class Session:
         if (words := beyond_a_table(error)) is not None:
             message = f"a row holds an index that a table of the model does not have: {words}"
             raise InputError(f"{name}: {message}. What to do: correct or drop that row") from error
-        if not type(error).__module__.startswith("onnxruntime"):
+        bound = isinstance(error, RuntimeError) and "Non-zero status code" in str(error)  # of a run with its buffers
+        if not bound and not type(error).__module__.startswith("onnxruntime"):
             raise error
         raise ModelError(f"{name}: ONNX Runtime cannot run it on {rows} rows: {reason(error)}") from error
 

@@ -1,16 +1,73 @@
-"""Modules with a forward of their own, each with a plain sequence of the same layers that computes the same."""
+"""Modules with a forward of their own: of one function, and with a plain sequence of layers that computes the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from builder import Residual
+from export import Artifact, publish
+from runtime import Port, Session
 
 Pair = tuple[nn.Module, nn.Sequential]
+
+
+class Written(nn.Module):
+    """A module whose forward is ``function(module, *inputs)``; ``parts`` are modules, and the tensors have names."""
+
+    def __init__(self, function: Callable[..., Any], *parts: nn.Module, **tensors: torch.Tensor) -> None:
+        super().__init__()
+        self.function, self.parts = function, nn.ModuleList(parts)
+        for name, values in tensors.items():
+            if values.is_floating_point():
+                self.register_parameter(name, nn.Parameter(values))
+            else:
+                self.register_buffer(name, values)
+
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.function(self, *inputs, **options)
+
+
+def rows_of(port: Port, count: int, seed: int = 0) -> torch.Tensor:
+    """Rows of an input of a file: standard normal, or whole numbers, within the limits of indices where it has any."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(size for size in port.shape[1:] if isinstance(size, int))
+    rows = rng.standard_normal((count, *shape)) if port.dtype == "float32" else rng.integers(-9, 10, (count, *shape))
+    flat = rows.reshape(count, -1)
+    for place, limits in enumerate(port.indices or ()):
+        if limits is not None:
+            flat[:, place] = rng.integers(limits[0], limits[1] + 1, count)
+    return torch.from_numpy(flat.reshape(rows.shape).astype(port.dtype))
+
+
+def differences(module: nn.Module, artifact: Artifact, rows: Mapping[str, torch.Tensor]) -> None:
+    """Compare what the file gives for ``rows`` with eager PyTorch. Raises AssertionError."""
+    with torch.no_grad():
+        returned = module.eval()(*(part.clone() for part in rows.values()))
+    expected = [part.detach() for part in tree_leaves(returned) if part is not None]
+    with Session(artifact.path, "cpu") as session:
+        found = list(session.run({name: part.numpy() for name, part in rows.items()}).values())
+    assert [part.shape for part in found] == [tuple(part.shape) for part in expected]
+    for given, wanted in zip(found, expected, strict=True):
+        assert given.dtype == wanted.numpy().dtype
+        size = wanted.double().abs().nan_to_num(0, 0, 0).max().item() if wanted.numel() else 0.0
+        np.testing.assert_allclose(given, wanted.numpy(), rtol=1e-4, atol=1e-5 * (1 + size))
+
+
+def proved(module: nn.Module, folder: Path, **options: Any) -> Artifact:
+    """Publish a module, and compare the file with eager PyTorch on batches of 1 and 7 rows."""
+    artifact, report = publish(module, folder / "m.onnx", device="cpu", page=False, **options)
+    assert artifact.proved and report.proved and artifact.summary is not None
+    for count in (1, 7):
+        differences(module, artifact, {port.name: rows_of(port, count) for port in artifact.summary.inputs})
+    return artifact
 
 
 class Nested(nn.Module):

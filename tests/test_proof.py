@@ -14,15 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from benchmarks.modules import of_family
+from benchmarks.planted import FAULTS, OF_OPERATORS, RUNTIME_ONLY, faulty, plan, planted
 from builder import Scale, assemble, load_spec, load_weights
 from export import ExportError, ProofError, export, publish, verify
-from export.proof.bounds import RULES
-from export.proof.faults import FAULTS, RUNTIME_ONLY, faulty, plan, planted
-from export.proof.reading import Model, read_model
+from export.onnxfile.reading import Model, read_model
+from export.proof.rules import RULES
 from export.proof.running import Opener, Running, on_device
 from export.proof.structure import Structure, match
 from export.proof.verification import examine
-from export.trace import trace
+from export.trace import signature_of, trace
 from runtime import InputError, ModelError
 from tests.cases import BLOCKS, network, normal, randomised, specs
 from tests.hand_written import HAND_WRITTEN
@@ -39,7 +40,7 @@ EVERY_PLACE = [
     {"dropout": 0.2},
 ]
 EVERY_PLACE += [{"linear": 16}, "gelu", {"linear": 16}, "relu", {"linear": 5}]
-"""A network with a place for every fault."""
+"""A network with a place for every fault of the building blocks."""
 
 
 def outcome(report: object, name: str) -> str:
@@ -75,42 +76,55 @@ def test_generated_networks_are_proved(spec: object, seed: int, fold: bool, devi
     assert report.proved, report.why
 
 
+Victim = tuple[nn.Module, Any, Model, Structure]
+"""A module, the example it is called with, its file, and what the file's operators are of it."""
+
+
 @pytest.fixture(scope="module")
-def victim(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Model, Structure]:
-    spec, module = network(EVERY_PLACE)
-    artifact = export(module, tmp_path_factory.mktemp("victim") / "m.onnx", spec=spec)
-    model = read_model(artifact.path)
-    return module, model, match(trace(module, (7,)), model)
+def victims(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Victim]:
+    """One of building blocks, one of every operator."""
+    made = {"blocks": (network(EVERY_PLACE)[1], torch.randn(4, 7)), "operators": of_family("every operator", 0)}
+    found = {}
+    for name, (module, example) in made.items():
+        model = read_model(export(module, tmp_path_factory.mktemp(name) / "m.onnx", example=example).path)
+        graph = trace(module, signature_of(module, example=example))
+        found[name] = module, example, model, match(graph, model)
+    return found
+
+
+@pytest.fixture(scope="module")
+def victim(victims: dict[str, Victim]) -> Victim:
+    return victims["blocks"]
+
+
+def with_a_place(victims: dict[str, Victim], fault: str) -> Victim:
+    return victims["operators" if fault in OF_OPERATORS else "blocks"]
 
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault not in RUNTIME_ONLY])
-def test_a_fault_in_the_file_is_caught(
-    fault: str, victim: tuple[nn.Module, Model, Structure], device: str, tmp_path: Path
-) -> None:
-    module, model, structure = victim
+def test_a_fault_in_the_file_is_caught(fault: str, victims: dict[str, Victim], device: str, tmp_path: Path) -> None:
+    module, example, model, structure = with_a_place(victims, fault)
     edit = plan(fault, model, structure, 0)
     assert edit is not None, "the victim has a place for every fault"
     planted(model, edit, tmp_path / "m.onnx")
-    report = examine(module, tmp_path / "m.onnx", device=device)
+    report = examine(module, tmp_path / "m.onnx", device=device, example=example)
     assert not report.proved and report.why != "every check passed"
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_in_the_runtime_is_caught_by_what_it_computes(
-    fault: str, victim: tuple[nn.Module, Model, Structure], device: str
+    fault: str, victims: dict[str, Victim], device: str
 ) -> None:
-    module, model, structure = victim
+    module, example, model, structure = with_a_place(victims, fault)
     edit = plan(fault, model, structure, 0)
     assert edit is not None
-    report = examine(module, model.path, device=device, opener=faulty(on_device(device), edit))
-    assert report.verdict == "failed"
+    report = examine(module, model.path, device=device, opener=faulty(on_device(device), edit), example=example)
+    assert not report.proved
     assert outcome(report, "structure") == outcome(report, "constants") == "passed"
 
 
-def test_a_failure_names_the_first_layer_that_diverges(
-    tmp_path: Path, victim: tuple[nn.Module, Model, Structure]
-) -> None:
-    module, model, structure = victim
+def test_a_failure_names_the_first_layer_that_diverges(tmp_path: Path, victim: Victim) -> None:
+    module, _, model, structure = victim
     edit = plan("slope 0.010001", model, structure, 0)
     assert edit is not None
     report = examine(module, model.path, device="cpu", opener=faulty(on_device("cpu"), edit))

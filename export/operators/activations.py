@@ -78,10 +78,10 @@ def _clamp(emit: Emitter, node: Node) -> None:
         emit.last("Clip", node, *node.inputs, **attributes)
         return
     if low is None or high is None:  # a Clip without a bound ends at the largest float32, a Max or Min does not
-        name, role, bound = ("Max", "min", low) if high is None else ("Min", "max", high)
-        emit.last(name, node, *node.inputs, emit.constant(f"{node.home}.{role}", bound))
+        name, role = ("Max", "min") if high is None else ("Min", "max")
+        emit.last(name, node, *node.inputs, emit.number(node, role))
         return
-    bounds = [emit.constant(f"{node.home}.{role}", value) for role, value in (("min", low), ("max", high))]
+    bounds = [emit.number(node, role) for role in ("min", "max")]
     emit.last("Clip", node, *node.inputs, *bounds)
 
 

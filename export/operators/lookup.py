@@ -24,7 +24,16 @@ def _gather(emit: Emitter, node: Node) -> None:
     emit.last("GatherElements", node, *emit.operands(node), axis=node.attributes["dim"])
 
 
+def _largest(emit: Emitter, node: Node) -> None:
+    """The first values in order; all of them where nothing says how many."""
+    count = emit.integers(f"{node.home}.k", [node.attributes["k"]])
+    given = {"axis": node.attributes["dim"], "largest": int(node.attributes["descending"]), "sorted": 1}
+    emit.last("TopK", node, *node.inputs, count, further=1, **given)
+
+
 OPERATORS = {
+    "sort": Operator(_largest, overloads=()),
+    "topk": Operator(_largest, overloads=()),
     "embedding": Operator(_embedding, overloads=(), refuse=_refuse_embedding),
     "index_select": Operator(_index_select, overloads=()),
     "gather": Operator(_gather, overloads=()),

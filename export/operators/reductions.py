@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from math import inf, prod
+from math import inf
 
 from export.emitter import Emitter
-from export.graph import Node, Rows
+from export.graph import Node
 
 from .table import Lower, Operator
 
@@ -13,12 +13,12 @@ from .table import Lower, Operator
 def reduced(emit: Emitter, node: Node, op_type: str, x: str, *, last: bool, keep: bool | None = None) -> str:
     """A reduction over the node's dimensions; the axes are an attribute, or in newer opsets an input."""
     axes = list(node.attributes["dim"])
-    keep = node.attributes["keepdim"] if keep is None else keep
+    kept = int(node.attributes["keepdim"] if keep is None else keep)
     since = 13 if op_type == "ReduceSum" else 18
     emitted = emit.last if last else emit.step
     if emit.opset >= since:
-        return emitted(op_type, node, x, emit.integers(f"{node.home}.axes", axes), keepdims=int(keep))
-    return emitted(op_type, node, x, axes=axes, keepdims=int(keep))
+        return emitted(op_type, node, x, emit.integers(f"{node.home}.axes", axes), keepdims=kept)
+    return emitted(op_type, node, x, axes=axes, keepdims=kept)
 
 
 def reduction(op_type: str) -> Lower:
@@ -70,7 +70,8 @@ def _index_of(op_type: str) -> Lower:
         (x,) = node.inputs
         end = inf if op_type == "ArgMax" else -inf
         if emit.dtype(x) == "float32":
-            x = emit.step("Where", node, emit.step("IsNaN", node, x), emit.constant("most" if end > 0 else "least", end), x)
+            stand_in = emit.constant("most" if end > 0 else "least", end)
+            x = emit.step("Where", node, emit.step("IsNaN", node, x), stand_in, x)
         given = {"axis": node.attributes["dim"], "keepdims": int(node.attributes["keepdim"])}
         emit.last(op_type, node, x, **given)
 
@@ -90,12 +91,6 @@ def _truth(op_type: str) -> Lower:
 def _cumsum(emit: Emitter, node: Node) -> None:
     axis = emit.integers(f"{node.home}.axis", node.attributes["dim"])
     emit.last("CumSum", node, *node.inputs, axis)
-
-
-def counted(shape: tuple[int | Rows, ...], dims: tuple[int, ...]) -> int | None:
-    """How many values are reduced to one; None where that depends on the batch."""
-    sizes = [shape[dim] for dim in dims]
-    return None if any(isinstance(size, Rows) for size in sizes) else prod(s for s in sizes if isinstance(s, int))
 
 
 def _refuse_dimensionless(node: Node) -> str | None:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from export.evaluation import evaluate, outputs_of
 from export.graph import Graph
 from export.trace import Signature
+from export.trace.isolation import isolated
 from export.trace.returned import outputs_of as returned_by
 
 from .inputs import USUAL, Inputs
@@ -52,9 +53,9 @@ class Called:
         """Rows of all inputs to rows of all outputs, in the precision of this copy."""
         parts = given_to(rows.copy(), self._inputs, torch.float64 if self.double else torch.float32)
         named = dict(zip(self._signature.inputs, parts.values(), strict=True))
-        with torch.inference_mode(), self._widening:
+        with isolated(), self._widening:
             values = list(returned_by(self._signature.call(self._module, named)).values())
-        return joined([value.double() if self.double else value for value in values]).numpy()
+        return joined([value.detach().double() if self.double else value.detach() for value in values]).numpy()
 
 
 class _Widening(TorchFunctionMode):

@@ -18,8 +18,9 @@ from runtime import InputError, ModelError, Port
 from .answers import answers
 from .calling import Called, apart, disagreement, same_bits, traced
 from .end_to_end import measured
-from .exposing import LEVELS, Exposing
+from .exposing import Exposing
 from .findings import Findings, Stop, counted
+from .grouping import LEVELS
 from .inputs import USUAL, Inputs, batches, planned
 from .layerwise import BINS, Element, LayerCheck, without_bound
 from .own_data import looked_at
@@ -83,7 +84,9 @@ class Examination:
 
     def _weights(self, graph: Graph) -> None:
         tensors = [t for node in graph.nodes if node.op != "where" for t in node.tensors.values()]
-        bad = next((tensor for tensor in tensors if not np.isfinite(tensor.values).all()), None)
+        # A computed constant may be infinite, as a mask of attention is.
+        wrong = [np.isnan(t.values) if t.computed else ~np.isfinite(t.values) for t in tensors]
+        bad = next((tensor for tensor, where in zip(tensors, wrong, strict=True) if where.any()), None)
         if bad is not None:
             wrong = ~np.isfinite(bad.values)
             count, size, first = int(wrong.sum()), bad.values.size, np.argwhere(wrong)[0].tolist()
@@ -194,7 +197,8 @@ class Examination:
             )
         else:
             skipped = f", {probed.skipped:,} beyond the normal numbers skipped" if probed.skipped else ""
-            words = f"{counted(probed.layers, 'layer')} with constants, {probed.elements:,} results, every bit right{skipped}"
+            layers = counted(probed.layers, "layer")
+            words = f"{layers} with constants, {probed.elements:,} results, every bit right{skipped}"
             self.found.passed("exact probes", words)
             if probed.rounded_twice:
                 layers = counted(probed.rounded_twice, "linear layer")
@@ -265,8 +269,9 @@ class Examination:
         """Each was held against its bound; what is said is how far they are apart."""
         whole = self.shipped[0].astype(np.float64)
         if self.rows_depend:
-            words = f"batches of {', '.join(map(str, sorted({len(given.rows) for given in runs})))} rows, each within its bound"
-            return self.found.passed("batches", words + "; a row's result depends on the rows beside it")
+            sizes = ", ".join(map(str, sorted({len(given.rows) for given in runs})))
+            words = f"batches of {sizes} rows, each within its bound; a row's result depends on the rows beside it"
+            return self.found.passed("batches", words)
         single = [self.shipped[i] for i, given in enumerate(runs) if given.kind == "row alone"]
         difference = max((float(apart(one[0], whole[i]).max()) for i, one in enumerate(single)), default=0.0)
         chosen = ("kinks", "extremes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -20,7 +19,7 @@ from .rounding import LARGEST, Radius, sharper, size
 from .rows import by_row, in_shape, sized
 from .rules import RULES
 from .rules.affine import magnitude, merged, roundings
-from .structure import Layer, Structure
+from .structure import Layer
 
 SLACK = 1 + 2.0**-20
 """For the float64 arithmetic of the reference and of the bound."""
@@ -255,38 +254,6 @@ def expected(
 def without_bound(layers: Sequence[Layer]) -> Node | None:
     """The first block that no rule bounds."""
     return next((member for layer in layers for member in layer.members if member.op not in RULES), None)
-
-
-def groups(structure: Structure, level: int = 0) -> list[LayerCheck]:
-    """A check for every layer; at ``level`` 1 an affine layer and the activation that alone reads it are one.
-
-    A product of two values is one with the factors and the permutations around it: runtimes move them into the product
-    even where the values between are asked for.
-    """
-    readers = Counter(name for layer in structure.layers for name in layer.inputs)
-    found: list[list[Layer]] = []
-    for layer in structure.layers:
-        joins = [
-            g for g in found if g[-1].output in layer.inputs and readers[g[-1].output] == 1 and _fuses(g, layer, level)
-        ]
-        for group in joins:
-            found.remove(group)
-        found.append([*(each for group in joins for each in group), layer])
-    return [LayerCheck(tuple(group), structure.graph.rows_depend) for group in found]
-
-
-def _fuses(group: Sequence[Layer], layer: Layer, level: int) -> bool:
-    """Whether runtimes compute a group and the layer behind it in one kernel."""
-    last, op = group[-1].held, layer.held.op
-    if level and last.op == "linear" and len(layer.inputs) == 1 and op != "linear":
-        return len(group) == 1
-    scales = ("mul", "div", "permute")
-    around = [each.held.op for each in group if each.held.op not in scales]
-    if len(around) > 1 or any(op != "matmul" for op in around):
-        return False
-    if op == "matmul":
-        return not around and len(layer.inputs) == 2
-    return (bool(around) or op == "permute") and op in scales and len(layer.inputs) == 1
 
 
 def _kind(values: torch.Tensor) -> torch.Tensor:

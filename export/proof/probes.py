@@ -129,11 +129,13 @@ def probe_ranges(model: Model, structure: Structure, opener: Opener, seed: int) 
             continue
         if layer.dtypes != ("float32",):
             continue
-        row = _sizes(layer.shapes[0])
+        first, row = layer.shapes[0][0], _sizes(layer.shapes[0])
+        times = first.times if isinstance(first, Rows) else 1
         with alone(model, layer, opener) as run:
             rows = whole_range(int(np.prod(row)), seed).reshape(-1, *row)
+            rows = rows[: len(rows) // times * times]
             values = {layer.inputs[0]: rows, layer.output: run(rows)}
-            check.compare("whole range", values, rows)
+            check.compare("whole range", values, rows.reshape(len(rows) // times, -1))
         yield check
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 
 import numpy as np
@@ -60,6 +60,8 @@ class Structure:
     wiring: Wiring
     layers: tuple[Layer, ...]
     problem: str | None
+    values: Mapping[str, str] = field(default_factory=dict)
+    """What the file's outputs are, seen through copies and changes of shape."""
     moved: frozenset[str] = frozenset()
     """Values of nodes that compute nothing, and have no operator of their own in the file."""
 
@@ -97,7 +99,7 @@ def match(graph: Graph, model: Model) -> Structure:
             found = again if again is not None and not again.differences else found
         if found is None:
             words = _unmatched(model, node, values, used)
-            return Structure(graph, wiring, tuple(layers), words, frozenset(moved))
+            return Structure(graph, wiring, tuple(layers), words, moved=frozenset(moved))
         given = found.members[0].inputs
         kinds = {"shapes": tuple(shapes[name] for name in given), "dtypes": tuple(dtypes[name] for name in given)}
         layers.append(replace(found, **kinds))
@@ -106,7 +108,8 @@ def match(graph: Graph, model: Model) -> Structure:
         gone = {member.path for member in found.members}
         remaining = [node for node in remaining if node.path not in gone]
     left = _left_over(graph, model, wiring, values, used)
-    return Structure(graph, wiring, tuple(layers), left, frozenset(moved))
+    seen = {name: model.value(name) for name in wiring.outputs}
+    return Structure(graph, wiring, tuple(layers), left, seen, frozenset(moved))
 
 
 def _moves(node: Node, graph: Graph) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -15,6 +14,7 @@ from torch import nn
 from builder import MLPSpec
 from export.artifact import Artifact, weights_hash
 from export.errors import ExportError, UnsupportedError
+from export.evaluation import threads_for
 from export.exporting import evaluated_copy
 from export.graph import ELEMENT_TYPES, Graph
 from export.onnxfile.reading import Model, read_model, row_shape
@@ -34,7 +34,6 @@ from .rows import row_shape as row_shape_of
 from .running import Opener, on_device
 from .structure import wiring_of
 
-_SMALL = 2**20
 Data = str | Path | np.ndarray | Mapping[str, np.ndarray]
 
 
@@ -108,7 +107,11 @@ def examine(
         pass
     else:
         # Gradients are taken, whatever the caller's mode is.
-        with torch.inference_mode(False), torch.enable_grad(), _threads_for(model):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            threads_for(sum(values.size for values in model.constants.values())),
+        ):
             examination.run(evaluated, signature, graph, rows, origin)
     return ParityReport(
         **examination.record(),
@@ -121,18 +124,6 @@ def examine(
         versions=versions(),
         machine=machine(),
     )
-
-
-@contextmanager
-def _threads_for(model: Model) -> Iterator[None]:
-    """One thread of torch for a small network: waking another for each small product takes longer than the product."""
-    before = torch.get_num_threads()
-    small = sum(values.size for values in model.constants.values()) < _SMALL
-    torch.set_num_threads(1 if small else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _port(model: Model, spec: MLPSpec | None) -> Port:

@@ -6,7 +6,7 @@ Each is a function of real tensors that runs while they are recorded, so what it
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
+from math import log, prod
 from typing import Any
 
 import torch
@@ -61,28 +61,42 @@ def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
     given = [index.nonzero().flatten() if index.dtype == torch.bool else index for index in given]
     first, shape = places[0], torch.broadcast_shapes(*(index.shape for index in given))
     sizes = x.shape[first : first + len(given)]
-    joined = torch.zeros(shape, dtype=torch.int64)
-    for index, size in zip(given, sizes, strict=True):
-        joined = joined * size + torch.where(index < 0, index + size, index)
+    joined = _joined(given, sizes)
     flat = x.flatten(first, first + len(given) - 1) if len(given) > 1 else x
     found = torch.index_select(flat, first, joined.flatten())
     return found.reshape(*x.shape[:first], *shape, *x.shape[first + len(given) :])
 
 
+def _looked_up(table: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
+    """Rows of a constant by a number of the input."""
+    (index,) = (index for index in indices if index is not None)
+    rows = torch.embedding(table.reshape(len(table), -1), index)
+    return rows.reshape(*index.shape, *table.shape[1:])
+
+
 def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
     """A mask chooses; constants along one dimension are put in by position."""
     places = [i for i, index in enumerate(indices) if index is not None]
-    index = indices[places[0]]
-    assert index is not None
-    if index.dtype == torch.bool:
-        mask = index.reshape(*[1] * places[0], *index.shape, *[1] * (x.ndim - places[0] - index.ndim))
+    given = [index for index in indices if index is not None]
+    if given[0].dtype == torch.bool:
+        mask = given[0].reshape(*[1] * places[0], *given[0].shape, *[1] * (x.ndim - places[0] - given[0].ndim))
         return torch.where(mask, values, x)
-    dim, n = places[0], x.shape[places[0]]
-    flat = torch.where(index < 0, index + n, index).flatten()
-    put = values.expand(*x.shape[:dim], len(flat), *x.shape[dim + 1 :])
-    order = torch.arange(n)
-    order[flat] = n + torch.arange(len(flat))
-    return torch.index_select(torch.cat([x, put], dim), dim, order)
+    dim, count = places[0], len(given)
+    flat = x.flatten(dim, dim + count - 1) if count > 1 else x
+    chosen = _joined(given, x.shape[dim : dim + count]).flatten()
+    put = values.expand(*x.shape[:dim], *_joined(given, x.shape[dim : dim + count]).shape, *x.shape[dim + count :])
+    put = put.flatten(dim, dim + put.ndim - flat.ndim)
+    order = torch.arange(flat.shape[dim])
+    order[chosen] = flat.shape[dim] + torch.arange(len(chosen))
+    return torch.index_select(torch.cat([flat, put], dim), dim, order).reshape(x.shape)
+
+
+def _joined(indices: Sequence[Tensor], sizes: Sequence[int]) -> Tensor:
+    """Places in several dimensions as places in the one that they are flattened to."""
+    joined = torch.zeros(torch.broadcast_shapes(*(index.shape for index in indices)), dtype=torch.int64)
+    for index, size in zip(indices, sizes, strict=True):
+        joined = joined * size + torch.where(index < 0, index + size, index)
+    return joined
 
 
 def _scattered(x: Tensor, part: Tensor, dim: int, positions: list[int]) -> Tensor:
@@ -138,7 +152,9 @@ def _flip(x: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
-    """Constants before and behind, from the last dimension; a negative width cuts off."""
+    """Constants before and behind, from the last dimension; a negative width cuts off. Other modes pick places."""
+    if mode != "constant":
+        return _padded_by_place(x, pad, mode)
     for i in range(0, len(pad), 2):
         dim = x.ndim - 1 - i // 2
         before, behind = pad[i], pad[i + 1]
@@ -147,6 +163,29 @@ def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: float | N
         parts = [part for part in (edges[0], x, edges[1]) if part.shape[dim]]
         x = torch.cat(parts, dim) if len(parts) > 1 else x
     return x
+
+
+def _padded_by_place(x: Tensor, pad: Sequence[int], mode: str) -> Tensor:
+    """Values of its own beyond the ends: the last one, the next ones backwards, or those of the other end."""
+    for i in range(0, len(pad), 2):
+        dim = x.ndim - 1 - i // 2
+        n = x.shape[dim]
+        places = torch.arange(-pad[i], n + pad[i + 1])
+        if mode == "replicate":
+            places = places.clamp(0, n - 1)
+        elif mode == "reflect":
+            places = (n - 1) - ((places.abs() - (n - 1)).abs())
+        else:
+            places = places % n
+        x = torch.index_select(x, dim, places)
+    return x
+
+
+def _product_with_vector(a: Tensor, b: Tensor) -> Tensor:
+    """A vector is a matrix of one row or column."""
+    if b.ndim == 1:
+        return (a @ b.unsqueeze(1)).squeeze(-1)
+    return (a.unsqueeze(0) @ b).squeeze(-2)
 
 
 def _masked_fill(x: Tensor, mask: Tensor, value: Any) -> Tensor:
@@ -221,15 +260,18 @@ def _std(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim
 
 
 def _logsumexp(x: Tensor, dim: Sequence[int], keepdim: bool = False) -> Tensor:
-    most = x.amax(dim, keepdim=True)
+    dims = list(dim)
+    most = x.amax(dims, keepdim=True)
     most = torch.where(most.abs() == torch.inf, 0.0, most)
-    y = torch.log(torch.sum(torch.exp(x - most), dim, keepdim=True)) + most
-    return y if keepdim else y.squeeze(tuple(dim))
+    y = torch.log(torch.sum(torch.exp(x - most), dims, keepdim=True)) + most
+    return y if keepdim else y.squeeze(tuple(dims))
 
 
 def _nan_to_num(
     x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
 ) -> Tensor:
+    if not x.is_floating_point():
+        return x.clone()
     most = torch.finfo(x.dtype).max
     high, low = most if posinf is None else posinf, -most if neginf is None else neginf
     x = torch.where(torch.isnan(x), nan or 0.0, x)
@@ -256,6 +298,11 @@ def _prelu(x: Tensor, weight: Tensor) -> Tensor:
     """One slope, or one for each channel, which is the second dimension."""
     shape = weight.shape if weight.numel() == 1 or x.ndim < 2 else (-1, *[1] * (x.ndim - 2))
     return aten._prelu_kernel.default(x, weight.reshape(shape) if weight.numel() > 1 else weight.reshape(()).expand(1))
+
+
+def _var_mean(x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False) -> Any:
+    dims = list(range(x.ndim)) if dim is None else dim
+    return aten.var.correction(x, dims, correction=correction, keepdim=keepdim), x.mean(dims, keepdim)
 
 
 def _attention(
@@ -335,8 +382,9 @@ DECOMPOSED: dict[str, Callable[..., Any]] = {
     "group_norm.default": _group_norm,
     "addcmul.default": _addcmul,
     "addcdiv.default": _addcdiv,
-    **dict.fromkeys(("addmm.default", "baddbmm.default", "addmv.default"), _addmm),
+    **dict.fromkeys(("baddbmm.default", "addmv.default"), _addmm),
     "std.correction": _std,
+    "var_mean.correction": _var_mean,
     "logsumexp.default": _logsumexp,
     "nan_to_num.default": _nan_to_num,
     "threshold.default": _threshold,
@@ -349,6 +397,9 @@ DECOMPOSED: dict[str, Callable[..., Any]] = {
     "bilinear.default": _bilinear,
     "logical_xor.default": _logical_xor,
     "hypot.default": _hypot,
+    "log2.default": lambda x: torch.log(x) / log(2.0),
+    "log10.default": lambda x: torch.log(x) / log(10.0),
+    "exp2.default": lambda x: torch.pow(2.0, x),
     **dict.fromkeys(("lerp.Scalar", "lerp.Tensor"), _lerp),
 }
 """By the operator that they stand for."""
@@ -364,6 +415,19 @@ def _weight_depends(args: Sequence[Any], given: Mapping[str, Any], tracked: Trac
     return any(isinstance(a, Tensor) and tracked(a) for a in (*args[1:], *given.values()))
 
 
+def _is_no_linear(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
+    factors = any(given.get(name, 1) != 1 for name in ("alpha", "beta"))
+    return factors or tracked(args[0]) or tracked(args[2]) or args[0].ndim != 1 or len(args[0]) != args[2].shape[1]
+
+
+def _index_depends(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
+    return any(index is not None and tracked(index) for index in args[1])
+
+
+def _has_vector(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
+    return args[0].ndim + args[1].ndim > 2 and min(args[0].ndim, args[1].ndim) == 1
+
+
 def _several(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
     return len(args[1]) > 1
 
@@ -374,6 +438,9 @@ SOMETIMES: dict[str, tuple[Callable[[Sequence[Any], Mapping[str, Any], Tracked],
     "rsub.Tensor": (_has_factor, lambda x, y, alpha=1: torch.sub(y, x * alpha)),
     "rsub.Scalar": (_has_factor, lambda x, y, alpha=1: torch.sub(y, x * alpha)),
     "linear.default": (_weight_depends, _linear),
+    "addmm.default": (_is_no_linear, _addmm),
     "rms_norm.default": (_several, _rms_norm),
+    **dict.fromkeys(("matmul.default", "mv.default"), (_has_vector, _product_with_vector)),
+    "index.Tensor": (_index_depends, _looked_up),
 }
 """The same where a condition on the arguments holds."""

@@ -135,6 +135,9 @@ def _arithmetic(op: str) -> Callable[[Given, Any], Rewritten]:
         if op == "rsub":
             left, right = right, left
         name = "sub" if op == "rsub" else op
+        if out.dtype == torch.bool:
+            of_truths = {"mul": "logical_and", "add": "logical_or"}[name]
+            return [(Call(of_truths, "default", {"self": left, "other": right}), out)]
         return [(Call(name, "Tensor", {"self": _operand(left, out), "other": _operand(right, out)}), out)]
 
     return rewrite
@@ -168,7 +171,21 @@ def _extremum(op: str) -> Callable[[Given, Any], Rewritten]:
     def rewrite(given: Given, out: Any) -> Rewritten:
         x, dim, keepdim = given["self"], given["dim"] % given["self"].ndim, given["keepdim"]
         values = Call(f"a{op}", "default", {"self": x, "dim": (dim,), "keepdim": keepdim})
-        return [(values, out[0]), (Call(f"arg{op}", "default", {"self": x, "dim": dim, "keepdim": keepdim}), out[1])]
+        place = {"self": x, "dim": dim, "keepdim": keepdim, "count": x.shape[dim]}
+        return [(values, out[0]), (Call(f"arg{op}", "default", place), out[1])]
+
+    return rewrite
+
+
+def _place(op: str) -> Callable[[Given, Any], Rewritten]:
+    """Where the largest or the smallest value stands, of how many."""
+
+    def rewrite(given: Given, out: Any) -> Rewritten:
+        ((call, _),) = _along(op, "default")(given, out)
+        assert call is not None
+        x, dim = given["self"], call.arguments["dim"]
+        call.arguments["count"] = x.numel() if dim is None else x.shape[dim]
+        return [(call, out)]
 
     return rewrite
 
@@ -184,9 +201,16 @@ def _along(op: str, overload: str, name: str = "self") -> Callable[[Given, Any],
     return rewrite
 
 
+def _addmm(given: Given, out: Any) -> Rewritten:
+    """bias + x·matrix, of constants."""
+    arguments = {"input": given["mat1"], "weight": given["mat2"].t(), "bias": given["self"]}
+    return [(Call("linear", "default", arguments), out)]
+
+
 def _matmul(given: Given, out: Any) -> Rewritten:
     """A product with a constant matrix is a linear; any other stays a product of two values."""
-    left, right = given["self"], given.get("mat2", given.get("other"))
+    left = given["self"]
+    right: Tensor = next(given[name] for name in ("mat2", "other", "vec") if name in given)
     if given.is_constant(right) and right.ndim == 2:
         return [(Call("linear", "default", {"input": left, "weight": right.t(), "bias": None}), out)]
     return [(Call("matmul", "default", {"self": left, "other": right}), out)]
@@ -196,7 +220,8 @@ def _cast(given: Given, out: Any) -> Rewritten:
     """A change of type; to the type that is there, nothing."""
     if out.dtype == given["self"].dtype:
         return [(None, out)]
-    return [(Call("_to_copy", "default", {"self": given["self"], "dtype": out.dtype}), out)]
+    dtype = torch.int64 if out.dtype == torch.int32 else out.dtype
+    return [(Call("_to_copy", "default", {"self": given["self"], "dtype": dtype}), out)]
 
 
 def _power(given: Given, out: Any) -> Rewritten:
@@ -205,16 +230,21 @@ def _power(given: Given, out: Any) -> Rewritten:
         return [(Call("pow", given.overload, given), out)]
     known = {2: ("mul", "Tensor", {"other": base}), 0.5: ("sqrt", "default", {}), 1: None}
     known |= {-1: ("reciprocal", "default", {}), -0.5: ("rsqrt", "default", {})}
-    if exponent in known and out.is_floating_point():
+    if exponent in known and (out.is_floating_point() or exponent in (1, 2)):
         spelt = known[exponent]
         return [(spelt and Call(spelt[0], spelt[1], {"self": base, **spelt[2]}), out)]
-    return [(Call("pow", "Tensor_Scalar", {"self": base, "exponent": float(exponent)}), out)]
+    return [(Call("pow", "Tensor_Scalar", {"self": base, "exponent": _typed(exponent, out)}), out)]
 
 
 def _clamped(given: Given, out: Any) -> Rewritten:
     low, high = (given.get(name, given.get(f"{name}_val")) for name in ("min", "max"))
-    low, high = (None if bound is None else float(bound) for bound in (low, high))
+    low, high = (None if bound is None else _typed(bound, out) for bound in (low, high))
     return [(Call("clamp", "default", {"self": given["self"], "min": low, "max": high}), out)]
+
+
+def _typed(number: float, out: Tensor) -> float:
+    """A number of the kind that the result is."""
+    return float(number) if out.is_floating_point() else int(number)
 
 
 def _where(given: Given, out: Any) -> Rewritten:
@@ -246,7 +276,6 @@ def _layer_norm(given: Given, out: Any) -> Rewritten:
 def _cat(given: Given, out: Any) -> Rewritten:
     """Tensors of one element and no other dimension are nothing to PyTorch, as an empty list is."""
     parts = [part for part in given["tensors"] if part.shape != (0,)]
-    parts = [part if part.dtype == out.dtype or not given.is_constant(part) else part.to(out.dtype) for part in parts]
     return [(Call("cat", "default", {"tensors": parts, "dim": given["dim"] % out.ndim}), out)]
 
 
@@ -256,6 +285,21 @@ def _variance(given: Given, out: Any) -> Rewritten:
     x = given["self"]
     call.arguments["count"] = prod(x.shape[dim] for dim in call.arguments["dim"])
     return [(call, out)]
+
+
+def _sorted(op: str, overload: str = "default") -> Callable[[Given, Any], Rewritten]:
+    """The values alone: where equal ones stand, each library chooses for itself."""
+
+    def rewrite(given: Given, out: Any) -> Rewritten:
+        x = given["self"]
+        dim = given["dim"] % x.ndim
+        k = given.get("k", x.shape[dim])
+        kept = {"self": x, "dim": dim, "k": k, "descending": given.get("descending", given.get("largest", True))}
+        if op == "topk":
+            kept |= {"largest": given["largest"], "sorted": True}
+        return [(Call(op, overload, kept), out[0]), (Call("refused", "places", {}), out[1])]
+
+    return rewrite
 
 
 def _embedding(given: Given, out: Any) -> Rewritten:
@@ -284,10 +328,12 @@ NORMAL: dict[str, Callable[[Given, Any], Rewritten]] = {
     "linalg_vector_norm.default": _reduced("linalg_vector_norm", "default"),
     "var.correction": _variance,
     "cat.default": _cat,
+    "sort.default": _sorted("sort"),
+    "topk.default": _sorted("topk"),
     "max.dim": _extremum("max"),
     "min.dim": _extremum("min"),
-    "argmax.default": _along("argmax", "default"),
-    "argmin.default": _along("argmin", "default"),
+    "argmax.default": _place("argmax"),
+    "argmin.default": _place("argmin"),
     "max.other": _to("maximum"),
     "min.other": _to("minimum"),
     "softmax.int": _along("softmax", "int"),
@@ -295,11 +341,12 @@ NORMAL: dict[str, Callable[[Given, Any], Rewritten]] = {
     "cumsum.default": _along("cumsum", "default"),
     "gather.default": _along("gather", "default"),
     "index_select.default": _along("index_select", "default"),
+    "addmm.default": _addmm,
     "batch_norm.default": _batch_norm,
     "rms_norm.default": _rms_norm,
     "layer_norm.default": _layer_norm,
     "embedding.default": _embedding,
 }
 """By the operator: calls to record, each with the tensor that it gives; None for one that gives its input."""
-LEAVES = {name for name in (f"{op}.{overload}" for op, row in OPERATORS.items() for overload in row.overloads)}
+LEAVES = {f"{op}.{overload}" for op, row in OPERATORS.items() for overload in row.overloads}
 """Operators of the table, as they are called."""

@@ -16,6 +16,7 @@ from .refusals import Refusal
 
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent.parent)
 _HOMES = ("torch.nn.", "builder.")
 _BLOCKS = {block.torch_name: block.kind for block in BLOCKS.values()}
 
@@ -62,6 +63,8 @@ class Places:
         line, scope, home, block = "", None, "", ""
         while frame is not None and (scope is None or not line):
             name = frame.f_code.co_filename
+            if name.startswith(_PACKAGE) and not name.startswith(_OURS):
+                break
             if not line and not name.startswith((_TORCH, _OURS)) and not name.startswith("<"):
                 line = f"line {frame.f_lineno} of {Path(name).name}"
             if scope is None and frame.f_code.co_varnames[:1] == ("self",):

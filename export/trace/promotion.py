@@ -24,6 +24,8 @@ _TO_WHOLE = {"sum", "cumsum"}
 
 def promoted(op: str, args: Sequence[Any]) -> list[Any] | None:
     """The arguments with every tensor operand in the type that PyTorch computes in; None where they are in it."""
+    if op == "cat":
+        return _of_one_type(args)
     first = 1 if op == "where" else 0
     numbers = args[first : first + 2] if op in _OF_TWO | {"where"} | _TO_FLOAT else args[:1]
     tensors = [number for number in numbers if isinstance(number, Tensor)]
@@ -41,6 +43,16 @@ def promoted(op: str, args: Sequence[Any]) -> list[Any] | None:
         return None
     cast = [part.to(wanted) if isinstance(part, Tensor) else part for part in numbers]
     return [*args[:first], *cast, *args[first + len(cast) :]]
+
+
+def _of_one_type(args: Sequence[Any]) -> list[Any] | None:
+    """The tensors of a ``cat`` in the type that holds all of them."""
+    wanted = args[0][0].dtype
+    for part in args[0]:
+        wanted = torch.promote_types(wanted, part.dtype)
+    if all(part.dtype == wanted for part in args[0]):
+        return None
+    return [[part.to(wanted) for part in args[0]], *args[1:]]
 
 
 def _is_number(tensor: Tensor, wanted: torch.dtype) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -21,12 +22,14 @@ from export.graph import unique
 from .aliases import Call, Content, Memories, View
 from .decompositions import DECOMPOSED, SOMETIMES
 from .normal import INACTIVE, LEAVES, NORMAL, SHAPE_ONLY, VIEWS, Given
-from .promotion import promoted
 from .places import Places
+from .promotion import promoted
 from .refusals import Refusal, refusal_of
 
-KINDS = {torch.float32: "float32", torch.int64: "int64", torch.bool: "bool"}
-"""The element types of values that depend on the input."""
+KINDS = {torch.float32: "float32", torch.int64: "int64", torch.int32: "int64", torch.bool: "bool"}
+"""The element types of values that depend on the input; 32 bits of a whole number are written as 64."""
+_RESHAPED = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapdims_", "swapaxes_", "resize_", "set_", "as_strided_")
+"""Operators in place that change what a tensor is a view of."""
 
 
 @dataclass
@@ -73,15 +76,17 @@ class Recorder(TorchDispatchMode):
         super().__init__()
         self.record = Record()
         self.places = Places(module)
+        self.decomposing: list[str] = []
+        """Operators that are being replaced by others: what is refused of those is said of the first."""
         self.names = set(inputs)
+        self.rows = len(next(iter(inputs.values())))
         self.paths: set[str] = set()
         self.memories = Memories(self._emit)
         self.owned: dict[int, str] = {}
-        for name, tensor in [*module.named_buffers(), *module.named_parameters()]:
-            self.memories.constant(tensor)
-            self.owned.setdefault(_storage(tensor), name)
         for name, tensor in reversed([*module.named_parameters(), *module.named_buffers()]):
-            self.owned[_storage(tensor)] = name
+            if tensor.layout == torch.strided:  # the first name of a tensor that has several
+                self.memories.constant(tensor)
+                self.owned[_storage(tensor)] = name
         for name, tensor in inputs.items():
             self.memories.value(tensor, name)
 
@@ -93,7 +98,11 @@ class Recorder(TorchDispatchMode):
         kwargs = dict(kwargs or {})
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         name = str(func).removeprefix("aten.")
-        if func._schema.is_mutable and name not in ("_assert_async.msg", "_assert_async.default"):
+        if name.startswith("_assert_"):
+            return func(*args, **kwargs)
+        if any(tensor.layout != torch.strided for tensor in tensors):
+            return self._refuse(func, [], {}, "sparse", name, func(*args, **kwargs))
+        if func._schema.is_mutable:
             return self._write(func, name, args, kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags and name not in DECOMPOSED
         if random and not _is_inactive(name, args, kwargs):
@@ -130,7 +139,7 @@ class Recorder(TorchDispatchMode):
         """Dropout in evaluation mode, and operators that give the values of their input."""
         place = self.places.here()
         out = func(*args, **kwargs)
-        if name.endswith("dropout.default") or name.endswith("dropout1d.default"):
+        if name.endswith(("dropout.default", "dropout1d.default")):
             self.record.inactive.append(f"dropout '{place.home or place.scope or 'dropout'}'")
         self.memories.same(out, args[0], copied=not _same_memory(out, args[0]))
         return out
@@ -158,16 +167,26 @@ class Recorder(TorchDispatchMode):
         for call, result in calls:
             if call is None:
                 self.memories.same(result, args[0], copied=True)
+            elif call.op == "refused":
+                refusal = self.places.refusal(call.overload, name)
+                self.memories.value(result, self._emit(call, tuple(result.shape), result.dtype, refusal))
             else:
                 self.memories.value(result, self._emit(call, tuple(result.shape), result.dtype))
         return out
 
     def _decomposed(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        self.decomposing.append(name)
+        try:
+            return self._in_terms_of_others(func, name, args, kwargs)
+        finally:
+            self.decomposing.pop()
+
+    def _in_terms_of_others(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         with self:
             out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
                 return out
-            table = torch._decomp.decomposition_table
+            table = decomposition_table
             if func in table and torch.Tag.data_dependent_output not in func.tags:
                 return table[func](*args, **kwargs)
         return self._refuse(func, args, kwargs, "operator", name)
@@ -184,10 +203,15 @@ class Recorder(TorchDispatchMode):
             changed = self.owned[_storage(target)]
             self.record.refusals.append(self.places.refusal("buffer", name, changed))
             return func(*args, **kwargs)
+        if torch.Tag.nondeterministic_seeded in func.tags and not _is_inactive(name, args, kwargs):
+            result = self._refuse(func, args, kwargs, "random", name, func(*args, **kwargs).clone())
+            self.memories.before_write(target)
+            self.memories.write(target, result)
+            return target
+        if packet in _RESHAPED:
+            return self._refuse(func, args, kwargs, "out", name)
         if not any(self.memories.tracked(tensor) for tensor in tensors):
             return self._plain_write(func, name, args, kwargs)
-        if torch.Tag.nondeterministic_seeded in func.tags and not _is_inactive(name, args, kwargs):
-            return self._refuse(func, args, kwargs, "random", name)
         with self:
             result = _functional(packet, overload, args, kwargs)
         if result is None:
@@ -204,16 +228,21 @@ class Recorder(TorchDispatchMode):
             self.memories.constant(out, args[0], None)
         return out
 
-    def _refuse(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], kind: str, name: str) -> Any:
+    def _refuse(
+        self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], kind: str, name: str, out: Any = None
+    ) -> Any:
         """Go on with real values, so that all refusals are seen at once; what is not read is no refusal."""
-        refusal = self.places.refusal(kind, name)
-        out = func(*args, **kwargs)
+        refusal = self.places.refusal(kind, self.decomposing[0] if self.decomposing else name)
+        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        read = [tensor for tensor in leaves if self.memories.tracked(tensor)]
+        out = func(*args, **kwargs) if out is None else out
         tensors = [result for result in tree_leaves(out) if isinstance(result, Tensor)]
         if not tensors or kind in ("data", "out"):
             self.record.refusals.append(refusal)
         for result in tensors:
-            value = self._emit(Call("refused", "default", {}), tuple(result.shape), result.dtype, refusal)
-            self.memories.value(result, value)
+            if result.layout == torch.strided:
+                call = Call("refused", "default", {"read": read})
+                self.memories.value(result, self._emit(call, tuple(result.shape), result.dtype, refusal))
         return out
 
     # Nodes.
@@ -290,9 +319,13 @@ class Recorder(TorchDispatchMode):
         return next((tensor for tensor in given if tensor is not result and _same_memory(tensor, result)), None)
 
     def value_of(self, tensor: Tensor) -> str | None:
-        """The value of the graph that a tensor holds at the end; None for a constant."""
+        """The value of the graph that a tensor holds at the end; None for a constant that is no row for each input."""
         name = self.memories.read(tensor)
-        return name if isinstance(name, str) else None
+        if isinstance(name, str):
+            return name
+        if not tensor.ndim or len(tensor) != self.rows:
+            return None
+        return self._emit(Call("expand", "default", {"self": tensor, "size": tensor.shape}), tensor.shape, tensor.dtype)
 
 
 def _by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:

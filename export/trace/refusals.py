@@ -32,11 +32,15 @@ _DATA = "the forward depends on the data{at}: {op} takes a value of the input to
 _SENTENCES = {
     "operator": "no operator of a file for {op}{at}. What to do: write it with operators that docs/export.md lists",
     "data": f"{_DATA}, and a file has one way for every input. What to do: write it with torch.where",
-    "random": "{op}{at} draws random numbers, so two runs would differ. What to do: take sampling out of the forward",
+    "random": "{op}{at} draws random numbers, so two runs would differ. What to do: take sampling out of it",
     "buffer": "the forward changes '{detail}' in place{at}; a file cannot do that. What to do: return the new value "
     "instead",
-    "dtype": "{op}{at} computes in {detail}, and a file computes in float32. What to do: .float() before it, and no autocast",
-    "out": "{op}{at} writes into several tensors, or into out=. What to do: use what it returns",
+    "dtype": "{op}{at} computes in {detail}, and a file computes in float32. What to do: .float() before it, and no "
+    "autocast",
+    "out": "{op}{at} writes into out=, or changes a shape in place. What to do: use what it returns",
+    "sparse": "{op}{at} takes a sparse tensor, and a file holds dense ones. What to do: .to_dense() before it",
+    "classes": "{op}{at} counts its classes in the data. What to do: give num_classes",
+    "places": "",
 }
 _SHAPES = "the number of its results depends on the data{at}: {op}. What to do: write it with torch.where"
 _SENTENCES |= dict.fromkeys(("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"), _DROPOUT)
@@ -57,8 +61,10 @@ _RECURRENT = (
 _SENTENCES |= dict.fromkeys(
     ("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell"), _RECURRENT
 )
-_SORTED = "{op}{at} sorts, and no operator of a file does it with a bound here. What to do: take it out of the forward"
-_SENTENCES |= dict.fromkeys(("sort", "topk", "argsort", "msort", "kthvalue", "median"), _SORTED)
+_SORTED = "{op}{at} tells where sorted values stood, and equal ones may stand in any order. What to do: use its values "
+_SORTED += "alone"
+_SENTENCES["places"] = _SORTED
+_SENTENCES |= dict.fromkeys(("sort", "topk", "argsort", "msort", "kthvalue", "median", "mode"), _SORTED)
 
 DATA_DEPENDENT = (
     "_local_scalar_dense",
@@ -71,6 +77,7 @@ DATA_DEPENDENT = (
     "_unique2",
 )
 _UNSUPPORTED = tuple(name for name, words in _SENTENCES.items() if words in (_CONVOLUTION, _RECURRENT, _SORTED))
+_UNSUPPORTED = tuple(name for name in _UNSUPPORTED if name not in ("sort", "topk"))
 
 
 def refusal_of(
@@ -82,6 +89,8 @@ def refusal_of(
         return "data"
     if op in _UNSUPPORTED:
         return "operator"
+    if name == "one_hot.default" and (args[1] if len(args) > 1 else -1) < 0:
+        return "classes"
     if name in ("index.Tensor", "index_put.default"):
         indices = [index for index in args[1] if index is not None]
         return _index_refusal(name, indices, args, tracked)
@@ -101,7 +110,8 @@ def _index_refusal(
             return None
         table = not tracked(args[0]) and len(indices) == 1 and args[1][0] is not None and not _is_mask(moving[0])
         return None if table else "data" if _is_mask(moving[0]) else "operator"
-    if len(indices) == 1 and (_is_mask(indices[0]) or not moving) and not (len(args) > 3 and args[3]):
+    accumulates = len(args) > 3 and args[3]
+    if not accumulates and (not moving or (len(indices) == 1 and _is_mask(indices[0]))):
         return None
     return "operator"
 

@@ -15,7 +15,11 @@ def outputs_of(returned: Any) -> dict[str, Tensor]:
     """The tensors by name: "output" for the only one, the keys of a dict, the fields of a named tuple or dataclass, or
     output_0, output_1 and so on, joined by dots where they are nested. None is left out. Raises ExportError.
     """
-    found = dict(_named(returned, ""))
+    named = _named(returned, "")
+    found = dict(named)
+    if len(found) != len(named):
+        twice = next(name for name, _ in named if [each for each, _ in named].count(name) > 1)
+        raise ExportError(f"forward returns two outputs of the name '{twice}'. What to do: give each its own")
     if not found:
         kind = "nothing" if returned is None else f"a {type(returned).__name__} without a tensor"
         raise ExportError(f"forward returns {kind}{_HINT}")
@@ -24,7 +28,8 @@ def outputs_of(returned: Any) -> dict[str, Tensor]:
     return found
 
 
-_HINT = "; expected a tensor, or a tuple or dict of tensors. What to do: wrap the module in one that returns its tensors alone"
+_HINT = "; expected a tensor, or a tuple or dict of tensors. What to do: wrap the module in one that returns its "
+_HINT += "tensors alone"
 
 
 def _named(value: Any, path: str) -> list[tuple[str, Tensor]]:

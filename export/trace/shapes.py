@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice, product
 from typing import Any
 
-import torch
 from torch import nn
 
 from export.errors import ExportError
 from export.graph import Input, Row
 
+from .isolation import fresh, isolated
 from .signature import Signature, by_name, row, subsets
 
 _ROWS = 3
@@ -42,6 +42,8 @@ def with_inputs(module: nn.Module, signature: Signature, shape: Any = None, dtyp
         if reason is None:
             fitting.append(tried)
         failure = failure or reason
+        if reason is None and len(open_) > 1:
+            fitting += _neighbours(module, signature, tried, open_)
         if fitting and (not open_ or len(fitting) > 1):
             break
     if not fitting:
@@ -66,18 +68,37 @@ def _tries(
 
 
 def _widths(module: nn.Module, *, several: bool) -> list[int]:
-    """The widths that weights show, in their order; their differences too, since inputs are joined. 1 comes last."""
-    found = [t.shape[-1] for t in chain(module.parameters(), module.buffers()) if t.ndim]
+    """The widths that weights show, in their order: of a matrix the last first, since it may stand either way.
+
+    With several inputs the differences too, since inputs are joined. 1 comes last.
+    """
+    tensors = [t for t in chain(module.parameters(), module.buffers()) if t.ndim]
+    found = [t.shape[-1] for t in tensors] + [t.shape[0] for t in tensors if t.ndim == 2]
     held = list(dict.fromkeys(found))
     if several:
         held += [a - b for a in held for b in held if a > b]
     return sorted(dict.fromkeys(held), key=lambda width: width == 1)
 
 
+def _neighbours(
+    module: nn.Module, signature: Signature, tried: dict[str, Input], open_: Sequence[str]
+) -> list[dict[str, Input]]:
+    """Other widths that would do as well: one input wider by as much as another is narrower."""
+    for wider in open_:
+        for narrower in open_:
+            width = tried[narrower].row[0]
+            if wider == narrower or width == 1:
+                continue
+            other = {**tried, wider: Input((tried[wider].row[0] + 1,)), narrower: Input((width - 1,))}
+            if _fails(module, signature.of(other)) is None:
+                return [other]
+    return []
+
+
 def _fails(module: nn.Module, signature: Signature) -> Exception | None:
     try:
-        with torch.inference_mode(), torch.random.fork_rng(devices=[]):
-            signature.call(module, signature.rows(_ROWS))
+        with isolated():
+            signature.call(fresh(module), signature.rows(_ROWS))
     except Exception as error:  # the caller's code may raise anything
         return error
     return None
@@ -108,7 +129,7 @@ def _unseen(names: Sequence[str], name: str) -> str:
 def _how(names: Sequence[str], name: str) -> str:
     if len(names) > 1:
         return f"input_shape={{'{name}': (features,)}} (--features {name}=N)"
-    return "input_shape=(features,) (--features), or a spec"
+    return "input_shape=(features,) (--features), a spec, or example="
 
 
 def _listed(tried: Mapping[str, Input], open_: Sequence[str]) -> str:

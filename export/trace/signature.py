@@ -73,7 +73,7 @@ class _Place:
 
 
 def parameters_of(module: nn.Module, method: str = "forward") -> dict[str, bool]:
-    """The parameters that take a tensor each, and whether they are given by name: those without a default, or the first.
+    """The parameters that take a tensor each, those without a default or the first, and whether by name only.
 
     Raises ExportError: no such method, or one that is not Python.
     """
@@ -104,6 +104,11 @@ def by_example(module: nn.Module, example: Example, method: str = "forward") -> 
 
     Tensors may be nested in dicts, tuples and lists; what is no tensor is given as it is. Raises ExportError.
     """
+    if not callable(getattr(module, method, None)):
+        parameters_of(module, method)  # says what is wrong
+    if not isinstance(example, Tensor | np.ndarray | Mapping | list | tuple):
+        kind = type(example).__name__
+        raise ExportError(f"an example is a tensor, a tuple of arguments or a dict of them by name, not a {kind}")
     if isinstance(example, Tensor | np.ndarray):
         return _signature(module, method, (example,), {})
     if isinstance(example, Mapping):
@@ -163,7 +168,7 @@ def _name(path: Any, parameters: Sequence[str]) -> str:
     """The parameter's name, and the keys below it."""
     keys = [getattr(key, "key", getattr(key, "idx", getattr(key, "name", None))) for key in path]
     which, first, *rest = keys
-    if which == 0:
+    if which == 0 and isinstance(first, int):
         first = parameters[first] if first < len(parameters) else f"input_{first}"
     return ".".join(str(key) for key in (first, *rest))
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from export.errors import ExportError, UnsupportedError
+from export.evaluation import threads_for
 from export.graph import Graph
 
 from .dependence import index_limits, rows_depend
+from .isolation import fresh, isolated
 from .recorder import Record, Recorder
 from .refusals import told
 from .returned import outputs_of
@@ -22,8 +22,6 @@ from .shapes import with_inputs
 from .signature import Example, Signature, by_example, checked, plain
 from .unifying import SIZES, unified
 
-_ONE_AT_A_TIME = RLock()
-"""PyTorch's fast path of attention, which calls one operator for a whole layer, is switched off for the process."""
 _SMALL = 2**22
 """Elements of parameters up to which they are compared before and after a run."""
 
@@ -52,25 +50,25 @@ def trace(module: nn.Module, signature: Signature, outputs: Sequence[str] = ()) 
     ExportError: whatever the forward raises, and results that are no outputs.
     """
     records, names = [], []
-    for size in SIZES:
-        record, returned = _run(module, signature, size)
-        records.append(record)
-        names.append(returned)
-    if names[0] != names[1]:
-        raise ExportError("the forward returns other values for another number of rows")
-    graph = unified(records[0], records[1], signature.inputs, _named(names[0], outputs, signature))
-    graph = index_limits(graph)
-    return rows_depend(graph)
+    with threads_for(sum(parameter.numel() for parameter in module.parameters())):
+        for size in SIZES:
+            record, returned = _run(module, signature, size)
+            records.append(record)
+            names.append(returned)
+        if names[0] != names[1]:
+            raise ExportError("the forward returns other values for another number of rows")
+        graph = unified(records[0], records[1], signature.inputs, _named(names[0], outputs, signature))
+        return rows_depend(index_limits(graph))
 
 
 def _run(module: nn.Module, signature: Signature, size: int) -> tuple[Record, dict[str, str | None]]:
     """What one run calls, and the values of its outputs by name."""
-    rows = signature.rows(size)
+    rows = signature.rows(size, seed=size)
     kind = type(module).__name__
-    held = _held(module)
+    module, held = fresh(module), _held(module)
     recorder = Recorder(module, rows)
     try:
-        with _ONE_AT_A_TIME, _without_fast_path(), torch.inference_mode(), torch.random.fork_rng(devices=[]):
+        with isolated():
             with recorder:
                 returned = signature.call(module, rows)
             values = {name: recorder.value_of(tensor) for name, tensor in outputs_of(returned).items()}
@@ -86,16 +84,6 @@ def _run(module: nn.Module, signature: Signature, size: int) -> tuple[Record, di
         raise UnsupportedError(f"the forward changes '{changed}' in place; a file cannot do that")
     _refuse(recorder.record)
     return recorder.record, values
-
-
-@contextmanager
-def _without_fast_path() -> Iterator[None]:
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _refuse(record: Record) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from export.errors import ExportError, UnsupportedError
 from export.evaluation import schema
-from export.graph import Graph, Input, Node, Rows, Shape, Size, Tensor, batch_axis, rewired, unique
+from export.graph import Graph, Input, Node, Rows, Shape, Size, Tensor, batch_axis, rewired, row_of, unique
 from export.operators import OPERATORS
 
 from .recorder import Constant, Record, Recorded
@@ -36,8 +36,8 @@ def unified(first: Record, second: Record, inputs: Mapping[str, Input], outputs:
         raise ExportError(f"the forward calls other operators for another number of rows. {_HINT}")
     names = {node.output for node in first.nodes} | set(inputs)
     nodes: list[Node] = []
-    for pair in zip(*records, strict=True):
-        nodes += _node(*pair, names)
+    for one, other in zip(*records, strict=True):
+        nodes += _node(one, other, names)
     unread = {node.output for node in first.nodes} - {node.output for node in records[0]}
     left_out = [node for node in first.nodes if node.output in unread and any(t.own for t in node.tensors.values())]
     notes = tuple(f"{node.op} '{node.path}' left out: no output depends on it" for node in left_out)
@@ -65,7 +65,7 @@ def _node(one: Recorded, other: Recorded, names: set[str]) -> list[Node]:
     inputs = list(one.inputs)
     for role, constant in one.tensors.items():
         tensor, wide = _tensor(constant, other.tensors[role], one)
-        if wide is None or (one.op in _BROADCAST and one.inputs):
+        if wide is None or (one.op in _BROADCAST and one.inputs) or one.op == "expand":
             tensors[role] = tensor
             continue
         path = f"{one.path}.{role}"
@@ -76,8 +76,8 @@ def _node(one: Recorded, other: Recorded, names: set[str]) -> list[Node]:
             Node("expand", path, (), value, wide, made, {"self": tensor}, dtype=kind, home=path, line=one.line)
         )
         inputs.insert(_position(one, role, tensors), value)
-    if one.op == "var":
-        attributes["count"] = _count(one, other)
+    if "count" in attributes and one.attributes["count"] != other.attributes["count"]:
+        raise ExportError(f"{one.op} at '{one.path}' is taken over the rows of the batch. {_HINT}")
     node = Node(
         one.op,
         one.path,
@@ -180,13 +180,6 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
 
 
-def _count(one: Recorded, other: Recorded) -> int:
-    before, after = one.attributes["count"], other.attributes["count"]
-    if before != after:
-        raise ExportError(f"{one.op} at '{one.path}' is taken over the rows of the batch. {_HINT}")
-    return before
-
-
 def _refuse(graph: Graph) -> None:
     """Raise UnsupportedError or ExportError for what has no place in a file, all at once."""
     found = []
@@ -199,6 +192,8 @@ def _refuse(graph: Graph) -> None:
         raise UnsupportedError("; ".join(found))
     for name, value in graph.outputs.items():
         shape = graph.shapes[value]
+        if 0 in shape:
+            raise ExportError(f"the output '{name}' has no values: its rows have shape {list(row_of(shape))}")
         if not shape or shape[0] != Rows() or any(isinstance(size, Rows) for size in shape[1:]):
             listed = ", ".join(map(str, shape))
             message = f"the output '{name}' has shape ({listed}), and a file gives a result for every row: (batch, ...)"

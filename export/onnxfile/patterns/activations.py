@@ -25,8 +25,8 @@ def _relu(node: Node) -> list[Pattern]:
 
 def _clamp(node: Node) -> list[Pattern]:
     """Two inputs from opset 11 on, two attributes before; a bound of the largest float32 may be left out."""
-    low, high = (np.float32(bound) for bound in _bounds(node))
-    lower, upper = Constant(float(low)), Constant(float(high))
+    low, high = (bound if node.dtype == "int64" else float(np.float32(bound)) for bound in _bounds(node))
+    lower, upper = Constant(low), Constant(high)
     found = [op("Clip", X, lower, upper), op("Clip", X, min=lower.value, max=upper.value)]
     found += [op("Min", op("Max", X, lower), upper), op("Max", op("Min", X, upper), lower)]
     # A Clip without a bound ends at the largest float32, a Max or Min does not.

@@ -58,6 +58,11 @@ def _embedding(node: Node) -> list[Pattern]:
     return patterns(op("Gather", Tensor("weight"), X, axis=0))
 
 
+def _largest(node: Node) -> list[Pattern]:
+    count, largest = Integers((node.attributes["k"],)), int(node.attributes["descending"])
+    return patterns(op("TopK", X, count, axis=axis(node), largest=largest, sorted=1))
+
+
 PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
     "permute": _permute,
     "select": _select,
@@ -67,4 +72,6 @@ PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
     "index_select": _index_select,
     "gather": _gather,
     "embedding": _embedding,
+    "sort": _largest,
+    "topk": _largest,
 }
