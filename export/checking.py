@@ -10,6 +10,8 @@ from .errors import ExportError
 from .graph import ELEMENT_TYPES
 
 _SMALL = 64
+_COMPLETE = 13
+"""The opset from which on every operator can be written."""
 
 
 def check(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> None:
@@ -30,6 +32,10 @@ def check(model: onnx.ModelProto, weights: dict[str, np.ndarray]) -> None:
         onnx.checker.check_model(skeleton, full_check=True)
         inferred = onnx.shape_inference.infer_shapes(_without_output_shape(skeleton), strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        opset = model.opset_import[0].version
+        if opset < _COMPLETE:
+            message = f"an operator of the network takes less in opset {opset} than is needed here"
+            raise ExportError(f"{message} ({error}). What to do: give opset {_COMPLETE} or more") from error
         raise ExportError(f"the exported graph is not valid ONNX, which is a defect of mlpx: {error}") from error
     for output, other in zip(model.graph.output, inferred.graph.output, strict=True):
         declared, found = _dims(output), _dims(other)

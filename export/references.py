@@ -5,18 +5,24 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import torch
 from torch import nn
+
+from builder import load_weights
 
 from .errors import ExportError
 
 
-def load_module(reference: str) -> nn.Module:
+def load_module(reference: str, *, weights: str | Path | None = None, seed: int | None = None) -> nn.Module:
     """The ``nn.Module`` that ``reference`` names, or that the class or function it names gives when called.
 
-    This imports, and so runs, the code it names. Raises ExportError naming what was not found.
+    One that has other weights at every call is random: ``weights`` (safetensors or ``torch.save``) are loaded into it,
+    or ``seed`` says aloud that they are random, and which. This imports, and so runs, the code it names.
+    Raises ExportError: what was not found, or random weights that nobody asked for; WeightsError.
     """
     home, colon, name = reference.rpartition(":")
     if not colon or not home or not name:
@@ -33,14 +39,39 @@ def load_module(reference: str) -> nn.Module:
             raise ExportError(
                 f"{reference} is a {type(found).__name__}; expected an nn.Module or a function that gives one"
             )
-        try:
-            found = found()
-        except Exception as error:  # the caller's code: it may raise anything
-            message = f"{reference} is called without arguments, and that ended with {type(error).__name__}: {error}"
-            raise ExportError(message) from error
+        make = found
+        found = _called(make, reference, seed or 0)
+        if weights is None and seed is None and _differ(found, _called(make, reference, 1)):
+            message = f"{reference} is a new network at every call, with random weights"
+            hint = "give trained weights (--weights FILE), or say that random ones are meant (--seed 0)"
+            raise ExportError(f"{message}. What to do: {hint}")
     if not isinstance(found, nn.Module):
         raise ExportError(f"{reference} gave a {type(found).__name__}; expected an nn.Module")
+    if weights is not None:
+        load_weights(found, weights)
     return found
+
+
+def _called(make: Callable[[], object], reference: str, seed: int) -> object:
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return make()
+    except Exception as error:  # the caller's code: it may raise anything
+        message = f"{reference} is called without arguments, and that ended with {type(error).__name__}: {error}"
+        raise ExportError(message) from error
+
+
+def _differ(one: object, other: object) -> bool:
+    if not isinstance(one, nn.Module) or not isinstance(other, nn.Module):
+        return False
+    states = [module.state_dict() for module in (one, other)]
+    tensors = [{key: value for key, value in state.items() if isinstance(value, torch.Tensor)} for state in states]
+    return any(key not in tensors[1] or not _equal(value, tensors[1][key]) for key, value in tensors[0].items())
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one.is_meta or (one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num()))
 
 
 def _from_file(path: Path) -> ModuleType:

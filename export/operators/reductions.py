@@ -30,6 +30,9 @@ def _extreme(op_type: str) -> Lower:
 
     def lower(emit: Emitter, node: Node) -> None:
         (x,) = node.inputs
+        if emit.dtype(x) != "float32":
+            reduced(emit, node, op_type, x, last=True)
+            return
         missing = emit.step("Cast", node, emit.step("IsNaN", node, x), to=1)
         anywhere = emit.step("Cast", node, reduced(emit, node, "ReduceMax", missing, last=False), to=9)
         found = reduced(emit, node, op_type, x, last=False)

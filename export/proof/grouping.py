@@ -15,7 +15,7 @@ LEVELS = (
     "every layer",
     "every linear layer with its activation",
     "every chain of elementwise operators",
-    "every linear layer with the elementwise operators behind it",
+    "every linear layer with the elementwise operators before it",
 )
 """From the finest."""
 _SCALES = ("mul", "div", "permute")
@@ -67,7 +67,8 @@ def _fuse(layers: Sequence[Layer], level: int) -> bool:
         return len(ops) == 2 and ops[0] == "linear" and ops[1] != "linear" and len(layers[1].inputs) == 1
     if level == 2:
         return _elementwise(ops)
-    return level == 3 and (_elementwise(ops) or (ops[0] == "linear" and _elementwise(ops[1:])))
+    # Some fusions are not made where their own value is asked for.
+    return level == 3 and (_elementwise(ops) or (ops[-1] == "linear" and _elementwise(ops[:-1])))
 
 
 def _is_product(ops: Sequence[str]) -> bool:

@@ -78,9 +78,10 @@ def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accu
     """A mask chooses; constants along one dimension are put in by position."""
     places = [i for i, index in enumerate(indices) if index is not None]
     given = [index for index in indices if index is not None]
-    if given[0].dtype == torch.bool:
+    if given[0].dtype == torch.bool and values.numel() == 1:
         mask = given[0].reshape(*[1] * places[0], *given[0].shape, *[1] * (x.ndim - places[0] - given[0].ndim))
         return torch.where(mask, values, x)
+    given = [index.nonzero().flatten() if index.dtype == torch.bool else index for index in given]
     dim, count = places[0], len(given)
     flat = x.flatten(dim, dim + count - 1) if count > 1 else x
     chosen = _joined(given, x.shape[dim : dim + count]).flatten()
@@ -395,7 +396,7 @@ DECOMPOSED: dict[str, Callable[..., Any]] = {
     "scaled_dot_product_attention.default": _attention,
     "square.default": _square,
     "bilinear.default": _bilinear,
-    "logical_xor.default": _logical_xor,
+    **dict.fromkeys(("logical_xor.default", "bitwise_xor.Tensor", "__xor__.Tensor"), _logical_xor),
     "hypot.default": _hypot,
     "log2.default": lambda x: torch.log(x) / log(2.0),
     "log10.default": lambda x: torch.log(x) / log(10.0),

@@ -130,6 +130,8 @@ class Recorder(TorchDispatchMode):
         name = str(func).removeprefix("aten.")
         for result in tree_leaves(out):
             if isinstance(result, Tensor):
+                if name.startswith(("empty", "new_empty")):  # what lies there is nobody's value
+                    result.zero_()
                 source = self._shared(result, args)
                 view = self._view(name, args, kwargs, result) if source is not None and name in VIEWS else None
                 self.memories.constant(result, source, view)
@@ -354,6 +356,7 @@ def _functional(packet: str, overload: str, args: Sequence[Any], kwargs: Mapping
         return torch.full_like(target, value)
     if packet in ("detach_", "lift_fresh_"):
         return target
+    overload = {"pow_.Scalar": "Tensor_Scalar", "pow_.Tensor": "Tensor_Tensor"}.get(f"{packet}.{overload}", overload)
     functional = getattr(torch.ops.aten, packet.removesuffix("_"), None)
     if functional is None or overload not in functional.overloads():
         return None

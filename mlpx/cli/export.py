@@ -36,6 +36,17 @@ def command(
     output_name: Annotated[
         list[str] | None, typer.Option(help="The output's name in the file; repeat for several, as they are returned.")
     ] = None,
+    method: Annotated[str, typer.Option(help="The method that is called.")] = "forward",
+    weights: Annotated[
+        Path | None, typer.Option(help="Trained weights to load into it, safetensors or torch.save.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the random weights, where MODULE is a class and no weights are given.")
+    ] = None,
+    integers: Annotated[
+        list[str] | None,
+        typer.Option(help="An input that takes whole numbers (int64), by its name; repeat for several."),
+    ] = None,
     data: Data = None,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -51,7 +62,7 @@ def command(
     from export import load_module, publish
 
     artifact, report = publish(
-        load_module(module),
+        load_module(module, weights=weights, seed=seed),
         output,
         data=data,
         device=device,
@@ -60,6 +71,8 @@ def command(
         input_shape=_shapes(features or []),
         input_name=input_name or (),
         output_name=output_name or (),
+        input_dtype=dict.fromkeys(integers, "int64") if integers else None,
+        method=method,
         fold_affine=fold_affine,
         dtype=dtype,
         external_data=external_data or None,

@@ -20,6 +20,7 @@ def command(
     module: Annotated[
         str | None, typer.Option(help="package.module:factory or path/to/file.py:name instead. Its code is run.")
     ] = None,
+    method: Annotated[str, typer.Option(help="The method of the module that is called.")] = "forward",
     certificate: Annotated[
         Path | None, typer.Option(help="NAME.parity.json: first of all, has the file changed since that was made?")
     ] = None,
@@ -54,8 +55,8 @@ def command(
     if spec is None and module is None and certificate is None:
         hint = "give the network, with --spec or --module, or a --certificate to compare with"
         raise typer.BadParameter(f"a file alone proves nothing: {hint}")
-    if weights is not None and spec is None:
-        raise typer.BadParameter("--weights goes with --spec")
+    if weights is not None and spec is None and module is None:
+        raise typer.BadParameter("--weights goes with --spec or --module")
     if html and output is None:
         raise typer.BadParameter("--html needs -o, the folder to write the page to")
     if spec is None and module is None and (output is not None or data is not None):
@@ -74,11 +75,12 @@ def command(
         described, network_module, origin = network(spec, weights, dtype=dtype, may_be_random=False)
         source = f"{spec} with {origin}"
     else:
-        network_module = load_module(source)
+        network_module = load_module(source, weights=weights, seed=seed or None)
     with (
         whole_files(output) if output is not None else nullcontext() as folder
     ):  # a folder that is no use is said first
-        report = verify(network_module, file, spec=described, device=device, data=data, dtype=dtype, seed=seed)
+        asked = {"spec": described, "device": device, "data": data, "dtype": dtype, "seed": seed, "method": method}
+        report = verify(network_module, file, **asked)
         report = report.model_copy(update={"source": source})
         if folder is not None:
             report.write(folder / f"{file.stem}.parity.json")

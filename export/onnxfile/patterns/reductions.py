@@ -45,7 +45,7 @@ def _extreme(name: str) -> Callable[[Node], list[Pattern]]:
         missing = op("Cast", op("IsNaN", X), to=_FLOAT)
         somewhere = [op("Cast", any_, to=_BOOL) for any_ in reduced(node, "ReduceMax", missing)]
         found = [op("Where", w, Constant(float("nan")), r) for w in somewhere for r in reduced(node, name, X)]
-        return patterns(*found)
+        return patterns(*found, *(reduced(node, name, X) if node.dtype != "float32" else ()))
 
     return made
 
