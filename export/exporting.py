@@ -84,7 +84,7 @@ def export(
         raise ExportError(f"the file's name ends in .onnx, not '{path.name}'")
     if spec is not None:
         name, input_name, output_name = spec.name, spec.input.name, spec.output.name
-        input_shape = spec.input.row_shape
+        input_shape, input_dtype = spec.input.row_shape, "float32"
     path = through_link(path)  # external data goes beside the file itself
     versions = chosen(opset, ir_version, target)
     copied = evaluated_copy(module, dtype)

@@ -25,7 +25,7 @@ def refuse_another_network(graph: Graph, spec: MLPSpec) -> None:
     with torch.device("meta"):
         empty = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape))
     said = _filled(empty.to_empty(device="cpu").eval())
-    wanted = trace(said, signature_of(said, input_shape=spec.input.row_shape))
+    wanted = trace(said, signature_of(said, input_shape=spec.input.row_shape, input_dtype="float32"))
     places = dict(zip(wanted.inputs, graph.inputs, strict=True))
     for one, other in zip(wanted.nodes, graph.nodes, strict=False):
         found = f"{block_name([other])} '{other.home}'"

@@ -96,7 +96,7 @@ def _is_by_row(graph: Graph) -> bool:
 
 def drawn(given: Input, count: int, generator: torch.Generator) -> Tensor:
     """Rows of an input: standard normal, or whole numbers within the limits of what they index."""
-    values = torch.randn(count, *given.row, generator=generator)
+    values = torch.randn(count, *given.row, generator=generator, dtype=torch.float32)
     flat = values.reshape(count, -1)
     if given.dtype == "int64":
         flat = (flat * 4).round()

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from export.errors import ExportError
+from export.evaluation import threads_for
 from export.graph import Input, Row
 
 from .isolation import fresh, isolated
@@ -34,6 +35,8 @@ def with_inputs(module: nn.Module, signature: Signature, shape: Any = None, dtyp
         raise ExportError(f"input_dtype is 'float32' or 'int64', not {wrong!r}")
     if signature.example is not None:
         return _as_example(signature, shapes, types)
+    if all(shapes[name] is not None and types[name] is not None for name in names):  # the trace says what is wrong
+        return signature.of({name: Input(shapes[name] or (), str(types[name])) for name in names})
     open_ = [name for name in names if shapes[name] is None]
     failure: Exception | None = None
     fitting: list[dict[str, Input]] = []
@@ -97,7 +100,7 @@ def _neighbours(
 
 def _fails(module: nn.Module, signature: Signature) -> Exception | None:
     try:
-        with isolated():
+        with isolated(), threads_for(sum(parameter.numel() for parameter in module.parameters())):
             signature.call(fresh(module), signature.rows(_ROWS))
     except Exception as error:  # the caller's code may raise anything
         return error

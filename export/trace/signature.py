@@ -49,7 +49,7 @@ class Signature:
             if self.example is not None:
                 found[name] = self.example[name][torch.arange(count) % len(self.example[name])].clone()
             elif given.dtype == "float32":
-                found[name] = torch.randn(count, *given.row, generator=generator)
+                found[name] = torch.randn(count, *given.row, generator=generator, dtype=torch.float32)
             else:
                 found[name] = torch.zeros(count, *given.row, dtype=torch.int64)
         return found

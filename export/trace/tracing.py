@@ -55,9 +55,10 @@ def trace(module: nn.Module, signature: Signature, outputs: Sequence[str] = ()) 
             record, returned = _run(module, signature, size)
             records.append(record)
             names.append(returned)
-        if names[0] != names[1]:
-            raise ExportError("the forward returns other values for another number of rows")
-        graph = unified(records[0], records[1], signature.inputs, _named(names[0], outputs, signature))
+        if list(names[0]) != list(names[1]):
+            raise ExportError("the forward returns other outputs for another number of rows")
+        first, second = (_named(values, outputs, signature) for values in names)
+        graph = unified(records[0], records[1], signature.inputs, first, second)
         return rows_depend(index_limits(graph))
 
 

@@ -23,16 +23,18 @@ SIZES = (3, 5)
 _HINT = "What to do: take the number of rows out of what is computed"
 
 
-def unified(first: Record, second: Record, inputs: Mapping[str, Input], outputs: Mapping[str, str]) -> Graph:
+def unified(
+    first: Record, second: Record, inputs: Mapping[str, Input], outputs: Mapping[str, str], again: Mapping[str, str]
+) -> Graph:
     """One graph of both. Raises UnsupportedError: operators that no file has. Raises ExportError: sizes or constants
     that depend on the batch in another way than as its multiples.
     """
-    records = [_read(record, set(outputs.values())) for record in (first, second)]
+    records = [_read(first, set(outputs.values())), _read(second, set(again.values()))]
     refused = [node.refusal for node in records[0] if node.refusal is not None]
     refused += [refusal for refusal in first.refusals if refusal.kind in ("buffer", "data", "out")]
     if refused:
         raise UnsupportedError(told(refused))
-    if [node.op for node in records[0]] != [node.op for node in records[1]]:
+    if _calls(records[0], outputs) != _calls(records[1], again):
         raise ExportError(f"the forward calls other operators for another number of rows. {_HINT}")
     names = {node.output for node in first.nodes} | set(inputs)
     nodes: list[Node] = []
@@ -45,6 +47,11 @@ def unified(first: Record, second: Record, inputs: Mapping[str, Input], outputs:
     graph = _by_home(graph)
     _refuse(graph)
     return graph
+
+
+def _calls(nodes: list[Recorded], outputs: Mapping[str, str]) -> list[object]:
+    """What is called, on which values, and which of them are returned."""
+    return [*((node.op, node.inputs, node.output, *node.tensors) for node in nodes), list(outputs.values())]
 
 
 def _read(record: Record, needed: set[str]) -> list[Recorded]:
