@@ -253,7 +253,7 @@ def main() -> None:
     torch.set_num_threads(1)  # most networks are small, and waking another thread takes longer than their products
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = read(options.out)
-    names = [*MODELS, *LARGE, *_names(options.networks, 0)]
+    names = [*MODELS, *_names(options.networks, 0), *LARGE]
     work = [(name, tried) for name in names if name not in {record.get("network") for record in done}]
     clean = _names(options.clean, 10_000)
     work += [(name, fault_free) for name in clean if name not in {record.get("clean") for record in done}]

@@ -74,7 +74,8 @@ def evaluate(
     if node.op == "linear" and not keywords:
         return F.linear(*positional)  # as nn.Linear calls it
     found = function(*positional, **keywords)
-    return found[0] if isinstance(found, tuple) else found  # of sort and topk the values
+    found = found[0] if isinstance(found, tuple) else found  # of sort and topk the values
+    return found.to(torch.int64) if found.dtype == torch.int32 else found  # as a file has it
 
 
 def _argument(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
 from builder import Residual
 from export import Artifact, publish
@@ -47,11 +47,21 @@ def rows_of(port: Port, count: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(flat.reshape(rows.shape).astype(port.dtype))
 
 
+def tensors_of(returned: Any) -> list[torch.Tensor]:
+    """The tensors that a forward returns, in dicts, tuples and dataclasses, in their order."""
+    if isinstance(returned, torch.Tensor):
+        return [returned.detach()]
+    if dataclasses.is_dataclass(returned):
+        returned = vars(returned)
+    parts = returned.values() if isinstance(returned, Mapping) else returned if isinstance(returned, Sequence) else ()
+    return [tensor for part in parts for tensor in tensors_of(part)]
+
+
 def differences(module: nn.Module, artifact: Artifact, rows: Mapping[str, torch.Tensor]) -> None:
     """Compare what the file gives for ``rows`` with eager PyTorch. Raises AssertionError."""
     with torch.no_grad():
         returned = module.eval()(*(part.clone() for part in rows.values()))
-    expected = [part.detach() for part in tree_leaves(returned) if part is not None]
+    expected = tensors_of(returned)
     with Session(artifact.path, "cpu") as session:
         found = list(session.run({name: part.numpy() for name, part in rows.items()}).values())
     assert [part.shape for part in found] == [tuple(part.shape) for part in expected]

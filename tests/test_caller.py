@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from export import ExportError, export
+from export import ExportError, export, publish
 
 
 def test_the_callers_module_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -89,8 +89,70 @@ def test_a_trace_leaves_the_random_state_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(2), expected)
 
 
+def settings_of_the_process() -> tuple[object, ...]:
+    """What an export switches off while it runs, or might leave another."""
+    return (
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.distributions.Distribution._validate_args,
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_num_threads(),
+        torch.get_rng_state().tolist(),
+    )
+
+
+class Raising(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.rand(3)
+        raise ValueError("no such rows")
+
+
+def test_the_process_is_as_it_was(tmp_path: Path) -> None:
+    before = settings_of_the_process()
+    publish(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), tmp_path / "m.onnx", input_shape=(3, 4), page=False)
+    assert settings_of_the_process() == before
+    with pytest.raises(ExportError, match="no such rows"):
+        export(Raising(), tmp_path / "m.onnx", input_shape=(3,))
+    assert settings_of_the_process() == before
+
+
+def test_another_default_type_of_the_process_changes_nothing(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.GELU())
+    expected = export(module, tmp_path / "m.onnx").path.read_bytes()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert publish(module, tmp_path / "m.onnx", device="cpu", page=False)[0].path.read_bytes() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_gradients_and_inference_around_an_export_change_nothing(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.GELU())
+    expected = export(module, tmp_path / "m.onnx").path.read_bytes()
+    for mode in (torch.no_grad, torch.enable_grad, torch.inference_mode):
+        with mode():
+            assert export(module, tmp_path / "m.onnx").path.read_bytes() == expected
+
+
+def test_what_a_run_keeps_in_python_stays_in_it(tmp_path: Path) -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.seen = nn.Linear(4, 3), []
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen.append(x)
+            self.last = self.layer(x)
+            return self.last
+
+    module = Keeps()
+    artifact, report = publish(module, tmp_path / "m.onnx", device="cpu", page=False)
+    assert artifact.proved and report.proved and module.seen == [] and not hasattr(module, "last")
+
+
 def test_other_threads_go_on_while_a_module_is_traced(tmp_path: Path) -> None:
-    """torch.fx patches every module of the process; the same module serves meanwhile, and another export runs."""
+    """The same module serves meanwhile, and another export of it runs."""
+    before = settings_of_the_process()
     module, stop = nn.Sequential(*(nn.Linear(4, 4) for _ in range(30))), threading.Event()
     failures: list[object] = []
 
@@ -107,7 +169,6 @@ def test_other_threads_go_on_while_a_module_is_traced(tmp_path: Path) -> None:
         while not stop.is_set():
             export(module, tmp_path / "other.onnx")
 
-    call = nn.Module.__call__
     threads = [threading.Thread(target=serve), threading.Thread(target=export_too)]
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
@@ -121,33 +182,5 @@ def test_other_threads_go_on_while_a_module_is_traced(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         sys.setswitchinterval(interval)
-    assert failures == [] and nn.Module.__call__ is call
-
-
-def test_one_module_is_traced_at_a_time(tmp_path: Path) -> None:
-    """Two traces that overlap and end in the order they began would leave ``nn.Module`` patched for good."""
-    entered = [threading.Event(), threading.Event()]
-    leave = [threading.Event(), threading.Event()]
-
-    def waiting(index: int) -> nn.Module:
-        class Waiting(nn.Module):
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                entered[index].set()
-                leave[index].wait(30)
-                return torch.relu(x)
-
-        return Waiting()
-
-    call, threads = nn.Module.__call__, []
-    for index in range(2):
-        arguments = (waiting(index), tmp_path / f"{index}.onnx")
-        threads.append(threading.Thread(target=export, args=arguments, kwargs={"input_shape": (3,)}))
-    threads[0].start()
-    assert entered[0].wait(30)
-    threads[1].start()
-    overlapping = entered[1].wait(0.5)
-    for event, thread in zip(leave, threads, strict=True):
-        event.set()
-        thread.join()
-    assert not overlapping and nn.Module.__call__ is call
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.onnx", "1.onnx"]
+    assert failures == [] and settings_of_the_process() == before
+    assert (tmp_path / "m.onnx").stat().st_size == (tmp_path / "other.onnx").stat().st_size

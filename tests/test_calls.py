@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from export import Artifact, ExportError, export, publish, verify
 from runtime import Session
@@ -95,7 +96,7 @@ def test_examples(name: str, tmp_path: Path) -> None:
     module, example, names = EXAMPLES[name]
     artifact, report = publish(module, tmp_path / "m.onnx", example=example, device="cpu", page=False)
     assert report.proved and [port[0] for port in inputs_of(artifact)] == names
-    flat, tree = torch.utils._pytree.tree_flatten(example)
+    flat, tree = tree_flatten(example)
     tensors = [i for i, leaf in enumerate(flat) if isinstance(leaf, Tensor | np.ndarray)]
     shapes = [("batch", *flat[i].shape[1:]) for i in tensors]
     assert [port[1] for port in inputs_of(artifact)] == shapes
@@ -103,7 +104,7 @@ def test_examples(name: str, tmp_path: Path) -> None:
     rows = {port.name: rows_of(port, 7) for port in artifact.summary.inputs}
     for i, part in zip(tensors, rows.values(), strict=True):
         flat[i] = part
-    given = torch.utils._pytree.tree_unflatten(flat, tree)
+    given = tree_unflatten(flat, tree)
     args, options = ((), given) if isinstance(given, dict) else (given if isinstance(given, tuple) else (given,), {})
     with torch.no_grad(), Session(artifact.path, "cpu") as session:
         found = session.run({key: part.numpy() for key, part in rows.items()})["output"]
@@ -167,8 +168,7 @@ def test_what_is_returned(name: str, tmp_path: Path) -> None:
     module = Written(lambda m, x: function(m.parts[0](x)), nn.Linear(4, 2))
     artifact, report = publish(module, tmp_path / "m.onnx", device="cpu", page=False)
     assert report.proved and outputs_of(artifact) == names
-    if "dataclass" not in name:
-        differences(module, artifact, {"input": floats(7, 4)})
+    differences(module, artifact, {"input": floats(7, 4)})
 
 
 def test_outputs_of_one_name_are_not_lost(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_leaves
 
 from export import ExportError, export, publish
 from export.folding import fold
@@ -21,7 +20,7 @@ from export.proof.rules import RULES
 from export.trace import signature_of, trace
 from runtime import Session
 from tests.cases import EXTREMES, normal
-from tests.hand_written import Written
+from tests.hand_written import Written, tensors_of
 
 _GENERATOR = torch.Generator().manual_seed(0)
 SLOPES = torch.tensor([0.3, -0.2, 1.0, 0.0])
@@ -172,7 +171,7 @@ EVERY = CASES | MORE
 
 def compared(module: nn.Module, path: Path, rows: np.ndarray) -> None:
     with torch.no_grad():
-        expected = [value.numpy() for value in tree_leaves(module(torch.from_numpy(rows)))]
+        expected = [value.numpy() for value in tensors_of(module(torch.from_numpy(rows)))]
     with Session(path, "cpu") as session:
         found = list(session.run(rows).values())
     for given, wanted in zip(found, expected, strict=True):

@@ -214,9 +214,10 @@ ACCEPTED: dict[str, nn.Module] = {
     "a mean of what is there": Written(lambda m, x: (x * (x > 0)).sum(1) / (x > 0).sum(1).clamp(min=1)),
     "a product with a vector": Written(lambda m, x: x @ m.p, p=FOUR),
     "a matrix times rows": Written(lambda m, x: (m.w @ x.t()).t(), w=FOUR.expand(3, 4).clone()),
-    "shapes alone": Written(lambda m, x: x.view(-1, 2, 2)[:, None]),
+    "its input beside": Written(lambda m, x: (x * 2, x, x.view(-1, 2, 2))),
+    "a constant beside, for every row": Written(lambda m, x: {"y": x * 2, "ones": torch.ones(len(x), 2)}),
     "padding": Written(lambda m, x: torch.cat([F.pad(x[:, None], (2, 1), mode=k) for k in ("reflect", "circular", "replicate")], 1)),
-    "int32 on the way": Written(lambda m, x: (x > 0).int().float() * x.int().float()),
+    "int32 on the way": Written(lambda m, x: (x > 0).int().float() * (x > 1).int().sum(1, keepdim=True) * x),
 }  # fmt: skip
 """Each takes rows of four features."""
 

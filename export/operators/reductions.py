@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
-
 from export.emitter import Emitter
 from export.graph import Node
 
@@ -12,7 +10,8 @@ from .table import Lower, Operator
 
 def reduced(emit: Emitter, node: Node, op_type: str, x: str, *, last: bool, keep: bool | None = None) -> str:
     """A reduction over the node's dimensions; the axes are an attribute, or in newer opsets an input."""
-    axes = list(node.attributes["dim"])
+    dims = node.attributes["dim"]
+    axes = [dims] if isinstance(dims, int) else list(dims)
     kept = int(node.attributes["keepdim"] if keep is None else keep)
     since = 13 if op_type == "ReduceSum" else 18
     emitted = emit.last if last else emit.step
@@ -67,16 +66,18 @@ def degrees(node: Node) -> float:
 
 
 def _index_of(op_type: str) -> Lower:
-    """ONNX Runtime passes over NaN, and PyTorch stops at it: an infinity stands in its place."""
+    """ONNX Runtime passes over NaN, and PyTorch stops at the first: where there is any, its place is chosen."""
 
     def lower(emit: Emitter, node: Node) -> None:
         (x,) = node.inputs
-        end = inf if op_type == "ArgMax" else -inf
-        if emit.dtype(x) == "float32":
-            stand_in = emit.constant("most" if end > 0 else "least", end)
-            x = emit.step("Where", node, emit.step("IsNaN", node, x), stand_in, x)
         given = {"axis": node.attributes["dim"], "keepdims": int(node.attributes["keepdim"])}
-        emit.last(op_type, node, x, **given)
+        if emit.dtype(x) != "float32":
+            emit.last(op_type, node, x, **given)
+            return
+        missing = emit.step("Cast", node, emit.step("IsNaN", node, x), to=1)
+        anywhere = emit.step("Cast", node, reduced(emit, node, "ReduceMax", missing, last=False), to=9)
+        first, found = emit.step("ArgMax", node, missing, **given), emit.step(op_type, node, x, **given)
+        emit.last("Where", node, anywhere, first, found)
 
     return lower
 

@@ -196,7 +196,8 @@ def _elementwise(layer: Layer) -> Exact:
     held = np.broadcast_to(node.tensors[role].values, np.broadcast_shapes(node.tensors[role].values.shape, (1, *row)))
     if held.shape != (1, *row):
         return
-    steps = [("0", 0 * held), ("the constant", held), ("2 constants", np.float32(2) * held)]
+    with np.errstate(invalid="ignore", over="ignore"):
+        steps = [("0", 0 * held), ("the constant", held), ("2 constants", np.float32(2) * held)]
     if node.op != "div":
         steps += [(f"2^{k}", np.full_like(held, 2.0**k)) for k in EXPONENTS]
     for words, x in steps:

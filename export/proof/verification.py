@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +23,7 @@ from export.trace import Signature, signature_of, trace
 from export.trace.signature import Example, parameters_of
 from runtime import InputError, ModelError, Port, choose, read_inputs, read_rows, summary_of, this_machine
 from runtime.arrays import as_float32, as_inputs
+from runtime.integers import HINT, first_of, index_limits
 
 from .examination import Examination
 from .findings import Stop
@@ -188,9 +189,16 @@ def _data(
             held, origin = read_inputs(data, ports, dtype=dtype)[0], Path(data).name
         else:
             held, origin = as_inputs(data, ports, dtype=dtype), "the given arrays"
-        return joined([held[name] for name in order if name in held]), origin
+        _refuse_beyond(ports, held)
+        return joined([held[name].astype(np.float32) for name in order if name in held]), origin
     if isinstance(data, str | Path):
-        return read_rows(data, port, dtype=dtype)[0], Path(data).name
+        rows = read_rows(data, port, dtype=dtype)[0]
+        _refuse_beyond([port], {port.name: rows})
+        return rows.astype(np.float32), Path(data).name
+    if port.dtype != "float32" or port.indices is not None:
+        held = as_inputs(data, [port], dtype=dtype)
+        _refuse_beyond([port], held)
+        return held[port.name].astype(np.float32), "the given array"
     if isinstance(data, Mapping):
         (data,) = as_inputs(data, [port], dtype=dtype).values()
     try:
@@ -198,3 +206,12 @@ def _data(
     except ValueError:
         raise InputError("the data's rows have different lengths") from None
     return as_float32(data, port.name, shape[1:], dtype=dtype), "the given array"
+
+
+def _refuse_beyond(ports: Sequence[Port], rows: Mapping[str, np.ndarray]) -> None:
+    """Raise InputError at the first number that indexes a table beyond its end."""
+    for limits in index_limits(ports):
+        given = rows[limits.port.name]
+        if (wrong := limits.wrong(given)) is not None:
+            row, column = first_of(wrong)
+            raise InputError(f"{limits.words(given, row, column, f'row {row + 1}')}. {HINT}")

@@ -211,7 +211,7 @@ def _matmul(given: Given, out: Any) -> Rewritten:
     """A product with a constant matrix is a linear; any other stays a product of two values."""
     left = given["self"]
     right: Tensor = next(given[name] for name in ("mat2", "other", "vec") if name in given)
-    if given.is_constant(right) and right.ndim == 2:
+    if given.is_constant(right) and right.ndim == 2 and out.is_floating_point():
         return [(Call("linear", "default", {"input": left, "weight": right.t(), "bias": None}), out)]
     return [(Call("matmul", "default", {"self": left, "other": right}), out)]
 
@@ -220,8 +220,7 @@ def _cast(given: Given, out: Any) -> Rewritten:
     """A change of type; to the type that is there, nothing."""
     if out.dtype == given["self"].dtype:
         return [(None, out)]
-    dtype = torch.int64 if out.dtype == torch.int32 else out.dtype
-    return [(Call("_to_copy", "default", {"self": given["self"], "dtype": dtype}), out)]
+    return [(Call("_to_copy", "default", {"self": given["self"], "dtype": out.dtype}), out)]
 
 
 def _power(given: Given, out: Any) -> Rewritten:

@@ -20,7 +20,7 @@ class Refusal:
     detail: str = ""
 
     def __str__(self) -> str:
-        op = self.what.partition(".")[0]
+        op = self.what.rpartition(".")[0] or self.what
         place = " at " + ", ".join(part for part in (f"'{self.path}'" if self.path else "", self.line) if part)
         words = _SENTENCES.get(op) or _SENTENCES[self.kind]
         return words.format(op=op, detail=self.detail, at=place if place != " at " else "")

@@ -67,12 +67,16 @@ def _variance(node: Node) -> list[Pattern]:
 
 
 def _place(name: str) -> Callable[[Node], list[Pattern]]:
-    """With an infinity in the place of NaN; of whole numbers as they are."""
-    end = float("inf") if name == "ArgMax" else -float("inf")
-    shown = op("Where", op("IsNaN", X), Constant(end), X)
-    return lambda node: patterns(
-        *(free(op(name, x, axis=axis(node, rank=_rank(node))), "keepdims") for x in (shown, X))
-    )
+    """With the place of the first NaN where there is any; of whole numbers as they are."""
+
+    def made(node: Node) -> list[Pattern]:
+        where = axis(node, rank=_rank(node))
+        missing = op("Cast", op("IsNaN", X), to=_FLOAT)
+        first, found = (free(op(each, x, axis=where), "keepdims") for each, x in (("ArgMax", missing), (name, X)))
+        somewhere = [op("Cast", any_, to=_BOOL) for any_ in reduced(node, "ReduceMax", missing)]
+        return patterns(*(op("Where", each, first, found) for each in somewhere), found)
+
+    return made
 
 
 def _truth(name: str) -> Callable[[Node], list[Pattern]]:

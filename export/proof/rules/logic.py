@@ -65,14 +65,15 @@ def _where(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
 
 
 def _cast(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """To whole numbers: towards zero, monotone, by the ends; nothing is known beyond int64 or of NaN. To true or false:
+    """To whole numbers: towards zero, monotone, by the ends; nothing is known beyond the type or of NaN. To true or false:
     1 where it may be zero or not. To float32: whole numbers beyond 2^24 are rounded."""
     x, given = wide(z[0]), radius_of(e[0], wide(z[0]))
     if node.dtype == "bool":
         return nothing(y) if e[0] is None else ((e[0] > 0) & (size(x) <= e[0])).double()
     if node.dtype == "int64":
         ends = torch.zeros_like(x) if e[0] is None else _truncated(x, e[0])
-        return torch.where(x.abs() + given < 2.0**63, ends, torch.inf)
+        largest = 2.0**31 if node.attributes["dtype"] == torch.int32 else 2.0**63
+        return torch.where(x.abs() + given < largest, ends, torch.inf)
     beyond = (size(x) + given > 2.0**24) & (not z[0].is_floating_point())
     return given + torch.where(beyond, U * (size(x) + given), 0.0)
 
