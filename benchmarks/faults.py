@@ -253,10 +253,11 @@ def main() -> None:
     torch.set_num_threads(1)  # most networks are small, and waking another thread takes longer than their products
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = read(options.out)
-    names = [*MODELS, *_names(options.networks, 0), *LARGE]
-    work = [(name, tried) for name in names if name not in {record.get("network") for record in done}]
     clean = _names(options.clean, 10_000)
-    work += [(name, fault_free) for name in clean if name not in {record.get("clean") for record in done}]
+    names = [*MODELS, *_names(options.networks, 0)]  # the large ones, which take longest, come last
+    planned = [*((n, tried) for n in names), *((n, fault_free) for n in clean), *((n, tried) for n in LARGE)]
+    known = {record.get("network", record.get("clean")) for record in done}
+    work = [(name, run) for name, run in planned if name not in known]
     start = perf_counter()
     with open(options.out, "a") as file:
         for index, (name, run) in enumerate([] if options.table else work):

@@ -14,6 +14,7 @@ import polars
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from builder import json_schema
 from runtime import Session
@@ -200,19 +201,30 @@ class Net(nn.Module):
     def forward(self, x):
         return torch.relu(self.a(x))
 
+    def act(self, x):
+        return torch.tanh(self.a(x))
+
 class Odd(Net):
     def forward(self, x):
-        return torch.sin(self.a(x))
+        return torch.tan(self.a(x))
 
-ready = Net()
+class Table(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(5, 2)
+    def forward(self, item):
+        return self.table(item)
+
+ready, table = Net(), Table()
 number = 3
 """
 
 
 def test_export_a_hand_written_module(run: Run, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(MODULE)
-    for name in ("Net", "ready"):
-        done = run("export", f"{tmp_path / 'nets.py'}:{name}", "-o", tmp_path / f"{name}.onnx", "--output-name", "y")
+    for name, seed in (("Net", ["--seed", 0]), ("ready", [])):
+        reference, target = f"{tmp_path / 'nets.py'}:{name}", tmp_path / f"{name}.onnx"
+        done = run("export", reference, "-o", target, "--output-name", "y", *seed)
         assert done.code == 0 and "input [batch, 3] -> y [batch, 4]" in done.out and "\nproved " in done.out
     done = run("export", f"{tmp_path / 'nets.py'}:number", "-o", tmp_path / "n.onnx")
     assert done.code == 2 and "is a int; expected an nn.Module" in done.err
@@ -220,14 +232,39 @@ def test_export_a_hand_written_module(run: Run, tmp_path: Path) -> None:
     assert done.code == 2 and "has no 'Nat'; it has" in done.err and "Net" in done.err
 
 
-def test_fallback_exits_with_1(run: Run, tmp_path: Path) -> None:
+def test_a_class_of_random_weights_wants_weights_or_a_seed(run: Run, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(MODULE)
-    reference = f"{tmp_path / 'nets.py'}:Odd"
-    done = run("export", reference, "-o", tmp_path / "odd.onnx")
-    assert done.code == 2 and "no block for sin() at 'sin'" in done.err and "--fallback" in done.err
-    done = run("export", reference, "-o", tmp_path / "odd.onnx", "--fallback", "--features", 3)
-    assert done.code == 1 and "odd.unproved.onnx" in done.err and "not proved" in done.err
-    assert not (tmp_path / "odd.onnx").exists() and (tmp_path / "odd.unproved.onnx").exists()
+    reference, target = f"{tmp_path / 'nets.py'}:Net", tmp_path / "net.onnx"
+    done = run("export", reference, "-o", target)
+    assert done.code == 2 and "a new network at every call, with random weights" in done.err and "--seed 0" in done.err
+    assert run("export", reference, "-o", target, "--seed", 7).code == 0
+    random = target.read_bytes()
+    torch.manual_seed(7)
+    layer = nn.Linear(3, 4)
+    trained = {"a.weight": layer.weight.detach(), "a.bias": layer.bias.detach()}
+    torch.save(trained, tmp_path / "net.pth")
+    assert run("export", reference, "-o", target, "--weights", tmp_path / "net.pth").code == 0
+    assert target.read_bytes() == random
+    done = run("verify", target, "--module", reference, "--weights", tmp_path / "net.pth")
+    assert done.code == 0 and "\nmodule " in done.out
+
+
+def test_another_method_and_whole_numbers(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(MODULE)
+    nets = tmp_path / "nets.py"
+    done = run("export", f"{nets}:ready", "-o", tmp_path / "act.onnx", "--method", "act")
+    assert done.code == 0 and [n.op_type for n in onnx.load(tmp_path / "act.onnx").graph.node] == ["Gemm", "Tanh"]
+    done = run("export", f"{nets}:table", "-o", tmp_path / "t.onnx", "--integers", "input", "--features", "3")
+    assert done.code == 0 and "input [batch, 3]" in done.out, done.err
+    with Session(tmp_path / "t.onnx", "cpu") as session:
+        assert session.inputs[0].dtype == "int64" and session.inputs[0].indices == ((0, 4),) * 3
+
+
+def test_an_operator_that_no_file_has_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(MODULE)
+    done = run("export", f"{tmp_path / 'nets.py'}:Odd", "-o", tmp_path / "odd.onnx", "--seed", 0)
+    assert done.code == 2 and "no operator of a file for tan at line 17 of nets.py" in done.err
+    assert not list(tmp_path.glob("odd*"))
 
 
 IMPORTS = """
@@ -408,8 +445,10 @@ def test_a_refusal_in_json(run: Run, digits: tuple[Path, Path], root: Path, tmp_
 def test_verify_a_hand_written_module(run: Run, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(MODULE)
     assert run("export", f"{tmp_path / 'nets.py'}:ready", "-o", tmp_path / "m.onnx").code == 0
-    other = run("verify", tmp_path / "m.onnx", "--module", f"{tmp_path / 'nets.py'}:Net")
-    assert other.code == 1 and "differs from the module's" in other.out  # every call has other random weights
+    asked = ("verify", tmp_path / "m.onnx", "--module", f"{tmp_path / 'nets.py'}:Net")
+    assert run(*asked).code == 2
+    other = run(*asked, "--seed", 1)
+    assert other.code == 1 and "differs from the module's" in other.out
 
 
 def test_verify_is_asked_wrongly(run: Run, digits: tuple[Path, Path], tmp_path: Path) -> None:
@@ -419,7 +458,7 @@ def test_verify_is_asked_wrongly(run: Run, digits: tuple[Path, Path], tmp_path: 
         (): "a file alone proves nothing",
         ("--spec", spec, "--module", "m:n"): "not both",
         ("--spec", spec, "--html"): "--html needs -o",
-        ("--module", "m:n", "--weights", "w.pt"): "--weights goes with --spec",
+        ("--certificate", folder / "digits.parity.json", "--weights", "w.pt"): "--weights goes with --spec or --module",
         ("--certificate", folder / "digits.parity.json", "-o", "x"): "a certificate alone",
         ("--certificate", folder / "none.json"): "cannot be read",
         ("--spec", tmp_path / "none.yaml"): "none.yaml",

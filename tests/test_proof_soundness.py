@@ -235,8 +235,7 @@ def test_a_batch_that_decides_the_result_is_not_proved(tmp_path: Path) -> None:
             self.layer = nn.Linear(3, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            many = not isinstance(x, torch.fx.Proxy) and len(x) > 500
-            return self.layer(x) * (2.0 if many else 1.0)
+            return self.layer(x) * (2.0 if len(x) > 500 else 1.0)
 
     path = export(Batch(), tmp_path / "m.onnx").path
     report = verify(Batch(), path, device="cpu")
@@ -252,6 +251,6 @@ def test_a_parametrisation_that_gives_another_weight_at_every_call_is_refused(tm
     nn.utils.parametrize.register_parametrization(layer, "weight", Noise())
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    with pytest.raises(ExportError, match="gives another value at every call"):
+    with pytest.raises(ExportError, match=r"randn_like at .* draws random numbers"):
         export(layer, tmp_path / "m.onnx")
     assert torch.equal(before, torch.get_rng_state())

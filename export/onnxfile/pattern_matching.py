@@ -130,7 +130,7 @@ def _broadcast(held: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.n
     ]
     if plain[0] == plain[1] and held.shape != expected.shape:
         return held.reshape(expected.shape), expected
-    if expected.ndim == 1 and held.size == 1:
+    if expected.ndim == 1 and held.size in (1, expected.size):
         return np.broadcast_to(held.reshape(-1), expected.shape), expected
     if expected.size == 1 and held.size and bool((held == held.flat[0]).all()):
         return held.reshape(-1)[:1], expected.reshape(-1)

@@ -112,7 +112,8 @@ class Model:
     @cached_property
     def rows(self) -> dict[str, tuple[int, ...]]:
         """The shapes of rows of values; where ONNX cannot infer one, a value is missing."""
-        shapes = {name: row_shape(value) for name, value in self._inferred.items()}
+        known = {name: value for name, value in self._inferred.items() if value.type.tensor_type.shape.dim}
+        shapes = {name: row_shape(value) for name, value in known.items()}
         return {
             name: tuple(size for size in shape if isinstance(size, int))
             for name, shape in shapes.items()

@@ -214,7 +214,7 @@ def _candidates(
         if len(members) == 1:
             yield members, members[0], members[0]
             continue
-        scaled, folded = _scaled_linear(members), _has_shape(model, members, values, used)
+        scaled, folded = _scaled_linear(members) or _taken_from(members), _has_shape(model, members, values, used)
         if scaled is not None or folded:
             held = as_one(
                 members, {role: Tensor(f"{members[-1].home}.{role}", v) for role, v in refolded(members).items()}
@@ -246,6 +246,17 @@ def _scaled_linear(members: list[Node]) -> Node | None:
     attributes = {"alpha": float(factor)}
     last = members[-1]
     return Node("scaled linear", linear.path, linear.inputs, last.output, last.shape, attributes, tensors)
+
+
+def _taken_from(members: list[Node]) -> Node | None:
+    """A product with -1 and a sum as the one difference that they may be: constant - x."""
+    if [member.op for member in members] != ["mul", "add"] or _one_number(members[0]) != -1:
+        return None
+    offset = members[1].tensors.get("other") or members[1].tensors.get("self")
+    if offset is None:
+        return None
+    first, last = members
+    return Node("sub", last.path, first.inputs, last.output, last.shape, {}, {"self": offset}, "Tensor", home=last.home)
 
 
 def _one_number(node: Node) -> np.float32 | None:

@@ -47,10 +47,10 @@ def isolated() -> Iterator[None]:
     """In inference mode, with the random state given back, without the fast path of attention, which is one operator
     for a whole layer, and without the checks of distributions, which ask for values.
     """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    distributions = sys.modules.get("torch.distributions")
-    checked = distributions.Distribution._validate_args if distributions is not None else False
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.inference_mode():
+        fast = torch.backends.mha.get_fastpath_enabled()
+        distributions = sys.modules.get("torch.distributions")
+        checked = distributions.Distribution._validate_args if distributions is not None else False
         torch.backends.mha.set_fastpath_enabled(False)
         if distributions is not None:
             distributions.Distribution.set_default_validate_args(False)
