@@ -51,6 +51,7 @@ RANGES: dict[str, Range] = {
     **dict.fromkeys(("log", "sqrt", "rsqrt"), Range(-126, 128, (1,))),
     "log1p": Range(-126, 128, (1, -1)),
     "atan": _ALL,
+    "asinh": _ALL,
     "erf": _ALL,
     "pow": Range(-126, 128, (1,), 4.0),
 }

@@ -8,7 +8,7 @@ class ExportError(ValueError):
 
 
 class UnsupportedError(ExportError):
-    """An operator or control flow that the table of blocks cannot express; ``torch.onnx`` may, unproved."""
+    """Something that no file can hold: an operator that is not in the table, control flow that depends on data."""
 
 
 class TargetError(ValueError):

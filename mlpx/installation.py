@@ -18,7 +18,7 @@ from runtime.providers import Choice, choose, obstacle
 ROOMS = ("builder", "export", "runtime", "mlpx")
 _PACKAGES = (
     *("mlpx", "numpy", "pydantic", "typer", "rich", "PyYAML", *DISTRIBUTIONS, "polars"),
-    *("torch", "onnx", "onnxscript", "safetensors"),
+    *("torch", "onnx", "safetensors"),
 )
 
 

@@ -398,6 +398,7 @@ TWINS: dict[str, Spellings] = {
     "cos": lambda x: x.steep(np.cos, 1.0, 1.5),
     "erf": lambda x: x.monotone(_ERF, 2),
     "atan": lambda x: x.monotone(np.arctan, 2.6),
+    "asinh": lambda x: x.monotone(np.arcsinh, 2.6),
     "pow": lambda x, c: x.monotone(lambda v: np.maximum(v, 0) ** c.value, 2),
     "sigmoid": _logistic,
     "tanh": _tanh,

@@ -41,8 +41,7 @@ def test_generated_modules_are_exported_and_proved(
     code, shapes = drawn
     folder = tmp_path_factory.mktemp("net")
     (folder / "net.py").write_text(code)
-    torch.manual_seed(0)
-    module = load_module(f"{folder / 'net.py'}:Net")
+    module = load_module(f"{folder / 'net.py'}:Net", seed=0)
     before = copy.deepcopy(module.state_dict())
     shape = shapes if len(shapes) > 1 else next(iter(shapes.values()))
     artifact, report = publish(module, folder / "net.onnx", input_shape=shape, device="cpu", page=False)

@@ -36,6 +36,7 @@ class OneTable(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.table = nn.Embedding(12, 3)
+        self.first: Tensor
         self.register_buffer("first", torch.tensor([0, 5]))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,16 +88,20 @@ LOOKUPS: dict[str, tuple[nn.Module, tuple[Tensor, ...], list[Limits | None]]] = 
     ),
     "counted from 1": (Written(lambda m, x: m.parts[0](x - 1), nn.Embedding(5, 3)), (whole(4) + 1,), [((1, 5),)]),
     "a float column": (Column(), (torch.cat([whole(4, 1), floats(4, 2)], 1),), [((0, 4), None, None)]),
-    "a float column as int32": (Written(lambda m, x: m.parts[0](x[:, 0].int()), nn.Embedding(5, 3)), (whole(4, 2).float(),), [((0, 4), None)]),
-    "an index that is always within": (Written(lambda m, x: m.parts[0](x.argmax(1)) + m.parts[0]((x > 0).long()[:, 0]), nn.Embedding(4, 2)), (floats(4, 3),), [None]),
-    "a clamped index": (Written(lambda m, x: m.parts[0](x.clamp(0, 3)).flatten(1), nn.Embedding(4, 2)), (whole(4, 3),), [None]),
+    "a float column as int32": (Written(lambda m, x: m.parts[0](x[:, 0].int()), nn.Embedding(5, 3)),
+        (whole(4, 2).float(),), [((0, 4), None)]),
+    "an index that is always within": (Written(lambda m, x: m.parts[0](x.argmax(1)) + m.parts[0]((x > 0).long()[:, 0]),
+        nn.Embedding(4, 2)), (floats(4, 3),), [None]),
+    "a clamped index": (Written(lambda m, x: m.parts[0](x.clamp(0, 3)).flatten(1), nn.Embedding(4, 2)), (whole(4, 3),),
+        [None]),
     "one-hot": (Written(lambda m, x: F.one_hot(x, 5) @ m.w.long(), w=floats(5, 2) * 9), (whole(4),), [((0, 4),)]),
     "one-hot floats": (Written(lambda m, x: F.one_hot(x, 5).float() @ m.w, w=floats(5, 2)), (whole(4),), [((0, 4),)]),
     "a comparison": (Written(lambda m, x: (x[:, None] == torch.arange(5)).float()), (whole(4),), [None]),
     "a computed table": (Written(lambda m, x: F.embedding(x, m.w * 2), w=floats(5, 2)), (whole(4),), [((0, 4),)]),
-    "tied to the output": (Written(lambda m, x: m.parts[0](x) @ m.parts[0].weight.t(), nn.Embedding(5, 3)), (whole(4),), [((0, 4),)]),
+    "tied to the output": (Written(lambda m, x: m.parts[0](x) @ m.parts[0].weight.t(), nn.Embedding(5, 3)),
+        (whole(4),), [((0, 4),)]),
     "positions": (
-        Written(lambda m, x: m.parts[0](x) + m.parts[1](torch.arange(x.shape[1])), nn.Embedding(5, 3), nn.Embedding(6, 3)),
+        Written(lambda m, x: m.parts[0](x) + m.parts[1](torch.arange(2)), nn.Embedding(5, 3), nn.Embedding(6, 3)),
         (whole(4, 2),),
         [((0, 4), (0, 4))],
     ),
@@ -135,7 +140,7 @@ def limits_hold(module: nn.Module, artifact: Artifact) -> None:
                 with Session(artifact.path, "cpu") as session, pytest.raises(InputError) as caught:
                     session.run({key: part.numpy() for key, part in rows.items()})
                 assert f"'{port.name}', row 2" in str(caught.value)
-                assert f"is not a whole number from {limits and limits[0]} to {limits and limits[1]}" in str(caught.value)
+                assert " is not a whole number from {} to {}".format(*limits or ()) in str(caught.value)
 
 
 def test_rows_of_a_tensor_picked_by_an_input(tmp_path: Path) -> None:
@@ -197,7 +202,7 @@ def tabular(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tabular, Path]:
 
 
 def test_the_certificate_has_rows_of_whole_numbers(tabular: tuple[Tabular, Path]) -> None:
-    module, path = tabular
+    _, path = tabular
     answers = read_certificate(path.with_suffix(".parity.json")).answers
     assert answers is not None and answers.rows > 5
     cat, num = answers.inputs["cat"], answers.inputs["num"]

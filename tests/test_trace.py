@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from export import ExportError, export, inspect, publish
 from runtime import Session
@@ -40,7 +41,8 @@ def two_views(m: Written, x: Tensor) -> Tensor:
 
 def of_parameters(m: Written, x: Tensor) -> Tensor:
     t = torch.ones(4)
-    t += m.p**4
+    power: Any = m.p
+    t += power**4
     t[0], half = 0.5, t.view(2, 2)[1]
     half *= 3
     return x * t
@@ -189,7 +191,8 @@ ACCEPTED: dict[str, nn.Module] = {
     "two views, one overwritten": Written(two_views),
     "the input overwritten": Written(input_overwritten),
     "a layer made in forward": Written(lambda m, x: nn.LeakyReLU(0.3)(x)),
-    "an option that is a constant": Written(lambda m, x: F.leaky_relu(x, m.p[0].item()) * x.clamp(m.p[1], m.p[3]), p=FOUR),
+    "an option that is a constant": Written(lambda m, x: F.leaky_relu(x, m.p[0].item()) * x.clamp(m.p[1], m.p[3]),
+        p=FOUR),
     "a temporary of parameters": Written(of_parameters, p=FOUR),
     "a branch on a parameter": Written(branch_on_a_parameter, p=FOUR),
     "the shape of a weight": Written(lambda m, x: F.layer_norm(x, m.p.shape, m.p, m.p * 2), p=FOUR),
@@ -206,7 +209,7 @@ ACCEPTED: dict[str, nn.Module] = {
     "a sum of prefixes": Written(a_sum_of_prefixes),
     "autograd.Function": Written(lambda m, x: Doubled.apply(m.parts[0](x)), LINEAR),
     "gradients in the forward": Written(with_gradients, LINEAR),
-    "checkpointing": Written(lambda m, x: torch.utils.checkpoint.checkpoint(m.parts[0], x, use_reentrant=False), LINEAR),  # type: ignore[attr-defined]
+    "checkpointing": Written(lambda m, x: checkpoint(m.parts[0], x, use_reentrant=False), LINEAR),
     "nothing refused is read": Written(unread, LINEAR, nn.Conv1d(1, 4, 3)),
     "the moments of a distribution": Written(distribution, LINEAR, p=FOUR),
     "masked attention": Written(masked_attention, nn.MultiheadAttention(2, 1, batch_first=True)),
@@ -216,7 +219,8 @@ ACCEPTED: dict[str, nn.Module] = {
     "a matrix times rows": Written(lambda m, x: (m.w @ x.t()).t(), w=FOUR.expand(3, 4).clone()),
     "its input beside": Written(lambda m, x: (x * 2, x, x.view(-1, 2, 2))),
     "a constant beside, for every row": Written(lambda m, x: {"y": x * 2, "ones": torch.ones(len(x), 2)}),
-    "padding": Written(lambda m, x: torch.cat([F.pad(x[:, None], (2, 1), mode=k) for k in ("reflect", "circular", "replicate")], 1)),
+    "padding": Written(lambda m, x: torch.cat([F.pad(x[:, None], (2, 1), mode=k) for k in ("reflect", "circular",
+        "replicate")], 1)),
     "int32 on the way": Written(lambda m, x: (x > 0).int().float() * (x > 1).int().sum(1, keepdim=True) * x),
 }  # fmt: skip
 """Each takes rows of four features."""

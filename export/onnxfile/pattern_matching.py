@@ -132,6 +132,8 @@ def _broadcast(held: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.n
         return held.reshape(expected.shape), expected
     if expected.ndim == 1 and held.size in (1, expected.size):
         return np.broadcast_to(held.reshape(-1), expected.shape), expected
+    if held.size == expected.size and [n for n in held.shape if n > 1] == [n for n in expected.shape if n > 1]:
+        return held.reshape(expected.shape), expected
     if expected.size == 1 and held.size and bool((held == held.flat[0]).all()):
         return held.reshape(-1)[:1], expected.reshape(-1)
     return held, expected

@@ -25,6 +25,15 @@ def _with_one(before: str, after: str) -> Lower:
     return lower
 
 
+def _of_two(op_type: str) -> Lower:
+    def lower(emit: Emitter, node: Node) -> None:
+        if emit.opset < 8:
+            emit.refuse(node, 8, f"{op_type} of two shapes")
+        emit.last(op_type, node, *emit.operands(node))
+
+    return lower
+
+
 def _sign(emit: Emitter, node: Node) -> None:
     """Sign of NaN is 0 in PyTorch and NaN in ONNX Runtime."""
     (x,) = node.inputs
@@ -53,9 +62,11 @@ OPERATORS = {
         for name, op_type in (
             *(("neg", "Neg"), ("abs", "Abs"), ("exp", "Exp"), ("log", "Log"), ("sqrt", "Sqrt"), ("sin", "Sin")),
             *(("cos", "Cos"), ("erf", "Erf"), ("floor", "Floor"), ("ceil", "Ceil"), ("round", "Round")),
-            *(("reciprocal", "Reciprocal"), ("atan", "Atan"), ("maximum", "Max"), ("minimum", "Min")),
+            *(("reciprocal", "Reciprocal"), ("atan", "Atan"), ("asinh", "Asinh")),
         )
     },
+    "maximum": Operator(_of_two("Max")),
+    "minimum": Operator(_of_two("Min")),
     "rsqrt": Operator(_reciprocal_root),
     "log1p": Operator(_with_one("Add", "Log")),
     "expm1": Operator(_with_one("Exp", "Sub")),

@@ -85,7 +85,7 @@ def disagreement(called: Called, graph: Graph, given: Inputs) -> str | None:
         own, blocks = called(rows), _blocks(graph, rows, called.double)
         found.append(own)
         if own.shape != blocks.shape:
-            return f"the module gives rows of shape {list(own.shape[1:])}, its blocks {list(blocks.shape[1:])}"
+            return f"the module gives rows of shape {list(own.shape[1:])}, its operators {list(blocks.shape[1:])}"
         beyond = _beyond(graph, rows, own, blocks, called.double)
         if beyond is not None:
             row, output = beyond
@@ -93,7 +93,7 @@ def disagreement(called: Called, graph: Graph, given: Inputs) -> str | None:
             where = place_of(output, output_shapes(graph))
             place = f"on row {start + row} of '{given.kind}', {where}, in {precision}"
             values = f"it gives {own[row].flat[output]:.9g} and they give {blocks[row].flat[output]:.9g}"
-            return f"the module is not the chain of its traced blocks: {place}, {values}"
+            return f"the module is not what its traced operators compute: {place}, {values}"
     if not called.double and given.kind in USUAL and not graph.rows_depend:
         together = called(given.rows)
         alone = _beyond(graph, given.rows[:1], called(given.rows[:1]), together[:1], False)

@@ -227,6 +227,23 @@ def _group_norm(
     return y if bias is None else y + bias.reshape(shape)
 
 
+def _instance_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    of_input: bool,
+    momentum: float,
+    eps: float,
+    cudnn: bool,
+) -> Tensor:
+    """Each channel of each row by itself, or by statistics that are kept."""
+    if not of_input:
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+    return _group_norm(x, x.shape[1], weight, bias, eps)
+
+
 def _rms_norm(x: Tensor, shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None) -> Tensor:
     """Over several dimensions: over one that they are joined to."""
     flat = x.flatten(x.ndim - len(shape))
@@ -381,6 +398,7 @@ DECOMPOSED: dict[str, Callable[..., Any]] = {
     "one_hot.default": _one_hot,
     "glu.default": _glu,
     "group_norm.default": _group_norm,
+    "instance_norm.default": _instance_norm,
     "addcmul.default": _addcmul,
     "addcdiv.default": _addcdiv,
     **dict.fromkeys(("baddbmm.default", "addmv.default"), _addmm),

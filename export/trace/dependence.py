@@ -13,6 +13,7 @@ from torch import Tensor
 from export.errors import ExportError
 from export.evaluation import follow, outputs_of
 from export.graph import Graph, Input, Node, Rows, Shape
+from export.operators import activations, arithmetic, logic, normalisation
 
 _ROWS = 4
 _TRIES = 3
@@ -41,27 +42,11 @@ def rows_depend(graph: Graph) -> Graph:
 
 
 _APART = {
-    *("linear", "batch_norm", "layer_norm", "rms_norm", "embedding", "expand", "_to_copy", "where", "isnan", "addcmul"),
-    *(
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "pow",
-        "neg",
-        "abs",
-        "exp",
-        "log",
-        "sqrt",
-        "rsqrt",
-        "sin",
-        "cos",
-        "erf",
-        "reciprocal",
-    ),
-    *("sigmoid", "relu", "leaky_relu", "_prelu_kernel", "elu", "selu", "celu", "tanh", "gelu", "silu", "mish", "clamp"),
-    *("softplus", "log_sigmoid", "hardsigmoid", "hardswish", "gt", "lt", "ge", "le", "eq", "ne", "maximum", "minimum"),
-}
+    name
+    for family in (activations, arithmetic, logic, normalisation)
+    for name in family.OPERATORS
+    if name not in ("softmax", "log_softmax")
+} | {"linear", "batch_norm", "embedding", "expand"}
 """Operators that keep rows apart where the batch is the first dimension of all that they take and give."""
 _ALONG = {
     "softmax",

@@ -294,6 +294,7 @@ def _sorted(op: str, overload: str = "default") -> Callable[[Given, Any], Rewrit
         dim = given["dim"] % x.ndim
         k = given.get("k", x.shape[dim])
         kept = {"self": x, "dim": dim, "k": k, "descending": given.get("descending", given.get("largest", True))}
+        kept["count"] = x.shape[dim]
         if op == "topk":
             kept |= {"largest": given["largest"], "sorted": True}
         return [(Call(op, overload, kept), out[0]), (Call("refused", "places", {}), out[1])]

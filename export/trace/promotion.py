@@ -8,51 +8,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_OF_TWO = {
-    *("add", "sub", "subtract", "rsub", "mul", "multiply", "pow", "maximum", "minimum", "max", "min"),
-    *("gt", "lt", "ge", "le", "eq", "ne"),
-}
+from export.operators import activations, arithmetic, logic
+
+_NUMBERS = {*activations.OPERATORS, *arithmetic.OPERATORS, "subtract", "rsub", "multiply", "divide", "true_divide"}
+_NUMBERS |= {"max", "min", "mean", "where", "cat"}
+"""Operands in the type of the result."""
+_COMPARED = {"gt", "lt", "ge", "le", "eq", "ne"}
 """Both operands in the type that holds both."""
-_TO_FLOAT = {
-    *("div", "divide", "true_divide", "exp", "log", "sqrt", "rsqrt", "sin", "cos", "erf", "atan", "sigmoid", "tanh"),
-    *("reciprocal", "expm1", "log1p", "softmax", "log_softmax", "mean"),
-}
-"""Whole numbers as float32."""
-_TO_WHOLE = {"sum", "cumsum"}
+_TRUTHS = {name for name in logic.OPERATORS if name.startswith("logical_")} | {"any", "all"}
+"""Numbers as true or false."""
+_SUMMED = {"sum", "cumsum"}
 """Truths as whole numbers."""
 
 
-def promoted(op: str, args: Sequence[Any]) -> list[Any] | None:
-    """The arguments with every tensor operand in the type that PyTorch computes in; None where they are in it."""
+def promoted(op: str, args: Sequence[Any], out: Any) -> list[Any] | None:
+    """The arguments with every tensor operand in the type that PyTorch computes in; None where they are in it.
+
+    ``out`` is the result. The first argument of ``where`` is a truth, and stays one.
+    """
     if op == "cat":
-        return _of_one_type(args)
+        wanted = {part.dtype for part in args[0]} - {out.dtype}
+        return [[part.to(out.dtype) for part in args[0]], *args[1:]] if wanted else None
     first = 1 if op == "where" else 0
-    numbers = args[first : first + 2] if op in _OF_TWO | {"where"} | _TO_FLOAT else args[:1]
-    tensors = [number for number in numbers if isinstance(number, Tensor)]
-    if not tensors:
-        return None
-    if op in _OF_TWO or op == "where":
-        wanted = torch.result_type(*numbers) if len(numbers) == 2 else tensors[0].dtype
-    elif op in _TO_FLOAT:
-        wanted = torch.float32 if not tensors[0].is_floating_point() else tensors[0].dtype
-    elif op in _TO_WHOLE:
-        wanted = torch.int64 if not tensors[0].is_floating_point() else tensors[0].dtype
+    numbers = args[first : first + 2]
+    if op in _NUMBERS and isinstance(out, Tensor):
+        wanted = out.dtype
+    elif op in _COMPARED:
+        wanted = torch.result_type(*numbers)
+    elif op in _TRUTHS:
+        wanted = torch.bool
+    elif op in _SUMMED and not args[0].is_floating_point():
+        wanted, numbers = torch.int64, args[:1]
     else:
         return None
-    if all(tensor.dtype == wanted or _is_number(tensor, wanted) for tensor in tensors):
+    if all(number.dtype == wanted or _is_number(number, wanted) for number in numbers if isinstance(number, Tensor)):
         return None
     cast = [part.to(wanted) if isinstance(part, Tensor) else part for part in numbers]
     return [*args[:first], *cast, *args[first + len(cast) :]]
-
-
-def _of_one_type(args: Sequence[Any]) -> list[Any] | None:
-    """The tensors of a ``cat`` in the type that holds all of them."""
-    wanted = args[0][0].dtype
-    for part in args[0]:
-        wanted = torch.promote_types(wanted, part.dtype)
-    if all(part.dtype == wanted for part in args[0]):
-        return None
-    return [[part.to(wanted) for part in args[0]], *args[1:]]
 
 
 def _is_number(tensor: Tensor, wanted: torch.dtype) -> bool:

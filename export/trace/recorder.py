@@ -147,11 +147,11 @@ class Recorder(TorchDispatchMode):
         return out
 
     def _leaf(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        out = func(*args, **kwargs)
         with self:
-            cast = promoted(name.partition(".")[0], args)
+            cast = promoted(name.partition(".")[0], args, out)
             if cast is not None:
                 return func(*cast, **kwargs)
-        out = func(*args, **kwargs)
         if name in VIEWS:
             view = self._view(name, args, kwargs, out)
             shared = _same_memory(out, args[0])

@@ -44,6 +44,9 @@ _SENTENCES = {
 }
 _SHAPES = "the number of its results depends on the data{at}: {op}. What to do: write it with torch.where"
 _SENTENCES |= dict.fromkeys(("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"), _DROPOUT)
+_RENORMED = "{op}{at} shortens rows of '{detail}' to max_norm at every call; a file cannot do that. What to do: "
+_RENORMED += "shorten the table once, and take max_norm away"
+_SENTENCES["embedding_renorm_"] = _RENORMED
 _SENTENCES |= dict.fromkeys(("nonzero", "masked_select", "unique", "_unique2", "unique_dim"), _SHAPES)
 _CONVOLUTION = "{op}{at} is a convolution or a pooling, and mlpx is for dense networks. What to do: export it by "
 _CONVOLUTION += "torch.onnx, and what follows it by mlpx"

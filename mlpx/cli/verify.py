@@ -30,7 +30,10 @@ def command(
     data: Data = None,
     device: Device = "auto",
     dtype: Dtype = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the inputs that are drawn; 0 if left out.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**63 - 1, help="Of the inputs that are drawn, and of random weights; 0 if left out."),
+    ] = None,
     html: Html = None,
     url: Url = None,
     tensors: Tensors = "auto",
@@ -41,7 +44,7 @@ def command(
     """Prove that FILE, or a live server, computes what its network computes: exit code 0 proved, 1 not."""
     if url is not None:
         offline = {"spec": spec, "module": module, "weights": weights, "output": output, "data": data, "html": html}
-        offline |= {"dtype": dtype, "device": None if device == "auto" else device, "seed": seed or None}
+        offline |= {"dtype": dtype, "device": None if device == "auto" else device, "seed": seed}
         if given := [f"--{name}" for name, value in offline.items() if value is not None]:
             raise typer.BadParameter(f"--url asks a server by a certificate, and needs no {', '.join(given)}")
         verify_url(url, file, certificate, as_json, tensors=tensors, ca_file=ca_file, timeout=timeout)
@@ -75,11 +78,11 @@ def command(
         described, network_module, origin = network(spec, weights, dtype=dtype, may_be_random=False)
         source = f"{spec} with {origin}"
     else:
-        network_module = load_module(source, weights=weights, seed=seed or None)
+        network_module = load_module(source, weights=weights, seed=seed)
     with (
         whole_files(output) if output is not None else nullcontext() as folder
     ):  # a folder that is no use is said first
-        asked = {"spec": described, "device": device, "data": data, "dtype": dtype, "seed": seed, "method": method}
+        asked = {"spec": described, "device": device, "data": data, "dtype": dtype, "seed": seed or 0, "method": method}
         report = verify(network_module, file, **asked)
         report = report.model_copy(update={"source": source})
         if folder is not None:

@@ -106,7 +106,7 @@ PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
         name: one(written)
         for name, written in (
             *(("abs", "Abs"), ("exp", "Exp"), ("log", "Log"), ("sin", "Sin"), ("cos", "Cos"), ("erf", "Erf")),
-            *(("floor", "Floor"), ("ceil", "Ceil"), ("round", "Round"), ("atan", "Atan")),
+            *(("floor", "Floor"), ("ceil", "Ceil"), ("round", "Round"), ("atan", "Atan"), ("asinh", "Asinh")),
             *(("maximum", "Max"), ("minimum", "Min")),
         )
     },

@@ -11,7 +11,7 @@ import numpy as np
 from export.evaluation import schema
 from export.graph import Node, Shape
 
-Value = float | int | str | tuple[int, ...] | Callable[[Node], float]
+Value = float | int | str | tuple[float, ...] | Callable[[Node], float]
 COMMUTATIVE = ("Add", "Mul", "Sum", "Min", "Max", "And", "Or", "Equal")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf, nan
 
 from export.graph import Node
 
-from .language import Input, Integers, Pattern, Sizes, Tensor, X, axis, op, operands, patterns
+from .language import Constant, Input, Integers, Pattern, Sizes, Tensor, X, axis, op, operands, patterns
+from .reductions import reduced
 
 
 def _permute(node: Node) -> list[Pattern]:
@@ -59,8 +61,16 @@ def _embedding(node: Node) -> list[Pattern]:
 
 
 def _largest(node: Node) -> list[Pattern]:
-    count, largest = Integers((node.attributes["k"],)), int(node.attributes["descending"])
-    return patterns(op("TopK", X, count, axis=axis(node), largest=largest, sorted=1))
+    """In order, with NaN put back behind the numbers: a place is NaN where more of them are missing than its rank."""
+    dim, rank, largest = node.attributes["dim"], len(node.shape), bool(node.attributes["descending"])
+    missing, k = op("IsNaN", X), Integers((node.attributes["k"],))
+    counts = reduced(node, "ReduceSum", op("Cast", missing, to=1), (dim,), rank)
+    numbers = op("Where", missing, Constant(inf), X)
+    found = op("TopK", numbers, k, axis=axis(node), largest=int(largest), sorted=1)
+    places = range(node.attributes["k"])
+    ranks = tuple(float(i if largest else node.attributes["count"] - 1 - i) for i in places)
+    lost = [op("Greater", count, Constant(ranks)) for count in counts]
+    return patterns(*(op("Where", each, Constant(nan), found) for each in lost))
 
 
 PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {

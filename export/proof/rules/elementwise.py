@@ -180,7 +180,7 @@ def _log1p(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
 
 
 RULES: dict[str, Rule] = {
-    **{name: smooth(name) for name in ("sigmoid", "tanh", "hardsigmoid", "log_sigmoid", "exp", "atan", "erf")},
+    **{name: smooth(name) for name in ("sigmoid", "tanh", "hardsigmoid", "log_sigmoid", "exp", "atan", "asinh", "erf")},
     "silu": smooth("silu", 1.1),  # at most 1.0999, near 2.4
     "mish": smooth("mish", 1.09),
     "sin": smooth("sin", 1.0),

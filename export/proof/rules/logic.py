@@ -65,8 +65,8 @@ def _where(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
 
 
 def _cast(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """To whole numbers: towards zero, monotone, by the ends; nothing is known beyond the type or of NaN. To true or false:
-    1 where it may be zero or not. To float32: whole numbers beyond 2^24 are rounded."""
+    """To whole numbers: towards zero, monotone, by the ends; nothing is known beyond the type or of NaN. To true or
+    false: 1 where it may be zero or not. To float32: whole numbers beyond 2^24 are rounded."""
     x, given = wide(z[0]), radius_of(e[0], wide(z[0]))
     if node.dtype == "bool":
         return nothing(y) if e[0] is None else ((e[0] > 0) & (size(x) <= e[0])).double()
