@@ -25,6 +25,7 @@ from runtime import (
     through_link,
     whole_files,
 )
+from runtime.benching.inputs import seeded_rows
 from runtime.machine import usable_cores
 from runtime.summary import rows_depend
 from runtime.tuning import (
@@ -190,14 +191,7 @@ def _feed(session: Session, rows: Mapping[str, np.ndarray] | None, batch: int | 
         if not count:
             raise InputError("the data has no rows. What to do: give rows like those of the traffic")
         return {name: np.ascontiguousarray(values[np.arange(size) % count]) for name, values in rows.items()}
-    generator, feed = np.random.default_rng(_SEED), {}
-    for port in session.inputs:
-        shape = [one for one in port.shape[1:] if isinstance(one, int)]
-        if len(shape) + 1 != len(port.shape):
-            hint = "give rows with --data"
-            raise InputError(f"'{port.name}' has rows of no fixed shape, {list(port.shape[1:])}. What to do: {hint}")
-        feed[port.name] = generator.standard_normal((size, *shape), dtype=np.float32)
-    return feed
+    return seeded_rows(session.inputs, size, _SEED)
 
 
 def _variants(

@@ -108,12 +108,17 @@ def _selu(emit: Emitter, node: Node) -> None:
     emit.last("Selu", node, *node.inputs, alpha=emit.float32(alpha), gamma=emit.float32(gamma))
 
 
+def _refuse_scaled(node: Node) -> str | None:
+    plain = all(node.attributes.get(name, 1) == 1 for name in ("scale", "input_scale"))
+    return None if plain else "its scale or input_scale is not 1"
+
+
 OPERATORS = {
     "sigmoid": Operator(one("Sigmoid")),
     "relu": Operator(one("Relu")),
     "leaky_relu": Operator(one("LeakyRelu", alpha="negative_slope")),
     "_prelu_kernel": Operator(one("PRelu")),
-    "elu": Operator(one("Elu", alpha="alpha")),
+    "elu": Operator(one("Elu", alpha="alpha"), refuse=_refuse_scaled),
     "selu": Operator(_selu),
     "celu": Operator(one("Celu", alpha="alpha")),
     "tanh": Operator(one("Tanh")),

@@ -31,6 +31,8 @@ def promoted(op: str, args: Sequence[Any], out: Any) -> list[Any] | None:
         return [[part.to(out.dtype) for part in args[0]], *args[1:]] if wanted else None
     first = 1 if op == "where" else 0
     numbers = args[first : first + 2]
+    if any(number.is_complex() for number in numbers if isinstance(number, Tensor)):  # refused by itself
+        return None
     if op in _NUMBERS and isinstance(out, Tensor):
         wanted = out.dtype
     elif op in _COMPARED:
