@@ -25,9 +25,13 @@ class Call:
     arguments: dict[str, Any]
 
 
-Content = str | Tensor
+class Value(str):
+    """The name of a value of the graph, told apart from options that are words."""
+
+
+Content = Value | Tensor
 """A value of the graph, or a constant."""
-Emit = Callable[[Call, tuple[int, ...], torch.dtype], str]
+Emit = Callable[[Call, tuple[int, ...], torch.dtype], Value]
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Memories:
         self._aliases: dict[int, Alias] = {}
         self._by_storage: dict[int, list[Alias]] = {}
 
-    def value(self, tensor: Tensor, name: str) -> None:
+    def value(self, tensor: Tensor, name: Value) -> None:
         """A new memory that holds a value of the graph."""
         self._hold(tensor, _Memory(tensor, name), (), name)
 
@@ -105,14 +109,14 @@ class Memories:
 
     def tracked(self, tensor: Tensor) -> bool:
         """Whether a tensor depends on the input."""
-        return isinstance(self._alias(tensor).memory.content, str)
+        return isinstance(self._alias(tensor).memory.content, Value)
 
     def read(self, tensor: Tensor) -> Content:
         """What a tensor holds now."""
         alias = self._alias(tensor)
-        if not isinstance(alias.memory.content, str):
+        if not isinstance(alias.memory.content, Value):
             return tensor
-        if alias.version != alias.memory.version or not isinstance(alias.content, str):
+        if alias.version != alias.memory.version or not isinstance(alias.content, Value):
             alias.content = self._through(alias.memory.content, alias.views, tensor.dtype)[-1]
             alias.version = alias.memory.version
         return alias.content
@@ -142,7 +146,7 @@ class Memories:
         for view in views:
             last = found[-1]
             found.append(
-                self._emit(view.call(last), view.after, dtype) if isinstance(last, str) else _looked(view, last)
+                self._emit(view.call(last), view.after, dtype) if isinstance(last, Value) else _looked(view, last)
             )
         return found
 
@@ -180,7 +184,7 @@ class Memories:
         for part in parts:
             if isinstance(part, Tensor) and id(part) not in self._aliases:
                 self.constant(part)
-        if any(isinstance(part, str) for part in parts):
+        if any(isinstance(part, Value) for part in parts):
             return self._emit(Call(op, overload, given), shape, dtype)
         result = getattr(getattr(torch.ops.aten, op), overload)(**given)
         self.constant(result)

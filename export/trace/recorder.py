@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from export.graph import unique
 
-from .aliases import Call, Content, Memories, View
+from .aliases import Call, Content, Memories, Value, View
 from .decompositions import DECOMPOSED, SOMETIMES
 from .normal import INACTIVE, LEAVES, NORMAL, SHAPE_ONLY, VIEWS, Given
 from .places import Places
@@ -88,7 +88,7 @@ class Recorder(TorchDispatchMode):
                 self.memories.constant(tensor)
                 self.owned[_storage(tensor)] = name
         for name, tensor in inputs.items():
-            self.memories.value(tensor, name)
+            self.memories.value(tensor, Value(name))
 
     # What arrives, from the most to the least special.
 
@@ -249,7 +249,7 @@ class Recorder(TorchDispatchMode):
 
     # Nodes.
 
-    def _emit(self, call: Call, shape: tuple[int, ...], dtype: torch.dtype, refusal: Refusal | None = None) -> str:
+    def _emit(self, call: Call, shape: tuple[int, ...], dtype: torch.dtype, refusal: Refusal | None = None) -> Value:
         place = self.places.here()
         base = place.path_of(call.op)
         path = unique(base, self.paths)
@@ -257,7 +257,7 @@ class Recorder(TorchDispatchMode):
         tensors: dict[str, Constant] = {}
         attributes: dict[str, Any] = {}
         for role, value in call.arguments.items():
-            if isinstance(value, list) and any(isinstance(part, Tensor | str) for part in value):
+            if isinstance(value, list) and any(isinstance(part, Tensor | Value) for part in value):
                 for i, part in enumerate(value):
                     self._argument(f"{role}.{i}", part, path, inputs, tensors, attributes)
             else:
@@ -282,7 +282,7 @@ class Recorder(TorchDispatchMode):
             refusal,
         )
         self.record.nodes.append(node)
-        return output
+        return Value(output)
 
     def _argument(
         self,
@@ -293,14 +293,11 @@ class Recorder(TorchDispatchMode):
         tensors: dict[str, Constant],
         attributes: dict[str, Any],
     ) -> None:
-        if isinstance(value, str) and value in self.names:
-            inputs.append(value)
+        held = self.memories.read(value) if isinstance(value, Tensor) else value
+        if isinstance(held, Value):
+            inputs.append(held)
         elif isinstance(value, Tensor):
-            name = self.memories.read(value)
-            if isinstance(name, str):
-                inputs.append(name)
-            else:
-                tensors[role] = self._constant(value, f"{path}.{role}")
+            tensors[role] = self._constant(value, f"{path}.{role}")
         else:
             attributes[role] = tuple(value) if isinstance(value, list | torch.Size) else value
 
@@ -310,7 +307,7 @@ class Recorder(TorchDispatchMode):
             return Constant(own, tensor, True)
         return Constant(name, tensor.clone() if own is None else tensor, False)
 
-    def _emit_view(self, view: View, source: Content, out: Tensor) -> str:
+    def _emit_view(self, view: View, source: Content, out: Tensor) -> Value:
         return self._emit(view.call(source), tuple(out.shape), out.dtype)
 
     def _view(self, name: str, args: Sequence[Any], kwargs: dict[str, Any], out: Tensor) -> View | None:
@@ -322,9 +319,9 @@ class Recorder(TorchDispatchMode):
 
     def value_of(self, tensor: Tensor) -> str | None:
         """The value of the graph that a tensor holds at the end; None for a constant that is no row for each input."""
-        name = self.memories.read(tensor)
-        if isinstance(name, str):
-            return name
+        held = self.memories.read(tensor)
+        if isinstance(held, Value):
+            return held
         if not tensor.ndim or len(tensor) != self.rows:
             return None
         return self._emit(Call("expand", "default", {"self": tensor, "size": tensor.shape}), tensor.shape, tensor.dtype)
