@@ -1,7 +1,7 @@
 """The table of building blocks: a class per block, with its options, its effect on the shape and its module.
 
-Adding a block here is adding a class and naming it in ``BLOCKS``; ``export/blocks.py`` is the matching table of
-what the block becomes in an ONNX file. Nothing here imports torch before ``Block.module`` is called.
+Adding a block here is adding a class and naming it in ``BLOCKS``; what its module computes is exported operator by
+operator (``export/operators/``). Nothing here imports torch before ``Block.module`` is called.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ def test_batch_norm_goes_into_its_linear(tmp_path: Path) -> None:
     spec, module = network([{"linear": 5}, {"dropout": 0.3}, "batch_norm", "relu"])
     artifact = export(module, tmp_path / "m.onnx", spec=spec)
     assert [node.op_type for node in graph_of(artifact).node] == ["Gemm", "Relu"]
-    assert artifact.summary is not None and "batch_norm '2' folded into linear '0'" in artifact.summary.folded[0]
+    assert "batch_norm '2' folded into linear '0'" in artifact.summary.folded[0]
     assert any("dropout '1' is not in the file" in remark for remark in artifact.summary.remarks)
 
 

@@ -100,7 +100,7 @@ def test_the_whole_road(policy: Policy, rows: dict[str, np.ndarray], device: str
 def test_outputs_are_named_as_they_are_returned(returned: Any, names: list[str], tmp_path: Path) -> None:
     torch.manual_seed(0)
     artifact, _ = publish(Policy(returned), tmp_path / "m.onnx", input_shape=SHAPES, device="cpu", page=False)
-    assert artifact.summary is not None and [port.name for port in artifact.summary.outputs] == names
+    assert [port.name for port in artifact.summary.outputs] == names
 
 
 def test_names_can_be_given(policy: Policy, tmp_path: Path) -> None:
@@ -121,7 +121,6 @@ def test_names_can_be_given(policy: Policy, tmp_path: Path) -> None:
 def test_features_are_inferred_where_weights_show_them(policy: Policy, tmp_path: Path) -> None:
     """``skip`` shows obs, and ``body`` the sum of both, so goal is the rest."""
     artifact = export(policy, tmp_path / "m.onnx")
-    assert artifact.summary is not None
     assert [port.shape for port in artifact.summary.inputs] == [("batch", 3), ("batch", 2)]
     with pytest.raises(ExportError, match="a shape is given for 'target'; the module's inputs are: obs, goal"):
         export(policy, tmp_path / "m.onnx", input_shape={"target": (2,)})

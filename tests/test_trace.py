@@ -217,6 +217,8 @@ ACCEPTED: dict[str, nn.Module] = {
     "a mean of what is there": Written(lambda m, x: (x * (x > 0)).sum(1) / (x > 0).sum(1).clamp(min=1)),
     "a product with a vector": Written(lambda m, x: x @ m.p, p=FOUR),
     "a matrix times rows": Written(lambda m, x: (m.w @ x.t()).t(), w=FOUR.expand(3, 4).clone()),
+    "products of heads beside each other": Written(lambda m, x: torch.einsum("hnik,hnjk->hnij",
+        *(torch.stack((y.view(-1, 2, 2), 3 * y.view(-1, 2, 2))) for y in (x, 2 * x))).mT.sum(0)),
     "its input beside": Written(lambda m, x: (x * 2, x, x.view(-1, 2, 2))),
     "a constant beside, for every row": Written(lambda m, x: {"y": x * 2, "ones": torch.ones(len(x), 2)}),
     "padding": Written(lambda m, x: torch.cat([F.pad(x[:, None], (2, 1), mode=k) for k in ("reflect", "circular",
@@ -241,7 +243,7 @@ def test_an_input_with_a_default(tmp_path: Path) -> None:
             return self.layer(torch.zeros(1, 4) if x is None else x) * scale
 
     artifact = proved(Optional(), tmp_path)
-    assert artifact.summary is not None and [port.name for port in artifact.summary.inputs] == ["input"]
+    assert [port.name for port in artifact.summary.inputs] == ["input"]
 
 
 def test_a_forward_replaced_by_a_lambda(tmp_path: Path) -> None:
@@ -314,7 +316,7 @@ def test_rows_that_depend_on_each_other_are_told(name: str, tmp_path: Path) -> N
 
 def test_rows_that_stand_alone_are_not_told_to_depend(tmp_path: Path) -> None:
     artifact = export(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Softmax(1)), tmp_path / "m.onnx")
-    assert artifact.summary is not None and not artifact.summary.rows_depend
+    assert not artifact.summary.rows_depend
     assert not any("rows beside it" in remark for remark in artifact.summary.remarks)
 
 
@@ -328,7 +330,6 @@ def test_values_are_named_by_their_place_in_the_module(tmp_path: Path) -> None:
             return torch.tanh(self.head(self.body(x) + torch.relu(self.body[0](x))))
 
     artifact, _ = publish(Policy(), tmp_path / "m.onnx", device="cpu", page=False)
-    assert artifact.summary is not None
     assert [(block.path, block.op) for block in artifact.summary.blocks] == [
         *(("body.0", "linear"), ("body.1", "gelu"), ("body.0_1", "linear"), ("relu", "relu"), ("add", "add")),
         *(("head", "linear"), ("tanh", "tanh")),

@@ -194,11 +194,13 @@ class Model:
         return node.op_type in _RESHAPES
 
     def _keeps_rows(self, node: NodeProto) -> bool:
-        """Whether a Transpose moves nothing but dimensions of size 1, so that the entries of a row keep their order."""
-        row, perm = self.rows.get(node.input[0]), next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
-        if row is None or len(perm) != len(row) + 1 or perm[0] != 0:
+        """Whether a Transpose moves nothing but dimensions of size 1, so that the values keep their order."""
+        known = self._inferred.get(node.input[0])
+        sizes = [dim.dim_value for dim in known.type.tensor_type.shape.dim] if known is not None else []
+        perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+        if len(perm) != len(sizes):
             return False
-        moved = [axis for axis in perm[1:] if row[axis - 1] != 1]
+        moved = [axis for axis in perm if axis == 0 or sizes[axis] != 1]  # the first one is the batch, even of 1 row
         return moved == sorted(moved)
 
     @property

@@ -88,8 +88,9 @@ def match(graph: Graph, model: Model) -> Structure:
     remaining = list(graph.nodes)
     while remaining:
         node = remaining[0]
-        found = None if _moves(node, graph) else _next(graph, model, remaining, values, names, used)
-        if found is None and (_moves(node, graph) or _does_nothing(node)):
+        found = _next(graph, model, remaining, values, names, used) if node.op != "reshape" else None
+        moves = _moves(node, graph)
+        if (found is None or (moves and found.differences)) and (moves or _does_nothing(node)):
             values[node.output] = values[node.inputs[0]]
             moved.add(node.output)
             del remaining[0]

@@ -44,7 +44,6 @@ def lower_for(path: Path, summary: Summary, target: str, folder: Path) -> Lowere
         reason = str(error).partition(". What to do: ")[0]
         message = f"{versions}; {target} does not read that, and it cannot be lowered: {reason}"
         raise TargetError(f"{message}. What to do: {hint}") from None
-    assert artifact.summary is not None  # no fallback was asked for
     new = f"opset {artifact.summary.opset}, IR {artifact.summary.ir_version}"
     return Lowered(
         artifact.path,
