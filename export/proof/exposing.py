@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -44,8 +44,8 @@ class Exposed:
 class Exposing:
     """What is needed to run the file with its layers' values as outputs; ``shipped`` are its own outputs of ``runs``.
 
-    ``inputs`` are the sets of rows, the first of ``runs``, from which the search starts. With ``stop_early`` the first
-    run that a layer fails, or whose bits differ, ends a level.
+    ``inputs`` are the sets of rows, the first of ``runs``, from which the search starts. The first run whose bits
+    differ ends a level before the coarsest; with ``stop_early`` also the first that a layer fails.
     """
 
     model: Model
@@ -81,36 +81,45 @@ class Exposing:
         turn = count()
         found = Exposed(level, checks, 0, True)
         shown = [check.layers[-1] for check in checks]
+        wiring = self.structure.wiring
+        recording = self.recording if level == 0 and known is None else None
+        if recording is not None:
+            recording.restart()
         with with_layers(self.model, shown, self.opener) as running:
 
-            def shares_of(rows: np.ndarray, kind: str = "search") -> tuple[np.ndarray, np.ndarray]:
-                wiring = self.structure.wiring
-                values = outputs(self.model, wiring, running, rows) | wiring.feed(rows)
+            def values_of(rows: np.ndarray) -> dict[str, np.ndarray]:
+                return outputs(self.model, wiring, running, rows) | wiring.feed(rows)
+
+            def shares_of(values: Mapping[str, np.ndarray], rows: np.ndarray, kind: str = "search") -> np.ndarray:
                 if known is not None:
-                    return known.replayed(next(turn), checks, values), wiring.output(values)
+                    return known.replayed(next(turn), checks, values)
                 shares = np.max([check.compare(kind, values, rows) for check in checks], axis=0)
-                if self.recording is not None and level == 0:
-                    self.recording.record(checks, values, shares)
-                return shares, wiring.output(values)
+                if recording is not None:
+                    recording.record(checks, values, shares)
+                return shares
 
             shares = []
             for given, own in zip(self.runs, self.shipped, strict=True):
                 if not len(given.rows):  # there is nothing to compare
                     shares.append(np.zeros(0))
                     continue
-                share, output = shares_of(given.rows, given.kind)
-                shares.append(share)
-                found.repeats &= _bit_equal(output, own)
-                if self.stop_early and (not found.repeats or any(check.failure for check in checks)):
+                values = values_of(given.rows)
+                found.repeats &= _bit_equal(wiring.output(values), own)
+                if not found.repeats and (self.stop_early or level < len(LEVELS) - 1):
+                    return found
+                shares.append(shares_of(values, given.rows, given.kind))
+                if self.stop_early and any(check.failure for check in checks):
                     return found
             finite = [np.isfinite(given.rows.reshape(len(given.rows), -1)).all(axis=1) for given in self.inputs]
             start = np.concatenate([given.rows[kept] for given, kept in zip(self.inputs, finite, strict=True)])
             best = np.concatenate([share[kept] for share, kept in zip(shares, finite, strict=False)])
-            found.searched = search(start, best, lambda rows: shares_of(rows)[0], self.seed, fit=self.domain.fit)
+            found.searched = search(
+                start, best, lambda rows: shares_of(values_of(rows), rows), self.seed, fit=self.domain.fit
+            )
         if known is not None:
             found.checks = known.adopted(checks)
-        elif self.recording is not None and level == 0:
-            self.recording.checks = checks
+        elif recording is not None:
+            recording.checks = checks
         return found
 
 

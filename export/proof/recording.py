@@ -29,6 +29,12 @@ class Recording:
     called: str | None = None
     """What was found of the module as it is called, which is the same whatever the file."""
 
+    def restart(self) -> None:
+        """Forget the runs of a file whose proof went no further, or that another one was unlike."""
+        self.digests.clear()
+        self.shares.clear()
+        self.checks = []
+
     def record(self, checks: Sequence[LayerCheck], values: Mapping[str, np.ndarray], shares: np.ndarray) -> None:
         """Keep a run of the first file."""
         self.digests.append(_digest(checks, values))
