@@ -24,13 +24,20 @@ def totals(records: Sequence[Record], steps: Sequence[str]) -> str:
     return "\n".join(lines)
 
 
+INTRODUCTION = """\
+Networks of published packages, as their authors wrote them, with seeded weights. mlpx publishes a proved file or none;
+`torch.onnx.export(dynamo=True)` writes one with a free batch. Each file was then run at batches 1 and 7, and its outputs
+were held against eager PyTorch's. A network that was *not proved* is one whose file mlpx wrote and then held back."""
+
+
 def markdown(results: dict[str, Any]) -> str:
     """The page of a run, as ``--json`` writes it."""
     records, steps = results["networks"], results["steps"]
     ran = [record for record in records if "failed" not in record]
     machine = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     packages = {record["package"] for record in ran}
-    parts = [f"{len(ran)} networks of {len(packages)} packages, {machine}. `{results['command']}`"]
+    parts = ["# Coverage", INTRODUCTION]
+    parts += [f"{len(ran)} networks of {len(packages)} packages, {machine}. `{results['command']}`"]
     parts += [_table(["", *(TITLES[step] for step in steps)], _outcomes(ran, steps))]
     parts += [_table(["package", "version", "networks", *(TITLES[step] for step in steps)], _packages(ran, steps))]
     if lost := [record for record in ran if any(record[step]["outcome"] != GOOD[step] for step in steps)]:

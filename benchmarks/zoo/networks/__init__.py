@@ -12,7 +12,7 @@ ENTRIES: list[Entry] = list(
     chain.from_iterable(importlib.import_module(f"{__name__}.{field}").ENTRIES for field in FIELDS)
 )
 ABSENT = {
-    "timm": "imports torchvision, which the registry has for the CUDA build of torch alone",
+    "timm": "imports torchvision, whose CPU build is not on PyPI",
     "random-fourier-features-pytorch": "imports torchvision",
     "neuromancer": "imports wandb, and with it all that a tracker of experiments needs",
 }
