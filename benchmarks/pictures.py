@@ -136,7 +136,7 @@ def caught(records: list[dict[str, Any]]) -> Callable[[Any], None]:
                 share = 100 * sum(asked) / max(1, len(asked))
                 axes.barh(row + 0.28 * (shift - 1), share, 0.26, color=colour, label=gate if row == 0 else None)
         axes.set_yticks(range(len(FAULTS)), list(FAULTS))
-        axes.set(xlim=(0, 100), xlabel="% of the planted faults that were caught")
+        axes.set(xlim=(0, 100), ylim=(-0.6, len(FAULTS) - 0.4), xlabel="% of the planted faults that were caught")
         axes.invert_yaxis()
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=3, fontsize=9)
 
@@ -149,7 +149,7 @@ def main() -> None:
     picture("layers", (6.4, 3.6), layers)
     picture("band", (6.4, 1.9), band)
     picture("probes", (6.4, 2.4), probes, panels=3)
-    picture("caught", (6.4, 8.4), caught(records))
+    picture("caught", (6.4, 12.5), caught(records))
 
 
 if __name__ == "__main__":
