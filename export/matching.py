@@ -24,7 +24,7 @@ def refuse_another_network(graph: Graph, spec: MLPSpec) -> None:
         raise _different(spec.name, "one input and one output", counts)
     with torch.device("meta"):
         empty = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape))
-    said = _filled(empty.to_empty(device="cpu").eval())
+    said = _filled(empty.eval(), graph)
     wanted = trace(said, signature_of(said, input_shape=spec.input.row_shape, input_dtype="float32"))
     places = dict(zip(wanted.inputs, graph.inputs, strict=True))
     for one, other in zip(wanted.nodes, graph.nodes, strict=False):
@@ -58,10 +58,23 @@ def _compare_options(name: str, one: Node, other: Node, found: str) -> None:
             raise _different(name, given, f"{found} with {role in other.tensors}")
 
 
-def _filled(module: nn.Module) -> nn.Module:
-    """The module with ones for every value: what it computes is not looked at."""
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data.fill_(1)
+def _filled(module: nn.Module, graph: Graph) -> nn.Module:
+    """A module without values, given some, for what it computes is not looked at: ones, and for a matrix, which may be
+    large, one of the traced module's of that shape.
+    """
+    held = {
+        t.values.shape: t.values
+        for node in graph.nodes
+        for t in node.tensors.values()
+        if t.values.ndim == 2 and t.values.dtype == "float32"
+    }
+    values = {
+        name: torch.from_numpy(held[shape])
+        if (shape := tuple(tensor.shape)) in held
+        else torch.ones_like(tensor, device="cpu")
+        for name, tensor in module.state_dict().items()
+    }
+    module.load_state_dict(values, assign=True)
     return module
 
 
