@@ -27,7 +27,8 @@ def totals(records: Sequence[Record], steps: Sequence[str]) -> str:
 INTRODUCTION = """\
 Networks of published packages, as their authors wrote them, with seeded weights. mlpx publishes a proved file or none;
 `torch.onnx.export(dynamo=True)` writes one with a free batch. Each file was then run at batches 1 and 7, and its
-outputs were held against eager PyTorch's. A network that was *not proved* is one whose file mlpx wrote and then held back."""
+outputs were held against eager PyTorch's. A network that was *not proved* is one whose file mlpx wrote and then
+held back."""
 
 
 def markdown(results: dict[str, Any]) -> str:
