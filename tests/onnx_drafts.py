@@ -88,9 +88,14 @@ def kinds(recovered: Recovered) -> list[str]:
     return [block.kind for block in recovered.spec.blocks]
 
 
+def inputs(dims: tuple[int, ...], seed: int) -> np.ndarray:
+    """What ``agree`` runs the file with."""
+    return np.random.default_rng(seed).normal(size=dims).astype(np.float32) * 2
+
+
 def agree(path: Path, recovered: Recovered, dims: tuple[int, ...] = (5, 6), seed: int = 0) -> None:
     """The file and the recovered network give the same for seeded inputs, up to float32 rounding."""
-    x = np.random.default_rng(seed).normal(size=dims).astype(np.float32) * 2
+    x = inputs(dims, seed)
     rows = x.reshape(-1, *recovered.spec.input.row_shape)
     expected = run(path, x).reshape(len(rows), -1)
     np.testing.assert_allclose(

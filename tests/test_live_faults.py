@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from threading import Lock, Thread
+from threading import Lock, Thread, local
 from typing import Any
 
 import numpy as np
@@ -60,6 +60,17 @@ def reduced(precision: str) -> Make:
 
 def interface(**change: Any) -> Make:
     return lambda answers: planted(answers, inputs=[{"name": "input", "datatype": "FP32", "shape": [-1, 32]} | change])
+
+
+def busy_at_times() -> Callable[[int, int], int]:
+    """The status of a server that turns away every fifth request of a connection, and never one twice in a row."""
+    connection = local()  # each has a thread of its own
+
+    def status(rows: int, number: int) -> int:
+        connection.requests = getattr(connection, "requests", 0) + 1
+        return 429 if connection.requests % 5 == 0 else 200
+
+    return status
 
 
 FAULTS: dict[str, tuple[Make, str, str]] = {
@@ -148,9 +159,7 @@ WELL: dict[str, Make] = {
     ),
     "one output more": said(lambda r: r | {"outputs": [*r["outputs"], r["outputs"][0] | {"name": "more"}]}),
     "no identity": said(lambda record: {key: value for key, value in record.items() if key != "id"}),
-    "busy at times": lambda a: planted(
-        a, status=lambda rows, number: 429 if number % 5 == 0 else 200, headers={"Retry-After": "0"}
-    ),
+    "busy at times": lambda a: planted(a, status=busy_at_times(), headers={"Retry-After": "0"}),
 }
 
 

@@ -117,7 +117,8 @@ def _record(record: dict[str, Any]) -> Any:
         return sorted((one["name"], one["version"], one["state"]) for one in record["models"])
     if "model_stats" in record:
         return sorted(
-            (one["name"], one["version"], *_COUNTED & one["inference_stats"].keys()) for one in record["model_stats"]
+            (one["name"], one["version"], *sorted(_COUNTED & one["inference_stats"].keys()))
+            for one in record["model_stats"]
         )
     record = record.get("config", record)
     if "max_batch_size" in record:

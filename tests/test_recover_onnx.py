@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from builder import MLPSpec, read_onnx
-from tests.onnx_drafts import Draft, agree, kinds
+from builder import MLPSpec, Recovered, assemble, read_onnx
+from tests.onnx_drafts import Draft, agree, inputs, kinds
 
 RNG = np.random.default_rng(7)
 W = RNG.normal(size=(6, 4)).astype(np.float32)
@@ -218,7 +218,21 @@ def test_a_chain_of_spellings_is_the_chain_of_their_blocks(tmp_path_factory, nam
         if SPELLINGS[name][0] in ("linear", "linear scale"):
             value = draft("MatMul", value, W.T[:4])
     path = draft.save(tmp_path_factory.mktemp("chain") / "chain.onnx", value)
-    agree(path, read_onnx(path), seed=seed)
+    recovered = read_onnx(path)
+    assume(_largest(recovered, seed) < 80)  # beyond, the exponentials of some spellings overflow float32
+    agree(path, recovered, seed=seed)
+
+
+def _largest(recovered: Recovered, seed: int) -> float:
+    """The greatest magnitude of a value between the blocks, for the inputs that ``agree`` draws."""
+    module = assemble(recovered.spec).eval()
+    module.load_state_dict(recovered.weights)
+    value, largest = torch.from_numpy(inputs((5, 6), seed)), 0.0
+    with torch.no_grad():
+        for block in module.children():
+            value = block(value)
+            largest = max(largest, float(value.abs().max()))
+    return largest
 
 
 def test_a_view_computed_from_the_input_s_shape_is_a_flatten(tmp_path: Path) -> None:
