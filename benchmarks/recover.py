@@ -25,8 +25,8 @@ from torch import nn
 
 from benchmarks.machine import described
 from benchmarks.memory import Peak
-from builder import MLPSpec, assemble, read_network
-from export import export, recover
+from builder import MLPSpec, assemble
+from export import export, read_network, recover
 
 NETWORKS = {"784-512-256-10": [784, 512, 256, 10], "1024-4096-4096-1000": [1024, 4096, 4096, 1000]}
 KINDS = ("pt", "safetensors", "onnx")

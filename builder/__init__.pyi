@@ -10,10 +10,6 @@ from .modules import Residual as Residual
 from .modules import Scale as Scale
 from .modules import Standardize as Standardize
 from .reading import load_spec as load_spec
-from .recovery.checkpoint import read_checkpoint as read_checkpoint
-from .recovery.network import read_network as read_network
-from .recovery.onnx_network import read_onnx as read_onnx
-from .recovery.recovered import Recovered as Recovered
 from .schema import json_schema as json_schema
 from .spec import InputSpec as InputSpec
 from .spec import MLPSpec as MLPSpec

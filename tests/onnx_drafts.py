@@ -11,7 +11,8 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from builder import Recovered, assemble
+from builder import assemble
+from export import Recovered
 
 
 class Draft:

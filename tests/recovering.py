@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from builder import Recovered, RecoveryError, assemble, read_checkpoint
+from builder import RecoveryError, assemble
+from export import Recovered, read_checkpoint
 
 Module = TypeVar("Module", bound=nn.Module)
 

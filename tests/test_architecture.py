@@ -56,12 +56,11 @@ def test_a_backward_import_would_be_seen(tmp_path: Path) -> None:
 PUBLIC = {
     mlpx: """Artifact MLPSpec ParityReport Session __version__ assemble export inspect json_schema load_spec
         load_weights package publish recover tune verify""",
-    builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem Recovered RecoveryError Residual Scale SpecError
-        Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights read_checkpoint
-        read_network read_onnx""",
-    export: """Artifact ExportError Inspection Package ParityReport ProofError Recovery TargetError
-        UnsupportedError Variant export inspect load_module package publish read_report recover tune verify
-        write_variant""",
+    builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem RecoveryError Residual Scale SpecError
+        Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights""",
+    export: """Artifact ExportError Inspection Package ParityReport ProofError Recovered Recovery
+        TargetError UnsupportedError Variant export inspect load_module package publish read_checkpoint read_network
+        read_onnx read_report recover tune verify write_variant""",
     runtime: """VERSION Answers Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError
         ContenderFigures Finding FolderReport Header InputError LiveReport Machine MissingPackageError
         ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport Scores Session Summary

@@ -49,7 +49,7 @@ def test_what_is_read_is_proved_to_be_the_file(name: str, opset: int, tmp_path: 
 @pytest.mark.parametrize("name", ["gemm", "matmul add", "sub div", "silu", "layer norm weights", "leaky prelu"])
 def test_a_constant_that_is_off_by_one_ulp_is_seen(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reader is made to be wrong, in the last bit of one constant: the proof against the old file must see it."""
-    from export import recovering
+    from export.recovery import recovering
 
     draft = Draft(13)
     value = draft("MatMul", SPELLINGS[name][1](draft, "x"), W if name == "silu" else np.eye(4, 6, dtype=S))

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from builder import RecoveryError, assemble, read_checkpoint
+from builder import RecoveryError, assemble
+from export import read_checkpoint
 from tests.recovering import agree, kinds, mlp, named, randomised, real_network, recovered, said
 
 

@@ -13,7 +13,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from builder import MLPSpec, Recovered, assemble, read_onnx
+from builder import MLPSpec, assemble
+from export import Recovered, read_onnx
 from tests.onnx_drafts import Draft, agree, inputs, kinds
 
 RNG = np.random.default_rng(7)

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from builder import MLPSpec, assemble, read_onnx
-from export import export
+from builder import MLPSpec, assemble
+from export import export, read_onnx
 from tests.cases import BLOCKS
 from tests.onnx_drafts import Draft, agree, kinds
 from tests.recovering import real_network

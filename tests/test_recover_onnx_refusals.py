@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from builder import Recovered, RecoveryError, read_onnx
+from builder import RecoveryError
+from export import Recovered, read_onnx
 from tests.onnx_drafts import Draft, agree
 
 W = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)

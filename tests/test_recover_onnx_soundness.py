@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder import Recovered, RecoveryError, read_onnx
+from builder import RecoveryError
+from export import Recovered, read_onnx
 from tests.onnx_drafts import Draft, agree
 
 ROWS = [("n", 6), (1, 6), (1, 2, 3), ("n", 2, 3), ("n", 6, 1), (6,), (6, 6), (1, 1, 1, 6), (4, 6), (1, 1), ("n", 1)]

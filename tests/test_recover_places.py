@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
-from builder import RecoveryError, read_checkpoint
+from builder import RecoveryError
+from export import read_checkpoint
 from tests.recovering import agree, kinds, mlp, named, randomised, recovered, said
 
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 from torch import nn
 
-from builder import RecoveryError, read_checkpoint
+from builder import RecoveryError
+from export import read_checkpoint
 
 
 def network() -> nn.Sequential:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from builder import Recovered, RecoveryError, assemble, read_checkpoint
+from builder import RecoveryError, assemble
+from export import Recovered, read_checkpoint
 
 How = Literal["trace", "script"]
 
@@ -197,7 +198,7 @@ def test_numbers_in_the_code_are_compared_in_float64(tmp_path: Path) -> None:
 
 def test_a_graph_that_is_read_wrongly_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of operators is made to read an ELU of 1.0001 for one of 1."""
-    from builder.recovery import torchscript_ops
+    from export.recovery import torchscript_ops
 
     def wrong(*arguments: object) -> list[torchscript_ops.Step]:
         return [torchscript_ops.Step({"elu": {"alpha": 1.0001}})]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder import MLPSpec, Recovered, RecoveryError, assemble, read_network
+from builder import MLPSpec, RecoveryError, assemble
 from export.errors import ExportError, ProofError, TargetError
 from export.proof.verification import verify
 from export.publishing import publish
+from export.recovery.network import read_network
+from export.recovery.recovered import Recovered
 from runtime import Summary
 
 _TOLD = ("input", "output")

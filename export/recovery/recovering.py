@@ -12,20 +12,21 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from builder import MLPSpec, Recovered, RecoveryError, assemble, read_network
-from builder.recovery.network import is_onnx
+from builder import MLPSpec, RecoveryError, assemble
 from builder.writing import as_yaml
+from export.artifact import Artifact
+from export.errors import ProofError
+from export.onnxfile.reading import external_data
+from export.proof import ParityReport
+from export.proof.calling import apart
+from export.proof.recording import Recording
+from export.proof.rows import in_batches
+from export.proof.verification import examine
+from export.publishing import publish
 from runtime import Session, choose, sha256, this_machine, whole_files
 
-from .artifact import Artifact
-from .errors import ProofError
-from .onnxfile.reading import external_data
-from .proof import ParityReport
-from .proof.calling import apart
-from .proof.recording import Recording
-from .proof.rows import in_batches
-from .proof.verification import examine
-from .publishing import publish
+from .network import is_onnx, read_network
+from .recovered import Recovered
 
 _ROWS = 1000
 _KEEP = "choose another folder with -o, or replace it with --replace (replace=True)"
@@ -66,7 +67,7 @@ def recover(
     is published anew beside them, proved too, with a free batch dimension. A checkpoint has no program to compare with:
     build its spec to go on.
     ``replace`` lets another spec and other weights in the folder be overwritten. ``options`` are those of
-    ``builder.read_network``.
+    ``export.read_network``.
 
     Raises RecoveryError; ProofError: the recovered network is not proved to be the file, and nothing is written.
     """
