@@ -43,7 +43,7 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
     "choice": (lambda d: d("Gather", "x", np.array([1, 0]), axis=1), ["Gather 'v0'", "choice of entries"]),
     "split": (lambda d: d("Relu", d("Split", "x", axis=1)), ["split"]),
     "hard swish": (lambda d: d("HardSwish", "x"), ["HardSwish 'v0'", "activation that no block has"]),
-    "hard swish in steps": (lambda d: d("Mul", "x", d("HardSigmoid", "x")), ["Mul 'v1'", "Hard Swish"]),
+    "hard swish in steps": (lambda d: d("Mul", "x", d("HardSigmoid", "x", alpha=1 / 6)), ["Mul 'v1'", "Hard Swish"]),
     "mish": (lambda d: d("Mul", "x", d("Tanh", d("Softplus", "x"))), ["Mish"]),
     "unknown": (lambda d: d("Einsum", "x", equation="ij->ij"), ["Einsum 'v0'"]),
     "product of two branches": (

@@ -120,7 +120,8 @@ def _filled(node: Node, number: float) -> np.ndarray:
 def _number(node: Node, value: Any, model: Model, name: str) -> np.ndarray:
     held = model.constants.get(name)
     kind = held.dtype if held is not None and held.dtype == np.int64 else np.float32
-    return np.asarray(value(node) if callable(value) else value).astype(kind)
+    with np.errstate(invalid="ignore"):  # infinity as a whole number equals none of the file's
+        return np.asarray(value(node) if callable(value) else value).astype(kind)
 
 
 def _broadcast(held: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -142,7 +143,8 @@ class Model:
         if maker is None:
             return None
         if maker.op_type == "Shape":
-            return self._shape_of(maker.input[0]) if not maker.attribute else None
+            shape, part = self._shape_of(maker.input[0]), {a.name: a.i for a in maker.attribute}
+            return None if shape is None else shape[part.get("start", 0) : part.get("end")]
         given = [self.sizes(part) for part in maker.input]
         known = [part for part in given if part is not None]
         if len(known) != len(given):
@@ -159,14 +161,18 @@ class Model:
         return None
 
     def _shape_of(self, name: str) -> Shape | None:
-        """Of an input of the file, as it declares it."""
-        value = next((value for value in self.inputs if value.name == name), None)
-        if value is None:
+        """As the file declares it, or ONNX infers it."""
+        inferred = self._inferred.get(name)
+        if inferred is None or not inferred.type.tensor_type.HasField("shape"):
             return None
-        first, *row = value.type.tensor_type.shape.dim
-        if not all(dim.dim_value for dim in row):
-            return None
-        return (first.dim_value or Rows(), *(dim.dim_value for dim in row))
+        batches = {d.dim_param for value in self.inputs for d in value.type.tensor_type.shape.dim[:1]} - {""}
+        given = any(value.name == name for value in self.inputs)
+        sizes = [
+            dim.dim_value or (Rows() if dim.dim_param in batches or (given and axis == 0) else None)
+            for axis, dim in enumerate(inferred.type.tensor_type.shape.dim)
+        ]
+        known = tuple(size for size in sizes if size is not None)
+        return known if len(known) == len(sizes) else None
 
     def value(self, name: str) -> str:
         """The value that a name stands for, seen through Identity and changes of shape."""
@@ -250,12 +256,12 @@ def read_model(path: Path, *, recovering: bool = False) -> Model:
             for node in whole.graph.node:
                 if node.op_type == "Constant":
                     constants |= dict.fromkeys(node.output, _constant(node))
-                elif _is_computed(node) and all(name in constants for name in node.input):
-                    constants[node.output[0]] = _computed(whole, node, constants)
+                elif (value := computed(whole, node, constants)) is not None:
+                    constants[node.output[0]] = value
     except (ValueError, TypeError, KeyError, IndexError, StopIteration, RuntimeError, NotImplementedError) as error:
         raise ModelError(f"{path}: a constant of the file is damaged: {error}") from None
-    large = {t.name for t in whole.graph.initializer if _is_large(t)}
-    return Model(path, _without(whole, large), constants, frozenset(large), problem, recovering)
+    large = {tensor.name for tensor in whole.graph.initializer if is_large(tensor)}
+    return Model(path, without(whole, large), constants, frozenset(large), problem, recovering)
 
 
 def _problem(whole: ModelProto) -> str | None:
@@ -281,11 +287,13 @@ def _is_plain(node: NodeProto) -> bool:
     return node.op_type in ("Constant", "Identity") and node.domain in ("", "ai.onnx")
 
 
-def _is_large(tensor: TensorProto) -> bool:
-    return tensor.data_type == TensorProto.FLOAT and bool(tensor.raw_data) and int(np.prod(tensor.dims)) >= _LARGE
+def is_large(tensor: TensorProto) -> bool:
+    """Whether a constant is kept apart from the graph that is to be run."""
+    apart = bool(tensor.raw_data) or tensor.data_location == TensorProto.EXTERNAL
+    return apart and tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= _LARGE
 
 
-def _without(whole: ModelProto, names: set[str]) -> ModelProto:
+def without(whole: ModelProto, names: set[str]) -> ModelProto:
     """A copy without some constants (clearing them in place would not free them), and without inner Identities."""
     outputs = {value.name for value in whole.graph.output}
     aliases: dict[str, str] = {}
@@ -313,12 +321,11 @@ def _without(whole: ModelProto, names: set[str]) -> ModelProto:
     )
 
 
-def _is_computed(node: NodeProto) -> bool:
-    return node.op_type in (*_OF_CONSTANTS, "Identity") and node.domain in ("", "ai.onnx") and len(node.output) == 1
-
-
-def _computed(whole: ModelProto, node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The value of an operator that reads nothing but constants."""
+def computed(whole: ModelProto, node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The value of an operator that reads nothing but constants; None for any other."""
+    plain = node.op_type in (*_OF_CONSTANTS, "Identity") and node.domain in ("", "ai.onnx") and len(node.output) == 1
+    if not plain or not all(name in constants for name in node.input):
+        return None
     if node.op_type == "Identity":
         return constants[node.input[0]]
     inputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(node.input) if name]
@@ -342,6 +349,18 @@ def _values(tensor: TensorProto) -> np.ndarray:
     if tensor.data_type == TensorProto.FLOAT and tensor.raw_data:
         return np.frombuffer(tensor.raw_data, "<f4").reshape(tuple(tensor.dims))
     return numpy_helper.to_array(tensor)
+
+
+def label(node: NodeProto) -> str:
+    """An operator in messages, by its own name or that of its first output."""
+    return f"{node.op_type} '{node.name or next(iter(node.output), '')}'"
+
+
+def attributes_of(node: NodeProto, opset: int) -> dict[str, Any]:
+    """The attributes of a standard operator, with the opset's defaults where it has none of its own."""
+    schema = onnx.defs.get_schema(node.op_type, opset, "")
+    defaults = [row.default_value for row in schema.attributes.values() if row.default_value.name]
+    return {a.name: onnx.helper.get_attribute_value(a) for a in (*defaults, *node.attribute)}
 
 
 def row_shape(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:

@@ -1,154 +1,174 @@
-"""The chain of blocks between two values of a graph: found from its end back, then read from its start on."""
+"""The chain of blocks between two values of a graph, read from its start to its end."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from onnx import NodeProto
 from pydantic import ValidationError
 
-from builder.blocks import BLOCKS
+from builder.blocks import BLOCKS as SPECS
 from builder.errors import RecoveryError
+from export.onnxfile.reading import Model, label
 
-from .onnx_blocks import ENDING, TABLE, Row
-from .onnx_context import Context
-from .onnx_graph import OnnxGraph, Operator
-from .onnx_layout import Layout, Unfit
-from .onnx_patterns import Match, find, kinds
-from .onnx_pieces import Piece, joined
-from .onnx_words import IN_WORDS
+from .layout import Layout, Unfit
+from .onnx_operators import BLOCKS, MOVES, Place
+from .onnx_reading import IN_WORDS
+from .onnx_spellings import find_spelling, spelling_operators
+from .pieces import Piece, joined
 
 _DEEPEST = 32
 """Residuals in residuals, more than any network has."""
+_SUMS = ("Add", "Sum")
+_OF_SIZES = frozenset({"Shape", "Gather", "Concat", "Unsqueeze", "Squeeze", "Cast"})
+"""What the shape of a Reshape is computed with."""
 
 
-@dataclass(frozen=True)
-class _Step:
-    """One row of the table where it was found."""
-
-    row: Row
-    found: Match
+def known_operators() -> frozenset[str]:
+    """The operators that may stand in the file of a dense network."""
+    return spelling_operators() | BLOCKS.keys() | MOVES.keys() | _OF_SIZES | {"Constant"}
 
 
-@dataclass(frozen=True)
-class _Branch:
-    """A sum of a value and what a chain makes of it."""
+class Chain:
+    """Reads the blocks of a file's graph. ``notes`` gets what was decided on the way, a line each."""
 
-    sum: Operator
-    steps: tuple[_Step | _Branch, ...]
+    def __init__(self, model: Model, notes: list[str]):
+        self.model = model
+        self.notes = notes
+        self.path = model.path
+        graph = model.proto.graph
+        self.output = graph.output[0].name
+        sizes, self.nodes = self._for_sizes(), list[NodeProto]()
+        for node in graph.node:
+            if node.output[0] not in model.constants and node.output[0] not in sizes:
+                self.nodes.append(node)
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.input):
+                self.readers.setdefault(name, []).append(node)
+        self.used: set[int] = set()
 
+    def read(self, layout: Layout) -> tuple[list[Piece], Layout]:
+        """The blocks from the graph's input to its output, and the layout of the output.
 
-def read_chain(graph: OnnxGraph, layout: Layout, notes: list[str]) -> tuple[list[Piece], Layout]:
-    """The blocks from the graph's input to its output, and the layout of the output.
+        Raises RecoveryError naming the first operator that is none of a dense network's.
+        """
+        idle = next((node for node in self.nodes if not any(map(self._depends, node.input))), None)
+        if idle is not None:
+            raise self._unfit(idle, f"is a computation on constants alone (it reads {_read_by(idle)})")
+        start = self.model.inputs[0].name
+        if (self.output != start and self.output in self.model.constants) or not self.readers.get(start):
+            raise RecoveryError(f"{self.path}: the output does not depend on the input, it is '{self.output}'")
+        return self._between(start, self.output, layout, 0)
 
-    Raises RecoveryError naming the first operator that is none of a dense network's.
-    """
-    context = Context(graph)
-    steps = _found(graph, graph.output, graph.input, ())
-    pieces, after = _read(steps, layout, graph.input, context)
-    notes += context.notes
-    return pieces, after
+    def _for_sizes(self) -> set[str]:
+        """The values that only serve to compute the shape of a Reshape."""
+        needed: dict[str, set[str]] = {}
+        for node in self.model.proto.graph.node:
+            for index, name in enumerate(node.input):
+                role = node.op_type if index and node.op_type == "Reshape" else node.output[0]
+                needed.setdefault(name, set()).add(role)
+        sizes: set[str] = set()
+        for node in reversed(self.model.proto.graph.node):
+            readers = needed.get(node.output[0], set())
+            if node.op_type in _OF_SIZES and readers and readers <= {"Reshape"} | sizes:
+                sizes.add(node.output[0])
+        return sizes
 
+    def _depends(self, name: str) -> bool:
+        return bool(name) and name not in self.model.constants
 
-def _found(graph: OnnxGraph, end: str, start: str, sums: tuple[Operator, ...]) -> tuple[_Step | _Branch, ...]:
-    """The steps from ``start`` to ``end``, which lie within these residual sums."""
-    steps: list[_Step | _Branch] = []
-    value = end
-    while value != start:
-        operator = graph.makers.get(value)
-        if operator is None or graph.places[value] < graph.places[start]:
-            raise _no_chain(graph, value, start, sums)
-        step = _step(graph, value, operator, start)
-        if step is not None:
-            steps.append(step)
-            assert step.found.input is not None
-            value = step.found.input
-            continue
-        ends = sorted(operator.inputs, key=lambda name: graph.places.get(name, -2))
-        if operator.kind != "Add" or len(ends) != 2 or any(name not in graph.places for name in ends):
-            raise _first_unknown(graph, operator)
-        if len(sums) == _DEEPEST:
-            raise RecoveryError(f"{graph.path}: {operator} is in more than {_DEEPEST} residual sums in each other")
-        steps.append(_Branch(operator, _found(graph, ends[1], ends[0], (*sums, operator))))
-        value = ends[0]
-    return tuple(reversed(steps))
+    def _between(self, start: str, end: str, layout: Layout, depth: int) -> tuple[list[Piece], Layout]:
+        pieces: list[Piece] = []
+        value = start
+        while readers := [node for node in self.readers.get(value, ()) if id(node) not in self.used]:
+            read, value, layout = self._next(readers, value, layout, depth)
+            pieces += read
+        if value != end:
+            where = f"'{value}' is read by no further operator, and '{end}' does not follow from it"
+            raise RecoveryError(f"{self.path}: not a dense network: {where}")
+        return joined(pieces), layout
 
-
-def _step(graph: OnnxGraph, value: str, operator: Operator, stop: str) -> _Step | None:
-    for row in ENDING.get(operator.kind, ()):
-        found = find(row.pattern, value, graph, stop)
-        if found is not None:
-            return _Step(row, found)
-    return None
-
-
-def _read(
-    steps: tuple[_Step | _Branch, ...], layout: Layout, start: str, context: Context
-) -> tuple[list[Piece], Layout]:
-    pieces: list[Piece] = []
-    context.layouts[start] = layout
-    value = start
-    for step in steps:
-        operator = step.sum if isinstance(step, _Branch) else step.found.last
+    def _next(
+        self, readers: list[NodeProto], value: str, layout: Layout, depth: int
+    ) -> tuple[list[Piece], str, Layout]:
+        """The blocks that all of a value's readers are part of, the value that they give, and its layout."""
+        node = readers[0]
         try:
-            if isinstance(step, _Branch):
-                read, layout = _residual(step, layout, value, context)
+            if len(readers) == 1 and node.op_type in MOVES and self._alone(node):
+                nodes, pieces = (node,), list[Piece]()
+                layout = MOVES[node.op_type](Place(self.model, node, value, layout, self.notes))
+            elif (spelling := find_spelling(self.model, value, layout, self.used)) is not None:
+                nodes, node = spelling.nodes, spelling.nodes[-1]
+                pieces, layout = spelling.read(self.model, layout)
+            elif len(readers) == 1 and node.op_type in BLOCKS and self._alone(node):
+                nodes = (node,)
+                pieces, layout = BLOCKS[node.op_type](Place(self.model, node, value, layout, self.notes))
             else:
-                read, layout = step.row.make(step.found, layout, context)
-            for piece in read:
+                node = self._sum(readers, value)
+                nodes = (node,)
+                self.used.add(id(node))
+                pieces, layout = self._residual(node, value, layout, depth)
+            for piece in pieces:
                 _check(piece)
         except Unfit as reason:
-            raise RecoveryError(f"{context.graph.path}: not a dense network: {operator} {reason}") from None
-        pieces += read
-        value = operator.outputs[0]
-        context.layouts[value] = layout
-    return joined(pieces), layout
+            raise self._unfit(node, str(reason)) from None
+        self.used |= {id(each) for each in nodes}
+        return pieces, node.output[0], layout
+
+    def _alone(self, node: NodeProto) -> bool:
+        """Whether an operator reads one value of the network once."""
+        return sum(map(self._depends, node.input)) == 1 or node.op_type in ("Gemm", "Clip", "Reshape")
+
+    def _sum(self, readers: list[NodeProto], value: str) -> NodeProto:
+        """The sum that ends a residual. Raises RecoveryError: there is none, naming what is no part of a block."""
+        sums = [node for node in readers if node.op_type in _SUMS and sum(map(self._depends, node.input)) == 2]
+        if sums:
+            return sums[-1]
+        if len(readers) == 1:
+            raise self._unknown(readers[0])
+        reached = {value}
+        for node in self.nodes:
+            if id(node) not in self.used and reached.intersection(node.input):
+                reached.update(node.output)
+                if sum(map(self._depends, node.input)) > 1:
+                    raise self._unknown(node)
+        raise self._unknown(readers[0])
+
+    def _residual(self, node: NodeProto, value: str, layout: Layout, depth: int) -> tuple[list[Piece], Layout]:
+        if depth == _DEEPEST:
+            raise RecoveryError(f"{self.path}: {label(node)} is in more than {_DEEPEST} residual sums in each other")
+        other = node.input[1] if node.input[0] == value else node.input[0]
+        inner, after = self._between(value, other, layout, depth + 1)
+        rank = max(len(layout.dims), len(after.dims))
+        if layout.padded(rank) != after.padded(rank):
+            raise Unfit(f"adds values of shapes {layout} and {after}; they must be equal")
+        return [Piece("residual", blocks=tuple(inner) or (Piece("identity"),))], after.padded(rank)
+
+    def _unfit(self, node: NodeProto, reason: str) -> RecoveryError:
+        return RecoveryError(f"{self.path}: not a dense network: {label(node)} {reason}")
+
+    def _unknown(self, node: NodeProto) -> RecoveryError:
+        dependent = sum(map(self._depends, node.input))
+        computed = [name for name in node.input[1:] if self._depends(name)]
+        words = IN_WORDS.get(node.op_type, "in a place where no block has it")
+        if dependent > 1 and node.op_type in _SUMS:
+            words = "a sum of two branches, and neither ends where the other starts"
+        elif dependent > 1 and node.op_type in ("MatMul", "Mul", "Div"):
+            words = "a product or quotient of two values that both depend on the input"
+        elif dependent > 1 and node.op_type in ("Gemm", "Clip"):
+            words = f"given '{computed[-1]}', which is no constant"
+        return self._unfit(node, f"is {words} (it reads {_read_by(node)})")
 
 
-def _residual(step: _Branch, layout: Layout, value: str, context: Context) -> tuple[list[Piece], Layout]:
-    inner, after = _read(step.steps, layout, value, context)
-    rank = max(len(layout.dims), len(after.dims))
-    if layout.padded(rank) != after.padded(rank):
-        raise Unfit(f"adds values of shapes {layout} and {after}; they must be equal")
-    return [Piece("residual", blocks=tuple(inner) or (Piece("identity"),))], after.padded(rank)
+def _read_by(node: NodeProto) -> str:
+    return ", ".join(f"'{name}'" for name in node.input if name) or "nothing"
 
 
 def _check(piece: Piece) -> None:
     """Whether a block takes the options. Raises Unfit."""
     if piece.options:
         try:
-            BLOCKS[piece.kind](**piece.options)
+            SPECS[piece.kind](**piece.options)
         except ValidationError as error:
             (first, *_) = error.errors(include_url=False)
             option = ".".join(map(str, first["loc"]))
             raise Unfit(f"has an option that {piece.kind} does not take: {option} {first['msg']}") from None
-
-
-def _no_chain(graph: OnnxGraph, value: str, start: str, sums: tuple[Operator, ...]) -> RecoveryError:
-    if not sums:
-        return RecoveryError(f"{graph.path}: the output does not depend on the input, it is '{value}'")
-    reason = f"adds two branches, and neither ends where the other starts ('{start}'; the other passes by '{value}')"
-    return RecoveryError(f"{graph.path}: not a dense network: {sums[-1]} {reason}")
-
-
-def _first_unknown(graph: OnnxGraph, here: Operator) -> RecoveryError:
-    """The first operator that is part of no spelling; ``here`` where all are, each for itself."""
-    explained = Context(graph).within()
-    for operator in graph.operators:
-        for row in ENDING.get(operator.kind, ()):
-            found = find(row.pattern, operator.outputs[0], graph, "")
-            if found is not None:
-                explained |= {name for part in found.operators for name in part.outputs}
-    sums = {o.outputs[0] for o in graph.operators if o.kind == "Add" and not graph.constants.keys() & set(o.inputs)}
-    unknown = [o for o in graph.operators if o.outputs[0] not in explained | sums]
-    operator = unknown[0] if unknown else here
-    dependent = sum(bool(name) and name not in graph.constants for name in operator.inputs)
-    if not dependent:
-        words = "a computation on constants alone"
-    elif dependent > 1 and operator.kind in ("MatMul", "Gemm", "Mul", "Div"):
-        words = "a product or quotient of two values that both depend on the input"
-    else:
-        known = any(operator.kind in kinds(row.pattern) for row in TABLE)
-        place = "in a place where no block has it" if known else "no operator of a block"
-        words = IN_WORDS.get(operator.kind, place)
-    read = ", ".join(f"'{name}'" for name in operator.inputs if name) or "nothing"
-    return RecoveryError(f"{graph.path}: not a dense network: {operator} is {words} (it reads {read})")

@@ -9,14 +9,12 @@ from pathlib import Path
 from builder.block import MOST, Shape
 from builder.errors import RecoveryError, SpecError
 from builder.spec import MLPSpec
+from export.onnxfile.reading import Model
 
-from .onnx_blocks import OPERATORS
-from .onnx_chain import read_chain
-from .onnx_file import read_graph
-from .onnx_graph import OnnxGraph
-from .onnx_layout import MOST_DIMENSIONS, Layout
-from .onnx_pieces import Piece, state, written
-from .onnx_simplify import simplify
+from .layout import MOST_DIMENSIONS, Layout
+from .onnx_chain import Chain, known_operators
+from .onnx_reading import read_graph
+from .pieces import Piece, state, written
 from .recovered import Recovered
 
 
@@ -30,10 +28,9 @@ def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = 
     Raises RecoveryError: a missing, damaged or hostile file, or the first operator that is none of a dense network's.
     """
     path = Path(path)
-    graph = simplify(read_graph(path, OPERATORS))
-    notes = list(graph.notes)
-    layout, row = _rows(graph, notes)
-    pieces, after = read_chain(graph, layout, notes)
+    model, notes = read_graph(path, known_operators())
+    layout, row = _rows(model, notes)
+    pieces, after = Chain(model, notes).read(layout)
     if not pieces:
         raise RecoveryError(f"{path}: it gives its input back; there is no block in it")
     kept = keep_shape and len(row) > 1
@@ -51,25 +48,27 @@ def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = 
     for key, value in weights.items():
         if not all(bound.isfinite() for bound in value.aminmax()):
             notes.append(f"{key} holds NaN or infinite values")
-    spec = _spec(graph, _name(path, name), {"shape": list(row)} if kept else {"features": prod(row)}, pieces)
+    spec = _spec(model, _name(path, name), {"shape": list(row)} if kept else {"features": prod(row)}, pieces)
     return Recovered(spec, weights, tuple(notes), None if kept or len(row) == 1 else row)
 
 
-def _rows(graph: OnnxGraph, notes: list[str]) -> tuple[Layout, Shape]:
+def _rows(model: Model, notes: list[str]) -> tuple[Layout, Shape]:
     """How the input lies in rows, and the shape of one."""
-    dims = graph.dims
+    (source,) = model.inputs
+    given = source.type.tensor_type.shape.dim
+    dims = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in given)
     shown = ", ".join("?" if size is None else str(size) for size in dims)
     if not 1 <= len(dims) <= MOST_DIMENSIONS:
-        message = f"the input '{graph.input}' has {len(dims)} dimensions; rows of features are expected"
-        raise RecoveryError(f"{graph.path}: {message}")
+        message = f"the input '{source.name}' has {len(dims)} dimensions; rows of features are expected"
+        raise RecoveryError(f"{model.path}: {message}")
     batch, row = (dims[0], dims[1:]) if len(dims) > 1 else (1, dims)
     fixed = tuple(size for size in row if size is not None and 0 < size <= MOST)
     if fixed != row or prod(fixed) > MOST:
         hint = "What to do: write the shape into the file, as with onnx.tools.update_model_dims"
         message = (
-            f"the input '{graph.input}' has the shape [{shown}]; sizes of 1 to {MOST:,} after the batch are expected"
+            f"the input '{source.name}' has the shape [{shown}]; sizes of 1 to {MOST:,} after the batch are expected"
         )
-        raise RecoveryError(f"{graph.path}: {message}. {hint}")
+        raise RecoveryError(f"{model.path}: {message}. {hint}")
     if len(dims) == 1:
         notes.append("the file takes one row without a batch dimension, and the network a batch of rows")
         return Layout(fixed), fixed
@@ -82,12 +81,13 @@ def _rows(graph: OnnxGraph, notes: list[str]) -> tuple[Layout, Shape]:
     return Layout((None, *fixed), max(batch or 0, 0)), fixed
 
 
-def _spec(graph: OnnxGraph, name: str, rows: dict, pieces: list[Piece]) -> MLPSpec:
+def _spec(model: Model, name: str, rows: dict, pieces: list[Piece]) -> MLPSpec:
+    source, output = model.inputs[0].name, model.proto.graph.output[0].name
     try:
         blocks = [written(piece) for piece in pieces]
-        return MLPSpec(name=name, input={"name": graph.input} | rows, blocks=blocks, output={"name": graph.output_name})
+        return MLPSpec(name=name, input={"name": source} | rows, blocks=blocks, output={"name": output})
     except SpecError as error:
-        raise RecoveryError(f"{graph.path}: what it computes is no spec: {error}") from None
+        raise RecoveryError(f"{model.path}: what it computes is no spec: {error}") from None
 
 
 def _name(path: Path, name: str | None) -> str:

@@ -13,7 +13,7 @@ from onnx import TensorProto
 
 from builder.errors import RecoveryError
 
-from .onnx_layout import MOST_DIMENSIONS
+from .layout import MOST_DIMENSIONS
 
 _READ: dict[int, tuple[str, str]] = {
     TensorProto.FLOAT: ("<f4", "float_data"),
