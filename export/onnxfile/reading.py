@@ -228,12 +228,19 @@ def _multiplied(left: Shape, right: Shape) -> Shape | None:
 
 def external_data(path: Path) -> dict[str, Path]:
     """The files beside it that a model keeps constants in, by name. Raises ModelError: unreadable, or one missing."""
-    read_header(path)
+    return _beside(path, _parsed(path))
+
+
+def _parsed(path: Path) -> ModelProto:
+    read_header(path)  # says what is wrong with a file
     try:
-        model = onnx.load(str(path), load_external_data=False)
+        return onnx.load(str(path), load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
-    tensors = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+
+
+def _beside(path: Path, whole: ModelProto) -> dict[str, Path]:
+    tensors = [tensor for tensor in whole.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
     names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
     beside = {name: path.parent / name for name in sorted(names)}
     missing = next((data for data in beside.values() if not data.is_file()), None)
@@ -244,9 +251,10 @@ def external_data(path: Path) -> dict[str, Path]:
 
 def read_model(path: Path, *, recovering: bool = False) -> Model:
     """Read a file with its weights. Raises ModelError: missing, damaged or not ONNX."""
-    external_data(path)  # says what is wrong with a file, or missing beside it
+    whole = _parsed(path)
+    _beside(path, whole)
     try:
-        whole = onnx.load(str(path))
+        onnx.load_external_data_for_model(whole, str(path.parent))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
     problem = _problem(whole)
