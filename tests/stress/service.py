@@ -41,20 +41,24 @@ class Service:
 
     def events(self, event: str | None = None) -> list[dict[str, Any]]:
         """What it logged; with ``event`` only those."""
-        lines = self._log.read_text(encoding="utf-8").splitlines()
+        lines = self._lines()
         records = [json.loads(line) for line in lines if line.startswith("{")]
         return [record for record in records if event in (None, record["event"])]
 
+    def _lines(self) -> list[str]:
+        """The log, but for a line that is being written."""
+        return self._log.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+
     def unexpected(self) -> list[str]:
         """Lines of the log that tell of a defect, since the last time that this was asked."""
-        lines = self._log.read_text(encoding="utf-8").splitlines()
+        lines = self._lines()
         new, self._seen = lines[self._seen :], len(lines)
         return [line for line in new if not line.startswith("{") or _is_defect(json.loads(line))]
 
     def workers(self) -> list[int]:
         """The process ids of those that answer, from its children."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [pid for pid in map(int, children) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for pid in map(int, children) if b"spawn_main" in _command(pid)]
 
     def ask(
         self, method: str, path: str, body: bytes | str | None = None, headers: dict[str, str] | None = None
@@ -119,3 +123,11 @@ def serving(folder: Path, log: Path, *options: object) -> Iterator[Service]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _command(pid: int) -> bytes:
+    """The command line of a process; empty once it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
