@@ -109,7 +109,7 @@ def server(target: str) -> Server:
     if target in _WITHOUT:
         raise ExportError(f"{target} cannot run the file: {_WITHOUT[target]}. What to do: give another release")
     name, _, release = target.partition(":")
-    minor = ".".join(release.split(".")[:2]) if name == "onnxruntime" and _number(release) else release
+    minor = ".".join(release.split(".")[:2]) if name == "onnxruntime" and number(release) else release
     row = SERVERS.get(f"{name}:{minor}")
     if row is not None:
         return row
@@ -119,7 +119,7 @@ def server(target: str) -> Server:
         examples = [f"{known}:{_releases(known)[-1]}" for known in names]
         message = f"no server is known as '{target}': {suggestion(name, names, 'servers', examples)}, among others"
         raise ExportError(f"{message}. What to do: give a server and its release (--for {examples[-1]})")
-    older = [known for known in releases if _number(release) and _number(known) <= _number(release)]
+    older = [known for known in releases if number(release) and number(known) <= number(release)]
     nearest = f"--for {name}:{older[-1]}, the nearest older release; newer ones read its files too" if older else ""
     message = f"what {target} reads is not known, only what {', '.join(releases)} read"
     raise ExportError(f"{message}. What to do: {nearest or f'give one of these (--for {name}:{releases[0]})'}")
@@ -133,10 +133,10 @@ def oldest(name: str, opset: int, ir_version: int) -> str | None:
 
 def _releases(name: str) -> list[str]:
     """The known releases of a server, the oldest first."""
-    return sorted((key.partition(":")[2] for key in SERVERS if key.startswith(f"{name}:")), key=_number)
+    return sorted((key.partition(":")[2] for key in SERVERS if key.startswith(f"{name}:")), key=number)
 
 
-def _number(release: str) -> tuple[int, ...]:
+def number(release: str) -> tuple[int, ...]:
     """A release in an order; empty where it is no version."""
     parts = release.split(".")
     return tuple(map(int, parts)) if all(re.fullmatch("[0-9]{1,4}", part) for part in parts) else ()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from export import TargetError, package, publish
-from export.targets.table import TARGETS
+from export.targets.packaging import TARGETS
 from runtime import read_certificate
 from tests.cases import network, randomised
 from tests.commands import Run

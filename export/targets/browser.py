@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import html
 import json
 import re
 from collections.abc import Mapping
-from hashlib import sha256
 from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from export.errors import TargetError
-from runtime import Answers, MissingPackageError
+from runtime import MissingPackageError, sha256
 
-from .target import Deployment, Files, Target
+from .target import Deployment, Files, Target, source
 
 RELEASE = "1.30"
 """Of onnxruntime-web; the npm package counts as ONNX Runtime does."""
@@ -56,78 +54,73 @@ def _files(deployment: Deployment) -> Files:
 
     Raises MissingPackageError: no onnxruntime-web; TargetError: another release, or a model too large.
     """
-    name, model, answers = deployment.name, deployment.file, deployment.certificate.answers
-    assert answers is not None  # packaging refuses others
+    summary, certificate, model = deployment.summary, deployment.certificate, deployment.file
     size = model.stat().st_size
-    if deployment.summary.external_data or size > _MOST:
-        held = "its weights are in a file beside it" if deployment.summary.external_data else f"it has {size:,} bytes"
+    if summary.external_data or size > _MOST:
+        held = "its weights are in a file beside it" if summary.external_data else f"it has {size:,} bytes"
         limit = f"a page holds a model of one file and at most {_MOST:,} bytes"
         raise TargetError(f"{model.name}: {limit}, and {held}. What to do: package it for a server")
     folder, package = _onnxruntime_web(deployment.onnxruntime_web, deployment.release)
-    content = model.read_bytes()
+    own = folder / "LICENSE"
+    licence = own.read_text(encoding="utf-8") if own.is_file() else _LICENCE
+    answers = json.loads(certificate.path.read_text(encoding="utf-8"))["answers"]
     record = {
-        "name": name,
+        "name": deployment.name,
         "file": model.name,
-        "sha256": deployment.certificate.sha256,
-        "proved": deployment.certificate.proved,
-        "made": deployment.certificate.made,
-        "device": deployment.certificate.device,
-        "mlpx": deployment.certificate.mlpx_version,
+        "sha256": certificate.sha256,
+        "proved": certificate.proved,
+        "made": certificate.made,
+        "device": certificate.device,
+        "mlpx": certificate.mlpx_version,
         "runtime": package["version"],
-        "inputs": [port.to_record() for port in deployment.summary.inputs],
-        "outputs": [port.to_record() for port in deployment.summary.outputs],
-        "answers": _answers(answers),
+        "inputs": [port.to_record() for port in summary.inputs],
+        "outputs": [port.to_record() for port in summary.outputs],
+        "answers": {key: answers[key] for key in ("rows", "inputs", "exact", "bound")},
     }
-    shared, own = resources("runtime") / "serving", resources("export") / "targets"
+    shared = resources("runtime") / "serving"
+    style = (shared / "page.css").read_text(encoding="utf-8")
     scripts = {
         "WIDGETS": "".join((shared / name).read_text(encoding="utf-8") for name in ("ports.js", "form.js", "bars.js")),
-        "RUNTIME": _as_object((folder / _SCRIPT).read_text(encoding="utf-8"), folder / _SCRIPT),
-        "PAGE": (own / "browser.js").read_text(encoding="utf-8"),
+        "RUNTIME": _as_object(folder / _SCRIPT),
+        "PAGE": source("browser.js"),
     }
-    style = (shared / "page.css").read_text(encoding="utf-8")
+    # The page runs its own scripts and style, known by their hashes, and connects to nothing.
+    allowed, style_hash = " ".join(map(_hash, scripts.values())), _hash(style)
+    rules = f"script-src {allowed} 'wasm-unsafe-eval'; style-src {style_hash}; img-src data:"
     parts = {
-        "POLICY": policy(scripts.values(), style),
-        "NAME": html.escape(name),
+        "POLICY": f"default-src 'none'; {rules}; base-uri 'none'; form-action 'none'",
+        "NAME": html.escape(deployment.name),
         "STYLE": style,
-        "LICENCE": html.escape(_licence(folder)),
+        "LICENCE": html.escape(licence),
         "RECORD": json.dumps(record, ensure_ascii=False).replace("<", "\\u003c"),
-        "MODEL": base64.b64encode(content).decode(),
+        "MODEL": base64.b64encode(model.read_bytes()).decode(),
         "WASM": base64.b64encode(gzip.compress((folder / _WASM).read_bytes(), mtime=0)).decode(),
         **scripts,
     }
-    page = re.sub("@([A-Z]+)@", lambda place: parts[place[1]], (own / "browser.html").read_text(encoding="utf-8"))
     vendored = {
         "package": "onnxruntime-web",
         "version": package["version"],
         "license": package.get("license"),
-        "files": {path: sha256((folder / path).read_bytes()).hexdigest() for path in (_SCRIPT, _WASM)},
+        "files": {path: sha256(folder / path) for path in (_SCRIPT, _WASM)},
     }
     return {
-        "index.html": page,
+        "index.html": re.sub("@([A-Z]+)@", lambda place: parts[place[1]], source("browser.html")),
         "onnxruntime-web.json": json.dumps(vendored, indent=1) + "\n",
-        "onnxruntime-web.LICENSE": _licence(folder),
+        "onnxruntime-web.LICENSE": licence,
     }
-
-
-def policy(scripts: Any, style: str) -> str:
-    """The Content-Security-Policy under which the page runs: its own scripts and style by hash, and no connection."""
-    allowed = " ".join(map(_hash, scripts))
-    rules = f"script-src {allowed} 'wasm-unsafe-eval'; style-src {_hash(style)}; img-src data:"
-    return f"default-src 'none'; {rules}; base-uri 'none'; form-action 'none'"
 
 
 def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
+    """As a Content-Security-Policy names a script or a style."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _onnxruntime_web(given: Path | None, release: str) -> tuple[Path, Mapping[str, Any]]:
     """The folder of the npm package, as given or in ./node_modules, and its package.json."""
     minor = ".".join(release.split(".")[:2])
     if minor not in _TRIED:
-        message = (
-            f"onnxruntime-web {release} is not known to run in a page without more files, only {', '.join(_TRIED)}"
-        )
-        raise TargetError(f"{message} are. What to do: take --target-version {RELEASE}")
+        message = f"onnxruntime-web {release} is not known to run in a page without more files"
+        raise TargetError(f"{message}, only {', '.join(_TRIED)} are. What to do: take --target-version {RELEASE}")
     folder = given or Path("node_modules") / "onnxruntime-web"
     install = f"npm install onnxruntime-web@{release if release.count('.') > 1 else _TRIED[minor]}"
     hint = f"What to do: {install}, and name the folder with --onnxruntime-web node_modules/onnxruntime-web"
@@ -148,35 +141,17 @@ def _onnxruntime_web(given: Path | None, release: str) -> tuple[Path, Mapping[st
     return folder, package
 
 
-def _as_object(module: str, path: Path) -> str:
+def _as_object(path: Path) -> str:
     """The library's module as a script that leaves ``ort`` in the page: nothing can import from a script in a page."""
-    found = _EXPORTS.findall(module)
-    if len(found) != 1 or re.search("</script|<!--|\r", module):
-        raise TargetError(
-            f"{path}: not built as the releases that are known. What to do: take onnxruntime-web {RELEASE}"
-        )
-    pairs = [pair.strip().split(" as ") for pair in found[0].split(",")]
+    module = path.read_text(encoding="utf-8")
+    exports = _EXPORTS.findall(module)
+    if len(exports) != 1 or re.search("</script|<!--|\r", module):
+        message = f"{path}: not built as the releases that are known"
+        raise TargetError(f"{message}. What to do: take onnxruntime-web {RELEASE}")
+    pairs = [pair.strip().split(" as ") for pair in exports[0].split(",")]
     names = ",".join(f'"{pair[-1]}":{pair[0]}' for pair in pairs)
     script = _EXPORTS.sub(lambda _: f"globalThis.ort={{{names}}};", module)
     return re.sub(r"\n//# sourceMappingURL=.*", "", script)
-
-
-def _licence(folder: Path) -> str:
-    own = folder / "LICENSE"
-    return own.read_text(encoding="utf-8") if own.is_file() else _LICENCE
-
-
-def _answers(answers: Answers) -> dict[str, Any]:
-    def tensors(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        return {name: _tensor(values) for name, values in arrays.items()}
-
-    parts = {"inputs": answers.inputs, "exact": answers.exact, "bound": answers.bound}
-    return {"rows": answers.rows, **{key: tensors(arrays) for key, arrays in parts.items()}}
-
-
-def _tensor(values: np.ndarray) -> dict[str, Any]:
-    content = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"))).tobytes()
-    return {"shape": values.shape, "dtype": str(values.dtype), "base64": base64.b64encode(content).decode()}
 
 
 _REMARKS = """\

@@ -7,8 +7,7 @@ https://github.com/kserve/kserve.
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,50 +15,64 @@ from typing import Any
 import yaml
 
 from . import mlserver, triton
-from .onnx_runner import code, requirements, settings
-from .target import Deployment, Files, Target, model_files
+from .target import Deployment, Files, Target
 
-SDK = "0.21.0"
+_SDK = "0.21.0"
 """The release of the KServe SDK that the "custom" backend runs."""
 _BUCKET = "SET-BUCKET"
 _REGISTRY = "SET-REGISTRY"
 """What only the user knows, in capitals that no cluster accepts."""
 _CONCURRENCY = 16
 _PORT = 8080
+_MEBIBYTES = {"triton": 1536, "mlserver": 768, "custom": 768}
+"""What a backend's server takes for itself."""
+_DOCKERFILE = """\
+FROM python:3.11-slim
+COPY model/requirements.txt /model/requirements.txt
+RUN pip install --no-cache-dir --requirement /model/requirements.txt
+COPY model /model
+WORKDIR /model
+USER 1000
+"""
 
 
 def _files(deployment: Deployment) -> Files:
-    one = replace(deployment, instances=1)  # copies are replicas here
+    single = replace(deployment, instances=1)  # copies are replicas here
     if deployment.backend == "triton":
-        held = triton.TARGET.files(replace(one, backend="onnxruntime"))
-        return {"inference-service.yaml": service(deployment, held), **held}
+        repository = triton.TARGET.files(replace(single, backend="onnxruntime"))
+        return {"inference-service.yaml": _service(deployment, repository), **repository}
     if deployment.backend == "mlserver":
-        held = mlserver.model_folder(replace(one, release=mlserver.TARGET.release), host="0.0.0.0")
+        model = mlserver.model_folder(replace(single, release=mlserver.TARGET.release), host="0.0.0.0")
         command = ["mlserver", "start", "/model"]
     else:
-        held = {
-            "requirements.txt": requirements(deployment, f"kserve=={SDK}"),
-            "model-settings.json": json.dumps(settings(deployment), indent=2) + "\n",
-            **code("kserve_model.py"),
-            **model_files(deployment, "model.onnx"),
+        model = {
+            "model-settings.json": json.dumps(deployment.runner_settings, indent=2) + "\n",
+            **deployment.runner_files("kserve_model.py", f"kserve=={_SDK}"),
         }
         command = ["python", "/model/kserve_model.py", f"--model_name={deployment.name}"]
     return {
-        "inference-service.yaml": service(deployment, held),
-        "Dockerfile": _dockerfile(command),
-        **{f"model/{name}": content for name, content in held.items()},
+        "inference-service.yaml": _service(deployment, model),
+        "Dockerfile": f"{_DOCKERFILE}CMD {json.dumps(command)}\n",
+        **{f"model/{name}": content for name, content in model.items()},
     }
 
 
-def service(deployment: Deployment, held: Files) -> str:
+def _service(deployment: Deployment, model: Files) -> str:
     """``inference-service.yaml``, for the files that the server holds."""
     if deployment.backend == "triton":
-        predictor: dict[str, Any] = {"model": _triton(deployment) | _container(deployment, held)}
+        runtime = {
+            "modelFormat": {"name": "onnx", "version": "1"},
+            "runtime": "kserve-tritonserver",
+            "runtimeVersion": f"{deployment.release}-py3",
+            "protocolVersion": "v2",
+            "storageUri": f"s3://{_BUCKET}/{_service_name(deployment)}/models",
+        }
+        predictor: dict[str, Any] = {"model": runtime | _container(deployment, model)}
         what = f"Set storageUri ({_BUCKET}): where the folder models/ was copied to; s3://, gs:// and pvc:// will do."
     else:
-        image = {"name": "kserve-container", "image": image_name(deployment)}
+        image = {"name": "kserve-container", "image": _image(deployment)}
         ports = [{"name": "http1", "containerPort": _PORT, "protocol": "TCP"}]
-        predictor = {"containers": [image | {"ports": ports} | _container(deployment, held)]}
+        predictor = {"containers": [image | {"ports": ports} | _container(deployment, model)]}
         what = f"Set image ({_REGISTRY}): the name that the image of the Dockerfile was pushed by."
     scaling = {
         "minReplicas": deployment.instances,
@@ -70,43 +83,36 @@ def service(deployment: Deployment, held: Files) -> str:
     record = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": service_name(deployment)},
+        "metadata": {"name": _service_name(deployment)},
         "spec": {"predictor": scaling | predictor},
     }
     return f"# {what}\n{yaml.safe_dump(record, sort_keys=False, allow_unicode=True)}"
 
 
-def service_name(deployment: Deployment) -> str:
+def _service_name(deployment: Deployment) -> str:
     """The model's name as a cluster takes it: small letters, digits and "-", and a letter first."""
-    name = re.sub("[^a-z0-9]+", "-", deployment.name.lower()).strip("-")[:50].strip("-")
-    return name if name[:1].isalpha() else f"model-{name}".strip("-")
+    name = deployment.plain_name[:50].strip("-")
+    return name if name[0].isalpha() else f"model-{name}"
 
 
-def image_name(deployment: Deployment) -> str:
-    """Of the image that the Dockerfile makes."""
-    return f"{_REGISTRY}/{service_name(deployment)}-{deployment.backend}:1"
+def _image(deployment: Deployment) -> str:
+    """Of the Dockerfile."""
+    return f"{_REGISTRY}/{_service_name(deployment)}-{deployment.backend}:1"
 
 
-def _triton(deployment: Deployment) -> dict[str, Any]:
-    return {
-        "modelFormat": {"name": "onnx", "version": "1"},
-        "runtime": "kserve-tritonserver",
-        "runtimeVersion": f"{deployment.release}-py3",
-        "protocolVersion": "v2",
-        "storageUri": f"s3://{_BUCKET}/{service_name(deployment)}/models",
-    }
-
-
-def _container(deployment: Deployment, held: Files) -> dict[str, Any]:
+def _container(deployment: Deployment, model: Files) -> dict[str, Any]:
     """Resources and probes, and on a GPU the variable that keeps TF32 off in NVIDIA's libraries."""
-    resources = {"cpu": str(deployment.threads), "memory": f"{_mebibytes(deployment, held)}Mi"}
+    size = sum(content.stat().st_size for content in model.values() if isinstance(content, Path))
+    # Three times the model: read, held and laid out for the kernels.
+    mebibytes = _MEBIBYTES[deployment.backend or ""] + 3 * -(-size // 2**20)
     gpu = {"nvidia.com/gpu": "1"} if deployment.device == "cuda" else {}
+    resources = {"cpu": str(deployment.threads), "memory": f"{mebibytes}Mi", **gpu}
 
-    def probe(path: str, **times: int) -> Mapping[str, Any]:
+    def probe(path: str, **times: int) -> dict[str, Any]:
         return {"httpGet": {"path": f"/v2/health/{path}", "port": _PORT}, **times}
 
     container: dict[str, Any] = {
-        "resources": {"requests": resources | gpu, "limits": resources | gpu},
+        "resources": {"requests": resources, "limits": dict(resources)},  # a copy, which YAML writes without a link
         "startupProbe": probe("ready", periodSeconds=2, failureThreshold=150),
         "readinessProbe": probe("ready", periodSeconds=5, timeoutSeconds=2),
         "livenessProbe": probe("live", periodSeconds=10, timeoutSeconds=2),
@@ -114,30 +120,11 @@ def _container(deployment: Deployment, held: Files) -> dict[str, Any]:
     return container | ({"env": [{"name": "NVIDIA_TF32_OVERRIDE", "value": "0"}]} if gpu else {})
 
 
-def _mebibytes(deployment: Deployment, held: Files) -> int:
-    """What the server takes, and three times the model: read, held and laid out for the kernels."""
-    size = sum(content.stat().st_size for content in held.values() if isinstance(content, Path))
-    return {"triton": 1536, "mlserver": 768, "custom": 768}[deployment.backend or ""] + 3 * -(-size // 2**20)
-
-
-def _dockerfile(command: Sequence[str]) -> str:
-    return (
-        "FROM python:3.11-slim\n"
-        "COPY model/requirements.txt /model/requirements.txt\n"
-        "RUN pip install --no-cache-dir --requirement /model/requirements.txt\n"
-        "COPY model /model\n"
-        "WORKDIR /model\n"
-        "USER 1000\n"
-        f"CMD {json.dumps(command)}\n"
-    )
-
-
 def _start(deployment: Deployment) -> str:
-    name, image = service_name(deployment), image_name(deployment)
+    name, image = _service_name(deployment), _image(deployment)
+    ready = f"docker build --tag {image} .\ndocker push {image}"
     if deployment.backend == "triton":
         ready = f"aws s3 sync models s3://{_BUCKET}/{name}/models"
-    else:
-        ready = f"docker build --tag {image} .\ndocker push {image}"
     return (
         f"{ready}\nkubectl apply --filename inference-service.yaml\n"
         f"kubectl wait --for=condition=Ready inferenceservice/{name} --timeout=5m\n"

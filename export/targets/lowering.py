@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from builder import MLPSpec, RecoveryError, assemble
@@ -13,22 +12,13 @@ from export.recovery.network import read_network
 from export.recovery.recovered import Recovered
 from runtime import Summary
 
-_TOLD = ("input", "output")
 
-
-@dataclass(frozen=True)
-class Lowered:
-    """The new file, whose certificate lies beside it, and what there is to say of it."""
-
-    path: Path
-    notes: tuple[str, ...]
-
-
-def lower_for(path: Path, summary: Summary, target: str, folder: Path) -> Lowered:
+def lower_for(path: Path, summary: Summary, target: str, folder: Path) -> tuple[Path, tuple[str, ...]]:
     """Write the network of a file to ``folder`` in the opset and IR version of a server, such as "triton:21.12".
 
     The network is read from the file's operators and weights, and proved twice on the CPU: the old file computes it,
     and the new one does. Raises TargetError: the network cannot be read or written so; ProofError.
+    Returns: the new file, whose certificate lies beside it, and what there is to say of it, a line each.
     """
     versions = f"{path.name} has opset {summary.opset} and IR {summary.ir_version}"
     hint = f"export the module anew with --for {target}, or package for a newer release (--target-version)"
@@ -46,23 +36,19 @@ def lower_for(path: Path, summary: Summary, target: str, folder: Path) -> Lowere
         reason = str(error).partition(". What to do: ")[0]
         message = f"{versions}; {target} does not read that, and it cannot be lowered: {reason}"
         raise TargetError(f"{message}. What to do: {hint}") from None
-    new = f"opset {artifact.summary.opset}, IR {artifact.summary.ir_version}"
-    return Lowered(
-        artifact.path,
-        (
-            f"{versions}, more than {target} reads: its network was written anew in {new} and proved anew on cpu, "
-            "and the package holds that file and its certificate",
-            *(f"of the file: {line}" for line in found.notes if "spec" not in line),
-        ),
+    note = (
+        f"{versions}, more than {target} reads: its network was written anew in opset {artifact.summary.opset}, "
+        f"IR {artifact.summary.ir_version} and proved anew on cpu, and the package holds that file and its certificate"
     )
+    return artifact.path, (note, *(f"of the file: {line}" for line in found.notes if "spec" not in line))
 
 
 def _described(found: Recovered, summary: Summary) -> MLPSpec:
     """The spec that was read, with what the file's own one says of input and output: ranges, features, labels."""
-    given = found.spec.model_dump(exclude_none=True)
+    read, own = found.spec.model_dump(exclude_none=True), summary.spec or {}
     try:
-        told = {key: (summary.spec or {}).get(key, given[key]) | {"name": given[key]["name"]} for key in _TOLD}
-        spec = MLPSpec.model_validate(given | told)
+        ports = {key: own.get(key, read[key]) | {"name": read[key]["name"]} for key in ("input", "output")}
+        spec = MLPSpec.model_validate(read | ports)
     except (ValueError, TypeError, AttributeError):  # written by another tool
         return found.spec
     return spec if spec.input.row_shape == found.spec.input.row_shape else found.spec

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from export.errors import TargetError
 
-from .onnx_runner import code, installed, requirements, settings
-from .target import Deployment, Files, Target, model_files
+from .target import Deployment, Files, Target, installed
 
 
 def model_folder(deployment: Deployment, *, host: str) -> Files:
@@ -21,7 +20,7 @@ def model_folder(deployment: Deployment, *, host: str) -> Files:
         "implementation": "mlserver_runtime.OnnxRuntime",
         "platform": "onnx_onnxv1",
         "versions": ["1"],
-        "parameters": {"uri": "./model.onnx", "version": "1", "extra": settings(deployment)},
+        "parameters": {"uri": "./model.onnx", "version": "1", "extra": deployment.runner_settings},
     }
     # Workers of MLServer's own cost more than a small network does: every request is pickled twice.
     server = {
@@ -36,9 +35,7 @@ def model_folder(deployment: Deployment, *, host: str) -> Files:
         "settings.json": json.dumps(server, indent=2) + "\n",
         "model-settings.json": json.dumps(model, indent=2) + "\n",
         # uvloop 0.22 and later stop MLServer 1.7 (event loops are no longer made on demand).
-        "requirements.txt": requirements(deployment, f"mlserver=={deployment.release}", "uvloop<0.22"),
-        **code("mlserver_runtime.py"),
-        **model_files(deployment, "model.onnx"),
+        **deployment.runner_files("mlserver_runtime.py", f"mlserver=={deployment.release}", "uvloop<0.22"),
     }
 
 

@@ -10,9 +10,8 @@ import json
 from collections.abc import Sequence
 
 from export.errors import TargetError
-from runtime import Port
 
-from .target import Deployment, Files, Target, model_files
+from .target import Deployment, Files, Target
 
 
 def _files(deployment: Deployment) -> Files:
@@ -23,15 +22,9 @@ def _files(deployment: Deployment) -> Files:
     if deployment.delay_us:
         message = "OpenVINO Model Server runs every request by itself, and none waits to share a batch"
         raise TargetError(f"{message}. What to do: leave --delay-us out, or package for triton")
-    place = f"models/{deployment.name}/1/model.onnx"
-    return {"models/config.json": config(deployment), **model_files(deployment, place)}
-
-
-def config(deployment: Deployment) -> str:
-    """``config.json``, with the model where the container sees it."""
     model = {
         "name": deployment.name,
-        "base_path": f"/models/{deployment.name}",
+        "base_path": f"/models/{deployment.name}",  # where the container sees it
         "target_device": "CPU",
         "nireq": deployment.instances,
         "plugin_config": {
@@ -40,14 +33,13 @@ def config(deployment: Deployment) -> str:
             "INFERENCE_NUM_THREADS": str(deployment.instances * deployment.threads),
         },
     }
-    if deployment.fixed_batch is None:
-        model["shape"] = {port.name: _shape(port, deployment.max_batch) for port in deployment.summary.inputs}
-    return json.dumps({"model_config_list": [{"config": model}]}, indent=2, ensure_ascii=False) + "\n"
-
-
-def _shape(port: Port, most: int) -> str:
-    """Rows as a range, which a request of more is refused by."""
-    return f"({','.join([f'1:{most}', *map(str, port.shape[1:])])})"
+    if deployment.fixed_batch is None:  # rows as a range: a request of more is refused
+        rows = f"1:{deployment.max_batch}"
+        model["shape"] = {
+            port.name: f"({','.join([rows, *map(str, port.shape[1:])])})" for port in deployment.summary.inputs
+        }
+    config = json.dumps({"model_config_list": [{"config": model}]}, indent=2, ensure_ascii=False) + "\n"
+    return {"models/config.json": config, **deployment.model_files(f"models/{deployment.name}/1/model.onnx")}
 
 
 def _start(deployment: Deployment) -> str:

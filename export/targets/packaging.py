@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from builder.suggestions import suggestion
-from export.errors import ExportError, TargetError
-from export.servers import Server, server
-from runtime import through_link, whole_folder
+from export.errors import ExportError, ProofError, TargetError
+from export.inspection import inspect
+from export.servers import Server, number, server
+from runtime import Certificate, Summary, read_certificate, read_header, sha256, through_link, whole_folder
 from runtime.version import VERSION
 
-from .admission import batch_of, certified, described
-from .readme import readme
-from .smoke import smoke
-from .table import TARGETS
+from . import browser, kserve, mlserver, openvino, ray_serve, triton
+from .common import readme, smoke
 from .target import Deployment, Files, Target
 
+TARGETS: dict[str, Target] = {
+    module.TARGET.name: module.TARGET for module in (triton, openvino, kserve, mlserver, ray_serve, browser)
+}
+"""Every target that packages are made for, by its name."""
 MANIFEST = "mlpx-package.json"
 FORMAT = 1
 """Of the manifest: a key may be added without a new format, never given another meaning."""
@@ -102,7 +103,7 @@ def package(
         hint = "give one of letters, digits, '.', '_' and '-', at most 100, with --name"
         raise TargetError(f"{name!r} cannot be a model's name at a server. What to do: {hint}")
     _refuse_in_use(folder, path, replace)
-    proof, summary, notes = certified(path, certificate), described(path), _untried(chosen, release)
+    proof, summary, notes = _certified(path, certificate), _described(path), _untried(chosen, release)
     with ExitStack() as held:
         if backend not in chosen.bundled:
             reads = _reads(chosen, release, backend)
@@ -110,9 +111,8 @@ def package(
                 from .lowering import lower_for  # torch, which packaging does without otherwise
 
                 place = Path(held.enter_context(tempfile.TemporaryDirectory()))
-                lowered = lower_for(path, summary, f"{chosen.server}:{release}", place)
-                path, notes = lowered.path, (*notes, *lowered.notes)
-                proof, summary = certified(path), described(path)
+                path, lowered = lower_for(path, summary, f"{chosen.server}:{release}", place)
+                proof, summary, notes = _certified(path), _described(path), (*notes, *lowered)
         deployment = Deployment(
             name=name,
             file=path,
@@ -121,7 +121,7 @@ def package(
             release=release,
             device=device,
             backend=backend,
-            max_batch=batch_of(path, summary, max_batch, chosen.max_batch),
+            max_batch=_batch_of(path, summary, max_batch),
             delay_us=delay_us,
             instances=instances,
             threads=threads,
@@ -130,46 +130,95 @@ def package(
         files = _all_files(deployment, chosen, notes)
         with whole_folder(folder) as stage:
             digests = {place: _write(stage / place, content) for place, content in sorted(files.items())}
-            (stage / MANIFEST).write_text(_manifest(deployment, chosen, digests, notes), encoding="utf-8")
+            keys = ("name", "release", "backend", "device", "max_batch", "delay_us", "instances", "threads")
+            manifest = {
+                "format": FORMAT,
+                "mlpx": VERSION,
+                "target": chosen.name,
+                "model": {"sha256": proof.sha256, "opset": summary.opset},
+                **{key: getattr(deployment, key) for key in keys},
+                "notes": notes,
+                "files": digests,
+            }
+            _write(stage / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return Package(folder, (*digests, MANIFEST), deployment, chosen, notes)
 
 
 def _all_files(deployment: Deployment, target: Target, notes: tuple[str, ...]) -> Files:
-    common: dict[str, str | bytes | Path] = {
+    common = {
         "README.md": readme(deployment, target, notes),
         f"{deployment.name}.parity.json": deployment.certificate.path,
+        **(smoke(deployment, target) if target.speaks_v2 else {}),
     }
-    own, asked = target.files(deployment), smoke(deployment, target) if target.speaks_v2 else {}
-    for place in (*own, *common):
+    files = {**common, **target.files(deployment)}
+    for place in files:
         if PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
             hint = "write the file anew with its external data beside it"
             raise TargetError(f"{place!r} would lie outside of the package. What to do: {hint}")
-    return {**common, **asked, **own}
+    return files
 
 
-def _write(path: Path, content: str | bytes | Path) -> str:
+def _write(path: Path, content: str | Path) -> str:
     """Write one file of the package, and the SHA-256 of what was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, Path):
         shutil.copyfile(content, path)
     else:
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        path.write_bytes(content.encode())
+    return sha256(path)
 
 
-def _manifest(deployment: Deployment, target: Target, digests: Mapping[str, str], notes: tuple[str, ...]) -> str:
-    record = {
-        "format": FORMAT,
-        "mlpx": VERSION,
-        "target": target.name,
-        "model": {"sha256": deployment.certificate.sha256, "opset": deployment.summary.opset},
-        **{key: getattr(deployment, key) for key in ("name", "release", "backend", "device")},
-        **{key: getattr(deployment, key) for key in ("max_batch", "delay_us", "instances", "threads")},
-        "notes": notes,
-        "files": digests,
-    }
-    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+def _certified(path: Path, certificate: str | Path | None = None) -> Certificate:
+    """The certificate of a file, ``NAME.parity.json`` beside it unless named.
+
+    Raises ProofError: there is none, it is of another file, or it says that the file is not proved; InputError: it is
+    damaged; ModelError: no ONNX file.
+    """
+    read_header(path)  # says what is wrong with the file itself
+    prove = f"prove it: mlpx verify {path.name} --spec SPEC -o FOLDER"
+    place = path.with_name(f"{path.stem}.parity.json") if certificate is None else Path(certificate)
+    if certificate is None and not place.is_file():
+        message = f"{path} has no certificate beside it ({place.name}), and only proved files are packaged"
+        raise ProofError(f"{message}. What to do: {prove}, or name its certificate with --certificate")
+    found = read_certificate(place)
+    if not found.is_of(path):
+        message = f"{path} is not the file that {place.name} was made of: it, or its external data, has changed"
+        raise ProofError(f"{message}. What to do: package the file that the certificate is of, or {prove}")
+    if not found.proved:
+        raise ProofError(f"{path} is not proved: {found.why}. What to do: package a file that is")
+    if found.answers is None:
+        message = f"{place.name} has no answers that a live server could be asked for"
+        raise ProofError(f"{message}; no row of it has a finite answer, or an older mlpx made it. What to do: {prove}")
+    return found
+
+
+def _described(path: Path) -> Summary:
+    """The summary of a file whose tensors are float32 of known shapes. Raises TargetError."""
+    summary = inspect(path).summary
+    for port in (*summary.inputs, *summary.outputs):
+        shape = f"'{port.name}' is {port.dtype} of shape {list(port.shape)}"
+        if port.dtype != "float32":
+            raise TargetError(f"{path.name}: {shape}. What to do: export it anew; mlpx serves float32")
+        if len(port.shape) < 2 or not all(isinstance(size, int) and size > 0 for size in port.shape[1:]):
+            hint = f"mlpx recover {path.name} -o FOLDER, and package what it writes"
+            raise TargetError(f"{path.name}: {shape}, not [batch, sizes that are known]. What to do: {hint}")
+    return summary
+
+
+def _batch_of(path: Path, summary: Summary, asked: int | None) -> int:
+    """The most rows of a request. Raises TargetError: the file has a fixed batch, and another was asked for."""
+    sizes = {port.shape[0] for port in (*summary.inputs, *summary.outputs)}
+    fixed = {size for size in sizes if isinstance(size, int)}
+    if not fixed:
+        return Deployment.max_batch if asked is None else asked
+    hint = f"mlpx recover {path.name} -o FOLDER writes it with a free batch"
+    if len(sizes) > 1:
+        raise TargetError(f"{path.name}: its tensors have different batches, {sizes}. What to do: {hint}")
+    (size,) = fixed
+    if asked not in (None, size):
+        message = f"{path.name} takes exactly {size} rows, and --max-batch {asked} was asked for"
+        raise TargetError(f"{message}. What to do: leave --max-batch out, or {hint}")
+    return size
 
 
 def _target(name: str, release: str | None) -> tuple[Target, str]:
@@ -182,7 +231,7 @@ def _target(name: str, release: str | None) -> tuple[Target, str]:
     if colon and release is not None and release != given:
         raise TargetError(f"two releases are asked for, {given} and {release}. What to do: give one")
     release = given if colon else TARGETS[name].release if release is None else release
-    if not re.fullmatch(r"\d{1,4}(\.\d{1,4}){0,3}", release):
+    if not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4}){0,3}", release):
         example = f"--target-version {TARGETS[name].release}"
         raise TargetError(f"{release!r} is no release of {name}. What to do: give one such as {example}")
     return TARGETS[name], release
@@ -199,10 +248,6 @@ def _backend(target: Target, backend: str | None) -> str | None:
 
 def _untried(target: Target, release: str) -> tuple[str, ...]:
     """A note on a release that is newer than those that were tried. Raises TargetError: it is older."""
-
-    def number(text: str) -> list[int]:
-        return [int(part) for part in text.split(".")]
-
     if not target.oldest or release == target.oldest:
         return ()
     if number(release) < number(target.oldest):
@@ -222,16 +267,14 @@ def _reads(target: Target, release: str, backend: str | None) -> Server:
         raise TargetError(message + also) from None
 
 
-def _check_numbers(**given: int | None) -> None:
-    for key, value in given.items():
+def _check_numbers(**numbers: int | None) -> None:
+    for key, value in numbers.items():
         least = 0 if key == "delay_us" else 1
-        if value is None and key == "max_batch":
-            continue
-        if type(value) is not int or not least <= value <= _MOST:
+        left_out = value is None and key == "max_batch"
+        if not left_out and (type(value) is not int or not least <= value <= _MOST):
             option = f"--{key.replace('_', '-')}"
-            raise TargetError(
-                f"{option} is a whole number from {least} on, not {value!r}. What to do: {option} {least}"
-            )
+            message = f"{option} is a whole number from {least} on, not {value!r}"
+            raise TargetError(f"{message}. What to do: {option} {least}")
 
 
 def _refuse_in_use(folder: Path, model: Path, replace: bool) -> None:
@@ -250,15 +293,11 @@ def _refuse_in_use(folder: Path, model: Path, replace: bool) -> None:
     if not replace:
         hint = "choose another folder with -o, or replace the package in it with --replace (replace=True)"
         raise TargetError(f"{folder} is not empty. What to do: {hint}")
-    foreign = sorted(there - _packaged(folder) - {MANIFEST})
+    try:
+        packaged = set(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        packaged = set()
+    foreign = sorted(there - packaged - {MANIFEST})
     if foreign:
         message = f"{folder} holds what no package of mlpx brought: {', '.join(foreign[:5])}"
         raise TargetError(f"{message}. What to do: move that away, or choose another folder with -o")
-
-
-def _packaged(folder: Path) -> set[str]:
-    """The files that the manifest of a folder names."""
-    try:
-        return set(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()

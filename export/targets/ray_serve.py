@@ -6,24 +6,14 @@ from collections.abc import Sequence
 
 import yaml
 
-from .onnx_runner import code, installed, requirements, settings
-from .target import Deployment, Files, Target, model_files
+from .target import Deployment, Files, Target, installed
 
 _TOGETHER = 64
 """Requests of one replica: as many as it takes at a time, and puts together."""
 
 
 def _files(deployment: Deployment) -> Files:
-    return {
-        "serve.yaml": config(deployment),
-        "requirements.txt": requirements(deployment, f"ray[serve]=={deployment.release}"),
-        **code("ray_app.py"),
-        **model_files(deployment, "model.onnx"),
-    }
-
-
-def config(deployment: Deployment) -> str:
-    """``serve.yaml``: from as many replicas as copies were asked for to four times as many."""
+    """The application and ``serve.yaml``: from as many replicas as copies were asked for to four times as many."""
     gpu = {"num_gpus": 1} if deployment.device == "cuda" else {}
     replicas = {
         "name": "OnnxDeployment",
@@ -35,19 +25,23 @@ def config(deployment: Deployment) -> str:
         },
         "ray_actor_options": {"num_cpus": deployment.threads, **gpu},
     }
+    settings = {"name": deployment.name, "batch_requests": _TOGETHER, "settings": deployment.runner_settings}
     application = {
         "name": deployment.name,
         "route_prefix": "/",
         "import_path": "ray_app:build",
-        "args": {"name": deployment.name, "batch_requests": _TOGETHER, "settings": settings(deployment)},
+        "args": settings,
         "deployments": [replicas],
     }
-    held = {
+    config = {
         "proxy_location": "EveryNode",
         "http_options": {"host": "127.0.0.1", "port": 8000},
         "applications": [application],
     }
-    return yaml.safe_dump(held, sort_keys=False, allow_unicode=True)
+    return {
+        "serve.yaml": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
+        **deployment.runner_files("ray_app.py", f"ray[serve]=={deployment.release}"),
+    }
 
 
 def _remarks(deployment: Deployment) -> Sequence[str]:

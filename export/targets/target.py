@@ -1,15 +1,21 @@
-"""What a target is given, and what it gives back."""
+"""What a target is given, what it gives back, and the files that several of them share."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files as resources
 from pathlib import Path
+from typing import Any
 
+from export.servers import number, oldest
 from runtime import Certificate, Summary
 
-Files = Mapping[str, str | bytes | Path]
-"""The files of a package by their path in it, with "/": a text, bytes, or a file to copy."""
+Files = Mapping[str, str | Path]
+"""The files of a package by their path in it, with "/": a text, or a file to copy."""
+_TF32_RUNTIME = "1.18"
+"""The first ONNX Runtime that knows use_tf32 (https://github.com/microsoft/onnxruntime/pull/19357)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,38 @@ class Deployment:
         size = self.summary.inputs[0].shape[0]
         return size if isinstance(size, int) else None
 
+    @property
+    def plain_name(self) -> str:
+        """The name as Docker and Kubernetes take it: small letters and digits, with single "-" between."""
+        return re.sub("[^a-z0-9]+", "-", self.name.lower()).strip("-")
+
+    @property
+    def onnxruntime(self) -> str:
+        """The requirement of an ONNX Runtime that reads the file, and on a GPU of one that can leave TF32 out."""
+        release = oldest("onnxruntime", self.summary.opset, self.summary.ir_version) or ""
+        if self.device == "cuda":
+            return f"onnxruntime-gpu>={max(release, _TF32_RUNTIME, key=number)}"
+        return f"onnxruntime>={release}" if release else "onnxruntime"
+
+    @property
+    def runner_settings(self) -> dict[str, Any]:
+        """How ``OnnxModel`` of the runners runs the file."""
+        return {key: getattr(self, key) for key in ("threads", "max_batch", "delay_us", "device")}
+
+    def model_files(self, path: str) -> dict[str, Path]:
+        """The model under ``path`` of the package, with its external data, whose names the model holds, beside it."""
+        folder = path.rpartition("/")[0]
+        beside = {f"{folder}/{name}".lstrip("/"): self.file.parent / name for name in self.certificate.data}
+        return {path: self.file, **beside}
+
+    def runner_files(self, runner: str, *requirements: str) -> Files:
+        """The model, the code of ``runners`` that runs it in a Python server, and what that server requires."""
+        return {
+            "requirements.txt": "\n".join([*requirements, self.onnxruntime, "numpy"]) + "\n",
+            **{name: source(f"runners/{name}") for name in ("onnx_model.py", runner)},
+            **self.model_files("model.onnx"),
+        }
+
 
 @dataclass(frozen=True)
 class Target:
@@ -65,8 +103,6 @@ class Target:
     """The rows of ``export.servers`` that say what a release reads."""
     backends: tuple[str, ...] = ()
     """The first one is used unless another is asked for."""
-    max_batch: int = 1024
-    """What ``Deployment.max_batch`` is unless it is asked for; a file of a fixed batch has its own."""
     oldest: str = ""
     """The oldest release that a package was tried with; a newer one is packaged for, and said to be untried."""
     bundled: tuple[str, ...] = ()
@@ -80,8 +116,11 @@ class Target:
         return "/v2/models/" in self.url
 
 
-def model_files(deployment: Deployment, path: str) -> dict[str, Path]:
-    """The model under ``path`` of the package, with its external data, whose names the model holds, beside it."""
-    folder = path.rpartition("/")[0]
-    beside = {f"{folder}/{name}".lstrip("/"): deployment.file.parent / name for name in deployment.certificate.data}
-    return {path: deployment.file, **beside}
+def source(path: str) -> str:
+    """A file beside this one that packages hold as it is."""
+    return (resources("export.targets") / path).read_text(encoding="utf-8")
+
+
+def installed(command: str) -> str:
+    """Shell commands that start a Python server in an environment of its own, in the package's folder."""
+    return f"python3 -m venv .venv\n.venv/bin/pip install --requirement requirements.txt\n.venv/bin/{command}"

@@ -9,80 +9,68 @@ libraries, which the start command sets, is the only way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from importlib.resources import files as resources
 
+from export.servers import number
 from runtime import Port
 
-from .onnx_runner import requirement
-from .target import Deployment, Files, Target, model_files
+from .target import Deployment, Files, Target, source
 
 _TAKES_TF32 = (24, 7)
 
 
 def _files(deployment: Deployment) -> Files:
     place = f"models/{deployment.name}"
-    files: dict = {f"{place}/config.pbtxt": config(deployment), **model_files(deployment, f"{place}/1/model.onnx")}
+    files = {f"{place}/config.pbtxt": _config(deployment), **deployment.model_files(f"{place}/1/model.onnx")}
     if deployment.backend == "python":
-        files[f"{place}/1/model.py"] = (resources("export.targets") / "triton_model.py").read_text(encoding="utf-8")
-        files["Dockerfile"] = _dockerfile(deployment)
+        files[f"{place}/1/model.py"] = source("triton_model.py")
+        files["Dockerfile"] = (
+            f"FROM {_image(deployment)}\n"
+            f'RUN pip install --no-cache-dir "{deployment.onnxruntime}"\n'
+            "COPY models /models\n"
+            'CMD ["tritonserver", "--model-repository=/models"]\n'
+        )
     return files
 
 
-def config(deployment: Deployment) -> str:
+def _config(deployment: Deployment) -> str:
     """``config.pbtxt``, a ``ModelConfig`` in Protocol Buffers' text format."""
-    batches = deployment.fixed_batch is None
+    summary, batches = deployment.summary, deployment.fixed_batch is None
+
+    def tensor(port: Port) -> Sequence[str]:
+        """A row's sizes where Triton puts batches together, else with the batch that the file fixes."""
+        return "data_type: TYPE_FP32", f"dims: [ {', '.join(map(str, port.shape[batches:]))} ]"
+
+    zeros = [
+        _block("inputs", [f"key: {_text(port.name)}", _block("value", [*tensor(port), "zero_data: true"])])
+        for port in summary.inputs
+    ]
     blocks = [
         f"name: {_text(deployment.name)}",
         f"backend: {_text(deployment.backend or '')}",
         f"max_batch_size: {deployment.max_batch if batches else 0}",
-        *(_port("input", port, batches) for port in deployment.summary.inputs),
-        *(_port("output", port, batches) for port in deployment.summary.outputs),
+        *(_block("input", [f"name: {_text(port.name)}", *tensor(port)]) for port in summary.inputs),
+        *(_block("output", [f"name: {_text(port.name)}", *tensor(port)]) for port in summary.outputs),
         _block("instance_group", [f"count: {deployment.instances}", f"kind: {_KINDS[deployment.device]}"]),
     ]
     if batches:
         blocks.append(_block("dynamic_batching", [f"max_queue_delay_microseconds: {deployment.delay_us}"]))
-    threads = {"intra_op_thread_count": deployment.threads, "inter_op_thread_count": 1}
-    blocks += [
-        _block("parameters", [f"key: {_text(key)}", _block("value", [f"string_value: {_text(str(count))}"])])
-        for key, count in threads.items()
-    ]
+    for key, threads in (("intra_op_thread_count", deployment.threads), ("inter_op_thread_count", 1)):
+        blocks.append(_block("parameters", [f'key: "{key}"', _block("value", [f'string_value: "{threads}"'])]))
     if _sets_tf32(deployment):
         off = _block("parameters", ['key: "use_tf32"', 'value: "0"'])
         cuda = _block("gpu_execution_accelerator", ['name: "cuda"', off])
         blocks.append(_block("optimization", [_block("execution_accelerators", [cuda])]))
-    return "\n".join([*blocks, _warmup(deployment, batches)]) + "\n"
+    # Asked before the model is ready, so that the first user does not wait for buffers and kernels.
+    blocks.append(_block("model_warmup", ['name: "zeros"', f"batch_size: {int(batches)}", *zeros]))
+    return "\n".join(blocks) + "\n"
 
 
 _KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU"}
 
 
 def _sets_tf32(deployment: Deployment) -> bool:
-    release = tuple(int(part) for part in deployment.release.split("."))
-    return deployment.device == "cuda" and deployment.backend == "onnxruntime" and release >= _TAKES_TF32
-
-
-def _port(kind: str, port: Port, batches: bool) -> str:
-    return _block(kind, [f"name: {_text(port.name)}", "data_type: TYPE_FP32", _dims(port, batches)])
-
-
-def _dims(port: Port, batches: bool) -> str:
-    """Of a row where Triton puts batches together, else with the batch that the file fixes."""
-    return f"dims: [ {', '.join(map(str, port.shape[batches:]))} ]"
-
-
-def _warmup(deployment: Deployment, batches: bool) -> str:
-    """A request of zeros before the model is ready, so that the first user does not wait for buffers and kernels."""
-    inputs = [
-        _block(
-            "inputs",
-            [
-                f"key: {_text(port.name)}",
-                _block("value", ["data_type: TYPE_FP32", _dims(port, batches), "zero_data: true"]),
-            ],
-        )
-        for port in deployment.summary.inputs
-    ]
-    return _block("model_warmup", ['name: "zeros"', f"batch_size: {int(batches)}", *inputs])
+    has_option = deployment.backend == "onnxruntime" and number(deployment.release) >= _TAKES_TF32
+    return has_option and deployment.device == "cuda"
 
 
 def _block(name: str, lines: Iterable[str]) -> str:
@@ -95,15 +83,6 @@ def _text(value: str) -> str:
     return f'"{"".join(escaped)}"'
 
 
-def _dockerfile(deployment: Deployment) -> str:
-    return (
-        f"FROM {_image(deployment)}\n"
-        f'RUN pip install --no-cache-dir "{requirement(deployment)}"\n'
-        "COPY models /models\n"
-        'CMD ["tritonserver", "--model-repository=/models"]\n'
-    )
-
-
 def _image(deployment: Deployment) -> str:
     return f"nvcr.io/nvidia/tritonserver:{deployment.release}-py3"
 
@@ -112,37 +91,32 @@ def _start(deployment: Deployment) -> str:
     gpu = "--gpus=all --env NVIDIA_TF32_OVERRIDE=0 " if deployment.device == "cuda" else ""
     run = f"docker run --rm {gpu}--shm-size=1g -p 127.0.0.1:8000:8000 -p 127.0.0.1:8001:8001 -p 127.0.0.1:8002:8002"
     if deployment.backend == "python":
-        return f"docker build --tag {_tag(deployment)} .\n{run} \\\n  {_tag(deployment)}"
+        tag = f"{deployment.plain_name}-triton"
+        return f"docker build --tag {tag} .\n{run} \\\n  {tag}"
     mount = f'-v "$PWD/models:/models:ro" {_image(deployment)}'
     return f"{run} \\\n  {mount} tritonserver --model-repository=/models"
 
 
-def _tag(deployment: Deployment) -> str:
-    """A name that Docker takes: no capitals, and no two signs in a row."""
-    words = "".join(c if c.isalnum() else " " for c in deployment.name.lower()).split()
-    return "-".join([*words, "triton"])
-
-
 def _remarks(deployment: Deployment) -> Sequence[str]:
-    ports = (
+    remarks = [
         "HTTP is on port 8000, gRPC on 8001, metrics on 8002, on the loopback address only: take `127.0.0.1:` out of "
-    )
-    remarks = [ports + "the command to open them to others."]
+        "the command to open them to others."
+    ]
     if deployment.fixed_batch is None:
         together = f"Requests that wait at the same time share a batch of at most {deployment.max_batch} rows"
         waited = f"; one waits at most {deployment.delay_us} microseconds for others." if deployment.delay_us else "."
         remarks.append(together + waited)
     if deployment.device == "cuda":
-        way = "config.pbtxt (`use_tf32`) and the" if _sets_tf32(deployment) else "the"
-        how = "model.py and the" if deployment.backend == "python" else way
+        own = "config.pbtxt (`use_tf32`) and " if _sets_tf32(deployment) else ""
+        own = "model.py and " if deployment.backend == "python" else own
         remarks.append(
-            f"TF32 is off: {how} variable NVIDIA_TF32_OVERRIDE of the start command see to it. With it on, answers are "
-            "further from the exact ones than a correct float32 evaluation can be."
+            f"TF32 is off: {own}the variable NVIDIA_TF32_OVERRIDE of the start command see to it. With it on, answers "
+            "are further from the exact ones than a correct float32 evaluation can be."
         )
     if deployment.backend == "python":
         remarks.append(
             f"The model runs in Triton's Python backend (`model.py`), on the ONNX Runtime that the Dockerfile installs "
-            f"(`{requirement(deployment)}`): for images without the ONNX Runtime backend. Without Docker, install it "
+            f"(`{deployment.onnxruntime}`): for images without the ONNX Runtime backend. Without Docker, install it "
             "into the Python that Triton's stub was built for, and start "
             "`tritonserver --model-repository=$PWD/models --backend-directory=…`."
         )
