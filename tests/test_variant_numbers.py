@@ -12,8 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export import write_variant
 from export.variants import KINDS
-from export.variants.exactness import extremes, is_exact, passed_over, probe
-from export.variants.quantising import activation_range, per_block, per_column
+from export.variants.kinds import activation_range, extremes, is_exact, passed_over, per_block, per_column, probe
 from runtime import Session
 from tests.cases import normal
 from tests.onnx_drafts import layer

@@ -1,26 +1,48 @@
-"""The kinds of reduced precision, and how each spells a linear layer in ONNX operators.
+"""The kinds of reduced precision, how each spells a linear layer in ONNX operators, and whether that is exact here.
 
 A kind may have several ways, the fastest first; the one that is written is the first whose products are exact on the
-machine (``export.variants.exactness``): on some processors a fast one saturates.
+machine. On x86 processors without VNNI the fast product of unsigned and signed bytes adds pairs in 16 bits, and
+saturates: 255 · 127 + 255 · 127 gives 32767. No version or flag says for sure which product is used, so it is measured.
+
+Every scale is a float32; a value v is held as the integer q nearest to v / scale (ties to even), and read back as
+q · scale. Sources: the ONNX operators QuantizeLinear and DequantizeLinear, and com.microsoft.MatMulNBits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from export.emitter import unique
-from runtime.processor import PAIRS
+from export.errors import ExportError
+from export.graph import unique
+from runtime import ModelError, Session
+from runtime.processor import PAIRS, vnni
 
-from .layers import Layer
-from .quantising import activation_range, per_block, per_column
-
-MICROSOFT = "com.microsoft"
+_MICROSOFT = "com.microsoft"
+_S8 = 127
+"""The largest magnitude of a signed weight; -128 is left out so that the scale is symmetric."""
+_ROWS, _COLUMNS = 64, 24
+"""Of the weight that shows whether products are exact."""
 Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """y = x · weight + bias, with a float32 weight (in_features, out_features)."""
+
+    name: str
+    nodes: tuple[NodeProto, ...]
+    """The operators that it replaces: a Gemm, a MatMul, or a MatMul and the Add behind it."""
+    input: str
+    output: str
+    weight: np.ndarray
+    bias: np.ndarray | None
+    """(out_features,)"""
 
 
 @dataclass
@@ -37,20 +59,23 @@ class Spelling:
         self.constants[name] = values
         return name
 
-    def step(self, op_type: str, inputs: Sequence[str], outputs: int = 1, **attributes: Any) -> list[str]:
-        """An operator inside the layer; the names of its outputs."""
+    def bias(self) -> list[str]:
+        """The bias as it is; empty where the layer has none."""
+        return [] if self.layer.bias is None else [self.constant("bias", self.layer.bias)]
+
+    def step(
+        self, op_type: str, inputs: Sequence[str], outputs: int | Sequence[str] = 1, **attributes: Any
+    ) -> Sequence[str]:
+        """An operator inside the layer, with so many new outputs or with outputs of these names; their names."""
         path = f"{self.layer.name}/{op_type}"
-        made = [unique(f"{path}.output", self.taken) for _ in range(outputs)]
-        self._add(op_type, inputs, made, path, attributes)
-        return made
+        if isinstance(outputs, int):
+            outputs = [unique(f"{path}.output", self.taken) for _ in range(outputs)]
+        self.nodes.append(helper.make_node(op_type, inputs, outputs, name=unique(path, self.taken), **attributes))
+        return outputs
 
     def last(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> None:
         """The operator that gives the layer's value."""
-        self._add(op_type, inputs, [self.layer.output], f"{self.layer.name}/{op_type}", attributes)
-
-    def _add(self, op_type: str, inputs: Sequence[str], outputs: list[str], path: str, given: dict[str, Any]) -> None:
-        name = unique(path, self.taken)
-        self.nodes.append(helper.make_node(op_type, list(inputs), outputs, name=name, **given))
+        self.step(op_type, inputs, [self.layer.output], **attributes)
 
 
 Spell = Callable[[Spelling, Range], None]
@@ -60,7 +85,6 @@ Spell = Callable[[Spelling, Range], None]
 class Kind:
     """A way to hold a network in fewer bits."""
 
-    words: str
     ways: dict[str, Spell]
     opset: int
     """The lowest that has its operators."""
@@ -72,35 +96,78 @@ class Kind:
     """Of operators beside those of ONNX."""
 
 
+def per_column(weight: np.ndarray, least: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A float32 matrix (in, out) as int8 (in, out) in -127..127 and a float32 scale for each column (out,).
+
+    ``least`` (out,) is the smallest scale that a column may have.
+    """
+    scale = np.abs(weight).max(axis=0) / np.float32(_S8)
+    scale = scale if least is None else np.maximum(scale, least.astype(np.float32))
+    scale = _nonzero(scale)
+    return np.clip(np.rint(weight / scale), -_S8, _S8).astype(np.int8), scale
+
+
+def per_block(weight: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """A float32 matrix (in, out) as MatMulNBits holds it: uint8 (out, blocks, block·bits/8), float32 (out, blocks).
+
+    A block of ``block`` weights of one output shares a scale: its weight of the largest magnitude becomes the lowest
+    integer exactly. The integers are unsigned with the zero point 2^(bits-1); two of 4 bits make a byte, the first in
+    its low half. The last block is filled with zeros.
+    """
+    rows, columns = weight.shape
+    blocks = -(-rows // block)
+    padded = np.zeros((columns, blocks * block), np.float32)
+    padded[:, :rows] = weight.T
+    padded = padded.reshape(columns, blocks, block)
+    half = 2 ** (bits - 1)
+    place = np.abs(padded).argmax(axis=2)[:, :, None]
+    scale = _nonzero(np.take_along_axis(padded, place, axis=2)[:, :, 0] / np.float32(-half))
+    held = np.clip(np.rint(padded / scale[:, :, None]) + half, 0, 2**bits - 1).astype(np.uint8)
+    if bits == 4:
+        held = held[:, :, 0::2] | held[:, :, 1::2] << 4
+    return np.ascontiguousarray(held), scale
+
+
+def activation_range(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """The float32 scale and the int8 zero point of values from ``low`` to ``high``; 0 is among them, held exactly."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = _nonzero(np.asarray((high - low) / 255, np.float32))
+    return scale, np.asarray(np.clip(np.rint(-128 - low / scale), -128, 127), np.int8)
+
+
+def _nonzero(scale: np.ndarray) -> np.ndarray:
+    """Where all values are 0 any scale holds them."""
+    return np.where(scale == 0, np.float32(1), scale).astype(np.float32)
+
+
 def _float16(spelling: Spelling, _: Range) -> None:
     """The weight is stored as float16; ONNX Runtime makes it float32 once, when it opens the file."""
     layer = spelling.layer
     held = spelling.constant("weight.float16", np.ascontiguousarray(layer.weight.T).astype(np.float16))
-    (weight,) = spelling.step("Cast", [held], to=TensorProto.FLOAT)
-    bias = [] if layer.bias is None else [spelling.constant("bias", layer.bias)]
-    spelling.last("Gemm", [layer.input, weight, *bias], transB=1)
+    weight = spelling.step("Cast", [held], to=TensorProto.FLOAT)
+    spelling.last("Gemm", [layer.input, *weight, *spelling.bias()], transB=1)
 
 
 def _dynamic(signed: bool) -> Spell:
     """Rows become uint8 by the range of the batch; in this order ONNX Runtime makes all of it one operator."""
 
     def spell(spelling: Spelling, _: Range) -> None:
-        layer = spelling.layer
-        held, scale = per_column(layer.weight)
-        zero = []
-        if not signed:
-            held, zero = (held.astype(np.int16) + 128).astype(np.uint8), [np.asarray(128, np.uint8)]
-        weight = spelling.constant("weight.int8", held)
-        zeros = [spelling.constant("weight.zero_point", value) for value in zero]
-        quantised, step, zero_point = spelling.step("DynamicQuantizeLinear", [layer.input], 3)
+        held, scale = per_column(spelling.layer.weight)
+        zeros = []
+        if signed:
+            weight = spelling.constant("weight.int8", held)
+        else:
+            weight = spelling.constant("weight.int8", (held.astype(np.int16) + 128).astype(np.uint8))
+            zeros = [spelling.constant("weight.zero_point", np.asarray(128, np.uint8))]
+        quantised, step, zero_point = spelling.step("DynamicQuantizeLinear", [spelling.layer.input], 3)
         (product,) = spelling.step("MatMulInteger", [quantised, weight, zero_point, *zeros])
         (product,) = spelling.step("Cast", [product], to=TensorProto.FLOAT)
         (factor,) = spelling.step("Mul", [step, spelling.constant("weight.scale", scale)])
-        if layer.bias is None:
+        bias = spelling.bias()
+        if bias:
+            spelling.last("Add", [*spelling.step("Mul", [product, factor]), *bias])
+        else:
             spelling.last("Mul", [product, factor])
-            return
-        (product,) = spelling.step("Mul", [product, factor])
-        spelling.last("Add", [product, spelling.constant("bias", layer.bias)])
 
     return spell
 
@@ -111,7 +178,6 @@ def _static(spelling: Spelling, limits: Range) -> None:
     step, zero = activation_range(*limits)
     least = None if layer.bias is None else np.abs(layer.bias) / (step * np.float32(2**30))  # the bias is an int32
     held, scale = per_column(layer.weight, least)
-    read = []
     constants = [("weight", np.ascontiguousarray(held.T), scale)]
     if layer.bias is not None:
         joint = (step * scale).astype(np.float32)
@@ -119,53 +185,106 @@ def _static(spelling: Spelling, limits: Range) -> None:
         limit = 2**31 - 1
         bias = np.clip(np.rint(layer.bias.astype(np.float64) / joint), -limit, limit).astype(np.int32)
         constants.append(("bias", bias, joint))
+    operands = []
     for role, values, each in constants:
         names = [spelling.constant(f"{role}.{values.dtype}", values), spelling.constant(f"{role}.scale", each)]
         names.append(spelling.constant(f"{role}.zero_point", np.zeros(len(each), values.dtype)))
-        read += spelling.step("DequantizeLinear", names, axis=0)
+        operands += spelling.step("DequantizeLinear", names, axis=0)
     names = [spelling.constant("input.scale", step), spelling.constant("input.zero_point", zero)]
-    (quantised,) = spelling.step("QuantizeLinear", [layer.input, *names])
-    (rows,) = spelling.step("DequantizeLinear", [quantised, *names])
-    spelling.last("Gemm", [rows, *read], transB=1)
-
-
-def _blocks(bits: int, block: int, accuracy_level: int) -> Spell:
-    """Accuracy level 4 makes integers of the rows too, block by block; level 1 computes in float32."""
-
-    def spell(spelling: Spelling, _: Range) -> None:
-        layer = spelling.layer
-        rows, columns = layer.weight.shape
-        size = min(block, max(16, 2 ** (rows - 1).bit_length()))
-        held, scale = per_block(layer.weight, bits, size)
-        names = [layer.input, spelling.constant(f"weight.{bits}bit", held), spelling.constant("weight.scale", scale)]
-        names += [] if layer.bias is None else ["", "", spelling.constant("bias", layer.bias)]
-        options = {"K": rows, "N": columns, "bits": bits, "block_size": size, "accuracy_level": accuracy_level}
-        spelling.last("MatMulNBits", names, domain=MICROSOFT, **options)
-
-    return spell
+    quantised = spelling.step("QuantizeLinear", [layer.input, *names])
+    rows = spelling.step("DequantizeLinear", [*quantised, *names])
+    spelling.last("Gemm", [*rows, *operands], transB=1)
 
 
 def _weights_only(bits: int, block: int) -> Kind:
-    ways = {"rows as int8": _blocks(bits, block, 4), "rows as float32": _blocks(bits, block, 1)}
-    words = f"{bits}-bit weights, a scale for every {block} of them"
-    return Kind(words, ways, opset=7, domains=(MICROSOFT,))
+    """Weights of so many bits, a scale for every ``block`` of them."""
+
+    def blocks(accuracy_level: int) -> Spell:
+        def spell(spelling: Spelling, _: Range) -> None:
+            layer = spelling.layer
+            rows, columns = layer.weight.shape
+            size = min(block, max(16, 2 ** (rows - 1).bit_length()))
+            held, scale = per_block(layer.weight, bits, size)
+            names = [spelling.constant(f"weight.{bits}bit", held), spelling.constant("weight.scale", scale)]
+            bias = spelling.bias()
+            options = {"K": rows, "N": columns, "bits": bits, "block_size": size, "accuracy_level": accuracy_level}
+            inputs = [layer.input, *names, *(["", "", *bias] if bias else [])]
+            spelling.last("MatMulNBits", inputs, domain=_MICROSOFT, **options)
+
+        return spell
+
+    # Accuracy level 4 makes integers of the rows too, block by block; level 1 computes in float32.
+    return Kind({"rows as int8": blocks(4), "rows as float32": blocks(1)}, opset=7, domains=(_MICROSOFT,))
 
 
 KINDS: dict[str, Kind] = {
-    "float16": Kind("weights stored as float16, computed in float32", {"float32 products": _float16}, opset=9),
+    # Weights are stored as float16, and products computed in float32.
+    "float16": Kind({"float32 products": _float16}, opset=9),
+    # 8-bit weights, a scale for every output; rows become 8-bit by the range of their batch.
     "int8-dynamic": Kind(
-        "8-bit weights, a scale for every output; rows become 8-bit by the range of their batch",
-        {PAIRS: _dynamic(signed=True), "u8 rows, u8 weights": _dynamic(signed=False)},
-        opset=11,
-        by_batch=True,
+        {PAIRS: _dynamic(signed=True), "u8 rows, u8 weights": _dynamic(signed=False)}, opset=11, by_batch=True
     ),
-    "int8-static": Kind(
-        "8-bit weights, a scale for every output; rows become 8-bit by ranges found on your rows",
-        {"s8 rows, s8 weights": _static},
-        opset=13,
-        calibrated=True,
-    ),
+    # The same, but rows become 8-bit by ranges found on rows of the user.
+    "int8-static": Kind({"s8 rows, s8 weights": _static}, opset=13, calibrated=True),
     "weights8": _weights_only(8, 128),
     "weights4": _weights_only(4, 32),
 }
 """By the name that stands in the file's name."""
+
+
+def extremes() -> tuple[np.ndarray, np.ndarray]:
+    """Rows (batch, 64) of 0, 1 and -1 and a weight (64, 24) of 1 and -1.
+
+    Quantised, each becomes an integer of the largest magnitude, or one below. Rounding then changes a sum of 64
+    products by at most 4 (with 4-bit weights); pairs that saturate make a sum of equal signs half as large, 32 off.
+    """
+    signs = np.where(np.arange(_ROWS)[:, None] // 4 % (np.arange(_COLUMNS) + 1) % 2 == 0, 1.0, -1.0)
+    rows = np.stack([np.ones(_ROWS), signs[:, 1], signs[:, 3], np.arange(_ROWS) % 2])
+    return rows.astype(np.float32), signs.astype(np.float32)
+
+
+def is_exact(run: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Whether ``run``, float32 rows (batch, 64) to (batch, 24), gives the products of ``extremes`` unsaturated."""
+    rows, weight = extremes()
+    return all(np.abs(run(row) - row @ weight).max() <= _ROWS / 8 for row in rows[:, None])
+
+
+def probe(kind: Kind, way: str) -> bytes:
+    """A file of one layer with the weight of ``extremes``, spelt in this way."""
+    rows, weight = extremes()
+    spelling = Spelling(Layer("probe", (), "x", "y", weight, None), {"x", "y"})
+    kind.ways[way](spelling, (-float(rows.max()), float(rows.max()) * 127 / 128))
+    x, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
+        for name, size in (("x", _ROWS), ("y", _COLUMNS))
+    )
+    held = [numpy_helper.from_array(values, name) for name, values in spelling.constants.items()]
+    graph = helper.make_graph(spelling.nodes, "probe", [x], [y], held)
+    opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in kind.domains)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+
+
+@cache
+def _is_exact_here(kind: str, way: str) -> bool:
+    try:
+        with Session(probe(KINDS[kind], way), "cpu", threads=1) as session:
+            return is_exact(session.predict)
+    except ModelError:  # an ONNX Runtime that lacks the operator
+        return False
+
+
+def way_of(kind: str) -> str:
+    """The first way of a kind whose products are exact here. Raises ExportError where none is."""
+    way = next((way for way in KINDS[kind].ways if _is_exact_here(kind, way)), None)
+    if way is None:
+        raise ExportError(f"no product of {kind} is exact with this ONNX Runtime on this processor ({vnni()})")
+    return way
+
+
+def passed_over(kind: str, way: str) -> str | None:
+    """Why a faster way of a kind is not taken here, in words; None where ``way`` is the fastest."""
+    ways = list(KINDS[kind].ways)
+    faster = ways[: ways.index(way)]
+    if not faster:
+        return None
+    return f"{kind} as {' or '.join(faster)}: its products are not exact on this processor, {vnni()}"

@@ -1,9 +1,9 @@
-"""A file of reduced precision from a file that mlpx or another tool wrote."""
+"""A file of reduced precision from a file that mlpx or another tool wrote: its linear layers are spelt anew."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
+from export.onnxfile.pattern_matching import attribute
 from export.onnxfile.reading import Model, read_model
-from runtime import ModelError, read_header, sha256, summary_of, through_link, write_whole
+from runtime import InputError, ModelError, Session, read_header, sha256, summary_of, through_link, write_whole
+from runtime.tuning.accuracy import batches
 
-from .calibration import ranges
-from .exactness import way_of
-from .kinds import KINDS, Kind, Spelling
-from .layers import Layer, linear_layers
+from .kinds import KINDS, Kind, Layer, Range, Spelling, way_of
 
 LABEL = "not proved equal, measured"
 """What a file of reduced precision is: no proof says how far it is from the file that it was made of."""
@@ -68,15 +67,18 @@ def write_variant(
         raise ExportError(f"{kind} has no way '{way}'. What to do: give one of {', '.join(chosen.ways)}")
     if chosen.calibrated and rows is None:
         raise ExportError(f"{kind} takes ranges from rows of your own. What to do: give rows like those of the traffic")
+    calibration = rows if chosen.calibrated else None
     model = read_model(source)
-    layers = _checked(model, kind, chosen)
-    found = ranges(source, layers, rows) if chosen.calibrated and rows is not None else {}
+    layers = _checked_layers(model, kind, chosen)
+    limits = {} if calibration is None else _ranges(source, layers, calibration)
     way = way or way_of(kind)
-    count = len(next(iter(rows.values()))) if chosen.calibrated and rows is not None else None
-    built = _rewritten(model, layers, chosen, way, found)
+    built = _rewritten(model, layers, chosen, way, limits)
     about: dict[str, Any] = {"kind": kind, "label": LABEL, "way": way, "by_batch": chosen.by_batch}
     about |= {"source": source.name, "source_sha256": sha256(source)}
-    _describe(built, about | ({} if count is None else {"calibration_rows": count}))
+    count = None
+    if calibration is not None:
+        count = about["calibration_rows"] = len(next(iter(calibration.values())))
+    _describe(built, about)
     path = through_link(source if folder is None else Path(folder) / source.name)
     path = path.with_name(f"{source.stem}.{kind}.onnx")
     if sum(len(tensor.raw_data) for tensor in built.graph.initializer) > _LARGEST_FILE:
@@ -98,13 +100,12 @@ def refuse_other(path: Path) -> None:
     raise ExportError(f"{path} is there, and is no file of reduced precision that mlpx made. What to do: {hint}")
 
 
-def _checked(model: Model, kind: str, chosen: Kind) -> list[Layer]:
+def _checked_layers(model: Model, kind: str, chosen: Kind) -> list[Layer]:
     """The layers to spell anew. Raises ExportError: there are none, or the kind cannot hold them."""
-    path, layers = model.path, linear_layers(model)
+    path, layers = model.path, _linear_layers(model)
     if model.problem is not None:
         raise ModelError(f"{path}: {model.problem}")
-    metadata = {entry.key: entry.value for entry in model.proto.metadata_props}
-    if "mlpx.variant" in metadata:
+    if any(entry.key == "mlpx.variant" for entry in model.proto.metadata_props):
         raise ExportError(f"{path} is of reduced precision itself. What to do: name the float32 file that it is of")
     if not layers:
         raise ExportError(f"{path}: no linear layer (Gemm or MatMul with a constant float32 weight) was found in it")
@@ -122,9 +123,87 @@ def _checked(model: Model, kind: str, chosen: Kind) -> list[Layer]:
     return layers
 
 
-def _rewritten(
-    model: Model, layers: list[Layer], kind: Kind, way: str, found: Mapping[str, tuple[float, float]]
-) -> ModelProto:
+def _linear_layers(model: Model) -> list[Layer]:
+    """Every Gemm, MatMul and MatMul with Add of rows of one dimension with a constant float32 weight, in order.
+
+    Others stay as they are: a product of two values, or of rows of more than one dimension.
+    """
+    layers = []
+    for node in model.proto.graph.node:
+        if node.op_type not in ("Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
+            continue
+        weight = model.constants.get(node.input[1])
+        if node.input[0] in model.constants or weight is None or weight.ndim != 2 or not weight.size:
+            continue
+        if weight.dtype == np.float32:
+            layers.append(_gemm(model, node, weight) if node.op_type == "Gemm" else _matmul(model, node, weight))
+    return [layer for layer in layers if layer is not None]
+
+
+def _gemm(model: Model, node: NodeProto, weight: np.ndarray) -> Layer | None:
+    if attribute(node, "transA", 0):
+        return None
+    weight = np.float32(attribute(node, "alpha", 1.0)) * (weight.T if attribute(node, "transB", 0) else weight)
+    bias = None
+    if len(node.input) > 2 and node.input[2]:
+        bias = _bias(model, node.input[2], weight.shape[1])
+        if bias is None:
+            return None
+        bias = np.float32(attribute(node, "beta", 1.0)) * bias
+    return Layer(node.name or node.output[0], (node,), node.input[0], node.output[0], weight, bias)
+
+
+def _matmul(model: Model, node: NodeProto, weight: np.ndarray) -> Layer | None:
+    if len(model.rows.get(node.input[0], ())) != 1:
+        return None
+    name, output = node.name or node.output[0], node.output[0]
+    readers = [other for other in model.proto.graph.node if output in other.input]
+    shown = any(value.name == output for value in model.proto.graph.output)
+    if len(readers) == 1 and readers[0].op_type == "Add" and not shown:
+        (add,) = readers
+        other = add.input[1] if add.input[0] == output else add.input[0]
+        bias = _bias(model, other, weight.shape[1])
+        if bias is not None:
+            return Layer(name, (node, add), node.input[0], add.output[0], weight, bias)
+    return Layer(name, (node,), node.input[0], output, weight, None)
+
+
+def _bias(model: Model, name: str, width: int) -> np.ndarray | None:
+    """A constant that is added to every row, as (width,)."""
+    values = model.constants.get(name)
+    if values is None or values.dtype != np.float32 or values.shape not in ((), (1,), (width,), (1, 1), (1, width)):
+        return None
+    return np.ascontiguousarray(np.broadcast_to(values.reshape(-1), (width,)))
+
+
+def _ranges(path: Path, layers: Sequence[Layer], rows: Mapping[str, np.ndarray]) -> dict[str, Range]:
+    """The lowest and the highest input of each layer, by the value's name, when the file at ``path`` runs on ``rows``.
+
+    Raises InputError: no rows, or values that are not finite.
+    """
+    if not min(len(values) for values in rows.values()):
+        raise InputError("the data has no rows to find ranges on. What to do: give rows like those of the traffic")
+    names = list(dict.fromkeys(layer.input for layer in layers))
+    model = onnx.load(str(path))
+    present = {*rows, *(output.name for output in model.graph.output)}
+    model.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in present
+    )
+    found: dict[str, Range] = {}
+    with Session(model.SerializeToString(), "cpu") as session:
+        for chunk, _ in batches(rows, session.inputs[0].shape[0]):
+            values = {**chunk, **session.run(chunk)}
+            for name in names:
+                low, high = float(values[name].min()), float(values[name].max())
+                if not np.isfinite([low, high]).all():
+                    message = f"the data makes the value '{name}' {low if not np.isfinite(low) else high}"
+                    raise InputError(f"{message}, which has no range. What to do: drop rows that are not finite")
+                before = found.get(name, (low, high))
+                found[name] = min(before[0], low), max(before[1], high)
+    return found
+
+
+def _rewritten(model: Model, layers: list[Layer], kind: Kind, way: str, limits: Mapping[str, Range]) -> ModelProto:
     """The graph with every layer spelt in this way; what nothing reads any more is left out."""
     graph = model.proto.graph
     taken = set(model.constants) | {name for node in graph.node for name in (*node.input, *node.output, node.name)}
@@ -133,7 +212,7 @@ def _rewritten(
     dropped = {name for layer in layers for node in layer.nodes for name in node.output}
     for layer in layers:
         spelling = spelt[layer.output] = Spelling(layer, taken)
-        kind.ways[way](spelling, found.get(layer.input, (0.0, 0.0)))
+        kind.ways[way](spelling, limits.get(layer.input, (0.0, 0.0)))
         constants |= spelling.constants
     nodes = []
     for node in graph.node:
@@ -160,7 +239,7 @@ def _rewritten(
     )
 
 
-def _needed(nodes: list[onnx.NodeProto], outputs: set[str]) -> tuple[list[onnx.NodeProto], set[str]]:
+def _needed(nodes: list[NodeProto], outputs: set[str]) -> tuple[list[NodeProto], set[str]]:
     """The operators that the outputs depend on, and every value that is read or given."""
     needed, kept = set(outputs), []
     for node in reversed(nodes):
