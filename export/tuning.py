@@ -27,9 +27,6 @@ from runtime.tuning.record import FileTuning, Measured, Tuning
 
 from .errors import ExportError
 
-_SEED = 0
-Progress = Callable[[str, int, int], object]
-
 
 def tune(
     path: str | Path,
@@ -43,7 +40,7 @@ def tune(
     seconds: float = 20.0,
     dtype: str | None = None,
     plot: bool | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[str, int, int], object] | None = None,
 ) -> Tuning:
     """Measure how the ONNX file at ``path`` is run fastest here on the CPU, and write ``NAME.tuning.json``.
 
@@ -151,7 +148,7 @@ def _feed(session: Session, rows: Mapping[str, np.ndarray] | None, batch: int | 
         hint = f"give --batch {fixed}, or leave it out"
         raise InputError(f"the file fixes its batch at {fixed} rows, and {size} were asked for. What to do: {hint}")
     if rows is None:
-        return seeded_rows(session.inputs, size, _SEED)
+        return seeded_rows(session.inputs, size)
     if not len(next(iter(rows.values()))):
         raise InputError("the data has no rows. What to do: give rows like those of the traffic")
     return repeated(rows, size)

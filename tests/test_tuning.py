@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,6 +82,16 @@ def test_without_a_gate_only_the_file_itself_is_tuned(tmp_path: Path, run: Run) 
     found = read_tuning(tmp_path / "model.tuning.json")
     assert [one.kind for one in found.files] == ["float32"] and found.chosen == "float32"
     assert f"written to {tmp_path / 'model.tuning.json'}" in done.err
+
+
+def test_tuning_a_file_alone_needs_neither_torch_nor_onnx(root: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from export import tune; tune(sys.argv[1], rate=1e4, seconds=0.1); "
+        "print({'torch', 'onnx'} & {*sys.modules})"
+    )
+    command = [sys.executable, "-c", code, str(ill_conditioned(tmp_path))]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
 
 
 def test_one_object_for_machines(tmp_path: Path, run: Run) -> None:

@@ -21,10 +21,9 @@ class TritonPythonModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(config["parameters"]["intra_op_thread_count"]["string_value"])
         options.inter_op_num_threads = 1
-        provider = "CPUExecutionProvider"
+        provider, chosen = "CPUExecutionProvider", {}
         if args["model_instance_kind"] == "GPU":
-            provider = "CUDAExecutionProvider"
-        chosen = {"device_id": args["model_instance_device_id"], "use_tf32": "0"} if provider[:4] == "CUDA" else {}
+            provider, chosen = "CUDAExecutionProvider", {"device_id": args["model_instance_device_id"], "use_tf32": "0"}
         file = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self.session = onnxruntime.InferenceSession(str(file), options, providers=[(provider, chosen)])
         if provider not in self.session.get_providers():

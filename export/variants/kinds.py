@@ -10,9 +10,9 @@ q · scale. Sources: the ONNX operators QuantizeLinear and DequantizeLinear, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ Spell = Callable[[Spelling, Range], None]
 class Kind:
     """A way to hold a network in fewer bits."""
 
-    ways: dict[str, Spell]
+    ways: Mapping[str, Spell]
     opset: int
     """The lowest that has its operators."""
     calibrated: bool = False
@@ -148,28 +148,24 @@ def _float16(spelling: Spelling, _: Range) -> None:
     spelling.last("Gemm", [layer.input, *weight, *spelling.bias()], transB=1)
 
 
-def _dynamic(signed: bool) -> Spell:
+def _dynamic(spelling: Spelling, _: Range, *, signed: bool) -> None:
     """Rows become uint8 by the range of the batch; in this order ONNX Runtime makes all of it one operator."""
-
-    def spell(spelling: Spelling, _: Range) -> None:
-        held, scale = per_column(spelling.layer.weight)
-        zeros = []
-        if signed:
-            weight = spelling.constant("weight.int8", held)
-        else:
-            weight = spelling.constant("weight.int8", (held.astype(np.int16) + 128).astype(np.uint8))
-            zeros = [spelling.constant("weight.zero_point", np.asarray(128, np.uint8))]
-        quantised, step, zero_point = spelling.step("DynamicQuantizeLinear", [spelling.layer.input], 3)
-        (product,) = spelling.step("MatMulInteger", [quantised, weight, zero_point, *zeros])
-        (product,) = spelling.step("Cast", [product], to=TensorProto.FLOAT)
-        (factor,) = spelling.step("Mul", [step, spelling.constant("weight.scale", scale)])
-        bias = spelling.bias()
-        if bias:
-            spelling.last("Add", [*spelling.step("Mul", [product, factor]), *bias])
-        else:
-            spelling.last("Mul", [product, factor])
-
-    return spell
+    held, scale = per_column(spelling.layer.weight)
+    zeros = []
+    if signed:
+        weight = spelling.constant("weight.int8", held)
+    else:
+        weight = spelling.constant("weight.int8", (held.astype(np.int16) + 128).astype(np.uint8))
+        zeros = [spelling.constant("weight.zero_point", np.asarray(128, np.uint8))]
+    quantised, step, zero_point = spelling.step("DynamicQuantizeLinear", [spelling.layer.input], 3)
+    (product,) = spelling.step("MatMulInteger", [quantised, weight, zero_point, *zeros])
+    (product,) = spelling.step("Cast", [product], to=TensorProto.FLOAT)
+    (factor,) = spelling.step("Mul", [step, spelling.constant("weight.scale", scale)])
+    bias = spelling.bias()
+    if bias:
+        spelling.last("Add", [*spelling.step("Mul", [product, factor]), *bias])
+    else:
+        spelling.last("Mul", [product, factor])
 
 
 def _static(spelling: Spelling, limits: Range) -> None:
@@ -180,8 +176,7 @@ def _static(spelling: Spelling, limits: Range) -> None:
     held, scale = per_column(layer.weight, least)
     constants = [("weight", np.ascontiguousarray(held.T), scale)]
     if layer.bias is not None:
-        joint = (step * scale).astype(np.float32)
-        joint = np.where(joint == 0, np.float32(1), joint)
+        joint = _nonzero(step * scale)
         limit = 2**31 - 1
         bias = np.clip(np.rint(layer.bias.astype(np.float64) / joint), -limit, limit).astype(np.int32)
         constants.append(("bias", bias, joint))
@@ -196,25 +191,24 @@ def _static(spelling: Spelling, limits: Range) -> None:
     spelling.last("Gemm", [*rows, *operands], transB=1)
 
 
+def _blocks(spelling: Spelling, _: Range, *, bits: int, block: int, accuracy_level: int) -> None:
+    """Accuracy level 4 makes integers of the rows too, block by block; level 1 computes in float32."""
+    layer = spelling.layer
+    rows, columns = layer.weight.shape
+    size = min(block, max(16, 2 ** (rows - 1).bit_length()))
+    held, scale = per_block(layer.weight, bits, size)
+    names = [spelling.constant(f"weight.{bits}bit", held), spelling.constant("weight.scale", scale)]
+    bias = spelling.bias()
+    inputs = [layer.input, *names, *(["", "", *bias] if bias else [])]
+    options = {"K": rows, "N": columns, "bits": bits, "block_size": size, "accuracy_level": accuracy_level}
+    spelling.last("MatMulNBits", inputs, domain=_MICROSOFT, **options)
+
+
 def _weights_only(bits: int, block: int) -> Kind:
     """Weights of so many bits, a scale for every ``block`` of them."""
-
-    def blocks(accuracy_level: int) -> Spell:
-        def spell(spelling: Spelling, _: Range) -> None:
-            layer = spelling.layer
-            rows, columns = layer.weight.shape
-            size = min(block, max(16, 2 ** (rows - 1).bit_length()))
-            held, scale = per_block(layer.weight, bits, size)
-            names = [spelling.constant(f"weight.{bits}bit", held), spelling.constant("weight.scale", scale)]
-            bias = spelling.bias()
-            options = {"K": rows, "N": columns, "bits": bits, "block_size": size, "accuracy_level": accuracy_level}
-            inputs = [layer.input, *names, *(["", "", *bias] if bias else [])]
-            spelling.last("MatMulNBits", inputs, domain=_MICROSOFT, **options)
-
-        return spell
-
-    # Accuracy level 4 makes integers of the rows too, block by block; level 1 computes in float32.
-    return Kind({"rows as int8": blocks(4), "rows as float32": blocks(1)}, opset=7, domains=(_MICROSOFT,))
+    levels = {"rows as int8": 4, "rows as float32": 1}
+    ways = {way: partial(_blocks, bits=bits, block=block, accuracy_level=level) for way, level in levels.items()}
+    return Kind(ways, opset=7, domains=(_MICROSOFT,))
 
 
 KINDS: dict[str, Kind] = {
@@ -222,7 +216,9 @@ KINDS: dict[str, Kind] = {
     "float16": Kind({"float32 products": _float16}, opset=9),
     # 8-bit weights, a scale for every output; rows become 8-bit by the range of their batch.
     "int8-dynamic": Kind(
-        {PAIRS: _dynamic(signed=True), "u8 rows, u8 weights": _dynamic(signed=False)}, opset=11, by_batch=True
+        {PAIRS: partial(_dynamic, signed=True), "u8 rows, u8 weights": partial(_dynamic, signed=False)},
+        opset=11,
+        by_batch=True,
     ),
     # The same, but rows become 8-bit by ranges found on rows of the user.
     "int8-static": Kind({"s8 rows, s8 weights": _static}, opset=13, calibrated=True),

@@ -207,20 +207,14 @@ def _rewritten(model: Model, layers: list[Layer], kind: Kind, way: str, limits: 
     """The graph with every layer spelt in this way; what nothing reads any more is left out."""
     graph = model.proto.graph
     taken = set(model.constants) | {name for node in graph.node for name in (*node.input, *node.output, node.name)}
-    constants = dict(model.constants)
-    spelt: dict[str, Spelling] = {}
-    dropped = {name for layer in layers for node in layer.nodes for name in node.output}
+    constants, replaced = dict(model.constants), dict[str, list[NodeProto]]()
     for layer in layers:
-        spelling = spelt[layer.output] = Spelling(layer, taken)
+        spelling = Spelling(layer, taken)
         kind.ways[way](spelling, limits.get(layer.input, (0.0, 0.0)))
         constants |= spelling.constants
-    nodes = []
-    for node in graph.node:
-        made = spelt.get(node.output[0]) if node.output else None
-        if made is not None:
-            nodes += made.nodes
-        elif not dropped.intersection(node.output):
-            nodes.append(node)
+        replaced |= {name: [] for node in layer.nodes for name in node.output}
+        replaced[layer.output] = spelling.nodes
+    nodes = [spelt for node in graph.node for spelt in replaced.get(node.output[0], [node])]
     nodes, needed = _needed(nodes, {value.name for value in graph.output})
     made_by_nodes = {name for node in nodes for name in node.output}
     held = [

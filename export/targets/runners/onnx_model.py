@@ -101,13 +101,12 @@ class OnnxModel:
         answers: list[dict[str, np.ndarray]] = []
         while len(answers) < len(feeds):
             batch = self._next_batch(feeds[len(answers) :])
-            feed = {name: np.concatenate([each[name] for each in batch]) for name in self.inputs}
-            results: Any = self._session.run(list(self.outputs), feed)
-            first = 0
-            for each in batch:
-                end = first + _rows(each)
+            joined = {name: np.concatenate([feed[name] for feed in batch]) for name in self.inputs}
+            results: Any = self._session.run(list(self.outputs), joined)
+            end = 0
+            for feed in batch:
+                first, end = end, end + _rows(feed)
                 answers.append({name: result[first:end] for name, result in zip(self.outputs, results, strict=True)})
-                first = end
         return answers
 
     async def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -143,9 +142,8 @@ class OnnxModel:
         if given.datatype != port.datatype:
             raise WrongRequestError(f"{where} has the datatype {port.datatype}, and {given.datatype} was given")
         shape = list(given.shape)
-        if not all(type(size) is int for size in shape) or len(shape) != len(port.shape):
-            raise WrongRequestError(f"{where} has the shape {port.shape}, and {shape} was given")
-        if shape[0] < 1 or any(size not in (-1, own) for size, own in zip(port.shape, shape, strict=True)):
+        fits = len(shape) == len(port.shape) and all(type(size) is int for size in shape) and shape[0] > 0
+        if not fits or any(own not in (-1, size) for own, size in zip(port.shape, shape, strict=True)):
             raise WrongRequestError(f"{where} has the shape {port.shape}, and {shape} was given")
         if shape[0] > self.max_batch:
             raise WrongRequestError(f"{where} has {shape[0]} rows, and a request has {self.max_batch} at most")

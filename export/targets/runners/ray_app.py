@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,44 +23,40 @@ class OnnxDeployment:
     """One replica. serve.yaml has its settings and says how many there are."""
 
     def __init__(self, name: str, settings: dict[str, Any], batch_requests: int):
-        self.name, self.settings = name, settings
+        self.name = name
         self.model = OnnxModel(HERE / "model.onnx", **settings)
         self._batched.set_max_batch_size(batch_requests)
         self._batched.set_batch_wait_timeout_s(settings["delay_us"] / 1e6)
 
     async def __call__(self, request: Request) -> Response:
-        path = request.url.path.strip("/").split("/")
         try:
-            if request.method == "GET":
-                return self._told(path)
-            if request.method == "POST" and path in (self._path("infer"), self._path("versions", "1", "infer")):
-                return await self._infer(await request.body(), request.headers.get(JSON_LENGTH))
-            return _refused(404, f"there is no {request.method} {request.url.path}")
+            match request.method, self._parts(request.url.path):
+                case "POST", ["v2", "models", self.name, "infer"]:
+                    return await self._infer(await request.body(), request.headers.get(JSON_LENGTH))
+                case "GET", ["v2"]:
+                    about = {"name": "ray-serve", "version": ray.__version__, "extensions": ["binary_tensor_data"]}
+                    return JSONResponse(about)
+                case "GET", ["v2", "health", "live" | "ready"] | ["v2", "models", self.name, "ready"]:
+                    return Response()
+                case "GET", ["v2", "models", self.name]:
+                    tensors = {"inputs": self.model.inputs, "outputs": self.model.outputs}
+                    ports = {key: [port.metadata for port in held.values()] for key, held in tensors.items()}
+                    return JSONResponse({"name": self.name, "versions": ["1"], "platform": "onnx_onnxv1", **ports})
+                case "GET", _:
+                    path = request.url.path.strip("/")
+                    return _refused(404, f"there is no /{path}; the model is /v2/models/{self.name}")
         except WrongRequestError as error:
             return _refused(400, str(error))
+        return _refused(404, f"there is no {request.method} {request.url.path}")
 
-    def _path(self, *rest: str) -> list[str]:
-        return ["v2", "models", self.name, *rest]
-
-    def _told(self, path: Sequence[str]) -> Response:
-        match path:
-            case ["v2"]:
-                about = {"name": "ray-serve", "version": ray.__version__, "extensions": ["binary_tensor_data"]}
-                return JSONResponse(about)
-            case ["v2", "health", "live" | "ready"]:
-                return Response()
-            case ["v2", "models", self.name] | ["v2", "models", self.name, "versions", "1"]:
-                tensors = {"inputs": self.model.inputs, "outputs": self.model.outputs}
-                held = {key: [port.metadata for port in ports.values()] for key, ports in tensors.items()}
-                return JSONResponse({"name": self.name, "versions": ["1"], "platform": "onnx_onnxv1", **held})
-            case ["v2", "models", self.name, "ready"] | ["v2", "models", self.name, "versions", "1", "ready"]:
-                return Response()
-        return _refused(404, f"there is no /{'/'.join(path)}; the model is /v2/models/{self.name}")
+    def _parts(self, path: str) -> list[str]:
+        """A path in parts; the one version of the model is the model."""
+        parts = path.strip("/").split("/")
+        return parts[:3] + parts[5:] if parts[1:5] == ["models", self.name, "versions", "1"] else parts
 
     async def _infer(self, body: bytes, json_length: str | None) -> Response:
         asked, binary = _read(body, json_length)
-        inputs = _listed(asked, "inputs")
-        feed = self.model.feed(_given(tensor, binary) for tensor in inputs)
+        feed = self.model.feed(_given(tensor, binary) for tensor in _listed(asked, "inputs"))
         if binary.left:
             raise WrongRequestError(f"{len(binary.left)} bytes are left behind the inputs' binary data")
         outputs = _listed(asked, "outputs") if asked.get("outputs") is not None else []
@@ -129,10 +124,8 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _given(tensor: Any, binary: _Binary) -> Given:
-    name, datatype, shape = (
-        _field(tensor, key, kind) for key, kind in (("name", str), ("datatype", str), ("shape", list))
-    )
-    parameters = _parameters(tensor)
+    name, datatype = _field(tensor, "name", str), _field(tensor, "datatype", str)
+    shape, parameters = _field(tensor, "shape", list), _parameters(tensor)
     if ("data" in tensor) == ("binary_data_size" in parameters):
         raise WrongRequestError(f"the input '{name}' has either data or a binary_data_size")
     data = tensor["data"] if "data" in tensor else binary.take(parameters["binary_data_size"])
