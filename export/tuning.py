@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from math import ceil
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def tune(
         if max_changed_labels is not None and not labelled:
             hint = "give --max-error alone, or name the labels in the spec"
             raise InputError(f"{path}: its outputs have no labels, so none can change. What to do: {hint}")
+    tell = progress or (lambda what, done, of: None)
     target = Path(folder) if folder is not None else path.parent
     kinds: list[str] = []
     if gate is not None:
@@ -96,15 +98,13 @@ def tune(
         files, passed_over = [FileTuning(EXACT, path.name, error=None)], []
         if gate is not None and rows is not None:
             for number, kind in enumerate(kinds):
-                if progress is not None:
-                    progress(f"comparing {kind}", number, len(kinds))
+                tell(f"comparing {kind}", number, len(kinds))
                 file, note = _variant(kind, path, stage, rows, gate, size)
                 files.append(file)
                 passed_over += [] if note is None else [note]
         places = {EXACT: path, **{file.kind: stage / file.name for file in files if (stage / file.name).exists()}}
         tried, notes = _candidates(places, count, size)
-        tell = None if progress is None else lambda done, of: progress("measuring", done, of)
-        measured, left_out = measure(tried, feed, rate=rate, seconds=seconds, progress=tell)
+        measured, left_out = measure(tried, feed, rate=rate, seconds=seconds, progress=partial(tell, "measuring"))
         kept = {file.kind for file in files if file.kept}
         chosen = best([one for one in measured if one.candidate.kind in kept])
         notes += passed_over
@@ -204,8 +204,7 @@ def _timed(file: FileTuning, place: Path | None, measured: list[Measurement]) ->
 
 
 def _record(one: Measurement) -> Measured:
-    settings = one.candidate.settings
-    return Measured(settings, one.threads, one.latency, one.p50, one.p99, one.cpu, one.calls, one.rounds)
+    return Measured(one.candidate.settings, one.threads, one.latency, one.p50, one.p99, one.cpu, one.calls, one.rounds)
 
 
 def _of_another(path: Path, folder: Path) -> list[str]:

@@ -84,14 +84,17 @@ def test_without_a_gate_only_the_file_itself_is_tuned(tmp_path: Path, run: Run) 
     assert f"written to {tmp_path / 'model.tuning.json'}" in done.err
 
 
-def test_tuning_a_file_alone_needs_neither_torch_nor_onnx(root: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys; from export import tune; tune(sys.argv[1], rate=1e4, seconds=0.1); "
-        "print({'torch', 'onnx'} & {*sys.modules})"
-    )
-    command = [sys.executable, "-c", code, str(ill_conditioned(tmp_path))]
+@pytest.mark.parametrize(
+    ("options", "loaded"), [("rate=1e4", "set()"), ("data=sys.argv[2], max_error=100", "{'onnx'}")]
+)
+def test_tuning_never_needs_torch_and_onnx_only_with_a_gate(
+    options: str, loaded: str, root: Path, tmp_path: Path
+) -> None:
+    tuning = f"from export import tune; tune(sys.argv[1], {options}, seconds=0.1, plot=False)"
+    code = f"import sys; {tuning}; print({{'torch', 'onnx'}} & {{*sys.modules}})"
+    command = [sys.executable, "-c", code, str(ill_conditioned(tmp_path)), str(rows(tmp_path))]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert done.stdout.strip() == "set()", done.stderr
+    assert done.stdout.strip() == loaded, done.stderr
 
 
 def test_one_object_for_machines(tmp_path: Path, run: Run) -> None:

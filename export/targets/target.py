@@ -57,8 +57,8 @@ class Deployment:
         return re.sub("[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
     @property
-    def onnxruntime(self) -> str:
-        """The requirement of an ONNX Runtime that reads the file, and on a GPU of one that can leave TF32 out."""
+    def requirement(self) -> str:
+        """Of an ONNX Runtime that reads the file, and on a GPU can leave TF32 out, as pip takes it."""
         release = oldest("onnxruntime", self.summary.opset, self.summary.ir_version) or ""
         if self.device == "cuda":
             return f"onnxruntime-gpu>={max(release, _TF32_RUNTIME, key=number)}"
@@ -78,7 +78,7 @@ class Deployment:
     def runner_files(self, runner: str, *requirements: str) -> Files:
         """The model, the code of ``runners`` that runs it in a Python server, and what that server requires."""
         return {
-            "requirements.txt": "\n".join([*requirements, self.onnxruntime, "numpy"]) + "\n",
+            "requirements.txt": "\n".join([*requirements, self.requirement, "numpy"]) + "\n",
             **{name: source(f"runners/{name}") for name in ("onnx_model.py", runner)},
             **self.model_files("model.onnx"),
         }

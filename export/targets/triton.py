@@ -25,7 +25,7 @@ def _files(deployment: Deployment) -> Files:
         files[f"{place}/1/model.py"] = source("triton_model.py")
         files["Dockerfile"] = (
             f"FROM {_image(deployment)}\n"
-            f'RUN pip install --no-cache-dir "{deployment.onnxruntime}"\n'
+            f'RUN pip install --no-cache-dir "{deployment.requirement}"\n'
             "COPY models /models\n"
             'CMD ["tritonserver", "--model-repository=/models"]\n'
         )
@@ -35,6 +35,7 @@ def _files(deployment: Deployment) -> Files:
 def _config(deployment: Deployment) -> str:
     """``config.pbtxt``, a ``ModelConfig`` in Protocol Buffers' text format."""
     summary, batches = deployment.summary, deployment.fixed_batch is None
+    kind = "KIND_GPU" if deployment.device == "cuda" else "KIND_CPU"
 
     def tensor(port: Port) -> Sequence[str]:
         """A row's sizes where Triton puts batches together, else with the batch that the file fixes."""
@@ -50,7 +51,7 @@ def _config(deployment: Deployment) -> str:
         f"max_batch_size: {deployment.max_batch if batches else 0}",
         *(_block("input", [f"name: {_text(port.name)}", *tensor(port)]) for port in summary.inputs),
         *(_block("output", [f"name: {_text(port.name)}", *tensor(port)]) for port in summary.outputs),
-        _block("instance_group", [f"count: {deployment.instances}", f"kind: {_KINDS[deployment.device]}"]),
+        _block("instance_group", [f"count: {deployment.instances}", f"kind: {kind}"]),
     ]
     if batches:
         blocks.append(_block("dynamic_batching", [f"max_queue_delay_microseconds: {deployment.delay_us}"]))
@@ -63,9 +64,6 @@ def _config(deployment: Deployment) -> str:
     # Asked before the model is ready, so that the first user does not wait for buffers and kernels.
     blocks.append(_block("model_warmup", ['name: "zeros"', f"batch_size: {int(batches)}", *zeros]))
     return "\n".join(blocks) + "\n"
-
-
-_KINDS = {"cpu": "KIND_CPU", "cuda": "KIND_GPU"}
 
 
 def _sets_tf32(deployment: Deployment) -> bool:
@@ -116,7 +114,7 @@ def _remarks(deployment: Deployment) -> Sequence[str]:
     if deployment.backend == "python":
         remarks.append(
             f"The model runs in Triton's Python backend (`model.py`), on the ONNX Runtime that the Dockerfile installs "
-            f"(`{deployment.onnxruntime}`): for images without the ONNX Runtime backend. Without Docker, install it "
+            f"(`{deployment.requirement}`): for images without the ONNX Runtime backend. Without Docker, install it "
             "into the Python that Triton's stub was built for, and start "
             "`tritonserver --model-repository=$PWD/models --backend-directory=…`."
         )

@@ -250,10 +250,8 @@ def probe(kind: Kind, way: str) -> bytes:
     rows, weight = extremes()
     spelling = Spelling(Layer("probe", (), "x", "y", weight, None), {"x", "y"})
     kind.ways[way](spelling, (-float(rows.max()), float(rows.max()) * 127 / 128))
-    x, y = (
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", size])
-        for name, size in (("x", _ROWS), ("y", _COLUMNS))
-    )
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", _ROWS])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", _COLUMNS])
     held = [numpy_helper.from_array(values, name) for name, values in spelling.constants.items()]
     graph = helper.make_graph(spelling.nodes, "probe", [x], [y], held)
     opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in kind.domains)]

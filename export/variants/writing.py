@@ -14,7 +14,6 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.errors import ExportError
-from export.onnxfile.pattern_matching import attribute
 from export.onnxfile.reading import Model, read_model
 from runtime import InputError, ModelError, Session, read_header, sha256, summary_of, through_link, write_whole
 from runtime.tuning.accuracy import batches
@@ -141,15 +140,16 @@ def _linear_layers(model: Model) -> list[Layer]:
 
 
 def _gemm(model: Model, node: NodeProto, weight: np.ndarray) -> Layer | None:
-    if attribute(node, "transA", 0):
+    given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if given.get("transA", 0):
         return None
-    weight = np.float32(attribute(node, "alpha", 1.0)) * (weight.T if attribute(node, "transB", 0) else weight)
+    weight = np.float32(given.get("alpha", 1.0)) * (weight.T if given.get("transB", 0) else weight)
     bias = None
     if len(node.input) > 2 and node.input[2]:
         bias = _bias(model, node.input[2], weight.shape[1])
         if bias is None:
             return None
-        bias = np.float32(attribute(node, "beta", 1.0)) * bias
+        bias = np.float32(given.get("beta", 1.0)) * bias
     return Layer(node.name or node.output[0], (node,), node.input[0], node.output[0], weight, bias)
 
 
@@ -250,8 +250,8 @@ def _describe(built: ModelProto, about: dict[str, Any]) -> None:
     if summary is None:
         metadata["mlpx.variant"] = json.dumps(about, ensure_ascii=False)
     else:
-        described = replace(summary, weights_sha256=None, external_data=False, variant=about)
-        metadata = described.to_metadata() | dict(summary.metadata)
+        summary = replace(summary, weights_sha256=None, external_data=False, variant=about)
+        metadata = summary.to_metadata() | dict(summary.metadata)
     built.ClearField("metadata_props")
     for key, value in sorted(metadata.items()):
         built.metadata_props.add(key=key, value=value)
