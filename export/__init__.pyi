@@ -11,10 +11,10 @@ from .proof.report import read_report as read_report
 from .proof.verification import verify as verify
 from .publishing import publish as publish
 from .recovery.checkpoint import read_checkpoint as read_checkpoint
-from .recovery.network import read_network as read_network
 from .recovery.onnx_network import read_onnx as read_onnx
 from .recovery.recovered import Recovered as Recovered
 from .recovery.recovering import Recovery as Recovery
+from .recovery.recovering import read_network as read_network
 from .recovery.recovering import recover as recover
 from .references import load_module as load_module
 from .targets.packaging import Package as Package

@@ -198,11 +198,11 @@ def test_numbers_in_the_code_are_compared_in_float64(tmp_path: Path) -> None:
 
 def test_a_graph_that_is_read_wrongly_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of operators is made to read an ELU of 1.0001 for one of 1."""
-    from export.recovery import torchscript_ops
+    from export.recovery import torchscript
 
-    def wrong(*arguments: object) -> list[torchscript_ops.Step]:
-        return [torchscript_ops.Step({"elu": {"alpha": 1.0001}})]
+    def wrong(*arguments: object) -> list[torchscript.Step]:
+        return [torchscript.Step({"elu": {"alpha": 1.0001}})]
 
-    monkeypatch.setitem(torchscript_ops.OPERATORS, "elu", wrong)
+    monkeypatch.setitem(torchscript.OPERATORS, "elu", wrong)
     with pytest.raises(RecoveryError, match="differs from the file's own module"):
         recovered(tmp_path, nn.Sequential(nn.Linear(4, 8), nn.ELU(), nn.Linear(8, 2)))

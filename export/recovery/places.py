@@ -2,193 +2,209 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
+from builder.blocks import BLOCKS
 from builder.errors import RecoveryError
+from builder.suggestions import suggestion
 
-from .activations import BlockData, parse
-from .chains import gaps
 from .layers import Layer
+from .recovered import BlockData
+
+_ACTIVATIONS = (
+    *("relu", "elu", "tanh", "sigmoid", "leaky_relu", "gelu", "silu", "softplus", "softmax", "relu6", "hardsigmoid"),
+    *("clip", "dropout"),
+)
+_NAMES = {name.lower(): kind for kind in _ACTIVATIONS for name in (kind, BLOCKS[kind].torch_name)}
 
 
-@dataclass(frozen=True)
-class Said:
-    """What a person says that a checkpoint cannot."""
-
-    activation: str | None = None
-    output_activation: str | None = None
-    activations: Sequence[str] | None = None
-    dropout: float | None = None
-
-
-@dataclass(frozen=True)
-class _Place:
-    at: int
-    """The index of the layer before it."""
-    room: int | None
-    """How many modules the indices leave room for; ``None`` where they do not tell."""
-    run: str
-    """``hidden`` between two linear layers, ``input`` before the first and ``output`` after the last."""
-    turn: int
-    """How many linear layers lie before it."""
-    words: str
-
-
-def fill(layers: Sequence[Layer], said: Said) -> tuple[list[list[BlockData]], list[str]]:
-    """The blocks that follow each layer, and notes on what was chosen.
+def fill(
+    layers: Sequence[Layer],
+    activation: str | None,
+    output_activation: str | None,
+    activations: Sequence[str] | None,
+    dropout: float | None,
+) -> tuple[list[list[BlockData]], list[str]]:
+    """The blocks that follow each layer, and notes on what was chosen. The options are those of ``read_checkpoint``.
 
     Raises RecoveryError where something has to be said and is not, or contradicts the indices.
     """
-    places, end = _places(layers)
-    if said.activations is not None:
-        return _listed(layers, places, end, said)
+    places = _Places(layers)
+    if activations is None:
+        option, entries = "--activation", dict.fromkeys(places.hidden, activation or "none")
+        _refuse_unclear(places, activation)
+    else:
+        option, listed = "--activations", list(activations)
+        if activation is not None:
+            raise RecoveryError("--activation and --activations: one of the two")
+        if len(listed) == len(places.at) + 1 and output_activation is None:
+            output_activation = listed.pop()
+        if len(listed) != len(places.at):
+            message = f"--activations names {len(listed)}, and there are {len(places.at)} places"
+            raise RecoveryError(f"{message}; {places.shown()}{places.how()}")
+        entries = dict(zip(places.at, listed, strict=True))
     after: list[list[BlockData]] = [[] for _ in layers]
     notes: list[str] = []
-    hidden = [place for place in places if place.run == "hidden"]
-    wanted = [place for place in places if place.room or place.run == "hidden"]
-    if said.activation is None and wanted:
-        raise RecoveryError(f"{_found(layers, places)}{_how(places)}")
-    if said.activation is not None and parse(said.activation, "--activation"):
-        if not hidden:
-            raise RecoveryError(f"--activation {said.activation}: there is no place for it; {_found(layers, places)}")
-        if len(hidden) < len(wanted) or max(Counter(place.turn for place in hidden).values()) > 1:
-            message = "which of these modules is the activation is not said by --activation alone"
-            raise RecoveryError(f"{message}; {_found(layers, places)}{_how(places)}")
-    for place in hidden:
-        blocks = parse(said.activation or "none", "--activation")
-        after[place.at], lines = _with_dropout(place, blocks, said.dropout, "--activation")
-        notes.extend(lines)
-    _refuse_lost_dropout(layers, places, after, said.dropout)
-    return after, [*notes, *_unsaid(layers, places), *_output(layers, after, end, said.output_activation)]
-
-
-def _listed(
-    layers: Sequence[Layer], places: list[_Place], end: int, said: Said
-) -> tuple[list[list[BlockData]], list[str]]:
-    entries = list(said.activations or ())
-    output = said.output_activation
-    if said.activation is not None:
-        raise RecoveryError("--activation and --activations: one of the two")
-    if len(entries) == len(places) + 1 and output is None:
-        output = entries.pop()
-    if len(entries) != len(places):
-        message = f"--activations names {len(entries)}, and there are {len(places)} places"
-        raise RecoveryError(f"{message}; {_found(layers, places)}{_how(places)}")
-    after: list[list[BlockData]] = [[] for _ in layers]
-    notes: list[str] = []
-    for place, entry in zip(places, entries, strict=True):
-        dropout = said.dropout if place.run == "hidden" else None
-        after[place.at], lines = _with_dropout(place, parse(entry, "--activations"), dropout, "--activations")
-        notes.extend(lines)
-    _refuse_lost_dropout(layers, places, after, said.dropout)
-    return after, [*notes, *_output(layers, after, end, output)]
-
-
-def _places(layers: Sequence[Layer]) -> tuple[list[_Place], int]:
-    """The places where a module can be, and the index of the layer that the output's activation follows."""
-    end = max(at for at, layer in enumerate(layers) if layer.kind != "scale" or at == 0)
-    linears = [at for at, layer in enumerate(layers) if layer.kind == "linear"]
-    places = []
-    for at, room in enumerate(gaps(layers)[:end]):
-        if room == 0:
-            continue
-        turn = sum(linear <= at for linear in linears)
-        run = "input" if turn == 0 else "output" if turn == len(linears) else "hidden"
-        between = f"between {layers[at].path} and {layers[at + 1].path}"
-        if room is None:
-            words = f"{between}: no index tells what stands there"
-        else:
-            words = f"{between}: {room} module{'s' if room > 1 else ''} without weights"
-        places.append(_Place(at, room, run, turn, words))
-    return places, end
-
-
-def _with_dropout(
-    place: _Place, blocks: list[BlockData], dropout: float | None, option: str
-) -> tuple[list[BlockData], list[str]]:
-    named = any(_is_dropout(block) for block in blocks)
-    fits = place.room is None or place.room > len(blocks)
-    if dropout is not None and not named and fits and (blocks or place.room):
-        blocks = [*blocks, {"dropout": dropout}]
-    if place.room is not None and len(blocks) < place.room:
-        count = place.room - len(blocks)
-        what = "one module" if count == 1 else f"{count} modules"
-        hint = f"taken as nothing in evaluation, such as Dropout (--dropout) or Identity; {option} gives another"
-        return blocks, [f"{place.words}, of which {what} is not named: {hint}"]
-    if place.room is not None and len(blocks) > place.room:
-        raise RecoveryError(f"{option}: {len(blocks)} modules are named; {place.words}")
-    return blocks, []
-
-
-def _is_dropout(block: BlockData) -> bool:
-    return block == "dropout" or (isinstance(block, dict) and "dropout" in block)
-
-
-def _refuse_lost_dropout(
-    layers: Sequence[Layer], places: list[_Place], after: list[list[BlockData]], dropout: float | None
-) -> None:
-    if dropout is not None and not any(_is_dropout(block) for blocks in after for block in blocks):
-        raise RecoveryError(f"--dropout {dropout}: the indices leave no room for it; {_found(layers, places)}")
-
-
-def _output(layers: Sequence[Layer], after: list[list[BlockData]], end: int, given: str | None) -> list[str]:
-    """Puts the output's activation after the last layer that is no scale, and says where none was named."""
-    blocks = parse(given or "none", "--output-activation")
-    room = gaps(layers)[end] if end + 1 < len(layers) else None
-    if room is not None and len(blocks) > room:
-        between = f"between {layers[end].path} and {layers[end + 1].path} the indices leave room for {room} modules"
-        raise RecoveryError(f"--output-activation {given}: {between}")
-    if room and given is None:
+    for at, entry in entries.items():
+        after[at], lines = _placed(places, at, parse(entry, option), dropout, option)
+        notes += lines
+    if dropout is not None and not any(map(_has_dropout, after)):
+        raise RecoveryError(f"--dropout {dropout}: the indices leave no room for it; {places.shown()}")
+    if activations is None:
+        notes += _unsaid(places)
+    end = places.end
+    after[end] = parse(output_activation or "none", "--output-activation")
+    room = places.rooms[end] if end + 1 < len(layers) else None
+    if room is not None and len(after[end]) > room:
+        message = f"{places.between(end)} the indices leave room for {room} modules"
+        raise RecoveryError(f"--output-activation {output_activation}: {message}")
+    if room and output_activation is None:
         raise RecoveryError(
-            f"between {layers[end].path} and {layers[end + 1].path} stands a module without weights, and a checkpoint"
-            " does not say which. What to do: add --output-activation NAME, such as tanh, or none"
+            f"{places.between(end)} stands a module without weights, and a checkpoint does not say which."
+            " What to do: add --output-activation NAME, such as tanh, or none"
         )
-    after[end] = [*after[end], *blocks]
-    if given is None:
-        return ["no activation after the output: a checkpoint does not say; --output-activation gives one"]
-    return []
+    if output_activation is None:
+        notes.append("no activation after the output: a checkpoint does not say; --output-activation gives one")
+    return after, notes
 
 
-def _unsaid(layers: Sequence[Layer], places: list[_Place]) -> list[str]:
+def parse(text: str, option: str) -> list[BlockData]:
+    """The blocks that one activation stands for, as a spec has them; none for ``none``. Raises RecoveryError.
+
+    A person names them as ``elu``, ``LeakyReLU:0.2``, ``clip:-5:5``, ``relu+dropout``.
+    """
+    blocks: list[BlockData] = []
+    for part in () if text.strip().lower() in ("none", "identity", "") else text.split("+"):
+        name, *values = part.strip().split(":")
+        kind = _NAMES.get(name.lower())
+        if kind is None:
+            known = suggestion(name, [*_ACTIVATIONS, "none"], "activations")
+            raise RecoveryError(f"{option}: no activation {name!r}; {known}")
+        if kind == "clip" and not values:
+            raise RecoveryError(f"{option}: clip takes two numbers, as in clip:-5:5")
+        try:
+            options = values if kind == "gelu" else [float(value) for value in values]
+        except ValueError:
+            message = f"{part.strip()!r}: expected a number after the colon, as in leaky_relu:0.2"
+            raise RecoveryError(f"{option}: {message}") from None
+        blocks.append({kind: options[0] if len(options) == 1 else options} if options else kind)
+    return blocks
+
+
+class _Places:
+    """The places where modules without weights can stand, each by the index of the layer before it."""
+
+    def __init__(self, layers: Sequence[Layer]):
+        self.layers = layers
+        self.rooms = _rooms(layers)
+        self.end = max(at for at, layer in enumerate(layers) if layer.kind != "scale" or at == 0)
+        """The layer that the output's activation follows."""
+        self.turns = list(accumulate(layer.kind == "linear" for layer in layers))
+        """How many linear layers there are up to each."""
+        self.at = [at for at, room in enumerate(self.rooms[: self.end]) if room != 0]
+        self.hidden = [at for at in self.at if 0 < self.turns[at] < self.turns[-1]]
+        """Those between two linear layers."""
+
+    def between(self, at: int) -> str:
+        return f"between {self.layers[at].path} and {self.layers[at + 1].path}"
+
+    def words(self, at: int) -> str:
+        room = self.rooms[at]
+        if room is None:
+            return f"{self.between(at)}: no index tells what stands there"
+        return f"{self.between(at)}: {room} module{'s' if room > 1 else ''} without weights"
+
+    def shown(self) -> str:
+        """The layers and the places between them, a line each."""
+        lines, places = [], set(self.at)
+        for at, layer in enumerate(self.layers):
+            into, out = layer.widths
+            lines.append(f"\n  {layer.title}: {layer.kind}, {into or out} -> {out}")
+            lines += [f"\n    {self.words(at)}"] if at in places else []
+        shown = lines if len(lines) <= 60 else [*lines[:30], "\n  …", *lines[-25:]]
+        return f"the layers found, and where modules without weights can stand:{''.join(shown)}"
+
+    def how(self) -> str:
+        count = len(self.at)
+        example = ",".join(["relu"] * min(count, 8) + (["…"] if count > 8 else []))
+        return (
+            "\nA checkpoint does not hold its activations. What to do: add --activation NAME (one for all hidden"
+            f" layers, such as elu, relu, tanh), or --activations {example} (one for each of the {count} places, in"
+            " order, 'none' for nothing); --output-activation NAME for one after the last layer"
+        )
+
+
+def _rooms(layers: Sequence[Layer]) -> list[int | None]:
+    """Between each layer and the next, how many modules without weights the indices leave room for.
+
+    ``None`` where no index tells. Where the indices of a container leave no room anywhere, it is no Sequential with
+    activations but a list of layers that code calls one by one, and the indices tell nothing either.
+    """
+    rooms: list[int | None] = [None] * (len(layers) - 1)
+    containers: dict[str, list[int]] = {}
+    for at, (layer, following) in enumerate(pairwise(layers)):
+        (container, index), (other, next_index) = layer.place, following.place
+        if container == other and index is not None and next_index is not None and index < next_index:
+            rooms[at] = next_index - index - 1
+            containers.setdefault(container, []).append(at)
+    for known in containers.values():
+        linears = {at for first in known for at in (first, first + 1) if layers[at].kind == "linear"}
+        if len(linears) > 1 and not any(rooms[at] for at in known):
+            for at in known:
+                rooms[at] = None
+    return rooms
+
+
+def _refuse_unclear(places: _Places, activation: str | None) -> None:
+    """Raise RecoveryError where ``--activation`` alone does not say what stands in each place."""
+    beside = any(places.rooms[at] for at in places.at if at not in places.hidden)
+    if activation is None and (places.hidden or beside):
+        raise RecoveryError(f"{places.shown()}{places.how()}")
+    if activation is not None and parse(activation, "--activation"):
+        if not places.hidden:
+            raise RecoveryError(f"--activation {activation}: there is no place for it; {places.shown()}")
+        if beside or len({places.turns[at] for at in places.hidden}) < len(places.hidden):
+            message = "which of these modules is the activation is not said by --activation alone"
+            raise RecoveryError(f"{message}; {places.shown()}{places.how()}")
+
+
+def _placed(
+    places: _Places, at: int, blocks: list[BlockData], dropout: float | None, option: str
+) -> tuple[list[BlockData], list[str]]:
+    """The blocks of a place, with the Dropout behind a hidden activation, and a note on what is not named."""
+    room = places.rooms[at]
+    fits = room is None or room > len(blocks)
+    if dropout is not None and at in places.hidden and fits and (blocks or room) and not _has_dropout(blocks):
+        blocks = [*blocks, {"dropout": dropout}]
+    if room is None or len(blocks) == room:
+        return blocks, []
+    if len(blocks) > room:
+        raise RecoveryError(f"{option}: {len(blocks)} modules are named; {places.words(at)}")
+    count = room - len(blocks)
+    what = "one module" if count == 1 else f"{count} modules"
+    hint = f"taken as nothing in evaluation, such as Dropout (--dropout) or Identity; {option} gives another"
+    return blocks, [f"{places.words(at)}, of which {what} is not named: {hint}"]
+
+
+def _has_dropout(blocks: Sequence[BlockData]) -> bool:
+    return any(block == "dropout" or (isinstance(block, dict) and "dropout" in block) for block in blocks)
+
+
+def _unsaid(places: _Places) -> list[str]:
     """Notes on what the indices leave open, or say against what is usual."""
-    notes = []
-    unsure = [place for place in places if place.room is None]
-    for place in unsure:
-        if place.run == "hidden":
-            continue
-        path = layers[place.at].path or layers[place.at].names[0]
-        notes.append(f"nothing is put after {path}: --activations gives what stands there (clip:-5:5, for one)")
-    hidden = [place for place in unsure if place.run == "hidden"]
+    layers = places.layers
+    unsure = [at for at in places.at if places.rooms[at] is None]
+    notes = [
+        f"nothing is put after {layers[at].title}: --activations gives what stands there (clip:-5:5, for one)"
+        for at in unsure
+        if at not in places.hidden
+    ]
+    hidden = [f"{layers[at].path} and {layers[at + 1].path}" for at in unsure if at in places.hidden]
     if hidden:
-        between = ", ".join(f"{layers[place.at].path} and {layers[place.at + 1].path}" for place in hidden[:6])
-        more = " …" if len(hidden) > 6 else ""
-        notes.append(f"that an activation stands between {between}{more} is said by --activation alone, by no index")
-    room = gaps(layers)
-    for at, gap in enumerate(room):
-        if gap == 0 and layers[at].kind == layers[at + 1].kind == "linear":
-            notes.append(
-                f"no activation between {layers[at].path} and {layers[at + 1].path}: the indices leave no room"
-            )
+        between = f"{', '.join(hidden[:6])}{' …' if len(hidden) > 6 else ''}"
+        notes.append(f"that an activation stands between {between} is said by --activation alone, by no index")
+    for at, room in enumerate(places.rooms):
+        if room == 0 and layers[at].kind == layers[at + 1].kind == "linear":
+            notes.append(f"no activation {places.between(at)}: the indices leave no room")
     return notes
-
-
-def _found(layers: Sequence[Layer], places: list[_Place]) -> str:
-    lines = []
-    for at, layer in enumerate(layers):
-        into, out = layer.widths
-        lines.append(f"\n  {layer.path or layer.names[0]}: {layer.kind}, {into or out} -> {out}")
-        lines.extend(f"\n    {place.words}" for place in places if place.at == at)
-    shown = lines if len(lines) <= 60 else [*lines[:30], "\n  …", *lines[-25:]]
-    return f"the layers found, and where modules without weights can stand:{''.join(shown)}"
-
-
-def _how(places: list[_Place]) -> str:
-    count = len(places)
-    example = ",".join(["relu"] * min(count, 8) + (["…"] if count > 8 else []))
-    return (
-        "\nA checkpoint does not hold its activations. What to do: add --activation NAME (one for all hidden layers,"
-        f" such as elu, relu, tanh), or --activations {example} (one for each of the {count} places, in order, 'none'"
-        " for nothing); --output-activation NAME for one after the last layer"
-    )

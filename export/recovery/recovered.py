@@ -1,13 +1,22 @@
-"""What reading a network back gives."""
+"""What reading a network back gives: a spec and its weights, made of the blocks in their order."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
-from builder.block import Shape
+from builder.assembly import assemble
+from builder.block import Shape, modules_of
+from builder.errors import RecoveryError
 from builder.spec import MLPSpec
+
+BlockData = str | dict[str, object]
+"""A block as a spec has it."""
+_DEFAULTS = {"mean": 0.0, "std": 1.0, "factor": 1.0, "offset": 0.0, "num_batches_tracked": 0}
+"""What a tensor is where the file has none."""
 
 
 @dataclass(frozen=True)
@@ -21,3 +30,51 @@ class Recovered:
     """What was found, chosen by default or left out, a line each."""
     flattened: Shape | None = None
     """The shape of a row of the file's input, where its leading Flatten was left out."""
+
+    def module(self) -> nn.Sequential:
+        """The network in evaluation mode. Its parameters share their memory with ``weights``."""
+        module = assemble(self.spec)
+        module.load_state_dict(self.weights, assign=True)
+        return module.eval()
+
+
+@dataclass
+class Step:
+    """A block under way, and its tensors by the names that its module gives them; one number may stand for all."""
+
+    block: BlockData
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> str:
+        """The block's name in a spec."""
+        return self.block if isinstance(self.block, str) else next(iter(self.block))
+
+
+def network_of(
+    steps: Sequence[Step], name: str, input_name: str, output_name: str
+) -> tuple[MLPSpec, dict[str, torch.Tensor]]:
+    """The spec of blocks in their order, and its state dict.
+
+    Raises RecoveryError: no Linear, or a tensor of another size; SpecError: a name that is none, or no network.
+    """
+    first = next((step for step in steps if any(tensor.dim() for tensor in step.tensors.values())), Step(""))
+    sizes = [tensor.numel() for tensor in first.tensors.values()]
+    features = first.tensors["weight"].shape[1] if first.kind == "linear" else max(sizes, default=0)
+    if not any(step.kind == "linear" for step in steps) or not features:
+        raise RecoveryError("no linear layer in it")
+    ports = {"input": {"name": input_name, "features": features}, "output": {"name": output_name}}
+    spec = MLPSpec(name=name, blocks=[step.block for step in steps], **ports)
+    with torch.device("meta"):
+        likes = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape)).state_dict()
+    weights: dict[str, torch.Tensor] = {}
+    for key, like in likes.items():
+        index, _, role = key.partition(".")
+        tensors = steps[int(index)].tensors
+        value = tensors[role] if role in tensors else torch.tensor(_DEFAULTS[role])
+        if (like.dim() > 1 and value.shape != like.shape) or value.numel() not in (1, like.numel()):
+            raise RecoveryError(f"block {key}: the file has {list(value.shape)}, and {list(like.shape)} is expected")
+        if value.shape != like.shape:
+            value = value.reshape(-1).expand(like.numel()).reshape(like.shape).contiguous()
+        weights[key] = value
+    return spec, weights

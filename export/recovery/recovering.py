@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from builder import MLPSpec, RecoveryError, assemble
+from builder import MLPSpec, RecoveryError
 from builder.writing import as_yaml
 from export.artifact import Artifact
 from export.errors import ProofError
@@ -25,11 +25,41 @@ from export.proof.verification import examine
 from export.publishing import publish
 from runtime import Session, choose, sha256, this_machine, whole_files
 
-from .network import is_onnx, read_network
+from .checkpoint import read_checkpoint
+from .onnx_network import read_onnx
+from .opening import first_bytes
 from .recovered import Recovered
 
+_CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar", ".zip")
 _ROWS = 1000
 _KEEP = "choose another folder with -o, or replace it with --replace (replace=True)"
+
+
+def is_onnx(path: str | Path) -> bool:
+    """Whether a file is to be read as ONNX: by its name, or by its first byte where the name does not say."""
+    path = Path(path)
+    if path.suffix.lower() == ".onnx":
+        return True
+    head = first_bytes(path)
+    # The first field of an ONNX file is its IR version; a safetensors header has a brace behind its length.
+    return head.startswith(b"\x08") and head[8:] != b"{" and path.suffix.lower() not in _CHECKPOINTS
+
+
+def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None = None, **options: Any) -> Recovered:
+    """The dense network in an ONNX file (see ``read_onnx``) or in a checkpoint (see ``read_checkpoint``).
+
+    Raises RecoveryError: as those, and for options that are for the other kind of file.
+    """
+    # An epsilon of 0 is said, and equals False.
+    given = {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
+    if not is_onnx(path):
+        if keep_shape:
+            raise RecoveryError(f"{path}: --keep-shape is for ONNX files; a checkpoint holds no shape of its input")
+        return read_checkpoint(path, name=name, **given)
+    if given:
+        listed = ", ".join(f"--{key.replace('_', '-')}" for key in given)
+        raise RecoveryError(f"{path}: an ONNX file says its layers itself. What to do: leave out {listed}")
+    return read_onnx(path, keep_shape=keep_shape, name=name)
 
 
 @dataclass(frozen=True)
@@ -82,22 +112,22 @@ def recover(
         with whole_files(folder) as stage:
             _write(found, stage, folder, replace)
         return recovery
-    module = _network(found)
+    module = found.module()
     rows, before, notes = _outputs(path, found, device, seed)
-    recovery = dataclasses.replace(recovery, notes=(*recovery.notes, *notes))
     recording = Recording()
     original = _proved(module, found, path, device, seed, recording)
     with whole_files(folder) as stage:
         _write(found, stage, folder, replace)
         original.write(stage / f"{name}.original.parity.json")
-        target = folder / f"{name}.onnx"
-        asked = {"device": device, "seed": seed, "page": page, "recording": recording}
-        artifact, report = publish(module, target, spec=found.spec, **asked)
+        target, asked = folder / f"{name}.onnx", {"device": device, "seed": seed, "page": page}
+        artifact, report = publish(module, target, spec=found.spec, recording=recording, **asked)
     with Session(artifact.path, device) as session:
         after = session.predict(rows)
     difference = float(apart(before.reshape(after.shape), after.astype(np.float64)).max())
-    proofs = {"original": original, "artifact": artifact, "report": report}
-    return dataclasses.replace(recovery, **proofs, apart=difference, rows=len(rows))
+    notes = (*found.notes, *notes)
+    return dataclasses.replace(
+        recovery, notes=notes, original=original, artifact=artifact, report=report, apart=difference, rows=len(rows)
+    )
 
 
 def _write(found: Recovered, stage: Path, folder: Path, replace: bool) -> None:
@@ -139,12 +169,6 @@ def _proved(
         why = f"the recovered network is {verdict} what {path} computes: {report.why}"
         raise ProofError(f"{why}; nothing was written. What to do: recover it from the weights instead", report)
     return report
-
-
-def _network(found: Recovered) -> nn.Sequential:
-    module = assemble(found.spec)
-    module.load_state_dict(found.weights, assign=True)
-    return module.eval()
 
 
 def _outputs(path: Path, found: Recovered, device: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -3,194 +3,173 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise, permutations
 
 import torch
 
 from builder.errors import RecoveryError
 
-from .chains import Chain, candidates, in_order, joins, mismatch, names, widths
+from .chains import Chain, ancestry, candidates, in_order, mismatch, names, widths, without_loose
 from .layers import Layer, layers_of
-from .listing import grouped, short
 from .opening import Contents
 
 _MOST_LISTED = 24
 _SKIP = re.compile(r"(^|[._])(res|resnet|residual|skip|shortcut)(_?(block|net|layer)s?)?\d*([._]|$)", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Selection:
-    """The layers of the network in the order of execution, and notes on how they were found."""
+def select(contents: Contents, key: str | None, prefix: Sequence[str]) -> tuple[list[Layer], list[str]]:
+    """The layers of the chain that ``key`` and ``prefix`` name, or of the only one, and notes on how they were found.
 
-    layers: tuple[Layer, ...]
-    notes: tuple[str, ...]
-
-
-def select(contents: Contents, key: str | None, prefix: Sequence[str]) -> Selection:
-    """The chain that ``key`` and ``prefix`` name, or the only one. Raises RecoveryError, listing what there is."""
+    Raises RecoveryError, listing what there is.
+    """
     notes: list[str] = []
     scope = _scope(contents, key, prefix)
     if scope and key is None:
         notes.append(f"the state dict lies under --key {scope}")
-    inside = {name: tensor for name, tensor in contents.tensors.items() if _under(name, scope)}
-    unwrapped = {_unwrap(name[len(scope) + 1 if scope else 0 :]): name for name in inside}
-    if len(unwrapped) < len(inside):
+    inside = contents.under(scope)
+    tensors = {_unwrap(name): tensor for name, tensor in inside.items()}
+    if len(tensors) < len(inside):
         raise RecoveryError("two tensors bear one name once 'module.' and '_orig_mod.' are left out of their names")
-    if list(unwrapped) != [name[len(scope) + 1 if scope else 0 :] for name in inside]:
+    if list(tensors) != list(inside):
         notes.append("'module.' (DataParallel) or '_orig_mod.' (torch.compile) is left out of the names")
-    layers, left = layers_of({name: inside[original] for name, original in unwrapped.items()})
+    layers, left = layers_of(tensors)
     if prefix:
-        chosen, within = _joined(layers, list(unwrapped), prefix, contents.ordered)
+        chosen, within = _joined(layers, list(tensors), prefix, contents.ordered)
+        left = [name for name in left if name in within]
     else:
-        chosen, within = _only(layers, contents.ordered), list(unwrapped)
+        chosen = _only(layers, contents.ordered)
     used = {name for layer in chosen for name in layer.names}
-    _refuse_skipped(chosen, [name for name in unwrapped if name not in used], unwrapped, inside)
+    _refuse_skipped(chosen, {name: tensor for name, tensor in tensors.items() if name not in used})
     first = chosen[0].place[1]
     if first:
         before = f"{first} module{'s' if first > 1 else ''} without weights"
         notes.append(f"{before} before {chosen[0].path}, such as Flatten: taken as nothing; rows are flat here")
-    chosen_left = [name for name in left if name in within]
-    if chosen_left:
-        notes.append(f"left out, of no layer: {short(chosen_left)}")
-    rest = [name for name in unwrapped if name not in used and name not in chosen_left]
-    outside = [name for name in contents.tensors if name not in inside]
-    if rest or outside:
-        notes.append(f"not part of the network: {grouped(rest + outside, used)}")
+    if left:
+        notes.append(f"left out, of no layer: {_short(left)}")
+    rest = [name for name in tensors if name not in used and name not in left]
+    rest += [name for name in contents.tensors if scope and not name.startswith(f"{scope}.")]
+    if rest:
+        notes.append(f"not part of the network: {_grouped(rest, used)}")
     skipping = [layer.path for layer in chosen if _SKIP.search(layer.path)]
     if skipping:
-        notes.append(f"the names {short(skipping)} speak of a residual connection; none is in a checkpoint, nor here")
+        notes.append(f"the names {_short(skipping)} speak of a residual connection; none is in a checkpoint, nor here")
     if contents.optimizers:
-        notes.append(f"not part of the network: the optimiser's state in {short(contents.optimizers)}")
-    forgotten = _forgotten(contents, chosen, used, scope)
-    return Selection(tuple(chosen), (*notes, *forgotten))
-
-
-def _under(name: str, scope: str) -> bool:
-    return not scope or name.startswith(scope + ".")
+        notes.append(f"not part of the network: the optimiser's state in {_short(contents.optimizers)}")
+    return chosen, notes + _forgotten(contents, chosen, scope)
 
 
 def _unwrap(name: str) -> str:
-    name = name.replace("_orig_mod.", "")
-    return name.removeprefix("module.")
+    return name.replace("_orig_mod.", "").removeprefix("module.")
+
+
+def _short(words: Sequence[str]) -> str:
+    """The first ten, and how many more there are."""
+    return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
+
+
+def _grouped(rest: Iterable[str], used: Iterable[str] = ()) -> str:
+    """Names by the shortest prefix that none of ``used`` has: ``critic. (4 tensors), std``."""
+    taken = {head for name in used for head in ancestry(name)[:-1]}
+    groups = Counter(next((f"{head}." for head in ancestry(name)[:-1] if head not in taken), name) for name in rest)
+    return _short([f"{name} ({count} tensors)" if count > 1 else name for name, count in groups.items()])
 
 
 def _scope(contents: Contents, key: str | None, prefix: Sequence[str]) -> str:
+    """The dotted name of the state dict that ``key`` or ``prefix`` names, or of the only one."""
     if key is not None:
         key = key.rstrip(".")
-        if not any(_under(name, key) for name in contents.tensors):
+        if not contents.under(key):
             raise RecoveryError(f"--key {key}: no tensors under it; {_state_dicts(contents)}")
         return key
-    with_matrices = [node for node in contents.nodes if _matrices(contents, node)]
+    with_weights = [node for node, has_weights in contents.nodes.items() if has_weights]
     if prefix:
-        scopes = dict.fromkeys([*_ancestors(contents.nodes), ""])
-        held = {
-            scope: [_unwrap(n[len(scope) + 1 if scope else 0 :]) for n in contents.tensors if _under(n, scope)]
-            for scope in scopes
-        }
-        fitting = [s for s in held if all(any(n.startswith(_unwrap(p)) for n in held[s]) for p in prefix)]
-        if len(fitting) != 1 and len(with_matrices) == 1 and (not fitting or with_matrices[0] in fitting):
-            return with_matrices[0]
+        starts = tuple(_unwrap(start) for start in prefix)
+        fitting = []
+        for scope in {"", *(scope for node in contents.nodes for scope in ancestry(node))}:
+            inside = [_unwrap(name) for name in contents.under(scope)]
+            if all(any(name.startswith(start) for name in inside) for start in starts):
+                fitting.append(scope)
         if len(fitting) == 1:
             return fitting[0]
-        if not fitting:
-            message = f"no state dict has names that begin with each of {', '.join(map(repr, prefix))}"
-            raise RecoveryError(f"{message}; {_state_dicts(contents)}")
-        raise RecoveryError(f"{len(fitting)} state dicts have such names; {_state_dicts(contents)}")
-    if len(with_matrices) == 1:
-        return with_matrices[0]
-    if not with_matrices:
-        layers, left = layers_of(contents.tensors)
-        _refuse_foreign(layers, "")
-        held = [*(name for layer in layers for name in layer.names), *left]
-        raise RecoveryError(f"no weights of a Linear in it; it holds {grouped(held)}")
-    raise RecoveryError(f"several state dicts lie in it; {_state_dicts(contents)}")
-
-
-def _matrices(contents: Contents, node: str) -> bool:
-    own = {name: tensor for name, tensor in contents.tensors.items() if _under(name, node)}
-    deeper = [other for other in contents.nodes if other != node and _under(other + ".", node)]
-    return any(
-        tensor.dim() > 1
-        and min(tensor.shape) > 0
-        and not any(_under(name, other) for other in deeper)
-        and name.rpartition(".")[2].removesuffix("0").startswith(("weight", "original", "in_proj"))
-        for name, tensor in own.items()
-    )
-
-
-def _ancestors(nodes: Sequence[str]) -> list[str]:
-    found = []
-    for node in nodes:
-        parts = node.split(".")
-        found += [".".join(parts[:count]) for count in range(len(parts), 0, -1) if parts[0]]
-    return found
+        if len(with_weights) == 1 and (not fitting or with_weights[0] in fitting):
+            return with_weights[0]
+        if fitting:
+            raise RecoveryError(f"{len(fitting)} state dicts have such names; {_state_dicts(contents)}")
+        message = f"no state dict has names that begin with each of {', '.join(map(repr, prefix))}"
+        raise RecoveryError(f"{message}; {_state_dicts(contents)}")
+    if len(with_weights) == 1:
+        return with_weights[0]
+    if with_weights:
+        raise RecoveryError(f"several state dicts lie in it; {_state_dicts(contents)}")
+    layers, left = layers_of(contents.tensors)
+    _refuse_foreign(layers)
+    everything = [*(name for layer in layers for name in layer.names), *left]
+    raise RecoveryError(f"no weights of a Linear in it; it holds {_grouped(everything)}")
 
 
 def _state_dicts(contents: Contents) -> str:
+    """The state dicts of a file and the chains in each, and what to do."""
     lines = []
-    for node in contents.nodes[:_MOST_LISTED]:
-        own = {name[len(node) + 1 if node else 0 :]: t for name, t in contents.tensors.items() if _under(name, node)}
-        layers, _ = layers_of(own)
-        chains = [widths(chain.layers) for chain in candidates(layers, contents.ordered) if _deep(chain)]
-        what = "; ".join(chains[:4]) or grouped(list(own))
+    for node in list(contents.nodes)[:_MOST_LISTED]:
+        tensors = contents.under(node)
+        chains = candidates(layers_of(tensors)[0], contents.ordered)
+        shown = [widths(chain.layers) for chain in chains if _has_linear(chain.layers)]
+        what = "; ".join(shown[:4]) or _grouped(tensors)
         lines.append(f"\n  {f'--key {node}' if node else '(no key)'}  {what}")
     more = "\n  …" if len(contents.nodes) > _MOST_LISTED else ""
     return f"in it are these state dicts:{''.join(lines)}{more}\nWhat to do: name one with --key"
 
 
-def _deep(chain: Chain) -> bool:
-    return any(layer.kind == "linear" for layer in chain.layers)
+def _has_linear(layers: Iterable[Layer]) -> bool:
+    return any(layer.kind == "linear" for layer in layers)
 
 
 def _joined(
     layers: list[Layer], everything: list[str], prefix: Sequence[str], ordered: bool
-) -> tuple[list[Layer], list[str]]:
+) -> tuple[list[Layer], set[str]]:
     """The parts that the prefixes select, one behind the other, and all names that they select."""
     chosen: list[Layer] = []
-    within: list[str] = []
+    within: set[str] = set()
     for given in prefix:
         start = _unwrap(given)
         if not start.endswith(".") and any(name.startswith(start + ".") for name in everything):
             start += "."
         part = [layer for layer in layers if layer.names[0].startswith(start)]
-        within += [name for name in everything if name.startswith(start)]
+        within |= {name for name in everything if name.startswith(start)}
         option = f"--prefix {given}"
         if not part:
-            tops = grouped(everything)
+            tops = _grouped(everything)
             raise RecoveryError(f"{option}: no layer's names begin with it. What to do: choose among {tops}")
         _refuse_foreign(part, f"{option}: ")
         if any(layer in chosen for layer in part):
             raise RecoveryError(f"{option}: it selects {part[0].path}, which another --prefix selects already")
-        ordered_part = in_order(part, ordered)
-        if ordered_part is None:
+        chained = in_order(part, ordered)
+        if chained is None:
             message = "the file keeps no order of modules, and shapes alone leave it open"
             raise RecoveryError(f"{option}: {message} for {names(part)}. What to do: give each in order with --prefix")
-        wrong = mismatch(ordered_part)
-        if wrong is not None:
-            found = candidates([layer for layer in part if not layer.loose], ordered)
-            raise RecoveryError(f"{option}: the shapes do not chain: {wrong}{_listed(found, part)}")
-        chosen += ordered_part
-    wrong = mismatch(chosen)
-    if wrong is not None:
-        raise RecoveryError(f"--prefix {' --prefix '.join(prefix)}: the parts do not chain: {wrong}")
-    if not any(layer.kind == "linear" for layer in chosen):
-        raise RecoveryError(f"--prefix {' --prefix '.join(prefix)}: no Linear among {names(chosen)}")
+        if wrong := mismatch(chained):
+            chains = candidates(without_loose(part)[1], ordered)
+            raise RecoveryError(f"{option}: the shapes do not chain: {wrong}{_listed(chains, part)}")
+        chosen += chained
+    options = f"--prefix {' --prefix '.join(prefix)}"
+    if wrong := mismatch(chosen):
+        raise RecoveryError(f"{options}: the parts do not chain: {wrong}")
+    if not _has_linear(chosen):
+        raise RecoveryError(f"{options}: no Linear among {names(chosen)}")
     return chosen, within
 
 
 def _only(layers: list[Layer], ordered: bool) -> list[Layer]:
     """The layers, if there is one way alone to read them as a network."""
-    body = [layer for layer in layers if not layer.loose]
-    if not any(layer.kind == "linear" for layer in body):
-        _refuse_foreign(body, "")
+    front, body, back = without_loose(layers)
+    if not _has_linear(body):
+        _refuse_foreign(body)
         raise RecoveryError(f"no Linear weights in it{f'; what is there: {names(layers)}' if layers else ''}")
     chains = candidates(body, ordered)
-    foreign = [layer for layer in body if layer.kind == "foreign"]
-    if foreign:
-        hint = _listed(chains, layers) if any(map(_deep, chains)) else ""
-        _refuse_foreign(foreign, "", hint)
+    listed = _listed(chains, layers)
+    _refuse_foreign(body, hint=listed if any(_has_linear(chain.layers) for chain in chains) else "")
     if len(chains) != 1:
         inner = mismatch(in_order(body, ordered) or ())
         reason = "more than one network can be read from it"
@@ -198,19 +177,15 @@ def _only(layers: list[Layer], ordered: bool) -> list[Layer]:
             reason = f"no single chain holds all layers ({inner}; a matrix that does not fit may be an Embedding's)"
         elif not ordered:
             reason = "a safetensors file keeps no order of modules, and their shapes alone do not give one"
-        raise RecoveryError(f"{reason}{_listed(chains, layers)}")
-    (chain,) = chains
-    front = [layer for layer in layers if layer.loose and layer.kind == "standardize"]
-    back = [layer for layer in layers if layer.loose and layer.kind == "scale"]
-    result = [*front, *chain.layers, *back]
-    either = bool(front or back) and chain.layers[0].widths[0] == chain.layers[-1].widths[1]
-    if len(front) > 1 or len(back) > 1 or either or mismatch(result) is not None:
-        message = "a normaliser or a scale lies beside the layers, and where it belongs is open"
-        raise RecoveryError(f"{message}{_listed(chains, layers)}")
-    return result
+        raise RecoveryError(f"{reason}{listed}")
+    chain = chains[0].layers
+    either = bool(front or back) and chain[0].widths[0] == chain[-1].widths[1]
+    if len(front) > 1 or len(back) > 1 or either or mismatch([*front, *chain, *back]):
+        raise RecoveryError(f"a normaliser or a scale lies beside the layers, and where it belongs is open{listed}")
+    return [*front, *chain, *back]
 
 
-def _refuse_foreign(layers: Sequence[Layer], where: str, hint: str = "") -> None:
+def _refuse_foreign(layers: Iterable[Layer], where: str = "", hint: str = "") -> None:
     for layer in layers:
         if layer.kind == "foreign":
             shape = list(next(iter(layer.tensors.values())).shape)
@@ -218,54 +193,52 @@ def _refuse_foreign(layers: Sequence[Layer], where: str, hint: str = "") -> None
             raise RecoveryError(message + hint)
 
 
-def _listed(chains: Sequence[Chain], layers: Sequence[Layer]) -> str:
-    lines = [f"\n  {chain.line}" for chain in chains[:_MOST_LISTED]]
+def _listed(chains: Sequence[Chain], layers: Iterable[Layer]) -> str:
+    """The chains and the loose layers beside them, each with its prefix, and what to do."""
+    lines = [
+        f"\n  --prefix {chain.prefix or chr(39) * 2}  {widths(chain.layers)} ({names(chain.layers)})"
+        for chain in chains[:_MOST_LISTED]
+    ]
     lines += ["\n  …"] if len(chains) > _MOST_LISTED else []
     for layer in layers:
         if layer.loose:
-            start = layer.path + "." if layer.path else layer.names[0]
-            lines.append(f"\n  --prefix {start}  {layer.kind} of {layer.widths[0] or 'any number of'} features")
-    pairs = [f"--prefix {a.prefix} --prefix {b.prefix}" for a, b in joins(chains[:_MOST_LISTED])]
+            width = layer.widths[0] or "any number of"
+            lines.append(f"\n  --prefix {layer.prefix}  {layer.kind} of {width} features")
+    pairs = [  # the second takes what the first gives, and they are no two of the same input
+        f"--prefix {first.prefix} --prefix {second.prefix}"
+        for first, second in permutations(chains[:_MOST_LISTED], 2)
+        if mismatch([*first.layers, *second.layers]) is None and first.layers[0].widths[0] != second.layers[0].widths[0]
+    ]
     joined = f"; these parts chain: {'; '.join(pairs[:4])}" if pairs else ""
     hint = f"name the network with --prefix, or its parts in order with several{joined}"
     return f"; what lies in it:{''.join(lines)}\nWhat to do: {hint}"
 
 
-def _start(layer: Layer) -> str:
-    return f"{layer.path}." if layer.path else layer.names[0]
-
-
-def _refuse_skipped(
-    chosen: Sequence[Layer], unused: list[str], originals: dict[str, str], tensors: dict[str, torch.Tensor]
-) -> None:
+def _refuse_skipped(chosen: Sequence[Layer], unused: Mapping[str, torch.Tensor]) -> None:
     """Raise RecoveryError where a module with weights stands between two layers and is none of them."""
-    for one, other in pairwise(chosen):
-        (home, before), (there, behind) = one.place, other.place
-        if home != there or before is None or behind is None:
+    for layer, following in pairwise(chosen):
+        (container, before), (other, behind) = layer.place, following.place
+        if container != other or before is None or behind is None:
             continue
-        start = f"{home}." if home else ""
-        for name in unused:
+        start = f"{container}." if container else ""
+        for name, tensor in unused.items():
             index = name[len(start) :].partition(".")[0] if name.startswith(start) else ""
             if index.isdecimal() and before < int(index) < behind:
-                shape = list(tensors[originals[name]].shape)
-                message = (
-                    f"between {one.path} and {other.path} stands a module that is not read: it holds {name} {shape}"
+                raise RecoveryError(
+                    f"between {layer.path} and {following.path} stands a module that is not read: it holds {name}"
+                    f" {list(tensor.shape)}; without it the network would be another"
                 )
-                raise RecoveryError(f"{message}; without it the network would be another")
 
 
-def _forgotten(contents: Contents, chosen: Sequence[Layer], used: set[str], scope: str) -> list[str]:
+def _forgotten(contents: Contents, chosen: Sequence[Layer], scope: str) -> list[str]:
     """Notes on normalisers of the network's input width, anywhere in the file, that are not put in front of it."""
     if any(layer.kind == "standardize" for layer in chosen):
         return []
-    into = next(layer.widths[0] for layer in chosen if layer.kind == "linear")
-    notes = []
-    for layer in layers_of(contents.tensors)[0]:
-        names_here = {_unwrap(name[len(scope) + 1 if scope else 0 :]) for name in layer.names if _under(name, scope)}
-        if layer.kind == "standardize" and layer.widths[0] == into and not names_here & used:
-            notes.append(
-                f"NORMALISER LEFT OUT: {layer.path or layer.names[0]} holds a mean and a spread for {into} features, as"
-                f" many as go in here; if the network is fed normalised rows, put it in front: --prefix"
-                f" {_start(layer)} --prefix {f'{scope}.' if scope else ''}{chosen[0].names[0].partition('.')[0]}."
-            )
-    return notes
+    width = next(layer.widths[0] for layer in chosen if layer.kind == "linear")
+    network = f"{f'{scope}.' if scope else ''}{chosen[0].names[0].partition('.')[0]}."
+    return [
+        f"NORMALISER LEFT OUT: {layer.title} holds a mean and a spread for {width} features, as many as go in here; if"
+        f" the network is fed normalised rows, put it in front: --prefix {layer.prefix} --prefix {network}"
+        for layer in layers_of(contents.tensors)[0]
+        if layer.kind == "standardize" and layer.widths[0] == width
+    ]

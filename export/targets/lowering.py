@@ -8,8 +8,8 @@ from builder import MLPSpec, RecoveryError, assemble
 from export.errors import ExportError, ProofError, TargetError
 from export.proof.verification import verify
 from export.publishing import publish
-from export.recovery.network import read_network
 from export.recovery.recovered import Recovered
+from export.recovery.recovering import read_network
 from runtime import Summary
 
 
