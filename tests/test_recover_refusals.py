@@ -221,6 +221,21 @@ def test_a_normaliser_that_fits_the_input_and_the_output_is_not_placed(tmp_path:
     assert [block.kind for block in found.spec.blocks] == ["linear", "standardize"]
 
 
+def test_two_normalisers_in_one_module_are_told_apart(tmp_path: Path) -> None:
+    state = {"obs_mean": torch.zeros(4), "obs_std": torch.ones(4), "state_mean": torch.ones(4)}
+    state |= {"state_std": torch.ones(4), "net.weight": torch.ones(2, 4)}
+    torch.save(state, tmp_path / "c.pt")
+    found = read_checkpoint(tmp_path / "c.pt", prefix=["obs_", "state_", "net."])
+    assert [block.kind for block in found.spec.blocks] == ["standardize", "standardize", "linear"]
+    assert found.weights["0.mean"].tolist() == [0.0] * 4 and found.weights["1.mean"].tolist() == [1.0] * 4
+    assert "another --prefix selects" in refused(tmp_path / "c.pt", activation=None, prefix=["obs_", "obs_", "net."])
+
+
+def test_a_normaliser_whose_tensors_differ_in_size_is_refused(tmp_path: Path) -> None:
+    state = {"n.mean": torch.zeros(4), "n.std": torch.ones(4), "n.var": torch.ones(8), "net.weight": torch.ones(2, 8)}
+    assert "[2, 4] is expected" in refused_state(tmp_path, state, activation=None, prefix=["n.", "net."])
+
+
 def test_a_residual_connection_that_names_speak_of_is_mentioned(tmp_path: Path) -> None:
     torch.save({f"res_block.{key}": value for key, value in network().state_dict().items()}, tmp_path / "c.pt")
     assert any("residual connection" in note for note in read_checkpoint(tmp_path / "c.pt", activation="relu").notes)

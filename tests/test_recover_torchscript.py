@@ -201,7 +201,7 @@ def test_a_graph_that_is_read_wrongly_is_seen(tmp_path: Path, monkeypatch: pytes
     from export.recovery import torchscript
 
     def wrong(*arguments: object) -> list[torchscript.Step]:
-        return [torchscript.Step({"elu": {"alpha": 1.0001}})]
+        return [torchscript.Step("elu", options={"alpha": 1.0001})]
 
     monkeypatch.setitem(torchscript.OPERATORS, "elu", wrong)
     with pytest.raises(RecoveryError, match="differs from the file's own module"):

@@ -82,7 +82,9 @@ def in_order(layers: Iterable[Layer], ordered: bool) -> list[Layer] | None:
 
 def candidates(layers: Sequence[Layer], ordered: bool, prefix: str = "") -> list[Chain]:
     """The chains that lie in a state dict: the whole of it, or the chains of its parts."""
-    groups = _groups(layers, prefix)
+    groups: dict[str, list[Layer]] = {}
+    for layer in layers:
+        groups.setdefault(layer.path[len(prefix) :].partition(".")[0], []).append(layer)
     if all(layer.kind != "foreign" for layer in layers) and not _ambiguous(groups, prefix):
         chain = in_order(layers, ordered)
         if chain is not None and mismatch(chain) is None:
@@ -95,14 +97,6 @@ def candidates(layers: Sequence[Layer], ordered: bool, prefix: str = "") -> list
         elif step and all(layer.kind != "foreign" for layer in group):
             chains.append(Chain(deeper, group))
     return chains
-
-
-def _groups(layers: Iterable[Layer], prefix: str) -> dict[str, list[Layer]]:
-    """The layers by the part of their path that follows the prefix."""
-    groups: dict[str, list[Layer]] = {}
-    for layer in layers:
-        groups.setdefault(layer.path[len(prefix) :].partition(".")[0], []).append(layer)
-    return groups
 
 
 def _ambiguous(groups: dict[str, list[Layer]], prefix: str) -> bool:

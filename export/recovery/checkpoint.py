@@ -14,11 +14,15 @@ from builder.tensors import converted
 from .layers import Layer, std_of
 from .opening import archive_records, contents, is_torchscript
 from .places import fill
-from .recovered import BlockData, Recovered, Step, network_of
+from .recovered import Recovered, Step, network_of
 from .selection import select
 from .torchscript import read_torchscript
 
 _MOST_COPIES = 8
+_SCRIPT = (
+    "a TorchScript archive: a program with its weights; to load it can run code that lies in it."
+    " What to do: if you trust where it comes from, add --trust; else ask for the state dict"
+)
 _VALUES = (
     *("weight", "bias", "weight_g", "weight_v", "running_mean", "running_var", "mean", "spread", "factor", "offset"),
 )
@@ -51,7 +55,6 @@ def read_checkpoint(
     """
     path = Path(path)
     prefix = (prefix,) if isinstance(prefix, str) else tuple(prefix)
-
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")  # what a name cannot hold
     names = {"name": (stem or "model") if name is None else name, "input_name": input_name, "output_name": output_name}
     try:
@@ -64,19 +67,23 @@ def read_checkpoint(
         if is_torchscript(records):
             surplus = {"--key": key, "--prefix": prefix or None, "--activation": activation, "--epsilon": epsilon}
             surplus |= {"--output-activation": output_activation, "--activations": activations, "--dropout": dropout}
-            _refuse_script(trust, [option for option, value in surplus.items() if value is not None])
+            options = [option for option, value in surplus.items() if value is not None]
+            if not trust:
+                raise RecoveryError(_SCRIPT)
+            if options:
+                raise RecoveryError(f"a TorchScript archive says its layers itself; leave out {', '.join(options)}")
             return read_torchscript(path, **names)
         file = contents(path, records)
-        layers, notes = select(file, key, prefix)
+        notes: list[str] = []
+        layers = select(file, key, prefix, notes)
         needed, size = sum(t.numel() * 4 for layer in layers for t in layer.tensors.values()), path.stat().st_size
         if needed > _MOST_COPIES * size:  # many names of the same few bytes make a network that no memory holds
             shared = f"{len(file.tensors)} tensors share {size:,} bytes"
             raise RecoveryError(f"refused: {shared}, and need {needed:,} as a network")
-        after, lines = fill(layers, activation, output_activation, activations, dropout)
-        notes += lines
-        if epsilon is not None and all(layer.kind in ("linear", "scale") for layer in layers):
+        after = fill(layers, activation, output_activation, activations, dropout, notes)
+        kinds = {layer.kind for layer in layers}
+        if epsilon is not None and kinds <= {"linear", "scale"}:
             raise RecoveryError(f"--epsilon {epsilon:g}: no normaliser, BatchNorm or LayerNorm is in the network")
-        normalised = any(layer.kind == "standardize" for layer in layers)
         steps: list[Step] = []
         for layer, following in zip(layers, after, strict=True):
             values = {
@@ -84,24 +91,14 @@ def read_checkpoint(
                 for role, tensor in layer.tensors.items()
                 if role in _VALUES
             }
-            step, note = _step(layer, values, epsilon, normalised)
+            step, note = _step(layer, values, epsilon, "standardize" in kinds)
             if note:
                 notes.append(note if steps or layer.kind != "standardize" else f"{note}; it comes first")
-            steps += [step, *map(Step, following)]
+            steps += [step, *following]
         return Recovered(*network_of(steps, **names), tuple(notes))
     except (RecoveryError, WeightsError, SpecError) as error:
         text = str(error)
-        raise RecoveryError(text if text.startswith(str(path)) else f"{path}: {text}") from None
-
-
-def _refuse_script(trust: bool, options: Sequence[str]) -> None:
-    if not trust:
-        raise RecoveryError(
-            "a TorchScript archive: a program with its weights; to load it can run code that lies in it."
-            " What to do: if you trust where it comes from, add --trust; else ask for the state dict"
-        )
-    if options:
-        raise RecoveryError(f"a TorchScript archive says its layers itself; leave out {', '.join(options)}")
+        raise RecoveryError(text if text.startswith(f"{path}:") else f"{path}: {text}") from None
 
 
 def _step(
@@ -109,29 +106,25 @@ def _step(
 ) -> tuple[Step, str | None]:
     """A layer's block with its values, and a note. Where a normaliser is there, the epsilon is not the norms'."""
     if layer.kind == "linear":
-        block: BlockData = {"linear": {"features": layer.widths[1]} | ({} if "bias" in values else {"bias": False})}
         if "weight_v" not in values:
-            return Step(block, values), None
+            return Step("linear", values), None
         weight = torch.ops.aten._weight_norm.default(values.pop("weight_v"), values.pop("weight_g"), 0)
         note = f"{layer.path}: weight norm is folded, g·v/‖v‖ as torch computes it"
-        return Step(block, {"weight": weight, **values}), note
+        return Step("linear", {"weight": weight, **values}), note
     if layer.kind == "standardize":
         std, note = std_of(layer, values["spread"], epsilon)
         return Step("standardize", {"mean": values["mean"], "std": std}), note
     if layer.kind == "scale":
         return Step("scale", values), f"{', '.join(layer.names)}: taken as x·factor + offset per feature"
-    options: dict[str, object] = {}
-    if epsilon is not None and not normalised:
-        options = {"eps": epsilon}
-        note = f"{layer.path}: {layer.kind} with eps {epsilon:g}"
+    note = f"{layer.path}: {layer.kind} with torch's eps 1e-05"
+    if epsilon is None:
+        note += " (a checkpoint does not say; --epsilon gives another)"
+    elif normalised:
+        note += " (--epsilon went to the normaliser)"
     else:
-        why = "a checkpoint does not say; --epsilon gives another"
-        why = why if epsilon is None else "--epsilon went to the normaliser"
-        note = f"{layer.path}: {layer.kind} with torch's eps 1e-05 ({why})"
+        note = f"{layer.path}: {layer.kind} with eps {epsilon:g}"
     if layer.kind == "layer_norm":
         note += ", taken as LayerNorm over all features (GroupNorm has the same tensors)"
-    elif "weight" not in values:
-        options["affine"] = False
     if "num_batches_tracked" in layer.tensors:
         values["num_batches_tracked"] = layer.tensors["num_batches_tracked"].to(torch.int64)
-    return Step({layer.kind: options} if options else layer.kind, values), note
+    return Step(layer.kind, values, {} if epsilon is None or normalised else {"eps": epsilon}), note

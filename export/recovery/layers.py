@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
@@ -72,30 +71,24 @@ class Layer:
         return f"{self.path}." if self.path else self.names[0]
 
 
-class _Convention(NamedTuple):
-    formula: str
-    asks: str = ""
-    """What an epsilon is asked with; empty where the std is taken as it is."""
-    drops: tuple[str, ...] = ()
-
-
 _FORMULAS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "std + epsilon": lambda std, epsilon: std + epsilon if epsilon else std,
     "sqrt(var) + epsilon": lambda var, epsilon: torch.sqrt(var) + epsilon,
     "sqrt(var + epsilon)": lambda var, epsilon: torch.sqrt(var + epsilon),
 }
-_VARIANCE = _Convention("sqrt(var + epsilon)", "rl_games adds 1e-5 and gymnasium 1e-8")
-_CONVENTIONS = {
-    "_mean/_std": _Convention("std + epsilon", "rsl_rl adds 1e-2 unless told otherwise", ("_var",)),
+_VARIANCE = ("sqrt(var + epsilon)", "rl_games adds 1e-5 and gymnasium 1e-8", ())
+_CONVENTIONS: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "_mean/_std": ("std + epsilon", "rsl_rl adds 1e-2 unless told otherwise", ("_var",)),
     "_mean/_var": _VARIANCE,
-    "running_mean/running_variance": _Convention("sqrt(var) + epsilon", "skrl adds 1e-8"),
+    "running_mean/running_variance": ("sqrt(var) + epsilon", "skrl adds 1e-8", ()),
     "running_mean/running_var": _VARIANCE,
-    "running_mean/running_std": _Convention("std + epsilon"),
-    "mean/std": _Convention("std + epsilon", drops=("var",)),
+    "running_mean/running_std": ("std + epsilon", "", ()),
+    "mean/std": ("std + epsilon", "", ("var",)),
     "mean/var": _VARIANCE,
     "mean/variance": _VARIANCE,
 }
-"""By the names of mean and spread, the first that fits first."""
+"""By the names of mean and spread, the first that fits first: how the std is computed, what an epsilon is asked with
+(empty where the std is taken as it is), and what lies beside them and is left out."""
 _STEMS = ("", "obs_", "observation_", "state_", "input_", "x_")
 _SCALES = (
     *((f"{stem}scale", f"{stem}{offset}") for stem in ("action_", "output_") for offset in ("offset", "bias", "shift")),
@@ -129,18 +122,15 @@ _Part = tuple[str, dict[str, str], str]
 def _split(values: dict[str, torch.Tensor]) -> list[_Part]:
     """A module's own tensors as one layer, or as normalisers and scales beside tensors of no layer."""
     itself = {leaf: leaf for leaf in values}
-    odd = next(filter(None, map(_odd, values.values())), None)
-    whole = _whole(values) if odd is None else ("foreign", odd)
-    if whole is not None:
+    if (whole := _whole(values)) is not None:
         kind, words = whole
         return [(kind, itself, words)]
     parts: list[_Part] = []
     rest = dict(values)
-    for kind, find in (("standardize", _statistics), ("scale", _scale)):
-        while (found := find(rest)) is not None:
-            roles, words = found
-            parts.append((kind, roles, words))
-            rest = {leaf: value for leaf, value in rest.items() if leaf not in roles.values()}
+    for find in (_statistics, _scale):
+        while (part := find(rest)) is not None:
+            parts.append(part)
+            rest = {leaf: value for leaf, value in rest.items() if leaf not in part[1].values()}
     for leaf, value in rest.items():
         words = _named_foreign([leaf])
         if words is None and leaf in _PER_FEATURE and value.numel() > 1:
@@ -170,6 +160,8 @@ def _named_foreign(leaves: Iterable[str]) -> str | None:
 def _whole(values: dict[str, torch.Tensor]) -> tuple[str, str] | None:
     """The kind of the one layer that the tensors are, and its words; ``None`` where they are not one."""
     leaves = values.keys()
+    if odd := next(filter(None, map(_odd, values.values())), ""):
+        return "foreign", odd
     if {"weight_g", "weight_v"} <= leaves:
         if leaves - {"weight_g", "weight_v", "bias"} or values["weight_v"].dim() != 2:
             return "foreign", "weight-normed, and no plain Linear"
@@ -197,21 +189,22 @@ def _whole(values: dict[str, torch.Tensor]) -> tuple[str, str] | None:
     return "foreign", _OPEN if bias is None else f"no plain layer: its bias is {list(bias.shape)}"
 
 
-def _statistics(values: Mapping[str, torch.Tensor]) -> tuple[dict[str, str], str] | None:
-    """The roles (mean, spread) of a module's tensors that are a normaliser's, and the convention's name."""
+def _statistics(values: Mapping[str, torch.Tensor]) -> _Part | None:
+    """Those of a module's tensors that are a normaliser's, and its convention's name."""
     for stem in _STEMS:
-        for name, convention in _CONVENTIONS.items():
+        for name, (_, _, dropped) in _CONVENTIONS.items():
             mean, spread = (stem + leaf for leaf in name.split("/"))
             if _per_feature(values, mean, spread):
-                beside = (*_COUNTERS, *(stem + drop for drop in convention.drops))
-                return {"mean": mean, "spread": spread} | {leaf: leaf for leaf in beside if leaf in values}, name
+                beside = (*_COUNTERS, *(stem + drop for drop in dropped))
+                roles = {"mean": mean, "spread": spread} | {leaf: leaf for leaf in beside if leaf in values}
+                return "standardize", roles, name
     return None
 
 
-def _scale(values: Mapping[str, torch.Tensor]) -> tuple[dict[str, str], str] | None:
-    """The roles (factor, offset) of a module's tensors that are a learned scale's."""
+def _scale(values: Mapping[str, torch.Tensor]) -> _Part | None:
+    """Those of a module's tensors that are a learned scale's."""
     leaves = next((leaves for leaves in _SCALES if _per_feature(values, *leaves)), None)
-    return None if leaves is None else (dict(zip(("factor", "offset"), leaves, strict=False)), "")
+    return None if leaves is None else ("scale", dict(zip(("factor", "offset"), leaves, strict=False)), "")
 
 
 def _per_feature(values: Mapping[str, torch.Tensor], *leaves: str) -> bool:
@@ -226,13 +219,12 @@ def std_of(layer: Layer, spread: torch.Tensor, epsilon: float | None) -> tuple[t
 
     Raises RecoveryError where an epsilon is needed and not given, or where no positive std comes out.
     """
-    convention = _CONVENTIONS[layer.words]
-    if epsilon is None and convention.asks:
-        raise RecoveryError(
-            f"{layer.title} divides by {convention.formula}, and a checkpoint does not say which epsilon"
-            f" ({convention.asks}). What to do: add --epsilon with the value of the code, 0 for none"
-        )
-    std = _FORMULAS[convention.formula](spread, epsilon or 0.0)
+    formula, asks, _ = _CONVENTIONS[layer.words]
+    if epsilon is None and asks:
+        message = f"divides by {formula}, and a checkpoint does not say which epsilon ({asks})"
+        hint = "What to do: add --epsilon with the value of the code, 0 for none"
+        raise RecoveryError(f"{layer.title} {message}. {hint}")
+    std = _FORMULAS[formula](spread, epsilon or 0.0)
     wrong = (~(std > 0) | std.isinf()).nonzero()
     if len(wrong):
         feature, name = int(wrong[0, -1]) if std.dim() else 0, layer.words.partition("/")[2]
@@ -241,4 +233,4 @@ def std_of(layer: Layer, spread: torch.Tensor, epsilon: float | None) -> tuple[t
         raise RecoveryError(f"{layer.title}: {message}{hint}")
     if epsilon is None:
         return std, f"{layer.title}: its std is taken as it is; --epsilon adds what the code adds to it"
-    return std, f"{layer.title}: it divides by {convention.formula}, with epsilon {epsilon:g}"
+    return std, f"{layer.title}: it divides by {formula}, with epsilon {epsilon:g}"

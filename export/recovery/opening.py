@@ -56,23 +56,23 @@ def archive_records(path: Path) -> dict[str, int]:
             total, size = sum(entry.file_size for entry in entries), path.stat().st_size
             if total > _GROWTH * size + _SLACK:
                 raise RecoveryError(
-                    f"{path}: refused: an archive of {size:,} bytes that says it holds {total:,}; torch.save compresses"
+                    f"refused: an archive of {size:,} bytes that says it holds {total:,}; torch.save compresses"
                     " nothing, so this is no checkpoint or a damaged one; nothing of it was read"
                 )
             if "policy.pth" in archive.namelist():
                 raise RecoveryError(
-                    f"{path}: a Stable-Baselines3 archive; the policy's state dict is the policy.pth in it."
+                    "a Stable-Baselines3 archive; the policy's state dict is the policy.pth in it."
                     f" What to do: unzip {path.name} policy.pth, and recover policy.pth"
                 )
             damaged = archive.testzip()
     except OSError as error:
-        raise RecoveryError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise RecoveryError(f"cannot be read: {error.strerror or error}") from None
     except RecoveryError:
         raise
     except Exception as error:  # zipfile raises what its decompressors raise
-        raise RecoveryError(f"{path}: a damaged zip archive: {error or type(error).__name__}") from None
+        raise RecoveryError(f"a damaged zip archive: {error or type(error).__name__}") from None
     if damaged is not None:
-        raise RecoveryError(f"{path}: damaged: the checksum of {damaged} in it does not match its bytes")
+        raise RecoveryError(f"damaged: the checksum of {damaged} in it does not match its bytes")
     return {entry.filename: entry.file_size for entry in entries}
 
 
@@ -106,13 +106,13 @@ def contents(path: Path, records: Mapping[str, int]) -> Contents:
 
     def collect(value: object, name: str, depth: int) -> None:
         if depth > _DEEPEST:
-            raise RecoveryError(f"{path}: {name[:80]}… is nested deeper than {_DEEPEST} levels; no state dict is")
+            raise RecoveryError(f"{name[:80]}… is nested deeper than {_DEEPEST} levels; no state dict is")
         if isinstance(value, torch.Tensor):
             if name in found.tensors:
-                raise RecoveryError(f"{path}: two tensors bear the name {name}, one of them deeper in the file")
+                raise RecoveryError(f"two tensors bear the name {name}, one of them deeper in the file")
             if name.count(".") > _DEEPEST:
-                raise RecoveryError(f"{path}: {name[:80]}… is nested deeper than {_DEEPEST} levels; no module is")
-            _refuse_beyond_file(path, name, value, sizes)
+                raise RecoveryError(f"{name[:80]}… is nested deeper than {_DEEPEST} levels; no module is")
+            _refuse_beyond_file(name, value, sizes)
             found.tensors[name] = value
         if not isinstance(value, dict | list | tuple) or id(value) in seen:
             return
@@ -132,7 +132,7 @@ def contents(path: Path, records: Mapping[str, int]) -> Contents:
         what = type(loaded).__name__
         if isinstance(loaded, dict):
             what += f" with the keys {', '.join(map(str, list(loaded)[:8])) or '(none)'}"
-        raise RecoveryError(f"{path}: no tensors in it; expected a state dict, found a {what}")
+        raise RecoveryError(f"no tensors in it; expected a state dict, found a {what}")
     return found
 
 
@@ -141,10 +141,10 @@ def _is_weight(name: str, value: torch.Tensor) -> bool:
     return leaf.startswith(("weight", "original", "in_proj")) and value.dim() > 1 and min(value.shape) > 0
 
 
-def _refuse_beyond_file(path: Path, name: str, value: torch.Tensor, sizes: set[int]) -> None:
+def _refuse_beyond_file(name: str, value: torch.Tensor, sizes: set[int]) -> None:
     """A few stored bytes can be given any shape with a stride of 0, and a mapped record can be read past its end."""
     if value.layout != torch.strided or value.is_meta or value.is_quantized:
         return
     needed, stored = value.numel() * value.element_size(), value.untyped_storage().nbytes()
     if needed > stored or (sizes and stored not in sizes):
-        raise RecoveryError(f"{path}: damaged: {name} of shape {list(value.shape)} has not as many bytes in the file")
+        raise RecoveryError(f"damaged: {name} of shape {list(value.shape)} has not as many bytes in the file")

@@ -10,7 +10,7 @@ from builder.errors import RecoveryError
 from builder.suggestions import suggestion
 
 from .layers import Layer
-from .recovered import BlockData
+from .recovered import Step
 
 _ACTIVATIONS = (
     *("relu", "elu", "tanh", "sigmoid", "leaky_relu", "gelu", "silu", "softplus", "softmax", "relu6", "hardsigmoid"),
@@ -25,8 +25,9 @@ def fill(
     output_activation: str | None,
     activations: Sequence[str] | None,
     dropout: float | None,
-) -> tuple[list[list[BlockData]], list[str]]:
-    """The blocks that follow each layer, and notes on what was chosen. The options are those of ``read_checkpoint``.
+    notes: list[str],
+) -> list[list[Step]]:
+    """The blocks that follow each layer; what was chosen is noted. The options are those of ``read_checkpoint``.
 
     Raises RecoveryError where something has to be said and is not, or contradicts the indices.
     """
@@ -44,11 +45,9 @@ def fill(
             message = f"--activations names {len(listed)}, and there are {len(places.at)} places"
             raise RecoveryError(f"{message}; {places.shown()}{places.how()}")
         entries = dict(zip(places.at, listed, strict=True))
-    after: list[list[BlockData]] = [[] for _ in layers]
-    notes: list[str] = []
+    after: list[list[Step]] = [[] for _ in layers]
     for at, entry in entries.items():
-        after[at], lines = _placed(places, at, parse(entry, option), dropout, option)
-        notes += lines
+        after[at] = _placed(places, at, parse(entry, option), dropout, option, notes)
     if dropout is not None and not any(map(_has_dropout, after)):
         raise RecoveryError(f"--dropout {dropout}: the indices leave no room for it; {places.shown()}")
     if activations is None:
@@ -66,15 +65,15 @@ def fill(
         )
     if output_activation is None:
         notes.append("no activation after the output: a checkpoint does not say; --output-activation gives one")
-    return after, notes
+    return after
 
 
-def parse(text: str, option: str) -> list[BlockData]:
-    """The blocks that one activation stands for, as a spec has them; none for ``none``. Raises RecoveryError.
+def parse(text: str, option: str) -> list[Step]:
+    """The blocks that one activation stands for; none for ``none``. Raises RecoveryError.
 
     A person names them as ``elu``, ``LeakyReLU:0.2``, ``clip:-5:5``, ``relu+dropout``.
     """
-    blocks: list[BlockData] = []
+    blocks: list[Step] = []
     for part in () if text.strip().lower() in ("none", "identity", "") else text.split("+"):
         name, *values = part.strip().split(":")
         kind = _NAMES.get(name.lower())
@@ -88,7 +87,7 @@ def parse(text: str, option: str) -> list[BlockData]:
         except ValueError:
             message = f"{part.strip()!r}: expected a number after the colon, as in leaky_relu:0.2"
             raise RecoveryError(f"{option}: {message}") from None
-        blocks.append({kind: options[0] if len(options) == 1 else options} if options else kind)
+        blocks.append(Step(kind, options=options[0] if len(options) == 1 else options or {}))
     return blocks
 
 
@@ -170,25 +169,24 @@ def _refuse_unclear(places: _Places, activation: str | None) -> None:
 
 
 def _placed(
-    places: _Places, at: int, blocks: list[BlockData], dropout: float | None, option: str
-) -> tuple[list[BlockData], list[str]]:
-    """The blocks of a place, with the Dropout behind a hidden activation, and a note on what is not named."""
+    places: _Places, at: int, blocks: list[Step], dropout: float | None, option: str, notes: list[str]
+) -> list[Step]:
+    """The blocks of a place, with the Dropout behind a hidden activation; what is not named is noted."""
     room = places.rooms[at]
     fits = room is None or room > len(blocks)
     if dropout is not None and at in places.hidden and fits and (blocks or room) and not _has_dropout(blocks):
-        blocks = [*blocks, {"dropout": dropout}]
-    if room is None or len(blocks) == room:
-        return blocks, []
-    if len(blocks) > room:
+        blocks = [*blocks, Step("dropout", options=dropout)]
+    if room is not None and len(blocks) > room:
         raise RecoveryError(f"{option}: {len(blocks)} modules are named; {places.words(at)}")
-    count = room - len(blocks)
-    what = "one module" if count == 1 else f"{count} modules"
-    hint = f"taken as nothing in evaluation, such as Dropout (--dropout) or Identity; {option} gives another"
-    return blocks, [f"{places.words(at)}, of which {what} is not named: {hint}"]
+    if room is not None and len(blocks) < room:
+        what = "one module" if room - len(blocks) == 1 else f"{room - len(blocks)} modules"
+        hint = f"taken as nothing in evaluation, such as Dropout (--dropout) or Identity; {option} gives another"
+        notes.append(f"{places.words(at)}, of which {what} is not named: {hint}")
+    return blocks
 
 
-def _has_dropout(blocks: Sequence[BlockData]) -> bool:
-    return any(block == "dropout" or (isinstance(block, dict) and "dropout" in block) for block in blocks)
+def _has_dropout(blocks: Sequence[Step]) -> bool:
+    return any(block.kind == "dropout" for block in blocks)
 
 
 def _unsaid(places: _Places) -> list[str]:

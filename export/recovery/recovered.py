@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,10 +14,10 @@ from builder.block import Shape, modules_of
 from builder.errors import RecoveryError
 from builder.spec import MLPSpec
 
-BlockData = str | dict[str, object]
-"""A block as a spec has it."""
 _DEFAULTS = {"mean": 0.0, "std": 1.0, "factor": 1.0, "offset": 0.0, "num_batches_tracked": 0}
 """What a tensor is where the file has none."""
+_WITHOUT_WEIGHT = {"batch_norm": "affine", "layer_norm": "elementwise_affine"}
+"""The option that is off where the file has no weight."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,24 @@ class Recovered:
 
 @dataclass
 class Step:
-    """A block under way, and its tensors by the names that its module gives them; one number may stand for all."""
+    """A block under way: its options (or the value that is short for them) and its tensors by their module's names.
 
-    block: BlockData
+    One number may stand for a tensor's values.
+    """
+
+    kind: str
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    options: Any = field(default_factory=dict)
 
     @property
-    def kind(self) -> str:
-        """The block's name in a spec."""
-        return self.block if isinstance(self.block, str) else next(iter(self.block))
+    def block(self) -> str | dict[str, Any]:
+        """The block as a spec has it; that a tensor is absent is an option there."""
+        options = {"features": len(self.tensors["weight"])} if self.kind == "linear" else self.options
+        if self.kind in _WITHOUT_WEIGHT and "weight" not in self.tensors:
+            options = {**options, _WITHOUT_WEIGHT[self.kind]: False}
+        elif self.kind in ("linear", "layer_norm") and "bias" not in self.tensors:
+            options = {**options, "bias": False}
+        return self.kind if options == {} else {self.kind: options}
 
 
 def network_of(

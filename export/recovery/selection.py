@@ -19,12 +19,11 @@ _MOST_LISTED = 24
 _SKIP = re.compile(r"(^|[._])(res|resnet|residual|skip|shortcut)(_?(block|net|layer)s?)?\d*([._]|$)", re.IGNORECASE)
 
 
-def select(contents: Contents, key: str | None, prefix: Sequence[str]) -> tuple[list[Layer], list[str]]:
-    """The layers of the chain that ``key`` and ``prefix`` name, or of the only one, and notes on how they were found.
+def select(contents: Contents, key: str | None, prefix: Sequence[str], notes: list[str]) -> list[Layer]:
+    """The layers of the chain that ``key`` and ``prefix`` name, or of the only one; how they were found is noted.
 
     Raises RecoveryError, listing what there is.
     """
-    notes: list[str] = []
     scope = _scope(contents, key, prefix)
     if scope and key is None:
         notes.append(f"the state dict lies under --key {scope}")
@@ -42,8 +41,7 @@ def select(contents: Contents, key: str | None, prefix: Sequence[str]) -> tuple[
         chosen = _only(layers, contents.ordered)
     used = {name for layer in chosen for name in layer.names}
     _refuse_skipped(chosen, {name: tensor for name, tensor in tensors.items() if name not in used})
-    first = chosen[0].place[1]
-    if first:
+    if first := chosen[0].place[1]:
         before = f"{first} module{'s' if first > 1 else ''} without weights"
         notes.append(f"{before} before {chosen[0].path}, such as Flatten: taken as nothing; rows are flat here")
     if left:
@@ -52,12 +50,13 @@ def select(contents: Contents, key: str | None, prefix: Sequence[str]) -> tuple[
     rest += [name for name in contents.tensors if scope and not name.startswith(f"{scope}.")]
     if rest:
         notes.append(f"not part of the network: {_grouped(rest, used)}")
-    skipping = [layer.path for layer in chosen if _SKIP.search(layer.path)]
-    if skipping:
+    if skipping := [layer.path for layer in chosen if _SKIP.search(layer.path)]:
         notes.append(f"the names {_short(skipping)} speak of a residual connection; none is in a checkpoint, nor here")
     if contents.optimizers:
         notes.append(f"not part of the network: the optimiser's state in {_short(contents.optimizers)}")
-    return chosen, notes + _forgotten(contents, chosen, scope)
+    if all(layer.kind != "standardize" for layer in chosen):
+        notes += _forgotten(contents, chosen, scope)
+    return chosen
 
 
 def _unwrap(name: str) -> str:
@@ -83,26 +82,21 @@ def _scope(contents: Contents, key: str | None, prefix: Sequence[str]) -> str:
         if not contents.under(key):
             raise RecoveryError(f"--key {key}: no tensors under it; {_state_dicts(contents)}")
         return key
-    with_weights = [node for node, has_weights in contents.nodes.items() if has_weights]
+    fitting = with_weights = [node for node, has_weights in contents.nodes.items() if has_weights]
+    message = "several state dicts lie in it"
     if prefix:
-        starts = tuple(_unwrap(start) for start in prefix)
-        fitting = []
-        for scope in {"", *(scope for node in contents.nodes for scope in ancestry(node))}:
-            inside = [_unwrap(name) for name in contents.under(scope)]
-            if all(any(name.startswith(start) for name in inside) for start in starts):
-                fitting.append(scope)
-        if len(fitting) == 1:
-            return fitting[0]
-        if len(with_weights) == 1 and (not fitting or with_weights[0] in fitting):
+        starts = [_unwrap(start) for start in prefix]
+        scopes = {"", *(scope for node in contents.nodes for scope in ancestry(node))}
+        inside = {scope: [_unwrap(name) for name in contents.under(scope)] for scope in scopes}
+        fitting = [s for s in scopes if all(any(name.startswith(start) for name in inside[s]) for start in starts)]
+        if len(fitting) != 1 and len(with_weights) == 1 and (not fitting or with_weights[0] in fitting):
             return with_weights[0]
-        if fitting:
-            raise RecoveryError(f"{len(fitting)} state dicts have such names; {_state_dicts(contents)}")
         message = f"no state dict has names that begin with each of {', '.join(map(repr, prefix))}"
+        message = f"{len(fitting)} state dicts have such names" if fitting else message
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting or prefix:
         raise RecoveryError(f"{message}; {_state_dicts(contents)}")
-    if len(with_weights) == 1:
-        return with_weights[0]
-    if with_weights:
-        raise RecoveryError(f"several state dicts lie in it; {_state_dicts(contents)}")
     layers, left = layers_of(contents.tensors)
     _refuse_foreign(layers)
     everything = [*(name for layer in layers for name in layer.names), *left]
@@ -232,8 +226,6 @@ def _refuse_skipped(chosen: Sequence[Layer], unused: Mapping[str, torch.Tensor])
 
 def _forgotten(contents: Contents, chosen: Sequence[Layer], scope: str) -> list[str]:
     """Notes on normalisers of the network's input width, anywhere in the file, that are not put in front of it."""
-    if any(layer.kind == "standardize" for layer in chosen):
-        return []
     width = next(layer.widths[0] for layer in chosen if layer.kind == "linear")
     network = f"{f'{scope}.' if scope else ''}{chosen[0].names[0].partition('.')[0]}."
     return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -66,9 +67,8 @@ def _walked(graph: torch.Graph) -> tuple[list[Step], bool]:
         if namespace != "aten" or rule is None:
             raise RecoveryError(f"{where} is no block of a dense network")
         if [value for value in values if value not in constants] != [current]:
-            raise RecoveryError(
-                f"{where} joins or branches off: it does not take the value before it and constants alone"
-            )
+            message = "it does not take the value before it and constants alone"
+            raise RecoveryError(f"{where} joins or branches off: {message}")
         arguments = [constants[value] for value in values if value != current]
         try:
             steps += rule(steps, values.index(current), *arguments)
@@ -120,19 +120,16 @@ def _compare(script: torch.jit.ScriptModule, found: Recovered) -> str:
     rows = torch.randn(_ROWS, *found.spec.input.row_shape, generator=torch.Generator().manual_seed(0)) * 2
     with torch.no_grad():
         try:
-            single = script(rows)
+            theirs, tolerance, precision = script(rows), _SINGLE, "float32"
         except Exception as error:  # the file's own code: it may raise anything
             reason = str(error).strip().rpartition("\n")[2]
             raise RecoveryError(f"the file's own module fails on rows of {rows.shape[1]} features: {reason}") from None
-        try:
+        with suppress(RuntimeError):
             theirs, tolerance, precision = script.double()(rows.double()), _DOUBLE, "float64"
-        except RuntimeError:
-            theirs, tolerance, precision = single, _SINGLE, "float32"
         ours = module.to(theirs.dtype)(rows.to(theirs.dtype)) if isinstance(theirs, torch.Tensor) else module(rows)
     if not isinstance(theirs, torch.Tensor) or theirs.shape != ours.shape:
-        raise RecoveryError(
-            f"the file's module gives {getattr(theirs, 'shape', type(theirs))}, the network {ours.shape}"
-        )
+        shape = getattr(theirs, "shape", type(theirs))
+        raise RecoveryError(f"the file's module gives {shape}, the network {ours.shape}")
     largest = float(theirs.abs().nan_to_num(0.0, 0.0).max())
     if not torch.allclose(theirs, ours, rtol=tolerance, atol=tolerance * largest, equal_nan=True):
         apart = (theirs - ours).abs().max().item()
@@ -160,7 +157,7 @@ def _block(kind: str, *options: str, allowed: Sequence[tuple[object, ...]] = ())
             if value not in expected:
                 raise RecoveryError(f"with the argument {value!r}")
         data = {name: _number(value) for name, value in zip(options, arguments, strict=False)}
-        return [Step({kind: data} if data else kind)] if kind else []
+        return [Step(kind, options=data)] if kind else []
 
     return rule
 
@@ -204,8 +201,7 @@ def _linear(steps: list[Step], at: int, weight: object, bias: object = None) -> 
     matrix = _tensor(weight)
     if at or matrix.dim() != 2:
         raise RecoveryError(f"with a weight of shape {list(matrix.shape)}")
-    tensors = {"weight": matrix} | _present(bias=bias)
-    return [Step({"linear": {"features": matrix.shape[0]} | ({} if "bias" in tensors else {"bias": False})}, tensors)]
+    return [Step("linear", {"weight": matrix} | _present(bias=bias))]
 
 
 def _matmul(steps: list[Step], at: int, weight: object) -> list[Step]:
@@ -228,8 +224,7 @@ def _batch_norm(steps: list[Step], at: int, *arguments: object) -> list[Step]:
     tensors = _present(running_mean=mean, running_var=var)
     if (weight is None) != (bias is None):
         raise RecoveryError("with a weight or a bias alone")
-    options = {"eps": eps} | ({"affine": False} if weight is None else {})
-    return [Step({"batch_norm": options}, tensors | _present(weight=weight, bias=bias))]
+    return [Step("batch_norm", tensors | _present(weight=weight, bias=bias), {"eps": eps})]
 
 
 def _layer_norm(
@@ -237,18 +232,15 @@ def _layer_norm(
 ) -> list[Step]:
     if not isinstance(shape, list) or len(shape) != 1 or (weight is None and bias is not None):
         raise RecoveryError(f"over the dimensions {shape!r}; over the features alone is expected")
-    absent = {"elementwise_affine": False} if weight is None else {"bias": False} if bias is None else {}
-    return [Step({"layer_norm": {"eps": eps} | absent}, _present(weight=weight, bias=bias))]
+    return [Step("layer_norm", _present(weight=weight, bias=bias), {"eps": eps})]
 
 
 def _add(steps: list[Step], at: int, value: object, *alpha: object) -> list[Step]:
     _refuse_alpha(alpha)
     row, last = _row(value), steps[-1] if steps else Step("")
-    if last.kind == "linear" and "bias" not in last.tensors and row.dim():
-        steps.pop()
-        return _linear(steps, 0, last.tensors["weight"], row)
-    if last.kind == "scale" and "offset" not in last.tensors:
-        last.tensors["offset"] = row
+    role = {"linear": "bias", "scale": "offset"}.get(last.kind)
+    if role and role not in last.tensors and (role == "offset" or row.dim()):
+        last.tensors[role] = row
         return []
     return [Step("scale", {"offset": row})]
 
