@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from builder.tensors import converted
 from .layers import Layer, std_of
 from .opening import archive_records, contents, is_torchscript
 from .places import fill
-from .recovered import Recovered, Step, network_of
+from .recovered import Recovered, Step, fitted_name, network_of
 from .selection import select
 from .torchscript import read_torchscript
 
@@ -55,8 +54,7 @@ def read_checkpoint(
     """
     path = Path(path)
     prefix = (prefix,) if isinstance(prefix, str) else tuple(prefix)
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-")  # what a name cannot hold
-    names = {"name": (stem or "model") if name is None else name, "input_name": input_name, "output_name": output_name}
+    name = fitted_name(path) if name is None else name
     try:
         if dtype not in (None, "float32"):
             raise RecoveryError(f"dtype is 'float32' or left out, not {dtype!r}")
@@ -72,7 +70,7 @@ def read_checkpoint(
                 raise RecoveryError(_SCRIPT)
             if options:
                 raise RecoveryError(f"a TorchScript archive says its layers itself; leave out {', '.join(options)}")
-            return read_torchscript(path, **names)
+            return read_torchscript(path, name, input_name, output_name)
         file = contents(path, records)
         notes: list[str] = []
         layers = select(file, key, prefix, notes)
@@ -95,10 +93,21 @@ def read_checkpoint(
             if note:
                 notes.append(note if steps or layer.kind != "standardize" else f"{note}; it comes first")
             steps += [step, *following]
-        return Recovered(*network_of(steps, **names), tuple(notes))
+        source = {"name": input_name, "features": _features(steps)}
+        return Recovered(*network_of(steps, name, source, output_name), tuple(notes))
     except (RecoveryError, WeightsError, SpecError) as error:
         text = str(error)
         raise RecoveryError(text if text.startswith(f"{path}:") else f"{path}: {text}") from None
+
+
+def _features(steps: Sequence[Step]) -> int:
+    """The width of a row, as the first tensor says that has one. Raises RecoveryError: no Linear."""
+    first = next((step for step in steps if any(tensor.dim() for tensor in step.tensors.values())), Step(""))
+    sizes = [tensor.numel() for tensor in first.tensors.values()]
+    features = first.tensors["weight"].shape[1] if first.kind == "linear" else max(sizes, default=0)
+    if not any(step.kind == "linear" for step in steps) or not features:
+        raise RecoveryError("no linear layer in it")
+    return features
 
 
 def _step(

@@ -13,7 +13,7 @@ from .layout import Layout, Unfit
 from .onnx_operators import BLOCKS, MOVES, Place
 from .onnx_reading import IN_WORDS
 from .onnx_spellings import find_spelling, spelling_operators
-from .pieces import Piece, joined
+from .recovered import Step, joined
 
 _DEEPEST = 32
 """Residuals in residuals, more than any network has."""
@@ -46,7 +46,7 @@ class Chain:
                 self.readers.setdefault(name, []).append(node)
         self.used: set[int] = set()
 
-    def read(self, layout: Layout) -> tuple[list[Piece], Layout]:
+    def read(self, layout: Layout) -> tuple[list[Step], Layout]:
         """The blocks from the graph's input to its output, and the layout of the output.
 
         Raises RecoveryError naming the first operator that is none of a dense network's.
@@ -76,43 +76,41 @@ class Chain:
     def _depends(self, name: str) -> bool:
         return bool(name) and name not in self.model.constants
 
-    def _between(self, start: str, end: str, layout: Layout, depth: int) -> tuple[list[Piece], Layout]:
-        pieces: list[Piece] = []
+    def _between(self, start: str, end: str, layout: Layout, depth: int) -> tuple[list[Step], Layout]:
+        steps: list[Step] = []
         value = start
         while readers := [node for node in self.readers.get(value, ()) if id(node) not in self.used]:
             read, value, layout = self._next(readers, value, layout, depth)
-            pieces += read
+            steps += read
         if value != end:
             where = f"'{value}' is read by no further operator, and '{end}' does not follow from it"
             raise RecoveryError(f"{self.path}: not a dense network: {where}")
-        return joined(pieces), layout
+        return joined(steps), layout
 
-    def _next(
-        self, readers: list[NodeProto], value: str, layout: Layout, depth: int
-    ) -> tuple[list[Piece], str, Layout]:
+    def _next(self, readers: list[NodeProto], value: str, layout: Layout, depth: int) -> tuple[list[Step], str, Layout]:
         """The blocks that all of a value's readers are part of, the value that they give, and its layout."""
         node = readers[0]
         try:
             if len(readers) == 1 and node.op_type in MOVES and self._alone(node):
-                nodes, pieces = (node,), list[Piece]()
+                nodes, steps = (node,), list[Step]()
                 layout = MOVES[node.op_type](Place(self.model, node, value, layout, self.notes))
             elif (spelling := find_spelling(self.model, value, layout, self.used)) is not None:
                 nodes, node = spelling.nodes, spelling.nodes[-1]
-                pieces, layout = spelling.read(self.model, layout)
+                steps, layout = spelling.read(self.model, layout)
             elif len(readers) == 1 and node.op_type in BLOCKS and self._alone(node):
                 nodes = (node,)
-                pieces, layout = BLOCKS[node.op_type](Place(self.model, node, value, layout, self.notes))
+                steps, layout = BLOCKS[node.op_type](Place(self.model, node, value, layout, self.notes))
             else:
                 node = self._sum(readers, value)
                 nodes = (node,)
                 self.used.add(id(node))
-                pieces, layout = self._residual(node, value, layout, depth)
-            for piece in pieces:
-                _check(piece)
+                steps, layout = self._residual(node, value, layout, depth)
+            for step in steps:
+                _check(step)
         except Unfit as reason:
             raise self._unfit(node, str(reason)) from None
         self.used |= {id(each) for each in nodes}
-        return pieces, node.output[0], layout
+        return steps, node.output[0], layout
 
     def _alone(self, node: NodeProto) -> bool:
         """Whether an operator reads one value of the network once."""
@@ -133,7 +131,7 @@ class Chain:
                     raise self._unknown(node)
         raise self._unknown(readers[0])
 
-    def _residual(self, node: NodeProto, value: str, layout: Layout, depth: int) -> tuple[list[Piece], Layout]:
+    def _residual(self, node: NodeProto, value: str, layout: Layout, depth: int) -> tuple[list[Step], Layout]:
         if depth == _DEEPEST:
             raise RecoveryError(f"{self.path}: {label(node)} is in more than {_DEEPEST} residual sums in each other")
         other = node.input[1] if node.input[0] == value else node.input[0]
@@ -141,7 +139,7 @@ class Chain:
         rank = max(len(layout.dims), len(after.dims))
         if layout.padded(rank) != after.padded(rank):
             raise Unfit(f"adds values of shapes {layout} and {after}; they must be equal")
-        return [Piece("residual", blocks=tuple(inner) or (Piece("identity"),))], after.padded(rank)
+        return [Step("residual", blocks=tuple(inner) or (Step("identity"),))], after.padded(rank)
 
     def _unfit(self, node: NodeProto, reason: str) -> RecoveryError:
         return RecoveryError(f"{self.path}: not a dense network: {label(node)} {reason}")
@@ -163,12 +161,12 @@ def _read_by(node: NodeProto) -> str:
     return ", ".join(f"'{name}'" for name in node.input if name) or "nothing"
 
 
-def _check(piece: Piece) -> None:
+def _check(step: Step) -> None:
     """Whether a block takes the options. Raises Unfit."""
-    if piece.options:
+    if step.options:
         try:
-            SPECS[piece.kind](**piece.options)
+            SPECS[step.kind](**step.options)
         except ValidationError as error:
             (first, *_) = error.errors(include_url=False)
             option = ".".join(map(str, first["loc"]))
-            raise Unfit(f"has an option that {piece.kind} does not take: {option} {first['msg']}") from None
+            raise Unfit(f"has an option that {step.kind} does not take: {option} {first['msg']}") from None

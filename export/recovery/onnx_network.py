@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from math import prod
 from pathlib import Path
 
 from builder.block import MOST, Shape
 from builder.errors import RecoveryError, SpecError
-from builder.spec import MLPSpec
 from export.onnxfile.reading import Model
 
 from .layout import MOST_DIMENSIONS, Layout
 from .onnx_chain import Chain, known_operators
 from .onnx_reading import read_graph
-from .pieces import Piece, state, written
-from .recovered import Recovered
+from .recovered import Recovered, Step, fitted_name, network_of
 
 
 def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = None) -> Recovered:
@@ -30,12 +27,12 @@ def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = 
     path = Path(path)
     model, notes = read_graph(path, known_operators())
     layout, row = _rows(model, notes)
-    pieces, after = Chain(model, notes).read(layout)
-    if not pieces:
+    steps, after = Chain(model, notes).read(layout)
+    if not steps:
         raise RecoveryError(f"{path}: it gives its input back; there is no block in it")
     kept = keep_shape and len(row) > 1
     if kept:
-        pieces.insert(0, Piece("flatten"))
+        steps.insert(0, Step("flatten"))
     elif len(row) > 1:
         notes.append(f"the file takes rows of shape {list(row)}, and the network {prod(row)} features in their order")
     if not after.leading:
@@ -44,11 +41,15 @@ def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = 
         )
     if after.dims not in ((None, after.size), (1, after.size)):
         notes.append(f"the file gives {after}, and the network [batch, {after.size}]")
-    weights = state(tuple(pieces))
+    source = {"name": model.inputs[0].name} | ({"shape": list(row)} if kept else {"features": prod(row)})
+    try:
+        name = fitted_name(path) if name is None else name
+        spec, weights = network_of(steps, name, source, model.proto.graph.output[0].name)
+    except SpecError as error:
+        raise RecoveryError(f"{path}: what it computes is no spec: {error}") from None
     for key, value in weights.items():
         if not all(bound.isfinite() for bound in value.aminmax()):
             notes.append(f"{key} holds NaN or infinite values")
-    spec = _spec(model, _name(path, name), {"shape": list(row)} if kept else {"features": prod(row)}, pieces)
     return Recovered(spec, weights, tuple(notes), None if kept or len(row) == 1 else row)
 
 
@@ -79,17 +80,3 @@ def _rows(model: Model, notes: list[str]) -> tuple[Layout, Shape]:
     if batch is not None and batch > 1:
         notes.append(f"the file takes batches of {batch} rows, and the network a batch of any size")
     return Layout((None, *fixed), max(batch or 0, 0)), fixed
-
-
-def _spec(model: Model, name: str, rows: dict, pieces: list[Piece]) -> MLPSpec:
-    source, output = model.inputs[0].name, model.proto.graph.output[0].name
-    try:
-        blocks = [written(piece) for piece in pieces]
-        return MLPSpec(name=name, input={"name": source} | rows, blocks=blocks, output={"name": output})
-    except SpecError as error:
-        raise RecoveryError(f"{model.path}: what it computes is no spec: {error}") from None
-
-
-def _name(path: Path, name: str | None) -> str:
-    fitted = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "model"
-    return fitted if name is None else name

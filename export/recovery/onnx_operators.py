@@ -17,9 +17,9 @@ from export.graph import Rows
 from export.onnxfile.reading import Model, attributes_of, label
 
 from .layout import Layout, Unfit
-from .pieces import Piece
+from .recovered import Step
 
-Read = tuple[list[Piece], Layout]
+Read = tuple[list[Step], Layout]
 Make = Callable[["Place"], Read]
 
 
@@ -90,11 +90,11 @@ def _matmul(at: Place) -> Read:
         if weight.ndim != 2:
             raise Unfit(f"has a weight of shape {list(weight.shape)} in front; a matrix is expected")
         axis = -2 if len(layout.dims) > 1 else -1
-        return [Piece("linear", {}, {"weight": weight})], layout.contracted(axis, weight.shape[0], weight.shape[1])
+        return [Step("linear", {"weight": weight})], layout.contracted(axis, weight.shape[0], weight.shape[1])
     column = weight.ndim == 1
     matrix = weight.reshape(-1, 1) if column else weight
     after = layout.contracted(-1, matrix.shape[1], matrix.shape[0])
-    return [Piece("linear", {}, {"weight": matrix.T})], replace(after, dims=after.dims[:-1]) if column else after
+    return [Step("linear", {"weight": matrix.T})], replace(after, dims=after.dims[:-1]) if column else after
 
 
 def _matrix(weight: np.ndarray) -> np.ndarray:
@@ -130,19 +130,19 @@ def _gemm(at: Place) -> Read:
     return _scaled(weight, bias, alpha, beta), after
 
 
-def _scaled(weight: np.ndarray, bias: np.ndarray | None, alpha: float, beta: float) -> list[Piece]:
+def _scaled(weight: np.ndarray, bias: np.ndarray | None, alpha: float, beta: float) -> list[Step]:
     """alpha·W·x + beta·b as blocks: no weight is rounded."""
     inside, offset = _product(weight, alpha), None if bias is None else _product(bias, beta)
     factor = np.full(len(weight), alpha, np.float32)
     if bias is not None and alpha == beta and (inside is None or offset is None):
-        return [Piece("linear", {}, {"weight": weight, "bias": bias}), Piece("scale", {}, {"factor": factor})]
+        return [Step("linear", {"weight": weight, "bias": bias}), Step("scale", {"factor": factor})]
     if bias is not None and offset is None:
         with np.errstate(all="ignore"):
             offset = bias * np.float32(beta)
     if inside is not None:
-        return [Piece("linear", {}, {"weight": inside} | ({} if offset is None else {"bias": offset}))]
+        return [Step("linear", {"weight": inside} | ({} if offset is None else {"bias": offset}))]
     rest = {} if offset is None else {"offset": offset}
-    return [Piece("linear", {}, {"weight": weight}), Piece("scale", {}, {"factor": factor} | rest)]
+    return [Step("linear", {"weight": weight}), Step("scale", {"factor": factor} | rest)]
 
 
 def _product(values: np.ndarray, factor: float) -> np.ndarray | None:
@@ -160,7 +160,7 @@ def _constant(kind: str, role: str, what: str) -> Make:
 
     def make(at: Place) -> Read:
         values, layout = at.layout.spread(at.other, what)
-        return [Piece(kind, {}, {role: values})], layout
+        return [Step(kind, {role: values})], layout
 
     return make
 
@@ -169,7 +169,7 @@ def _sub(at: Place) -> Read:
     if at.reads_first:
         return _constant("standardize", "mean", "what it subtracts")(at)
     values, layout = at.layout.spread(at.other, "what it subtracts from")
-    return [Piece("scale", {}, {"factor": np.full(len(values), -1, np.float32), "offset": values})], layout
+    return [Step("scale", {"factor": np.full(len(values), -1, np.float32), "offset": values})], layout
 
 
 def _div(at: Place) -> Read:
@@ -179,14 +179,14 @@ def _div(at: Place) -> Read:
 
 
 def _neg(at: Place) -> Read:
-    return [Piece("scale", {}, {"factor": np.full(at.layout.size, -1, np.float32)})], at.layout
+    return [Step("scale", {"factor": np.full(at.layout.size, -1, np.float32)})], at.layout
 
 
 def _hard_sigmoid(at: Place) -> Read:
     """Of another slope or offset than the block's."""
     alpha, beta = (np.float32(at.number(name)) for name in ("alpha", "beta"))
     scale = {"factor": np.full(at.layout.size, alpha), "offset": np.full(at.layout.size, beta)}
-    return [Piece("scale", {}, scale), Piece("clip", {"min": 0.0, "max": 1.0})], at.layout
+    return [Step("scale", scale), Step("clip", options={"min": 0.0, "max": 1.0})], at.layout
 
 
 def _bounded(at: Place) -> Read:
@@ -210,7 +210,7 @@ def _softmax(at: Place) -> Read:
     axes = tuple(range(axis, len(at.layout.dims))) if at.model.opset < 13 else (axis,)
     if not at.layout.covers(axes):
         raise Unfit(f"takes the axis {axis} of {at.layout}, which is not the features of a row")
-    return [Piece("softmax")], at.layout
+    return [Step("softmax")], at.layout
 
 
 def _layer_norm(at: Place) -> Read:
@@ -224,7 +224,7 @@ def _layer_norm(at: Place) -> Read:
             raise Unfit(f"has no constant {role} of at most {len(layout.dims)} dimensions")
         if constant is not None:
             tensors[role] = layout.spread(constant, role)[0]
-    return [Piece("layer_norm", {"eps": at.number("epsilon")}, tensors)], layout
+    return [Step("layer_norm", tensors, {"eps": at.number("epsilon")})], layout
 
 
 def _batch_norm(at: Place) -> Read:
@@ -240,7 +240,7 @@ def _batch_norm(at: Place) -> Read:
             shape = None if constant is None else list(constant.shape)
             raise Unfit(f"has a {role} of shape {shape} for {layout.dims[1]} features")
         tensors[role] = layout.spread(constant.reshape(-1, *(1,) * (rank - 2)), role)[0]
-    return [Piece("batch_norm", {"eps": at.number("epsilon")}, tensors)], layout
+    return [Step("batch_norm", tensors, {"eps": at.number("epsilon")})], layout
 
 
 BLOCKS: dict[str, Make] = {

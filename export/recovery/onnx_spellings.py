@@ -23,7 +23,7 @@ from export.onnxfile.reading import Model, attributes_of
 
 from .layout import Layout, Unfit
 from .onnx_operators import shortest
-from .pieces import Piece
+from .recovered import Step
 
 _NEAR = 6
 """Operators in a row among which an option of a block may stand."""
@@ -39,11 +39,11 @@ class _Candidate:
     """An operator of PyTorch that is a block: its attributes in a shape and with numbers, and the block of those."""
 
     attributes: Callable[[Shape, tuple[float, ...]], Iterable[Attributes]]
-    piece: Callable[[Attributes, str], list[Piece]]
+    steps: Callable[[Attributes, str], list[Step]]
 
 
 def _plain(kind: str) -> _Candidate:
-    return _Candidate(lambda shape, numbers: [{}], lambda given, last: [Piece(kind)])
+    return _Candidate(lambda shape, numbers: [{}], lambda given, last: [Step(kind)])
 
 
 def _options(kind: str, **defaults: tuple[float, ...]) -> _Candidate:
@@ -53,14 +53,14 @@ def _options(kind: str, **defaults: tuple[float, ...]) -> _Candidate:
         for values in product(*((*default, *numbers) for default in defaults.values())):
             yield dict(zip(defaults, values, strict=True))
 
-    return _Candidate(attributes, lambda given, last: [Piece(kind, given)])
+    return _Candidate(attributes, lambda given, last: [Step(kind, options=given)])
 
 
 def _refused(words: str) -> _Candidate:
-    def piece(given: Attributes, last: str) -> list[Piece]:
+    def steps(given: Attributes, last: str) -> list[Step]:
         raise Unfit(f"is {words}, an activation that no block has")
 
-    return _Candidate(lambda shape, numbers: [{}], piece)
+    return _Candidate(lambda shape, numbers: [{}], steps)
 
 
 def _bounds(shape: Shape, numbers: tuple[float, ...]) -> Iterator[Attributes]:
@@ -69,10 +69,8 @@ def _bounds(shape: Shape, numbers: tuple[float, ...]) -> Iterator[Attributes]:
             yield {"min": low, "max": high}
 
 
-def _clip(given: Attributes, last: str) -> list[Piece]:
-    low, high = given["min"], given["max"]
-    # A Clip without an upper bound takes infinity to the largest float32, which a ReLU does not.
-    ramp = last != "Clip"
+def clipped(low: float, high: float, *, ramp: bool) -> list[Step]:
+    """A value between bounds, infinite ones where there are none; ``ramp``: above, infinity stays. Raises Unfit."""
     low = max(low, -LARGEST) if low > -_UNBOUNDED else -LARGEST
     high = min(high, LARGEST) if high < _UNBOUNDED else LARGEST
     if not low < high:
@@ -80,8 +78,8 @@ def _clip(given: Attributes, last: str) -> list[Piece]:
     if (low, high) == (-LARGEST, LARGEST):
         return []
     if low == 0 and (high == 6 or (ramp and high == LARGEST)):
-        return [Piece("relu6" if high == 6 else "relu")]
-    return [Piece("clip", {"min": low, "max": high})]
+        return [Step("relu6" if high == 6 else "relu")]
+    return [Step("clip", options={"min": low, "max": high})]
 
 
 def _features(shape: Shape) -> list[int]:
@@ -94,26 +92,22 @@ _CANDIDATES: dict[str, _Candidate] = {
     **{kind: _plain(kind) for kind in ("relu", "sigmoid", "tanh", "silu", "hardsigmoid")},
     "gelu": _Candidate(
         lambda shape, numbers: [{"approximate": name} for name in ("none", "tanh")],
-        lambda given, last: [Piece("gelu", given)],
+        lambda given, last: [Step("gelu", options=given)],
     ),
     "leaky_relu": _options("leaky_relu", negative_slope=()),
     "elu": _options("elu", alpha=()),
-    "softplus": _Candidate(
-        _options("softplus", beta=(1.0,), threshold=(20.0,)).attributes,
-        lambda given, last: [
-            Piece("softplus", {k: v for k, v in given.items() if v != {"beta": 1, "threshold": 20}[k]})
-        ],
-    ),
+    "softplus": _options("softplus", beta=(1.0,), threshold=(20.0,)),
     "softmax": _Candidate(
-        lambda shape, numbers: [{"dim": axis} for axis in _features(shape)], lambda given, last: [Piece("softmax")]
+        lambda shape, numbers: [{"dim": axis} for axis in _features(shape)], lambda given, last: [Step("softmax")]
     ),
     "layer_norm": _Candidate(
         lambda shape, numbers: [
             {"normalized_shape": shape[axis:], "eps": number} for axis in _features(shape) for number in numbers
         ],
-        lambda given, last: [Piece("layer_norm", {"eps": given["eps"]})],
+        lambda given, last: [Step("layer_norm", options={"eps": given["eps"]})],
     ),
-    "clamp": _Candidate(_bounds, _clip),
+    # A Clip without an upper bound takes infinity to the largest float32, which a ReLU does not.
+    "clamp": _Candidate(_bounds, lambda given, last: clipped(given["min"], given["max"], ramp=last != "Clip")),
     "hardswish": _refused("a Hard Swish"),
     "mish": _refused("a Mish"),
 }
@@ -145,7 +139,7 @@ class Spelling:
     attributes: Attributes
     nodes: tuple[NodeProto, ...]
 
-    def read(self, model: Model, layout: Layout) -> tuple[list[Piece], Layout]:
+    def read(self, model: Model, layout: Layout) -> tuple[list[Step], Layout]:
         """The blocks, and the layout of the result: constants may bring further dimensions of 1. Raises Unfit."""
         for node in self.nodes:
             attributes = attributes_of(node, model.opset)
@@ -158,7 +152,7 @@ class Spelling:
             elif node.op_type != "Clip":
                 for constant in constants:
                     _, layout = layout.spread(constant, "a number of an activation")
-        return _CANDIDATES[self.kind].piece(self.attributes, self.nodes[-1].op_type), layout
+        return _CANDIDATES[self.kind].steps(self.attributes, self.nodes[-1].op_type), layout
 
 
 def find_spelling(model: Model, value: str, layout: Layout, used: set[int]) -> Spelling | None:
