@@ -1,6 +1,9 @@
 from .assembly import assemble as assemble
+from .assembly import load_weights as load_weights
 from .block import Block as Block
 from .blocks import BLOCKS as BLOCKS
+from .documents import json_schema as json_schema
+from .documents import load_spec as load_spec
 from .errors import Problem as Problem
 from .errors import RecoveryError as RecoveryError
 from .errors import SpecError as SpecError
@@ -9,9 +12,6 @@ from .errors import WeightsWarning as WeightsWarning
 from .modules import Residual as Residual
 from .modules import Scale as Scale
 from .modules import Standardize as Standardize
-from .reading import load_spec as load_spec
-from .schema import json_schema as json_schema
 from .spec import InputSpec as InputSpec
 from .spec import MLPSpec as MLPSpec
 from .spec import OutputSpec as OutputSpec
-from .weights import load_weights as load_weights

@@ -1,11 +1,14 @@
-"""What every building block has, and what holds for a chain of them. Shapes are those of one row, without the batch."""
+"""What every building block has, how it is written, and what holds for a chain of them. Shapes are those of one row."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, WrapSerializer, model_validator
 from pydantic_core import PydanticCustomError
+
+from .errors import suggestion
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,10 +29,14 @@ class ShapeMismatch(Exception):
         self.path = path
 
 
-class Block(BaseModel):
-    """One building block and its options. Frozen; an option that the block does not have is an error."""
+class Strict(BaseModel):
+    """A part of a spec. Frozen; a key that it does not have is an error, and so is a value of another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Block(Strict):
+    """One building block and its options."""
 
     kind: ClassVar[str]
     """The block's name in a spec: torch's functional name."""
@@ -59,11 +66,18 @@ class Block(BaseModel):
         """The shape of one row after the block. Raises ShapeMismatch."""
         return shape
 
+    def arguments(self, shape: Shape) -> dict[str, Any]:
+        """What the block's module is made with for rows of ``shape``, by the names of its class's arguments."""
+        return self.model_dump()
+
     def module(self, shape: Shape) -> nn.Module:
         """The block as a module for rows of ``shape``. Parameters are initialised from torch's random state."""
         from torch import nn
 
-        return getattr(nn, self.torch_name)(**self.model_dump())
+        from . import modules
+
+        home = modules if hasattr(modules, self.torch_name) else nn
+        return getattr(home, self.torch_name)(**self.arguments(shape))
 
 
 def modules_of(blocks: list[Block], shape: Shape) -> list[nn.Module]:
@@ -103,3 +117,55 @@ def flat(shape: Shape) -> Shape:
     if len(shape) != 1:
         raise ShapeMismatch("expects flat rows (put a flatten in front)")
     return shape
+
+
+def any_block(table: Mapping[str, type[Block]]) -> Any:
+    """The type of a field that holds any block of the table.
+
+    It is read as ``relu``, ``linear: 128`` or ``linear: {features: 128, bias: false}``, and written so.
+    """
+    by_name = {_folded(name): block for block in table.values() for name in (block.kind, block.torch_name)}
+
+    def read(value: Any) -> Any:
+        if isinstance(value, Block):
+            return value
+        name, options = value, {}
+        if isinstance(value, dict) and len(value) == 1:
+            name, options = next(iter(value.items()))
+        if not isinstance(name, str):
+            message = "a block is a name (`relu`) or a name with options (`linear: 128`)"
+            raise PydanticCustomError("not_a_block", message)
+        block = by_name.get(_folded(name))
+        if block is None:
+            names = [*table, *(block.torch_name for block in table.values())]
+            name = name.encode("utf-8", "replace").decode()
+            hint = suggestion(name, names, "blocks", shown=list(table))
+            raise PydanticCustomError("unknown_block", "unknown block '{name}'; {hint}", {"name": name, "hint": hint})
+        if options is not None and not isinstance(options, dict):
+            options = block.expand(options)
+        return _Options(options or {}, block.kind)
+
+    tagged = tuple(Annotated[block, Tag(kind)] for kind, block in table.items())
+    return Annotated[
+        Union[tagged],  # noqa: UP007 - made from the table
+        Discriminator(lambda value: value.kind),
+        BeforeValidator(read),
+        WrapSerializer(_write),
+    ]
+
+
+class _Options(dict):
+    """A block's options as they stood in the document, with the block they belong to."""
+
+    def __init__(self, options: dict, kind: str):
+        super().__init__(options)
+        self.kind = kind
+
+
+def _folded(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _write(block: Block, handler: Any) -> Any:
+    options = {key: value for key, value in handler(block).items() if value is not None}
+    return {block.kind: options} if options else block.kind

@@ -7,13 +7,12 @@ operator (``export/operators/``). Nothing here imports torch before ``Block.modu
 from __future__ import annotations
 
 from math import prod
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from .block import MOST, SMALLEST, Block, Shape, ShapeMismatch, fit, flat, modules_of, words
-from .notation import any_block
+from .block import MOST, SMALLEST, Block, Shape, ShapeMismatch, any_block, fit, flat, modules_of, words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,10 +34,8 @@ class Linear(Block):
             raise ShapeMismatch(f"expects {self.in_features} features (its in_features)")
         return (self.features,)
 
-    def module(self, shape: Shape) -> nn.Module:
-        from torch import nn
-
-        return nn.Linear(shape[0], self.features, bias=self.bias)
+    def arguments(self, shape: Shape) -> dict[str, Any]:
+        return {"in_features": shape[0], "out_features": self.features, "bias": self.bias}
 
 
 class Sigmoid(Block):
@@ -106,10 +103,8 @@ class Softmax(Block):
 
     kind, torch_name = "softmax", "Softmax"
 
-    def module(self, shape: Shape) -> nn.Module:
-        from torch import nn
-
-        return nn.Softmax(dim=-1)
+    def arguments(self, shape: Shape) -> dict[str, Any]:
+        return {"dim": -1}
 
 
 class ReLU6(Block):
@@ -143,44 +138,44 @@ class Clip(Block):
             raise PydanticCustomError("clip", "min must be below max")
         return self
 
-    def module(self, shape: Shape) -> nn.Module:
-        from torch import nn
-
-        return nn.Hardtanh(self.min, self.max)
+    def arguments(self, shape: Shape) -> dict[str, Any]:
+        return {"min_val": self.min, "max_val": self.max}
 
 
-class BatchNorm1d(Block):
+class _PerFeature(Block):
+    """A block of flat rows, with constants per feature."""
+
+    width: ClassVar[str] = "features"
+    """The argument of the module that is the number of features."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        (width,) = flat(shape)
+        for name, value in self.model_dump().items():
+            if isinstance(value, list) and len(value) != width:
+                raise ShapeMismatch(f"has {len(value)} values in {name}, so it expects {len(value)} features")
+        return shape
+
+    def arguments(self, shape: Shape) -> dict[str, Any]:
+        return {self.width: shape[0], **self.model_dump()}
+
+
+class BatchNorm1d(_PerFeature):
     """(x - mean) / sqrt(var + eps)·weight + bias per feature, with the running statistics in evaluation."""
 
-    kind, torch_name, short = "batch_norm", "BatchNorm1d", "eps"
+    kind, torch_name, short, width = "batch_norm", "BatchNorm1d", "eps", "num_features"
     eps: PositiveFloat = 1e-5
     momentum: float = Field(0.1, ge=0, le=1)
     affine: bool = True
 
-    def output_shape(self, shape: Shape) -> Shape:
-        return flat(shape)
 
-    def module(self, shape: Shape) -> nn.Module:
-        from torch import nn
-
-        return nn.BatchNorm1d(shape[0], **self.model_dump())
-
-
-class LayerNorm(Block):
+class LayerNorm(_PerFeature):
     """(x - mean) / sqrt(var + eps)·weight + bias, with the statistics of each row."""
 
     kind, torch_name, short = "layer_norm", "LayerNorm", "eps"
+    width = "normalized_shape"
     eps: PositiveFloat = 1e-5
     elementwise_affine: bool = True
     bias: bool = True
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return flat(shape)
-
-    def module(self, shape: Shape) -> nn.Module:
-        from torch import nn
-
-        return nn.LayerNorm(shape[0], **self.model_dump())
 
 
 class Flatten(Block):
@@ -196,22 +191,6 @@ class Identity(Block):
     """The input itself."""
 
     kind, torch_name = "identity", "Identity"
-
-
-class _PerFeature(Block):
-    """A block with constants per feature."""
-
-    def output_shape(self, shape: Shape) -> Shape:
-        (width,) = flat(shape)
-        for name, value in self.model_dump().items():
-            if isinstance(value, list) and len(value) != width:
-                raise ShapeMismatch(f"has {len(value)} values in {name}, so it expects {len(value)} features")
-        return shape
-
-    def module(self, shape: Shape) -> nn.Module:
-        from . import modules
-
-        return getattr(modules, self.torch_name)(shape[0], **self.model_dump())
 
 
 class Standardize(_PerFeature):

@@ -1,7 +1,8 @@
-"""What can be wrong with a spec or with a weights file."""
+"""What can be wrong with a spec or with a weights file, and what was most likely meant."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 Path = tuple[str | int, ...]
 
@@ -53,3 +54,11 @@ def dotted(path: Path) -> str:
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
+
+
+def suggestion(name: str, known: Sequence[str], what: str, shown: Sequence[str] | None = None) -> str:
+    """``did you mean 'relu'? The blocks are: …``: the nearest of ``known``, if one is near, and all of ``shown``."""
+    near = get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.6)
+    meant = [k for k in known if near and k.lower() == near[0]]
+    guess = f"did you mean '{meant[0]}'? " if meant else ""
+    return f"{guess}The {what} are: {', '.join(shown if shown is not None else known)}"

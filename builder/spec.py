@@ -2,17 +2,93 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from math import prod
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from .block import MOST, Shape, ShapeMismatch, fit, words
+from .block import LARGEST, MOST, Shape, ShapeMismatch, Strict, fit, words
 from .blocks import BLOCKS, AnyBlock
-from .errors import Problem, SpecError
-from .features import FEATURE, STRICT, FeatureList, Features, FeatureSpec, Name, Range, distinct, listed
-from .suggestions import suggestion
+from .errors import Problem, SpecError, suggestion
+
+FEATURE = "<feature>"
+"""Where pydantic's path to an error enters a feature; no key in a document is called so."""
+
+
+def _ordered(limits: list[float]) -> list[float]:
+    if not -LARGEST <= limits[0] < limits[1] <= LARGEST:
+        raise PydanticCustomError("range", "is [lowest, highest], lowest below highest, both within float32")
+    return limits
+
+
+def _trimmed(unit: str) -> str:
+    if unit != unit.strip():
+        raise PydanticCustomError("unit", "a unit has no space before or behind it")
+    return unit
+
+
+Name = Annotated[str, Field(min_length=1)]
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+
+
+class FeatureSpec(Strict):
+    """One feature: ``{name: speed, unit: m/s, range: [0, 30]}``; the name alone stands for ``{name: ...}``."""
+
+    name: Name = Field(description="The feature's name: that of its column in a table.")
+    unit: Annotated[Name, AfterValidator(_trimmed)] | None = Field(
+        None, description="What its values are measured in, as in 'm/s'."
+    )
+    range: Range | None = Field(None, description="The lowest and the highest value that the feature takes.")
+
+
+def _item(value: Any) -> str:
+    return FEATURE if isinstance(value, dict | FeatureSpec) else "<name>"
+
+
+def _form(value: Any) -> str | None:
+    return "<number>" if type(value) is int else "<list>" if isinstance(value, list) else None
+
+
+FeatureList = Annotated[
+    list[Annotated[Annotated[Name, Tag("<name>")] | Annotated[FeatureSpec, Tag(FEATURE)], Discriminator(_item)]],
+    Field(min_length=1, max_length=MOST),
+]
+"""Names, or mappings of a name with a unit and a range."""
+
+Features = Annotated[
+    Annotated[Annotated[int, Field(gt=0, le=MOST)], Tag("<number>")] | Annotated[FeatureList, Tag("<list>")],
+    Discriminator(
+        _form, custom_error_type="features", custom_error_message="features are a number, or a list of their names"
+    ),
+]
+"""The number of features, or a list of them."""
+
+
+def listed(features: int | list[str | FeatureSpec] | None) -> list[FeatureSpec] | None:
+    """One entry per feature, where they are listed."""
+    if not isinstance(features, list):
+        return None
+    return [FeatureSpec(name=given, unit=None, range=None) if isinstance(given, str) else given for given in features]
+
+
+def distinct(values: list[str]) -> list[str]:
+    """The values, each of which stands there once. Raises PydanticCustomError."""
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise PydanticCustomError("distinct", "'{name}' stands there more than once", {"name": sorted(twice)[0]})
+    return values
+
 
 Label = Annotated[
     str,
@@ -25,10 +101,9 @@ def _only_an_integer(value: Any) -> Any:
     return value if type(value) is int else str(value)  # True and 1.0 equal 1
 
 
-class InputSpec(BaseModel):
+class InputSpec(Strict):
     """What goes in: (batch, features), or (batch, *shape) where a flatten comes first."""
 
-    model_config = STRICT
     name: Name = Field("input", description="The input's name in the ONNX file.")
     features: Features | None = Field(
         None, description="The number of features, or a list: names, or mappings of name, unit and range."
@@ -65,10 +140,9 @@ class InputSpec(BaseModel):
         return (len(self.features) if isinstance(self.features, list) else self.features or 0,)
 
 
-class OutputSpec(BaseModel):
+class OutputSpec(Strict):
     """What comes out: (batch, features of the last block)."""
 
-    model_config = STRICT
     name: Name = Field("output", description="The output's name in the ONNX file.")
     labels: Annotated[list[Label], Field(min_length=2)] | None = Field(
         None, description="The classes, one per output feature; two for a single output that is the second's score."
@@ -94,13 +168,12 @@ class OutputSpec(BaseModel):
         return listed(self.features)
 
 
-class MLPSpec(BaseModel):
+class MLPSpec(Strict):
     """A dense network: format 1 of the spec. Raises SpecError with every problem found.
 
     The same keys as in a file: ``MLPSpec(name="and", input={"features": 2}, blocks=[{"linear": 1}, "sigmoid"])``.
     """
 
-    model_config = STRICT
     format: Annotated[Literal[1], BeforeValidator(_only_an_integer)] = Field(
         1, description="The version of this format."
     )

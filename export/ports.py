@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from builder import InputSpec, MLPSpec
-from builder.features import FeatureSpec
+from builder.spec import FeatureSpec
 from runtime import Port
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from builder.suggestions import suggestion
+from builder.errors import suggestion
 
 from .errors import ExportError
 

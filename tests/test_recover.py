@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from builder import MLPSpec, load_spec
-from builder.writing import as_yaml
+from builder.documents import as_yaml
 from export import ProofError, inspect, publish, recover
 from runtime import Session
 from tests.cases import specs

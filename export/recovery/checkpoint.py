@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from builder.assembly import converted
 from builder.errors import RecoveryError, SpecError, WeightsError
-from builder.tensors import converted
 
 from .layers import Layer, std_of
 from .opening import archive_records, contents, is_torchscript

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
+from builder.assembly import is_torch_file, read_tensors
 from builder.errors import RecoveryError, WeightsError
-from builder.tensors import is_torch_file, read_tensors
 
 _DEEPEST = 32
 _GROWTH, _SLACK = 16, 1 << 20  # the code in a TorchScript archive is compressed; what torch.save writes never is

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from builder.blocks import BLOCKS
-from builder.errors import RecoveryError
-from builder.suggestions import suggestion
+from builder.errors import RecoveryError, suggestion
 
 from .layers import Layer
 from .recovered import Step

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from builder import MLPSpec, RecoveryError
-from builder.writing import as_yaml
+from builder.documents import as_yaml
 from export.artifact import Artifact
 from export.errors import ProofError
 from export.onnxfile.reading import external_data

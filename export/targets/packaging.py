@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from builder.suggestions import suggestion
+from builder.errors import suggestion
 from export.errors import ExportError, ProofError, TargetError
 from export.inspection import inspect
 from export.servers import Server, number, server

@@ -1,0 +1,290 @@
+"""A spec as a document: read from a YAML, JSON or TOML file, written as YAML, and the JSON Schema of all three.
+
+YAML is read by the rules of YAML 1.2 (core schema): ``1e-3`` is a number, ``no`` is a word, ``010`` is ten. A key that
+stands twice is an error in all three formats.
+"""
+
+import json
+import re
+import tomllib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .block import Block
+from .blocks import BLOCKS
+from .errors import Path as KeyPath
+from .errors import Problem, SpecError
+from .spec import MLPSpec
+
+_MOST_NODES = 1_000_000
+_BLOCK = {"$ref": "#/$defs/Block"}
+
+
+@dataclass
+class _Document:
+    data: Any
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+
+    def line(self, path: KeyPath) -> int | None:
+        """The line of the key at ``path``, or of the nearest thing around it."""
+        return next((self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), None)
+
+
+def load_spec(path: str | Path) -> MLPSpec:
+    """The spec in a ``.yaml``, ``.yml``, ``.json`` or ``.toml`` file.
+
+    Raises SpecError: the file cannot be read, is not of its format, or does not describe a network; each problem with
+    its line (YAML) or its key's path (JSON, TOML).
+    """
+    path = Path(path)
+    try:
+        document = _read(path)
+    except SpecError as error:
+        raise SpecError(error.problems, str(path)) from None
+    try:
+        return MLPSpec(**document.data)
+    except SpecError as error:
+        placed = [replace(problem, line=document.line(problem.path)) for problem in error.problems]
+        raise SpecError(placed, str(path)) from None
+
+
+def _wrong(message: str, path: KeyPath = (), line: int | None = None) -> SpecError:
+    return SpecError([Problem(path, message, line)])
+
+
+def _read(path: Path) -> _Document:
+    if path.suffix.lower() not in _FORMATS:
+        raise _wrong(f"a spec's name ends in {', '.join(_FORMATS)}, not in '{path.suffix}'")
+    name, parse = _FORMATS[path.suffix.lower()]
+    try:
+        document = parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _wrong(f"cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise _wrong(f"is not UTF-8 text: {error.reason}") from None
+    except SpecError:
+        raise
+    except json.JSONDecodeError as error:
+        raise _wrong(f"not JSON: {error.msg}", line=error.lineno) from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise _wrong(f"not YAML: {error.problem or error.context}", line=line) from None
+    except (yaml.YAMLError, ValueError) as error:  # as a ValueError, TOML's, or an integer of thousands of digits
+        raise _wrong(f"not {name}: {error}") from None
+    except RecursionError:
+        hint = ", or an alias inside its own anchor" if name == "YAML" else ""
+        raise _wrong(f"nested too deeply{hint}") from None
+    if not isinstance(document.data, dict):
+        kinds = {list: "a list", str: "a text", type(None): "nothing"}
+        found = kinds.get(type(document.data), f"{document.data!r}")
+        raise _wrong(f"expected a mapping with the keys {', '.join(MLPSpec.model_fields)}; found {found}")
+    return document
+
+
+def _parsed_json(text: str) -> _Document:
+    def once(pairs: list[tuple[str, Any]]) -> dict:
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise _wrong(f"the key '{key}' stands twice in one object")
+        return dict(pairs)
+
+    def refuse(constant: str) -> Any:
+        raise _wrong(f"{constant} is not a number that JSON has")
+
+    return _Document(json.loads(text, object_pairs_hook=once, parse_constant=refuse))
+
+
+def _parsed_toml(text: str) -> _Document:
+    return _Document(tomllib.loads(text))
+
+
+class _Core(yaml.SafeLoader):
+    """The syntax of YAML with the scalars of the 1.2 core schema."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML declares it so
+
+
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", [*"~nN", ""], lambda text: None),
+    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF"), lambda text: text.lower() == "true"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789"), lambda text: _integer(text)),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        list("-+.0123456789"),
+        lambda text: float(re.sub(r"\.(?=[inIN])", "", text)),
+    ),
+}
+for _name, (_pattern, _first, _) in _SCALARS.items():
+    _Core.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), _first)
+
+
+def _integer(text: str) -> int:
+    base = {"0o": 8, "0x": 16}.get(text[:2])
+    return int(text[2:], base) if base else int(text)
+
+
+def _parsed_yaml(text: str) -> _Document:
+    root = yaml.compose(text, Loader=_Core)
+    lines: dict[KeyPath, int] = {}
+    return _Document(None if root is None else _build(root, (), lines, []), lines)
+
+
+def _build(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: list[None]) -> Any:
+    """The data of a node; notes the line of every key and item, and stops where aliases multiply without end."""
+    seen.append(None)
+    line = node.start_mark.line + 1
+    lines.setdefault(path, line)
+    if len(seen) > _MOST_NODES:
+        raise _wrong(f"more than {_MOST_NODES:,} values, aliases counted each time", path, line)
+    name = node.tag.removeprefix("tag:yaml.org,2002:")
+    if not isinstance(node, yaml.ScalarNode) and name not in ("map", "seq"):
+        raise _wrong(f"the tag {node.tag} has no meaning in a spec", path, line)
+    if isinstance(node, yaml.SequenceNode):
+        return [_build(item, (*path, index), lines, seen) for index, item in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        data = {}
+        for key_node, value in node.value:
+            key = _build(key_node, path, lines, seen)
+            key_line = key_node.start_mark.line + 1
+            if not isinstance(key, str):
+                raise _wrong(f"a key is a word, not {key!r}", path, key_line)
+            if key in data:
+                raise _wrong("this key stands twice", (*path, key), key_line)
+            lines[(*path, key)] = key_line
+            data[key] = _build(value, (*path, key), lines, seen)
+        return data
+    if name == "str":
+        return node.value
+    if name not in _SCALARS:
+        raise _wrong(f"the tag {node.tag} has no meaning in a spec", path, line)
+    pattern, _, convert = _SCALARS[name]
+    if not re.fullmatch(pattern, node.value):
+        raise _wrong(f"'{node.value}' is tagged as {name}, which it is not", path, line)
+    try:
+        return convert(node.value)
+    except ValueError as error:  # an integer of thousands of digits
+        raise _wrong(str(error), path, line) from None
+
+
+_YAML = ("YAML", _parsed_yaml)
+_FORMATS = {".yaml": _YAML, ".yml": _YAML, ".json": ("JSON", _parsed_json), ".toml": ("TOML", _parsed_toml)}
+
+
+def as_yaml(spec: MLPSpec) -> str:
+    """The text of a ``spec.yaml`` that reads back as ``spec``, without options that have their defaults."""
+    record: dict[str, Any] = {"format": spec.format, "name": spec.name}
+    record["input"] = _port(spec.input.model_dump(exclude_defaults=True))
+    record["blocks"] = [_written(block) for block in spec.blocks]
+    output = _port(spec.output.model_dump(exclude_defaults=True))
+    if output:
+        record["output"] = output
+    return yaml.dump(record, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+
+
+def _written(block: Block) -> Any:
+    """A name, a name with the option that its bare value stands for, or a name with options."""
+    options = block.model_dump(exclude_defaults=True)
+    if not options:
+        return block.kind
+    if block.kind == "residual":
+        return {"residual": [_written(inner) for inner in dict(block)["blocks"]]}
+    if block.kind == "clip":
+        return {"clip": _Line([options["min"], options["max"]])}
+    short = BLOCKS[block.kind].short
+    if short is not None and list(options) == [short]:
+        return {block.kind: options[short]}
+    return {block.kind: _Options(options)}
+
+
+def _port(options: dict[str, Any]) -> dict[str, Any]:
+    """An input or output with one feature a line."""
+    for key, value in options.items():
+        if isinstance(value, list):
+            described = any(isinstance(item, dict) for item in value)
+            options[key] = [_Options(v) if isinstance(v, dict) else v for v in value] if described else _Line(value)
+    return options
+
+
+class _Line(list):
+    """A list in one line."""
+
+
+class _Options(dict):
+    """A mapping in one line."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML writes YAML 1.1, where other words and other spellings of numbers have a meaning than in 1.2."""
+
+    def number(self, value: float) -> yaml.Node:
+        text = repr(value)
+        text = text.replace("e", ".0e") if "e" in text and "." not in text else text
+        return self.represent_scalar("tag:yaml.org,2002:float", text)
+
+    def text(self, value: str) -> yaml.Node:
+        plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value) is not None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+
+    def one_line(self, value: list[Any]) -> yaml.Node:
+        return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+
+    def options(self, value: dict[str, Any]) -> yaml.Node:
+        return self.represent_mapping("tag:yaml.org,2002:map", value, flow_style=True)
+
+
+_Dumper.add_representer(float, _Dumper.number)
+_Dumper.add_representer(str, _Dumper.text)
+_Dumper.add_representer(_Line, _Dumper.one_line)
+_Dumper.add_representer(_Options, _Dumper.options)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of format 1, with every block under its names."""
+    schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    # pydantic would describe the blocks as they are held, not as they are written.
+    schema |= MLPSpec.model_json_schema()
+    schema["$defs"] = {key: schema["$defs"][key] for key in ("InputSpec", "OutputSpec", "FeatureSpec")}
+    schema["$defs"] |= {block.__name__: _options(block) for block in BLOCKS.values()}
+    schema["$defs"]["Block"] = {"anyOf": [form for block in BLOCKS.values() for form in _forms(block)]}
+    schema["properties"]["blocks"]["items"] = _BLOCK
+    schema["properties"]["output"].pop("default", None)
+    return schema
+
+
+def _options(block: type[Block]) -> dict[str, Any]:
+    schema = block.model_json_schema()
+    if "$defs" in schema:
+        schema = schema["$defs"].get(block.__name__, schema)
+        schema.pop("$defs", None)
+    for option in schema["properties"].values():
+        if option.get("type") == "array" and "oneOf" in option.get("items", {}):
+            option["items"] = _BLOCK
+    return schema
+
+
+def _forms(block: type[Block]) -> list[dict[str, Any]]:
+    """The ways to write a block: its bare name, its name with a value, its name with options."""
+    options = _options(block)
+    value: list[dict[str, Any]] = [{"$ref": f"#/$defs/{block.__name__}"}]
+    if block.kind == "clip":
+        value.append({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2})
+    if block.short is not None:
+        value.append({k: v for k, v in options["properties"][block.short].items() if k != "default"})
+    names = sorted({block.kind, block.torch_name})
+    forms: list[dict[str, Any]] = [
+        {
+            "type": "object",
+            "description": block.__doc__,
+            "properties": {name: {"anyOf": value} for name in names},
+            "minProperties": 1,
+            "maxProperties": 1,
+            "additionalProperties": False,
+        }
+    ]
+    if not options.get("required"):
+        forms.append({"enum": names, "description": block.__doc__})
+    return forms
