@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 Vector = float | Annotated[list[float], Field(min_length=1)]
 
 
+def _without_options(kind: str, torch_name: str, formula: str) -> type[Block]:
+    names = {"kind": kind, "torch_name": torch_name, "__doc__": formula, "__module__": __name__}
+    return type(torch_name, (Block,), names)
+
+
+Sigmoid = _without_options("sigmoid", "Sigmoid", "1 / (1 + e^-x).")
+ReLU = _without_options("relu", "ReLU", "max(0, x).")
+Tanh = _without_options("tanh", "Tanh", "The hyperbolic tangent.")
+SiLU = _without_options("silu", "SiLU", "x / (1 + e^-x).")
+ReLU6 = _without_options("relu6", "ReLU6", "min(max(0, x), 6).")
+Hardsigmoid = _without_options("hardsigmoid", "Hardsigmoid", "min(max(0, x / 6 + 1/2), 1).")
+Identity = _without_options("identity", "Identity", "The input itself.")
+
+
 class Linear(Block):
     """x·Wᵀ + b: in_features to ``features``. Source of the initialisation: torch.nn.Linear."""
 
@@ -36,18 +50,6 @@ class Linear(Block):
 
     def arguments(self, shape: Shape) -> dict[str, Any]:
         return {"in_features": shape[0], "out_features": self.features, "bias": self.bias}
-
-
-class Sigmoid(Block):
-    """1 / (1 + e^-x)."""
-
-    kind, torch_name = "sigmoid", "Sigmoid"
-
-
-class ReLU(Block):
-    """max(0, x)."""
-
-    kind, torch_name = "relu", "ReLU"
 
 
 class LeakyReLU(Block):
@@ -71,23 +73,11 @@ class ELU(Block):
     alpha: float = 1.0
 
 
-class Tanh(Block):
-    """The hyperbolic tangent."""
-
-    kind, torch_name = "tanh", "Tanh"
-
-
 class GELU(Block):
     """x·Φ(x); ``approximate: tanh`` takes the tanh formula instead of the error function."""
 
     kind, torch_name, short = "gelu", "GELU", "approximate"
     approximate: Literal["none", "tanh"] = "none"
-
-
-class SiLU(Block):
-    """x / (1 + e^-x)."""
-
-    kind, torch_name = "silu", "SiLU"
 
 
 class Softplus(Block):
@@ -105,18 +95,6 @@ class Softmax(Block):
 
     def arguments(self, shape: Shape) -> dict[str, Any]:
         return {"dim": -1}
-
-
-class ReLU6(Block):
-    """min(max(0, x), 6)."""
-
-    kind, torch_name = "relu6", "ReLU6"
-
-
-class Hardsigmoid(Block):
-    """min(max(0, x / 6 + 1/2), 1)."""
-
-    kind, torch_name = "hardsigmoid", "Hardsigmoid"
 
 
 class Clip(Block):
@@ -185,12 +163,6 @@ class Flatten(Block):
 
     def output_shape(self, shape: Shape) -> Shape:
         return (prod(shape),)
-
-
-class Identity(Block):
-    """The input itself."""
-
-    kind, torch_name = "identity", "Identity"
 
 
 class Standardize(_PerFeature):

@@ -7,7 +7,7 @@ stands twice is an error in all three formats.
 import json
 import re
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,7 @@ _MOST_NODES = 1_000_000
 _BLOCK = {"$ref": "#/$defs/Block"}
 
 
-@dataclass
-class _Document:
-    data: Any
-    lines: dict[KeyPath, int] = field(default_factory=dict)
-
-    def line(self, path: KeyPath) -> int | None:
-        """The line of the key at ``path``, or of the nearest thing around it."""
-        return next((self.lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in self.lines), None)
+Lines = dict[KeyPath, int]
 
 
 def load_spec(path: str | Path) -> MLPSpec:
@@ -41,13 +34,13 @@ def load_spec(path: str | Path) -> MLPSpec:
     """
     path = Path(path)
     try:
-        document = _read(path)
+        data, lines = _read(path)
     except SpecError as error:
         raise SpecError(error.problems, str(path)) from None
     try:
-        return MLPSpec(**document.data)
+        return MLPSpec(**data)
     except SpecError as error:
-        placed = [replace(problem, line=document.line(problem.path)) for problem in error.problems]
+        placed = [replace(problem, line=_nearest(lines, problem.path)) for problem in error.problems]
         raise SpecError(placed, str(path)) from None
 
 
@@ -55,12 +48,17 @@ def _wrong(message: str, path: KeyPath = (), line: int | None = None) -> SpecErr
     return SpecError([Problem(path, message, line)])
 
 
-def _read(path: Path) -> _Document:
+def _nearest(lines: Lines, path: KeyPath) -> int | None:
+    """The line of the key at ``path``, or of the nearest thing around it."""
+    return next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], Lines]:
     if path.suffix.lower() not in _FORMATS:
         raise _wrong(f"a spec's name ends in {', '.join(_FORMATS)}, not in '{path.suffix}'")
     name, parse = _FORMATS[path.suffix.lower()]
     try:
-        document = parse(path.read_text(encoding="utf-8"))
+        data, lines = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise _wrong(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -77,14 +75,13 @@ def _read(path: Path) -> _Document:
     except RecursionError:
         hint = ", or an alias inside its own anchor" if name == "YAML" else ""
         raise _wrong(f"nested too deeply{hint}") from None
-    if not isinstance(document.data, dict):
-        kinds = {list: "a list", str: "a text", type(None): "nothing"}
-        found = kinds.get(type(document.data), f"{document.data!r}")
+    if not isinstance(data, dict):
+        found = {list: "a list", str: "a text", type(None): "nothing"}.get(type(data), f"{data!r}")
         raise _wrong(f"expected a mapping with the keys {', '.join(MLPSpec.model_fields)}; found {found}")
-    return document
+    return data, lines
 
 
-def _parsed_json(text: str) -> _Document:
+def _parsed_json(text: str) -> tuple[Any, Lines]:
     def once(pairs: list[tuple[str, Any]]) -> dict:
         keys = [key for key, _ in pairs]
         for key in keys:
@@ -95,11 +92,11 @@ def _parsed_json(text: str) -> _Document:
     def refuse(constant: str) -> Any:
         raise _wrong(f"{constant} is not a number that JSON has")
 
-    return _Document(json.loads(text, object_pairs_hook=once, parse_constant=refuse))
+    return json.loads(text, object_pairs_hook=once, parse_constant=refuse), {}
 
 
-def _parsed_toml(text: str) -> _Document:
-    return _Document(tomllib.loads(text))
+def _parsed_toml(text: str) -> tuple[Any, Lines]:
+    return tomllib.loads(text), {}
 
 
 class _Core(yaml.SafeLoader):
@@ -108,32 +105,31 @@ class _Core(yaml.SafeLoader):
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML declares it so
 
 
-_SCALARS = {
-    "null": (r"~|null|Null|NULL|", [*"~nN", ""], lambda text: None),
-    "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF"), lambda text: text.lower() == "true"),
-    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789"), lambda text: _integer(text)),
-    "float": (
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        list("-+.0123456789"),
-        lambda text: float(re.sub(r"\.(?=[inIN])", "", text)),
-    ),
-}
-for _name, (_pattern, _first, _) in _SCALARS.items():
-    _Core.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), _first)
-
-
 def _integer(text: str) -> int:
     base = {"0o": 8, "0x": 16}.get(text[:2])
     return int(text[2:], base) if base else int(text)
 
 
-def _parsed_yaml(text: str) -> _Document:
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", lambda text: None),
+    "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", _integer),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        lambda text: float(re.sub(r"\.(?=[inIN])", "", text)),
+    ),
+}
+for _name, (_pattern, _) in _SCALARS.items():
+    _Core.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), None)
+
+
+def _parsed_yaml(text: str) -> tuple[Any, Lines]:
     root = yaml.compose(text, Loader=_Core)
-    lines: dict[KeyPath, int] = {}
-    return _Document(None if root is None else _build(root, (), lines, []), lines)
+    lines: Lines = {}
+    return None if root is None else _build(root, (), lines, []), lines
 
 
-def _build(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: list[None]) -> Any:
+def _build(node: yaml.Node, path: KeyPath, lines: Lines, seen: list[None]) -> Any:
     """The data of a node; notes the line of every key and item, and stops where aliases multiply without end."""
     seen.append(None)
     line = node.start_mark.line + 1
@@ -161,7 +157,7 @@ def _build(node: yaml.Node, path: KeyPath, lines: dict[KeyPath, int], seen: list
         return node.value
     if name not in _SCALARS:
         raise _wrong(f"the tag {node.tag} has no meaning in a spec", path, line)
-    pattern, _, convert = _SCALARS[name]
+    pattern, convert = _SCALARS[name]
     if not re.fullmatch(pattern, node.value):
         raise _wrong(f"'{node.value}' is tagged as {name}, which it is not", path, line)
     try:

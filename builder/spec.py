@@ -6,17 +6,8 @@ from collections import Counter
 from math import prod
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError, ValidationError
 
 from .block import LARGEST, MOST, Shape, ShapeMismatch, Strict, fit, words
 from .blocks import BLOCKS, AnyBlock
