@@ -9,50 +9,23 @@ from typing import TYPE_CHECKING, Any
 from runtime.version import VERSION
 
 if TYPE_CHECKING:
-    from builder import MLPSpec as MLPSpec
-    from builder import assemble as assemble
-    from builder import json_schema as json_schema
-    from builder import load_spec as load_spec
-    from builder import load_weights as load_weights
-    from export import Artifact as Artifact
-    from export import ParityReport as ParityReport
-    from export import export as export
-    from export import inspect as inspect
-    from export import package as package
-    from export import publish as publish
-    from export import recover as recover
-    from export import tune as tune
-    from export import verify as verify
-    from runtime import Session as Session
+    from builder import MLPSpec, assemble, json_schema, load_spec, load_weights
+    from export import Artifact, ParityReport, export, inspect, package, publish, recover, tune, verify
+    from runtime import Session
 
 __version__ = VERSION
 
-_HOMES = {
-    "MLPSpec": "builder",
-    "assemble": "builder",
-    "json_schema": "builder",
-    "load_spec": "builder",
-    "load_weights": "builder",
-    "Artifact": "export",
-    "ParityReport": "export",
-    "export": "export",
-    "inspect": "export",
-    "package": "export",
-    "publish": "export",
-    "recover": "export",
-    "tune": "export",
-    "verify": "export",
-    "Session": "runtime",
-}
-
-__all__ = sorted(["__version__", *_HOMES])  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["Session", "__version__"]
+__all__ += ["MLPSpec", "assemble", "json_schema", "load_spec", "load_weights"]
+__all__ += ["Artifact", "ParityReport", "export", "inspect", "package", "publish", "recover", "tune", "verify"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'mlpx' has no attribute {name!r}")
     try:
-        value = getattr(import_module(_HOMES[name]), name)
+        home = next(room for room in map(import_module, ("builder", "export", "runtime")) if name in room.__all__)
+        value = getattr(home, name)
     except ModuleNotFoundError as error:
         from runtime import missing_package
 
@@ -62,4 +35,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted(__all__)

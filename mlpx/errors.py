@@ -19,7 +19,7 @@
     ImportError
      └─ runtime.MissingPackageError  3  a package that an extra brings is not installed
 
-Besides, a command exits with 0 when it is done and with 1 when a file is not proved.
+Besides, a command exits with 0 when it is done, with 1 when a file is not proved and with 3 after another OSError.
 Any other error is a defect of mlpx: its trace is shown, and the code is 70.
 """
 
@@ -38,19 +38,11 @@ from runtime.errors import (
 DONE, UNPROVED, WRONG_USE, MACHINE_LACKS, DEFECT = 0, 1, 2, 3, 70
 
 EXIT_CODES: dict[type[Exception], int] = {
-    SpecError: WRONG_USE,
-    WeightsError: WRONG_USE,
-    RecoveryError: WRONG_USE,
-    ExportError: WRONG_USE,
-    UnsupportedError: WRONG_USE,
-    TargetError: WRONG_USE,
+    **dict.fromkeys((SpecError, WeightsError, RecoveryError, ExportError, UnsupportedError, TargetError), WRONG_USE),
+    **dict.fromkeys((InputError, ModelError), WRONG_USE),
+    **dict.fromkeys((ProviderError, ClusterError, UnreachableError, OutputError, MissingPackageError), MACHINE_LACKS),
     ProofError: UNPROVED,
-    InputError: WRONG_USE,
-    ModelError: WRONG_USE,
-    ProviderError: MACHINE_LACKS,
-    ClusterError: MACHINE_LACKS,
-    UnreachableError: MACHINE_LACKS,
-    OutputError: MACHINE_LACKS,
-    MissingPackageError: MACHINE_LACKS,
+    OSError: MACHINE_LACKS,
+    ModuleNotFoundError: DEFECT,
 }
-"""The exit code for each error that is told to the user in a paragraph."""
+"""The exit code for each error that is told to the user in a paragraph: of the first that it is one of."""

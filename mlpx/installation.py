@@ -11,15 +11,13 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution,
 from importlib.util import find_spec
 from pathlib import Path
 
-from runtime import ProviderError, this_machine
+from runtime import Machine, ProviderError, this_machine
 from runtime.machine import DISTRIBUTIONS
-from runtime.providers import Choice, choose, obstacle
+from runtime.providers import choose, obstacle
 
 ROOMS = ("builder", "export", "runtime", "mlpx")
-_PACKAGES = (
-    *("mlpx", "numpy", "pydantic", "typer", "rich", "PyYAML", *DISTRIBUTIONS, "polars"),
-    *("torch", "onnx", "safetensors"),
-)
+_PACKAGES = ["mlpx", "numpy", "pydantic", "typer", "rich", "PyYAML", *DISTRIBUTIONS]
+_PACKAGES += ["polars", "torch", "onnx", "safetensors"]
 
 
 @dataclass(frozen=True)
@@ -37,23 +35,16 @@ class Report:
 
 def examine() -> Report:
     """Look at this installation and this machine. Nothing is changed."""
-    providers: dict[str, str] = {}
+    providers: dict[str, str] = dict.fromkeys(("cpu", "cuda"), "ONNX Runtime is not installed")
     problems, notes = list(foreign_files()), []
     try:
         machine = this_machine()
     except ProviderError as error:
         problems.append(str(error))
-        providers = {"cpu": "ONNX Runtime is not installed", "cuda": "ONNX Runtime is not installed"}
     else:
         problems += [machine.conflict] if machine.conflict else []
-        missing = {"cpu": None, "cuda": obstacle(machine)}
-        for device, reason in missing.items():
-            try:
-                if reason is None:
-                    _run_once(choose(device, machine))
-                providers[device] = "loads" if reason is None else f"cannot be used: {reason}"
-            except ProviderError as error:
-                providers[device] = str(error)
+        for device, reason in (("cpu", None), ("cuda", obstacle(machine))):
+            providers[device] = _state(device, machine) if reason is None else f"cannot be used: {reason}"
         if machine.cuda.usable and machine.cuda.optional_missing:
             names = ", ".join(machine.cuda.optional_missing)
             notes.append(f"CUDA works without {names}; dense networks need none of these")
@@ -96,11 +87,15 @@ def _other_owner(name: str, own: Distribution) -> str:
     return ""
 
 
-def _run_once(choice: Choice) -> None:
-    """Start the provider for real, on the smallest model there is. Raises ProviderError."""
+def _state(device: str, machine: Machine) -> str:
+    """Whether the provider starts for real, on the smallest model there is."""
     from runtime.opening import open_session
 
-    open_session(_SMALLEST, choice.providers, threads=1)
+    try:
+        open_session(_SMALLEST, choose(device, machine).providers, threads=1)
+    except ProviderError as error:
+        return str(error)
+    return "loads"
 
 
 # ModelProto: ir_version 8, opset 17, one Relu from x to y, float32 of shape (n).

@@ -17,7 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from builder import json_schema
+from mlpx.cli.options import FORMATS
 from runtime import Session
+from runtime.sinks import SINKS
+from runtime.tables import READERS
 from tests.commands import Run
 
 SPEC = """name: tiny
@@ -341,6 +344,12 @@ def test_help_and_version(run: Run) -> None:
     assert run("--version").out.startswith("mlpx ")
     text = run("--help").out
     assert all(name in text for name in ("build", "export", "inspect", "predict", "schema", "doctor"))
+
+
+def test_the_formats_that_the_help_lists_are_those_of_the_runtime() -> None:
+    for table in (READERS, SINKS):
+        first = {reader: suffix for suffix, reader in reversed(table.items())}
+        assert tuple(reversed(first.values())) == FORMATS
 
 
 @pytest.fixture

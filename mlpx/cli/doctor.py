@@ -1,10 +1,9 @@
 """``mlpx doctor``: what is installed, and what is missing."""
 
-from dataclasses import asdict
+from typer import Exit
 
-import typer
-
-from .options import Json, print_aligned, print_json
+from .options import Json
+from .terminal import print_aligned, print_json
 
 
 def command(as_json: Json = False) -> None:
@@ -14,17 +13,16 @@ def command(as_json: Json = False) -> None:
 
     report = examine()
     if as_json:
-        print_json(asdict(report))
+        print_json(report)
     else:
         print(f"python {report.python} on {report.system}")
         print("packages")
         print_aligned([(name, version or "not installed") for name, version in report.packages.items()])
         print("execution providers")
         print_aligned(list(report.providers.items()))
-        for line in report.notes:
-            print(f"note: {line}")
-        for line in report.problems:
-            print(f"problem: {line}")
+        for kind, lines in (("note", report.notes), ("problem", report.problems)):
+            for line in lines:
+                print(f"{kind}: {line}")
         print("no problem found" if not report.problems else f"{len(report.problems)} problems")
     if report.problems:
-        raise typer.Exit(MACHINE_LACKS)
+        raise Exit(MACHINE_LACKS)

@@ -4,9 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from .options import Dtype, Json, print_aligned, print_json
+from .options import LISTED, AnyFile, Dtype, Json
+from .terminal import print_aligned, print_json
 
 _MOST_NAMES = 12
 
@@ -16,62 +15,53 @@ if TYPE_CHECKING:
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="An ONNX file, of mlpx or of any other tool.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Rows to count dead ReLU units on (.npy, .npz, .csv, .parquet).")
-    ] = None,
+    file: AnyFile,
+    data: Annotated[Path | None, f"Rows to count dead ReLU units on ({LISTED})."] = None,
     dtype: Dtype = None,
     as_json: Json = False,
 ) -> None:
     """Show the name, inputs, outputs, blocks, figures, metadata and remarks of FILE."""
     from export.inspection import inspect
 
-    found = inspect(file, data=data, dtype=dtype)
+    inspection = inspect(file, data=data, dtype=dtype)
     if as_json:
-        summary = found.summary
+        summary = inspection.summary
         totals = {"parameters": summary.parameters, "multiply_adds": summary.multiply_adds}
-        print_json(asdict(found) | totals)
+        print_json(asdict(inspection) | totals)
     else:
-        _tell(found)
+        _tell(inspection)
 
 
-def _tell(found: "Inspection") -> None:
-    summary = found.summary
-    writer = f"mlpx {summary.mlpx_version}" if found.own else "another tool"
+def _tell(inspection: "Inspection") -> None:
+    summary = inspection.summary
+    writer = f"mlpx {summary.mlpx_version}" if inspection.own else "another tool"
     print(f"{summary.name}, written by {writer}")
-    print_aligned(
-        [("file", f"{found.path} ({found.size:,} bytes)")]
-        + [("input", _port(port)) for port in summary.inputs]
-        + [("output", _port(port)) for port in summary.outputs]
-        + [
-            (
-                "opset",
-                f"{summary.opset}, IR {summary.ir_version}" + (f", for {summary.target}" if summary.target else ""),
-            )
-        ]
-        + [("size", f"{summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds a row")]
-        + ([("weights", f"sha256 {summary.weights_sha256}")] if summary.weights_sha256 else [])
-        + ([("rows", "depend on each other: batches are run as they come")] if summary.rows_depend else [])
-        + ([("variant", _variant(summary.variant))] if summary.variant else [])
-        + [("metadata", f"{key} = {value}") for key, value in summary.metadata.items()]
-    )
+    target = f", for {summary.target}" if summary.target else ""
+    figures = [
+        ("file", f"{inspection.path} ({inspection.size:,} bytes)"),
+        *(("input", _port(port)) for port in summary.inputs),
+        *(("output", _port(port)) for port in summary.outputs),
+        ("opset", f"{summary.opset}, IR {summary.ir_version}{target}"),
+        ("size", f"{summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds a row"),
+        ("weights", f"sha256 {summary.weights_sha256}" if summary.weights_sha256 else None),
+        ("rows", "depend on each other: batches are run as they come" if summary.rows_depend else None),
+        ("variant", _variant(summary.variant) if summary.variant else None),
+        *(("metadata", f"{key} = {value}") for key, value in summary.metadata.items()),
+    ]
+    print_aligned([row for row in figures if row[1] is not None])
     for port in (*summary.inputs, *summary.outputs):
         _tell_features(port)
     print("blocks")
-    heads = [("path", "block", "shape of a row", "parameters", "multiply-adds")]
-    print_aligned(
-        heads + [(b.path, b.op, _shape(b.output_shape), b.parameters, b.multiply_adds) for b in summary.blocks]
-    )
+    blocks = [(b.path, b.op, _shape(b.output_shape), b.parameters, b.multiply_adds) for b in summary.blocks]
+    print_aligned([("path", "block", "shape of a row", "parameters", "multiply-adds"), *blocks])
     for title, lines in (("folded", summary.folded), ("remarks", summary.remarks)):
         if lines:
-            print(title)
-        for line in lines:
-            print(f"  {line}")
-    if found.dead is not None:
-        print(f"dead ReLU units, over {found.rows:,} rows")
-        if not found.dead:
+            print(title, *lines, sep="\n  ")
+    if inspection.dead is not None:
+        print(f"dead ReLU units, over {inspection.rows:,} rows")
+        if not inspection.dead:
             print("  the file has no ReLU")
-        for layer in found.dead:
+        for layer in inspection.dead:
             listed = f": {', '.join(map(str, layer.units))}" if layer.units else ""
             print(f"  {layer.path}: {len(layer.units)} of {layer.width}{listed}")
 
@@ -83,24 +73,22 @@ def _variant(record: dict[str, Any]) -> str:
 
 def _is_measured(port: "Port") -> bool:
     """Whether there is more to say of its features than their names."""
-    given = (port.units, port.ranges, port.indices)
-    return port.features is not None and any(each is not None for each in given)
+    return port.features is not None and (port.units, port.ranges, port.indices) != (None, None, None)
 
 
 def _tell_features(port: "Port") -> None:
     if port.features is None or not _is_measured(port):
         return
-    units = port.units or (None,) * len(port.features)
-    ranges = port.ranges or (None,) * len(port.features)
-    indices = port.indices or (None,) * len(port.features)
-    told = [
+    unknown = (None,) * len(port.features)
+    units, ranges, indices = port.units or unknown, port.ranges or unknown, port.indices or unknown
+    rows = [
         (name, unit or "", _range(allowed or own or port.range))
         for name, unit, own, allowed in zip(port.features, units, ranges, indices, strict=True)
     ]
     print(f"features of {port.name}")
-    print_aligned([("name", "unit", "range"), *told[:_MOST_NAMES]])
-    if len(told) > _MOST_NAMES:
-        print(f"  … {len(told) - _MOST_NAMES:,} more, all with --json")
+    print_aligned([("name", "unit", "range"), *rows[:_MOST_NAMES]])
+    if len(rows) > _MOST_NAMES:
+        print(f"  … {len(rows) - _MOST_NAMES:,} more, all with --json")
 
 
 def _range(limits: tuple[float, float] | None) -> str:
@@ -118,12 +106,11 @@ def _port(port: "Port") -> str:
     if port.range is not None:
         text += f", range {_range(port.range)}"
     if port.indices is not None and port.features is None:
-        listed = [f"{_range(limits) or 'any'}" for limits in dict.fromkeys(port.indices)]
+        listed = [_range(limits) or "any" for limits in dict.fromkeys(port.indices)]
         text += f", indices {', '.join(listed[:_MOST_NAMES])}" + (", …" if len(listed) > _MOST_NAMES else "")
     if port.features is not None and not _is_measured(port):
         names = port.features
-        listed = f"{names[0]} to {names[-1]}" if len(names) > _MOST_NAMES else ", ".join(names)
-        text += f", named {listed}"
+        text += f", named {f'{names[0]} to {names[-1]}' if len(names) > _MOST_NAMES else ', '.join(names)}"
     if port.labels is not None:
         text += f", {port.scores} of {', '.join(port.labels)}"
     return text

@@ -1,54 +1,79 @@
-"""Options that several commands share, and how commands print."""
+"""Options that several commands share, and groups of options."""
 
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N. What is asked for is what runs.")]
-Dtype = Annotated[
-    str | None,
-    typer.Option(help="float32 allows rounding to it; without, values that float32 cannot hold are an error."),
-]
-FoldAffine = Annotated[bool, typer.Option("--fold-affine", help="Make affine blocks that follow each other one.")]
-ExternalData = Annotated[bool, typer.Option("--external-data", help="Write the weights to NAME.onnx.data beside it.")]
-Opset = Annotated[int | None, typer.Option(help="The opset of the file, 7 or later; 17 if left out.")]
-IrVersion = Annotated[int | None, typer.Option(help="The IR version of the file, 4 or later; 8 if left out.")]
-Target = Annotated[
-    str | None,
-    typer.Option("--for", help="The server to write for, such as triton:23.10 or onnxruntime:1.16."),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(help="Rows of your own to prove it on, besides seeded ones (.npy, .npz, .csv, .parquet, .arrow)."),
-]
-Html = Annotated[
-    bool | None,
-    typer.Option(
-        "--html/--no-html",
-        help="Write the report as a page too, NAME.parity.html; if mlpx\\[report] is there, by default.",
-    ),
+FORMATS = (".npy", ".npz", ".csv", ".parquet", ".arrow")
+"""Of data and of results, as ``runtime`` reads and writes them; a table of its own, since that one needs NumPy."""
+LISTED = ", ".join(FORMATS)
+ONE_OF = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+
+File = Annotated[Path, "An ONNX file."]
+AnyFile = Annotated[Path, "An ONNX file, of mlpx or of any other tool."]
+Json = Annotated[bool, Option("--json", help="Print one JSON object, for machines.")]
+Device = Annotated[str, "auto, cpu, cuda or cuda:N. What is asked for is what runs."]
+Dtype = Annotated[str | None, "float32 allows rounding to it; without, values that float32 cannot hold are an error."]
+Data = Annotated[Path | None, f"Rows of your own to prove it on, besides seeded ones ({LISTED})."]
+_PAGE = "Write the report as a page too, NAME.parity.html; if mlpx\\[report] is there, by default."
+Page = Annotated[bool | None, Option("--html/--no-html", help=_PAGE)]
+Weights = Annotated[
+    Path | None, "Trained weights, safetensors or torch.save; weights.safetensors beside the spec if left out."
 ]
 
 
-def note(text: str) -> None:
-    """Something said beside the result, on standard error."""
-    print(text, file=sys.stderr)
+@dataclass
+class Publishing:
+    """Options of a command that writes a file and proves it, by their names in ``export.publish``."""
+
+    data: Data = None
+    device: Device = "auto"
+    dtype: Dtype = None
+    fold_affine: Annotated[bool, "Make affine blocks that follow each other one."] = False
+    external_data: Annotated[
+        bool | None, Option("--external-data", help="Write the weights to NAME.onnx.data beside it.")
+    ] = None
+    opset: Annotated[int | None, "The opset of the file, 7 or later; 17 if left out."] = None
+    ir_version: Annotated[int | None, "The IR version of the file, 4 or later; 8 if left out."] = None
+    target: Annotated[
+        str | None, Option("--for", help="The server to write for, such as triton:23.10 or onnxruntime:1.16.")
+    ] = None
+    page: Page = None
 
 
-def print_json(record: dict[str, Any]) -> None:
-    """The result for machines, on standard output."""
-    print(json.dumps(record, indent=2, ensure_ascii=False, default=str), flush=True)
+def declared(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` as typer takes it.
+
+    A parameter that is a dataclass is replaced by one for each of its fields. A text in an annotation is the help of
+    an argument or, where there is a default, of an option; one that is False by default has no ``--no-`` form, and
+    ``--output`` is ``-o`` too.
+    """
+    parameters = signature(command).parameters.values()
+    groups: dict[str, Any] = {each.name: each.annotation for each in parameters if is_dataclass(each.annotation)}
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    flat: list[Parameter] = []
+    for each in parameters:
+        flat += signature(each.annotation).parameters.values() if each.name in groups else [each]
+    run.__signature__ = Signature([_declared(each) for each in flat])  # type: ignore[attr-defined]
+    return run
 
 
-def print_aligned(rows: Sequence[Sequence[object]], indent: str = "  ") -> None:
-    """Rows as columns of equal width; numbers to the right."""
-    texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))]
-    for row, cells in zip(texts, rows, strict=True):
-        padded = [t.rjust(w) if isinstance(c, int) else t.ljust(w) for t, w, c in zip(row, widths, cells, strict=True)]
-        print((indent + "  ".join(padded)).rstrip())
+def _declared(parameter: Parameter) -> Parameter:
+    name, annotation, default = parameter.name, parameter.annotation, parameter.default
+    (text,) = getattr(annotation, "__metadata__", (None,))
+    if isinstance(text, str):
+        names = ["-o", "--output"] if name == "output" else [f"--{name.replace('_', '-')}"] if default is False else []
+        described = Option(*names, help=text) if names or default is not Parameter.empty else Argument(help=text)
+        annotation = Annotated[annotation.__origin__, described]
+    return parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=annotation)

@@ -1,19 +1,16 @@
-"""``mlpx predict``: a file of rows into a file of results."""
+"""``mlpx predict``: a file of rows into a file of results, or on Ray a folder of rows into a folder of results."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from math import isfinite
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
-import typer
+from typer import BadParameter, Option
 
-from .interrupts import ending_cleanly
-from .on_ray import Address, Engine, Keep, Workers, on_ray, predict_folder
-from .options import Device, Dtype, Json, note, print_json
+from .options import ONE_OF, Device, Dtype, File, Json
+from .terminal import long_run, note, print_json
 
 
 class OnError(StrEnum):
@@ -24,72 +21,63 @@ class OnError(StrEnum):
 
 
 def command(
-    file: Annotated[Path, typer.Argument(help="An ONNX file.")],
-    data: Annotated[Path, typer.Argument(help="The rows: a .npy, .npz, .csv, .parquet or .arrow file, of any size.")],
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output",
-            help="Where to write: .npy, .npz, .csv, .parquet or .arrow; CSV on standard output if left out.",
-        ),
-    ] = None,
+    file: File,
+    data: Annotated[Path, f"The rows: a {ONE_OF} file, of any size."],
+    output: Annotated[Path | None, f"Where to write: {ONE_OF}; CSV on standard output if left out."] = None,
     device: Device = "auto",
     dtype: Dtype = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=1024, help="Threads; all cores that may be used if left out (on Ray, 1).")
+        int | None, Option(min=1, max=1024, help="Threads; all cores that may be used if left out (on Ray, 1).")
     ] = None,
     chunk_rows: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Rows run at a time; says of a file that mlpx did not write that its rows stand alone."
-        ),
+        Option(min=1, help="Rows run at a time; says of a file that mlpx did not write that its rows stand alone."),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Values outside the ranges that FILE declares are an error, not a note.")
-    ] = False,
+    strict: Annotated[bool, "Values outside the ranges that FILE declares are an error, not a note."] = False,
     on_error: Annotated[
-        OnError, typer.Option(help="Rows that cannot be read end the command (fail), or get empty results (null).")
+        OnError, "Rows that cannot be read end the command (fail), or get empty results (null)."
     ] = OnError.fail,
-    reject_nonfinite: Annotated[
-        bool, typer.Option("--reject-nonfinite", help="NaN and infinity cannot be read either; else they are counted.")
-    ] = False,
-    engine: Engine = "here",
-    address: Address = "local",
-    workers: Workers = None,
-    keep: Keep = None,
+    reject_nonfinite: Annotated[bool, "NaN and infinity cannot be read either; else they are counted."] = False,
+    engine: Annotated[str, "here, or ray: Parquet files in, a folder of them out, on a Ray cluster."] = "here",
+    address: Annotated[
+        str, "The cluster: local (started for this), auto (that runs here), host:port or ray://host:port."
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        Option(min=1, help="Workers on Ray, each with --threads CPUs (1 if left out); all that fit if left out."),
+    ] = None,
+    keep: Annotated[list[str] | None, "On Ray: a column of DATA to have in the results too; may be repeated."] = None,
     as_json: Json = False,
 ) -> None:
     """Score the rows of DATA with the model in FILE."""
-    from runtime import Session, score_file
-
-    if on_ray(engine, address=address, workers=workers, keep=keep):
+    if engine not in ("here", "ray"):
+        raise BadParameter(f"--engine is here or ray, not '{engine}'")
+    cluster = {"address": address, "workers": workers, "keep": keep}
+    needless = [name for name, value in cluster.items() if value not in (None, [], "local")]
+    if engine == "here" and needless:
+        raise BadParameter(f"--{needless[0]} needs --engine ray")
+    checks = {"dtype": dtype, "strict": strict, "on_error": on_error.value, "reject_nonfinite": reject_nonfinite}
+    if engine == "ray":
         if chunk_rows is not None:
-            raise typer.BadParameter("--chunk-rows is for one machine; on Ray a part is whole row groups")
-        same = {"device": device, "dtype": dtype, "strict": strict, "on_error": on_error.value}
-        same |= {"reject_nonfinite": reject_nonfinite, "threads": threads or 1}
-        predict_folder(file, data, output, as_json, same, address=address, workers=workers, keep=keep or ())
+            raise BadParameter("--chunk-rows is for one machine; on Ray a part is whole row groups")
+        if output is None:
+            raise BadParameter("--engine ray needs a folder for the results: -o FOLDER")
+        options = checks | cluster | {"keep": keep or (), "device": device, "threads": threads or 1}
+        _score_folder(file, data, output, options, as_json)
         return
     if as_json and output is None:
-        raise typer.BadParameter("--json needs an output file, since the results go to standard output without one")
-    with (
-        ending_cleanly(),
-        Session(file, device, threads=threads, chunk_rows=chunk_rows) as session,
-        _progress() as progress,
-    ):
-        report = score_file(
-            session,
-            data,
-            output,
-            dtype=dtype,
-            strict=strict,
-            on_error=on_error.value,
-            reject_nonfinite=reject_nonfinite,
-            progress=progress,
-        )
-    for words in (report.failed_words, report.nonfinite_words, report.outside_words):
-        if words is not None:
-            note(f"note: {words}")
+        raise BadParameter("--json needs an output file, since the results go to standard output without one")
+    from runtime import Session, score_file
+
+    start = perf_counter()
+    with long_run("scoring") as progress, Session(file, device, threads=threads, chunk_rows=chunk_rows) as session:
+
+        def scored(rows: int, share: float) -> None:
+            progress(share, 1.0 if share else None, f"scoring {rows:,} rows, {_speed(rows, perf_counter() - start)}")
+
+        report = score_file(session, data, output, progress=scored, **checks)
+    words = (report.failed_words, report.nonfinite_words, report.outside_words)
+    note(*(f"note: {each}" for each in words if each is not None))
     if strict and not report.declares_ranges:
         note(f"note: {file} declares no ranges, so --strict had nothing to check")
     if as_json:
@@ -105,26 +93,31 @@ def command(
         note(f"written to {report.output}")
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[int, float], None] | None]:
-    """A bar with rows per second on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
+def _speed(rows: int, seconds: float) -> str:
+    return f"{rows / max(seconds, 1e-9):,.0f} rows/s"
+
+
+def _score_folder(file: Path, data: Path, output: Path, options: dict[str, Any], as_json: bool) -> None:
+    """Score DATA on Ray, and tell what was done."""
+    from runtime import score_folder
+
+    start = perf_counter()
+    with long_run("starting Ray") as progress:
+
+        def scored(done: int, total: int) -> None:
+            progress(done, total, f"{done:,} of {total:,} rows, {_speed(done, perf_counter() - start)}")
+
+        report = score_folder(file, data, output, progress=scored, **options)
+    note(*(f"note: {words}" for words in report.notes))
+    if options["strict"] and not report.declares_ranges:
+        note(f"note: {file} declares no ranges, so --strict had nothing to check")
+    if report.repeated:
+        again = f"{report.repeated:,} of the {len(report.parts):,} parts"
+        note(f"note: {again} had to be scored again, since a worker died")
+    if as_json:
+        print_json(report)
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.text import Text
-
-    class Speed(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            rows, seconds = task.fields["rows"], task.elapsed or 0.0
-            return Text(f"{rows:,} rows, {rows / seconds:,.0f} rows/s" if seconds else "")
-
-    columns: list[Any] = [TextColumn("scoring"), BarColumn(), Speed(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        bar = bars.add_task("", total=None, rows=0)
-
-        def told(rows: int, share: float) -> None:
-            bars.update(bar, total=1.0 if share else None, completed=share, rows=rows)
-
-        yield told
+    speed = _speed(report.rows, report.scoring_seconds)
+    who = f"{report.workers:,} workers on {', '.join(report.devices)}"
+    note(f"{report.rows:,} rows by {who}, {report.matched}, {report.seconds:.2f} s, {speed} without Ray's start")
+    note(f"written to {report.output} ({len(report.parts):,} files, {report.size:,} bytes)")
