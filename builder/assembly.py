@@ -61,20 +61,19 @@ def load_weights(module: nn.Module, path: str | Path, *, dtype: str | None = Non
     if dtype not in (None, "float32"):
         raise WeightsError(f"dtype is 'float32' or left out, not {dtype!r}")
     wanted = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
-    meta = next((name for name, value in wanted.items() if value.is_meta), None)
-    if meta is not None:
-        raise WeightsError(
-            f"the module's {meta} is on the meta device. What to do: module.to_empty(device='cpu') first"
-        )
-    given = {name: wanted[name] for name in _declared(module)} | given  # the spec says them
-    mismatches = _mismatches(given, wanted)
-    if mismatches:
-        listed = "".join(f"\n  {line}" for line in mismatches)
-        raise WeightsError(f"{path}: the tensors do not fit the module{listed}")
+    if meta := [name for name, value in wanted.items() if value.is_meta]:
+        hint = "module.to_empty(device='cpu') first"
+        raise WeightsError(f"the module's {meta[0]} is on the meta device. What to do: {hint}")
+    declared = _declared(module)
+    given = {name: wanted[name] for name in declared} | given  # the spec says them
+    if mismatches := _mismatches(given, wanted):
+        raise WeightsError("\n  ".join([f"{path}: the tensors do not fit the module", *mismatches]))
     ready = {name: converted(path, name, given[name], wanted[name].dtype, dtype) for name in wanted}
     _refuse_different_ties(path, wanted, ready)
-    for difference in _differences(module, ready):
-        warnings.warn(f"{path}: {difference}", WeightsWarning, stacklevel=2)
+    for name, constant in declared.items():
+        if not torch.equal(constant, ready[name]):
+            apart = f"{name} differs from the spec's by up to {(constant - ready[name]).abs().max().item():.3g}"
+            warnings.warn(f"{path}: {apart}; the weights file's is used", WeightsWarning, stacklevel=2)
     module.load_state_dict(module.state_dict() | ready)
 
 
@@ -82,22 +81,21 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     loaded = read_tensors(path)
     if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         keys = f" with the keys {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, dict) else ""
-        found = f"{type(loaded).__name__}{keys}"
-        message = f"expected a state dict (names to tensors), found a {found}"
+        message = f"expected a state dict (names to tensors), found a {type(loaded).__name__}{keys}"
         raise WeightsError(f"{path}: {message}. What to do: save the state dict alone")
     return loaded
 
 
 def _mismatches(given: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> list[str]:
     lines = []
-    for name in [*wanted, *(n for n in given if n not in wanted)]:
-        shapes = [list(tensors[name].shape) if name in tensors else None for tensors in (wanted, given)]
-        if shapes[1] is None:
-            lines.append(f"{name}: missing; the module has {shapes[0]}")
-        elif shapes[0] is None:
-            lines.append(f"{name}: surplus; the file has {shapes[1]}, the module no such tensor")
-        elif shapes[0] != shapes[1]:
-            lines.append(f"{name}: the file has {shapes[1]}, the module {shapes[0]}")
+    for name in wanted | given:
+        ours, theirs = (list(tensors[name].shape) if name in tensors else None for tensors in (wanted, given))
+        if theirs is None:
+            lines.append(f"{name}: missing; the module has {ours}")
+        elif ours is None:
+            lines.append(f"{name}: surplus; the file has {theirs}, the module no such tensor")
+        elif ours != theirs:
+            lines.append(f"{name}: the file has {theirs}, the module {ours}")
     return lines
 
 
@@ -113,20 +111,8 @@ def _refuse_different_ties(path: Path, wanted: dict[str, torch.Tensor], ready: d
 
 def _declared(module: nn.Module) -> dict[str, torch.Tensor]:
     """The constants that the spec gives, by their names in a state dict."""
-    found = {}
-    for path, part in module.named_modules():
-        if isinstance(part, Standardize | Scale):
-            found |= {f"{path}.{name}" if path else name: value for name, value in part.declared.items()}
-    return found
-
-
-def _differences(module: nn.Module, given: dict[str, torch.Tensor]) -> list[str]:
-    lines = []
-    for key, declared in _declared(module).items():
-        if not torch.equal(declared, given[key]):
-            apart = (declared - given[key]).abs().max().item()
-            lines.append(f"{key} differs from the spec's by up to {apart:.3g}; the weights file's is used")
-    return lines
+    parts = {path: part for path, part in module.named_modules() if isinstance(part, Standardize | Scale)}
+    return {f"{path}.{key}".lstrip("."): value for path, part in parts.items() for key, value in part.declared.items()}
 
 
 def is_torch_file(head: bytes) -> bool:
@@ -150,9 +136,8 @@ def read_tensors(path: Path, *, mapped: bool = False) -> object:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
-        size = path.stat().st_size
-        message = f"not a whole safetensors or torch.save file ({size:,} bytes): {error}"
-        raise WeightsError(f"{path}: {message}") from None
+        size = f"{path.stat().st_size:,} bytes"
+        raise WeightsError(f"{path}: not a whole safetensors or torch.save file ({size}): {error}") from None
 
 
 def _read_torch(path: Path, mapped: bool) -> object:
@@ -174,9 +159,8 @@ def _read_torch(path: Path, mapped: bool) -> object:
 def converted(path: Path, name: str, value: torch.Tensor, to: torch.dtype, asked: str | None) -> torch.Tensor:
     """``value`` as ``to``, where no value changes, or where ``asked`` is the name of ``to``. Raises WeightsError."""
     if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
-        raise WeightsError(
-            f"{path}: {name} is {value.dtype}, {value.layout}; a dense tensor of real numbers is expected"
-        )
+        kind = f"{value.dtype}, {value.layout}"
+        raise WeightsError(f"{path}: {name} is {kind}; a dense tensor of real numbers is expected")
     if value.dtype == to:
         return value
     converted = value.to(to)

@@ -21,6 +21,7 @@ from .spec import MLPSpec
 
 _MOST_NODES = 1_000_000
 _BLOCK = {"$ref": "#/$defs/Block"}
+_ONE_KEY = {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
 
 
 Lines = dict[KeyPath, int]
@@ -271,16 +272,8 @@ def _forms(block: type[Block]) -> list[dict[str, Any]]:
     if block.short is not None:
         value.append({k: v for k, v in options["properties"][block.short].items() if k != "default"})
     names = sorted({block.kind, block.torch_name})
-    forms: list[dict[str, Any]] = [
-        {
-            "type": "object",
-            "description": block.__doc__,
-            "properties": {name: {"anyOf": value} for name in names},
-            "minProperties": 1,
-            "maxProperties": 1,
-            "additionalProperties": False,
-        }
-    ]
+    properties = {name: {"anyOf": value} for name in names}
+    forms = [{"type": "object", "description": block.__doc__, "properties": properties} | _ONE_KEY]
     if not options.get("required"):
         forms.append({"enum": names, "description": block.__doc__})
     return forms

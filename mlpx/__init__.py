@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'mlpx' has no attribute {name!r}")
     try:
-        home = next(room for room in map(import_module, ("builder", "export", "runtime")) if name in room.__all__)
+        home = next(room for room in map(import_module, ("runtime", "builder", "export")) if name in room.__all__)
         value = getattr(home, name)
     except ModuleNotFoundError as error:
         from runtime import missing_package
