@@ -28,12 +28,9 @@ class SpecError(ValueError):
     def __init__(self, problems: Sequence[Problem], source: str = "spec"):
         self.problems = tuple(problems)
         self.source = source
-        if len(self.problems) == 1:
-            text = f"{source}: {self.problems[0]}"
-        else:
-            listed = "".join(f"\n  {problem}" for problem in self.problems)
-            text = f"{source}: {len(self.problems)} problems{listed}"
-        super().__init__(text)
+        lines = [str(problem) for problem in self.problems]
+        text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} problems", *lines])
+        super().__init__(f"{source}: {text}")
 
 
 class WeightsError(ValueError):

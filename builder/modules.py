@@ -14,12 +14,11 @@ class _PerFeature(nn.Module):
     ``declared`` holds those that the spec gave, so that a weights file which says otherwise can be noticed.
     """
 
-    def __init__(self, features: int, defaults: dict[str, float], values: dict[str, Values]):
+    def __init__(self, features: int, **constants: tuple[Values, float]):
         super().__init__()
         self.features = features
         self.declared: dict[str, torch.Tensor] = {}
-        for name, default in defaults.items():
-            value = values[name]
+        for name, (value, default) in constants.items():
             constant = torch.tensor(default if value is None else value, dtype=torch.float32).expand(features).clone()
             self.register_buffer(name, constant)
             if value is not None:
@@ -39,7 +38,7 @@ class Standardize(_PerFeature):
     std: torch.Tensor
 
     def __init__(self, features: int, mean: Values = None, std: Values = None):
-        super().__init__(features, {"mean": 0.0, "std": 1.0}, {"mean": mean, "std": std})
+        super().__init__(features, mean=(mean, 0.0), std=(std, 1.0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x - self.mean) / self.std
@@ -55,7 +54,7 @@ class Scale(_PerFeature):
     offset: torch.Tensor
 
     def __init__(self, features: int, factor: Values = None, offset: Values = None):
-        super().__init__(features, {"factor": 1.0, "offset": 0.0}, {"factor": factor, "offset": offset})
+        super().__init__(features, factor=(factor, 1.0), offset=(offset, 0.0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * self.factor + self.offset

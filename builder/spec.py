@@ -220,14 +220,11 @@ class MLPSpec(Strict):
 
 def _problems(error: ValidationError, data: Any) -> list[Problem]:
     """pydantic's findings, one per place in the document, in words."""
-    found: dict[tuple[str | int, ...], list[str]] = {}
+    messages: dict[tuple[str | int, ...], dict[str, None]] = {}
     for item in error.errors(include_url=False):
         path, keys = _place(item["loc"], data)
-        messages = found.setdefault(path, [])
-        message = _message(item, keys)
-        if message not in messages:
-            messages.append(message)
-    return [Problem(path, "; or ".join(messages)) for path, messages in found.items()]
+        messages.setdefault(path, {})[_message(item, keys)] = None  # a set in the order of pydantic
+    return [Problem(path, "; or ".join(each)) for path, each in messages.items()]
 
 
 def _place(loc: tuple[Any, ...], document: Any) -> tuple[tuple[str | int, ...], list[str]]:

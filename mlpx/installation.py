@@ -7,7 +7,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions, version
+from importlib.metadata import PackageNotFoundError, distribution, distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -75,16 +75,11 @@ def foreign_files() -> Iterator[str]:
             continue
         digest = urlsafe_b64encode(sha256(path.read_bytes()).digest()).rstrip(b"=").decode() if path.exists() else None
         if digest != file.hash.value:
-            owner = _other_owner(str(file), own)
-            state = "is missing" if digest is None else f"is not the one mlpx installed{owner}"
+            owners = [each.name for each in distributions() if str(file) in map(str, each.files or [])]
+            others = [name for name in owners if name != own.name]
+            known = f" (the distribution '{others[0]}' has a file of that name)" if others else ""
+            state = "is missing" if digest is None else f"is not the one mlpx installed{known}"
             yield f"{path} {state}. What to do: give mlpx an environment of its own and install it again"
-
-
-def _other_owner(name: str, own: Distribution) -> str:
-    for other in distributions():
-        if other.name != own.name and any(str(file) == name for file in other.files or []):
-            return f" (the distribution '{other.name}' has a file of that name)"
-    return ""
 
 
 def _state(device: str, machine: Machine) -> str:
