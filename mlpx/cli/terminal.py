@@ -88,6 +88,7 @@ def _bar(words: str) -> Iterator[Progress]:
     from rich.console import Console
 
     columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TimeRemainingColumn()
-    with progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    shown = {"console": Console(stderr=True), "transient": True, "refresh_per_second": 2}  # seldom: some work is timed
+    with progress.Progress(*columns, **shown) as bar:
         task = bar.add_task(words, total=None)
         yield lambda done, total, words=None: bar.update(task, description=words, completed=done, total=total)
