@@ -1,9 +1,11 @@
-"""ONNX nodes and initialisers as they are emitted, with unique names."""
+"""How ATen operators are written as ONNX: a row of the table for each, and the nodes and initialisers it emits."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,12 @@ import onnx
 from .errors import ExportError
 from .evaluation import schema
 from .graph import Graph, Node, Rows, Shape, Tensor, unique
-from .versions import USUAL
 
 _OPERANDS = ("Tensor", "Optional[Tensor]", "number")
 """The types of arguments that an operator of a file takes as inputs."""
+_EMPTY = Graph({}, (), {})
+PREVIOUS = ""
+"""Among the inputs of several operators in a row: the value of the one before."""
 
 
 class Emitter:
@@ -28,9 +32,9 @@ class Emitter:
     def __init__(
         self,
         values: Sequence[str],
-        opset: int = USUAL.opset,
+        opset: int,
         *,
-        graph: Graph | None = None,
+        graph: Graph = _EMPTY,
         inner: frozenset[str] = frozenset(),
         crowded: frozenset[str] = frozenset(),
     ):
@@ -39,9 +43,7 @@ class Emitter:
         self.initialisers: dict[str, np.ndarray] = {}
         self.renamed: dict[str, str] = {}
         """Values of the graph that have another name in the file."""
-        self._inputs = list(graph.inputs) if graph is not None else []
-        self._shapes = graph.shapes if graph is not None else {}
-        self._dtypes = graph.dtypes if graph is not None else {}
+        self._inputs, self._shapes, self._dtypes = list(graph.inputs), graph.shapes, graph.dtypes
         self._inner, self._crowded = inner, crowded
         self._values = set(values)
         self._node_names: set[str] = set()
@@ -73,6 +75,20 @@ class Emitter:
         if output in self._inner:
             output = self.renamed[node.output] = unique(f"{name}.output", self._values)
         return self(op_type, inputs, output, name, **attributes)
+
+    def in_turn(self, node: Node, *steps: Sequence[str]) -> None:
+        """A node's operators one after the other, each with its inputs."""
+        value = ""
+        for index, (op_type, *inputs) in enumerate(steps, 1):
+            emitted = self.last if index == len(steps) else self.step
+            value = emitted(op_type, node, *(value if name == PREVIOUS else name for name in inputs))
+
+    def reduction(self, op_type: str, node: Node, x: str, axes: list[int], *, last: bool = False, **more: int) -> str:
+        """A reduction over axes, which are an attribute, or in newer opsets an input."""
+        emitted = self.last if last else self.step
+        if self.opset >= (13 if op_type == "ReduceSum" else 18):
+            return emitted(op_type, node, x, self.integers(f"{node.home}.axes", axes), **more)
+        return emitted(op_type, node, x, axes=axes, **more)
 
     def operands(self, node: Node, *, numbers: bool = True) -> list[str]:
         """The names of all operands, in the order of the schema: values, constants, and ``numbers`` as constants."""
@@ -107,11 +123,17 @@ class Emitter:
         sizes, before = node.attributes["shape"], self._shapes.get(node.inputs[0], ())
         return len(sizes) == 2 and sizes[0] == Rows() and len(before) > 2 and before[0] == Rows()
 
-    def tensor(self, tensor: Tensor, *, turned: bool = False) -> str:
-        """A constant under its own name, as it is or transposed; shared ones are stored once."""
-        values = tensor.values.T if turned else tensor.values
+    def tensor(self, tensor: Tensor) -> str:
+        """A constant under its own name; shared ones are stored once."""
+        values = tensor.values
         memory = (values.__array_interface__["data"][0], values.strides)
         return self._hold((tensor.name, values.shape, memory), tensor.name, np.ascontiguousarray(values))
+
+    def filled(self, node: Node, role: str, value: float, shape: tuple[int, ...]) -> str:
+        """A node's tensor, or one that is ``value`` everywhere where it has none."""
+        if role in node.tensors:
+            return self.tensor(node.tensors[role])
+        return self.constant(f"{node.home}.{role}", [value] * prod(shape), shape)
 
     def constant(self, name: str, value: float | Sequence[float], shape: tuple[int, ...] | None = None) -> str:
         """A float32 constant that the module has no tensor for."""
@@ -123,6 +145,10 @@ class Emitter:
         """An int64 constant: one number, or a list of them."""
         held = np.asarray(values, dtype=np.int64)
         return self._hold((name, held.shape, held.tobytes()), name, held)
+
+    def open_shape(self, node: Node, shape: Shape) -> str:
+        """A shape as a Reshape takes it: the size that grows with the batch is what is left over."""
+        return self.integers(f"{node.home}.shape", [size if isinstance(size, int) else -1 for size in shape])
 
     def sizes(self, name: str, shape: Shape) -> str:
         """A shape as a value, with the batch's size taken from the first input where it stands in it."""
@@ -180,3 +206,44 @@ def _since(op_type: str) -> int:
     """The opset that brought an operator."""
     schemas = onnx.defs.get_all_schemas_with_history()
     return min(schema.since_version for schema in schemas if schema.name == op_type and schema.domain == "")
+
+
+Lower = Callable[[Emitter, Node], object]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """How an ATen operator is written; ``overloads`` are those that the trace takes as they are."""
+
+    lower: Lower
+    overloads: tuple[str, ...] = ("default",)
+    refuse: Callable[[Node], str | None] = lambda node: None
+    """Why this one cannot be written, if it cannot."""
+    multiply_adds: Callable[[Node], int] = lambda node: 0
+    """Of a row."""
+
+
+def one(op_type: str, **attributes: str | float) -> Lower:
+    """One ONNX node on all operands. Its attributes are values or the names of options (``alpha="negative_slope"``);
+    what is no whole number is stored as float32.
+    """
+
+    def lower(emit: Emitter, node: Node) -> None:
+        real = {role for role, kind, *_ in schema(node.op, node.overload)[1] if kind in ("number", "float")}
+        values: dict[str, Any] = {}
+        for name, source in attributes.items():
+            value = node.attributes[source] if isinstance(source, str) else source
+            values[name] = emit.float32(value) if source in real or isinstance(value, float) else value
+        emit.last(op_type, node, *emit.operands(node, numbers=not attributes), **values)
+
+    return lower
+
+
+def chain(*op_types: str) -> Lower:
+    """ONNX nodes one after the other, the first on all operands."""
+
+    def lower(emit: Emitter, node: Node) -> None:
+        first, *others = op_types
+        emit.in_turn(node, [first, *emit.operands(node)], *([other, PREVIOUS] for other in others))
+
+    return lower

@@ -1,16 +1,9 @@
 """What each ATen operator becomes in an ONNX file, a file per family."""
 
-from . import activations, affine, arithmetic, logic, lookup, movement, normalisation, reductions
-from .table import Operator
+from export.emitter import Operator
 
-OPERATORS: dict[str, Operator] = {
-    **affine.OPERATORS,
-    **activations.OPERATORS,
-    **arithmetic.OPERATORS,
-    **reductions.OPERATORS,
-    **movement.OPERATORS,
-    **lookup.OPERATORS,
-    **normalisation.OPERATORS,
-    **logic.OPERATORS,
-}
+from . import activations, affine, arithmetic, logic, lookup, movement, normalisation, reductions
+
+_FAMILIES = (affine, activations, arithmetic, reductions, movement, lookup, normalisation, logic)
+OPERATORS: dict[str, Operator] = {op: row for family in _FAMILIES for op, row in family.OPERATORS.items()}
 """Every operator that can be in a file, by its name in ``torch.ops.aten``."""

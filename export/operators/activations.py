@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from math import pi, sqrt
 
-from export.emitter import Emitter
+from export.emitter import PREVIOUS, Emitter, Lower, Operator, chain, one
 from export.graph import Node
-
-from .table import Lower, Operator, one
 
 
 def _gelu(emit: Emitter, node: Node) -> None:
@@ -48,41 +46,28 @@ def _hardswish(emit: Emitter, node: Node) -> None:
     emit.last("Mul", node, x, emit.step("HardSigmoid", node, x, alpha=emit.float32(1 / 6), beta=0.5))
 
 
-def _log_sigmoid(emit: Emitter, node: Node) -> None:
-    """-softplus(-x)."""
-    emit.last("Neg", node, emit.step("Softplus", node, emit.step("Neg", node, *node.inputs)))
-
-
 def _softplus(emit: Emitter, node: Node) -> None:
     """Softplus(beta·x) / beta; from the threshold on x itself, where that is not the same in float32 anyway."""
     (x,), beta, threshold = node.inputs, node.attributes["beta"], node.attributes["threshold"]
     scaled = x if beta == 1 else emit.step("Mul", node, x, emit.constant(f"{node.home}.beta", beta))
-    steps: list[tuple[str, list[str]]] = [("Softplus", [scaled])]
+    steps = [["Softplus", scaled]]
     if beta != 1:
-        steps.append(("Div", ["", emit.constant(f"{node.home}.beta", beta)]))
+        steps.append(["Div", PREVIOUS, emit.constant(f"{node.home}.beta", beta)])
     if threshold < 20:  # log1p(e^-20) is below half an ulp of 20
         above = emit.step("Greater", node, scaled, emit.constant(f"{node.home}.threshold", threshold))
-        steps.append(("Where", [above, x, ""]))
-    value = ""
-    for index, (op_type, names) in enumerate(steps):
-        emitted = emit.last if index == len(steps) - 1 else emit.step
-        value = emitted(op_type, node, *(name or value for name in names))
+        steps.append(["Where", above, x, PREVIOUS])
+    emit.in_turn(node, *steps)
 
 
 def _clamp(emit: Emitter, node: Node) -> None:
     """A Clip; a bound that is not there is left out, and is an infinity where it must be said."""
-    low, high = (node.attributes[bound] for bound in ("min", "max"))
+    bounds = {role: value for role in ("min", "max") if (value := node.attributes[role]) is not None}
     if emit.opset < 11:
-        given = {"min": low, "max": high}
-        attributes = {role: emit.float32(value) for role, value in given.items() if value is not None}
-        emit.last("Clip", node, *node.inputs, **attributes)
+        emit.last("Clip", node, *node.inputs, **{role: emit.float32(value) for role, value in bounds.items()})
         return
-    if low is None or high is None:  # a Clip without a bound ends at the largest float32, a Max or Min does not
-        name, role = ("Max", "min") if high is None else ("Min", "max")
-        emit.last(name, node, *node.inputs, emit.number(node, role))
-        return
-    bounds = [emit.number(node, role) for role in ("min", "max")]
-    emit.last("Clip", node, *node.inputs, *bounds)
+    # a Clip without a bound ends at the largest float32, a Max or Min does not
+    op_type = "Clip" if len(bounds) == 2 else "Max" if "min" in bounds else "Min"
+    emit.last(op_type, node, *node.inputs, *(emit.number(node, role) for role in bounds))
 
 
 def _softmax(op_type: str) -> Lower:
@@ -98,16 +83,6 @@ def _softmax(op_type: str) -> Lower:
     return lower
 
 
-def _hardsigmoid(emit: Emitter, node: Node) -> None:
-    emit.last("HardSigmoid", node, *node.inputs, alpha=emit.float32(1 / 6), beta=0.5)
-
-
-def _selu(emit: Emitter, node: Node) -> None:
-    """With PyTorch's constants, which have more digits than float32 keeps."""
-    alpha, gamma = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
-    emit.last("Selu", node, *node.inputs, alpha=emit.float32(alpha), gamma=emit.float32(gamma))
-
-
 def _refuse_scaled(node: Node) -> str | None:
     plain = all(node.attributes.get(name, 1) == 1 for name in ("scale", "input_scale"))
     return None if plain else "its scale or input_scale is not 1"
@@ -119,15 +94,16 @@ OPERATORS = {
     "leaky_relu": Operator(one("LeakyRelu", alpha="negative_slope")),
     "_prelu_kernel": Operator(one("PRelu")),
     "elu": Operator(one("Elu", alpha="alpha"), refuse=_refuse_scaled),
-    "selu": Operator(_selu),
+    # PyTorch's constants, which have more digits than float32 keeps
+    "selu": Operator(one("Selu", alpha=1.6732632423543772848170429916717, gamma=1.0507009873554804934193349852946)),
     "celu": Operator(one("Celu", alpha="alpha")),
     "tanh": Operator(one("Tanh")),
     "gelu": Operator(_gelu),
     "silu": Operator(_silu),
     "mish": Operator(_mish),
     "softplus": Operator(_softplus),
-    "log_sigmoid": Operator(_log_sigmoid),
-    "hardsigmoid": Operator(_hardsigmoid),
+    "log_sigmoid": Operator(chain("Neg", "Softplus", "Neg")),
+    "hardsigmoid": Operator(one("HardSigmoid", alpha=1 / 6, beta=0.5)),
     "hardswish": Operator(_hardswish),
     "clamp": Operator(_clamp, overloads=()),
     "softmax": Operator(_softmax("Softmax"), overloads=()),

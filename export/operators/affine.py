@@ -5,18 +5,16 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from export.emitter import Emitter
+from export.emitter import Emitter, Operator, one
 from export.graph import Node, width
-
-from .table import Operator, one, open_sizes
 
 
 def _linear(emit: Emitter, node: Node) -> None:
     """A Gemm of rows; where a row has other than one dimension, all rows of it are those of one matrix before."""
-    constants = [emit.tensor(node.tensors[role]) for role in ("weight", "bias") if role in node.tensors]
     out, features = node.tensors["weight"].values.shape
-    if len(constants) == 1 and emit.opset < 11:  # a Gemm must have a bias there
-        constants.append(emit.constant(f"{node.home}.bias", [0.0] * out))
+    constants = [emit.tensor(node.tensors["weight"])]
+    if "bias" in node.tensors or emit.opset < 11:  # a Gemm must have a bias there
+        constants.append(emit.filled(node, "bias", 0.0, (out,)))
     given: dict[str, Any] = {"alpha": 1.0, "beta": 1.0, "transB": 1}
     (x,) = node.inputs
     if len(node.shape) == 2:
@@ -24,7 +22,7 @@ def _linear(emit: Emitter, node: Node) -> None:
         return
     x = emit.step("Reshape", node, x, emit.integers(f"{node.home}.rows", [-1, features]))
     y = emit.step("Gemm", node, x, *constants, **given)
-    emit.last("Reshape", node, y, emit.integers(f"{node.home}.shape", open_sizes(node.shape)))
+    emit.last("Reshape", node, y, emit.open_shape(node, node.shape))
 
 
 def _refuse_linear(node: Node) -> str | None:
@@ -32,16 +30,11 @@ def _refuse_linear(node: Node) -> str | None:
 
 
 def _batch_norm(emit: Emitter, node: Node) -> None:
-    ones_and_zeros = {"weight": 1.0, "bias": 0.0}
-    channels = len(node.tensors["running_mean"].values)
-    constants = []
-    for role in ("weight", "bias", "running_mean", "running_var"):
-        if role in node.tensors:
-            constants.append(emit.tensor(node.tensors[role]))
-        else:
-            constants.append(emit.constant(f"{node.home}.{role}", [ones_and_zeros[role]] * channels))
+    channels = node.tensors["running_mean"].values.shape
+    scale, shift = emit.filled(node, "weight", 1.0, channels), emit.filled(node, "bias", 0.0, channels)
+    statistics = [emit.tensor(node.tensors[role]) for role in ("running_mean", "running_var")]
     epsilon = emit.float32(node.attributes["eps"])
-    emit.last("BatchNormalization", node, *node.inputs, *constants, epsilon=epsilon)
+    emit.last("BatchNormalization", node, *node.inputs, scale, shift, *statistics, epsilon=epsilon)
 
 
 def _refuse_batch_norm(node: Node) -> str | None:

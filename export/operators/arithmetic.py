@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from export.emitter import Emitter
+from export.emitter import Emitter, Lower, Operator, chain, one
 from export.graph import Node, width
 
-from .table import Lower, Operator, one
+
+def _log1p(emit: Emitter, node: Node) -> None:
+    emit.last("Log", node, emit.step("Add", node, *node.inputs, emit.constant("one", 1.0)))
 
 
-def _reciprocal_root(emit: Emitter, node: Node) -> None:
-    emit.last("Reciprocal", node, emit.step("Sqrt", node, *node.inputs))
-
-
-def _with_one(before: str, after: str) -> Lower:
-    """log(1 + x) and exp(x) - 1."""
-
-    def lower(emit: Emitter, node: Node) -> None:
-        one = emit.constant("one", 1.0)
-        if before == "Add":
-            emit.last(after, node, emit.step("Add", node, *node.inputs, one))
-        else:
-            emit.last(after, node, emit.step(before, node, *node.inputs), one)
-
-    return lower
+def _expm1(emit: Emitter, node: Node) -> None:
+    emit.last("Sub", node, emit.step("Exp", node, *node.inputs), emit.constant("one", 1.0))
 
 
 def _of_two(op_type: str) -> Lower:
@@ -52,7 +41,8 @@ def _by_constant(node: Node) -> int:
 
 
 OPERATORS = {
-    **{name: Operator(one(op_type), overloads=()) for name, op_type in (("add", "Add"), ("sub", "Sub"))},
+    "add": Operator(one("Add"), overloads=()),
+    "sub": Operator(one("Sub"), overloads=()),
     "mul": Operator(one("Mul"), overloads=(), multiply_adds=_by_constant),
     "div": Operator(one("Div"), overloads=(), multiply_adds=_by_constant),
     "addcmul": Operator(_scaled_and_shifted, overloads=(), multiply_adds=width),
@@ -67,8 +57,8 @@ OPERATORS = {
     },
     "maximum": Operator(_of_two("Max")),
     "minimum": Operator(_of_two("Min")),
-    "rsqrt": Operator(_reciprocal_root),
-    "log1p": Operator(_with_one("Add", "Log")),
-    "expm1": Operator(_with_one("Exp", "Sub")),
+    "rsqrt": Operator(chain("Sqrt", "Reciprocal")),
+    "log1p": Operator(_log1p),
+    "expm1": Operator(_expm1),
     "sign": Operator(_sign),
 }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from export.emitter import Emitter
+from export.emitter import Emitter, Operator, one
 from export.graph import Node, Rows, Shape
-
-from .table import Operator, open_sizes
 
 
 def _reshape(emit: Emitter, node: Node) -> None:
@@ -13,17 +11,12 @@ def _reshape(emit: Emitter, node: Node) -> None:
     if emit.flattens(node):
         emit.last("Flatten", node, *node.inputs, axis=1)
         return
-    wanted = open_sizes(node.attributes["shape"])
-    emit.last("Reshape", node, *node.inputs, emit.integers(f"{node.home}.shape", wanted))
+    emit.last("Reshape", node, *node.inputs, emit.open_shape(node, node.attributes["shape"]))
 
 
 def _refuse_two(shape: Shape) -> str | None:
     rows = sum(isinstance(size, Rows) for size in shape)
     return "its result has the batch in two dimensions" if rows > 1 else None
-
-
-def _permute(emit: Emitter, node: Node) -> None:
-    emit.last("Transpose", node, *node.inputs, perm=list(node.attributes["dims"]))
 
 
 def _select(emit: Emitter, node: Node) -> None:
@@ -32,29 +25,24 @@ def _select(emit: Emitter, node: Node) -> None:
 
 
 def _slice(emit: Emitter, node: Node) -> None:
-    given = {role: [node.attributes[name]] for role, name in _SLICE.items()}
+    options = {"starts": "start", "ends": "end", "axes": "dim", "steps": "step"}
+    given = {role: [node.attributes[option]] for role, option in options.items()}
     if emit.opset < 10 and given["steps"] == [1]:
-        emit.last("Slice", node, *node.inputs, **{role: given[role] for role in ("starts", "ends", "axes")})
+        del given["steps"]
+        emit.last("Slice", node, *node.inputs, **given)
         return
     emit.last("Slice", node, *node.inputs, *(emit.integers(f"{node.home}.{r}", v) for r, v in given.items()))
-
-
-_SLICE = {"starts": "start", "ends": "end", "axes": "dim", "steps": "step"}
 
 
 def _expand(emit: Emitter, node: Node) -> None:
     emit.last("Expand", node, *emit.operands(node), emit.sizes(f"{node.home}.shape", node.attributes["size"]))
 
 
-def _cat(emit: Emitter, node: Node) -> None:
-    emit.last("Concat", node, *emit.operands(node), axis=node.attributes["dim"])
-
-
 OPERATORS = {
     "reshape": Operator(_reshape, overloads=(), refuse=lambda node: _refuse_two(node.attributes["shape"])),
-    "permute": Operator(_permute, overloads=()),
+    "permute": Operator(one("Transpose", perm="dims"), overloads=()),
     "select": Operator(_select, overloads=()),
     "slice": Operator(_slice, overloads=()),
     "expand": Operator(_expand, overloads=(), refuse=lambda node: _refuse_two(node.attributes["size"])),
-    "cat": Operator(_cat, overloads=()),
+    "cat": Operator(one("Concat", axis="dim"), overloads=()),
 }

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from math import prod
-
-from export.emitter import Emitter
+from export.emitter import PREVIOUS, Emitter, Operator
 from export.graph import Node
-
-from .table import Operator
 
 
 def _layer_norm(emit: Emitter, node: Node) -> None:
@@ -15,48 +11,34 @@ def _layer_norm(emit: Emitter, node: Node) -> None:
         _layer_norm_in_steps(emit, node)
         return
     shape = tuple(node.attributes["normalized_shape"])
-    weight, bias = (node.tensors.get(role) for role in ("weight", "bias"))
-    ones = [1.0] * prod(shape)
-    constants = [emit.tensor(weight) if weight else emit.constant(f"{node.home}.weight", ones, shape)]
-    constants += [emit.tensor(bias)] if bias else []
+    constants = [emit.filled(node, "weight", 1.0, shape)]
+    constants += [emit.tensor(node.tensors["bias"])] if "bias" in node.tensors else []
     attributes = {"axis": -len(shape), "epsilon": emit.float32(node.attributes["eps"]), "stash_type": 1}
     emit.last("LayerNormalization", node, *node.inputs, *constants, **attributes)
 
 
 def _layer_norm_in_steps(emit: Emitter, node: Node) -> None:
     """(x - mean) / √(mean of squares + eps) · weight + bias, with the variance in two passes."""
-    rank = len(node.attributes["normalized_shape"])
-    axes = [len(node.shape) - 1 - i for i in reversed(range(rank))]  # a negative axis is not allowed before opset 11
-    centred = emit.step("Sub", node, node.inputs[0], emit.step("ReduceMean", node, node.inputs[0], axes=axes))
-    variance = emit.step("ReduceMean", node, emit.step("Mul", node, centred, centred), axes=axes)
-    raised = emit.step("Add", node, variance, emit.constant(f"{node.home}.eps", node.attributes["eps"]))
-    _with_constants(emit, node, "Div", centred, emit.step("Sqrt", node, raised))
-
-
-def _with_constants(emit: Emitter, node: Node, op_type: str, x: str, y: str) -> None:
-    """The last operators: a quotient, times the weight, plus the bias."""
-    operands = [(op_type, x, y)]
-    operands += [
-        (name, "", emit.tensor(node.tensors[role]))
-        for name, role in (("Mul", "weight"), ("Add", "bias"))
-        if role in node.tensors
-    ]
-    value = ""
-    for index, (name, first, second) in enumerate(operands):
-        emitted = emit.last if index == len(operands) - 1 else emit.step
-        value = emitted(name, node, first or value, second)
+    (x,), rank = node.inputs, len(node.shape)
+    # a negative axis is not allowed before opset 11
+    axes = list(range(rank - len(node.attributes["normalized_shape"]), rank))
+    centred = emit.step("Sub", node, x, emit.reduction("ReduceMean", node, x, axes))
+    _over_root(emit, node, centred, axes)
 
 
 def _rms_norm(emit: Emitter, node: Node) -> None:
-    """x / √(mean of squares + eps) · weight."""
-    (x,) = node.inputs
-    square, axis = emit.step("Mul", node, x, x), len(node.shape) - 1
-    if emit.opset >= 18:
-        mean = emit.step("ReduceMean", node, square, emit.integers(f"{node.home}.axes", [axis]))
-    else:
-        mean = emit.step("ReduceMean", node, square, axes=[axis])
+    _over_root(emit, node, node.inputs[0], [len(node.shape) - 1])
+
+
+def _over_root(emit: Emitter, node: Node, x: str, axes: list[int]) -> None:
+    """x / √(mean of squares + eps) · weight + bias."""
+    mean = emit.reduction("ReduceMean", node, emit.step("Mul", node, x, x), axes)
     raised = emit.step("Add", node, mean, emit.constant(f"{node.home}.eps", node.attributes["eps"]))
-    _with_constants(emit, node, "Div", x, emit.step("Sqrt", node, raised))
+    steps = [["Div", x, emit.step("Sqrt", node, raised)]]
+    for op_type, role in (("Mul", "weight"), ("Add", "bias")):
+        if role in node.tensors:
+            steps.append([op_type, PREVIOUS, emit.tensor(node.tensors[role])])
+    emit.in_turn(node, *steps)
 
 
 OPERATORS = {

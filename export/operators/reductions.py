@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from export.emitter import Emitter
+from math import nan
+
+from export.emitter import Emitter, Lower, Operator
 from export.graph import Node
 
-from .table import Lower, Operator
 
-
-def reduced(emit: Emitter, node: Node, op_type: str, x: str, *, last: bool, keep: bool | None = None) -> str:
-    """A reduction over the node's dimensions; the axes are an attribute, or in newer opsets an input."""
+def reduced(emit: Emitter, node: Node, op_type: str, x: str, *, last: bool = False, keep: bool | None = None) -> str:
+    """A reduction over the node's dimensions."""
     dims = node.attributes["dim"]
     axes = [dims] if isinstance(dims, int) else list(dims)
     kept = int(node.attributes["keepdim"] if keep is None else keep)
-    since = 13 if op_type == "ReduceSum" else 18
-    emitted = emit.last if last else emit.step
-    if emit.opset >= since:
-        return emitted(op_type, node, x, emit.integers(f"{node.home}.axes", axes), keepdims=kept)
-    return emitted(op_type, node, x, axes=axes, keepdims=kept)
+    return emit.reduction(op_type, node, x, axes, last=last, keepdims=kept)
 
 
-def reduction(op_type: str) -> Lower:
+def _reduction(op_type: str) -> Lower:
     return lambda emit, node: reduced(emit, node, op_type, node.inputs[0], last=True)
+
+
+def _missing(emit: Emitter, node: Node) -> tuple[str, str]:
+    """Where the node's input is NaN, as 0 and 1, and whether it is anywhere along the dimensions."""
+    missing = emit.step("Cast", node, emit.step("IsNaN", node, *node.inputs), to=1)
+    return missing, emit.step("Cast", node, reduced(emit, node, "ReduceMax", missing), to=9)
 
 
 def _extreme(op_type: str) -> Lower:
@@ -32,10 +34,9 @@ def _extreme(op_type: str) -> Lower:
         if emit.dtype(x) != "float32":
             reduced(emit, node, op_type, x, last=True)
             return
-        missing = emit.step("Cast", node, emit.step("IsNaN", node, x), to=1)
-        anywhere = emit.step("Cast", node, reduced(emit, node, "ReduceMax", missing, last=False), to=9)
-        found = reduced(emit, node, op_type, x, last=False)
-        emit.last("Where", node, anywhere, emit.constant("nan", float("nan")), found)
+        _, anywhere = _missing(emit, node)
+        extreme = reduced(emit, node, op_type, x)
+        emit.last("Where", node, anywhere, emit.constant("nan", nan), extreme)
 
     return lower
 
@@ -53,16 +54,11 @@ def _refuse_norm(node: Node) -> str | None:
 def _variance(emit: Emitter, node: Node) -> None:
     """The sum of the squared distances from the mean, over n minus the correction."""
     (x,) = node.inputs
-    mean = reduced(emit, node, "ReduceMean", x, last=False, keep=True)
-    off = emit.step("Sub", node, x, mean)
-    total = reduced(emit, node, "ReduceSum", emit.step("Mul", node, off, off), last=False)
-    emit.last("Div", node, total, emit.constant(f"{node.home}.count", degrees(node)))
-
-
-def degrees(node: Node) -> float:
-    """What a variance is divided by: the count less the correction."""
+    off = emit.step("Sub", node, x, reduced(emit, node, "ReduceMean", x, keep=True))
+    total = reduced(emit, node, "ReduceSum", emit.step("Mul", node, off, off))
     correction = node.attributes["correction"]
-    return max(0.0, node.attributes["count"] - (1.0 if correction is None else correction))
+    degrees = max(0.0, node.attributes["count"] - (1.0 if correction is None else correction))
+    emit.last("Div", node, total, emit.constant(f"{node.home}.count", degrees))
 
 
 def _index_of(op_type: str) -> Lower:
@@ -74,10 +70,9 @@ def _index_of(op_type: str) -> Lower:
         if emit.dtype(x) != "float32":
             emit.last(op_type, node, x, **given)
             return
-        missing = emit.step("Cast", node, emit.step("IsNaN", node, x), to=1)
-        anywhere = emit.step("Cast", node, reduced(emit, node, "ReduceMax", missing, last=False), to=9)
-        first, found = emit.step("ArgMax", node, missing, **given), emit.step(op_type, node, x, **given)
-        emit.last("Where", node, anywhere, first, found)
+        missing, anywhere = _missing(emit, node)
+        first, place = emit.step("ArgMax", node, missing, **given), emit.step(op_type, node, x, **given)
+        emit.last("Where", node, anywhere, first, place)
 
     return lower
 
@@ -87,7 +82,7 @@ def _truth(op_type: str) -> Lower:
 
     def lower(emit: Emitter, node: Node) -> None:
         numbers = emit.step("Cast", node, *node.inputs, to=1)
-        emit.last("Cast", node, reduced(emit, node, op_type, numbers, last=False), to=9)
+        emit.last("Cast", node, reduced(emit, node, op_type, numbers), to=9)
 
     return lower
 
@@ -102,8 +97,8 @@ def _refuse_dimensionless(node: Node) -> str | None:
 
 
 OPERATORS = {
-    "sum": Operator(reduction("ReduceSum"), overloads=()),
-    "mean": Operator(reduction("ReduceMean"), overloads=()),
+    "sum": Operator(_reduction("ReduceSum"), overloads=()),
+    "mean": Operator(_reduction("ReduceMean"), overloads=()),
     "amax": Operator(_extreme("ReduceMax"), overloads=()),
     "amin": Operator(_extreme("ReduceMin"), overloads=()),
     "linalg_vector_norm": Operator(_norm, overloads=(), refuse=_refuse_norm),
