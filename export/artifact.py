@@ -1,4 +1,9 @@
-"""The file: its bytes, its metadata, and how it is written."""
+"""The file: its model is checked, and written with its weights straight from their arrays.
+
+``SerializeToString`` would copy every weight three times. Protocol Buffers let a writer put fields one after the other,
+each message behind its number, wire type and length (protobuf.dev, Encoding), so the small parts come from the
+library and the values of the weights are written as they lie in memory.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +12,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from torch import nn
 
 from runtime import Summary, whole_file
 
+from .errors import ExportError
 from .graph import ELEMENT_TYPES
-from .streaming import little_endian, write_model
 
 ONE_FILE_LIMIT = 2**31 - 2**20
 """Protocol Buffers end at 2 GB; beyond it the weights go into a file of their own."""
 _ALIGNMENT = 4096
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_SMALL = 64
+_COMPLETE = 13
+"""The opset from which on every operator can be written."""
+# Field numbers of onnx.proto.
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 
 
 @dataclass(frozen=True)
@@ -39,14 +49,60 @@ class Artifact:
 
 def weights_hash(module: nn.Module) -> str:
     """SHA-256 over the names, dtypes, shapes and values of the tensors of a state dict, in the order of the names."""
+    return state_hash(module.state_dict())
+
+
+def state_hash(state: Mapping[str, Any]) -> str:
+    """That of a state dict by itself."""
     digest = hashlib.sha256()
-    tensors = {key: value for key, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
-    for name in sorted(tensors):
-        values = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{values.dtype}\0{list(values.shape)}\0".encode())
-        # numpy has no bfloat16; integers of the same size have the same bytes
-        digest.update(values.view(_INTEGERS[values.dtype.itemsize]).numpy().data)
+    for name, tensor in sorted(state.items()):
+        if isinstance(tensor, torch.Tensor):
+            values = tensor.detach().cpu().contiguous()
+            digest.update(f"{name}\0{values.dtype}\0{list(values.shape)}\0".encode())
+            # numpy has no bfloat16; integers of the same size have the same bytes
+            digest.update(values.view(_INTEGERS[values.dtype.itemsize]).numpy().data)
     return digest.hexdigest()
+
+
+def check(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
+    """Run ``onnx.checker`` with full, strict shape inference, and compare the shapes of the outputs.
+
+    Weights stand in as inputs of their shape: the checker would copy their values, which takes longer than the export.
+    Raises ExportError: a graph that ONNX does not accept is a defect of the exporter, never of the caller.
+    """
+    skeleton = onnx.ModelProto()
+    skeleton.CopyFrom(model)
+    for name, values in weights.items():
+        if values.size <= _SMALL:
+            skeleton.graph.initializer.append(onnx.numpy_helper.from_array(values, name))
+        else:
+            info = helper.make_tensor_value_info(name, ELEMENT_TYPES[str(values.dtype)], values.shape)
+            skeleton.graph.input.append(info)
+    try:
+        onnx.checker.check_model(skeleton, full_check=True)
+        for output in skeleton.graph.output:
+            output.type.tensor_type.ClearField("shape")
+        inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        opset = model.opset_import[0].version
+        if opset < _COMPLETE:
+            message = f"an operator of the network takes less in opset {opset} than is needed here"
+            raise ExportError(f"{message} ({error}). What to do: give opset {_COMPLETE} or more") from error
+        raise ExportError(f"the exported graph is not valid ONNX, which is a defect of mlpx: {error}") from error
+    for output, other in zip(model.graph.output, inferred.graph.output, strict=True):
+        declared, found = _dims(output), _dims(other)
+        if len(declared) != len(found) or not all(map(_agree, declared, found)):
+            message = f"the output '{output.name}' should have shape {declared}, but ONNX infers {found}"
+            raise ExportError(f"{message}: a defect of mlpx")
+
+
+def _dims(info: onnx.ValueInfoProto) -> list[int | str]:
+    return [d.dim_param or d.dim_value for d in info.type.tensor_type.shape.dim]
+
+
+def _agree(declared: int | str, found: int | str) -> bool:
+    """A size may be one that ONNX cannot infer: that of an Expand, or one that grows with the batch."""
+    return declared == found or (isinstance(found, str) and found.startswith("unk__"))
 
 
 def is_external(weights: Mapping[str, np.ndarray], asked: bool | None) -> bool:
@@ -57,7 +113,7 @@ def is_external(weights: Mapping[str, np.ndarray], asked: bool | None) -> bool:
 def write(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], path: Path, *, external: bool) -> int:
     """Write the model with its weights, with ``external`` in ``NAME.onnx.data`` beside it; the number of bytes written.
 
-    Raises OutputError; an older file stays whole.
+    The model has no initialisers yet. Raises OutputError; an older file stays whole.
     """
     with ExitStack() as files:
         # Entered first, renamed last: the model appears when its data is there.
@@ -66,21 +122,64 @@ def write(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], path: Path,
         if external:
             data_path = path.with_name(f"{path.name}.data")
             with open(files.enter_context(whole_file(data_path)), "wb") as file:
-                model.graph.initializer.extend(_beside(file, data_path.name, weights))
+                model.graph.initializer.extend(_write_beside(file, data_path.name, weights))
                 beside = file.tell()
         with open(target, "wb") as file:
-            write_model(file, model, {} if external else weights)
+            _write_model(file, model, {} if external else weights)
             return file.tell() + beside
 
 
-def _beside(file: BinaryIO, location: str, weights: Mapping[str, np.ndarray]) -> Iterator[TensorProto]:
+def _write_beside(file: BinaryIO, location: str, weights: Mapping[str, np.ndarray]) -> Iterator[TensorProto]:
     """Write the weights one after the other, each at an aligned place, and say where."""
     for name, values in weights.items():
         offset = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
         file.write(b"\0" * (offset - file.tell()))
-        file.write(little_endian(values).data)
-        tensor = TensorProto(name=name, data_type=ELEMENT_TYPES[str(values.dtype)], dims=values.shape)
+        file.write(_stored(values))
+        tensor = _tensor(name, values)
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", location), ("offset", offset), ("length", values.nbytes)):
             tensor.external_data.add(key=key, value=str(value))
         yield tensor
+
+
+def _write_model(file: BinaryIO, model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
+    around = onnx.ModelProto()
+    around.CopyFrom(model)
+    around.ClearField("graph")
+    graph = model.graph.SerializeToString(deterministic=True)
+    heads = {name: _initializer_head(name, values) for name, values in weights.items()}
+    length = len(graph) + sum(len(heads[name]) + values.nbytes for name, values in weights.items())
+    file.write(around.SerializeToString(deterministic=True) + _field(_MODEL_GRAPH, length) + graph)
+    for name, values in weights.items():
+        file.write(heads[name])
+        file.write(_stored(values))
+
+
+def _initializer_head(name: str, values: np.ndarray) -> bytes:
+    """What stands in the graph before the values of a weight."""
+    tensor = _tensor(name, values).SerializeToString(deterministic=True) + _field(_TENSOR_RAW_DATA, values.nbytes)
+    return _field(_GRAPH_INITIALIZER, len(tensor) + values.nbytes) + tensor
+
+
+def _tensor(name: str, values: np.ndarray) -> TensorProto:
+    """A weight without its values."""
+    return TensorProto(name=name, data_type=ELEMENT_TYPES[str(values.dtype)], dims=values.shape)
+
+
+def _stored(values: np.ndarray) -> memoryview:
+    """Values as ONNX stores them, little-endian, without a copy where they lie so already."""
+    return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).data
+
+
+def _field(number: int, length: int) -> bytes:
+    """What stands before a message or a run of bytes: its number, the wire type 2, its length."""
+    return _varint(number << 3 | 2) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

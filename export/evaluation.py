@@ -61,42 +61,27 @@ def evaluate(
         if matrix.size > _CHUNK and matrix.ndim == 2:
             y, bias = _Product.apply(inputs[0], matrix), constant(node, "bias", inputs[0])
             return y if bias is None else y + bias
-    function, arguments = schema(node.op, node.overload)
     left = iter(inputs)
-    positional: list[Any] = []
-    keywords: dict[str, Any] = {}
-    for name, kind, by_keyword, default in arguments:
-        value = _argument(node, name, kind, left, dtype, rows, rounded, default)
-        if by_keyword:
-            keywords[name] = value
-        else:
-            positional.append(value)
+
+    def argument(name: str, kind: str, default: Any) -> Any:
+        if name in node.tensors:
+            return _tensor(node.tensors[name].values, dtype)
+        if name in node.attributes:
+            return _number(node.attributes[name], dtype, rows, rounded)
+        if kind in ("List[Tensor]", "List[Optional[Tensor]]"):
+            count = len(node.inputs) + sum(key.startswith(f"{name}.") for key in node.tensors)
+            keys = [f"{name}.{i}" for i in range(count)]
+            return [_tensor(node.tensors[k].values, dtype) if k in node.tensors else next(left) for k in keys]
+        return next(left, None) if kind in ("Tensor", "Optional[Tensor]") else default
+
+    function, arguments = schema(node.op, node.overload)
+    positional = [argument(name, kind, default) for name, kind, by_keyword, default in arguments if not by_keyword]
+    keywords = {name: argument(name, kind, default) for name, kind, by_keyword, default in arguments if by_keyword}
     if node.op == "linear" and not keywords:
         return F.linear(*positional)  # as nn.Linear calls it
     found = function(*positional, **keywords)
     found = found[0] if isinstance(found, tuple) else found  # of sort and topk the values
     return found.to(torch.int64) if found.dtype == torch.int32 else found  # as a file has it
-
-
-def _argument(
-    node: Node,
-    name: str,
-    kind: str,
-    left: Iterator[Tensor],
-    dtype: torch.dtype,
-    rows: int | None,
-    rounded: bool,
-    default: Any,
-) -> Any:
-    if name in node.tensors:
-        return _tensor(node.tensors[name].values, dtype)
-    if name in node.attributes:
-        return _number(node.attributes[name], dtype, rows, rounded)
-    if kind in ("List[Tensor]", "List[Optional[Tensor]]"):
-        count = len(node.inputs) + sum(key.startswith(f"{name}.") for key in node.tensors)
-        keys = [f"{name}.{i}" for i in range(count)]
-        return [_tensor(node.tensors[k].values, dtype) if k in node.tensors else next(left) for k in keys]
-    return next(left, None) if kind in ("Tensor", "Optional[Tensor]") else default
 
 
 def _tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:

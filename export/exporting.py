@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,17 @@ import torch
 from torch import nn
 
 from builder import MLPSpec
-from runtime import BlockSummary, Port, Summary, through_link
-from runtime.version import VERSION
+from runtime import through_link
 
-from .artifact import Artifact, is_external, weights_hash, write
-from .checking import check
+from .artifact import Artifact, check, is_external, weights_hash, write
+from .description import describe, refuse_another_network
 from .errors import ExportError
-from .folding import block_name, blocks, fold, multiply_adds
-from .graph import Graph, Input, Node, Shape, row_of
+from .folding import fold
 from .lowering import lower
-from .matching import refuse_another_network
-from .ports import declared_input, declared_output
-from .remarks import remarks
 from .trace import signature_of, trace
 from .trace.isolation import computed_weights, is_plain
 from .trace.signature import Example
-from .versions import Versions, chosen
+from .versions import chosen
 
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 
@@ -93,17 +87,18 @@ def export(
         example=example,
         input_shape=input_shape,
         input_dtype=input_dtype,
-        input_name=_named(input_name),
+        input_name=input_name,
         method=method,
     )
-    traced = trace(copied, signature, _named(output_name))
+    outputs = (output_name,) if isinstance(output_name, str) else tuple(output_name)
+    traced = trace(copied, signature, outputs)
     if spec is not None:
         refuse_another_network(traced, spec)
     folded = fold(traced, affine=fold_affine)
     model, weights = lower(folded, name or path.stem, versions)
     check(model, weights)
     external = is_external(weights, external_data)
-    summary = _summary(name or path.stem, traced, folded, spec, versions, weights_hash(module), external)
+    summary = describe(name or path.stem, traced, folded, spec, versions, weights_hash(module), external)
     model.producer_name, model.producer_version = "mlpx", summary.mlpx_version or ""
     for key, value in summary.to_metadata().items():
         model.metadata_props.add(key=key, value=value)
@@ -149,60 +144,3 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
         if lost:
             raise ExportError(f"'{lost[0]}' has values that float32 cannot hold: they would become infinite")
     return copied
-
-
-def _named(name: str | Sequence[str]) -> tuple[str, ...]:
-    return (name,) if isinstance(name, str) else tuple(name)
-
-
-def _summary(
-    name: str,
-    traced: Graph,
-    folded: Graph,
-    spec: MLPSpec | None,
-    versions: Versions,
-    weights_sha256: str,
-    external: bool,
-) -> Summary:
-    shapes = folded.shapes
-    sources = tuple(_input_port(source, given) for source, given in folded.inputs.items())
-    sinks = tuple(Port(sink, _sizes(shapes[v]), dtype=folded.dtypes[v]) for sink, v in folded.outputs.items())
-    if spec is not None:  # it has one of each
-        sources, sinks = (declared_input(sources[0], spec.input),), (declared_output(sinks[0], spec),)
-    described = tuple(_block(group, shapes) for group in blocks(folded.nodes))
-    return Summary(
-        name=name,
-        inputs=sources,
-        outputs=sinks,
-        blocks=described,
-        opset=versions.opset,
-        ir_version=versions.ir_version,
-        target=versions.target,
-        folded=folded.folded,
-        remarks=remarks(traced, folded),
-        weights_sha256=weights_sha256,
-        external_data=external,
-        spec=spec.model_dump(exclude_none=True) if spec is not None else None,
-        mlpx_version=VERSION,
-        rows_depend=folded.rows_depend,
-    )
-
-
-def _block(group: Sequence[Node], shapes: Mapping[str, Shape]) -> BlockSummary:
-    before = [shapes[name] for node in group for name in node.inputs]
-    return BlockSummary(
-        path=group[0].home,
-        op=block_name(group),
-        input_shape=row_of(before[0]) if before else None,
-        output_shape=group[-1].row,
-        parameters=sum(prod(tensor.values.shape) for node in group for tensor in node.tensors.values()),
-        multiply_adds=multiply_adds(group),
-    )
-
-
-def _input_port(name: str, given: Input) -> Port:
-    return Port(name, _sizes(given.shape), dtype=given.dtype, indices=given.indices)
-
-
-def _sizes(shape: Shape) -> tuple[int | str, ...]:
-    return tuple(size if isinstance(size, int) else str(size) for size in shape)

@@ -1,50 +1,42 @@
-"""Passes over the graph. Each says what it does, and checks afterwards that it holds."""
+"""Folding: a BatchNorm goes into its Linear, and affine neighbours become one where that is asked for.
+
+Affine maps are composed in float64 in a fixed order and rounded once. Every sum runs element by element over the inner
+dimension in ascending order, with separately rounded products: the result has the same bits on any machine, which a
+BLAS product has not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 
-from .affine import composed, is_foldable
 from .graph import Graph, Node, Tensor
 from .operators import OPERATORS
 
-Pass = Callable[[Graph], Graph]
+_FOLDABLE = ("linear", "batch_norm", "add", "sub", "mul", "div", "neg")
 
 
 def fold(graph: Graph, *, affine: bool = False) -> Graph:
-    """The graph as it is exported: BatchNorm in its Linear, and affine neighbours composed if asked."""
-    # fold_affine includes BatchNorm: folding that first would round twice.
-    return fold_affine(graph) if affine else fold_batch_norm(graph)
+    """The graph as it is exported: a BatchNorm that follows a Linear, and alone reads it, goes into it.
 
-
-def fold_batch_norm(graph: Graph) -> Graph:
-    """A BatchNorm that follows a Linear, and alone reads it, goes into it."""
-    return _merge(graph, lambda first, second: first.op == "linear" and second.op == "batch_norm")
-
-
-def fold_affine(graph: Graph) -> Graph:
-    """Affine nodes in a row become one; afterwards no affine node alone reads another, unless float32 overflows.
-
-    What belongs to one building block alone, such as a Standardize, stays as it is.
+    With ``affine`` all affine nodes in a row become one; afterwards no affine node alone reads another, unless float32
+    overflows. BatchNorm is among them: folding it first would round twice. What belongs to one building block alone,
+    such as a Standardize, stays as it is.
     """
-    return _merge(graph, lambda first, second: True)
-
-
-def _merge(graph: Graph, wanted: Callable[[Node, Node], bool]) -> Graph:
-    """Groups of neighbouring affine nodes, each composed in float64 and rounded once."""
     groups: list[list[Node]] = []
     for node in graph.nodes:
-        home = next((g for g in groups if _joins(graph, g, node, wanted)), None)
-        if home is None:
+        group = next((group for group in groups if _joins(graph, group, node, affine)), None)
+        if group is None:
             groups.append([node])
         else:
-            home.append(node)
+            group.append(node)
     kept, notes = [], []
     for group in groups:
-        merged = _one(group) if len({node.home for node in group}) > 1 else None
+        merged = _merged(group) if len({node.home for node in group}) > 1 else None
         if merged is None:
             kept += group
         else:
@@ -53,18 +45,29 @@ def _merge(graph: Graph, wanted: Callable[[Node, Node], bool]) -> Graph:
     return graph.with_nodes(kept, notes)
 
 
-def _joins(graph: Graph, group: list[Node], node: Node, wanted: Callable[[Node, Node], bool]) -> bool:
+def _joins(graph: Graph, group: list[Node], node: Node, affine: bool) -> bool:
     last = group[-1]
-    both = is_foldable(last) and is_foldable(node)
-    return both and node.inputs == (last.output,) and graph.consumers(last.output) == 1 and wanted(group[0], node)
+    wanted = affine or (group[0].op == "linear" and node.op == "batch_norm")
+    alone = node.inputs == (last.output,) and graph.consumers(last.output) == 1
+    return wanted and alone and is_foldable(last) and is_foldable(node)
 
 
-def _one(group: list[Node]) -> Node | None:
+def is_foldable(node: Node) -> bool:
+    """Whether a node is an affine map of rows (batch, features) with constants, each a number or one per feature."""
+    if node.op not in _FOLDABLE or len(node.shape) != 2 or len(node.inputs) != 1 or node.dtype != "float32":
+        return False
+    if node.op == "div" and _role(node) == "self":
+        return False
+    n = node.shape[-1]
+    sizes = [t.values.shape for t in node.tensors.values()] if node.op in ("add", "sub", "mul", "div") else []
+    return all(size in ((), (1,), (n,), (1, 1), (1, n)) for size in sizes)
+
+
+def _merged(group: list[Node]) -> Node | None:
     """The group as one linear, or as one factor and offset where no member mixes features; None where float32
     overflows.
     """
-    affine = composed(group)
-    home = home_of(group)
+    affine, home = _composed(group), _home(group)
     roles = ("weight", "bias") if affine.is_matrix else ("factor", "offset")
     tensors = {}
     with np.errstate(over="ignore"):
@@ -76,14 +79,14 @@ def _one(group: list[Node]) -> Node | None:
     return as_one(group, tensors)
 
 
-def home_of(group: Sequence[Node]) -> Node:
+def _home(group: Sequence[Node]) -> Node:
     """The member that a merged node is named after: the last linear, else the last."""
     return next((node for node in reversed(group) if node.op == "linear"), group[-1])
 
 
 def as_one(group: Sequence[Node], tensors: dict[str, Tensor]) -> Node:
     """The node that stands for a group: a linear (weight, bias), or offset + factor·x (mul without an offset)."""
-    home, last = home_of(group), group[-1]
+    home, last = _home(group), group[-1]
     if "weight" in tensors:
         op, held = "linear", tensors
     elif "offset" in tensors:
@@ -116,3 +119,82 @@ def _note(group: list[Node], merged: Node) -> str:
     members = ", ".join(f"{block_name(part)} '{part[0].home}'" for part in blocks(group))
     before, after = multiply_adds(group), multiply_adds([merged])
     return f"{members} folded into {block_name([merged])} '{merged.path}': {before:,} multiply-adds became {after:,}"
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """x ↦ factor·x + shift per feature, or matrix (out, in) @ x + shift. ``shift`` None means no shift at all."""
+
+    factor: np.ndarray
+    shift: np.ndarray | None
+
+    @property
+    def is_matrix(self) -> bool:
+        return self.factor.ndim == 2
+
+    def scaled(self, constant: np.ndarray, operation: np.ufunc = np.multiply) -> _Affine:
+        """Multiplied, or divided, per feature of what comes out."""
+        rows = constant[:, None] if self.is_matrix else constant
+        return _Affine(operation(self.factor, rows), None if self.shift is None else operation(self.shift, constant))
+
+    def shifted(self, shift: np.ndarray | None) -> _Affine:
+        if shift is None or self.shift is None:
+            return _Affine(self.factor, self.shift if shift is None else shift)
+        return _Affine(self.factor, self.shift + shift)
+
+    def times(self, matrix: np.ndarray) -> _Affine:
+        """Multiplied with a matrix (out, in) from the left."""
+        factor = _product(matrix, self.factor) if self.is_matrix else matrix * self.factor
+        return _Affine(factor, None if self.shift is None else _product(matrix, self.shift[:, None])[:, 0])
+
+
+def _composed(nodes: Sequence[Node]) -> _Affine:
+    """The nodes one after the other, still in float64."""
+    first = nodes[0]
+    affine = _Affine(np.ones(first.tensors["weight"].values.shape[1] if first.op == "linear" else _size(first)), None)
+    for node in nodes:
+        affine = _after(affine, node)
+    return affine
+
+
+def _after(x: _Affine, node: Node) -> _Affine:
+    if node.op == "linear":
+        bias = node.tensors["bias"].values.astype(np.float64) if "bias" in node.tensors else None
+        return x.times(node.tensors["weight"].values.astype(np.float64)).shifted(bias)
+    if node.op == "batch_norm":  # (x - mean) / sqrt(var + eps)·weight + bias, as one factor and one shift
+        value = {role: tensor.values.astype(np.float64) for role, tensor in node.tensors.items()}
+        eps = np.float64(node.attributes["eps"] or 0.0)
+        factor = value.get("weight", np.float64(1)) / np.sqrt(value["running_var"] + eps)
+        return x.scaled(factor).shifted(value.get("bias", np.float64(0)) - value["running_mean"] * factor)
+    minus = -np.ones(_size(node))
+    if node.op == "neg":
+        return x.scaled(minus)
+    role = _role(node)
+    constant = _per_feature(node, role)
+    if node.op == "add":
+        return x.shifted(constant)
+    if node.op == "sub":
+        return x.shifted(-constant) if role == "other" else x.scaled(minus).shifted(constant)
+    return x.scaled(constant, np.multiply if node.op == "mul" else np.divide)
+
+
+def _role(node: Node) -> str:
+    return "self" if "self" in node.tensors or "self" in node.attributes else "other"
+
+
+def _size(node: Node) -> int:
+    size: Any = node.shape[-1]
+    return size
+
+
+def _per_feature(node: Node, role: str) -> np.ndarray:
+    """The constant with a value per feature, as the file would hold it."""
+    held: Any = node.tensors[role].values if role in node.tensors else np.float32(node.attributes[role])
+    return np.broadcast_to(np.asarray(held, np.float64).reshape(-1), (_size(node),)).copy()
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    total = np.zeros((left.shape[0], right.shape[1]))
+    for k in range(left.shape[1]):
+        total += left[:, k, None] * right[None, k, :]
+    return total

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from builder import MLPSpec
+from export.description import declared_input, declared_output
 from export.onnxfile.reading import Model
-from export.ports import declared_input, declared_output
 from runtime import Port, summary_of
 
 from .findings import Findings

@@ -1,6 +1,6 @@
 """The weights of folded blocks, computed again from the module.
 
-It is code of the verifier's own, and gives the same bits as ``export.affine``, because both follow one definition:
+It is code of the verifier's own, and gives the same bits as ``export.folding``, because both follow one definition:
 blocks are composed from the first to the last, in float64, every product and sum rounded on its own, the sums of a
 matrix product in ascending order of the inner dimension; the result is rounded to float32 once.
 """

@@ -10,8 +10,7 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
-from export.affine import is_foldable
-from export.folding import as_one
+from export.folding import as_one, is_foldable
 from export.graph import ELEMENT_TYPES, Graph, Node, Shape, Tensor
 from export.onnxfile.differences import Difference
 from export.onnxfile.pattern_matching import matches

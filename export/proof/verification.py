@@ -13,12 +13,12 @@ from torch import nn
 
 from builder import MLPSpec
 from export.artifact import Artifact, weights_hash
+from export.description import declared_input
 from export.errors import ExportError, UnsupportedError
 from export.evaluation import threads_for
 from export.exporting import evaluated_copy
 from export.graph import ELEMENT_TYPES, Graph
 from export.onnxfile.reading import Model, read_model, row_shape
-from export.ports import declared_input
 from export.trace import Signature, signature_of, trace
 from export.trace.signature import Example, parameters_of
 from runtime import InputError, ModelError, Port, choose, read_inputs, read_rows, summary_of, this_machine
