@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +50,18 @@ class Artifact:
 
 def weights_hash(module: nn.Module) -> str:
     """SHA-256 over the names, dtypes, shapes and values of the tensors of a state dict, in the order of the names."""
-    return state_hash(module.state_dict())
+    return _hash(module.state_dict())
 
 
-def state_hash(state: Mapping[str, Any]) -> str:
-    """That of a state dict by itself."""
+def weights_hashing(module: nn.Module) -> Future[str]:
+    """``weights_hash`` in a thread of its own, beside what else is to be done: a long hash lets others run."""
+    pool = ThreadPoolExecutor(1)
+    hashing = pool.submit(_hash, module.state_dict())
+    pool.shutdown(wait=False)
+    return hashing
+
+
+def _hash(state: Mapping[str, Any]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         if isinstance(tensor, torch.Tensor):

@@ -28,13 +28,7 @@ _MOVED = ("reshape", "permute", "select", "slice", "expand", "cat", "index_selec
 
 
 def describe(
-    name: str,
-    traced: Graph,
-    folded: Graph,
-    spec: MLPSpec | None,
-    versions: Versions,
-    weights_sha256: str,
-    external: bool,
+    name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, versions: Versions, weights_hash: str, external: bool
 ) -> Summary:
     """The summary of a graph as it is exported, which was traced as ``traced``."""
     shapes, dtypes = folded.shapes, folded.dtypes
@@ -55,7 +49,7 @@ def describe(
         target=versions.target,
         folded=folded.folded,
         remarks=_remarks(traced, folded),
-        weights_sha256=weights_sha256,
+        weights_sha256=weights_hash,
         external_data=external,
         spec=spec.model_dump(exclude_none=True) if spec is not None else None,
         mlpx_version=VERSION,

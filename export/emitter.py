@@ -152,8 +152,9 @@ class Emitter:
 
     def sizes(self, name: str, shape: Shape) -> str:
         """A shape as a value, with the batch's size taken from the first input where it stands in it."""
-        if not any(isinstance(size, Rows) for size in shape):
-            return self.integers(name, [size for size in shape if isinstance(size, int)])
+        sizes = [size for size in shape if isinstance(size, int)]
+        if len(sizes) == len(shape):
+            return self.integers(name, sizes)
         parts = []
         for axis, size in enumerate(shape):
             if isinstance(size, int):

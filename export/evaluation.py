@@ -106,11 +106,9 @@ def constant(node: Node, role: str, like: Tensor) -> Tensor | None:
     """A constant argument in the precision of ``like``, a number as float32 has it; None where there is none."""
     if role in node.tensors:
         return _tensor(node.tensors[role].values, like.dtype)
-    value = node.attributes.get(role)
-    if value is None:
+    if node.attributes.get(role) is None:
         return None
-    with np.errstate(over="ignore"):
-        return torch.tensor(float(np.float32(value)), dtype=like.dtype)
+    return torch.tensor(number(node, role), dtype=like.dtype)
 
 
 def number(node: Node, role: str, *, rounded: bool = True) -> float:
@@ -150,12 +148,7 @@ class _Product(torch.autograd.Function):
 
 
 def follow(
-    nodes: Sequence[Node],
-    values: Mapping[str, Tensor],
-    *,
-    precision: torch.dtype,
-    rows: int,
-    rounded: bool = True,
+    nodes: Sequence[Node], values: Mapping[str, Tensor], *, precision: torch.dtype, rows: int, rounded: bool = True
 ) -> dict[str, Tensor]:
     """The values of the nodes for ``rows`` rows, one after the other, besides the ``values`` they start from."""
     held = dict(values)

@@ -14,7 +14,7 @@ from torch import nn
 from builder import MLPSpec
 from runtime import through_link
 
-from .artifact import Artifact, check, is_external, weights_hash, write
+from .artifact import Artifact, check, is_external, weights_hashing, write
 from .description import describe, refuse_another_network
 from .errors import ExportError
 from .folding import fold
@@ -81,7 +81,7 @@ def export(
         input_shape, input_dtype = spec.input.row_shape, "float32"
     path = through_link(path)  # external data goes beside the file itself
     versions = chosen(opset, ir_version, target)
-    copied = evaluated_copy(module, dtype)
+    copied, hashing = evaluated_copy(module, dtype), weights_hashing(module)
     signature = signature_of(
         copied,
         example=example,
@@ -98,7 +98,7 @@ def export(
     model, weights = lower(folded, name or path.stem, versions)
     check(model, weights)
     external = is_external(weights, external_data)
-    summary = describe(name or path.stem, traced, folded, spec, versions, weights_hash(module), external)
+    summary = describe(name or path.stem, traced, folded, spec, versions, hashing.result(), external)
     model.producer_name, model.producer_version = "mlpx", summary.mlpx_version or ""
     for key, value in summary.to_metadata().items():
         model.metadata_props.add(key=key, value=value)

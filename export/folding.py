@@ -95,9 +95,8 @@ def as_one(group: Sequence[Node], tensors: dict[str, Tensor]) -> Node:
         op, held = "mul", {"other": tensors["factor"]}
     overload = "Tensor" if op == "mul" else "default"
     block = "linear" if op == "linear" else "scale"
-    return Node(
-        op, home.home, group[0].inputs, last.output, last.shape, {}, held, overload, home=home.home, block=block
-    )
+    place = home.home
+    return Node(op, place, group[0].inputs, last.output, last.shape, {}, held, overload, home=place, block=block)
 
 
 def blocks(nodes: Sequence[Node]) -> list[list[Node]]:

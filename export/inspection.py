@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from runtime import (
 )
 
 _CHUNK = 4096
+_PRODUCTS = ("Gemm", "MatMul")
 _NEEDS = "inspecting a file that mlpx did not write, or --data,"
 
 
@@ -57,18 +59,15 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
     header = read_header(path)
     stored = summary_of(header.metadata)
     summary = stored or _foreign(path, header.metadata)
-    found = Inspection(path, header.size + _external_size(path, stored), stored is not None, summary)
+    beside = path.with_name(f"{path.name}.data")
+    size = header.size + (beside.stat().st_size if summary.external_data and beside.exists() else 0)
+    inspection = Inspection(path, size, stored is not None, summary)
     if data is None:
-        return found
+        return inspection
     if not summary.inputs:
         raise ModelError(f"{path}: it has no input to feed data to")
     rows, _ = read_rows(data, summary.inputs[0], dtype=dtype)
-    return replace(found, rows=len(rows), dead=_dead_units(path, rows))
-
-
-def _external_size(path: Path, stored: Summary | None) -> int:
-    data = path.with_name(f"{path.name}.data")
-    return data.stat().st_size if stored is not None and stored.external_data and data.exists() else 0
+    return replace(inspection, rows=len(rows), dead=_dead_units(path, rows))
 
 
 def _loaded(path: Path) -> Any:
@@ -87,35 +86,31 @@ def _foreign(path: Path, metadata: dict[str, str]) -> Summary:
     with suppress(onnx.shape_inference.InferenceError):  # shapes are shown where they are known
         model = onnx.shape_inference.infer_shapes(model)
     graph = model.graph
-    weights = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
+    floats = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}
     sizes = {t.name: tuple(t.dims) for t in graph.initializer}
-    counted = {t.name for t in graph.initializer if t.data_type in weights}
+    uncounted = {t.name for t in graph.initializer if t.data_type in floats}
     shapes = {v.name: _dims(v) for v in [*graph.input, *graph.value_info, *graph.output]}
-    seen: set[str] = set()
     blocks = []
     for index, node in enumerate(graph.node):
         own = [name for name in node.input if name in sizes]
-        inputs = [name for name in node.input if name and name not in sizes]
-        parameters = sum(int(np.prod(sizes[name])) for name in own if name in counted - seen)
-        seen.update(own)
-        matrix = (
-            next((sizes[n] for n in own if len(sizes[n]) == 2), None) if node.op_type in ("Gemm", "MatMul") else None
-        )
-        source = shapes.get(inputs[0]) if inputs else None
+        source = shapes.get(next((name for name in node.input if name and name not in sizes), ""))
+        result = shapes.get(node.output[0])
+        matrix = next((sizes[n] for n in own if len(sizes[n]) == 2 and node.op_type in _PRODUCTS), None)
         blocks.append(
             BlockSummary(
                 path=node.name or f"node {index}",
                 op=node.op_type,
                 input_shape=source[1:] if source else None,
-                output_shape=shape[1:] if (shape := shapes.get(node.output[0])) else None,
-                parameters=parameters,
-                multiply_adds=int(np.prod(matrix)) if matrix else 0,
+                output_shape=result[1:] if result else None,
+                parameters=sum(prod(sizes[name]) for name in own if name in uncounted),
+                multiply_adds=prod(matrix) if matrix else 0,
             )
         )
+        uncounted -= set(own)
     return Summary(
         name=graph.name or path.stem,
-        inputs=tuple(Port(v.name, _dims(v), dtype=_dtype(v)) for v in graph.input if v.name not in sizes),
-        outputs=tuple(Port(v.name, _dims(v), dtype=_dtype(v)) for v in graph.output),
+        inputs=tuple(_port(value) for value in graph.input if value.name not in sizes),
+        outputs=tuple(_port(value) for value in graph.output),
         blocks=tuple(blocks),
         opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
         ir_version=model.ir_version,
@@ -136,10 +131,10 @@ def _remarks(graph: Any, sizes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
             if len(inner) != 1 and node.op_type == "Add":
                 return None
             node = producers.get(inner[0])
-        return node if node is not None and node.op_type in ("Gemm", "MatMul") else None
+        return node if node is not None and node.op_type in _PRODUCTS else None
 
     for node in graph.node:
-        if node.op_type in ("Gemm", "MatMul"):
+        if node.op_type in _PRODUCTS:
             before = linear_behind(producers.get(node.input[0]))
             if before is not None:
                 first, second = (n.name or n.output[0] for n in (before, node))
@@ -158,9 +153,9 @@ def _dims(value: Any) -> tuple[int | str, ...]:
     )
 
 
-def _dtype(value: Any) -> str:
-    onnx = imported("onnx", _NEEDS)
-    return str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+def _port(value: Any) -> Port:
+    dtype = imported("onnx", _NEEDS).helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    return Port(value.name, _dims(value), dtype=str(dtype))
 
 
 def _dead_units(path: Path, rows: np.ndarray) -> tuple[DeadUnits, ...]:

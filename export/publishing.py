@@ -66,14 +66,9 @@ def publish(
             raise ProofError(f"{message}. It was not published; the file and its report are in {kept}", report)
     if not page:  # the page of the file that was there before
         path.with_name(f"{path.stem}.parity.html").unlink(missing_ok=True)
-    _forget(kept)
-    return replace(final, proved=True), report
-
-
-def _forget(kept: Path) -> None:
-    """Remove what was kept of an earlier refusal, now that a file of the name is proved; other files stay."""
-    stem = kept.name.removesuffix(".failed")
-    for name in (f"{stem}.onnx", f"{stem}.onnx.data", f"{stem}.parity.json", f"{stem}.parity.html"):
+    # what was kept of an earlier refusal goes, now that a file of the name is proved; other files stay
+    for name in (path.name, f"{path.name}.data", f"{path.stem}.parity.json", f"{path.stem}.parity.html"):
         (kept / name).unlink(missing_ok=True)
     with suppress(OSError):
         kept.rmdir()
+    return replace(final, proved=True), report

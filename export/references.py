@@ -36,9 +36,8 @@ def load_module(reference: str, *, weights: str | Path | None = None, seed: int 
         found = getattr(found, part)
     if not isinstance(found, nn.Module):
         if not callable(found):
-            raise ExportError(
-                f"{reference} is a {type(found).__name__}; expected an nn.Module or a function that gives one"
-            )
+            message = f"{reference} is a {type(found).__name__}; expected an nn.Module or a function that gives one"
+            raise ExportError(message)
         make = found
         found = _called(make, reference, seed or 0)
         if weights is None and seed is None and _differ(found, _called(make, reference, 1)):
@@ -65,13 +64,16 @@ def _called(make: Callable[[], object], reference: str, seed: int) -> object:
 def _differ(one: object, other: object) -> bool:
     if not isinstance(one, nn.Module) or not isinstance(other, nn.Module):
         return False
-    states = [module.state_dict() for module in (one, other)]
-    tensors = [{key: value for key, value in state.items() if isinstance(value, torch.Tensor)} for state in states]
-    return any(key not in tensors[1] or not _equal(value, tensors[1][key]) for key, value in tensors[0].items())
+    state = other.state_dict()
+    return any(
+        not _equal(value, state.get(key)) for key, value in one.state_dict().items() if isinstance(value, torch.Tensor)
+    )
 
 
-def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one.is_meta or (one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num()))
+def _equal(one: torch.Tensor, other: object) -> bool:
+    if one.is_meta or not isinstance(other, torch.Tensor):
+        return isinstance(other, torch.Tensor)
+    return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 def _from_file(path: Path) -> ModuleType:

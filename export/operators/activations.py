@@ -5,9 +5,10 @@ A spelling that an opset does not have yet is replaced by one that it has.
 
 from __future__ import annotations
 
+from functools import partial
 from math import pi, sqrt
 
-from export.emitter import PREVIOUS, Emitter, Lower, Operator, chain, one
+from export.emitter import PREVIOUS, Emitter, Operator, chain, one
 from export.graph import Node
 
 
@@ -70,17 +71,13 @@ def _clamp(emit: Emitter, node: Node) -> None:
     emit.last(op_type, node, *node.inputs, *(emit.number(node, role) for role in bounds))
 
 
-def _softmax(op_type: str) -> Lower:
+def _softmax(emit: Emitter, node: Node, op_type: str) -> None:
     """Along a dimension; before opset 13 along the last one, counted from the front."""
-
-    def lower(emit: Emitter, node: Node) -> None:
-        last = node.attributes["dim"] == len(node.shape) - 1
-        if emit.opset < 13 and not last:
-            emit.refuse(node, 13, f"{op_type} along dimension {node.attributes['dim']}")
-        axis = -1 if last and emit.opset >= 13 else node.attributes["dim"]
-        emit.last(op_type, node, *node.inputs, axis=axis)
-
-    return lower
+    axis = node.attributes["dim"]
+    last = axis == len(node.shape) - 1
+    if emit.opset < 13 and not last:
+        emit.refuse(node, 13, f"{op_type} along dimension {axis}")
+    emit.last(op_type, node, *node.inputs, axis=-1 if last and emit.opset >= 13 else axis)
 
 
 def _refuse_scaled(node: Node) -> str | None:
@@ -106,6 +103,6 @@ OPERATORS = {
     "hardsigmoid": Operator(one("HardSigmoid", alpha=1 / 6, beta=0.5)),
     "hardswish": Operator(_hardswish),
     "clamp": Operator(_clamp, overloads=()),
-    "softmax": Operator(_softmax("Softmax"), overloads=()),
-    "log_softmax": Operator(_softmax("LogSoftmax"), overloads=()),
+    "softmax": Operator(partial(_softmax, op_type="Softmax"), overloads=()),
+    "log_softmax": Operator(partial(_softmax, op_type="LogSoftmax"), overloads=()),
 }

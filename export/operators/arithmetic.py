@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from export.emitter import Emitter, Lower, Operator, chain, one
+from functools import partial
+
+from export.emitter import Emitter, Operator, chain, one
 from export.graph import Node, width
 
 
@@ -14,13 +16,10 @@ def _expm1(emit: Emitter, node: Node) -> None:
     emit.last("Sub", node, emit.step("Exp", node, *node.inputs), emit.constant("one", 1.0))
 
 
-def _of_two(op_type: str) -> Lower:
-    def lower(emit: Emitter, node: Node) -> None:
-        if emit.opset < 8:
-            emit.refuse(node, 8, f"{op_type} of two shapes")
-        emit.last(op_type, node, *emit.operands(node))
-
-    return lower
+def _of_two(emit: Emitter, node: Node, op_type: str) -> None:
+    if emit.opset < 8:
+        emit.refuse(node, 8, f"{op_type} of two shapes")
+    emit.last(op_type, node, *emit.operands(node))
 
 
 def _sign(emit: Emitter, node: Node) -> None:
@@ -55,8 +54,8 @@ OPERATORS = {
             *(("reciprocal", "Reciprocal"), ("atan", "Atan"), ("asinh", "Asinh")),
         )
     },
-    "maximum": Operator(_of_two("Max")),
-    "minimum": Operator(_of_two("Min")),
+    "maximum": Operator(partial(_of_two, op_type="Max")),
+    "minimum": Operator(partial(_of_two, op_type="Min")),
     "rsqrt": Operator(chain("Sqrt", "Reciprocal")),
     "log1p": Operator(_log1p),
     "expm1": Operator(_expm1),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import nan
 
-from export.emitter import Emitter, Lower, Operator
+from export.emitter import Emitter, Operator
 from export.graph import Node
 
 
@@ -16,8 +17,8 @@ def reduced(emit: Emitter, node: Node, op_type: str, x: str, *, last: bool = Fal
     return emit.reduction(op_type, node, x, axes, last=last, keepdims=kept)
 
 
-def _reduction(op_type: str) -> Lower:
-    return lambda emit, node: reduced(emit, node, op_type, node.inputs[0], last=True)
+def _reduction(emit: Emitter, node: Node, op_type: str) -> None:
+    reduced(emit, node, op_type, node.inputs[0], last=True)
 
 
 def _missing(emit: Emitter, node: Node) -> tuple[str, str]:
@@ -26,24 +27,19 @@ def _missing(emit: Emitter, node: Node) -> tuple[str, str]:
     return missing, emit.step("Cast", node, reduced(emit, node, "ReduceMax", missing), to=9)
 
 
-def _extreme(op_type: str) -> Lower:
+def _extreme(emit: Emitter, node: Node, op_type: str) -> None:
     """ONNX Runtime's ReduceMax may pass over NaN, and PyTorch's never does: where there is any, NaN is chosen."""
-
-    def lower(emit: Emitter, node: Node) -> None:
-        (x,) = node.inputs
-        if emit.dtype(x) != "float32":
-            reduced(emit, node, op_type, x, last=True)
-            return
-        _, anywhere = _missing(emit, node)
-        extreme = reduced(emit, node, op_type, x)
-        emit.last("Where", node, anywhere, emit.constant("nan", nan), extreme)
-
-    return lower
+    (x,) = node.inputs
+    if emit.dtype(x) != "float32":
+        reduced(emit, node, op_type, x, last=True)
+        return
+    _, anywhere = _missing(emit, node)
+    extreme = reduced(emit, node, op_type, x)
+    emit.last("Where", node, anywhere, emit.constant("nan", nan), extreme)
 
 
 def _norm(emit: Emitter, node: Node) -> None:
-    name = {1: "ReduceL1", 2: "ReduceL2"}[node.attributes["ord"]]
-    reduced(emit, node, name, node.inputs[0], last=True)
+    _reduction(emit, node, {1: "ReduceL1", 2: "ReduceL2"}[node.attributes["ord"]])
 
 
 def _refuse_norm(node: Node) -> str | None:
@@ -61,30 +57,22 @@ def _variance(emit: Emitter, node: Node) -> None:
     emit.last("Div", node, total, emit.constant(f"{node.home}.count", degrees))
 
 
-def _index_of(op_type: str) -> Lower:
+def _index_of(emit: Emitter, node: Node, op_type: str) -> None:
     """ONNX Runtime passes over NaN, and PyTorch stops at the first: where there is any, its place is chosen."""
-
-    def lower(emit: Emitter, node: Node) -> None:
-        (x,) = node.inputs
-        given = {"axis": node.attributes["dim"], "keepdims": int(node.attributes["keepdim"])}
-        if emit.dtype(x) != "float32":
-            emit.last(op_type, node, x, **given)
-            return
-        missing, anywhere = _missing(emit, node)
-        first, place = emit.step("ArgMax", node, missing, **given), emit.step(op_type, node, x, **given)
-        emit.last("Where", node, anywhere, first, place)
-
-    return lower
+    (x,) = node.inputs
+    given = {"axis": node.attributes["dim"], "keepdims": int(node.attributes["keepdim"])}
+    if emit.dtype(x) != "float32":
+        emit.last(op_type, node, x, **given)
+        return
+    missing, anywhere = _missing(emit, node)
+    first, place = emit.step("ArgMax", node, missing, **given), emit.step(op_type, node, x, **given)
+    emit.last("Where", node, anywhere, first, place)
 
 
-def _truth(op_type: str) -> Lower:
+def _truth(emit: Emitter, node: Node, op_type: str) -> None:
     """any and all: the largest or the smallest of 0 and 1."""
-
-    def lower(emit: Emitter, node: Node) -> None:
-        numbers = emit.step("Cast", node, *node.inputs, to=1)
-        emit.last("Cast", node, reduced(emit, node, op_type, numbers), to=9)
-
-    return lower
+    numbers = emit.step("Cast", node, *node.inputs, to=1)
+    emit.last("Cast", node, reduced(emit, node, op_type, numbers), to=9)
 
 
 def _cumsum(emit: Emitter, node: Node) -> None:
@@ -97,15 +85,15 @@ def _refuse_dimensionless(node: Node) -> str | None:
 
 
 OPERATORS = {
-    "sum": Operator(_reduction("ReduceSum"), overloads=()),
-    "mean": Operator(_reduction("ReduceMean"), overloads=()),
-    "amax": Operator(_extreme("ReduceMax"), overloads=()),
-    "amin": Operator(_extreme("ReduceMin"), overloads=()),
+    "sum": Operator(partial(_reduction, op_type="ReduceSum"), overloads=()),
+    "mean": Operator(partial(_reduction, op_type="ReduceMean"), overloads=()),
+    "amax": Operator(partial(_extreme, op_type="ReduceMax"), overloads=()),
+    "amin": Operator(partial(_extreme, op_type="ReduceMin"), overloads=()),
     "linalg_vector_norm": Operator(_norm, overloads=(), refuse=_refuse_norm),
     "var": Operator(_variance, overloads=()),
-    "argmax": Operator(_index_of("ArgMax"), overloads=(), refuse=_refuse_dimensionless),
-    "argmin": Operator(_index_of("ArgMin"), overloads=(), refuse=_refuse_dimensionless),
-    "any": Operator(_truth("ReduceMax"), overloads=()),
-    "all": Operator(_truth("ReduceMin"), overloads=()),
+    "argmax": Operator(partial(_index_of, op_type="ArgMax"), overloads=(), refuse=_refuse_dimensionless),
+    "argmin": Operator(partial(_index_of, op_type="ArgMin"), overloads=(), refuse=_refuse_dimensionless),
+    "any": Operator(partial(_truth, op_type="ReduceMax"), overloads=()),
+    "all": Operator(partial(_truth, op_type="ReduceMin"), overloads=()),
     "cumsum": Operator(_cumsum, overloads=()),
 }
