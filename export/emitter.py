@@ -74,6 +74,7 @@ class Emitter:
         output = node.output
         if output in self._inner:
             output = self.renamed[node.output] = unique(f"{name}.output", self._values)
+        self._dtypes[output] = node.dtype  # under the name that is read: an output or an inner value has another
         return self(op_type, inputs, output, name, **attributes)
 
     def in_turn(self, node: Node, *steps: Sequence[str]) -> None:

@@ -59,6 +59,8 @@ def is_foldable(node: Node) -> bool:
     if node.op == "div" and _role(node) == "self":
         return False
     n = node.shape[-1]
+    if not isinstance(n, int):  # a transposed batch
+        return False
     sizes = [t.values.shape for t in node.tensors.values()] if node.op in ("add", "sub", "mul", "div") else []
     return all(size in ((), (1,), (n,), (1, 1), (1, n)) for size in sizes)
 

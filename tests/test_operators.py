@@ -180,8 +180,11 @@ MORE: dict[str, Case] = {
     "choices of whole numbers": whole(lambda m,
         x: (torch.where(x > 3, x, 0), x.clamp(2, 5), x.clamp(min=1), x.masked_fill(x < 4, 7)), since=12),
     "reductions of whole numbers": whole(lambda m, x: (x.sum(1), x.argmax(1), (x > 3).sum(1), x.amax(1)), since=9),
+    "whole numbers that are results and read again": whole(lambda m,
+        x: (y := x * 2, y.amax(1), y.argmax(1), y.clamp(min=3), y + 1, y > 4), since=12),
     "moved whole numbers": whole(lambda m, x: (x[:, [1, 0]], torch.cat([x, x[:, :1]], 1), x.view(-1, 2, 2).mT)),
     "products of truths": of(lambda m, x: ((x > 0) * (x < 1) * x, torch.isfinite(x), (x > 0) ^ (x < 1)), since=11),
+    "a batch that is transposed": Case(Written(lambda m, x: ((x.T * 2 + 1) * 3).T), options={"fold_affine": True}),
 }  # fmt: skip
 EVERY = CASES | MORE
 
