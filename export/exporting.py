@@ -6,7 +6,6 @@ import copy
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -83,12 +82,7 @@ def export(
     versions = chosen(opset, ir_version, target)
     copied, hashing = evaluated_copy(module, dtype), weights_hashing(module)
     signature = signature_of(
-        copied,
-        example=example,
-        input_shape=input_shape,
-        input_dtype=input_dtype,
-        input_name=input_name,
-        method=method,
+        copied, example=example, input_shape=input_shape, input_dtype=input_dtype, input_name=input_name, method=method
     )
     outputs = (output_name,) if isinstance(output_name, str) else tuple(output_name)
     traced = trace(copied, signature, outputs)
@@ -129,18 +123,15 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
         key, kind = next(iter(other.items()))
         message = f"'{key}' is {kind} and the file computes in float32 ({len(other)} of {len(tensors)} tensors)"
         raise ExportError(f"{message}. What to do: round it on export with dtype='float32' (--dtype float32)")
-    shared: dict[int, Any] = (
-        {id(tensor): tensor for tensor in tensors.values()} if is_plain(module) and not other else {}
-    )
+    shared = list(tensors.values()) if is_plain(module) and not other else []
     try:
-        copied = copy.deepcopy(module, shared | computed_weights(module)).cpu().eval()
+        memo = {id(tensor): tensor for tensor in shared} | computed_weights(module)
+        copied = copy.deepcopy(module, memo).cpu().eval()
     except Exception as error:  # the caller's classes may copy themselves in their own way
         raise ExportError(f"the module cannot be copied, so it was left alone: {error}") from error
     if other:
         copied = copied.float()
-        lost = [
-            k for k, t in copied.state_dict().items() if k in other and bool((t.isinf() & ~tensors[k].isinf()).any())
-        ]
-        if lost:
-            raise ExportError(f"'{lost[0]}' has values that float32 cannot hold: they would become infinite")
+        for key, values in copied.state_dict().items():
+            if key in other and bool((values.isinf() & ~tensors[key].isinf()).any()):
+                raise ExportError(f"'{key}' has values that float32 cannot hold: they would become infinite")
     return copied
