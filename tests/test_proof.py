@@ -12,13 +12,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto
 from torch import nn
 
 from benchmarks.modules import of_family
 from benchmarks.planted import FAULTS, OF_OPERATORS, RUNTIME_ONLY, faulty, plan, planted
 from builder import Scale, assemble, load_spec, load_weights
 from export import ExportError, ProofError, export, publish, verify
-from export.onnxfile.reading import Model, read_model
+from export.onnxfile.reading import Model, external_data, read_model
 from export.proof.rules import RULES
 from export.proof.running import Opener, Running, on_device
 from export.proof.structure import Structure, match
@@ -27,6 +28,7 @@ from export.trace import signature_of, trace
 from runtime import InputError, ModelError
 from tests.cases import BLOCKS, network, normal, randomised, specs
 from tests.hand_written import HAND_WRITTEN
+from tests.onnx_drafts import Draft
 from tests.test_witness import by_torch
 
 GENERATED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -537,3 +539,20 @@ def test_publish_replaces_only_with_what_is_proved(tmp_path: Path) -> None:
         publish(module, tmp_path / "m.onnx", spec=spec, device="cpu")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
     assert (tmp_path / "m.failed" / "m.parity.html").exists()
+
+
+def test_a_constant_node_s_external_data_belongs_to_the_file(tmp_path: Path) -> None:
+    """It is read, and it is among what is hashed and packaged."""
+    draft = Draft(13)
+    weight = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+    (tmp_path / "weights.bin").write_bytes(weight.tobytes())
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[6, 4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="weights.bin")
+    draft.nodes.append(onnx.helper.make_node("Constant", [], ["w"], value=tensor))
+    path = draft.save(tmp_path / "m.onnx", draft("MatMul", "x", "w"))
+    assert external_data(path) == {"weights.bin": tmp_path / "weights.bin"}
+    assert np.array_equal(read_model(path).constants["w"], weight)
+    module = nn.Linear(6, 4, bias=False)
+    module.weight.data = torch.from_numpy(weight.T.copy())
+    report = verify(module, path, device="cpu")
+    assert report.proved

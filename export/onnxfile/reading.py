@@ -18,6 +18,8 @@ from onnx.reference import ReferenceEvaluator
 from export.graph import Rows, Shape
 from runtime import ModelError, read_header
 
+from .tensors import Tensors
+
 _RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _SIZED = ("Reshape", "Expand")
 """Operators whose second input is a shape."""
@@ -28,6 +30,8 @@ _OF_CONSTANTS = (
     *("Max", "Min", "Abs", "Reciprocal", "Clip"),
 )
 """Operators that are computed here where all that they read is constant: one float32 rounding at most."""
+NUMBERS = {"value_float": "<f4", "value_floats": "<f4", "value_int": "<i8", "value_ints": "<i8"}
+"""The types of the numbers that a Constant may hold in place of a tensor, by the attribute."""
 _LARGE = 2**10
 """Values from which a constant is kept apart: Protocol Buffers would copy it at every turn."""
 
@@ -239,9 +243,18 @@ def _parsed(path: Path) -> ModelProto:
         raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
 
 
+def tensors_of(whole: ModelProto) -> dict[str, TensorProto]:
+    """The tensors that a file stores, as initialisers and in Constant nodes, by the names of their values."""
+    stored = {tensor.name: tensor for tensor in whole.graph.initializer}
+    for node in whole.graph.node:
+        if node.op_type == "Constant":
+            stored |= {name: a.t for a in node.attribute if a.type == a.TENSOR for name in node.output}
+    return stored
+
+
 def _beside(path: Path, whole: ModelProto) -> dict[str, Path]:
-    tensors = [tensor for tensor in whole.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
-    names = {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+    external = [t for t in tensors_of(whole).values() if t.data_location == TensorProto.EXTERNAL]
+    names = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
     beside = {name: path.parent / name for name in sorted(names)}
     missing = next((data for data in beside.values() if not data.is_file()), None)
     if missing is not None:
@@ -253,23 +266,30 @@ def read_model(path: Path, *, recovering: bool = False) -> Model:
     """Read a file with its weights. Raises ModelError: missing, damaged or not ONNX."""
     whole = _parsed(path)
     _beside(path, whole)
+    return model_of(path, whole, _problem(whole), recovering=recovering)
+
+
+def model_of(path: Path, whole: ModelProto, problem: str | None = None, *, recovering: bool = False) -> Model:
+    """A file that was parsed, with its constants: those stored, and where there is no ``problem`` those computed of
+    nothing else. Raises ModelError: a constant is damaged.
+    """
+    tensors, constants = Tensors(path), dict[str, np.ndarray]()
+    large = {tensor.name for tensor in whole.graph.initializer if _is_large(tensor)}
     try:
-        onnx.load_external_data_for_model(whole, str(path.parent))
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
-    problem = _problem(whole)
-    try:
-        constants = {tensor.name: _values(tensor) for tensor in whole.graph.initializer}
-        if problem is None:
-            for node in whole.graph.node:
-                if node.op_type == "Constant":
-                    constants |= dict.fromkeys(node.output, _constant(node))
-                elif (value := computed(whole, node, constants)) is not None:
-                    constants[node.output[0]] = value
-    except (ValueError, TypeError, KeyError, IndexError, StopIteration, RuntimeError, NotImplementedError) as error:
+        for name, tensor in tensors_of(whole).items():
+            constants[name] = tensors.array(tensor, f"the constant '{name}'")
+            if tensor.data_location == TensorProto.EXTERNAL and name not in large:
+                tensor.CopyFrom(numpy_helper.from_array(constants[name], tensor.name))
+        for node in whole.graph.node if problem is None else ():
+            if node.op_type == "Constant":
+                constants |= dict.fromkeys(node.output, _constant(node, constants))
+            elif (value := computed(whole, node, constants)) is not None:
+                constants[node.output[0]] = value
+    except ModelError:
+        raise
+    except Exception as error:  # whatever ONNX's reference raises for operators that do not fit their constants
         raise ModelError(f"{path}: a constant of the file is damaged: {error}") from None
-    large = {tensor.name for tensor in whole.graph.initializer if is_large(tensor)}
-    return Model(path, without(whole, large), constants, frozenset(large), problem, recovering)
+    return Model(path, _without(whole, large), constants, frozenset(large), problem, recovering)
 
 
 def _problem(whole: ModelProto) -> str | None:
@@ -295,13 +315,13 @@ def _is_plain(node: NodeProto) -> bool:
     return node.op_type in ("Constant", "Identity") and node.domain in ("", "ai.onnx")
 
 
-def is_large(tensor: TensorProto) -> bool:
+def _is_large(tensor: TensorProto) -> bool:
     """Whether a constant is kept apart from the graph that is to be run."""
     apart = bool(tensor.raw_data) or tensor.data_location == TensorProto.EXTERNAL
     return apart and tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= _LARGE
 
 
-def without(whole: ModelProto, names: set[str]) -> ModelProto:
+def _without(whole: ModelProto, names: set[str]) -> ModelProto:
     """A copy without some constants (clearing them in place would not free them), and without inner Identities."""
     outputs = {value.name for value in whole.graph.output}
     aliases: dict[str, str] = {}
@@ -346,17 +366,12 @@ def computed(whole: ModelProto, node: NodeProto, constants: Mapping[str, np.ndar
     return np.ascontiguousarray(value)
 
 
-def _constant(node: NodeProto) -> np.ndarray:
-    found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    name = next(name for name in ("value", "value_float", "value_floats", "value_int", "value_ints") if name in found)
-    kind = np.int64 if "int" in name else np.float32
-    return _values(found[name]) if name == "value" else np.asarray(found[name], dtype=kind)
-
-
-def _values(tensor: TensorProto) -> np.ndarray:
-    if tensor.data_type == TensorProto.FLOAT and tensor.raw_data:
-        return np.frombuffer(tensor.raw_data, "<f4").reshape(tuple(tensor.dims))
-    return numpy_helper.to_array(tensor)
+def _constant(node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
+    """What a Constant node gives. Raises ValueError: neither one tensor nor one list of numbers."""
+    (attribute,) = node.attribute
+    if attribute.name == "value" and node.output[0] in constants:
+        return constants[node.output[0]]
+    return np.asarray(onnx.helper.get_attribute_value(attribute), NUMBERS[attribute.name])
 
 
 def label(node: NodeProto) -> str:

@@ -7,9 +7,9 @@ from math import prod
 
 import numpy as np
 
+from export.onnxfile.tensors import MOST_DIMENSIONS
+
 Dims = tuple[int | None, ...]
-MOST_DIMENSIONS = 32
-"""More than any file of a dense network has; NumPy stops at 64."""
 
 
 class Unfit(Exception):

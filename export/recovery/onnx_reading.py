@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from google.protobuf.message import DecodeError
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, helper
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs
 
 from builder.errors import RecoveryError
-from export.onnxfile.reading import Model, attributes_of, computed, is_large, label, without
-
-from .tensors import Tensors
+from export.onnxfile.reading import NUMBERS, Model, attributes_of, label, model_of, tensors_of
+from runtime import ModelError
 
 _SPEC_NOTE = "the file carries the spec that mlpx exported it from; it was not used, the operators were read"
 _OLDEST = 7
@@ -24,20 +22,21 @@ def read_graph(path: Path, known: frozenset[str]) -> tuple[Model, list[str]]:
     Raises RecoveryError: unreadable, damaged or not ONNX; operators, types or ports that a dense network does not have.
     """
     proto = _parsed(path)
+    notes = [_SPEC_NOTE] if any(entry.key == "mlpx.spec" for entry in proto.metadata_props) else []
     try:
         _Checks(path, proto, known).run()
-        constants = _constants(path, proto)
+        notes += _prune(proto)
+        model = model_of(path, proto, recovering=True)
     except UnicodeDecodeError:
         raise RecoveryError(f"{path}: damaged: it holds a text that is no UTF-8") from None
-    notes = [_SPEC_NOTE] if any(entry.key == "mlpx.spec" for entry in proto.metadata_props) else []
-    notes += _prune(proto)
+    except ModelError as error:
+        raise RecoveryError(str(error)) from None
     for node in proto.graph.node:
         training = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
-        if training and (training not in constants or constants[training].any()):
+        if training and (training not in model.constants or model.constants[training].any()):
             hint = "What to do: export the network in evaluation mode"
             raise RecoveryError(f"{path}: {label(node)} drops entries in inference too. {hint}")
-    large = {tensor.name for tensor in proto.graph.initializer if is_large(tensor)}
-    return Model(path, without(proto, large), constants, frozenset(large), recovering=True), notes
+    return model, notes
 
 
 def _prune(proto: ModelProto) -> list[str]:
@@ -74,36 +73,6 @@ def _parsed(path: Path) -> ModelProto:
     return model
 
 
-def _constants(path: Path, proto: ModelProto) -> dict[str, np.ndarray]:
-    """What is stored, and what is computed of nothing else."""
-    tensors = Tensors(path)
-    constants = {t.name: tensors.array(t, f"the constant '{t.name}'") for t in proto.graph.initializer}
-    for node in proto.graph.node:
-        if node.op_type == "Constant":
-            constants[node.output[0]] = _constant(path, node, tensors)
-        else:
-            try:
-                value = computed(proto, node, constants)
-            except Exception as error:
-                raise RecoveryError(f"{path}: {label(node)} does not fit the constants it reads: {error}") from None
-            if value is not None:
-                constants[node.output[0]] = value
-    return constants
-
-
-def _constant(path: Path, node: NodeProto, tensors: Tensors) -> np.ndarray:
-    what = f"the Constant '{node.name or node.output[0]}'"
-    if len(node.attribute) == 1 and not node.input and len(node.output) == 1:
-        (attribute,) = node.attribute
-        if attribute.name == "value" and attribute.type == AttributeProto.TENSOR:
-            return tensors.array(attribute.t, what)
-        dtype = _NUMBERS.get(attribute.type)
-        if dtype is not None and attribute.name.startswith("value_"):
-            return np.asarray(helper.get_attribute_value(attribute), dtype)
-    names = ", ".join(attribute.name for attribute in node.attribute)
-    raise RecoveryError(f"{path}: {what} holds {names or 'nothing'}; one tensor or number is expected")
-
-
 class _Checks:
     def __init__(self, path: Path, model: ModelProto, known: frozenset[str]):
         self.path = path
@@ -121,9 +90,11 @@ class _Checks:
         for node in self.graph.node:
             self._refuse_foreign(node)
         for node in self.graph.node:
-            if node.op_type != "Constant":
-                self._check_form(node, opset)
+            self._check_form(node, opset)
         self._check_names(stored, source.name, output.name)
+        for name, tensor in tensors_of(self.model).items():
+            if tensor.data_type not in _TYPES_READ:
+                raise self._error(f"the constant '{name}' {_another_type(tensor.data_type)}")
 
     def _opset(self) -> int:
         if self.model.functions:
@@ -165,6 +136,12 @@ class _Checks:
 
     def _check_form(self, node: NodeProto, opset: int) -> None:
         """Attributes, inputs and outputs as the opset has them."""
+        if node.op_type == "Constant":
+            names = [attribute.name for attribute in node.attribute]
+            if len(names) != 1 or names[0] not in ("value", *NUMBERS) or node.input or len(node.output) != 1:
+                holds = f"holds {', '.join(names) or 'nothing'}; one tensor or number is expected"
+                raise self._error(f"the {label(node)} {holds}")
+            return
         try:
             schema = defs.get_schema(node.op_type, opset, "")
         except defs.SchemaError:
@@ -215,12 +192,18 @@ _TYPES = {
     AttributeProto.FLOATS: defs.OpSchema.AttrType.FLOATS,
     AttributeProto.INTS: defs.OpSchema.AttrType.INTS,
 }
-_NUMBERS = {
-    AttributeProto.FLOAT: "<f4",
-    AttributeProto.FLOATS: "<f4",
-    AttributeProto.INT: "<i8",
-    AttributeProto.INTS: "<i8",
-}
+_TYPES_READ = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL)
+_QUANTISED = ("INT8", "UINT8", "INT4", "UINT4", "INT16", "UINT16", "FLOAT8", "FLOAT4", "INT2", "UINT2")
+
+
+def _another_type(data_type: int) -> str:
+    known = {number: name for name, number in TensorProto.DataType.items()}
+    name = known.get(data_type, f"of unknown type {data_type}")
+    hint = "What to do: recover from the float32 file"
+    if name.startswith(_QUANTISED):
+        return f"is {name.lower()}, a quantised value; a dense network has float32 weights. {hint} it was made from"
+    return f"is {name.lower()}; a dense network has float32 weights. {hint}"
+
 
 _FLOAT = "What to do: recover from the float file that it was quantised from"
 _KINDS = {

@@ -9,11 +9,9 @@ from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
-from builder.errors import RecoveryError
-
-from .layout import MOST_DIMENSIONS
+from runtime import ModelError
 
 _READ: dict[int, tuple[str, str]] = {
     TensorProto.FLOAT: ("<f4", "float_data"),
@@ -22,8 +20,9 @@ _READ: dict[int, tuple[str, str]] = {
     TensorProto.INT32: ("<i4", "int32_data"),
     TensorProto.BOOL: ("|b1", "int32_data"),
 }
+MOST_DIMENSIONS = 32
+"""More than any file of a dense network has; NumPy stops at 64."""
 _MOST_ENTRIES = 2**48
-_QUANTISED = ("INT8", "UINT8", "INT4", "UINT4", "INT16", "UINT16", "FLOAT8", "FLOAT4", "INT2", "UINT2")
 
 
 class Tensors:
@@ -34,14 +33,16 @@ class Tensors:
         self.maps: dict[str, mmap.mmap | bytes] = {}
 
     def array(self, tensor: TensorProto, what: str) -> np.ndarray:
-        """A tensor's values. Raises RecoveryError: another type, or sizes and bytes that do not agree."""
+        """A tensor's values. Raises ModelError: sizes and bytes that do not agree, data that cannot be read."""
         dims = tuple(tensor.dims)
         if any(size < 0 for size in dims):
             raise self._error(what, f"has a negative dimension: {list(dims)}")
         if len(dims) > MOST_DIMENSIONS or prod(filter(None, dims)) > _MOST_ENTRIES:
             raise self._error(what, f"has dimensions that no weight has: {list(dims)}")
+        if tensor.data_type not in _READ and tensor.data_location != TensorProto.EXTERNAL:
+            return numpy_helper.to_array(tensor)
         if tensor.data_type not in _READ:
-            raise self._error(what, _another_type(tensor.data_type))
+            raise self._error(what, f"has external data of ONNX's type {tensor.data_type}, which is not read")
         dtype, field = _READ[tensor.data_type]
         count, width = prod(dims), np.dtype(dtype).itemsize
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -93,14 +94,5 @@ class Tensors:
             message = f"has its data in '{location}', which cannot be read ({error.strerror or error}). {hint}"
             raise self._error(what, message) from None
 
-    def _error(self, what: str, message: str) -> RecoveryError:
-        return RecoveryError(f"{self.path}: {what} {message}")
-
-
-def _another_type(data_type: int) -> str:
-    known = {number: name for name, number in TensorProto.DataType.items()}
-    name = known.get(data_type, f"of unknown type {data_type}")
-    hint = "What to do: recover from the float32 file"
-    if name.startswith(_QUANTISED):
-        return f"is {name.lower()}, a quantised value; a dense network has float32 weights. {hint} it was made from"
-    return f"is {name.lower()}; a dense network has float32 weights. {hint}"
+    def _error(self, what: str, message: str) -> ModelError:
+        return ModelError(f"{self.path}: {what} {message}")
