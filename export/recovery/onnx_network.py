@@ -1,18 +1,30 @@
-"""From an ONNX file of a dense network to its spec and its weights."""
+"""From an ONNX file of a dense network to its spec and weights: a chain of blocks, read from start to end."""
 
 from __future__ import annotations
 
 from math import prod
 from pathlib import Path
 
-from builder.block import MOST, Shape
-from builder.errors import RecoveryError, SpecError
-from export.onnxfile.reading import Model
+from onnx import NodeProto
+from pydantic import ValidationError
 
-from .layout import MOST_DIMENSIONS, Layout
-from .onnx_chain import Chain, known_operators
-from .onnx_reading import read_graph
-from .recovered import Recovered, Step, fitted_name, network_of
+from builder.block import MOST, Shape
+from builder.blocks import BLOCKS as SPECS
+from builder.errors import RecoveryError, SpecError
+from export.onnxfile.reading import Model, label
+from export.onnxfile.tensors import MOST_DIMENSIONS
+
+from .layout import Layout, Unfit
+from .onnx_operators import BLOCKS, MOVES, Place
+from .onnx_reading import IN_WORDS, read_graph
+from .onnx_spellings import find_spelling, spelling_operators
+from .recovered import Recovered, Step, fitted_name, joined, network_of
+
+_DEEPEST = 32
+"""Residuals in residuals, more than any network has."""
+_SUMS = ("Add", "Sum")
+_OF_SIZES = frozenset({"Shape", "Gather", "Concat", "Unsqueeze", "Squeeze", "Cast"})
+"""What the shape of a Reshape is computed with."""
 
 
 def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = None) -> Recovered:
@@ -25,9 +37,9 @@ def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = 
     Raises RecoveryError: a missing, damaged or hostile file, or the first operator that is none of a dense network's.
     """
     path = Path(path)
-    model, notes = read_graph(path, known_operators())
+    model, notes = read_graph(path, _known_operators())
     layout, row = _rows(model, notes)
-    steps, after = Chain(model, notes).read(layout)
+    steps, after = _Chain(model, notes).read(layout)
     if not steps:
         raise RecoveryError(f"{path}: it gives its input back; there is no block in it")
     kept = keep_shape and len(row) > 1
@@ -80,3 +92,153 @@ def _rows(model: Model, notes: list[str]) -> tuple[Layout, Shape]:
     if batch is not None and batch > 1:
         notes.append(f"the file takes batches of {batch} rows, and the network a batch of any size")
     return Layout((None, *fixed), max(batch or 0, 0)), fixed
+
+
+def _known_operators() -> frozenset[str]:
+    """The operators that may stand in the file of a dense network."""
+    return spelling_operators() | BLOCKS.keys() | MOVES.keys() | _OF_SIZES | {"Constant"}
+
+
+class _Chain:
+    """Reads the blocks of a file's graph. ``notes`` gets what was decided on the way, a line each."""
+
+    def __init__(self, model: Model, notes: list[str]):
+        self.model = model
+        self.notes = notes
+        self.path = model.path
+        graph = model.proto.graph
+        self.output = graph.output[0].name
+        sizes, self.nodes = self._for_sizes(), list[NodeProto]()
+        for node in graph.node:
+            if node.output[0] not in model.constants and node.output[0] not in sizes:
+                self.nodes.append(node)
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.input):
+                self.readers.setdefault(name, []).append(node)
+        self.used: set[int] = set()
+
+    def read(self, layout: Layout) -> tuple[list[Step], Layout]:
+        """The blocks from the graph's input to its output, and the layout of the output.
+
+        Raises RecoveryError naming the first operator that is none of a dense network's.
+        """
+        idle = next((node for node in self.nodes if not any(map(self._depends, node.input))), None)
+        if idle is not None:
+            raise self._unfit(idle, f"is a computation on constants alone (it reads {_read_by(idle)})")
+        start = self.model.inputs[0].name
+        if (self.output != start and self.output in self.model.constants) or not self.readers.get(start):
+            raise RecoveryError(f"{self.path}: the output does not depend on the input, it is '{self.output}'")
+        return self._between(start, self.output, layout, 0)
+
+    def _for_sizes(self) -> set[str]:
+        """The values that only serve to compute the shape of a Reshape."""
+        needed: dict[str, set[str]] = {}
+        for node in self.model.proto.graph.node:
+            for index, name in enumerate(node.input):
+                role = node.op_type if index and node.op_type == "Reshape" else node.output[0]
+                needed.setdefault(name, set()).add(role)
+        sizes: set[str] = set()
+        for node in reversed(self.model.proto.graph.node):
+            readers = needed.get(node.output[0], set())
+            if node.op_type in _OF_SIZES and readers and readers <= {"Reshape"} | sizes:
+                sizes.add(node.output[0])
+        return sizes
+
+    def _depends(self, name: str) -> bool:
+        return bool(name) and name not in self.model.constants
+
+    def _between(self, start: str, end: str, layout: Layout, depth: int) -> tuple[list[Step], Layout]:
+        steps: list[Step] = []
+        value = start
+        while readers := [node for node in self.readers.get(value, ()) if id(node) not in self.used]:
+            read, value, layout = self._next(readers, value, layout, depth)
+            steps += read
+        if value != end:
+            where = f"'{value}' is read by no further operator, and '{end}' does not follow from it"
+            raise RecoveryError(f"{self.path}: not a dense network: {where}")
+        return joined(steps), layout
+
+    def _next(self, readers: list[NodeProto], value: str, layout: Layout, depth: int) -> tuple[list[Step], str, Layout]:
+        """The blocks that all of a value's readers are part of, the value that they give, and its layout."""
+        node = readers[0]
+        try:
+            if len(readers) == 1 and node.op_type in MOVES and self._alone(node):
+                nodes, steps = (node,), list[Step]()
+                layout = MOVES[node.op_type](Place(self.model, node, value, layout, self.notes))
+            elif (spelling := find_spelling(self.model, value, layout, self.used)) is not None:
+                nodes, node = spelling.nodes, spelling.nodes[-1]
+                steps, layout = spelling.read(self.model, layout)
+            elif len(readers) == 1 and node.op_type in BLOCKS and self._alone(node):
+                nodes = (node,)
+                steps, layout = BLOCKS[node.op_type](Place(self.model, node, value, layout, self.notes))
+            else:
+                node = self._sum(readers, value)
+                nodes = (node,)
+                self.used.add(id(node))
+                steps, layout = self._residual(node, value, layout, depth)
+            for step in steps:
+                _check(step)
+        except Unfit as reason:
+            raise self._unfit(node, str(reason)) from None
+        self.used |= {id(each) for each in nodes}
+        return steps, node.output[0], layout
+
+    def _alone(self, node: NodeProto) -> bool:
+        """Whether an operator reads one value of the network once."""
+        return sum(map(self._depends, node.input)) == 1 or node.op_type in ("Gemm", "Clip", "Reshape")
+
+    def _sum(self, readers: list[NodeProto], value: str) -> NodeProto:
+        """The sum that ends a residual. Raises RecoveryError: there is none, naming what is no part of a block."""
+        sums = [node for node in readers if node.op_type in _SUMS and sum(map(self._depends, node.input)) == 2]
+        if sums:
+            return sums[-1]
+        if len(readers) == 1:
+            raise self._unknown(readers[0])
+        reached = {value}
+        for node in self.nodes:
+            if id(node) not in self.used and reached.intersection(node.input):
+                reached.update(node.output)
+                if sum(map(self._depends, node.input)) > 1:
+                    raise self._unknown(node)
+        raise self._unknown(readers[0])
+
+    def _residual(self, node: NodeProto, value: str, layout: Layout, depth: int) -> tuple[list[Step], Layout]:
+        if depth == _DEEPEST:
+            raise RecoveryError(f"{self.path}: {label(node)} is in more than {_DEEPEST} residual sums in each other")
+        other = node.input[1] if node.input[0] == value else node.input[0]
+        inner, after = self._between(value, other, layout, depth + 1)
+        rank = max(len(layout.dims), len(after.dims))
+        if layout.padded(rank) != after.padded(rank):
+            raise Unfit(f"adds values of shapes {layout} and {after}; they must be equal")
+        return [Step("residual", blocks=tuple(inner) or (Step("identity"),))], after.padded(rank)
+
+    def _unfit(self, node: NodeProto, reason: str) -> RecoveryError:
+        return RecoveryError(f"{self.path}: not a dense network: {label(node)} {reason}")
+
+    def _unknown(self, node: NodeProto) -> RecoveryError:
+        dependent = sum(map(self._depends, node.input))
+        computed = [name for name in node.input[1:] if self._depends(name)]
+        words = IN_WORDS.get(node.op_type, "in a place where no block has it")
+        if dependent > 1 and node.op_type in _SUMS:
+            words = "a sum of two branches, and neither ends where the other starts"
+        elif dependent > 1 and node.op_type in ("MatMul", "Mul", "Div"):
+            words = "a product or quotient of two values that both depend on the input"
+        elif dependent > 1 and node.op_type in ("Gemm", "Clip"):
+            words = f"given '{computed[-1]}', which is no constant"
+        return self._unfit(node, f"is {words} (it reads {_read_by(node)})")
+
+
+def _read_by(node: NodeProto) -> str:
+    return ", ".join(f"'{name}'" for name in node.input if name) or "nothing"
+
+
+def _check(step: Step) -> None:
+    """Whether a block takes the options. Raises Unfit."""
+    if step.options:
+        try:
+            SPECS[step.kind](**step.options)
+        except ValidationError as error:
+            (first, *_) = error.errors(include_url=False)
+            option = ".".join(map(str, first["loc"]))
+            raise Unfit(f"has an option that {step.kind} does not take: {option} {first['msg']}") from None
