@@ -32,6 +32,8 @@ _OF_CONSTANTS = (
 """Operators that are computed here where all that they read is constant: one float32 rounding at most."""
 NUMBERS = {"value_float": "<f4", "value_floats": "<f4", "value_int": "<i8", "value_ints": "<i8"}
 """The types of the numbers that a Constant may hold in place of a tensor, by the attribute."""
+_MOST_SIZES = 64
+"""Of a shape, and operators in a row to compute one."""
 _LARGE = 2**10
 """Values from which a constant is kept apart: Protocol Buffers would copy it at every turn."""
 
@@ -135,31 +137,41 @@ class Model:
         known = self._inferred.get(name)
         return known.type.tensor_type.elem_type if known is not None else TensorProto.FLOAT
 
-    def sizes(self, name: str) -> Shape | None:
+    def sizes(self, name: str, depth: int = 0) -> Shape | None:
         """A shape that the file gives, or computes of the shapes of values; None where it is computed of anything else.
 
         The batch is the first dimension of the file's inputs, if they leave it open.
         """
+        if name not in self._known_sizes:
+            sizes = self._computed_sizes(name, depth) if depth < _MOST_SIZES else None
+            self._known_sizes[name] = sizes if sizes is not None and len(sizes) <= _MOST_SIZES else None
+        return self._known_sizes[name]
+
+    @cached_property
+    def _known_sizes(self) -> dict[str, Shape | None]:
+        return {}
+
+    def _computed_sizes(self, name: str, depth: int) -> Shape | None:
         if name in self.constants:
-            held = self.constants[name]
-            return tuple(held.reshape(-1).tolist()) if held.dtype == np.int64 else None
+            constant = self.constants[name]
+            return tuple(constant.reshape(-1).tolist()) if constant.dtype == np.int64 else None
         maker = next((node for node in self.proto.graph.node if name in node.output), None)
         if maker is None:
             return None
         if maker.op_type == "Shape":
             shape, part = self._shape_of(maker.input[0]), {a.name: a.i for a in maker.attribute}
             return None if shape is None else shape[part.get("start", 0) : part.get("end")]
-        given = [self.sizes(part) for part in maker.input]
-        known = [part for part in given if part is not None]
-        if len(known) != len(given):
+        parts = [self.sizes(part, depth + 1) for part in maker.input]
+        known = [part for part in parts if part is not None]
+        if len(known) != len(parts) or not known:
             return None
         if maker.op_type == "Concat":
             return tuple(size for part in known for size in part)
         if maker.op_type in ("Unsqueeze", "Squeeze", "Cast", "Identity"):
             return known[0]
         if maker.op_type == "Gather":
-            places = known[1]
-            return tuple(known[0][i] for i in places if isinstance(i, int)) if len(known[0]) else None
+            inside = [i for i in known[1] if isinstance(i, int) and -len(known[0]) <= i < len(known[0])]
+            return tuple(known[0][i] for i in inside) if len(inside) == len(known[1]) else None
         if maker.op_type == "Mul":
             return _multiplied(known[0], known[1])
         return None
