@@ -14,6 +14,7 @@ from torch import nn
 
 from export import ParityReport, export, publish, read_report, verify
 from export.proof import write_page
+from export.proof.report import Check
 from runtime import InputError, MissingPackageError
 from tests.browser import CHROMIUM, look
 from tests.cases import network
@@ -125,6 +126,14 @@ def test_the_page_needs_nothing_else_and_says_what_was_found(
     if report.failure is not None:
         assert "first layer that diverges" in page.text and f"{report.failure.exact:.9g}" in page.text
     assert page.tags.count("svg") >= (2 if report.layers else 0)
+
+
+def test_checks_that_need_no_explanation_are_shown_too(reports: dict[str, ParityReport], tmp_path: Path) -> None:
+    names = ["data", "blocks", "outputs", "running", "probabilistic bounds"]
+    checks = [Check(name=name, outcome="warning", words=f"words of {name}") for name in names]
+    write_page(reports["proved"].model_copy(update={"checks": checks}), tmp_path / "p.html")
+    page = Page((tmp_path / "p.html").read_text(encoding="utf-8"))
+    assert all(f"words of {name}" in page.text for name in names)
 
 
 def test_the_same_report_gives_the_same_page(reports: dict[str, ParityReport], tmp_path: Path) -> None:
