@@ -23,9 +23,8 @@ from export.emitter import Emitter
 from export.evaluation import evaluate
 from export.graph import Graph, Input, Node, Rows
 from export.operators import OPERATORS
-from export.proof.rounding import ETA, U
 from export.proof.rules import RULES
-from export.proof.rules.constants import CONSTANTS
+from export.proof.rules.constants import CONSTANTS, ETA, U
 
 WIDTH = 64
 _TYPES = {"float32": 1, "int64": 7, "bool": 9}

@@ -16,7 +16,7 @@ from .artifact import Artifact
 from .errors import ExportError, ProofError
 from .exporting import export
 from .proof import ParityReport, can_write_page, write_page
-from .proof.recording import Recording
+from .proof.exposing import Recording
 from .proof.verification import Data, examine
 
 

@@ -19,10 +19,9 @@ from export.evaluation import evaluate
 from export.graph import Node, Rows, Shape
 from export.graph import Tensor as Constant
 from export.operators import OPERATORS
-from export.proof.rounding import ETA, LARGEST
 from export.proof.rules import RULES
-from export.proof.rules.affine import is_affine, magnitude, merged, roundings
-from export.proof.rules.constants import CONSTANTS
+from export.proof.rules.arithmetic import is_affine, magnitude, merged, roundings
+from export.proof.rules.constants import CONSTANTS, ETA, LARGEST
 from tests.bounds import Rounded, spelt
 
 SLACK = 1 + 2.0**-20

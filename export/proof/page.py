@@ -1,18 +1,41 @@
-"""The report as one page that needs nothing else: ``NAME.parity.html``."""
+"""The report as one page that needs nothing else, ``NAME.parity.html``.
+
+Its pictures are SVG that takes its colours from the page, so that it fits light and dark.
+"""
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from html import escape
 from importlib.util import find_spec
+from io import StringIO
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from runtime import imported, write_whole
 
-from .plots import histograms, network
-from .report import MEANING, ElementRecord, ParityReport
+from .report import MEANING, LayerRecord, ParityReport
 
-MOST_WORST = 6
-EXPLAINED = {
+_MOST_WORST = 6
+_MOST_HISTOGRAMS = 12
+_WIDTH = 3.4
+"""Inches at 96 pixels: what a phone of 360 pixels shows at full size."""
+_COLOURS = {"#010101": "var(--ink)", "#020202": "var(--line)", "#030303": "var(--good)", "#040404": "var(--bad)"}
+_COLOURS["#050505"] = "var(--panel)"
+_INK, _LINE, _GOOD, _BAD, _PANEL = _COLOURS
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mlpx",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": _LINE,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+}
+_EXPLAINED = {
     "interface": "A program that calls the model goes by these words.",
     "structure": "Each operator of the file was matched with a block of the module, in order.",
     "constants": "Compared without running anything. Folded weights were folded again from the module.",
@@ -39,16 +62,17 @@ def write_page(report: ParityReport, path: str | Path) -> None:
     jinja2 = imported("jinja2", "the report as a page")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
-    drawn = histograms(report)
+    inexact = sorted((layer for layer in report.layers if layer.ratio > 0), key=lambda layer: -layer.ratio)
+    drawn = [layer for layer in inexact if sum(layer.histogram)][:_MOST_HISTOGRAMS]
     text = template.render(
         report=report,
         rows=sum(given.rows for given in report.inputs),
-        network=network(report),
-        histograms=drawn,
-        hidden=sum(1 for layer in report.layers if layer.ratio > 0) - len(drawn),
+        network=_network(report),
+        histograms=[(f"{layer.path}, {layer.op}", _histogram(layer, report.bins)) for layer in drawn],
+        hidden=len(inexact) - len(drawn),
         exact=sum(1 for layer in report.layers if layer.ratio == 0),
-        explained=EXPLAINED,
-        worst=worst(report),
+        explained=_EXPLAINED,
+        worst=[layer.worst for layer in inexact if layer.worst is not None][:_MOST_WORST],
         meaning=MEANING,
         number=lambda value: f"{value:.9g}",
         short=lambda value: f"{value:.3g}" if isfinite(value) else str(value),
@@ -56,7 +80,95 @@ def write_page(report: ParityReport, path: str | Path) -> None:
     write_whole(Path(path), text.encode())
 
 
-def worst(report: ParityReport) -> list[ElementRecord]:
-    """The elements that came nearest their bound, one of each layer, the nearest first."""
-    found = [layer.worst for layer in report.layers if layer.worst is not None and layer.ratio > 0]
-    return sorted(found, key=lambda element: -element.ratio)[:MOST_WORST]
+def _network(report: ParityReport) -> str:
+    """The layers as blocks from input to output, each with the largest error / bound."""
+    if not report.layers:
+        return ""
+    patches = imported("matplotlib.patches", "the report as a page")
+    lanes: dict[str, int] = {}
+    places = {"input": 0.0} | {layer.path: index + 1.0 for index, layer in enumerate(report.layers)}
+    for index, layer in enumerate(report.layers):  # a value that was made earlier is led around the side
+        for source in layer.inputs:
+            if places.get(source, index) != index:
+                lanes.setdefault(source, len(lanes))
+
+    def draw(axes: Any) -> None:
+        rounded = "round,pad=0,rounding_size=0.03"
+        arrow = {"arrowstyle": "->", "color": _LINE, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8}
+        for layer in report.layers:
+            y, bad = places[layer.path], not layer.ratio <= 1
+            box = {"boxstyle": rounded, "facecolor": _PANEL, "edgecolor": _BAD if bad else _LINE, "lw": 1.2}
+            axes.add_patch(patches.FancyBboxPatch((0.02, y - 0.36), 0.96, 0.72, **box))
+            filled = 0.96 * min(1.0, layer.ratio if isfinite(layer.ratio) else 1.0)
+            bar = {"facecolor": _BAD if bad else _GOOD, "edgecolor": "none"}
+            axes.add_patch(patches.Rectangle((0.02, y + 0.27), filled, 0.09, **bar))
+            axes.text(0.05, y - 0.13, _cut(layer.path, 34), va="center", weight="bold", parse_math=False)
+            widths = f"{_shape(layer.input_shape)} to {_shape(layer.output_shape)}"
+            share = "exact" if layer.ratio == 0 else f"error / bound {layer.ratio:.2g}"
+            share = share if isfinite(layer.ratio) else "NaN or infinite"
+            words = f"{_cut(layer.op, 26)}, {widths}, {share}"
+            axes.text(0.05, y + 0.12, _cut(words, 52), va="center", size=8, parse_math=False)
+            for source in dict.fromkeys(layer.inputs):
+                start = places.get(source, y - 1)
+                if start == y - 1:
+                    axes.annotate("", (0.5, y - 0.36), (0.5, start + 0.36), arrowprops=arrow)
+                else:
+                    side = 1.01 + 0.03 * (lanes[source] % 5 + 1)
+                    axes.plot([0.98, side, side], [start + 0.1, start + 0.1, y - 0.1], color=_LINE, lw=1.0)
+                    axes.annotate("", (0.98, y - 0.1), (side, y - 0.1), arrowprops=arrow)
+        shapes = dict.fromkeys(_shape(layer.input_shape) for layer in report.layers if "input" in layer.inputs)
+        axes.text(0.5, 0.12, f"input, rows of {' and '.join(shapes)}", ha="center", va="center")
+        right = 1.02 + 0.03 * (min(len(lanes), 5) + 1) * bool(lanes)
+        axes.set(xlim=(0, right), ylim=(len(report.layers) + 0.6, -0.15))
+        axes.axis("off")
+
+    return _figure(draw, 0.55 * (len(report.layers) + 0.75), "The network, layer by layer")
+
+
+def _histogram(layer: LayerRecord, bins: Sequence[float]) -> str:
+    """How far a layer's values were from the exact ones, in ulp."""
+    total = sum(layer.histogram)
+    last = max(index for index, count in enumerate(layer.histogram) if count)
+    names = ["0", *(f"≤{edge:g}" for edge in bins[1:]), f">{bins[-1]:g}"]
+    keep = max(last + 1, 4)
+
+    def draw(axes: Any) -> None:
+        shares = [100 * count / total for count in layer.histogram[:keep]]
+        axes.bar(range(keep), shares, color=_GOOD, width=0.8)
+        step = 1 if keep < 7 else 2 if keep < 10 else 3
+        axes.set_xticks(range(0, keep, step), names[:keep:step], size=8)
+        axes.set(xlabel="error in ulp of the exact value", ylabel="% of values")
+
+    return _figure(draw, 1.9, f"Histogram of the errors of layer {layer.path}")
+
+
+def _figure(draw: Callable[[Any], None], height: float, title: str) -> str:
+    """What was drawn as an ``svg`` element with the page's colours and font, and a name for screen readers."""
+    figure = imported("matplotlib.figure", "the report as a page")
+    matplotlib = imported("matplotlib", "the report as a page")
+    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that matplotlib's font lacks: the browser has its own
+        canvas = figure.Figure(figsize=(_WIDTH, height), layout="constrained")
+        canvas.patch.set_alpha(0)
+        axes = canvas.add_subplot()
+        axes.patch.set_alpha(0)
+        draw(axes)
+        text = StringIO()
+        canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    for held, wanted in _COLOURS.items():
+        svg = svg.replace(held, wanted)
+    svg = re.sub(r"font-family: [^;\"]*|(?<=font: )([^'\"]*?)'[^\"]*?(?=[;\"])", lambda m: m.group(1) or "", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _cut(text: str, most: int) -> str:
+    """A long text without its middle: the ends tell layers apart."""
+    half = (most - 1) // 2
+    return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"

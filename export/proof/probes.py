@@ -22,29 +22,17 @@ import numpy as np
 import torch
 
 from export.evaluation import evaluate
-from export.graph import Node, Rows, Shape
+from export.graph import Node, Rows
 from export.onnxfile.pattern_matching import attribute
 from export.onnxfile.reading import Model
 
 from .layerwise import LayerCheck
-from .running import Opener, alone
+from .running import Opener, alone, row_sizes
 from .structure import Layer, Structure
 
 _ROWS = 512
 _SMALLEST, _LARGEST = np.float32(2.0**-126), np.finfo(np.float32).max
 EXPONENTS = (0, 40)
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """A probe that did not give its one right result."""
-
-    path: str
-    probe: str
-    output: int
-    found: float
-    exact: float
-    count: int
 
 
 @dataclass
@@ -56,7 +44,9 @@ class Probed:
     """Affine layers whose results take more than one rounding, so that no bits can be asked of them."""
     elements: int = 0
     skipped: int = 0
-    mismatches: list[Mismatch] | None = None
+    mismatches: int = 0
+    first: str = ""
+    """The first mismatch in words: a probe that did not give its one right result."""
 
     def compare(self, layer: Layer, probe: Callable[[int], str], found: np.ndarray, exact: np.ndarray) -> None:
         """Rows of results against the rows that they must be, both (rows, out); NaN where nothing is asked."""
@@ -64,12 +54,11 @@ class Probed:
         self.elements += int(normal.sum())
         self.skipped += int((~normal & ~np.isnan(exact)).sum())
         wrong = (normal & (found.reshape(exact.shape) != exact)).reshape(len(exact), -1)
-        found, exact = found.reshape(wrong.shape), exact.reshape(wrong.shape)
-        if wrong.any():
-            row, column = (int(i) for i in np.unravel_index(int(np.argmax(wrong)), wrong.shape))
-            values = float(found[row, column]), float(exact[row, column])
-            self.mismatches = self.mismatches or []
-            self.mismatches.append(Mismatch(layer.path, probe(row), column, *values, int(wrong.sum())))
+        if wrong.any() and not self.mismatches:
+            row, column = divmod(int(np.argmax(wrong)), wrong.shape[1])
+            have, need = (float(values.reshape(wrong.shape)[row, column]) for values in (found, exact))
+            self.first = f"'{layer.path}' at {probe(row)}: output {column} is {have!r} and must be {need!r}"
+        self.mismatches += int(wrong.sum())
 
 
 def probe_constants(model: Model, layers: tuple[Layer, ...], opener: Opener, seed: int) -> Probed:
@@ -79,10 +68,9 @@ def probe_constants(model: Model, layers: tuple[Layer, ...], opener: Opener, see
         exact = _EXACT.get(layer.held.op)
         if exact is None or not layer.held.tensors or not _is_in_rows(layer):
             continue
-        if layer.dtypes != ("float32",) and layer.held.op != "embedding":
-            continue
-        if _is_scaled(layer):
-            probed.rounded_twice += 1
+        factors = [attribute(layer.nodes[0], name, 1.0) for name in ("alpha", "beta")]
+        if layer.held.op == "linear" and any(abs(np.frexp(factor)[0]) != 0.5 for factor in factors):
+            probed.rounded_twice += 1  # a Gemm whose alpha or beta is no power of two
             continue
         probed.layers += 1
         with alone(model, layer, opener) as run:
@@ -97,15 +85,15 @@ def probe_constants(model: Model, layers: tuple[Layer, ...], opener: Opener, see
 
 def _is_in_rows(layer: Layer) -> bool:
     """Whether the layer's one input has the batch first, and nowhere else, so that any rows can be given to it."""
-    if len(layer.shapes) != 1 or not layer.shapes[0]:
+    if layer.dtypes != ("float32",) and (len(layer.dtypes) != 1 or layer.held.op != "embedding"):
         return False
-    first, *row = layer.shapes[0]
-    return isinstance(first, Rows) and not any(isinstance(size, Rows) for size in row)
+    grows = [isinstance(size, Rows) for size in layer.shapes[0]]
+    return sum(grows) == 1 and grows[0]
 
 
 def _run(run: Callable[[np.ndarray], np.ndarray], layer: Layer, rows: np.ndarray) -> np.ndarray:
     """Rows (count, features) through a layer whose own rows may have more dimensions, which they fill up."""
-    shape = _sizes(layer.shapes[0])
+    shape = row_sizes(layer.shapes[0])
     inner = shape[:-1] if layer.held.op == "linear" else shape if layer.held.op == "embedding" else ()
     if not inner:
         return run(np.ascontiguousarray(rows))
@@ -116,32 +104,25 @@ def _run(run: Callable[[np.ndarray], np.ndarray], layer: Layer, rows: np.ndarray
     return found.reshape(len(filled), -1)[:count]
 
 
-def _sizes(shape: Shape) -> tuple[int, ...]:
-    """Of a row."""
-    return tuple(size for size in shape[1:] if isinstance(size, int))
-
-
 def probe_ranges(model: Model, structure: Structure, opener: Opener, seed: int) -> Iterator[LayerCheck]:
     """Every other layer with one float32 input over the whole range of float32, within its bound."""
     for layer in structure.layers:
         node, check = layer.held, LayerCheck((layer,))
         if node.op in ("linear", "embedding", "expand") or not _is_in_rows(layer) or structure.graph.rows_depend:
             continue
-        if layer.dtypes != ("float32",):
-            continue
-        first, row = layer.shapes[0][0], _sizes(layer.shapes[0])
+        first, row = layer.shapes[0][0], row_sizes(layer.shapes[0])
         times = first.times if isinstance(first, Rows) else 1
         with alone(model, layer, opener) as run:
-            rows = whole_range(int(np.prod(row)), seed).reshape(-1, *row)
+            rows = _whole_range(prod(row), seed).reshape(-1, *row)
             rows = rows[: len(rows) // times * times]
             values = {layer.inputs[0]: rows, layer.output: run(rows)}
             check.compare("whole range", values, rows.reshape(len(rows) // times, -1))
         yield check
 
 
-def whole_range(features: int, seed: int, count: int = 2**15) -> np.ndarray:
+def _whole_range(features: int, seed: int) -> np.ndarray:
     """Rows of every scale: all exponents at once, one exponent per row, around ±30, and standard normal."""
-    rows = max(64, count // features // 4)
+    rows = max(64, 2**15 // features // 4)
     rng = np.random.default_rng(seed)
     shape = (rows, features)
     signs = rng.choice(np.array([-1.0, 1.0]), (4, *shape))
@@ -152,9 +133,7 @@ def whole_range(features: int, seed: int, count: int = 2**15) -> np.ndarray:
         rng.integers(-6, 6, shape),
         rng.integers(-3, 2, shape),
     ]
-    return np.concatenate(
-        [(s * np.ldexp(m, e)).astype(np.float32) for s, m, e in zip(signs, mantissas, exponents, strict=True)]
-    )
+    return (signs * np.ldexp(mantissas, np.stack(exponents))).astype(np.float32).reshape(-1, features)
 
 
 Exact = Iterator[tuple[Callable[[int], str], np.ndarray, np.ndarray]]
@@ -179,7 +158,7 @@ def _linear(layer: Layer) -> Exact:
 
 def _matmul(layer: Layer) -> Exact:
     """A constant factor: ones at one place of the inner dimension give its rows or columns."""
-    node, row = layer.held, _sizes(layer.shapes[0])
+    node, row = layer.held, row_sizes(layer.shapes[0])
     left = "self" in node.tensors
     n = row[-2] if left else row[-1]
     for k in EXPONENTS:
@@ -191,30 +170,29 @@ def _matmul(layer: Layer) -> Exact:
 
 def _elementwise(layer: Layer) -> Exact:
     """One rounding of x and a constant; a quotient has exact results for multiples of the constant only."""
-    node, row = layer.held, _sizes(layer.shapes[0])
-    role = next(iter(node.tensors))
-    held = np.broadcast_to(node.tensors[role].values, np.broadcast_shapes(node.tensors[role].values.shape, (1, *row)))
-    if held.shape != (1, *row):
+    node, row = layer.held, row_sizes(layer.shapes[0])
+    (held,) = (tensor.values for tensor in node.tensors.values())
+    if np.broadcast_shapes(held.shape, (1, *row)) != (1, *row):
         return
+    held = np.broadcast_to(held, (1, *row))
+    flushed = (np.abs(held) < _SMALLEST) & (held != 0)
     with np.errstate(invalid="ignore", over="ignore"):
         steps = [("0", 0 * held), ("the constant", held), ("2 constants", np.float32(2) * held)]
     if node.op != "div":
         steps += [(f"2^{k}", np.full_like(held, 2.0**k)) for k in EXPONENTS]
     for words, x in steps:
-        flushed = (np.abs(held) < _SMALLEST) & (held != 0)
         rows = np.array(x)
-        exact = _computed(node, rows)
-        lost = np.broadcast_to(flushed | ~np.isfinite(rows), exact.shape)
-        yield (lambda row, w=words: f"x = {w}"), rows, np.where(lost, np.inf, exact)
+        exact = np.where(flushed | ~np.isfinite(rows), np.inf, _computed(node, rows))
+        yield (lambda row, w=words: f"x = {w}"), rows, exact
 
 
 def _scaled_and_shifted(layer: Layer) -> Exact:
     """Folding's offset + factor·x: products with powers of two are exact."""
-    node, row = layer.held, _sizes(layer.shapes[0])
+    node, row = layer.held, row_sizes(layer.shapes[0])
     factor, offset = (np.broadcast_to(node.tensors[role].values, row) for role in ("tensor2", "self"))
+    flushed = (np.abs(factor) < _SMALLEST) & (factor != 0)
     with np.errstate(over="ignore"):
         for x in (np.float32(0), *(np.float32(2.0**k) for k in EXPONENTS)):
-            flushed = (np.abs(factor) < _SMALLEST) & (factor != 0)
             exact = np.where(flushed, np.inf, factor * x + offset)
             yield (lambda row, x=x: f"x = {x:g}"), np.full((1, *row), x), exact[None]
 
@@ -241,12 +219,6 @@ _EXACT: dict[str, Callable[[Layer], Exact]] = {
     "embedding": _embedding,
 }
 """By the operator: probes with their rows (count, ...) and the only right results."""
-
-
-def _is_scaled(layer: Layer) -> bool:
-    """A Gemm whose alpha or beta is no power of two: its results take more than one rounding."""
-    factors = [attribute(layer.nodes[0], name, 1.0) for name in ("alpha", "beta")]
-    return layer.held.op == "linear" and any(abs(np.frexp(factor)[0]) != 0.5 for factor in factors)
 
 
 def _integers(model: Model, layer: Layer, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:

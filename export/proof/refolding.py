@@ -19,31 +19,26 @@ def refolded(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
 
     A role is missing where no node adds anything.
     """
-    matrix, shift = (np.ones(_features(nodes[0])), None) if nodes[0].op == "div" else _widened(nodes[0])
-    for node in nodes if nodes[0].op == "div" else nodes[1:]:
+    matrix: np.ndarray = np.ones(1)
+    shift: np.ndarray | None = None
+    for node in nodes:
         if node.op == "div":
             divisor = _constant(node)
-            matrix = matrix / divisor[:, None] if matrix.ndim == 2 else matrix / divisor
+            matrix = matrix / (divisor[:, None] if matrix.ndim == 2 else divisor)
             shift = None if shift is None else shift / divisor
             continue
         m, s = _widened(node)
         if shift is not None:
             carried = _inner(m, shift[:, None])[:, 0] if m.ndim == 2 else m * shift
-            shift = carried if s is None else carried + s
-        else:
-            shift = s
+            s = carried if s is None else carried + s
+        shift = s
         if m.ndim == 2:
             matrix = _inner(m, matrix) if matrix.ndim == 2 else m * matrix
         else:
-            matrix = m[:, None] * matrix if matrix.ndim == 2 else m * matrix
-    names = ("weight", "bias") if matrix.ndim == 2 else ("factor", "offset")
+            matrix = (m[:, None] if matrix.ndim == 2 else m) * matrix
+    named = zip(("weight", "bias") if matrix.ndim == 2 else ("factor", "offset"), (matrix, shift), strict=True)
     with np.errstate(over="ignore"):
-        given = {
-            name: value.astype(np.float32)
-            for name, value in zip(names, (matrix, shift), strict=True)
-            if value is not None
-        }
-    return given
+        return {name: value.astype(np.float32) for name, value in named if value is not None}
 
 
 def _widened(node: Node) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,9 +1,11 @@
-"""What a proof found, as a record that is written beside the file: ``NAME.parity.json``."""
+"""What a proof found: its checks as they are made, and the record that is written beside the file, NAME.parity.json."""
 
 from __future__ import annotations
 
 import base64
 import platform
+from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -13,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from export.onnxfile.reading import external_data
 from runtime import InputError, read_header, sha256, write_whole
+from runtime.processor import cpuinfo, instructions
 from runtime.version import VERSION
 
 FORMAT = 1
@@ -236,20 +239,52 @@ def versions() -> dict[str, str]:
     """Of mlpx, Python and the packages that took part."""
     found = {"mlpx": VERSION, "python": platform.python_version()}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
 def machine() -> dict[str, str]:
     """The processor and the system."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    pairs = (line.partition(":") for line in lines[:40])
-    named = {key.strip(): value.strip() for key, _, value in pairs}
-    flags = set(named.get("flags", "").split())
-    features = [flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni") if flag in flags]
-    processor = named.get("model name") or platform.processor() or platform.machine()
-    return {"processor": processor, "instructions": " ".join(features), "system": platform.system()}
+    flags = [flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni") if flag in instructions()]
+    processor = cpuinfo().get("model name") or platform.processor() or platform.machine()
+    return {"processor": processor, "instructions": " ".join(flags), "system": platform.system()}
+
+
+class Stop(Exception):
+    """No further check is wanted, or can be made."""
+
+
+@dataclass
+class Findings:
+    """The verdict: "failed" says that the file is wrong, "not proved" that it could not be shown right."""
+
+    stop_early: bool = False
+    checks: list[Check] = field(default_factory=list)
+    verdict: Verdict = "proved"
+    why: str = "every check passed"
+
+    def passed(self, name: str, words: str) -> None:
+        self.checks.append(Check(name=name, outcome="passed", words=words))
+
+    def warned(self, name: str, words: str) -> None:
+        self.checks.append(Check(name=name, outcome="warning", words=words))
+
+    def unproved(self, name: str, words: str) -> None:
+        """A check that could not be passed, without any sign that the file is wrong."""
+        self.checks.append(Check(name=name, outcome="failed", words=words))
+        if self.verdict == "proved":
+            self.verdict, self.why = "not proved", words
+
+    def failed(self, name: str, words: str) -> None:
+        """The file is wrong. Raises Stop where the first failure is enough."""
+        self.checks.append(Check(name=name, outcome="failed", words=words))
+        if self.verdict != "failed":
+            self.verdict, self.why = "failed", words
+        if self.stop_early:
+            raise Stop
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: 1 layer, 2 layers."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from builder import MLPSpec
 from export.artifact import Artifact, weights_hash
-from export.description import declared_input
+from export.description import declared_input, declared_output
 from export.errors import ExportError, UnsupportedError
 from export.evaluation import threads_for
 from export.exporting import evaluated_copy
@@ -21,16 +22,14 @@ from export.graph import ELEMENT_TYPES, Graph
 from export.onnxfile.reading import Model, read_model, row_shape
 from export.trace import Signature, signature_of, trace
 from export.trace.signature import Example, parameters_of
-from runtime import InputError, ModelError, Port, choose, read_inputs, read_rows, summary_of, this_machine
+from runtime import InputError, ModelError, Port, choose, read_inputs, summary_of, this_machine
 from runtime.arrays import as_float32, as_inputs
 from runtime.integers import HINT, first_of, index_limits
 
 from .examination import Examination
-from .findings import Stop
-from .interface import compare_interface
-from .recording import Recording
-from .report import ParityReport, file_record, machine, versions
-from .rows import joined, rows_of_inputs
+from .exposing import Recording
+from .report import Findings, ParityReport, Stop, file_record, machine, versions
+from .rows import joined
 from .rows import row_shape as row_shape_of
 from .running import Opener, on_device
 from .structure import wiring_of
@@ -101,18 +100,16 @@ def examine(
     try:
         signature, graph = _traced(evaluated, model, example, method)
         rows, origin = _data(data, model, port, tuple(wiring_of(graph, model).inputs), dtype)
-        compare_interface(model, spec, row_shape_of(rows_of_inputs(graph.inputs)), examination.found)
+        if spec is not None:
+            _compare_interface(model, spec, row_shape_of(graph.inputs), examination.found)
     except UnsupportedError as error:
         examination.found.unproved("blocks", f"the module has a part that no rule bounds: {error}")
     except Stop:
         pass
     else:
+        weights = sum(values.size for values in model.constants.values())
         # Gradients are taken, whatever the caller's mode is.
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            threads_for(sum(values.size for values in model.constants.values())),
-        ):
+        with torch.inference_mode(False), torch.enable_grad(), threads_for(weights):
             examination.run(evaluated, signature, graph, rows, origin)
     return ParityReport(
         **examination.record(),
@@ -153,9 +150,13 @@ def _ports(model: Model) -> list[Port]:
 
 def _traced(module: nn.Module, model: Model, example: Example | None, method: str) -> tuple[Signature, Graph]:
     """The module's operators for the rows that the file takes, or, where they do not fit, for the module's own."""
-    if example is not None:
-        signature = signature_of(module, example=example, method=method)
+
+    def traced(**known: Any) -> tuple[Signature, Graph]:
+        signature = signature_of(module, method=method, **known)
         return signature, trace(module, signature)
+
+    if example is not None:
+        return traced(example=example)
     parameters = list(parameters_of(module, method))
     names = ["the input"] if len(parameters) == 1 else parameters
     ports = _ports(model)
@@ -165,14 +166,12 @@ def _traced(module: nn.Module, model: Model, example: Example | None, method: st
     known = {name: port.shape[1:] for name, port in pairs if all(isinstance(s, int) and s > 0 for s in port.shape[1:])}
     types = {name: port.dtype for name, port in pairs if port.dtype in ("float32", "int64")}
     try:
-        signature = signature_of(module, input_shape=known, input_dtype=types, input_name=names, method=method)
-        return signature, trace(module, signature)
+        return traced(input_shape=known, input_dtype=types, input_name=names)
     except UnsupportedError:
         raise
     except ExportError as error:
         try:
-            signature = signature_of(module, input_name=names, method=method)
-            return signature, trace(module, signature)
+            return traced(input_name=names)
         except ExportError:
             raise error from None
 
@@ -183,35 +182,56 @@ def _data(
     """The given rows of all inputs, in the order of the module's, and what they are in words."""
     if data is None:
         return None, ""
-    if len(model.inputs) > 1:
-        ports = _ports(model)
-        if isinstance(data, str | Path):
-            held, origin = read_inputs(data, ports, dtype=dtype)[0], Path(data).name
-        else:
-            held, origin = as_inputs(data, ports, dtype=dtype), "the given arrays"
-        _refuse_beyond(ports, held)
-        return joined([held[name].astype(np.float32) for name in order if name in held]), origin
+    ports = [port] if len(model.inputs) == 1 else _ports(model)
+    origin = "the given array" if len(ports) == 1 else "the given arrays"
     if isinstance(data, str | Path):
-        rows = read_rows(data, port, dtype=dtype)[0]
-        _refuse_beyond([port], {port.name: rows})
-        return rows.astype(np.float32), Path(data).name
-    if port.dtype != "float32" or port.indices is not None:
-        held = as_inputs(data, [port], dtype=dtype)
-        _refuse_beyond([port], held)
-        return held[port.name].astype(np.float32), "the given array"
-    if isinstance(data, Mapping):
-        (data,) = as_inputs(data, [port], dtype=dtype).values()
-    try:
-        shape = np.shape(data)
-    except ValueError:
-        raise InputError("the data's rows have different lengths") from None
-    return as_float32(data, port.name, shape[1:], dtype=dtype), "the given array"
-
-
-def _refuse_beyond(ports: Sequence[Port], rows: Mapping[str, np.ndarray]) -> None:
-    """Raise InputError at the first number that indexes a table beyond its end."""
-    for limits in index_limits(ports):
-        given = rows[limits.port.name]
+        held, origin = read_inputs(data, ports, dtype=dtype)[0], Path(data).name
+    elif len(ports) > 1 or port.dtype != "float32" or port.indices is not None or isinstance(data, Mapping):
+        held = as_inputs(data, ports, dtype=dtype)
+    else:  # rows of another shape are refused for what the module takes, not for what the file declares
+        try:
+            shape = np.shape(data)
+        except ValueError:
+            raise InputError("the data's rows have different lengths") from None
+        held = {port.name: as_float32(data, port.name, shape[1:], dtype=dtype)}
+    for limits in index_limits(ports):  # an index beyond the end of its table
+        given = held[limits.port.name]
         if (wrong := limits.wrong(given)) is not None:
             row, column = first_of(wrong)
             raise InputError(f"{limits.words(given, row, column, f'row {row + 1}')}. {HINT}")
+    return joined([held[name].astype(np.float32, copy=False) for name in order if name in held]), origin
+
+
+def _compare_interface(model: Model, spec: MLPSpec, shape: tuple[int, ...], found: Findings) -> None:
+    """What the file says of its input and output beside what the spec says: names, features, units, ranges and labels.
+
+    A program that reads the file goes by these words, so one that differs from the spec's is a failure. ``shape`` is
+    that of the rows which the module takes.
+    """
+    if shape != spec.input.row_shape:
+        rows = f"rows of shape {list(shape)}, and the spec's input has {list(spec.input.row_shape)}"
+        return found.failed("interface", f"the module takes {rows}")
+    names = [value.name for value in (*model.inputs, *model.proto.graph.output)]
+    wanted = [spec.input.name, spec.output.name]
+    if names != wanted:
+        what = "input and output" if len(names) == 2 else "inputs and outputs"
+        have, need = (" and ".join(f"'{name}'" for name in each) for each in (names, wanted))
+        return found.failed("interface", f"{what} are {have}, and the spec's are {need}")
+    summary = summary_of({entry.key: entry.value for entry in model.proto.metadata_props})
+    source, sink = Port(spec.input.name, ()), Port(spec.output.name, ())
+    should = _told(declared_input(source, spec.input), declared_output(sink, spec))
+    if summary is None or not summary.inputs or not summary.outputs:
+        if held := ", ".join(key for key, value in should.items() if value):
+            return found.warned("interface", f"the file does not say its {held}; the spec does")
+        return found.passed("interface", "input and output have the spec's names")
+    says = _told(summary.inputs[0], summary.outputs[0])
+    other = next((key for key in should if says[key] != should[key]), None)
+    if other is not None:
+        return found.failed("interface", f"the {other} of the file are {says[other]}, and the spec's {should[other]}")
+    found.passed("interface", "names, features, units, ranges and labels are the spec's")
+
+
+def _told(source: Port, sink: Port) -> dict[str, list[object]]:
+    of_input = {name: getattr(source, name) for name in ("features", "units", "range", "ranges")}
+    of_output = {f"output {name}": getattr(sink, name) for name in ("features", "units", "ranges")}
+    return {name: list(value or ()) for name, value in (of_input | {"labels": sink.labels} | of_output).items()}

@@ -10,14 +10,10 @@ radius is infinite: such elements are exempt, and counted.
 Everything is float64, whose own error (2^-29 of a float32 rounding) the caller adds.
 """
 
-from export.proof.rounding import Rule
-
-from . import affine, arithmetic, elementwise, logic, lookup, movement, normalisation, reductions
-from .parts import guarded
+from . import arithmetic, elementwise, exact, reductions
+from .parts import Rule, guarded
 
 RULES: dict[str, Rule] = {
-    op: guarded(rule)
-    for family in (affine, arithmetic, elementwise, logic, lookup, movement, normalisation, reductions)
-    for op, rule in family.RULES.items()
+    op: guarded(rule) for family in (arithmetic, elementwise, exact, reductions) for op, rule in family.RULES.items()
 }
 """The rule of every operator that can be in a file, by its name in ``torch.ops.aten``. One without is never proved."""

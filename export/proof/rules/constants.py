@@ -1,4 +1,4 @@
-"""The error constants of elementary functions.
+"""Roundings of float32, and the error constants of elementary functions.
 
 A kernel is right when its result is within u·(a + r·|y| + m·|z|) of the exact value y = f(z), u = 2^-24: ``a`` bounds
 the error absolutely, ``r`` relative to the result, ``m`` relative to the argument. The limits are what a proof allows.
@@ -9,6 +9,26 @@ They are not fitted to a machine, so that one with a wrong kernel fails instead 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
+
+U = 2.0**-24
+ETA = 2.0**-126
+LARGEST = float(np.finfo(np.float32).max)
+PROBABILISTIC = 8
+"""λ of the probabilistic line: it fails to hold with probability 2·exp(-λ²/2) per sum (Higham and Mary, SIAM J. Sci.
+Comput. 41(5), 2019, theorem 2.4)."""
+
+
+def gamma(k: float) -> float:
+    """The relative error of k roundings in a row; infinite where k·u reaches 1."""
+    return k * U / (1 - k * U) if k * U < 1 else float("inf")
+
+
+def sharper(k: float) -> float:
+    """How many times smaller the probabilistic line expm1(λ·√k·u + k·u² / (1 - u)) is than γ_k; at least 1."""
+    likely = float(np.expm1(PROBABILISTIC * np.sqrt(k) * U + k * U**2 / (1 - U)))
+    return max(1.0, gamma(k) / likely)
 
 
 @dataclass(frozen=True)

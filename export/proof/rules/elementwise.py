@@ -8,27 +8,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.evaluation import number
+from export.evaluation import evaluate, number
 from export.graph import Node
-from export.proof.rounding import ETA, LARGEST, Radius, Rule, U, gamma, size
 
-from .constants import CONSTANTS
-from .parts import by_ends, by_steps, denormal, lost_where, nothing, operands, radius_of, reach
+from .constants import CONSTANTS, ETA, LARGEST, U, gamma
+from .parts import Radius, Rule, denormal, lost_where, nothing, operands, radius_of, reach, size, widened
 
 _FLUSHED = 4 * ETA
 """Of a function whose slope is at most 2: its result may be flushed, and so may its argument."""
 
 
-def smooth(name: str, slope: float | None = None) -> Rule:
+def by_ends(node: Node, z: Tensor, e: Radius, y: Tensor) -> Tensor:
+    """What a monotone function makes of a radius: the distance to the ends of the interval."""
+    if e is None:
+        return nothing(y)
+    return torch.maximum((evaluate(node, [z + e]) - y).abs(), (y - evaluate(node, [z - e])).abs())
+
+
+def smooth(name: str, slope: float | None = None, inner: float = 0.0) -> Rule:
     """p + u·(a + r·(|y| + p) + m·(|z| + e)) + 4·2^-126 with the constants of ``name``; p is what f makes of e.
 
-    Where f is monotone p is the distance to the ends of the interval, else slope·e, ``slope`` the largest |f'|.
+    Where f is monotone p is the distance to the ends of the interval, else slope·e, ``slope`` the largest |f'|. Exempt
+    where inner·(|z| + e), which some kernels have on the way, may overflow.
     """
     a, r, m = CONSTANTS[name].limits
 
     def rule(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
         p = by_ends(node, z[0], e[0], y) if slope is None else slope * radius_of(e[0], z[0])
-        return p + U * (a + r * (size(y) + p) + m * reach(z[0], e[0])) + _FLUSHED
+        radius = p + U * (a + r * (size(y) + p) + m * reach(z[0], e[0])) + _FLUSHED
+        return lost_where(inner * reach(z[0], e[0]) > LARGEST, radius)
 
     return rule
 
@@ -39,8 +47,10 @@ def _unrounded(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) 
 
 
 def _stepped(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """floor, ceil, round and sign are monotone and give small whole numbers exactly: the ends of the interval."""
-    return by_steps(node, z[0], e[0], y)
+    """floor, ceil, round and sign are monotone and give small whole numbers exactly: the ends of the interval, which is
+    widened by what float64 loses there, since they jump."""
+    x = z[0].double()
+    return by_ends(node, x, None if e[0] is None else widened(x, e[0]), y)
 
 
 def _leaky_relu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -92,14 +102,8 @@ def _selu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Te
 def _gelu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
     """x·(1 + erf) is twice the result before it is halved, and so overflows first. The slope is at most 1.129 (at
     z = √2: Φ(√2) + √2·φ(√2))."""
-    radius = smooth("gelu" if node.attributes["approximate"] == "none" else "gelu tanh", 1.13)(node, z, e, y)
-    return lost_where(2 * reach(z[0], e[0]) > LARGEST, radius)
-
-
-def _hardswish(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """x·(x + 3)/6 between -3 and 3, where its slope (2x + 3)/6 is at most 1.5. As x·hardsigmoid(x) the factor is off by
-    2u + u·|y/x|, the product by u·|y|: m = 3, r = 2; as x·clip(x + 3)/6 three roundings: r = 3, and 6x overflows."""
-    return lost_where(6 * reach(z[0], e[0]) > LARGEST, smooth("hardswish", 1.5)(node, z, e, y))
+    name = "gelu" if node.attributes["approximate"] == "none" else "gelu tanh"
+    return smooth(name, 1.13, inner=2)(node, z, e, y)
 
 
 def _softplus(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -163,22 +167,6 @@ def _log(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Ten
     return lost_where(bad, p + U * (a + r * (size(y) + p)))
 
 
-def _expm1(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """exp(z) - 1: the exponential to a·u of itself, which is at most 1 + |y|, and the difference, one rounding.
-
-    Monotone: p by the ends. A kernel of its own is relative to y and better.
-    """
-    return smooth("expm1")(node, z, e, y)
-
-
-def _log1p(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """log(1 + z): the sum to u of itself moves the logarithm by u/(1 - u), wherever; then the logarithm's own error.
-
-    Monotone: p by the ends, infinite where the interval reaches -1. A kernel of its own is relative to y and better.
-    """
-    return lost_where(size(z[0]) + radius_of(e[0], z[0]) > LARGEST, smooth("log1p")(node, z, e, y))
-
-
 RULES: dict[str, Rule] = {
     **{name: smooth(name) for name in ("sigmoid", "tanh", "hardsigmoid", "log_sigmoid", "exp", "atan", "asinh", "erf")},
     "silu": smooth("silu", 1.1),  # at most 1.0999, near 2.4
@@ -190,12 +178,18 @@ RULES: dict[str, Rule] = {
     "celu": _elu,
     "selu": _selu,
     "softplus": _softplus,
-    "hardswish": _hardswish,
+    # x·(x + 3)/6 between -3 and 3, where its slope (2x + 3)/6 is at most 1.5. As x·hardsigmoid(x) the factor is off by
+    # 2u + u·|y/x|, the product by u·|y|: m = 3, r = 2; as x·clip(x + 3)/6 three roundings: r = 3, and 6x overflows.
+    "hardswish": smooth("hardswish", 1.5, inner=6),
     "leaky_relu": _leaky_relu,
     "_prelu_kernel": _prelu,
-    "expm1": _expm1,
+    # exp(z) - 1: the exponential to a·u of itself, which is at most 1 + |y|, and the difference, one rounding.
+    # Monotone: p by the ends. A kernel of its own is relative to y and better.
+    "expm1": smooth("expm1"),
     "log": _log,
-    "log1p": _log1p,
+    # log(1 + z): the sum to u of itself moves the logarithm by u/(1 - u), wherever; then the logarithm's own error.
+    # Monotone: p by the ends, infinite where the interval reaches -1. A kernel of its own is relative to y and better.
+    "log1p": smooth("log1p", inner=1),
     "sqrt": _sqrt,
     "rsqrt": _rsqrt,
     "reciprocal": _reciprocal,
