@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -88,46 +87,33 @@ def output_shapes(graph: Graph) -> dict[str, Row]:
     return {name: row_of(shapes[value]) for name, value in graph.outputs.items()}
 
 
-@dataclass(frozen=True)
 class Domain:
     """Which numbers each value of a row may have: whole ones at the inputs that take them, within their limits."""
 
-    inputs: Mapping[str, Input]
-
-    @cached_property
-    def _limits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """Where whole numbers stand, and between which; None where there is none."""
+    def __init__(self, inputs: Mapping[str, Input]):
         limits: list[tuple[int, int] | None] = []
-        for given in self.inputs.values():
+        for given in inputs.values():
             free = (-_WHOLE, _WHOLE) if given.dtype == "int64" else None
             limits += [each or free for each in given.indices or (None,) * prod(given.row)]
-        if not any(limits):
-            return None
-        low, high = (np.array([0 if each is None else each[end] for each in limits]) for end in (0, 1))
-        return np.array([each is not None for each in limits]), low, high
-
-    @property
-    def is_free(self) -> bool:
+        self._whole = np.array([each is not None for each in limits], bool)
+        self._low, self._high = (np.array([each[end] for each in limits if each], np.int64) for end in (0, 1))
+        self.is_free = not self._whole.any()
         """Whether every float32 number may come everywhere."""
-        return self._limits is None
 
     def fit(self, rows: np.ndarray) -> np.ndarray:
-        """The rows with the nearest number that may come there, in an array of its own where any differs."""
-        if self._limits is None:
-            return rows
-        whole, low, high = self._limits
-        flat = rows.reshape(len(rows), -1).copy()
+        """The rows with the nearest number that may come there, in an array of its own where whole numbers do."""
         with np.errstate(invalid="ignore"):
-            flat[:, whole] = np.clip(np.rint(np.nan_to_num(flat[:, whole], nan=0.0)), low[whole], high[whole])
-        return flat.reshape(rows.shape)
+            return self._with(rows, lambda held: np.rint(np.nan_to_num(held, nan=0.0)).clip(self._low, self._high))
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The rows with whole numbers drawn over all that may come."""
-        if self._limits is None:
+        return self._with(rows, lambda held: rng.integers(self._low, self._high + 1, held.shape))
+
+    def _with(self, rows: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        if self.is_free:
             return rows
-        whole, low, high = self._limits
-        flat = rows.reshape(len(rows), -1).copy()
-        flat[:, whole] = rng.integers(low[whole], high[whole] + 1, (len(flat), int(whole.sum())))
+        flat = rows.reshape(len(rows), len(self._whole)).copy()
+        flat[:, self._whole] = change(flat[:, self._whole])
         return flat.reshape(rows.shape)
 
 

@@ -36,7 +36,7 @@ def smooth(name: str, slope: float | None = None, inner: float = 0.0) -> Rule:
     def rule(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
         p = by_ends(node, z[0], e[0], y) if slope is None else slope * radius_of(e[0], z[0])
         radius = p + U * (a + r * (size(y) + p) + m * reach(z[0], e[0])) + _FLUSHED
-        return lost_where(inner * reach(z[0], e[0]) > LARGEST, radius)
+        return lost_where(inner * reach(z[0], e[0]) > LARGEST, radius) if inner else radius
 
     return rule
 
