@@ -12,8 +12,7 @@ from onnx import NodeProto
 
 from export.folding import as_one, is_foldable
 from export.graph import ELEMENT_TYPES, Graph, Node, Shape, Tensor
-from export.onnxfile.differences import Difference
-from export.onnxfile.pattern_matching import matches
+from export.onnxfile.pattern_matching import Difference, matches
 from export.onnxfile.reading import Model, row_shape
 
 from .refolding import refolded
