@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from export.errors import ExportError
+from export.evaluation import schema
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,11 @@ class Memories:
 
     def constant(self, tensor: Tensor, source: Tensor | None = None, view: View | None = None) -> None:
         """A tensor that no input has a part in; of ``source``'s memory where it is a view of it."""
-        if id(tensor) in self._aliases:
-            return
-        if source is not None and view is not None:
+        if source is None or view is None or id(tensor) in self._aliases:
+            self._alias(tensor)
+        else:
             of = self._alias(source)
             self._hold(tensor, of.memory, (*of.views, view), tensor)
-        elif source is not None and (same := self._alike(tensor)) is not None:
-            self._hold(tensor, same.memory, same.views, tensor)
-        else:
-            self._hold(tensor, _Memory(tensor, tensor), (), tensor)
 
     def viewed(self, tensor: Tensor, source: Tensor, view: View) -> None:
         """A tensor that is a view of one that depends on the input."""
@@ -102,10 +100,8 @@ class Memories:
             return
         content = self.read(source)
         of = self._alias(source)
-        if copied:
-            self._hold(tensor, _Memory(tensor, content), (), content)
-        else:
-            self._hold(tensor, of.memory, of.views, content)
+        memory, views = (_Memory(tensor, content), ()) if copied else (of.memory, of.views)
+        self._hold(tensor, memory, views, content)
 
     def tracked(self, tensor: Tensor) -> bool:
         """Whether a tensor depends on the input."""
@@ -134,7 +130,7 @@ class Memories:
             content = content.clone()
         parents = self._through(alias.memory.content, alias.views[:-1], tensor.dtype)
         new = content
-        for view, parent in zip(reversed(alias.views), reversed(parents), strict=True) if alias.views else ():
+        for view, parent in zip(reversed(alias.views), reversed(parents), strict=False):
             new = self._undo(view, parent, new, tensor.dtype)
         alias.memory.content = new
         alias.memory.version += 1
@@ -142,21 +138,18 @@ class Memories:
 
     def _through(self, content: Content, views: tuple[View, ...], dtype: torch.dtype) -> list[Content]:
         """The content of a memory, and what each view makes of it."""
-        found = [content]
+        contents = [content]
         for view in views:
-            last = found[-1]
-            found.append(
-                self._emit(view.call(last), view.after, dtype) if isinstance(last, Value) else _looked(view, last)
-            )
-        return found
+            contents.append(self._apply(view.call(contents[-1]), view.after, dtype))
+        return contents
 
     def _undo(self, view: View, parent: Content, new: Content, dtype: torch.dtype) -> Content:
         """The parent of a view after ``new`` was written through it."""
         if view.op == "reshape":
-            return self._apply("reshape", "default", {"self": new, "shape": view.before}, view.before, dtype)
+            return self._apply(Call("reshape", "default", {"self": new, "shape": view.before}), view.before, dtype)
         if view.op == "permute":
             back = tuple(sorted(range(len(view.before)), key=lambda axis: view.options["dims"][axis]))
-            return self._apply("permute", "default", {"self": new, "dims": back}, view.before, dtype)
+            return self._apply(Call("permute", "default", {"self": new, "dims": back}), view.before, dtype)
         if view.op not in ("select", "slice"):
             raise ExportError(f"the forward writes in place through {view.op}; a file cannot say that")
         dim = view.options["dim"]
@@ -164,31 +157,24 @@ class Memories:
         if view.op == "select":
             positions = [view.options["index"]]
             shape = (*view.before[:dim], 1, *view.before[dim + 1 :])
-            new = self._apply("reshape", "default", {"self": new, "shape": shape}, shape, dtype)
+            new = self._apply(Call("reshape", "default", {"self": new, "shape": shape}), shape, dtype)
         else:
             positions = list(range(size))[view.options["start"] : view.options["end"] : view.options["step"]]
         if len(positions) == size:
             return new
-        order = list(range(size))
-        for place, position in enumerate(positions):
-            order[position] = size + place
+        order = torch.arange(size)
+        order[positions] = size + torch.arange(len(positions))
         both = (*view.before[:dim], size + len(positions), *view.before[dim + 1 :])
-        joined = self._apply("cat", "default", {"tensors": [parent, new], "dim": dim}, both, dtype)
-        index = torch.tensor(order)
-        return self._apply("index_select", "default", {"self": joined, "dim": dim, "index": index}, view.before, dtype)
+        joined = self._apply(Call("cat", "default", {"tensors": [parent, new], "dim": dim}), both, dtype)
+        return self._apply(
+            Call("index_select", "default", {"self": joined, "dim": dim, "index": order}), view.before, dtype
+        )
 
-    def _apply(
-        self, op: str, overload: str, given: dict[str, Any], shape: tuple[int, ...], dtype: torch.dtype
-    ) -> Content:
-        parts = [part for value in given.values() for part in (value if isinstance(value, list) else [value])]
-        for part in parts:
-            if isinstance(part, Tensor) and id(part) not in self._aliases:
-                self.constant(part)
-        if any(isinstance(part, Value) for part in parts):
-            return self._emit(Call(op, overload, given), shape, dtype)
-        result = getattr(getattr(torch.ops.aten, op), overload)(**given)
-        self.constant(result)
-        return result
+    def _apply(self, call: Call, shape: tuple[int, ...], dtype: torch.dtype) -> Content:
+        """What a call gives: the value of a node, or a constant where it takes constants alone."""
+        if any(isinstance(part, Value) for part in tree_leaves(call.arguments)):
+            return self._emit(call, shape, dtype)
+        return schema(call.op, call.overload)[0](**call.arguments)
 
     def _hold(self, tensor: Tensor, memory: _Memory, views: tuple[View, ...], content: Content) -> None:
         alias = Alias(tensor, memory, views, content, memory.version)
@@ -197,19 +183,18 @@ class Memories:
 
     def _alias(self, tensor: Tensor) -> Alias:
         if id(tensor) not in self._aliases:
-            same = self._alike(tensor)
-            if same is not None:  # a tensor that was made out of sight, such as x.data
-                self._hold(tensor, same.memory, same.views, same.content)
+            alike = self._alike(tensor)
+            if alike is not None:  # a tensor that was made out of sight, such as x.data
+                self._hold(tensor, alike.memory, alike.views, alike.content)
             else:
                 self._hold(tensor, _Memory(tensor, tensor), (), tensor)
         return self._aliases[id(tensor)]
 
     def _alike(self, tensor: Tensor) -> Alias | None:
         """A tensor that is the same piece of the same memory."""
-        there = self._by_storage.get(tensor.untyped_storage()._cdata, [])
-        place = (tensor.shape, tensor.stride(), tensor.storage_offset())
-        return next((a for a in there if (a.tensor.shape, a.tensor.stride(), a.tensor.storage_offset()) == place), None)
+        aliases = self._by_storage.get(tensor.untyped_storage()._cdata, [])
+        return next((alias for alias in aliases if _piece(alias.tensor) == _piece(tensor)), None)
 
 
-def _looked(view: View, source: Tensor) -> Tensor:
-    return getattr(getattr(torch.ops.aten, view.op), view.overload)(source, *view.options.values())
+def _piece(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.shape, tensor.stride(), tensor.storage_offset()

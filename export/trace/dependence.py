@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from math import inf, prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,7 @@ def rows_depend(graph: Graph) -> Graph:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for attempt in range(_TRIES):
-            rows = {name: drawn(given, _ROWS, generator) for name, given in graph.inputs.items()}
-            other = {name: drawn(given, _ROWS, generator) for name, given in graph.inputs.items()}
+            rows, other = ({name: _drawn(given, generator) for name, given in graph.inputs.items()} for _ in range(2))
             for name, value in other.items():
                 if attempt == _TRIES - 1 and value.is_floating_point() and graph.inputs[name].indices is None:
                     value[1:] = torch.nan
@@ -79,17 +79,16 @@ def _is_by_row(graph: Graph) -> bool:
     return True
 
 
-def drawn(given: Input, count: int, generator: torch.Generator) -> Tensor:
+def _drawn(given: Input, generator: torch.Generator) -> Tensor:
     """Rows of an input: standard normal, or whole numbers within the limits of what they index."""
-    values = torch.randn(count, *given.row, generator=generator, dtype=torch.float32)
-    flat = values.reshape(count, -1)
+    values = torch.randn(_ROWS, *given.row, generator=generator, dtype=torch.float32)
     if given.dtype == "int64":
-        flat = (flat * 4).round()
+        values = (values * 4).round()
+    flat = values.reshape(_ROWS, -1)
     for place, limits in enumerate(given.indices or ()):
         if limits is not None:
             low, high = limits
-            flat[:, place] = torch.randint(low, high + 1, (count,), generator=generator).float()
-    values = flat.reshape(count, *given.row)
+            flat[:, place] = torch.randint(low, high + 1, (_ROWS,), generator=generator).float()
     return values.to(torch.int64) if given.dtype == "int64" else values
 
 
@@ -100,10 +99,10 @@ def index_limits(graph: Graph) -> Graph:
     input is, such as a clamped number, needs no limits. Raises ExportError: any other number.
     """
     shapes = graph.shapes
-    tables = [(node, _table_size(node, shapes)) for node in graph.nodes]
-    tables = [(node, size) for node, size in tables if size is not None]
-    for node, size in tables:
-        graph = _limited(graph, node, size)
+    for node in graph.nodes:
+        size = _table_size(node, shapes)
+        if size is not None:
+            graph = _limited(graph, node, size)
     return graph
 
 
@@ -124,29 +123,32 @@ _SHIFTED = ("add", "sub")
 
 def _limited(graph: Graph, lookup: Node, size: int) -> Graph:
     """Rows of two numbers apart show which feature an index comes from, and what was added to it."""
-    makers = {node.output: node for node in graph.nodes}
-    low, high = _bounds(makers, lookup.inputs[-1])
+    index = lookup.inputs[-1]
+    low, high = _bounds({node.output: node for node in graph.nodes}, index)
     if low >= 0 and high < size:
         return graph
-    before = _ancestors(graph, lookup.inputs[-1])
-    nodes = [node for node in graph.nodes if node.output in before]
-    if not all(_only_moves(node) for node in nodes) or not before & set(graph.inputs):
+    nodes = replace(graph, outputs={"index": index}).read().nodes
+    of_input = {index, *(name for node in nodes for name in node.inputs)} & set(graph.inputs)
+    if not all(map(_only_moves, nodes)) or not of_input:
         message = f"{lookup.op} at '{lookup.path}' is indexed by a number that is computed"
         hint = "give the index as an input, or a column of one, with at most a constant added, or clamp it to the table"
         raise ExportError(f"{message}, so nobody could check it before the file runs. What to do: {hint}")
     with torch.no_grad():
-        runs = [follow(nodes, _numbered(graph, step), precision=torch.float64, rows=1) for step in (0, 1)]
-        runs = [{**_numbered(graph, step), **run} for step, run in enumerate(runs)]
-    base, once = (values[lookup.inputs[-1]].flatten() for values in runs)
-    found = {name: list(given.indices or [None] * prod(given.row)) for name, given in graph.inputs.items()}
-    for place, offset in zip((once - base).tolist(), base.tolist(), strict=True):
-        if place:  # 0: a constant index
-            name, feature = _feature(graph, round(place) - 1)
-            low, high = -int(offset), size - 1 - int(offset)
-            known = found[name][feature]
-            found[name][feature] = (low, high) if known is None else (max(low, known[0]), min(high, known[1]))
+        base, once = (
+            follow(nodes, _numbered(graph, step), precision=torch.float64, rows=1)[index].flatten().tolist()
+            for step in (0, 1)
+        )
+    features = [(name, feature) for name, given in graph.inputs.items() for feature in range(prod(given.row))]
+    known: dict[str, list[Any]] = {
+        name: list(given.indices or [None] * prod(given.row)) for name, given in graph.inputs.items()
+    }
+    for offset, number in zip(base, once, strict=True):
+        if number != offset:  # else it is a constant index
+            name, feature = features[round(number - offset) - 1]
+            low, high = known[name][feature] or (-inf, inf)
+            known[name][feature] = (max(low, -int(offset)), min(high, size - 1 - int(offset)))
     inputs = {
-        name: replace(given, indices=tuple(found[name]) if any(found[name]) else None)
+        name: replace(given, indices=tuple(known[name]) if any(known[name]) else None)
         for name, given in graph.inputs.items()
     }
     return replace(graph, inputs=inputs)
@@ -191,26 +193,9 @@ def _bounds(makers: Mapping[str, Node], value: str) -> tuple[float, float]:
 
 def _numbered(graph: Graph, step: int) -> dict[str, Tensor]:
     """One row of all inputs: every feature's own number, from 1 on, times ``step``."""
-    found, start = {}, 0
-    for name, given in graph.inputs.items():
-        count = prod(given.row)
-        values = ((torch.arange(start, start + count) + 1) * step).reshape(1, *given.row)
-        found[name] = values if given.dtype == "int64" else values.double()
-        start += count
-    return found
-
-
-def _feature(graph: Graph, number: int) -> tuple[str, int]:
-    for name, given in graph.inputs.items():
-        if number < prod(given.row):
-            return name, number
-        number -= prod(given.row)
-    raise IndexError(number)
-
-
-def _ancestors(graph: Graph, value: str) -> set[str]:
-    found = {value}
-    for node in reversed(graph.nodes):
-        if node.output in found:
-            found.update(node.inputs)
-    return found
+    numbers = torch.arange(1, 1 + sum(prod(given.row) for given in graph.inputs.values())) * step
+    parts = numbers.split([prod(given.row) for given in graph.inputs.values()])
+    return {
+        name: part.reshape(1, *given.row).to(torch.int64 if given.dtype == "int64" else torch.float64)
+        for (name, given), part in zip(graph.inputs.items(), parts, strict=True)
+    }

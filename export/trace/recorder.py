@@ -7,7 +7,7 @@ an operator of the table as it is, any other by its decomposition, ours or PyTor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,38 +17,17 @@ from torch._decomp import decomposition_table
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from export.graph import unique
+from export.graph import Node, unique
 
-from .aliases import Call, Content, Memories, Value, View
+from .aliases import Call, Memories, Value
 from .decompositions import DECOMPOSED, SOMETIMES
-from .normal import INACTIVE, LEAVES, NORMAL, SHAPE_ONLY, VIEWS, Given
-from .places import Places
-from .promotion import promoted
-from .refusals import Refusal, refusal_of
+from .normal import INACTIVE, LEAVES, NORMAL, SHAPE_ONLY, VIEWS, promoted, view_of
+from .refusals import Places, Refusal, refusal_of
 
 KINDS = {torch.float32: "float32", torch.int64: "int64", torch.int32: "int64", torch.bool: "bool"}
 """The element types of values that depend on the input; 32 bits of a whole number are written as 64."""
 _RESHAPED = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapdims_", "swapaxes_", "resize_", "set_", "as_strided_")
 """Operators in place that change what a tensor is a view of."""
-
-
-@dataclass
-class Recorded:
-    """One operator as it was called: ``shape`` and sizes are those of the batch that was run."""
-
-    op: str
-    overload: str
-    path: str
-    home: str
-    block: str
-    line: str
-    inputs: tuple[str, ...]
-    output: str
-    shape: tuple[int, ...]
-    dtype: str
-    attributes: dict[str, Any]
-    tensors: dict[str, Constant]
-    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +39,22 @@ class Constant:
     own: bool
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """One operator as it was called: the sizes of ``node`` are those of the batch that was run."""
+
+    node: Node
+    constants: dict[str, Constant]
+    refusal: Refusal | None = None
+
+
 @dataclass
 class Record:
     """Everything that one run of the module called."""
 
     nodes: list[Recorded] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    """What is refused whether or not an output reads it."""
     inactive: list[str] = field(default_factory=list)
 
 
@@ -96,7 +85,7 @@ class Recorder(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = _tensors((args, kwargs))
         name = str(func).removeprefix("aten.")
         if name.startswith("_assert_"):
             return func(*args, **kwargs)
@@ -107,16 +96,17 @@ class Recorder(TorchDispatchMode):
         random = torch.Tag.nondeterministic_seeded in func.tags and name not in DECOMPOSED
         if random and not _is_inactive(name, args, kwargs):
             return self._refuse(func, args, kwargs, "random", name)
-        if not any(self.memories.tracked(tensor) for tensor in tensors) or name in SHAPE_ONLY:
-            return self._plain(func, args, kwargs)
+        tracked = self.memories.tracked
+        if not any(map(tracked, tensors)) or name in SHAPE_ONLY:
+            return self._plain(func, name, args, kwargs)
         if name in INACTIVE:
             return self._inactive(func, name, args, kwargs)
-        reason = refusal_of(func, name, args, kwargs, self.memories.tracked)
+        reason = refusal_of(name, args, tracked)
         if reason is not None:
             return self._refuse(func, args, kwargs, reason, name)
-        applies, function = SOMETIMES.get(name, (None, None))
-        if applies is None or not applies(args, kwargs, self.memories.tracked):
-            function = DECOMPOSED.get(name)
+        conditional = SOMETIMES.get(name, ())
+        function = next((function for applies, function in conditional if applies(args, kwargs, tracked)), None)
+        function = function or DECOMPOSED.get(name)
         if function is not None:
             with self:
                 return function(*args, **kwargs)
@@ -124,17 +114,16 @@ class Recorder(TorchDispatchMode):
             return self._leaf(func, name, args, kwargs)
         return self._decomposed(func, name, args, kwargs)
 
-    def _plain(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def _plain(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """What no input has a part in: computed, as PyTorch does."""
         out = func(*args, **kwargs)
-        name = str(func).removeprefix("aten.")
-        for result in tree_leaves(out):
-            if isinstance(result, Tensor):
-                if name.startswith(("empty", "new_empty")):  # what lies there is nobody's value
-                    result.zero_()
-                source = self._shared(result, args)
-                view = self._view(name, args, kwargs, result) if source is not None and name in VIEWS else None
-                self.memories.constant(result, source, view)
+        for result in _tensors(out):
+            if name.startswith(("empty", "new_empty")):  # what lies there is nobody's value
+                result.zero_()
+            shared = (tensor for tensor in _tensors(args) if tensor is not result and _same_memory(tensor, result))
+            source = next(shared, None)
+            view = view_of(name, args[0], result, *args[1:], **kwargs) if source is not None and name in VIEWS else None
+            self.memories.constant(result, source, view)
         return out
 
     def _inactive(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -153,45 +142,43 @@ class Recorder(TorchDispatchMode):
             if cast is not None:
                 return func(*cast, **kwargs)
         if name in VIEWS:
-            view = self._view(name, args, kwargs, out)
+            view = view_of(name, args[0], out, *args[1:], **kwargs)
             shared = _same_memory(out, args[0])
             if view is None:
                 self.memories.same(out, args[0], copied=not shared)
             elif shared:
                 self.memories.viewed(out, args[0], view)
             else:
-                self.memories.value(out, self._emit_view(view, self.memories.read(args[0]), out))
+                self._record(view.call(self.memories.read(args[0])), out)
             return out
-        given = Given(_by_name(func, args, kwargs), name.partition(".")[2], lambda t: not self.memories.tracked(t))
-        calls = (
-            NORMAL[name](given, out) if name in NORMAL else [(Call(name.partition(".")[0], given.overload, given), out)]
-        )
-        for call, result in calls:
-            if call is None:
-                self.memories.same(result, args[0], copied=True)
-            elif call.op == "refused":
-                refusal = self.places.refusal(call.overload, name)
-                self.memories.value(result, self._emit(call, tuple(result.shape), result.dtype, refusal))
-            else:
-                self.memories.value(result, self._emit(call, tuple(result.shape), result.dtype))
+        given, (op, _, overload) = _by_name(func, args, kwargs), name.partition(".")
+        calls = NORMAL[name](given, out) if name in NORMAL else Call(op, overload, given)
+        if calls is None:
+            self.memories.same(out, args[0], copied=True)
+        elif isinstance(calls, Call):
+            self._record(calls, out)
+        else:
+            for call, result in zip(calls, out, strict=True):
+                refusal = self.places.refusal(call.overload, name) if call.op == "refused" else None
+                self._record(call, result, refusal)
         return out
+
+    def _record(self, call: Call, result: Tensor, refusal: Refusal | None = None) -> None:
+        """A node that gives a new tensor its value."""
+        self.memories.value(result, self._emit(call, tuple(result.shape), result.dtype, refusal))
 
     def _decomposed(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         self.decomposing.append(name)
         try:
-            return self._in_terms_of_others(func, name, args, kwargs)
+            with self:
+                out = func.decompose(*args, **kwargs)
+                if out is not NotImplemented:
+                    return out
+                if func in decomposition_table and torch.Tag.data_dependent_output not in func.tags:
+                    return decomposition_table[func](*args, **kwargs)
+            return self._refuse(func, args, kwargs, "operator", name)
         finally:
             self.decomposing.pop()
-
-    def _in_terms_of_others(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        with self:
-            out = func.decompose(*args, **kwargs)
-            if out is not NotImplemented:
-                return out
-            table = decomposition_table
-            if func in table and torch.Tag.data_dependent_output not in func.tags:
-                return table[func](*args, **kwargs)
-        return self._refuse(func, args, kwargs, "operator", name)
 
     def _write(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """An operator in place: its functional twin, and the result written to whoever sees the memory."""
@@ -200,7 +187,6 @@ class Recorder(TorchDispatchMode):
         packet, _, overload = name.partition(".")
         if len(written) != 1 or written[0].name != "self" or not isinstance(target, Tensor):
             return self._refuse(func, args, kwargs, "out", name)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         if _storage(target) in self.owned and not packet.endswith("detach_"):
             changed = self.owned[_storage(target)]
             self.record.refusals.append(self.places.refusal("buffer", name, changed))
@@ -212,8 +198,8 @@ class Recorder(TorchDispatchMode):
             return target
         if packet in _RESHAPED:
             return self._refuse(func, args, kwargs, "out", name)
-        if not any(self.memories.tracked(tensor) for tensor in tensors):
-            return self._plain_write(func, name, args, kwargs)
+        if not any(map(self.memories.tracked, _tensors((args, kwargs)))):
+            return func(*args, **kwargs)
         with self:
             result = _functional(packet, overload, args, kwargs)
         if result is None:
@@ -224,82 +210,54 @@ class Recorder(TorchDispatchMode):
             self.memories.write(target, result)
         return target
 
-    def _plain_write(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        out = func(*args, **kwargs)
-        if isinstance(out, Tensor) and out is not args[0]:
-            self.memories.constant(out, args[0], None)
-        return out
-
     def _refuse(
         self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], kind: str, name: str, out: Any = None
     ) -> Any:
         """Go on with real values, so that all refusals are seen at once; what is not read is no refusal."""
         refusal = self.places.refusal(kind, self.decomposing[0] if self.decomposing else name)
-        leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        read = [tensor for tensor in leaves if self.memories.tracked(tensor)]
+        read = list(filter(self.memories.tracked, _tensors((args, kwargs))))
         out = func(*args, **kwargs) if out is None else out
-        tensors = [result for result in tree_leaves(out) if isinstance(result, Tensor)]
+        tensors = _tensors(out)
         if not tensors or kind in ("data", "out"):
             self.record.refusals.append(refusal)
         for result in tensors:
             if result.layout == torch.strided:
-                call = Call("refused", "default", {"read": read})
-                self.memories.value(result, self._emit(call, tuple(result.shape), result.dtype, refusal))
+                self._record(Call("refused", "default", {"read": read}), result, refusal)
         return out
 
     # Nodes.
 
     def _emit(self, call: Call, shape: tuple[int, ...], dtype: torch.dtype, refusal: Refusal | None = None) -> Value:
         place = self.places.here()
-        base = place.path_of(call.op)
-        path = unique(base, self.paths)
+        path = unique(place.path_of(call.op), self.paths)
         inputs: list[str] = []
-        tensors: dict[str, Constant] = {}
+        constants: dict[str, Constant] = {}
         attributes: dict[str, Any] = {}
-        for role, value in call.arguments.items():
-            if isinstance(value, list) and any(isinstance(part, Tensor | Value) for part in value):
-                for i, part in enumerate(value):
-                    self._argument(f"{role}.{i}", part, path, inputs, tensors, attributes)
+        for role, value in _one_by_one(call.arguments):
+            content = self.memories.read(value) if isinstance(value, Tensor) else value
+            if isinstance(content, Value):
+                inputs.append(content)
+            elif isinstance(content, Tensor):
+                constants[role] = self._constant(content, f"{path}.{role}")
             else:
-                self._argument(role, value, path, inputs, tensors, attributes)
+                attributes[role] = tuple(value) if isinstance(value, list | torch.Size) else value
         if dtype not in KINDS and refusal is None:
             refusal = self.places.refusal("dtype", call.op, str(dtype).removeprefix("torch."))
-        output = unique(f"{path}.output", self.names)
-        kind = KINDS.get(dtype, "float32")
-        node = Recorded(
+        node = Node(
             call.op,
-            call.overload,
             path,
-            place.home or path,
-            place.block,
-            place.line,
             tuple(inputs),
-            output,
+            unique(f"{path}.output", self.names),
             shape,
-            kind,
             attributes,
-            tensors,
-            refusal,
+            overload=call.overload,
+            dtype=KINDS.get(dtype, "float32"),
+            home=place.home or path,
+            block=place.block,
+            line=place.line,
         )
-        self.record.nodes.append(node)
-        return Value(output)
-
-    def _argument(
-        self,
-        role: str,
-        value: Any,
-        path: str,
-        inputs: list[str],
-        tensors: dict[str, Constant],
-        attributes: dict[str, Any],
-    ) -> None:
-        held = self.memories.read(value) if isinstance(value, Tensor) else value
-        if isinstance(held, Value):
-            inputs.append(held)
-        elif isinstance(value, Tensor):
-            tensors[role] = self._constant(value, f"{path}.{role}")
-        else:
-            attributes[role] = tuple(value) if isinstance(value, list | torch.Size) else value
+        self.record.nodes.append(Recorded(node, constants, refusal))
+        return Value(node.output)
 
     def _constant(self, tensor: Tensor, name: str) -> Constant:
         own = self.owned.get(_storage(tensor))
@@ -307,52 +265,45 @@ class Recorder(TorchDispatchMode):
             return Constant(own, tensor, True)
         return Constant(name, tensor.clone() if own is None else tensor, False)
 
-    def _emit_view(self, view: View, source: Content, out: Tensor) -> Value:
-        return self._emit(view.call(source), tuple(out.shape), out.dtype)
-
-    def _view(self, name: str, args: Sequence[Any], kwargs: dict[str, Any], out: Tensor) -> View | None:
-        return VIEWS[name](args[0], out, *args[1:], **kwargs)
-
-    def _shared(self, result: Tensor, args: Sequence[Any]) -> Tensor | None:
-        given = (leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor))
-        return next((tensor for tensor in given if tensor is not result and _same_memory(tensor, result)), None)
-
     def value_of(self, tensor: Tensor) -> str | None:
         """The value of the graph that a tensor holds at the end; None for a constant that is no row for each input."""
-        held = self.memories.read(tensor)
-        if isinstance(held, Value):
-            return held
+        content = self.memories.read(tensor)
+        if isinstance(content, Value):
+            return content
         if not tensor.ndim or len(tensor) != self.rows:
             return None
         return self._emit(Call("expand", "default", {"self": tensor, "size": tensor.shape}), tensor.shape, tensor.dtype)
 
 
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
 def _by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Every argument by its name in the schema, defaults included."""
-    found: dict[str, Any] = {}
-    for i, argument in enumerate(func._schema.arguments):
-        if i < len(args):
-            found[argument.name] = args[i]
-        elif argument.name in kwargs:
-            found[argument.name] = kwargs[argument.name]
-        elif argument.has_default_value():
-            found[argument.name] = argument.default_value
-    return found
+    arguments = {argument.name: argument.default_value for argument in func._schema.arguments}
+    return {**arguments, **dict(zip(arguments, args, strict=False)), **kwargs}
+
+
+def _one_by_one(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Arguments by their names; the parts of a list of tensors have numbers."""
+    for role, value in arguments.items():
+        if isinstance(value, list) and any(isinstance(part, Tensor | Value) for part in value):
+            yield from ((f"{role}.{i}", part) for i, part in enumerate(value))
+        else:
+            yield role, value
 
 
 def _functional(packet: str, overload: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     """What an operator in place would give as a new tensor, of the type and shape of its target."""
     target = args[0]
-    if packet == "copy_":
-        source = args[1]
-        return source.to(target.dtype).expand(target.shape)
-    if packet in ("fill_", "zero_"):
-        value = args[1] if packet == "fill_" else 0
+    if packet in ("detach_", "lift_fresh_"):
+        return target
+    if packet in ("copy_", "fill_", "zero_"):
+        value = args[1] if len(args) > 1 else 0
         if isinstance(value, Tensor):
             return value.to(target.dtype).expand(target.shape)
         return torch.full_like(target, value)
-    if packet in ("detach_", "lift_fresh_"):
-        return target
     overload = {"pow_.Scalar": "Tensor_Scalar", "pow_.Tensor": "Tensor_Tensor"}.get(f"{packet}.{overload}", overload)
     functional = getattr(torch.ops.aten, packet.removesuffix("_"), None)
     if functional is None or overload not in functional.overloads():

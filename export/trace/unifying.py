@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,19 +29,15 @@ def unified(
     """One graph of both. Raises UnsupportedError: operators that no file has. Raises ExportError: sizes or constants
     that depend on the batch in another way than as its multiples.
     """
-    records = [_read(first, set(outputs.values())), _read(second, set(again.values()))]
-    refused = [node.refusal for node in records[0] if node.refusal is not None]
-    refused += [refusal for refusal in first.refusals if refusal.kind in ("buffer", "data", "out")]
+    (ones, unread), (others, _) = _read(first, outputs), _read(second, again)
+    refused = [one.refusal for one in ones if one.refusal is not None]
     if refused:
         raise UnsupportedError(told(refused))
-    if _calls(records[0], outputs) != _calls(records[1], again):
+    if _calls(ones, outputs) != _calls(others, again):
         raise ExportError(f"the forward calls other operators for another number of rows. {_HINT}")
-    names = {node.output for node in first.nodes} | set(inputs)
-    nodes: list[Node] = []
-    for one, other in zip(*records, strict=True):
-        nodes += _node(one, other, names)
-    unread = {node.output for node in first.nodes} - {node.output for node in records[0]}
-    left_out = [node for node in first.nodes if node.output in unread and any(t.own for t in node.tensors.values())]
+    names = {one.node.output for one in first.nodes} | set(inputs)
+    nodes = [node for one, other in zip(ones, others, strict=True) for node in _nodes(one, other, names)]
+    left_out = [one.node for one in unread if any(constant.own for constant in one.constants.values())]
     notes = tuple(f"{node.op} '{node.path}' left out: no output depends on it" for node in left_out)
     graph = Graph(inputs, tuple(nodes), outputs, notes, inactive=tuple(dict.fromkeys(first.inactive)))
     graph = _by_home(graph)
@@ -49,57 +45,40 @@ def unified(
     return graph
 
 
-def _calls(nodes: list[Recorded], outputs: Mapping[str, str]) -> list[object]:
+def _read(record: Record, outputs: Mapping[str, str]) -> tuple[list[Recorded], list[Recorded]]:
+    """What an output depends on, and the rest."""
+    graph = Graph({}, tuple(one.node for one in record.nodes), outputs).read()
+    read = {node.output for node in graph.nodes}
+    kept = [one for one in record.nodes if one.node.output in read]
+    return kept, [one for one in record.nodes if one.node.output not in read]
+
+
+def _calls(recorded: list[Recorded], outputs: Mapping[str, str]) -> list[object]:
     """What is called, on which values, and which of them are returned."""
-    return [*((node.op, node.inputs, node.output, *node.tensors) for node in nodes), list(outputs.values())]
+    calls = [(one.node.op, one.node.inputs, one.node.output, *one.constants) for one in recorded]
+    return [*calls, list(outputs.values())]
 
 
-def _read(record: Record, needed: set[str]) -> list[Recorded]:
-    """The nodes that an output depends on."""
-    kept = []
-    for node in reversed(record.nodes):
-        if node.output in needed:
-            needed.update(node.inputs)
-            kept.append(node)
-    return kept[::-1]
-
-
-def _node(one: Recorded, other: Recorded, names: set[str]) -> list[Node]:
-    shape = tuple(_size(a, b, one) for a, b in zip(one.shape, other.shape, strict=True))
-    attributes = {key: _attribute(value, other.attributes[key], one) for key, value in one.attributes.items()}
-    before: list[Node] = []
+def _nodes(one: Recorded, other: Recorded, names: set[str]) -> Iterator[Node]:
+    """The node of both, behind one for every constant that has to be as long as the batch."""
+    node = one.node
+    shape = _attribute(node.shape, other.node.shape, node)
+    attributes = {key: _attribute(value, other.node.attributes[key], node) for key, value in node.attributes.items()}
     tensors: dict[str, Tensor] = {}
-    inputs = list(one.inputs)
-    for role, constant in one.tensors.items():
-        tensor, wide = _tensor(constant, other.tensors[role], one)
-        if wide is None or (one.op in _BROADCAST and one.inputs) or one.op == "expand":
+    inputs = list(node.inputs)
+    for role, constant in one.constants.items():
+        tensor, wide = _tensor(constant, other.constants[role], node)
+        if wide is None or (node.op in _BROADCAST and node.inputs) or node.op == "expand":
             tensors[role] = tensor
             continue
-        path = f"{one.path}.{role}"
+        path = f"{node.path}.{role}"
         value = unique(f"{path}.output", names)
-        made = {"size": wide, "implicit": False}
-        kind = str(tensor.values.dtype)
-        before.append(
-            Node("expand", path, (), value, wide, made, {"self": tensor}, dtype=kind, home=path, line=one.line)
-        )
+        size, kind = {"size": wide, "implicit": False}, str(tensor.values.dtype)
+        yield Node("expand", path, (), value, wide, size, {"self": tensor}, dtype=kind, home=path, line=node.line)
         inputs.insert(_position(one, role, tensors), value)
-    if "count" in attributes and one.attributes["count"] != other.attributes["count"]:
-        raise ExportError(f"{one.op} at '{one.path}' is taken over the rows of the batch. {_HINT}")
-    node = Node(
-        one.op,
-        one.path,
-        tuple(inputs),
-        one.output,
-        shape,
-        attributes,
-        tensors,
-        one.overload,
-        one.dtype,
-        one.home,
-        one.block,
-        one.line,
-    )
-    return [*before, node]
+    if "count" in attributes and node.attributes["count"] != other.node.attributes["count"]:
+        raise ExportError(f"{node.op} at '{node.path}' is taken over the rows of the batch. {_HINT}")
+    yield replace(node, inputs=tuple(inputs), shape=shape, attributes=attributes, tensors=tensors)
 
 
 def _by_home(graph: Graph) -> Graph:
@@ -122,17 +101,17 @@ def _by_home(graph: Graph) -> Graph:
 _BROADCAST = ("add", "sub", "mul", "div", "where", "maximum", "minimum", "pow", "gt", "lt", "ge", "le", "eq", "ne")
 
 
-def _position(node: Recorded, role: str, tensors: Mapping[str, Tensor]) -> int:
+def _position(one: Recorded, role: str, tensors: Mapping[str, Tensor]) -> int:
     """Where among a node's inputs a value for an argument stands."""
     if "." in role:
         index = int(role.rpartition(".")[2])
         return index - sum(int(key.rpartition(".")[2]) < index for key in tensors)
-    order = [name for name, *_ in schema(node.op, node.overload)[1]]
-    given = [name for name in order if name not in node.tensors and name not in node.attributes]
-    return sum(order.index(name) < order.index(role) for name in given[: len(node.inputs)])
+    order = [name for name, *_ in schema(one.node.op, one.node.overload)[1]]
+    values = [name for name in order if name not in one.constants and name not in one.node.attributes]
+    return sum(order.index(name) < order.index(role) for name in values[: len(one.node.inputs)])
 
 
-def _size(a: int, b: int, node: Recorded) -> Size:
+def _size(a: int, b: int, node: Node) -> Size:
     if a == b:
         return a
     times, left = divmod(a, SIZES[0])
@@ -142,7 +121,7 @@ def _size(a: int, b: int, node: Recorded) -> Size:
     raise ExportError(f"{message}; in a file a size is fixed or grows with the batch. {_HINT}")
 
 
-def _attribute(a: Any, b: Any, node: Recorded) -> Any:
+def _attribute(a: Any, b: Any, node: Node) -> Any:
     if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
         return tuple(_attribute(x, y, node) for x, y in zip(a, b, strict=True))
     if type(a) is int and type(b) is int:
@@ -153,11 +132,11 @@ def _attribute(a: Any, b: Any, node: Recorded) -> Any:
     raise ExportError(f"{message}: the forward computes with the number of rows. {_HINT}")
 
 
-def _tensor(one: Constant, other: Constant, node: Recorded) -> tuple[Tensor, Shape | None]:
+def _tensor(one: Constant, other: Constant, node: Node) -> tuple[Tensor, Shape | None]:
     """A constant, and its shape where it is one row that is repeated for the whole batch."""
     values, again = _array(one.values, node), _array(other.values, node)
     if values.shape == again.shape:
-        if values is not again and one.values is not other.values and not _same_bits(values, again):
+        if one.values is not other.values and not _same_bits(values, again):
             raise ExportError(f"'{one.name}' at '{node.path}' is another constant at every call: is it random?")
         return Tensor(one.name, values, not one.own), None
     if len(values.shape) == len(again.shape):
@@ -171,15 +150,15 @@ def _tensor(one: Constant, other: Constant, node: Recorded) -> tuple[Tensor, Sha
     raise ExportError(f"{message}, of shape {list(values.shape)} for {SIZES[0]} rows. {_HINT}")
 
 
-def _array(tensor: torch.Tensor, node: Recorded) -> np.ndarray:
+def _array(tensor: torch.Tensor, node: Node) -> np.ndarray:
     """A constant as a file holds it: float32, int64 or bool."""
     tensor = tensor.detach().cpu()
-    if tensor.dtype in (torch.float32, torch.int64, torch.bool):
+    if tensor.dtype == torch.bool:
         return tensor.numpy()
-    if tensor.is_floating_point() and (tensor.ndim == 0 or node.dtype != "float32"):
-        return tensor.float().numpy()  # PyTorch takes it as a number
     if not tensor.is_floating_point() and not tensor.is_complex():
         return tensor.to(torch.int64).numpy()
+    if tensor.dtype == torch.float32 or (tensor.is_floating_point() and (not tensor.ndim or node.dtype != "float32")):
+        return tensor.float().numpy()  # of another precision: PyTorch takes it as a number
     raise ExportError(f"{node.op} at '{node.path}' takes a constant of {tensor.dtype}; a file computes in float32")
 
 
