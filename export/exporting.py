@@ -19,8 +19,7 @@ from .errors import ExportError
 from .folding import fold
 from .lowering import lower
 from .trace import signature_of, trace
-from .trace.isolation import computed_weights, is_plain
-from .trace.signature import Example
+from .trace.signature import Example, computed_weights, is_plain
 from .versions import chosen
 
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}

@@ -28,8 +28,8 @@ from export.graph import ELEMENT_TYPES, Graph, Rows, Shape, Size
 from export.lowering import BATCH
 from export.onnxfile.reading import Model
 from export.trace import Signature
-from export.trace.isolation import isolated
-from export.trace.returned import outputs_of as returned_by
+from export.trace.signature import isolated
+from export.trace.signature import outputs_of as returned_by
 from runtime import Session
 
 from .rows import USUAL, Inputs, Wiring, by_row, given_to, in_batches, joined, output_shapes, place_of

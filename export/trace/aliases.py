@@ -88,20 +88,17 @@ class Memories:
             of = self._alias(source)
             self._hold(tensor, of.memory, (*of.views, view), tensor)
 
-    def viewed(self, tensor: Tensor, source: Tensor, view: View) -> None:
-        """A tensor that is a view of one that depends on the input."""
-        content = self._emit(view.call(self.read(source)), view.after, tensor.dtype)
-        of = self._alias(source)
-        self._hold(tensor, of.memory, (*of.views, view), content)
-
-    def same(self, tensor: Tensor, source: Tensor, *, copied: bool) -> None:
-        """A tensor with the content of another, in memory of its own if ``copied``."""
+    def derived(self, tensor: Tensor, source: Tensor, view: View | None = None, *, copied: bool) -> None:
+        """A tensor with the content of another, or of a view of it; in memory of its own if ``copied``."""
         if tensor is source:
             return
-        content = self.read(source)
-        of = self._alias(source)
-        memory, views = (_Memory(tensor, content), ()) if copied else (of.memory, of.views)
-        self._hold(tensor, memory, views, content)
+        content, of = self.read(source), self._alias(source)
+        if view is not None:
+            content = self._emit(view.call(content), view.after, tensor.dtype)
+        if copied:
+            self._hold(tensor, _Memory(tensor, content), (), content)
+        else:
+            self._hold(tensor, of.memory, of.views if view is None else (*of.views, view), content)
 
     def tracked(self, tensor: Tensor) -> bool:
         """Whether a tensor depends on the input."""

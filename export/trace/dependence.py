@@ -41,27 +41,11 @@ def rows_depend(graph: Graph) -> Graph:
     return graph
 
 
-_APART = {
-    name
-    for family in (activations, arithmetic, logic, normalisation)
-    for name in family.OPERATORS
-    if name not in ("softmax", "log_softmax")
-} | {"linear", "batch_norm", "embedding", "expand"}
+_SOFTMAX = {"softmax", "log_softmax"}
+_APART = {*activations.OPERATORS, *arithmetic.OPERATORS, *logic.OPERATORS, *normalisation.OPERATORS} - _SOFTMAX
+_APART |= {"linear", "batch_norm", "embedding", "expand"}
 """Operators that keep rows apart where the batch is the first dimension of all that they take and give."""
-_ALONG = {
-    "softmax",
-    "log_softmax",
-    "cat",
-    "select",
-    "slice",
-    "sum",
-    "mean",
-    "amax",
-    "amin",
-    "argmax",
-    "argmin",
-    "cumsum",
-}
+_ALONG = {*_SOFTMAX, "cat", "select", "slice", "sum", "mean", "amax", "amin", "argmax", "argmin", "cumsum"}
 """The same where they do not run along the batch."""
 
 

@@ -46,12 +46,8 @@ def view_of(name: str, before: Tensor, after: Tensor, *args: Any, **options: Any
     return None if found is None else View(*found, tuple(before.shape), tuple(after.shape))
 
 
-def _sized(before: Tensor, after: Tensor, *args: Any, **options: Any) -> ViewOf | None:
-    return None if before.shape == after.shape else ("reshape", "default", {"shape": tuple(after.shape)})
-
-
-def _expanded(before: Tensor, after: Tensor, *args: Any, **options: Any) -> ViewOf | None:
-    return None if before.shape == after.shape else ("expand", "default", {"size": tuple(after.shape)})
+def _sized(op: str, option: str, before: Tensor, after: Tensor, *args: Any, **options: Any) -> ViewOf | None:
+    return None if before.shape == after.shape else (op, "default", {option: tuple(after.shape)})
 
 
 def _permuted(before: Tensor, after: Tensor, dims: Sequence[int]) -> ViewOf | None:
@@ -91,7 +87,7 @@ VIEWS: dict[str, Callable[..., ViewOf | None]] = {
             *("reshape_as.default", "ravel.default", "_reshape_alias.default", "squeeze_.dim", "unsqueeze_.default"),
             *("atleast_1d.default", "atleast_2d.default", "atleast_3d.default"),
         ),
-        _sized,
+        partial(_sized, "reshape", "shape"),
     ),
     "permute.default": _permuted,
     **dict.fromkeys(("transpose.int", "swapaxes.default", "swapdims.default"), _swapped),
@@ -99,7 +95,7 @@ VIEWS: dict[str, Callable[..., ViewOf | None]] = {
     "mT.default": partial(_swapped, first=-2, second=-1),
     "select.int": _selected,
     "slice.Tensor": _sliced,
-    **dict.fromkeys(("expand.default", "expand_as.default", "broadcast_to.default"), _expanded),
+    **dict.fromkeys(("expand.default", "expand_as.default", "broadcast_to.default"), partial(_sized, "expand", "size")),
 }
 """By the operator: the view that it is, of the tensors before and after it and its other arguments."""
 

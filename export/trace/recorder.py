@@ -132,7 +132,7 @@ class Recorder(TorchDispatchMode):
         out = func(*args, **kwargs)
         if name.endswith(("dropout.default", "dropout1d.default")):
             self.record.inactive.append(f"dropout '{place.home or place.scope or 'dropout'}'")
-        self.memories.same(out, args[0], copied=not _same_memory(out, args[0]))
+        self.memories.derived(out, args[0], copied=not _same_memory(out, args[0]))
         return out
 
     def _leaf(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -143,18 +143,12 @@ class Recorder(TorchDispatchMode):
                 return func(*cast, **kwargs)
         if name in VIEWS:
             view = view_of(name, args[0], out, *args[1:], **kwargs)
-            shared = _same_memory(out, args[0])
-            if view is None:
-                self.memories.same(out, args[0], copied=not shared)
-            elif shared:
-                self.memories.viewed(out, args[0], view)
-            else:
-                self._record(view.call(self.memories.read(args[0])), out)
+            self.memories.derived(out, args[0], view, copied=not _same_memory(out, args[0]))
             return out
         given, (op, _, overload) = _by_name(func, args, kwargs), name.partition(".")
         calls = NORMAL[name](given, out) if name in NORMAL else Call(op, overload, given)
         if calls is None:
-            self.memories.same(out, args[0], copied=True)
+            self.memories.derived(out, args[0], copied=True)
         elif isinstance(calls, Call):
             self._record(calls, out)
         else:
@@ -243,21 +237,11 @@ class Recorder(TorchDispatchMode):
                 attributes[role] = tuple(value) if isinstance(value, list | torch.Size) else value
         if dtype not in KINDS and refusal is None:
             refusal = self.places.refusal("dtype", call.op, str(dtype).removeprefix("torch."))
-        node = Node(
-            call.op,
-            path,
-            tuple(inputs),
-            unique(f"{path}.output", self.names),
-            shape,
-            attributes,
-            overload=call.overload,
-            dtype=KINDS.get(dtype, "float32"),
-            home=place.home or path,
-            block=place.block,
-            line=place.line,
-        )
+        output, kind, home = unique(f"{path}.output", self.names), KINDS.get(dtype, "float32"), place.home or path
+        given = (call.op, path, tuple(inputs), output, shape, attributes)
+        node = Node(*given, overload=call.overload, dtype=kind, home=home, block=place.block, line=place.line)
         self.record.nodes.append(Recorded(node, constants, refusal))
-        return Value(node.output)
+        return Value(output)
 
     def _constant(self, tensor: Tensor, name: str) -> Constant:
         own = self.owned.get(_storage(tensor))
@@ -324,5 +308,5 @@ def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _same_memory(a: Any, b: Any) -> bool:
-    return isinstance(a, Tensor) and isinstance(b, Tensor) and _storage(a) == _storage(b)
+def _same_memory(a: Tensor, b: Tensor) -> bool:
+    return _storage(a) == _storage(b)

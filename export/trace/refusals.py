@@ -36,9 +36,9 @@ class Refusal:
 
     def __str__(self) -> str:
         op = self.what.rpartition(".")[0] or self.what
-        place = " at " + ", ".join(part for part in (f"'{self.path}'" if self.path else "", self.line) if part)
+        place = ", ".join(part for part in (self.path and f"'{self.path}'", self.line) if part)
         words = _SENTENCES[_KIND_OF.get(op, self.kind)]
-        return words.format(op=op, detail=self.detail, at=place if place != " at " else "")
+        return words.format(op=op, detail=self.detail, at=place and f" at {place}")
 
 
 _SENTENCES = {

@@ -10,10 +10,9 @@ from torch import nn
 
 from export.errors import ExportError
 from export.evaluation import threads_for
-from export.graph import Input, Row
+from export.graph import Input
 
-from .isolation import fresh, isolated
-from .signature import Signature, by_name, row, subsets
+from .signature import Shapes, Signature, by_name, fresh, isolated, row, subsets
 
 _ROWS = 3
 _MOST = 400
@@ -42,9 +41,9 @@ def with_inputs(module: nn.Module, signature: Signature, shape: Any = None, dtyp
     fitting: list[dict[str, Input]] = []
     for tried in _tries(module, names, shapes, types):
         reason = _fails(module, signature.of(tried))
+        failure = failure or reason
         if reason is None:
             fitting.append(tried)
-        failure = failure or reason
         if reason is None and len(open_) > 1:
             fitting += _neighbours(module, signature, tried, open_)
         if fitting and (not open_ or len(fitting) > 1):
@@ -58,7 +57,7 @@ def with_inputs(module: nn.Module, signature: Signature, shape: Any = None, dtyp
 
 
 def _tries(
-    module: nn.Module, names: Sequence[str], shapes: Mapping[str, Row | None], types: Mapping[str, str | None]
+    module: nn.Module, names: Sequence[str], shapes: Shapes, types: Mapping[str, str | None]
 ) -> Iterator[dict[str, Input]]:
     """What the inputs may be, the likeliest first; whole numbers only where a type or a shape is given."""
     widths = _widths(module, several=len(names) > 1)
@@ -108,20 +107,17 @@ def _fails(module: nn.Module, signature: Signature) -> Exception | None:
 
 
 def _nothing_fits(
-    module: nn.Module, signature: Signature, shapes: Mapping[str, Row | None], open_: list[str], failure: Any
+    module: nn.Module, signature: Signature, shapes: Shapes, open_: list[str], failure: Any
 ) -> ExportError:
-    kind, names = type(module).__name__, list(signature.inputs)
+    names = list(signature.inputs)
+    first_line = str(failure).strip().partition("\n")[0]
+    said = f"{type(failure).__name__}: {first_line}"
     if open_:
-        words = _unseen(names, open_[0])
-        cause = f" ({type(failure).__name__}: {_first(failure)})" if failure is not None else ""
-        return ExportError(f"{words}{cause}. What to do: give {_how(names, open_[0])}")
+        cause = "" if failure is None else f" ({said})"
+        return ExportError(f"{_unseen(names, open_[0])}{cause}. What to do: give {_how(names, open_[0])}")
     listed = ", ".join(f"'{name}' {list(shapes[name] or ())}" for name in names)
-    message = f"the forward of {kind} does not run on rows of {listed}: {type(failure).__name__}: {_first(failure)}"
+    message = f"the forward of {type(module).__name__} does not run on rows of {listed}: {said}"
     return ExportError(f"{message}. What to do: give the shape of a row, input_shape=(...), or example=")
-
-
-def _first(error: Any) -> str:
-    return str(error).strip().partition("\n")[0] if error is not None else ""
 
 
 def _unseen(names: Sequence[str], name: str) -> str:
@@ -139,7 +135,7 @@ def _listed(tried: Mapping[str, Input], open_: Sequence[str]) -> str:
     return ", ".join(f"{name} {tried[name].row[0]}" if len(tried) > 1 else str(tried[name].row[0]) for name in open_)
 
 
-def _as_example(signature: Signature, shapes: Mapping[str, Row | None], types: Mapping[str, str | None]) -> Signature:
+def _as_example(signature: Signature, shapes: Shapes, types: Mapping[str, str | None]) -> Signature:
     for name, given in signature.inputs.items():
         if shapes[name] not in (None, given.row):
             raise ExportError(f"the example of '{name}' has rows of {list(given.row)}, not {list(shapes[name] or ())}")

@@ -1,11 +1,21 @@
-"""How a module is called: which of its arguments are inputs of the network, their names, and rows to run it on."""
+"""How a module is called, on a copy of its own and without what PyTorch does besides, and what it returns.
+
+Its tensors in and out are the inputs and outputs of the network.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import inspect
 import operator
+import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -19,6 +29,8 @@ from export.graph import Input, Row
 TYPES = {"float32": torch.float32, "int64": torch.int64}
 Example = Tensor | np.ndarray | Sequence[Any] | Mapping[str, Any]
 Shapes = Mapping[str, Row | None]
+_ONE_AT_A_TIME = RLock()
+"""What is switched off is so for the whole process."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +56,15 @@ class Signature:
     def rows(self, count: int, seed: int = 0) -> dict[str, Tensor]:
         """Rows to run the module on: those of the example again and again, else drawn; whole numbers are 0."""
         generator = torch.Generator().manual_seed(seed)
-        found = {}
+        rows = {}
         for name, given in self.inputs.items():
             if self.example is not None:
-                found[name] = self.example[name][torch.arange(count) % len(self.example[name])].clone()
+                rows[name] = self.example[name][torch.arange(count) % len(self.example[name])].clone()
             elif given.dtype == "float32":
-                found[name] = torch.randn(count, *given.row, generator=generator, dtype=torch.float32)
+                rows[name] = torch.randn(count, *given.row, generator=generator, dtype=torch.float32)
             else:
-                found[name] = torch.zeros(count, *given.row, dtype=torch.int64)
-        return found
+                rows[name] = torch.zeros(count, *given.row, dtype=torch.int64)
+        return rows
 
     def of(self, inputs: Mapping[str, Input]) -> Signature:
         """The same call with other shapes or types of its inputs, by the same names."""
@@ -69,7 +81,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class _Place:
-    name: str
+    name: str = ""
 
 
 def parameters_of(module: nn.Module, method: str = "forward") -> dict[str, bool]:
@@ -91,11 +103,9 @@ def parameters_of(module: nn.Module, method: str = "forward") -> dict[str, bool]
 
 def plain(module: nn.Module, method: str = "forward") -> Signature:
     """The call with a tensor for every parameter that needs one; the shapes are still open."""
-    parameters = parameters_of(module, method)
-    names = ["input"] if len(parameters) == 1 else list(parameters)
-    places = dict(zip(parameters, map(_Place, names), strict=True))
-    args = tuple(place for name, place in places.items() if not parameters[name])
-    kwargs = {name: place for name, place in places.items() if parameters[name]}
+    by_name = parameters_of(module, method)
+    args = tuple(_Place() for only_by_name in by_name.values() if not only_by_name)
+    kwargs = {name: _Place() for name, only_by_name in by_name.items() if only_by_name}
     return _signature(module, method, args, kwargs)
 
 
@@ -117,22 +127,24 @@ def by_example(module: nn.Module, example: Example, method: str = "forward") -> 
 
 
 def _signature(module: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signature:
-    flat, tree = tree_flatten_with_path((args, kwargs), is_leaf=lambda leaf: isinstance(leaf, _Place))
+    flat, tree = tree_flatten_with_path((args, kwargs))
     given = [(path, _as_tensor(leaf)) for path, leaf in flat]
     moving = [(path, leaf) for path, leaf in given if isinstance(leaf, Tensor | _Place)]
     if not moving:
         raise ExportError("the example has no tensor. What to do: give a tensor (batch, ...) for every input")
-    parameters = _positional(module, method)
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    called = inspect.signature(getattr(module, method)).parameters.values()
+    parameters = [parameter.name for parameter in called if parameter.kind in by_place]
     names = ["input"] if len(moving) == 1 else [_name(path, parameters) for path, _ in moving]
-    names = [leaf.name if isinstance(leaf, _Place) else name for name, (_, leaf) in zip(names, moving, strict=True)]
-    inputs = {name: _input(name, leaf) for name, (_, leaf) in zip(names, moving, strict=True)}
+    named = [(name, leaf) for name, (_, leaf) in zip(names, moving, strict=True)]
+    inputs = {name: _input(name, leaf) for name, leaf in named}
     queue = iter(names)
     leaves = tuple(_Place(next(queue)) if isinstance(leaf, Tensor | _Place) else leaf for _, leaf in given)
-    held = {name: leaf for name, (_, leaf) in zip(names, moving, strict=True) if isinstance(leaf, Tensor)}
-    if held and len({len(tensor) for tensor in held.values()}) > 1:
-        counts = ", ".join(f"'{name}' {len(tensor)}" for name, tensor in held.items())
+    example = {name: leaf for name, leaf in named if isinstance(leaf, Tensor)}
+    if len({len(tensor) for tensor in example.values()}) > 1:
+        counts = ", ".join(f"'{name}' {len(tensor)}" for name, tensor in example.items())
         raise ExportError(f"the tensors of the example have different numbers of rows: {counts}")
-    return Signature(inputs, method, leaves, tree, held or None)
+    return Signature(inputs, method, leaves, tree, example or None)
 
 
 def _as_tensor(leaf: Any) -> Any:
@@ -158,14 +170,8 @@ def _input(name: str, leaf: Tensor | _Place) -> Input:
     return Input(tuple(leaf.shape[1:]), kind)
 
 
-def _positional(module: nn.Module, method: str) -> list[str]:
-    """The names of the positional parameters; the rest of ``*args`` has numbers."""
-    parameters = inspect.signature(getattr(module, method)).parameters.values()
-    return [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-
-
 def _name(path: Any, parameters: Sequence[str]) -> str:
-    """The parameter's name, and the keys below it."""
+    """The parameter's name, and the keys below it; the rest of ``*args`` has numbers."""
     keys = [getattr(key, "key", getattr(key, "idx", getattr(key, "name", None))) for key in path]
     which, first, *rest = keys
     if which == 0 and isinstance(first, int):
@@ -216,3 +222,94 @@ def subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """None of them first, then one, and so on."""
     for bits in sorted(range(2 ** len(names)), key=lambda bits: bits.bit_count()):
         yield tuple(name for i, name in enumerate(names) if bits >> i & 1)
+
+
+def outputs_of(returned: Any) -> dict[str, Tensor]:
+    """The tensors by name: "output" for the only one, the keys of a dict, the fields of a named tuple or dataclass, or
+    output_0, output_1 and so on, joined by dots where they are nested. None is left out. Raises ExportError.
+    """
+    named = _named(returned, "")
+    outputs = dict(named)
+    if len(outputs) != len(named):
+        twice = next(name for name, count in Counter(name for name, _ in named).items() if count > 1)
+        raise ExportError(f"forward returns two outputs of the name '{twice}'. What to do: give each its own")
+    if not outputs:
+        kind = "nothing" if returned is None else f"a {type(returned).__name__} without a tensor"
+        raise ExportError(f"forward returns {kind}{_HINT}")
+    if len(outputs) == 1 and not _is_record(returned):
+        return {"output": next(iter(outputs.values()))}
+    return outputs
+
+
+_HINT = (
+    "; expected a tensor, or a tuple or dict of tensors. What to do: wrap the module in one that returns its tensors "
+    "alone"
+)
+
+
+def _named(value: Any, path: str) -> list[tuple[str, Tensor]]:
+    if value is None:
+        return []
+    if isinstance(value, Tensor):
+        return [(path or "output", value)]
+    if isinstance(value, Mapping):
+        parts = [(str(key), part) for key, part in value.items()]
+    elif hasattr(value, "_fields"):
+        parts = list(zip(value._fields, value, strict=True))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+    elif isinstance(value, list | tuple):
+        parts = [(f"output_{i}" if not path else str(i), part) for i, part in enumerate(value)]
+    else:
+        where = f" as '{path}'" if path else ""
+        raise ExportError(f"forward returns a {type(value).__name__}{where}{_HINT}")
+    return [each for key, part in parts for each in _named(part, f"{path}.{key}" if path else key)]
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, Mapping) or hasattr(value, "_fields") or dataclasses.is_dataclass(value)
+
+
+def fresh(module: nn.Module) -> nn.Module:
+    """A copy that shares the tensors, so that what one run keeps in Python the next one does not see."""
+    if is_plain(module):
+        return module
+    shared: dict[int, Any] = {id(t): t for t in chain(module.parameters(), module.buffers())}
+    return copy.deepcopy(module, shared | computed_weights(module))
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Blocks in containers, and no code of the caller's that could touch their tensors."""
+    for part in module.modules():
+        hooks = part._forward_hooks or part._forward_pre_hooks
+        own = {"forward", "train", "eval", "_call_impl"} & set(vars(part))
+        if not type(part).__module__.startswith(("torch.nn.modules.", "builder.")) or hooks or own:
+            return False
+    return True
+
+
+def computed_weights(module: nn.Module) -> dict[int, Any]:
+    """For ``copy.deepcopy``, which refuses tensors that a hook computed: what stands for them in the copy."""
+    held = (value for part in module.modules() for value in vars(part).values())
+    tensors = (value for value in held if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf)
+    return {id(value): value.detach().clone() for value in tensors}
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """In inference mode, with the random state given back, without the fast path of attention, which is one operator
+    for a whole layer, and without the checks of distributions, which ask for values.
+    """
+    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.inference_mode():
+        fast = torch.backends.mha.get_fastpath_enabled()
+        distributions = sys.modules.get("torch.distributions")
+        checked = distributions.Distribution._validate_args if distributions is not None else False
+        torch.backends.mha.set_fastpath_enabled(False)
+        if distributions is not None:
+            distributions.Distribution.set_default_validate_args(False)
+        try:
+            yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+            if distributions is not None:
+                distributions.Distribution.set_default_validate_args(checked)
