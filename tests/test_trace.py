@@ -94,6 +94,12 @@ def masks(m: Written, x: Tensor) -> Tensor:
     return y.masked_fill(y == 0.5, 2).masked_fill_(x > 2, 7.0)
 
 
+def a_mask_of_two_dimensions(m: Written, x: Tensor) -> Tensor:
+    y = x.view(-1, 2, 2).clone()
+    y[:, torch.tensor([[True, False], [True, True]])] = x[:, 1:]
+    return y
+
+
 def into_zeros(m: Written, x: Tensor) -> Tensor:
     out = torch.zeros(len(x), 6)
     out[:, :4] = x
@@ -201,6 +207,7 @@ ACCEPTED: dict[str, nn.Module] = {
     "sizes": Written(shapes, LINEAR),
     "writes": Written(writes, p=FOUR),
     "masks": Written(masks),
+    "a mask of two dimensions": Written(a_mask_of_two_dimensions),
     "into zeros": Written(into_zeros, p=FOUR),
     "views of views": Written(views_of_views),
     "a view of a constant": Written(a_view_of_a_constant),

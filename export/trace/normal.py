@@ -23,7 +23,7 @@ from .aliases import Call, View
 INACTIVE = {
     *("dropout.default", "feature_dropout.default", "alpha_dropout.default", "feature_alpha_dropout.default"),
     *("clone.default", "contiguous.default", "detach.default", "alias.default", "lift_fresh.default", "lift.default"),
-    *("positive.default", "resolve_neg.default", "resolve_conj.default", "requires_grad_.default"),
+    *("positive.default", "resolve_neg.default", "resolve_conj.default"),
 }
 """They give their input back; a dropout does in evaluation mode."""
 SHAPE_ONLY = {
@@ -84,7 +84,7 @@ VIEWS: dict[str, Callable[..., ViewOf | None]] = {
         (
             *("view.default", "_unsafe_view.default", "reshape.default", "flatten.using_ints", "unflatten.int"),
             *("squeeze.default", "squeeze.dim", "squeeze.dims", "unsqueeze.default", "view_as.default"),
-            *("reshape_as.default", "ravel.default", "_reshape_alias.default", "squeeze_.dim", "unsqueeze_.default"),
+            *("reshape_as.default", "ravel.default", "_reshape_alias.default"),
             *("atleast_1d.default", "atleast_2d.default", "atleast_3d.default"),
         ),
         partial(_sized, "reshape", "shape"),
