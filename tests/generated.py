@@ -288,7 +288,8 @@ def _prelu(draw: st.DrawFn, source: Source) -> None:
 def _write(draw: st.DrawFn, source: Source) -> None:
     value, name = _value(draw, source), f"written{len(source.steps)}"
     source.steps.append(f"{name} = {value} * 1.25")
-    for write in draw(st.lists(st.sampled_from(WRITES), min_size=1, max_size=3)):
+    writes = [write for write in WRITES if source.widths[value] > 2 or "= 0." not in write]  # lest nothing of it stays
+    for write in draw(st.lists(st.sampled_from(writes), min_size=1, max_size=3)):
         source.steps.append(write.format(name))
     source.add(f"{name} + 0.5", source.widths[value])
 
