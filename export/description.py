@@ -129,9 +129,11 @@ def _differences(graph: Graph, spec: MLPSpec) -> Iterator[tuple[str, str]]:
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         yield "one input and one output", f"with {len(graph.inputs)} and {len(graph.outputs)}"
     with torch.device("meta"):
-        empty = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape))
-    said = _filled(empty.eval(), graph)
-    wanted = trace(said, signature_of(said, input_shape=spec.input.row_shape, input_dtype="float32"))
+        said = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape)).eval()
+    ones = {name: torch.ones(()).expand(tensor.shape) for name, tensor in said.state_dict().items()}
+    said.load_state_dict(ones, assign=True)
+    signature = signature_of(said, input_shape=spec.input.row_shape, input_dtype="float32")
+    wanted = trace(said, signature, computing=False)
     places = dict(zip(wanted.inputs, graph.inputs, strict=True))
     for one, other in zip(wanted.nodes, graph.nodes, strict=False):
         name, found = block_name([one]), f"{block_name([other])} '{other.home}'"
@@ -153,23 +155,3 @@ def _differences(graph: Graph, spec: MLPSpec) -> Iterator[tuple[str, str]]:
         yield "nothing more", f"{block_name(more[:1])} '{more[0].home}'"
     if [places[value] for value in wanted.outputs.values()] != list(graph.outputs.values()):
         yield "the last block's output", f"'{next(iter(graph.outputs.values()))}'"
-
-
-def _filled(module: nn.Module, graph: Graph) -> nn.Module:
-    """A module without values, given some, for what it computes is not looked at: ones, and for a matrix, which may be
-    large, one of the traced module's of that shape.
-    """
-    held = {
-        t.values.shape: t.values
-        for node in graph.nodes
-        for t in node.tensors.values()
-        if t.values.ndim == 2 and t.values.dtype == "float32"
-    }
-    values = {
-        name: torch.from_numpy(held[shape])
-        if (shape := tuple(tensor.shape)) in held
-        else torch.ones_like(tensor, device="cpu")
-        for name, tensor in module.state_dict().items()
-    }
-    module.load_state_dict(values, assign=True)
-    return module

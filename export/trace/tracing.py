@@ -48,26 +48,28 @@ def signature_of(
     return with_inputs(module, given.named(input_name), input_shape, input_dtype)
 
 
-def trace(module: nn.Module, signature: Signature, outputs: Sequence[str] = ()) -> Graph:
+def trace(module: nn.Module, signature: Signature, outputs: Sequence[str] = (), *, computing: bool = True) -> Graph:
     """The operators that the module runs, in their order; ``outputs`` names what it returns.
+
+    Where only the operators count, ``computing=False`` spares the products with matrices.
 
     The module must be in evaluation mode; it is run, and must not change itself. Raises UnsupportedError: control flow
     that depends on data, randomness, changed buffers, operators that no file has, all of them at once. Raises
     ExportError: whatever the forward raises, and results that are no outputs.
     """
     with threads_for(sum(parameter.numel() for parameter in module.parameters())):
-        (first, values), (second, again) = (_run(module, signature, size) for size in SIZES)
+        (first, values), (second, again) = (_run(module, signature, n, computing) for n in SIZES)
         if list(values) != list(again):
             raise ExportError("the forward returns other outputs for another number of rows")
         names, names_again = (_named(each, outputs, signature) for each in (values, again))
         return rows_depend(index_limits(_unified(first, second, signature.inputs, names, names_again)))
 
 
-def _run(module: nn.Module, signature: Signature, size: int) -> tuple[Record, dict[str, str | None]]:
+def _run(module: nn.Module, signature: Signature, size: int, computing: bool) -> tuple[Record, dict[str, str | None]]:
     """What one run calls, and the values of its outputs by name."""
     rows = signature.rows(size, seed=size)
     module, held = fresh(module), _held(module)
-    recorder = Recorder(module, rows)
+    recorder = Recorder(module, rows, computing)
     try:
         with isolated():
             with recorder:
