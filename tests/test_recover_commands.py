@@ -113,7 +113,7 @@ def test_weights_that_are_there_are_kept(run: Run, tmp_path: Path) -> None:
 
 def test_tensors_that_share_their_memory(run: Run, tmp_path: Path) -> None:
     values = torch.randn(75)
-    state = {"0.weight": values[:50].view(10, 5), "2.weight": values[25:75].view(5, 10)}
+    state = {"0.weight": values[:50].view(10, 5), "2.weight": values[25:75].view(10, 5).t()}
     torch.save(state, tmp_path / "net.pt")
     assert run("recover", tmp_path / "net.pt", "-o", tmp_path / "o", "--activation", "relu").code == 0
     held = load_file(tmp_path / "o" / "weights.safetensors")

@@ -102,7 +102,7 @@ def joined(steps: Sequence[Step]) -> list[Step]:
 def network_of(
     steps: Sequence[Step], name: str, source: Mapping[str, Any], output_name: str
 ) -> tuple[MLPSpec, dict[str, torch.Tensor]]:
-    """The spec of blocks in their order, and its state dict, whose tensors share no memory with each other.
+    """The spec of blocks in their order, and its state dict, whose tensors share no memory, as safetensors wants them.
 
     ``source`` is the spec's input. Raises RecoveryError: a tensor of another size; SpecError: no network.
     """
@@ -122,8 +122,10 @@ def network_of(
             raise RecoveryError(f"block {key}: the file has {list(value.shape)}, and {list(like.shape)} is expected")
         if value.shape != like.shape:
             value = value.reshape(-1).expand(like.numel()).reshape(like.shape)
-        weights[key] = value.clone() if value.data_ptr() in memory else value.contiguous()
-        memory.add(value.data_ptr())
+        value = value.contiguous()
+        storage = value.untyped_storage().data_ptr()
+        weights[key] = value.clone() if storage in memory else value
+        memory.add(storage)
     return spec, weights
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -133,14 +132,8 @@ def recover(
 def _write(found: Recovered, stage: Path, folder: Path, replace: bool) -> None:
     """Write spec and weights. Raises RecoveryError: other weights are there already, which would be lost."""
     (stage / "spec.yaml").write_text(as_yaml(found.spec), encoding="utf-8")
-    held: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for key, value in found.weights.items():  # safetensors takes no tensors that share their memory
-        memory = value.untyped_storage().data_ptr()
-        held[key] = value.clone() if memory in seen else value.contiguous()
-        seen.add(memory)
     written, there = stage / "weights.safetensors", folder / "weights.safetensors"
-    save_file(held, written)
+    save_file(found.weights, written)
     if there.is_file() and not replace and sha256(there) != sha256(written):
         raise RecoveryError(f"{there} is there, and holds other weights. What to do: {_KEEP}")
 
