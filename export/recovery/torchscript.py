@@ -6,6 +6,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,18 +77,26 @@ def _features(script: torch.jit.ScriptModule) -> int:
     )
     if other is not None:
         raise RecoveryError(f"with a constant of {other}; float32 is expected")
-    reason = "no linear layer in it"
+    failure = RecoveryError("no linear layer in it")
     for features in sorted(
         {size for value in tensors.values() if value.dim() == 2 for size in value.shape}, reverse=True
     ):
-        with torch.no_grad():
-            try:
-                script(torch.zeros(_ROWS, features))
-                return features
-            except Exception as error:  # the file's own code: it may raise anything
-                last = str(error).strip().rpartition("\n")[2]
-                reason = f"the file's own module fails on rows of {features} features: {last}"
-    raise RecoveryError(reason)
+        try:
+            _output(script, torch.zeros(_ROWS, features))
+            return features
+        except RecoveryError as error:
+            failure = error
+    raise failure
+
+
+@torch.no_grad()
+def _output(script: torch.jit.ScriptModule, rows: torch.Tensor) -> Any:
+    """What the file's own module gives for rows. Raises RecoveryError: it fails on them."""
+    try:
+        return script(rows)
+    except Exception as error:  # the file's own code: it may raise anything
+        reason = str(error).strip().rpartition("\n")[2]
+        raise RecoveryError(f"the file's own module fails on rows of {rows.shape[1]} features: {reason}") from None
 
 
 def _compare(script: torch.jit.ScriptModule, found: Recovered) -> str:
@@ -97,12 +106,8 @@ def _compare(script: torch.jit.ScriptModule, found: Recovered) -> str:
     """
     module = found.module()
     rows = torch.randn(_ROWS, *found.spec.input.row_shape, generator=torch.Generator().manual_seed(0)) * 2
+    theirs, tolerance, precision = _output(script, rows), _SINGLE, "float32"
     with torch.no_grad():
-        try:
-            theirs, tolerance, precision = script(rows), _SINGLE, "float32"
-        except Exception as error:  # the file's own code: it may raise anything
-            reason = str(error).strip().rpartition("\n")[2]
-            raise RecoveryError(f"the file's own module fails on rows of {rows.shape[1]} features: {reason}") from None
         with suppress(RuntimeError):
             theirs, tolerance, precision = script.double()(rows.double()), _DOUBLE, "float64"
         ours = module.to(theirs.dtype)(rows.to(theirs.dtype)) if isinstance(theirs, torch.Tensor) else module(rows)
