@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -80,6 +81,23 @@ def test_safetensors_has_no_order_and_shapes_give_it_or_it_is_asked_for(tmp_path
         tmp_path / "square.safetensors", prefix=["stem", "body", "head"], activations=["relu", "relu", "none"]
     )
     agree(found, nn.Sequential(square["stem"], nn.ReLU(), square["body"], nn.ReLU(), square["head"]))
+
+
+class Headed(nn.Sequential):
+    """Layers at indices, and one with a name behind them."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+        self.out = nn.Linear(4, 4)
+
+
+def test_a_name_beside_indices_stands_where_it_was_made(tmp_path: Path) -> None:
+    original = Headed()
+    options: dict[str, Any] = {"activations": ["relu", "none"], "output_activation": "none"}
+    agree(recovered(tmp_path, original.state_dict(), **options), original)
+    sorted_backwards = dict(sorted(original.state_dict().items(), reverse=True))
+    with pytest.raises(RecoveryError, match=r"more than one network(.|\n)*--prefix out\."):
+        recovered(tmp_path, sorted_backwards, **options)
 
 
 _BETWEEN: dict[str, Callable[[], nn.Module]] = {

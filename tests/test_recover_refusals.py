@@ -186,6 +186,8 @@ def test_containers_within_themselves_and_very_deep_names_end(tmp_path: Path) ->
     assert read_checkpoint(tmp_path / "c.pt", activation="relu").spec.input.features == 4
     assert "nested deeper" in refused_state(tmp_path, {"a." * 5000 + "weight": torch.ones(2, 2)})
     assert "\n" not in refused_state(tmp_path, {"a": 1, "b": [2]})
+    torch.save(network().state_dict() | {"9" * 5000 + ".scalar": torch.ones(1)}, tmp_path / "c.pt")
+    assert read_checkpoint(tmp_path / "c.pt", activation="relu").spec.input.features == 4
 
 
 def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, count, islice, pairwise
 
 from .layers import Layer
@@ -12,14 +11,6 @@ from .layers import Layer
 _SIDE = re.compile(r"critic|value|target|std|sigma|logvar|teacher|^q\d?f?\d?$|^vf|disc", re.IGNORECASE)
 """Words for networks and heads beside the one that acts; equal widths must not tie them to it."""
 _MOST_TRIED = 5_000
-
-
-@dataclass(frozen=True)
-class Chain:
-    """Layers in the order of execution, and the prefix that selects them."""
-
-    prefix: str
-    layers: Sequence[Layer]
 
 
 def widths(layers: Sequence[Layer]) -> str:
@@ -68,34 +59,26 @@ def in_order(layers: Iterable[Layer], ordered: bool) -> list[Layer] | None:
     were made, if the file keeps that order; else in the one order in which their shapes chain.
     """
     front, body, back = without_loose(layers)
-    if ordered:
-        seen: dict[str, int] = {}
-        return [*front, *sorted(body, key=lambda layer: _as_made(layer.path, seen)), *back]
-    units: dict[str, list[Layer]] = {}
-    for layer in sorted(body, key=lambda layer: _natural(layer.path)):
-        units.setdefault(_stem(layer.path), []).append(layer)
-    if any(_named_apart(one.path, other.path) for unit in units.values() for one, other in pairwise(unit)):
-        return None
-    chained = _only_order(list(units.values()))
+    chained = _as_made(body) if ordered else _as_chained(body)
     return None if chained is None else [*front, *chained, *back]
 
 
-def candidates(layers: Sequence[Layer], ordered: bool, prefix: str = "") -> list[Chain]:
-    """The chains that lie in a state dict: the whole of it, or the chains of its parts."""
+def candidates(layers: Sequence[Layer], ordered: bool, prefix: str = "") -> dict[str, Sequence[Layer]]:
+    """The chains that lie in a state dict, by the prefix that selects each: the whole of it, or those of its parts."""
     groups: dict[str, list[Layer]] = {}
     for layer in layers:
         groups.setdefault(layer.path[len(prefix) :].partition(".")[0], []).append(layer)
     if all(layer.kind != "foreign" for layer in layers) and not _ambiguous(groups, prefix):
         chain = in_order(layers, ordered)
         if chain is not None and mismatch(chain) is None:
-            return [Chain(prefix, chain)]
-    chains: list[Chain] = []
+            return {prefix: chain}
+    chains: dict[str, Sequence[Layer]] = {}
     for step, group in groups.items():
         deeper = f"{prefix}{step}."
         if step and any(layer.prefix != deeper for layer in group):
-            chains += candidates(group, ordered, deeper)
+            chains |= candidates(group, ordered, deeper)
         elif step and all(layer.kind != "foreign" for layer in group):
-            chains.append(Chain(deeper, group))
+            chains[deeper] = group
     return chains
 
 
@@ -123,12 +106,24 @@ def _stem(path: str) -> str:
     return re.split(r"\d", path, maxsplit=1)[0]
 
 
-def _as_made(path: str, seen: dict[str, int]) -> list[int]:
-    """A key that puts indices in order and names as they first come; ``seen`` remembers the names."""
-    return [
-        int(part[:18]) if part.isdecimal() else seen.setdefault(head, len(seen))
-        for part, head in zip(path.split("."), ancestry(path), strict=True)
-    ]
+def _as_made(layers: Sequence[Layer]) -> list[Layer] | None:
+    """The layers as they first come, but those at the indices of a container in the order of their indices.
+
+    ``None`` where a container has names too and its indices are not in order: where the names belong is open.
+    """
+    siblings: dict[str, list[str]] = {}
+    for path in dict.fromkeys(path for layer in layers for path in ancestry(layer.path)):
+        siblings.setdefault(path.rpartition(".")[0], []).append(path)
+    rank: dict[str, int] = {}
+    for paths in siblings.values():
+        at_indices = [path for path in paths if path.rpartition(".")[2].isdecimal()]
+        by_index = sorted(at_indices, key=_natural)
+        if at_indices == paths:
+            paths = by_index
+        elif at_indices != by_index:
+            return None
+        rank |= {path: at for at, path in enumerate(paths)}
+    return sorted(layers, key=lambda layer: [rank[path] for path in ancestry(layer.path)])
 
 
 def _named_apart(one: str, other: str) -> bool:
@@ -137,8 +132,17 @@ def _named_apart(one: str, other: str) -> bool:
     return (bool(first) and _stem(first) == first) or _stem(first) != _stem(second)
 
 
-def _only_order(units: list[list[Layer]]) -> list[Layer] | None:
-    """The one order of units in which their shapes chain; ``None`` where there are more, or too many to try."""
+def _as_chained(layers: Sequence[Layer]) -> list[Layer] | None:
+    """The layers in the one order in which their shapes chain; those that an index tells apart stay together.
+
+    ``None`` where there are more orders, or too many to try.
+    """
+    by_stem: dict[str, list[Layer]] = {}
+    for layer in sorted(layers, key=lambda layer: _natural(layer.path)):
+        by_stem.setdefault(_stem(layer.path), []).append(layer)
+    units = list(by_stem.values())
+    if any(_named_apart(one.path, other.path) for unit in units for one, other in pairwise(unit)):
+        return None
     trials = count()
 
     def orders(chain: list[Layer], rest: list[list[Layer]]) -> Iterator[list[Layer]]:

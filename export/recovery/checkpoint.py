@@ -93,21 +93,14 @@ def read_checkpoint(
             if note:
                 notes.append(note if steps or layer.kind != "standardize" else f"{note}; it comes first")
             steps += [step, *following]
-        source = {"name": input_name, "features": _features(steps)}
+        first = next(step for step in steps if any(tensor.dim() for tensor in step.tensors.values()))
+        sizes = [tensor.numel() for tensor in first.tensors.values()]
+        features = first.tensors["weight"].shape[1] if first.kind == "linear" else max(sizes)
+        source = {"name": input_name, "features": features}
         return Recovered(*network_of(steps, name, source, output_name), tuple(notes))
     except (RecoveryError, WeightsError, SpecError) as error:
         text = str(error)
         raise RecoveryError(text if text.startswith(f"{path}:") else f"{path}: {text}") from None
-
-
-def _features(steps: Sequence[Step]) -> int:
-    """The width of a row, as the first tensor says that has one. Raises RecoveryError: no Linear."""
-    first = next((step for step in steps if any(tensor.dim() for tensor in step.tensors.values())), Step(""))
-    sizes = [tensor.numel() for tensor in first.tensors.values()]
-    features = first.tensors["weight"].shape[1] if first.kind == "linear" else max(sizes, default=0)
-    if not any(step.kind == "linear" for step in steps) or not features:
-        raise RecoveryError("no linear layer in it")
-    return features
 
 
 def _step(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 
@@ -105,41 +106,41 @@ def layers_of(tensors: Mapping[str, torch.Tensor]) -> tuple[list[Layer], list[st
         if leaf in ("original0", "original1") and path.endswith("parametrizations.weight"):
             path = path.removesuffix("parametrizations.weight").removesuffix(".")
         modules.setdefault(path, {})[_WEIGHT_NORM.get(leaf, leaf)] = name
-    layers: list[Layer] = []
-    for path, names in modules.items():
-        for kind, roles, words in _split({leaf: tensors[name] for leaf, name in names.items()}):
-            used = {role: names[leaf] for role, leaf in roles.items()}
-            by_role = {role: tensors[name] for role, name in used.items()}
-            layers.append(Layer(path, kind, by_role, tuple(used.values()), words))
-    everything = {name for layer in layers for name in layer.names}
-    return layers, [name for names in modules.values() for name in names.values() if name not in everything]
+    layers = [layer for path, names in modules.items() for layer in _split(path, names, tensors)]
+    used = {name for layer in layers for name in layer.names}
+    return layers, [name for names in modules.values() for name in names.values() if name not in used]
 
 
-_Part = tuple[str, dict[str, str], str]
-"""A layer's kind, its tensors' leaves by role, and its ``words``."""
+def _split(path: str, names: Mapping[str, str], tensors: Mapping[str, torch.Tensor]) -> list[Layer]:
+    """A module's own tensors as one layer, or as normalisers and scales beside tensors of no layer.
 
+    ``names`` are those in the state dict, by the names in the module.
+    """
 
-def _split(values: dict[str, torch.Tensor]) -> list[_Part]:
-    """A module's own tensors as one layer, or as normalisers and scales beside tensors of no layer."""
-    itself = {leaf: leaf for leaf in values}
-    if (whole := _whole(values)) is not None:
+    def layer(kind: str, roles: Mapping[str, str], words: str) -> Layer:
+        by_role = {role: tensors[names[leaf]] for role, leaf in roles.items()}
+        return Layer(path, kind, by_role, tuple(names[leaf] for leaf in roles.values()), words)
+
+    rest = {leaf: tensors[name] for leaf, name in names.items()}
+    itself = {leaf: leaf for leaf in names}
+    if (whole := _whole(rest)) is not None:
         kind, words = whole
-        return [(kind, itself, words)]
-    parts: list[_Part] = []
-    rest = dict(values)
-    for find in (_statistics, _scale):
-        while (part := find(rest)) is not None:
-            parts.append(part)
-            rest = {leaf: value for leaf, value in rest.items() if leaf not in part[1].values()}
+        return [layer(kind, itself, words)]
+    parts: list[Layer] = []
+    for kind, roles, beside, words in _told_by_name():
+        if _per_feature(rest, *roles.values()):
+            roles |= {leaf: leaf for leaf in beside if leaf in rest}
+            parts.append(layer(kind, roles, words))
+            rest = {leaf: value for leaf, value in rest.items() if leaf not in roles.values()}
     for leaf, value in rest.items():
         words = _named_foreign([leaf])
         if words is None and leaf in _PER_FEATURE and value.numel() > 1:
             words = "one number per feature that code uses in a way of its own (RMSNorm, LayerNorm, layer scale)"
         if words is not None:
-            return [("foreign", itself, words)]
+            return [layer("foreign", itself, words)]
     if any(sum(size > 1 for size in value.shape) > 1 for value in rest.values()):
         words = "no weight of a Linear: a matrix that code uses in some way of its own"
-        parts.insert(0, ("foreign", {leaf: leaf for leaf in rest}, words))
+        parts.insert(0, layer("foreign", {leaf: leaf for leaf in rest}, words))
     return parts
 
 
@@ -189,22 +190,14 @@ def _whole(values: dict[str, torch.Tensor]) -> tuple[str, str] | None:
     return "foreign", _OPEN if bias is None else f"no plain layer: its bias is {list(bias.shape)}"
 
 
-def _statistics(values: Mapping[str, torch.Tensor]) -> _Part | None:
-    """Those of a module's tensors that are a normaliser's, and its convention's name."""
-    for stem in _STEMS:
-        for name, (_, _, dropped) in _CONVENTIONS.items():
-            mean, spread = (stem + leaf for leaf in name.split("/"))
-            if _per_feature(values, mean, spread):
-                beside = (*_COUNTERS, *(stem + drop for drop in dropped))
-                roles = {"mean": mean, "spread": spread} | {leaf: leaf for leaf in beside if leaf in values}
-                return "standardize", roles, name
-    return None
-
-
-def _scale(values: Mapping[str, torch.Tensor]) -> _Part | None:
-    """Those of a module's tensors that are a learned scale's."""
-    leaves = next((leaves for leaves in _SCALES if _per_feature(values, *leaves)), None)
-    return None if leaves is None else ("scale", dict(zip(("factor", "offset"), leaves, strict=False)), "")
+def _told_by_name() -> Iterator[tuple[str, dict[str, str], tuple[str, ...], str]]:
+    """Normalisers and learned scales: kind, names of the tensors by role, names that may lie beside them, words."""
+    for stem, (convention, (_, _, dropped)) in product(_STEMS, _CONVENTIONS.items()):
+        mean, spread = (stem + leaf for leaf in convention.split("/"))
+        beside = (*_COUNTERS, *(stem + leaf for leaf in dropped))
+        yield "standardize", {"mean": mean, "spread": spread}, beside, convention
+    for leaves in _SCALES:
+        yield "scale", dict(zip(("factor", "offset"), leaves, strict=False)), (), ""
 
 
 def _per_feature(values: Mapping[str, torch.Tensor], *leaves: str) -> bool:

@@ -53,7 +53,7 @@ def fill(
         notes += _unsaid(places)
     end = places.end
     after[end] = parse(output_activation or "none", "--output-activation")
-    room = places.rooms[end] if end + 1 < len(layers) else None
+    room = places.rooms[end]
     if room is not None and len(after[end]) > room:
         message = f"{places.between(end)} the indices leave room for {room} modules"
         raise RecoveryError(f"--output-activation {output_activation}: {message}")
@@ -136,10 +136,10 @@ class _Places:
 def _rooms(layers: Sequence[Layer]) -> list[int | None]:
     """Between each layer and the next, how many modules without weights the indices leave room for.
 
-    ``None`` where no index tells. Where the indices of a container leave no room anywhere, it is no Sequential with
-    activations but a list of layers that code calls one by one, and the indices tell nothing either.
+    ``None`` where no index tells, as behind the last layer. Where the indices of a container leave no room anywhere, it
+    is no Sequential with activations but a list of layers that code calls one by one, and they tell nothing either.
     """
-    rooms: list[int | None] = [None] * (len(layers) - 1)
+    rooms: list[int | None] = [None] * len(layers)
     containers: dict[str, list[int]] = {}
     for at, (layer, following) in enumerate(pairwise(layers)):
         (container, index), (other, next_index) = layer.place, following.place

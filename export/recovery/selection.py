@@ -11,7 +11,7 @@ import torch
 
 from builder.errors import RecoveryError
 
-from .chains import Chain, ancestry, candidates, in_order, mismatch, names, widths, without_loose
+from .chains import ancestry, candidates, in_order, mismatch, names, widths, without_loose
 from .layers import Layer, layers_of
 from .opening import Contents
 
@@ -35,8 +35,8 @@ def select(contents: Contents, key: str | None, prefix: Sequence[str], notes: li
         notes.append("'module.' (DataParallel) or '_orig_mod.' (torch.compile) is left out of the names")
     layers, left = layers_of(tensors)
     if prefix:
-        chosen, within = _joined(layers, list(tensors), prefix, contents.ordered)
-        left = [name for name in left if name in within]
+        chosen, starts = _joined(layers, list(tensors), prefix, contents.ordered)
+        left = [name for name in left if name.startswith(starts)]
     else:
         chosen = _only(layers, contents.ordered)
     used = {name for layer in chosen for name in layer.names}
@@ -108,8 +108,8 @@ def _state_dicts(contents: Contents) -> str:
     lines = []
     for node in list(contents.nodes)[:_MOST_LISTED]:
         tensors = contents.under(node)
-        chains = candidates(layers_of(tensors)[0], contents.ordered)
-        shown = [widths(chain.layers) for chain in chains if _has_linear(chain.layers)]
+        chains = candidates(layers_of(tensors)[0], contents.ordered).values()
+        shown = [widths(chain) for chain in chains if _has_linear(chain)]
         what = "; ".join(shown[:4]) or _grouped(tensors)
         lines.append(f"\n  {f'--key {node}' if node else '(no key)'}  {what}")
     more = "\n  …" if len(contents.nodes) > _MOST_LISTED else ""
@@ -122,16 +122,16 @@ def _has_linear(layers: Iterable[Layer]) -> bool:
 
 def _joined(
     layers: list[Layer], everything: list[str], prefix: Sequence[str], ordered: bool
-) -> tuple[list[Layer], set[str]]:
-    """The parts that the prefixes select, one behind the other, and all names that they select."""
+) -> tuple[list[Layer], tuple[str, ...]]:
+    """The parts that the prefixes select, one behind the other, and what the selected names begin with."""
     chosen: list[Layer] = []
-    within: set[str] = set()
+    starts: list[str] = []
     for given in prefix:
         start = _unwrap(given)
         if not start.endswith(".") and any(name.startswith(start + ".") for name in everything):
             start += "."
         part = [layer for layer in layers if layer.names[0].startswith(start)]
-        within |= {name for name in everything if name.startswith(start)}
+        starts.append(start)
         option = f"--prefix {given}"
         if not part:
             tops = _grouped(everything)
@@ -152,7 +152,7 @@ def _joined(
         raise RecoveryError(f"{options}: the parts do not chain: {wrong}")
     if not _has_linear(chosen):
         raise RecoveryError(f"{options}: no Linear among {names(chosen)}")
-    return chosen, within
+    return chosen, tuple(starts)
 
 
 def _only(layers: list[Layer], ordered: bool) -> list[Layer]:
@@ -163,7 +163,7 @@ def _only(layers: list[Layer], ordered: bool) -> list[Layer]:
         raise RecoveryError(f"no Linear weights in it{f'; what is there: {names(layers)}' if layers else ''}")
     chains = candidates(body, ordered)
     listed = _listed(chains, layers)
-    _refuse_foreign(body, hint=listed if any(_has_linear(chain.layers) for chain in chains) else "")
+    _refuse_foreign(body, hint=listed if any(map(_has_linear, chains.values())) else "")
     if len(chains) != 1:
         inner = mismatch(in_order(body, ordered) or ())
         reason = "more than one network can be read from it"
@@ -172,7 +172,7 @@ def _only(layers: list[Layer], ordered: bool) -> list[Layer]:
         elif not ordered:
             reason = "a safetensors file keeps no order of modules, and their shapes alone do not give one"
         raise RecoveryError(f"{reason}{listed}")
-    chain = chains[0].layers
+    (chain,) = chains.values()
     either = bool(front or back) and chain[0].widths[0] == chain[-1].widths[1]
     if len(front) > 1 or len(back) > 1 or either or mismatch([*front, *chain, *back]):
         raise RecoveryError(f"a normaliser or a scale lies beside the layers, and where it belongs is open{listed}")
@@ -187,21 +187,16 @@ def _refuse_foreign(layers: Iterable[Layer], where: str = "", hint: str = "") ->
             raise RecoveryError(message + hint)
 
 
-def _listed(chains: Sequence[Chain], layers: Iterable[Layer]) -> str:
+def _listed(chains: Mapping[str, Sequence[Layer]], layers: Iterable[Layer]) -> str:
     """The chains and the loose layers beside them, each with its prefix, and what to do."""
-    lines = [
-        f"\n  --prefix {chain.prefix or chr(39) * 2}  {widths(chain.layers)} ({names(chain.layers)})"
-        for chain in chains[:_MOST_LISTED]
-    ]
+    listed = list(chains.items())[:_MOST_LISTED]
+    lines = [f"\n  --prefix {prefix or chr(39) * 2}  {widths(chain)} ({names(chain)})" for prefix, chain in listed]
     lines += ["\n  …"] if len(chains) > _MOST_LISTED else []
-    for layer in layers:
-        if layer.loose:
-            width = layer.widths[0] or "any number of"
-            lines.append(f"\n  --prefix {layer.prefix}  {layer.kind} of {width} features")
+    lines += [f"\n  --prefix {layer.prefix}  {widths([layer])}" for layer in layers if layer.loose]
     pairs = [  # the second takes what the first gives, and they are no two of the same input
-        f"--prefix {first.prefix} --prefix {second.prefix}"
-        for first, second in permutations(chains[:_MOST_LISTED], 2)
-        if mismatch([*first.layers, *second.layers]) is None and first.layers[0].widths[0] != second.layers[0].widths[0]
+        f"--prefix {first} --prefix {second}"
+        for (first, giver), (second, taker) in permutations(listed, 2)
+        if mismatch([*giver, *taker]) is None and giver[0].widths[0] != taker[0].widths[0]
     ]
     joined = f"; these parts chain: {'; '.join(pairs[:4])}" if pairs else ""
     hint = f"name the network with --prefix, or its parts in order with several{joined}"
@@ -217,7 +212,7 @@ def _refuse_skipped(chosen: Sequence[Layer], unused: Mapping[str, torch.Tensor])
         start = f"{container}." if container else ""
         for name, tensor in unused.items():
             index = name[len(start) :].partition(".")[0] if name.startswith(start) else ""
-            if index.isdecimal() and before < int(index) < behind:
+            if index.isdecimal() and before < int(index[:18]) < behind:
                 raise RecoveryError(
                     f"between {layer.path} and {following.path} stands a module that is not read: it holds {name}"
                     f" {list(tensor.shape)}; without it the network would be another"
