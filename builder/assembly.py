@@ -167,9 +167,8 @@ def converted(path: Path, name: str, value: torch.Tensor, to: torch.dtype, asked
     exact, beyond = True, False
     for given, got in zip(value.reshape(-1).split(_AT_ONCE), converted.reshape(-1).split(_AT_ONCE), strict=True):
         back = given.to(torch.float64)
-        exact_integers = given.is_floating_point() or bool((got.to(given.dtype) == given).all())
-        same = exact_integers & (got.to(torch.float64) == back) | (back.isnan() & got.isnan())
-        exact &= bool(same.all())
+        exact &= torch.allclose(got.to(torch.float64), back, rtol=0, atol=0, equal_nan=True)
+        exact &= given.is_floating_point() or torch.equal(got.to(given.dtype), given)  # beyond float64's integers
         beyond |= bool((got.isinf() & ~back.isinf()).any())
     if beyond:
         raise WeightsError(f"{path}: {name} has values that {to} cannot hold: they would become infinite")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, WrapSerializer, model_validator
+from pydantic.json_schema import WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from .errors import suggestion
@@ -151,6 +152,7 @@ def any_block(table: Mapping[str, type[Block]]) -> Any:
         Discriminator(lambda value: value.kind),
         BeforeValidator(read),
         WrapSerializer(_write),
+        WithJsonSchema({}),  # pydantic knows how blocks are held, ``json_schema`` how they are written
     ]
 
 

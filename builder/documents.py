@@ -20,10 +20,6 @@ from .errors import Problem, SpecError
 from .spec import MLPSpec
 
 _MOST_NODES = 1_000_000
-_BLOCK = {"$ref": "#/$defs/Block"}
-_ONE_KEY = {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
-
-
 Lines = dict[KeyPath, int]
 
 
@@ -34,14 +30,12 @@ def load_spec(path: str | Path) -> MLPSpec:
     its line (YAML) or its key's path (JSON, TOML).
     """
     path = Path(path)
+    lines: Lines = {}
     try:
         data, lines = _read(path)
-    except SpecError as error:
-        raise SpecError(error.problems, str(path)) from None
-    try:
         return MLPSpec(**data)
     except SpecError as error:
-        placed = [replace(problem, line=_nearest(lines, problem.path)) for problem in error.problems]
+        placed = [replace(each, line=each.line or _nearest(lines, each.path)) for each in error.problems]
         raise SpecError(placed, str(path)) from None
 
 
@@ -127,37 +121,34 @@ for _name, (_pattern, _) in _SCALARS.items():
 def _parsed_yaml(text: str) -> tuple[Any, Lines]:
     root = yaml.compose(text, Loader=_Core)
     lines: Lines = {}
-    return None if root is None else _build(root, (), lines, []), lines
+    return None if root is None else _build(root, (), lines), lines
 
 
-def _build(node: yaml.Node, path: KeyPath, lines: Lines, seen: list[None]) -> Any:
+def _build(node: yaml.Node, path: KeyPath, lines: Lines) -> Any:
     """The data of a node; notes the line of every key and item, and stops where aliases multiply without end."""
-    seen.append(None)
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
-    if len(seen) > _MOST_NODES:
+    if len(lines) > _MOST_NODES:
         raise _wrong(f"more than {_MOST_NODES:,} values, aliases counted each time", path, line)
     name = node.tag.removeprefix("tag:yaml.org,2002:")
-    if not isinstance(node, yaml.ScalarNode) and name not in ("map", "seq"):
+    if name not in (("str", *_SCALARS) if isinstance(node, yaml.ScalarNode) else ("map", "seq")):
         raise _wrong(f"the tag {node.tag} has no meaning in a spec", path, line)
     if isinstance(node, yaml.SequenceNode):
-        return [_build(item, (*path, index), lines, seen) for index, item in enumerate(node.value)]
+        return [_build(item, (*path, index), lines) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
         data = {}
         for key_node, value in node.value:
-            key = _build(key_node, path, lines, seen)
+            key = _build(key_node, path, lines)
             key_line = key_node.start_mark.line + 1
             if not isinstance(key, str):
                 raise _wrong(f"a key is a word, not {key!r}", path, key_line)
             if key in data:
                 raise _wrong("this key stands twice", (*path, key), key_line)
             lines[(*path, key)] = key_line
-            data[key] = _build(value, (*path, key), lines, seen)
+            data[key] = _build(value, (*path, key), lines)
         return data
     if name == "str":
         return node.value
-    if name not in _SCALARS:
-        raise _wrong(f"the tag {node.tag} has no meaning in a spec", path, line)
     pattern, convert = _SCALARS[name]
     if not re.fullmatch(pattern, node.value):
         raise _wrong(f"'{node.value}' is tagged as {name}, which it is not", path, line)
@@ -173,28 +164,25 @@ _FORMATS = {".yaml": _YAML, ".yml": _YAML, ".json": ("JSON", _parsed_json), ".to
 
 def as_yaml(spec: MLPSpec) -> str:
     """The text of a ``spec.yaml`` that reads back as ``spec``, without options that have their defaults."""
-    record: dict[str, Any] = {"format": spec.format, "name": spec.name}
-    record["input"] = _port(spec.input.model_dump(exclude_defaults=True))
-    record["blocks"] = [_written(block) for block in spec.blocks]
-    output = _port(spec.output.model_dump(exclude_defaults=True))
-    if output:
-        record["output"] = output
+    record: dict[str, Any] = {"format": spec.format, **spec.model_dump(exclude_defaults=True)}
+    record["blocks"] = [_shortest(block) for block in record["blocks"]]
+    record |= {name: _port(record[name]) for name in ("input", "output") if name in record}
     return yaml.dump(record, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
 
 
-def _written(block: Block) -> Any:
+def _shortest(block: str | dict[str, dict[str, Any]]) -> Any:
     """A name, a name with the option that its bare value stands for, or a name with options."""
-    options = block.model_dump(exclude_defaults=True)
-    if not options:
-        return block.kind
-    if block.kind == "residual":
-        return {"residual": [_written(inner) for inner in dict(block)["blocks"]]}
-    if block.kind == "clip":
-        return {"clip": _Line([options["min"], options["max"]])}
-    short = BLOCKS[block.kind].short
+    if isinstance(block, str):
+        return block
+    ((kind, options),) = block.items()
+    if kind == "residual":
+        return {kind: [_shortest(inner) for inner in options["blocks"]]}
+    if kind == "clip":
+        return {kind: _Line([options["min"], options["max"]])}
+    short = BLOCKS[kind].short
     if short is not None and list(options) == [short]:
-        return {block.kind: options[short]}
-    return {block.kind: _Options(options)}
+        return {kind: options[short]}
+    return {kind: _Options(options)}
 
 
 def _port(options: dict[str, Any]) -> dict[str, Any]:
@@ -242,38 +230,26 @@ _Dumper.add_representer(_Options, _Dumper.options)
 def json_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of format 1, with every block under its names."""
     schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    # pydantic would describe the blocks as they are held, not as they are written.
     schema |= MLPSpec.model_json_schema()
-    schema["$defs"] = {key: schema["$defs"][key] for key in ("InputSpec", "OutputSpec", "FeatureSpec")}
-    schema["$defs"] |= {block.__name__: _options(block) for block in BLOCKS.values()}
-    schema["$defs"]["Block"] = {"anyOf": [form for block in BLOCKS.values() for form in _forms(block)]}
-    schema["properties"]["blocks"]["items"] = _BLOCK
     schema["properties"]["output"].pop("default", None)
-    return schema
+    options = {block.__name__: block.model_json_schema() for block in BLOCKS.values()}
+    for chain in (schema, options["Residual"]):
+        chain["properties"]["blocks"]["items"] = {"$ref": "#/$defs/Block"}
+    forms = [form for block in BLOCKS.values() for form in _forms(block, options[block.__name__])]
+    ports = {key: schema["$defs"][key] for key in ("InputSpec", "OutputSpec", "FeatureSpec")}
+    return schema | {"$defs": {**ports, **options, "Block": {"anyOf": forms}}}
 
 
-def _options(block: type[Block]) -> dict[str, Any]:
-    schema = block.model_json_schema()
-    if "$defs" in schema:
-        schema = schema["$defs"].get(block.__name__, schema)
-        schema.pop("$defs", None)
-    for option in schema["properties"].values():
-        if option.get("type") == "array" and "oneOf" in option.get("items", {}):
-            option["items"] = _BLOCK
-    return schema
-
-
-def _forms(block: type[Block]) -> list[dict[str, Any]]:
+def _forms(block: type[Block], options: dict[str, Any]) -> list[dict[str, Any]]:
     """The ways to write a block: its bare name, its name with a value, its name with options."""
-    options = _options(block)
     value: list[dict[str, Any]] = [{"$ref": f"#/$defs/{block.__name__}"}]
     if block.kind == "clip":
         value.append({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2})
     if block.short is not None:
         value.append({k: v for k, v in options["properties"][block.short].items() if k != "default"})
     names = sorted({block.kind, block.torch_name})
-    properties = {name: {"anyOf": value} for name in names}
-    forms = [{"type": "object", "description": block.__doc__, "properties": properties} | _ONE_KEY]
+    form = {"type": "object", "description": block.__doc__, "properties": {name: {"anyOf": value} for name in names}}
+    forms: list[dict[str, Any]] = [form | {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}]
     if not options.get("required"):
         forms.append({"enum": names, "description": block.__doc__})
     return forms

@@ -47,15 +47,12 @@ class WeightsWarning(UserWarning):
 
 def dotted(path: Path) -> str:
     """A key's path as a person writes it: ``("blocks", 2, "linear")`` is ``blocks[2].linear``."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def suggestion(name: str, known: Sequence[str], what: str, shown: Sequence[str] | None = None) -> str:
     """``did you mean 'relu'? The blocks are: …``: the nearest of ``known``, if one is near, and all of ``shown``."""
-    near = get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.6)
-    meant = [k for k in known if near and k.lower() == near[0]]
-    guess = f"did you mean '{meant[0]}'? " if meant else ""
+    spellings = {spelling.lower(): spelling for spelling in reversed(known)}
+    near = get_close_matches(name.lower(), spellings, n=1, cutoff=0.6)
+    guess = f"did you mean '{spellings[near[0]]}'? " if near else ""
     return f"{guess}The {what} are: {', '.join(shown if shown is not None else known)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from math import prod
 from typing import Annotated, Any, Literal, cast
 
@@ -178,8 +179,7 @@ class MLPSpec(Strict):
             super().__init__(**data)
         except ValidationError as error:
             raise SpecError(_problems(error, data)) from None
-        problems = self._chain_problems()
-        if problems:
+        if problems := list(self._chain_problems()):
             raise SpecError(problems)
 
     @property
@@ -193,62 +193,55 @@ class MLPSpec(Strict):
         last = next((b.kind for b in reversed(self.blocks) if b.kind not in ("dropout", "identity")), "")
         return "probabilities" if last in ("softmax", "sigmoid") else "logits" if last == "linear" else "values"
 
-    def _chain_problems(self) -> list[Problem]:
-        problems = []
-        if self.input.name == self.output.name:
-            problems.append(Problem(("output", "name"), f"'{self.output.name}' is the input's name too"))
-        if self.output.labels and (self.output.name == "label" or self.output.name.startswith("probability_")):
-            message = f"'{self.output.name}' is a column that predict writes for the labels; choose another name"
-            problems.append(Problem(("output", "name"), message))
+    def _chain_problems(self) -> Iterator[Problem]:
+        name, labels, features = self.output.name, self.output.labels, self.output.features
+        if self.input.name == name:
+            yield Problem(("output", "name"), f"'{name}' is the input's name too")
+        if labels and (name == "label" or name.startswith("probability_")):
+            message = f"'{name}' is a column that predict writes for the labels; choose another name"
+            yield Problem(("output", "name"), message)
         try:
             shape = fit(self.blocks, self.input.row_shape, f"the input '{self.input.name}'")
         except ShapeMismatch as mismatch:
-            return [*problems, Problem(("blocks", *mismatch.path), mismatch.message)]
-        labels, width = self.output.labels, prod(shape)
+            yield Problem(("blocks", *mismatch.path), mismatch.message)
+            return
+        gives, width = f"but the last block gives {words(shape)}", prod(shape)
         if labels is not None and len(labels) != width and (len(labels), width) != (2, 1):
-            message = f"{len(labels)} labels, but the last block gives {words(shape)}"
-            problems.append(Problem(("output", "labels"), message))
+            yield Problem(("output", "labels"), f"{len(labels)} labels, {gives}")
         elif labels is not None and width == 1 and self.scores == "values":
             message = "a single output with two labels ends in sigmoid (a probability) or linear (a logit)"
-            problems.append(Problem(("output", "labels"), message))
-        named = self.output.features
-        if named is not None and len(named) != width:
-            message = f"{len(named)} features are listed, but the last block gives {words(shape)}"
-            problems.append(Problem(("output", "features"), message))
-        return problems
+            yield Problem(("output", "labels"), message)
+        if features is not None and len(features) != width:
+            yield Problem(("output", "features"), f"{len(features)} features are listed, {gives}")
+
+
+_PARTS: dict[str | int, type[Strict]] = {"input": InputSpec, "output": OutputSpec, FEATURE: FeatureSpec, **BLOCKS}
+"""The parts of a spec, by their names in pydantic's path to an error."""
 
 
 def _problems(error: ValidationError, data: Any) -> list[Problem]:
     """pydantic's findings, one per place in the document, in words."""
     messages: dict[tuple[str | int, ...], dict[str, None]] = {}
     for item in error.errors(include_url=False):
-        path, keys = _place(item["loc"], data)
-        messages.setdefault(path, {})[_message(item, keys)] = None  # a set in the order of pydantic
+        messages.setdefault(_path(item["loc"], data), {})[_message(item)] = None  # a set in the order of pydantic
     return [Problem(path, "; or ".join(each)) for path, each in messages.items()]
 
 
-def _place(loc: tuple[Any, ...], document: Any) -> tuple[tuple[str | int, ...], list[str]]:
-    """The path in the document that an error's location stands for, and the keys that are allowed beside it."""
+def _path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
+    """The path in the document that an error's location stands for."""
     path: list[str | int] = []
-    model: Any = MLPSpec
-    data: Any = document
     for part in loc:
-        if part == FEATURE:
-            model = FeatureSpec
-        elif isinstance(part, str) and part in BLOCKS and loc[0] == "blocks":
-            model = BLOCKS[part]
-            if isinstance(data, dict) and len(data) == 1:
-                part = next(iter(data))
-        elif isinstance(part, str) and model is MLPSpec and part in ("input", "output"):
-            model = {"input": InputSpec, "output": OutputSpec}[part]
+        if part in BLOCKS and isinstance(data, dict) and len(data) == 1:
+            part = next(iter(data))  # the block's name as it is written
         if part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int):
             data = cast(Any, data)[part]
             path.append(part)
-    return tuple(path), list(model.model_fields)
+    return tuple(path)
 
 
-def _message(item: Any, keys: list[str]) -> str:
-    name = item["loc"][-1] if item["loc"] else ""
+def _message(item: Any) -> str:
+    *around, name = item["loc"]
+    keys = list(next((_PARTS[part] for part in reversed(around) if part in _PARTS), MLPSpec).model_fields)
     if item["type"] == "extra_forbidden":
         return f"unknown key; {suggestion(str(name), keys, 'keys')}"
     if item["type"] == "missing":
