@@ -1,4 +1,4 @@
-"""The command line. Each command is a file that parses and calls; ``main`` turns errors into a paragraph and a code."""
+"""The command line. A command is a function that parses and calls; ``main`` turns errors into a text and a code."""
 
 import sys
 import traceback
@@ -8,8 +8,13 @@ import typer
 
 from runtime.version import VERSION
 
-from . import bench, build, doctor, export, inspect, package, predict, recover, serve, tune, verify
+from .inspecting import doctor, inspect
+from .making import build, export, recover, schema
+from .measuring import bench, tune
 from .options import declared
+from .predicting import predict
+from .proving import verify
+from .serving import package, serve
 from .terminal import note, print_json
 
 app = typer.Typer(
@@ -19,10 +24,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for each in (build, export, recover, verify, inspect, predict, package, serve, bench, tune):
-    app.command(each.__name__.rpartition(".")[2])(declared(each.command))
-app.command("schema")(declared(build.schema))
-app.command("doctor")(declared(doctor.command))
+for command in (build, export, recover, verify, inspect, predict, package, serve, bench, tune, schema, doctor):
+    app.command()(declared(command))
 
 
 def _version(asked: bool) -> None:

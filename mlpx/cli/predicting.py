@@ -1,72 +1,56 @@
 """``mlpx predict``: a file of rows into a file of results, or on Ray a folder of rows into a folder of results."""
 
 from dataclasses import asdict
-from enum import StrEnum
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from typer import BadParameter, Option
-
-from .options import ONE_OF, Device, Dtype, File, Json
+from .options import ONE_OF, Device, Dtype, File, Json, refuse
 from .terminal import long_run, note, print_json
 
 
-class OnError(StrEnum):
-    """What happens to rows that cannot be read."""
-
-    fail = "fail"
-    null = "null"
-
-
-def command(
+def predict(
     file: File,
     data: Annotated[Path, f"The rows: a {ONE_OF} file, of any size."],
     output: Annotated[Path | None, f"Where to write: {ONE_OF}; CSV on standard output if left out."] = None,
     device: Device = "auto",
     dtype: Dtype = None,
-    threads: Annotated[
-        int | None, Option(min=1, max=1024, help="Threads; all cores that may be used if left out (on Ray, 1).")
-    ] = None,
+    threads: Annotated[int | None, "Threads; all cores that may be used if left out (on Ray, 1).", 1, 1024] = None,
     chunk_rows: Annotated[
-        int | None,
-        Option(min=1, help="Rows run at a time; says of a file that mlpx did not write that its rows stand alone."),
+        int | None, "Rows run at a time; says of a file that mlpx did not write that its rows stand alone.", 1
     ] = None,
     strict: Annotated[bool, "Values outside the ranges that FILE declares are an error, not a note."] = False,
     on_error: Annotated[
-        OnError, "Rows that cannot be read end the command (fail), or get empty results (null)."
-    ] = OnError.fail,
+        Literal["fail", "null"], "Rows that cannot be read end the command (fail), or get empty results (null)."
+    ] = "fail",
     reject_nonfinite: Annotated[bool, "NaN and infinity cannot be read either; else they are counted."] = False,
     engine: Annotated[str, "here, or ray: Parquet files in, a folder of them out, on a Ray cluster."] = "here",
     address: Annotated[
         str, "The cluster: local (started for this), auto (that runs here), host:port or ray://host:port."
     ] = "local",
     workers: Annotated[
-        int | None,
-        Option(min=1, help="Workers on Ray, each with --threads CPUs (1 if left out); all that fit if left out."),
+        int | None, "Workers on Ray, each with --threads CPUs (1 if left out); all that fit if left out.", 1
     ] = None,
     keep: Annotated[list[str] | None, "On Ray: a column of DATA to have in the results too; may be repeated."] = None,
     as_json: Json = False,
 ) -> None:
     """Score the rows of DATA with the model in FILE."""
-    if engine not in ("here", "ray"):
-        raise BadParameter(f"--engine is here or ray, not '{engine}'")
     cluster = {"address": address, "workers": workers, "keep": keep}
-    needless = [name for name, value in cluster.items() if value not in (None, [], "local")]
-    if engine == "here" and needless:
-        raise BadParameter(f"--{needless[0]} needs --engine ray")
-    checks = {"dtype": dtype, "strict": strict, "on_error": on_error.value, "reject_nonfinite": reject_nonfinite}
-    if engine == "ray":
-        if chunk_rows is not None:
-            raise BadParameter("--chunk-rows is for one machine; on Ray a part is whole row groups")
-        if output is None:
-            raise BadParameter("--engine ray needs a folder for the results: -o FOLDER")
+    needless = next((name for name, value in cluster.items() if value not in (None, [], "local")), None)
+    on_ray, since = engine == "ray", "since the results go to standard output without one"
+    refuse(
+        (engine not in ("here", "ray"), f"--engine is here or ray, not '{engine}'"),
+        (not on_ray and needless is not None, f"--{needless} needs --engine ray"),
+        (on_ray and chunk_rows is not None, "--chunk-rows is for one machine; on Ray a part is whole row groups"),
+        (on_ray and output is None, "--engine ray needs a folder for the results: -o FOLDER"),
+        (as_json and output is None, f"--json needs an output file, {since}"),
+    )
+    checks = {"dtype": dtype, "strict": strict, "on_error": on_error, "reject_nonfinite": reject_nonfinite}
+    if on_ray and output is not None:
         options = checks | cluster | {"keep": keep or (), "device": device, "threads": threads or 1}
         _score_folder(file, data, output, options, as_json)
         return
-    if as_json and output is None:
-        raise BadParameter("--json needs an output file, since the results go to standard output without one")
     from runtime import Session, score_file
 
     start = perf_counter()

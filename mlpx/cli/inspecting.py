@@ -1,8 +1,10 @@
-"""``mlpx inspect``: what a file holds."""
+"""``mlpx inspect``: what a file holds; ``mlpx doctor``: what is installed, and what is missing."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Exit
 
 from .options import LISTED, AnyFile, Dtype, Json
 from .terminal import print_aligned, print_json
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from runtime import Port
 
 
-def command(
+def inspect(
     file: AnyFile,
     data: Annotated[Path | None, f"Rows to count dead ReLU units on ({LISTED})."] = None,
     dtype: Dtype = None,
@@ -114,3 +116,25 @@ def _port(port: "Port") -> str:
     if port.labels is not None:
         text += f", {port.scores} of {', '.join(port.labels)}"
     return text
+
+
+def doctor(as_json: Json = False) -> None:
+    """Show versions, the execution providers that really load, and what is missing with the line that installs it."""
+    from mlpx.errors import MACHINE_LACKS
+    from mlpx.installation import examine
+
+    report = examine()
+    if as_json:
+        print_json(report)
+    else:
+        print(f"python {report.python} on {report.system}")
+        print("packages")
+        print_aligned([(name, version or "not installed") for name, version in report.packages.items()])
+        print("execution providers")
+        print_aligned(list(report.providers.items()))
+        for kind, lines in (("note", report.notes), ("problem", report.problems)):
+            for line in lines:
+                print(f"{kind}: {line}")
+        print("no problem found" if not report.problems else f"{len(report.problems)} problems")
+    if report.problems:
+        raise Exit(MACHINE_LACKS)
