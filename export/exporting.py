@@ -1,13 +1,18 @@
-"""From a module to an ONNX file."""
+"""From a module to an ONNX file: a copy is traced, its graph folded, and written as ONNX operators."""
 
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+import onnx
 import torch
+from onnx import helper
 from torch import nn
 
 from builder import MLPSpec
@@ -15,12 +20,14 @@ from runtime import through_link
 
 from .artifact import Artifact, check, is_external, weights_hashing, write
 from .description import describe, refuse_another_network
+from .emitter import Emitter
 from .errors import ExportError
 from .folding import fold
-from .lowering import lower
+from .graph import ELEMENT_TYPES, Graph, Shape, rewired
+from .operators import OPERATORS
 from .trace import signature_of, trace
 from .trace.signature import Example, computed_weights, is_plain
-from .versions import chosen
+from .versions import Versions, chosen
 
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 
@@ -134,3 +141,50 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
             if key in other and bool((values.isinf() & ~tensors[key].isinf()).any()):
                 raise ExportError(f"'{key}' has values that float32 cannot hold: they would become infinite")
     return copied
+
+
+def lower(graph: Graph, name: str, versions: Versions) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """The model whose initialisers are still empty, and their values by name.
+
+    Raises ExportError where nothing is computed, or the opset lacks an operator of a node.
+    """
+    _refuse_nothing(graph)
+    names = {value: output for output, value in reversed(list(graph.outputs.items())) if value not in graph.inputs}
+    counts = Counter(node.home for node in graph.nodes)
+    last = {node.home: node.output for node in graph.nodes}
+    inner = {n.output for n in graph.nodes if last[n.home] != n.output and n.output not in names}
+    emit = Emitter(
+        [*graph.outputs, *graph.shapes],
+        versions.opset,
+        graph=graph,
+        inner=frozenset(inner),
+        crowded=frozenset(home for home, count in counts.items() if count > 1),
+    )
+    for node in graph.nodes:
+        renamed = replace(rewired(node, names), output=names.get(node.output, node.output))
+        OPERATORS[node.op].lower(emit, renamed)
+        names |= emit.renamed
+    for output, value in graph.outputs.items():  # what is returned again, or given in
+        if names.get(value) != output:
+            emit("Identity", [names.get(value, value)], output, f"{output}/Identity")
+    proto = helper.make_graph(
+        emit.nodes,
+        name,
+        [_port(value, given.shape, given.dtype) for value, given in graph.inputs.items()],
+        [_port(output, graph.shapes[value], graph.dtypes[value]) for output, value in graph.outputs.items()],
+    )
+    opset = helper.make_opsetid("", versions.opset)
+    model = helper.make_model(proto, opset_imports=[opset], ir_version=versions.ir_version)
+    return model, emit.initialisers
+
+
+def _refuse_nothing(graph: Graph) -> None:
+    if all(node.op == "reshape" for node in graph.nodes):
+        what = "the output is the input itself" if len(graph.outputs) == 1 else "every output is an input itself"
+        hint = "give the model at least one block that acts in evaluation mode"
+        raise ExportError(f"nothing is left to compute: {what}. What to do: {hint}")
+
+
+def _port(name: str, shape: Shape, dtype: str) -> onnx.ValueInfoProto:
+    sizes = [size if isinstance(size, int) else str(size) for size in shape]
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[dtype], sizes)

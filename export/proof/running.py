@@ -25,7 +25,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from export.artifact import is_external, write
 from export.evaluation import evaluate, outputs_of
 from export.graph import ELEMENT_TYPES, Graph, Rows, Shape, Size
-from export.lowering import BATCH
 from export.onnxfile.reading import Model
 from export.trace import Signature
 from export.trace.signature import isolated
@@ -44,6 +43,7 @@ _NEAR_OVERFLOW = 2.0**60
 """Values beyond it have squares, or sums of products, that may overflow in float32 or not by the order of a sum."""
 _AGREEMENT = {torch.float64: 2.0**-30, torch.float32: 2.0**-14}
 """How far the same blocks may be apart where a library takes another path."""
+_BATCH = str(Rows())
 _IN_MEMORY = 2**23
 """Bytes of constants up to which a graph is opened from memory."""
 
@@ -266,7 +266,7 @@ def with_layers(model: Model, layers: Sequence[Layer], opener: Opener) -> Iterat
     proto.CopyFrom(model.proto)
     present = {value.name for value in proto.graph.output}
     shown = [layer for layer in layers if layer.output not in present]
-    batch = model.batch or BATCH
+    batch = model.batch or _BATCH
     for layer in shown:  # declared, since constants that are listed as inputs keep ONNX Runtime from inferring shapes
         sizes = _sizes(layer.held.shape, batch)
         if layer.output in model.rows:  # which may be other rows than the module's
@@ -288,7 +288,7 @@ def alone(
     if source in model.rows and shape and shape[0] == Rows():
         shape = (Rows(), *model.rows[source])
     graph = onnx.GraphProto(name="layer", node=_with_shapes_between(model, layer))
-    graph.input.append(helper.make_tensor_value_info(source, ELEMENT_TYPES[dtype], _sizes(shape, BATCH)))
+    graph.input.append(helper.make_tensor_value_info(source, ELEMENT_TYPES[dtype], _sizes(shape, _BATCH)))
     graph.output.append(helper.make_tensor_value_info(layer.output, ELEMENT_TYPES[layer.held.dtype], None))
     proto = ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import, graph=graph)
     used = {name for node in graph.node for name in node.input}
