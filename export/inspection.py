@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import prod
@@ -12,6 +13,7 @@ import numpy as np
 
 from runtime import (
     BlockSummary,
+    Header,
     InputError,
     ModelError,
     Port,
@@ -22,8 +24,8 @@ from runtime import (
     read_rows,
     summary_of,
 )
+from runtime.tuning.accuracy import batches
 
-_CHUNK = 4096
 _PRODUCTS = ("Gemm", "MatMul")
 _NEEDS = "inspecting a file that mlpx did not write, or --data,"
 
@@ -58,7 +60,7 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
     path = Path(path)
     header = read_header(path)
     stored = summary_of(header.metadata)
-    summary = stored or _foreign(path, header.metadata)
+    summary = stored or _foreign(path, header)
     beside = path.with_name(f"{path.name}.data")
     size = header.size + (beside.stat().st_size if summary.external_data and beside.exists() else 0)
     inspection = Inspection(path, size, stored is not None, summary)
@@ -66,8 +68,9 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
         return inspection
     if not summary.inputs:
         raise ModelError(f"{path}: it has no input to feed data to")
-    rows, _ = read_rows(data, summary.inputs[0], dtype=dtype)
-    return replace(inspection, rows=len(rows), dead=_dead_units(path, rows))
+    first = summary.inputs[0]
+    rows, _ = read_rows(data, first, dtype=dtype)
+    return replace(inspection, rows=len(rows), dead=_dead_units(path, {first.name: rows}))
 
 
 def _loaded(path: Path) -> Any:
@@ -80,7 +83,7 @@ def _loaded(path: Path) -> Any:
         raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
 
 
-def _foreign(path: Path, metadata: dict[str, str]) -> Summary:
+def _foreign(path: Path, header: Header) -> Summary:
     onnx = imported("onnx", _NEEDS)
     model = _loaded(path)
     with suppress(onnx.shape_inference.InferenceError):  # shapes are shown where they are known
@@ -112,10 +115,10 @@ def _foreign(path: Path, metadata: dict[str, str]) -> Summary:
         inputs=tuple(_port(value) for value in graph.input if value.name not in sizes),
         outputs=tuple(_port(value) for value in graph.output),
         blocks=tuple(blocks),
-        opset=next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0),
-        ir_version=model.ir_version,
+        opset=header.opset,
+        ir_version=header.ir_version,
         remarks=_remarks(graph, sizes),
-        metadata=metadata,
+        metadata=header.metadata,
     )
 
 
@@ -158,30 +161,29 @@ def _port(value: Any) -> Port:
     return Port(value.name, _dims(value), dtype=str(dtype))
 
 
-def _dead_units(path: Path, rows: np.ndarray) -> tuple[DeadUnits, ...]:
-    if not len(rows):
+def _dead_units(path: Path, rows: dict[str, np.ndarray]) -> tuple[DeadUnits, ...]:
+    if not len(next(iter(rows.values()))):
         raise InputError("the data has no rows, so every unit would count as dead")
-    onnx = imported("onnx", _NEEDS)
     model = _loaded(path)
     relus = {node.output[0]: node.name or node.output[0] for node in model.graph.node if node.op_type == "Relu"}
-    present = {output.name for output in model.graph.output}
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in relus if name not in present)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(model)
-    except onnx.shape_inference.InferenceError as error:
-        raise ModelError(f"{path}: the shapes of its ReLU layers cannot be inferred: {error}") from None
     alive: dict[str, np.ndarray] = {}
-    with Session(inferred.SerializeToString(), "cpu") as session:
-        fixed = session.inputs[0].shape[0]
-        step = fixed if isinstance(fixed, int) else _CHUNK
-        for start in range(0, len(rows), step):
-            chunk = rows[start : start + step]
-            if isinstance(fixed, int):  # a row that stands twice makes no unit more or less alive
-                chunk = np.concatenate([chunk, np.repeat(chunk[-1:], fixed - len(chunk), axis=0)])
-            outputs = session.run(chunk)
-            for name in relus:
-                active = (outputs[name] != 0).any(axis=0).reshape(-1)
-                alive[name] = alive.get(name, False) | active
+    for values in inner_values(model, relus, rows):
+        for name in relus:
+            alive[name] = alive.get(name, False) | (values[name] != 0).any(axis=0).reshape(-1)
     return tuple(
         DeadUnits(relus[name], tuple(np.flatnonzero(~units).tolist()), len(units)) for name, units in alive.items()
     )
+
+
+def inner_values(model: Any, names: Iterable[str], rows: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    """The inputs, the outputs and the values called ``names`` of an ONNX model that runs on ``rows``, batch by batch.
+
+    A file that fixes its batch gets the last row again and again in the last one.
+    """
+    present = {*rows, *(output.name for output in model.graph.output)}
+    for name in names:
+        if name not in present:
+            model.graph.output.add(name=name)
+    with Session(model.SerializeToString(), "cpu") as session:
+        for chunk, _ in batches(rows, session.inputs[0].shape[0]):
+            yield chunk | session.run(chunk)

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from export.errors import ExportError
+from export.inspection import inner_values
 from export.onnxfile.reading import Model, read_model
-from runtime import InputError, ModelError, Session, read_header, sha256, summary_of, through_link, write_whole
-from runtime.tuning.accuracy import batches
+from runtime import InputError, ModelError, read_header, sha256, summary_of, through_link, write_whole
 
 from .kinds import KINDS, Kind, Layer, Range, Spelling, way_of
 
@@ -112,8 +112,7 @@ def _checked_layers(model: Model, kind: str, chosen: Kind) -> list[Layer]:
         message = f"{path} is of opset {model.opset}, and {kind} needs opset {chosen.opset}"
         raise ExportError(f"{message}. What to do: export it again with --opset {chosen.opset} or more")
     for layer in layers:
-        constants = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-        if not all(np.isfinite(values).all() for values in constants):
+        if not all(np.isfinite(values).all() for values in (layer.weight, layer.bias) if values is not None):
             raise ExportError(f"{path}: '{layer.name}' holds weights that are not finite, and {kind} needs finite ones")
         largest = float(np.abs(layer.weight).max())
         if kind == "float16" and largest > _LARGEST_FLOAT16:
@@ -184,23 +183,16 @@ def _ranges(path: Path, layers: Sequence[Layer], rows: Mapping[str, np.ndarray])
     if not min(len(values) for values in rows.values()):
         raise InputError("the data has no rows to find ranges on. What to do: give rows like those of the traffic")
     names = list(dict.fromkeys(layer.input for layer in layers))
-    model = onnx.load(str(path))
-    present = {*rows, *(output.name for output in model.graph.output)}
-    model.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in present
-    )
-    found: dict[str, Range] = {}
-    with Session(model.SerializeToString(), "cpu") as session:
-        for chunk, _ in batches(rows, session.inputs[0].shape[0]):
-            values = {**chunk, **session.run(chunk)}
-            for name in names:
-                low, high = float(values[name].min()), float(values[name].max())
-                if not np.isfinite([low, high]).all():
-                    message = f"the data makes the value '{name}' {low if not np.isfinite(low) else high}"
-                    raise InputError(f"{message}, which has no range. What to do: drop rows that are not finite")
-                before = found.get(name, (low, high))
-                found[name] = min(before[0], low), max(before[1], high)
-    return found
+    limits: dict[str, Range] = {}
+    for values in inner_values(onnx.load(str(path)), names, rows):
+        for name in names:
+            low, high = float(values[name].min()), float(values[name].max())
+            if not np.isfinite([low, high]).all():
+                message = f"the data makes the value '{name}' {low if not np.isfinite(low) else high}"
+                raise InputError(f"{message}, which has no range. What to do: drop rows that are not finite")
+            before = limits.get(name, (low, high))
+            limits[name] = min(before[0], low), max(before[1], high)
+    return limits
 
 
 def _rewritten(model: Model, layers: list[Layer], kind: Kind, way: str, limits: Mapping[str, Range]) -> ModelProto:
