@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
@@ -28,12 +29,11 @@ def load_module(reference: str, *, weights: str | Path | None = None, seed: int 
     if not colon or not home or not name:
         raise ExportError(f"a module is named as package.module:factory or path/to/file.py:name, not '{reference}'")
     code = _from_file(Path(home)) if home.endswith(".py") else _from_package(home)
-    found: object = code
-    for part in name.split("."):
-        if not hasattr(found, part):
-            known = [key for key in vars(code) if not key.startswith("_")]
-            raise ExportError(f"{home} has no '{name}'; it has {', '.join(known) or 'nothing'}")
-        found = getattr(found, part)
+    try:
+        found: object = attrgetter(name)(code)
+    except AttributeError:
+        known = [key for key in vars(code) if not key.startswith("_")]
+        raise ExportError(f"{home} has no '{name}'; it has {', '.join(known) or 'nothing'}") from None
     if not isinstance(found, nn.Module):
         if not callable(found):
             message = f"{reference} is a {type(found).__name__}; expected an nn.Module or a function that gives one"
@@ -62,18 +62,18 @@ def _called(make: Callable[[], object], reference: str, seed: int) -> object:
 
 
 def _differ(one: object, other: object) -> bool:
+    """Whether both are networks, and a tensor of the first has other values in the second, which NaN equals."""
     if not isinstance(one, nn.Module) or not isinstance(other, nn.Module):
         return False
-    state = other.state_dict()
-    return any(
-        not _equal(value, state.get(key)) for key, value in one.state_dict().items() if isinstance(value, torch.Tensor)
-    )
-
-
-def _equal(one: torch.Tensor, other: object) -> bool:
-    if one.is_meta or not isinstance(other, torch.Tensor):
-        return isinstance(other, torch.Tensor)
-    return one.shape == other.shape and torch.equal(one.nan_to_num(), other.nan_to_num())
+    held = other.state_dict()
+    for key, value in one.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            again = held.get(key)
+            if not isinstance(again, torch.Tensor):
+                return True
+            if not value.is_meta and not torch.equal(value.nan_to_num(), again.nan_to_num()):
+                return True
+    return False
 
 
 def _from_file(path: Path) -> ModuleType:
