@@ -48,14 +48,13 @@ def chosen(opset: int | None = None, ir_version: int | None = None, target: str 
     Raises ExportError: a version that does not exist, that the installed onnx or ONNX Runtime lacks, or that is above
     what the server takes; an opset that needs a newer IR version; a server that is not in the table.
     """
-    takes = None if target is None else server(target)
+    takes = Server(USUAL.opset, int(onnx.IR_VERSION), "") if target is None else server(target)
     opset, ir_version = _asked(_OPSET, opset), _asked(_IR, ir_version)
-    if takes is not None:
-        _refuse_beyond(_OPSET, opset, str(target), takes)
-        _refuse_beyond(_IR, ir_version, str(target), takes)
-    most = USUAL.opset if takes is None else min(USUAL.opset, takes.opset)
-    highest = ir_version or (int(onnx.IR_VERSION) if takes is None else takes.ir_version)
-    fitting = [number for number in range(_OPSET.oldest, (opset or most) + 1) if needed_ir_version(number) <= highest]
+    if target is not None:
+        _refuse_beyond(_OPSET, opset, target, takes)
+        _refuse_beyond(_IR, ir_version, target, takes)
+    highest, most = ir_version or takes.ir_version, opset or min(USUAL.opset, takes.opset)
+    fitting = [number for number in range(_OPSET.oldest, most + 1) if needed_ir_version(number) <= highest]
     opset = opset or fitting[-1]
     needed = needed_ir_version(opset)
     if needed > highest:
