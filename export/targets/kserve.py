@@ -14,7 +14,8 @@ from typing import Any
 
 import yaml
 
-from . import mlserver, triton
+from . import triton
+from .python_servers import MLSERVER, mlserver_folder, runner_files, runner_settings
 from .target import Deployment, Files, Target
 
 _SDK = "0.21.0"
@@ -42,12 +43,12 @@ def _files(deployment: Deployment) -> Files:
         repository = triton.TARGET.files(replace(single, backend="onnxruntime"))
         return {"inference-service.yaml": _service(deployment, repository), **repository}
     if deployment.backend == "mlserver":
-        model = mlserver.model_folder(replace(single, release=mlserver.TARGET.release), host="0.0.0.0")
+        model = mlserver_folder(replace(single, release=MLSERVER.release), host="0.0.0.0")
         command = ["mlserver", "start", "/model"]
     else:
         model = {
-            "model-settings.json": json.dumps(deployment.runner_settings, indent=2) + "\n",
-            **deployment.runner_files("kserve_model.py", f"kserve=={_SDK}"),
+            "model-settings.json": json.dumps(runner_settings(deployment), indent=2) + "\n",
+            **runner_files(deployment, "kserve_model.py", f"kserve=={_SDK}"),
         }
         command = ["python", "/model/kserve_model.py", f"--model_name={deployment.name}"]
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from builder import MLPSpec, RecoveryError, assemble
+from builder import MLPSpec, RecoveryError
 from export.errors import ExportError, ProofError, TargetError
 from export.proof.verification import verify
 from export.publishing import publish
@@ -24,9 +24,8 @@ def lower_for(path: Path, summary: Summary, target: str, folder: Path) -> tuple[
     hint = f"export the module anew with --for {target}, or package for a newer release (--target-version)"
     try:
         found = read_network(path, name=path.stem, keep_shape=True)
-        module = assemble(found.spec)
-        module.load_state_dict(found.weights, assign=True)
-        before = verify(module.eval(), path, device="cpu")
+        module = found.module()
+        before = verify(module, path, device="cpu")
         if not before.proved:
             raise ProofError(f"{versions}, and the network read from it is {before.verdict}: {before.why}", before)
         artifact, _ = publish(

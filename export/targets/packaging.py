@@ -17,12 +17,13 @@ from export.servers import Server, number, server
 from runtime import Certificate, Summary, read_certificate, read_header, sha256, through_link, whole_folder
 from runtime.version import VERSION
 
-from . import browser, kserve, mlserver, openvino, ray_serve, triton
-from .common import readme, smoke
-from .target import Deployment, Files, Target
+from . import browser, kserve, openvino, triton
+from .python_servers import MLSERVER, RAY_SERVE
+from .target import Deployment, Files, Target, readme, smoke
 
 TARGETS: dict[str, Target] = {
-    module.TARGET.name: module.TARGET for module in (triton, openvino, kserve, mlserver, ray_serve, browser)
+    target.name: target
+    for target in (triton.TARGET, openvino.TARGET, kserve.TARGET, MLSERVER, RAY_SERVE, browser.TARGET)
 }
 """Every target that packages are made for, by its name."""
 MANIFEST = "mlpx-package.json"

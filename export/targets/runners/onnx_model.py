@@ -96,19 +96,6 @@ class OnnxModel:
             raise WrongRequestError(f"an output is asked for twice: {_names(chosen)}")
         return chosen
 
-    def run_together(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-        """Every output for each request's arrays, in batches of ``max_batch`` rows at most."""
-        answers: list[dict[str, np.ndarray]] = []
-        while len(answers) < len(feeds):
-            batch = self._next_batch(feeds[len(answers) :])
-            joined = {name: np.concatenate([feed[name] for feed in batch]) for name in self.inputs}
-            results: Any = self._session.run(list(self.outputs), joined)
-            end = 0
-            for feed in batch:
-                first, end = end, end + _rows(feed)
-                answers.append({name: result[first:end] for name, result in zip(self.outputs, results, strict=True)})
-        return answers
-
     async def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Every output for a request's arrays, run together with the requests that came meanwhile."""
         loop = asyncio.get_running_loop()
@@ -119,9 +106,12 @@ class OnnxModel:
         return await future
 
     def _run_waiting(self) -> None:
+        """Run what waits, in batches of ``max_batch`` rows at most, and answer all at once."""
         waiting, self._waiting = [entry for entry in self._waiting if not entry[1].done()], []
+        feeds, answers = [feed for feed, _ in waiting], list[dict[str, np.ndarray]]()
         try:
-            answers = self.run_together([feed for feed, _ in waiting])
+            while len(answers) < len(feeds):
+                answers += self._run_batch(self._next_batch(feeds[len(answers) :]))
         except Exception as error:
             for _, future in waiting:
                 future.set_exception(error)
@@ -136,6 +126,14 @@ class OnnxModel:
             rows += _rows(feeds[count])
             count += 1
         return feeds[:count]
+
+    def _run_batch(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+        """Every output for each request's arrays."""
+        joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in self.inputs}
+        results: Any = self._session.run(list(self.outputs), joined)
+        ends = np.cumsum([_rows(feed) for feed in feeds])[:-1]
+        parts = zip(*(np.split(result, ends) for result in results), strict=True)
+        return [dict(zip(self.outputs, part, strict=True)) for part in parts]
 
     def _array(self, port: Tensor, given: Given) -> np.ndarray:
         where = f"the input '{port.name}'"

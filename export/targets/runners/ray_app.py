@@ -22,11 +22,9 @@ JSON_LENGTH = "Inference-Header-Content-Length"
 class OnnxDeployment:
     """One replica. serve.yaml has its settings and says how many there are."""
 
-    def __init__(self, name: str, settings: dict[str, Any], batch_requests: int):
+    def __init__(self, name: str, settings: dict[str, Any]):
         self.name = name
         self.model = OnnxModel(HERE / "model.onnx", **settings)
-        self._batched.set_max_batch_size(batch_requests)
-        self._batched.set_batch_wait_timeout_s(settings["delay_us"] / 1e6)
 
     async def __call__(self, request: Request) -> Response:
         try:
@@ -63,7 +61,7 @@ class OnnxDeployment:
         names = self.model.requested([_field(output, "name", str) for output in outputs])
         everything = _parameters(asked).get("binary_data_output", False)
         own = {output["name"]: _parameters(output).get("binary_data", everything) for output in outputs}
-        results = await self._batched(feed)
+        results = await self.model.run(feed)
         described, parts = [], []
         for name in names:
             values, port = results[name], self.model.outputs[name]
@@ -83,11 +81,6 @@ class OnnxDeployment:
         return Response(
             head + b"".join(parts), media_type="application/octet-stream", headers={JSON_LENGTH: str(len(head))}
         )
-
-    @serve.batch
-    async def _batched(self, feeds: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
-        """Requests that were checked, in as few calls of ONNX Runtime as ``max_batch`` allows."""
-        return self.model.run_together(feeds)
 
 
 class _Binary:
@@ -158,4 +151,4 @@ def _refused(status: int, why: str) -> Response:
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application, as serve.yaml asks for it."""
-    return OnnxDeployment.bind(args["name"], args["settings"], args["batch_requests"])
+    return OnnxDeployment.bind(args["name"], args["settings"])
