@@ -14,11 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime
 
-_DATATYPES = {
-    "tensor(float)": ("FP32", np.dtype("<f4")),
-    "tensor(double)": ("FP64", np.dtype("<f8")),
-    "tensor(float16)": ("FP16", np.dtype("<f2")),
-}
+_FLOAT32 = np.dtype("<f4")
+"""Of all inputs and outputs: only such files are packaged."""
 
 
 class WrongRequestError(ValueError):
@@ -26,12 +23,11 @@ class WrongRequestError(ValueError):
 
 
 class Tensor(NamedTuple):
-    """An input or output: the name, the protocol's datatype, and the shape with -1 for any number of rows."""
+    """An input or output: the name, the shape with -1 for any number of rows, and the protocol's datatype."""
 
     name: str
-    datatype: str
     shape: list[int]
-    dtype: np.dtype
+    datatype: str = "FP32"
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -59,7 +55,6 @@ class OnnxModel:
         if device != "cpu":
             # TF32 would leave the bound that the file was proved with.
             providers = [("CUDAExecutionProvider", {"use_tf32": "0"})]
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "0")
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         if device != "cpu" and "CUDAExecutionProvider" not in self._session.get_providers():
             raise RuntimeError("CUDA was asked for, and ONNX Runtime cannot use it here: see its messages above")
@@ -146,9 +141,9 @@ class OnnxModel:
         if shape[0] > self.max_batch:
             raise WrongRequestError(f"{where} has {shape[0]} rows, and a request has {self.max_batch} at most")
         if isinstance(given.data, bytes | bytearray | memoryview):
-            if len(given.data) != math.prod(shape) * port.dtype.itemsize:
+            if len(given.data) != math.prod(shape) * _FLOAT32.itemsize:
                 raise WrongRequestError(f"{where} has {len(given.data)} bytes, which are not the shape {shape}")
-            return np.frombuffer(given.data, port.dtype).reshape(shape)
+            return np.frombuffer(given.data, _FLOAT32).reshape(shape)
         return _from_numbers(where, port, shape, given.data)
 
 
@@ -172,15 +167,14 @@ def _from_numbers(where: str, port: Tensor, shape: list[int], data: Any) -> np.n
     if list(values.shape) != shape and (values.ndim != 1 or values.size != math.prod(shape)):
         raise WrongRequestError(f"{where} has data of shape {list(values.shape)}, which is not the shape {shape}")
     with np.errstate(over="ignore"):
-        array = values.astype(port.dtype).reshape(shape)
+        array = values.astype(_FLOAT32).reshape(shape)
     if not np.array_equal(np.isfinite(array).ravel(), np.isfinite(values).ravel()):
         raise WrongRequestError(f"{where} has a number that is too large for {port.datatype}")
     return array
 
 
 def _tensor(port: Any) -> Tensor:
-    datatype, dtype = _DATATYPES[port.type]
-    return Tensor(port.name, datatype, [size if isinstance(size, int) else -1 for size in port.shape], dtype)
+    return Tensor(port.name, [size if isinstance(size, int) else -1 for size in port.shape])
 
 
 def _names(names: Iterable[str]) -> str:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import ray
 from onnx_model import Given, OnnxModel, WrongRequestError, plain
 from ray import serve
@@ -55,8 +55,8 @@ class OnnxDeployment:
     async def _infer(self, body: bytes, json_length: str | None) -> Response:
         asked, binary = _read(body, json_length)
         feed = self.model.feed(_given(tensor, binary) for tensor in _listed(asked, "inputs"))
-        if binary.left:
-            raise WrongRequestError(f"{len(binary.left)} bytes are left behind the inputs' binary data")
+        if left := binary.read():
+            raise WrongRequestError(f"{len(left)} bytes are left behind the inputs' binary data")
         outputs = _listed(asked, "outputs") if asked.get("outputs") is not None else []
         names = self.model.requested([_field(output, "name", str) for output in outputs])
         everything = _parameters(asked).get("binary_data_output", False)
@@ -67,7 +67,7 @@ class OnnxDeployment:
             values, port = results[name], self.model.outputs[name]
             record: dict[str, Any] = {"name": name, "datatype": port.datatype, "shape": list(values.shape)}
             if own.get(name, everything):
-                parts.append(np.ascontiguousarray(values, port.dtype).tobytes())
+                parts.append(values.astype("<f4").tobytes())
                 record["parameters"] = {"binary_data_size": len(parts[-1])}
             else:
                 record["data"] = plain(values)
@@ -83,20 +83,15 @@ class OnnxDeployment:
         )
 
 
-class _Binary:
-    """The bytes behind the JSON, which the inputs take in turn."""
-
-    def __init__(self, left: bytes):
-        self.left = left
-
-    def take(self, size: Any) -> bytes:
-        if type(size) is not int or not 0 <= size <= len(self.left):
-            raise WrongRequestError(f"binary_data_size is {size!r}, and {len(self.left)} bytes are left")
-        taken, self.left = self.left[:size], self.left[size:]
-        return taken
+def _taken(binary: BytesIO, size: Any) -> bytes:
+    """What the next input takes of the bytes behind the JSON."""
+    left = len(binary.getbuffer()) - binary.tell()
+    if type(size) is not int or not 0 <= size <= left:
+        raise WrongRequestError(f"binary_data_size is {size!r}, and {left} bytes are left")
+    return binary.read(size)
 
 
-def _read(body: bytes, json_length: str | None) -> tuple[dict[str, Any], _Binary]:
+def _read(body: bytes, json_length: str | None) -> tuple[dict[str, Any], BytesIO]:
     """The JSON of a request and what stands behind it. Raises WrongRequestError."""
     length = len(body)
     if json_length is not None:
@@ -109,19 +104,19 @@ def _read(body: bytes, json_length: str | None) -> tuple[dict[str, Any], _Binary
         raise error if isinstance(error, WrongRequestError) else WrongRequestError("the body is not JSON") from None
     if not isinstance(asked, dict):
         raise WrongRequestError("the body is no JSON object")
-    return asked, _Binary(body[length:])
+    return asked, BytesIO(body[length:])
 
 
 def _no_number(name: str) -> NoReturn:
     raise WrongRequestError(f"JSON has no {name}; send it as binary data")
 
 
-def _given(tensor: Any, binary: _Binary) -> Given:
+def _given(tensor: Any, binary: BytesIO) -> Given:
     name, datatype = _field(tensor, "name", str), _field(tensor, "datatype", str)
     shape, parameters = _field(tensor, "shape", list), _parameters(tensor)
     if ("data" in tensor) == ("binary_data_size" in parameters):
         raise WrongRequestError(f"the input '{name}' has either data or a binary_data_size")
-    data = tensor["data"] if "data" in tensor else binary.take(parameters["binary_data_size"])
+    data = tensor["data"] if "data" in tensor else _taken(binary, parameters["binary_data_size"])
     return Given(name, datatype, shape, data)
 
 
