@@ -50,9 +50,12 @@ def chosen(opset: int | None = None, ir_version: int | None = None, target: str 
     """
     takes = Server(USUAL.opset, int(onnx.IR_VERSION), "") if target is None else server(target)
     opset, ir_version = _asked(_OPSET, opset), _asked(_IR, ir_version)
-    if target is not None:
-        _refuse_beyond(_OPSET, opset, target, takes)
-        _refuse_beyond(_IR, ir_version, target, takes)
+    for kind, number in ((_OPSET, opset), (_IR, ir_version)) if target is not None else ():
+        limit = getattr(takes, kind.field)
+        if number is not None and number > limit:
+            message = f"{kind.name} {number} was asked for, and {target} is known to take {kind.name} {limit} at most"
+            hint = f"leave {kind.option} out, or give {limit} or less ({kind.option} {limit})"
+            raise ExportError(f"{message} ({takes.source}). What to do: {hint}")
     highest, most = ir_version or takes.ir_version, opset or min(USUAL.opset, takes.opset)
     fitting = [number for number in range(_OPSET.oldest, most + 1) if needed_ir_version(number) <= highest]
     opset = opset or fitting[-1]
@@ -99,13 +102,12 @@ def _asked(kind: _Kind, value: int | None) -> int | None:
     if value is None:
         return None
     try:
-        number = None if isinstance(value, bool) else operator.index(value)
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
     except TypeError:
-        number = None
-    if number is None:
-        raise ExportError(
-            f"the {kind.name} is a whole number, not {value!r}. What to do: give one ({kind.option} {kind.oldest})"
-        )
+        hint = f"give one ({kind.option} {kind.oldest})"
+        raise ExportError(f"the {kind.name} is a whole number, not {value!r}. What to do: {hint}") from None
     if number < kind.oldest:
         message = f"{kind.name} {number} is older than {kind.oldest}, the oldest that is written"
         raise ExportError(f"{message}. What to do: give {kind.oldest} or more ({kind.option} {kind.oldest})")
@@ -113,11 +115,3 @@ def _asked(kind: _Kind, value: int | None) -> int | None:
         message = f"{kind.name} {number} is newer than {most}, the newest that the installed onnx and ONNX Runtime know"
         raise ExportError(f"{message}. What to do: give {most} or less ({kind.option} {most}), or upgrade them")
     return number
-
-
-def _refuse_beyond(kind: _Kind, number: int | None, target: str, takes: Server) -> None:
-    most = getattr(takes, kind.field)
-    if number is not None and number > most:
-        message = f"{kind.name} {number} was asked for, and {target} is known to take {kind.name} {most} at most"
-        hint = f"leave {kind.option} out, or give {most} or less ({kind.option} {most})"
-        raise ExportError(f"{message} ({takes.source}). What to do: {hint}")

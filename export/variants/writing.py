@@ -126,15 +126,13 @@ def _linear_layers(model: Model) -> list[Layer]:
 
     Others stay as they are: a product of two values, or of rows of more than one dimension.
     """
+    spelt = {"Gemm": _gemm, "MatMul": _matmul}
     layers = []
     for node in model.proto.graph.node:
-        if node.op_type not in ("Gemm", "MatMul") or node.domain not in ("", "ai.onnx"):
-            continue
-        weight = model.constants.get(node.input[1])
-        if node.input[0] in model.constants or weight is None or weight.ndim != 2 or not weight.size:
-            continue
-        if weight.dtype == np.float32:
-            layers.append(_gemm(model, node, weight) if node.op_type == "Gemm" else _matmul(model, node, weight))
+        if node.op_type in spelt and node.domain in ("", "ai.onnx") and node.input[0] not in model.constants:
+            weight = model.constants.get(node.input[1])
+            if weight is not None and weight.dtype == np.float32 and weight.ndim == 2 and weight.size:
+                layers.append(spelt[node.op_type](model, node, weight))
     return [layer for layer in layers if layer is not None]
 
 
