@@ -2,8 +2,8 @@
 
 from export.emitter import Operator
 
-from . import activations, affine, arithmetic, logic, lookup, movement, normalisation, reductions
+from . import activations, affine, arithmetic, logic, movement, normalisation, reductions
 
-_FAMILIES = (affine, activations, arithmetic, reductions, movement, lookup, normalisation, logic)
+_FAMILIES = (affine, activations, arithmetic, reductions, movement, normalisation, logic)
 OPERATORS: dict[str, Operator] = {op: row for family in _FAMILIES for op, row in family.OPERATORS.items()}
 """Every operator that can be in a file, by its name in ``torch.ops.aten``."""
