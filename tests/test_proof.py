@@ -25,6 +25,7 @@ from export.proof.running import Opener, Running, on_device
 from export.proof.structure import Structure, match
 from export.proof.verification import examine
 from export.trace import signature_of, trace
+from export.trace.decompositions import DECOMPOSED
 from runtime import InputError, ModelError
 from tests.cases import BLOCKS, network, normal, randomised, specs
 from tests.hand_written import HAND_WRITTEN
@@ -556,3 +557,21 @@ def test_a_constant_node_s_external_data_belongs_to_the_file(tmp_path: Path) -> 
     module.weight.data = torch.from_numpy(weight.T.copy())
     report = verify(module, path, device="cpu")
     assert report.proved
+
+
+class Truths(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(3, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.square(self.inner(x) > 0)  # whole numbers
+
+
+def test_a_result_of_another_type_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {"input_shape": (3,), "device": "cpu", "page": False}
+    artifact, report = publish(Truths(), tmp_path / "whole.onnx", **options)
+    assert report.proved and artifact.summary.outputs[0].dtype == "int64"
+    monkeypatch.setitem(DECOMPOSED, "square.default", lambda x: x * x)  # as truths have it in a file
+    with pytest.raises(ProofError, match="gives int64, and its traced operators bool"):
+        publish(Truths(), tmp_path / "truths.onnx", **options)

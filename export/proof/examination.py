@@ -112,6 +112,8 @@ class Examination:
                 for precision in (torch.float64, torch.float32):
                     called = Called(module, self.signature, graph, precision)
                     problem = problem or next(filter(None, (disagreement(called, g) for g in self.inputs)), None)
+        except ModelError as error:
+            problem = str(error)
         except Exception as error:  # the caller's code: it may raise anything
             problem = f"the module does not run: {type(error).__name__}: {error}"
         if problem is not None:

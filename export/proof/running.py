@@ -29,7 +29,7 @@ from export.onnxfile.reading import Model
 from export.trace import Signature
 from export.trace.signature import isolated
 from export.trace.signature import outputs_of as returned_by
-from runtime import Session
+from runtime import ModelError, Session
 
 from .rows import USUAL, Inputs, Wiring, by_row, given_to, in_batches, joined, output_shapes, place_of
 from .rules.arithmetic import is_affine, magnitude
@@ -64,11 +64,15 @@ class Called:
         self._module = _double(module) if double and not one_by_one else module
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        """Rows of all inputs to rows of all outputs, in the precision of this copy."""
+        """Rows of all inputs to rows of all outputs, in the precision of this copy. Raises ModelError: other types."""
         parts = given_to(rows.copy(), self.graph.inputs, self.precision)
         named = dict(zip(self._signature.inputs, parts.values(), strict=True))
         with isolated(), self._widening:
             values = list(returned_by(self._signature.call(self._module, named)).values())
+        kinds = ["float32" if v.is_floating_point() else "bool" if v.dtype == torch.bool else "int64" for v in values]
+        wanted = [self.graph.dtypes[value] for value in self.graph.outputs.values()]
+        if kinds != wanted:
+            raise ModelError(f"the module gives {', '.join(kinds)}, and its traced operators {', '.join(wanted)}")
         double = self.precision == torch.float64
         return joined([value.detach().double() if double else value.detach() for value in values]).numpy()
 

@@ -316,7 +316,7 @@ DECOMPOSED: dict[str, Callable[..., Any]] = {
     "softshrink.default": _softshrink,
     "prelu.default": _prelu,
     "scaled_dot_product_attention.default": _attention,
-    "square.default": lambda x: x * x,
+    "square.default": lambda x: x.to(torch.int64) if x.dtype == torch.bool else x * x,
     "bilinear.default": _bilinear,
     **dict.fromkeys(("logical_xor.default", "bitwise_xor.Tensor", "__xor__.Tensor"), torch.ne),
     "hypot.default": _hypot,
