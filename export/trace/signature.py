@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, combinations
 from threading import RLock
 from typing import Any
 
@@ -220,8 +220,7 @@ def by_name(given: Any, inputs: Sequence[str], what: str, hint: str) -> dict[str
 
 def subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
     """None of them first, then one, and so on."""
-    for bits in sorted(range(2 ** len(names)), key=lambda bits: bits.bit_count()):
-        yield tuple(name for i, name in enumerate(names) if bits >> i & 1)
+    return chain.from_iterable(combinations(names, count) for count in range(len(names) + 1))
 
 
 def outputs_of(returned: Any) -> dict[str, Tensor]:
