@@ -494,7 +494,7 @@ def test_what_cannot_be_run_is_an_answer_and_no_crash(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="has no output"):
         verify(module, rebuilt(path, lambda graph: graph.ClearField("output")), device="cpu")
     path.write_bytes(whole)
-    with pytest.raises(ModelError, match="'0.weight' has dimensions .* and holds"):
+    with pytest.raises(ModelError, match=r"'0.weight' has dimensions .* and holds"):
         verify(module, rebuilt(path, lambda graph: graph.initializer[0].dims.append(9)), device="cpu")
     path.write_bytes(whole)
     with pytest.raises(InputError, match="different lengths"):
