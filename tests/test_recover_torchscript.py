@@ -132,6 +132,17 @@ class Gate(Sum):
         return x * self.inner(x)
 
 
+class Stacked(Sum):
+    """Its mean has dimensions of its own, so that rows have too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.rand(1, 1, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner((x - self.mean)[0])
+
+
 class Branch(Sum):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.inner(x) if bool(x.sum() > 0) else x
@@ -153,6 +164,7 @@ class Two(nn.Module):
         (nn.Sequential(nn.Conv1d(4, 4, 1)), "no linear layer in it"),
         (nn.LSTM(4, 4), "TorchScript cannot read it|lstm"),
         (Gate(), r"aten::\w+ joins or branches off"),
+        (Stacked(), r"aten::sub on rows of shape \[1, 4\]"),
         (Branch(), "the forward depends on the data"),
         (Two(), "forward takes 2 inputs"),
         (nn.Sequential(nn.ReLU(), nn.Tanh()), "no linear layer"),

@@ -68,7 +68,9 @@ def _block(kind: str, *options: str) -> _Make:
 
 def _feature_values(node: Node, role: str) -> np.ndarray:
     """A constant operand, one float32 number per feature. Raises RecoveryError."""
-    (width,) = node.row or (1,)
+    if len(node.row) != 1:
+        raise _refused(node, f"on rows of shape {list(node.row)}; flat rows are expected")
+    (width,) = node.row
     values = np.asarray(node.tensors[role].values if role in node.tensors else node.attributes[role], np.float32)
     if values.size not in (1, width) or (values.size > 1 and values.shape[-1] != width):
         raise _refused(node, f"with a constant of shape {list(values.shape)}; one number per feature is expected")
