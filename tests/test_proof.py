@@ -19,7 +19,8 @@ from benchmarks.modules import of_family
 from benchmarks.planted import FAULTS, OF_OPERATORS, RUNTIME_ONLY, faulty, plan, planted
 from builder import Scale, assemble, load_spec, load_weights
 from export import ExportError, ProofError, export, publish, verify
-from export.onnxfile.reading import Model, external_data, read_model
+from export.onnxfile.model import Model
+from export.onnxfile.reading import external_data, read_model
 from export.proof.rules import RULES
 from export.proof.running import Opener, Running, on_device
 from export.proof.structure import Structure, match
@@ -557,6 +558,17 @@ def test_a_constant_node_s_external_data_belongs_to_the_file(tmp_path: Path) -> 
     module.weight.data = torch.from_numpy(weight.T.copy())
     report = verify(module, path, device="cpu")
     assert report.proved
+
+
+def test_weights_of_another_type_beside_the_file_are_not_proved(tmp_path: Path) -> None:
+    draft = Draft(17)
+    weight = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float16)
+    product = draft("MatMul", draft("Cast", "x", to=TensorProto.FLOAT16), weight)
+    model, path = draft.model(draft("Cast", product, to=TensorProto.FLOAT)), tmp_path / "half.onnx"
+    onnx.save_model(model, str(path), save_as_external_data=True, location="half.data", size_threshold=0)
+    module = nn.Linear(6, 4, bias=False)
+    module.weight.data = torch.from_numpy(weight.T.astype(np.float32))
+    assert verify(module, path, device="cpu").verdict == "not proved"
 
 
 class Truths(nn.Module):

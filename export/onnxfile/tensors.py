@@ -39,10 +39,8 @@ class Tensors:
             raise self._error(what, f"has a negative dimension: {list(dims)}")
         if len(dims) > MOST_DIMENSIONS or prod(filter(None, dims)) > _MOST_ENTRIES:
             raise self._error(what, f"has dimensions that no weight has: {list(dims)}")
-        if tensor.data_type not in _READ and tensor.data_location != TensorProto.EXTERNAL:
-            return numpy_helper.to_array(tensor)
         if tensor.data_type not in _READ:
-            raise self._error(what, f"has external data of ONNX's type {tensor.data_type}, which is not read")
+            return numpy_helper.to_array(tensor, str(self.path.parent))
         dtype, field = _READ[tensor.data_type]
         count, width = prod(dims), np.dtype(dtype).itemsize
         if tensor.data_location == TensorProto.EXTERNAL:
