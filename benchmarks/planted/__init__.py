@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from export.onnxfile.reading import Model
+from export.onnxfile.model import Model
 from export.proof.structure import Structure
 
 from .edits import Edit

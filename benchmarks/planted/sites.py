@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from export.onnxfile.reading import Model
+from export.onnxfile.model import Model
 from export.proof.running import Opener, Running
 from export.proof.structure import Layer
 

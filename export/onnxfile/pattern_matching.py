@@ -12,9 +12,9 @@ from onnx import NodeProto
 
 from export.graph import Node
 
+from .model import Model
 from .patterns import PATTERNS
 from .patterns.language import COMMUTATIVE, Integers, OneOf, Pattern, Sizes, Source, Step, Tensor
-from .reading import Model
 
 WITHOUT_EFFECT = {("BatchNormalization", "momentum")}
 """Attributes that inference does not read."""

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from export.graph import Graph, Rows
-from export.onnxfile.reading import Model
+from export.onnxfile.model import Model
 from export.trace import Signature
 from runtime import InputError, ModelError, Port
 

@@ -15,7 +15,7 @@ from itertools import count
 
 import numpy as np
 
-from export.onnxfile.reading import Model
+from export.onnxfile.model import Model
 
 from .layerwise import LayerCheck
 from .rows import Domain, Inputs, search

@@ -23,8 +23,8 @@ import torch
 
 from export.evaluation import evaluate
 from export.graph import Node, Rows
+from export.onnxfile.model import Model
 from export.onnxfile.pattern_matching import attribute
-from export.onnxfile.reading import Model
 
 from .layerwise import LayerCheck
 from .running import Opener, alone, row_sizes

@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from export.artifact import is_external, write
 from export.evaluation import evaluate, outputs_of
 from export.graph import ELEMENT_TYPES, Graph, Rows, Shape, Size
-from export.onnxfile.reading import Model
+from export.onnxfile.model import Model
 from export.trace import Signature
 from export.trace.signature import isolated
 from export.trace.signature import outputs_of as returned_by

@@ -12,8 +12,8 @@ from onnx import NodeProto
 
 from export.folding import as_one, is_foldable
 from export.graph import ELEMENT_TYPES, Graph, Node, Shape, Tensor
+from export.onnxfile.model import Model, row_shape
 from export.onnxfile.pattern_matching import Difference, matches
-from export.onnxfile.reading import Model, row_shape
 
 from .refolding import refolded
 from .report import counted

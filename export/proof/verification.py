@@ -19,7 +19,8 @@ from export.errors import ExportError, UnsupportedError
 from export.evaluation import threads_for
 from export.exporting import evaluated_copy
 from export.graph import ELEMENT_TYPES, Graph
-from export.onnxfile.reading import Model, read_model, row_shape
+from export.onnxfile.model import Model, row_shape
+from export.onnxfile.reading import read_model
 from export.trace import Signature, signature_of, trace
 from export.trace.signature import Example, parameters_of
 from runtime import InputError, ModelError, Port, choose, read_inputs, summary_of, this_machine

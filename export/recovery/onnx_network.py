@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from builder.block import MOST, Shape
 from builder.blocks import BLOCKS as SPECS
 from builder.errors import RecoveryError, SpecError
-from export.onnxfile.reading import Model, label
+from export.onnxfile.model import OF_SIZES, Model, label
 from export.onnxfile.tensors import MOST_DIMENSIONS
 
 from .layout import Layout, Unfit
@@ -23,8 +23,6 @@ from .recovered import Recovered, Step, fitted_name, joined, network_of
 _DEEPEST = 32
 """Residuals in residuals, more than any network has."""
 _SUMS = ("Add", "Sum")
-_OF_SIZES = frozenset({"Shape", "Gather", "Concat", "Unsqueeze", "Squeeze", "Cast"})
-"""What the shape of a Reshape is computed with."""
 
 
 def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = None) -> Recovered:
@@ -96,7 +94,7 @@ def _rows(model: Model, notes: list[str]) -> tuple[Layout, Shape]:
 
 def _known_operators() -> frozenset[str]:
     """The operators that may stand in the file of a dense network."""
-    return spelling_operators() | BLOCKS.keys() | MOVES.keys() | _OF_SIZES | {"Constant"}
+    return spelling_operators() | BLOCKS.keys() | MOVES.keys() | {*OF_SIZES, "Constant"}
 
 
 class _Chain:
@@ -108,10 +106,8 @@ class _Chain:
         self.path = model.path
         graph = model.proto.graph
         self.output = graph.output[0].name
-        sizes, self.nodes = self._for_sizes(), list[NodeProto]()
-        for node in graph.node:
-            if node.output[0] not in model.constants and node.output[0] not in sizes:
-                self.nodes.append(node)
+        other = model.constants.keys() | model.shape_values
+        self.nodes = [node for node in graph.node if node.output[0] not in other]
         self.readers: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(node.input):
@@ -130,20 +126,6 @@ class _Chain:
         if (self.output != start and self.output in self.model.constants) or not self.readers.get(start):
             raise RecoveryError(f"{self.path}: the output does not depend on the input, it is '{self.output}'")
         return self._between(start, self.output, layout, 0)
-
-    def _for_sizes(self) -> set[str]:
-        """The values that only serve to compute the shape of a Reshape."""
-        needed: dict[str, set[str]] = {}
-        for node in self.model.proto.graph.node:
-            for index, name in enumerate(node.input):
-                role = node.op_type if index and node.op_type == "Reshape" else node.output[0]
-                needed.setdefault(name, set()).add(role)
-        sizes: set[str] = set()
-        for node in reversed(self.model.proto.graph.node):
-            readers = needed.get(node.output[0], set())
-            if node.op_type in _OF_SIZES and readers and readers <= {"Reshape"} | sizes:
-                sizes.add(node.output[0])
-        return sizes
 
     def _depends(self, name: str) -> bool:
         return bool(name) and name not in self.model.constants

@@ -14,7 +14,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from export.graph import Rows
-from export.onnxfile.reading import Model, attributes_of, label
+from export.onnxfile.model import Model, attributes_of, label
 
 from .layout import Layout, Unfit
 from .recovered import Step

@@ -8,7 +8,8 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs
 
 from builder.errors import RecoveryError
-from export.onnxfile.reading import NUMBERS, Model, attributes_of, label, model_of, tensors_of
+from export.onnxfile.model import Model, attributes_of, label
+from export.onnxfile.reading import NUMBERS, model_of, tensors_of
 from runtime import ModelError
 
 _SPEC_NOTE = "the file carries the spec that mlpx exported it from; it was not used, the operators were read"

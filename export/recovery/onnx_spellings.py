@@ -17,9 +17,9 @@ from onnx import NodeProto
 
 from builder.block import LARGEST
 from export.graph import Node, Rows, Shape
+from export.onnxfile.model import Model, attributes_of
 from export.onnxfile.pattern_matching import matches
 from export.onnxfile.patterns import PATTERNS
-from export.onnxfile.reading import Model, attributes_of
 
 from .layout import Layout, Unfit
 from .onnx_operators import shortest

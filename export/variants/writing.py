@@ -15,7 +15,8 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from export.errors import ExportError
 from export.inspection import inner_values
-from export.onnxfile.reading import Model, read_model
+from export.onnxfile.model import Model
+from export.onnxfile.reading import read_model
 from runtime import InputError, ModelError, read_header, sha256, summary_of, through_link, write_whole
 
 from .kinds import KINDS, Kind, Layer, Range, Spelling, way_of
