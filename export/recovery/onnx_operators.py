@@ -69,9 +69,9 @@ class Place:
         return constant
 
 
-def shortest(value: object) -> float:
+def shortest(value: Any) -> float:
     """A float32 number as the shortest decimal that rounds to it: 0.01 rather than 0.009999999776482582."""
-    return float(str(np.float32(value)))  # type: ignore[arg-type]
+    return float(str(np.float32(value)))
 
 
 def single(constant: np.ndarray, what: str) -> float:

@@ -72,15 +72,12 @@ def read_torchscript(path: Path, name: str, input_name: str, output_name: str) -
 def _features(script: torch.jit.ScriptModule) -> int:
     """The width of a row: the largest of its matrices' sides that it runs on. Raises RecoveryError: none is."""
     tensors = script.state_dict()
-    other = next(
-        (value.dtype for value in tensors.values() if value.is_floating_point() and value.dtype != torch.float32), None
-    )
-    if other is not None:
-        raise RecoveryError(f"with a constant of {other}; float32 is expected")
+    other = {value.dtype for value in tensors.values() if value.is_floating_point()} - {torch.float32}
+    if other:
+        raise RecoveryError(f"with a constant of {min(other, key=str)}; float32 is expected")
     failure = RecoveryError("no linear layer in it")
-    for features in sorted(
-        {size for value in tensors.values() if value.dim() == 2 for size in value.shape}, reverse=True
-    ):
+    sides = {size for value in tensors.values() if value.dim() == 2 for size in value.shape}
+    for features in sorted(sides, reverse=True):
         try:
             _output(script, torch.zeros(_ROWS, features))
             return features

@@ -179,9 +179,10 @@ def _verify_live(live: Live, file: Path | None, certificate: Path | None, as_jso
     from mlpx.errors import UNPROVED
     from runtime import check_live, read_certificate
 
-    if certificate is None and file is None:
+    place = certificate or (file and file.with_suffix(".parity.json"))
+    if place is None:
         raise BadParameter("--url needs --certificate NAME.parity.json, or FILE with that beside it")
-    known = read_certificate(certificate or file.with_suffix(".parity.json"))  # type: ignore[union-attr]
+    known = read_certificate(place)
     if not known.proved:
         raise ProofError(f"{known.path.name} does not give {known.file} the verdict 'proved': {known.why}")
     if file is not None and not known.is_of(file):
