@@ -44,6 +44,14 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
     "split": (lambda d: d("Relu", d("Split", "x", axis=1)), ["split"]),
     "hard swish": (lambda d: d("HardSwish", "x"), ["HardSwish 'v0'", "activation that no block has"]),
     "hard swish in steps": (lambda d: d("Mul", "x", d("HardSigmoid", "x", alpha=1 / 6)), ["Mul 'v1'", "Hard Swish"]),
+    "a ramp that is no hard sigmoid": (
+        lambda d: d("Mul", "x", d("HardSigmoid", "x")),
+        ["Mul 'v1'", "both depend on the input"],
+    ),
+    "SiLU with a factor": (
+        lambda d: d("Mul", "x", d("Sigmoid", d("Mul", "x", np.float32(1.7)))),
+        ["Mul 'v2'", "both depend on the input"],
+    ),
     "mish": (lambda d: d("Mul", "x", d("Tanh", d("Softplus", "x"))), ["Mish"]),
     "unknown": (lambda d: d("Einsum", "x", equation="ij->ij"), ["Einsum 'v0'"]),
     "product of two branches": (
