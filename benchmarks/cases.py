@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.peers import COMPILED, EAGER, NUMPY, SKLEARN
 from benchmarks.subjects import Subject
 from benchmarks.targets import BULK_RUN, ONE_THREAD_SESSION
-from runtime.benching import Contender, Contest, LeftOut, Timings
-from runtime.benching.contenders import ONE_THREAD, OPENVINO, PLAIN, PREDICT, TRACT, contenders_of, others
+from runtime.timing import Contender, Contest, LeftOut, Timings
+from runtime.timing.contenders import ONE_THREAD, OPENVINO, PLAIN, PREDICT, TRACT, contenders_of, others
 
 PEERS = Path(__file__).resolve().parent.parent / ".peers"
 """Where ``make bench`` installs OpenVINO and tract."""
@@ -60,7 +60,7 @@ def bulk_contenders(subject: Subject) -> list[Contender]:
     """Those that a large number of rows is measured with."""
     chosen = [one for one in contenders(subject, compile_too=False) if one.name in (PREDICT, EAGER, OPENVINO)]
     two = {"path": str(subject.path), "threads": 2}
-    return [*chosen, Contender(BULK_RUN, "runtime.benching.contenders:plain", two)]
+    return [*chosen, Contender(BULK_RUN, "runtime.timing.contenders:plain", two)]
 
 
 def measured(
@@ -95,7 +95,7 @@ def paced(subject: Subject, rounds: int, calls: int) -> Case:
     """One row every 10 ms: ours by default, ours on one thread that never waits busily, plain ONNX Runtime."""
     alone = {"path": str(subject.path), "device": "cpu", "settings": {"threads": 1, "spin_us": 0}}
     chosen = [one for one in contenders_of(subject.path, "cpu", {}) if one.name in (PREDICT, PLAIN, ONE_THREAD)]
-    chosen.append(Contender(ONE_THREAD_SESSION, "runtime.benching.contenders:predict", alone))
+    chosen.append(Contender(ONE_THREAD_SESSION, "runtime.timing.contenders:predict", alone))
     with Contest(chosen) as contest:
         rows = subject.rows(1)
         apart, left_out = contest.take(rows, subject.exact(rows))

@@ -11,8 +11,8 @@ import json
 
 import numpy as np
 
-from runtime.benching import Contender, Contest
-from runtime.benching.worker import Bind, Call, Feed
+from runtime.timing import Contender, Contest
+from runtime.timing.worker import Bind, Call, Feed
 
 FMA, FLOOR = "FMA", "call floor"
 SIZES = {"L2": 2**19, "L3": 2**23, "DRAM": 2**28}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.benching.worker import Bind, Call, Feed, Unsuitable
+from runtime.timing.worker import Bind, Call, Feed, Unsuitable
 
 EAGER, COMPILED, SKLEARN, NUMPY = "PyTorch eager", "torch.compile", "scikit-learn", "numpy"
 

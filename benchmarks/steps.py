@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.machine import described
 from export import export
 from runtime import Session
-from runtime.opening import run_options
+from runtime.session.ort_session import run_options
 from tests.cases import WIDTHS, normal, relu_network
 
 CALLS = {"tiny": 3000, "small": 2000, "medium": 200, "deep": 500, "large": 10}

@@ -24,8 +24,8 @@ from builder import MLPSpec, assemble
 from export import ExportError, export, write_variant
 from export.variants import KINDS
 from runtime import Session
-from runtime.settings import Settings
-from runtime.tuning import Candidate, difference, measure
+from runtime.session.settings import Settings
+from runtime.timing import Candidate, difference, measure
 from tests.cases import WIDTHS
 
 TARGET = 0.4

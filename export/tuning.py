@@ -15,16 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from runtime import InputError, ModelError, Session, read_header, read_inputs, sha256, through_link, whole_files
-from runtime.benching.inputs import repeated, seeded_rows
 from runtime.extras import imported
-from runtime.machine import usable_cores
-from runtime.summary import rows_depend
-from runtime.tuning import Candidate, Gate, Measurement, best, candidates, difference, fingerprint, measure
-from runtime.tuning.choosing import EXACT
-from runtime.tuning.identity import this_processor
-from runtime.tuning.measuring import fewest_calls
-from runtime.tuning.plot import can_plot, write_plot
-from runtime.tuning.record import FileTuning, Measured, Tuning
+from runtime.model.summary import rows_depend
+from runtime.session.machine import usable_cores
+from runtime.session.tuning_file import FileTuning, Measured, Tuning
+from runtime.session.tuning_identity import fingerprint, this_processor
+from runtime.timing import Candidate, Gate, Measurement, best, candidates, difference, measure
+from runtime.timing.choosing import EXACT
+from runtime.timing.inputs import repeated, seeded_rows
+from runtime.timing.measuring import fewest_calls
+from runtime.timing.plot import can_plot, write_plot
 
 from .errors import ExportError
 

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from runtime import Machine, ProviderError, this_machine
-from runtime.machine import DISTRIBUTIONS
-from runtime.providers import choose, obstacle
+from runtime.session.machine import DISTRIBUTIONS
+from runtime.session.providers import choose, obstacle
 
 ROOMS = ("builder", "export", "runtime", "mlpx")
 _PACKAGES = ["mlpx", "numpy", "pydantic", "typer", "rich", "PyYAML", *DISTRIBUTIONS]
@@ -84,7 +84,7 @@ def foreign_files() -> Iterator[str]:
 
 def _state(device: str, machine: Machine) -> str:
     """Whether the provider starts for real, on the smallest model there is."""
-    from runtime.opening import open_session
+    from runtime.session.ort_session import open_session
 
     try:
         open_session(_SMALLEST, choose(device, machine).providers, threads=1)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.benching.contenders import plain
-from runtime.benching.worker import Bind, Call, Feed
+from runtime.timing.contenders import plain
+from runtime.timing.worker import Bind, Call, Feed
 
 
 def wrong_weights(path: str) -> Bind:

@@ -22,7 +22,7 @@ from torch import nn
 from builder import MLPSpec
 from export import publish
 from runtime import Certificate, read_certificate
-from runtime.certificate import Answers
+from runtime.model.certificate import Answers
 
 from .cases import network
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from export import export
 from runtime import InputError, Port, Session, bench
-from runtime.benching import Block, Contender, Contest, Timings, paired
-from runtime.benching.contenders import INTO, PLAIN, PREDICT, plain
-from runtime.benching.inputs import described_inputs, seeded_rows
+from runtime.timing import Block, Contender, Contest, Timings, paired
+from runtime.timing.contenders import INTO, PLAIN, PREDICT, plain
+from runtime.timing.inputs import described_inputs, seeded_rows
 from tests.cases import network, normal
 from tests.commands import Run
 
@@ -171,7 +171,7 @@ def test_a_wrong_answer_is_not_timed(model: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process")
 def test_contenders_that_wait_are_stopped(model: Path) -> None:
-    entered = [Contender(name, "runtime.benching.contenders:plain", {"path": str(model)}) for name in "ab"]
+    entered = [Contender(name, "runtime.timing.contenders:plain", {"path": str(model)}) for name in "ab"]
     with Contest(entered) as contest:
         contest.take({"input": normal(1, 7)}, None)
         stopped, end = set(), monotonic() + 20
@@ -189,7 +189,7 @@ def test_a_killed_parent_takes_its_contenders_along(model: Path, root: Path, tmp
         import sys, time, numpy
         from pathlib import Path
         from runtime.benching import Contender, Contest
-        contest = Contest([Contender("a", "runtime.benching.contenders:plain", {"path": sys.argv[1]})])
+        contest = Contest([Contender("a", "runtime.timing.contenders:plain", {"path": sys.argv[1]})])
         print(Path("/proc/thread-self/children").read_text(), flush=True)
         sys.stdin.read()"""
     pipe, environment = subprocess.PIPE, os.environ | {"TMPDIR": str(tmp_path)}  # what a killed process leaves

@@ -19,8 +19,8 @@ from torch import nn
 from builder import json_schema
 from mlpx.cli.options import FORMATS
 from runtime import Session
-from runtime.sinks import SINKS
-from runtime.tables import READERS
+from runtime.data.file_formats import READERS
+from runtime.data.sinks import SINKS
 from tests.commands import Run
 
 SPEC = """name: tiny
@@ -323,7 +323,7 @@ def test_a_defect_has_a_code_of_its_own(run: Run, model: Path, tmp_path: Path, m
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("runtime.streaming.score", broken)
+    monkeypatch.setattr("runtime.data.streaming.score", broken)
     np.save(tmp_path / "rows.npy", np.zeros((3, 3), np.float32))
     done = run("predict", model, tmp_path / "rows.npy")
     assert done.code == 70 and "ZeroDivisionError: a defect" in done.err and "defect of mlpx" in done.err

@@ -20,7 +20,7 @@ from builder import MLPSpec, SpecError, assemble, json_schema, load_spec
 from export import export, inspect, verify
 from export.proof.verification import examine
 from runtime import InputError, ModelError, Port, Session, Summary, read_rows, score_file, summary_of
-from runtime.ranges import outside
+from runtime.model.ranges import outside
 from tests.cases import network
 from tests.commands import Run
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from export import export
 from runtime import InputError, Session
-from runtime.buckets import LARGEST, bucket_for
-from runtime.gpu import OnGpu
-from runtime.settings import Settings
+from runtime.session.cuda_graphs import LARGEST, bucket_for
+from runtime.session.gpu import OnGpu
+from runtime.session.settings import Settings
 from tests.cases import normal, relu_network
 
 CPU = (("CPUExecutionProvider", {}),)

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from onnx import load as load_onnx
 
 from runtime import InputError, Part, Port, Session, Summary, read_inputs, score_file, summary_of
-from runtime.benching.inputs import described_inputs, seeded_rows
-from runtime.buckets import LARGEST
-from runtime.distributed.part import score_part
-from runtime.gpu import OnGpu
-from runtime.scoring import score_table
-from runtime.settings import Settings
-from runtime.summary import rows_depend
+from runtime.data.scoring import score_table
+from runtime.model.summary import rows_depend
+from runtime.ray.part import score_part
+from runtime.session.cuda_graphs import LARGEST
+from runtime.session.gpu import OnGpu
+from runtime.session.settings import Settings
+from runtime.timing.inputs import described_inputs, seeded_rows
 from tests.commands import Run
 from tests.embeddings import CAST, GENRES, SHIFTED, beside_floats, cast_column, of_both, of_indices, only_indices
 

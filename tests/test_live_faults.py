@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from runtime import UnreachableError, check_live
-from runtime.certificate import Answers
+from runtime.model.certificate import Answers
 from tests.live import Planted, Rows, case, known, planted
 
 Make = Callable[[Answers], Planted]

@@ -17,10 +17,10 @@ from torch import nn
 from builder import MLPSpec, assemble
 from export import write_variant
 from runtime import Session
-from runtime.certificate import Answers, Certificate
 from runtime.live.causes import CAUSES, causes_of
 from runtime.live.judging import Heard, Judgement, judge
 from runtime.live.protocol import Fault, Output, Reply
+from runtime.model.certificate import Answers, Certificate
 
 from .cases import network, randomised, specs
 from .live import case, certified

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import InputError, Session
-from runtime.distributed.part import named_inputs, score_part
-from runtime.distributed.parts import parts_of
+from runtime.ray.part import named_inputs, score_part
+from runtime.ray.parts import parts_of
 from tests.commands import Run
 from tests.folders import NAMES, alone, hidden, model, together, written
 

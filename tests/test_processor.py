@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import runtime.processor
+import runtime.session.processor
 from export import export, write_variant
 from runtime import ModelError, Session
-from runtime.processor import PAIRS, cpuinfo, instructions, saturating, vnni
+from runtime.session.processor import PAIRS, cpuinfo, instructions, saturating, vnni
 from tests.cases import network, normal
 
 OLD, NEW = "fpu avx avx2 fma", "fpu avx2 avx512f avx512_vnni"
@@ -18,7 +18,7 @@ OLD, NEW = "fpu avx avx2 fma", "fpu avx2 avx512f avx512_vnni"
 
 def machine(folder: Path, flags: str, key: str = "flags") -> Path:
     path = folder / "cpuinfo"
-    runtime.processor._read.cache_clear()
+    runtime.session.processor._read.cache_clear()
     path.write_text(f"processor\t: 0\nmodel name\t: A B\n{key}\t\t: {flags}\n\nprocessor\t: 1\nmodel name\t: C\n")
     return path
 
@@ -63,7 +63,7 @@ def test_a_session_refuses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     source = export(module, tmp_path / "m.onnx", spec=spec).path
     signed = write_variant(source, "int8-dynamic", tmp_path / "signed", way=PAIRS)
     unsigned = write_variant(source, "int8-dynamic", tmp_path / "unsigned", way="u8 rows, u8 weights")
-    monkeypatch.setattr(runtime.processor, "CPUINFO", machine(tmp_path, OLD))
+    monkeypatch.setattr(runtime.session.processor, "CPUINFO", machine(tmp_path, OLD))
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     with pytest.raises(
         ModelError, match=r"m\.int8-dynamic\.onnx: its products .* saturate .* What to do: make the file"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import InputError, Machine, ProviderError, choose, this_machine
-from runtime.cuda import Cuda
+from runtime.session.cuda_libraries import Cuda
 
 GPU = (("onnxruntime-gpu", "1.31.1"),)
 NO_CUDA = Machine((("onnxruntime", "1.31.1"),), Cuda(built_in=False))

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from export import export
 from runtime import InputError, ModelError, Session
-from runtime.bulk import chunks
-from runtime.machine import usable_cores
-from runtime.settings import ALONE, Settings, settled
+from runtime.session.machine import usable_cores
+from runtime.session.parallel import chunks
+from runtime.session.settings import ALONE, Settings, settled
 from tests.cases import BLOCKS, WIDTHS, network, normal, relu_network
 
 

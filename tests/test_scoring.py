@@ -15,7 +15,7 @@ import torch
 from builder import MLPSpec, assemble
 from export import export
 from runtime import InputError, OutputError, Port, Session, read_rows, score_file
-from runtime.scoring import Scores
+from runtime.data.scoring import Scores
 
 NAMES = ["age", "height", "weight"]
 ROWS = np.array([[1, 2.5, -3], [4, 0.1, 6], [7, 8, 9]], np.float32)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import Session
-from runtime.serving.coalescing import Coalescer
-from runtime.serving.refusals import Busy, Late
-from runtime.serving.statistics import Statistics
+from runtime.server.dynamic_batching import Coalescer
+from runtime.server.refusals import Busy, Late
+from runtime.server.statistics import Statistics
 
 from .serving import model
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from runtime.port import Port
-from runtime.serving.messages import answer, parse
-from runtime.serving.refusals import Refusal
-from runtime.serving.signature import signature_of
+from runtime.model.port import Port
+from runtime.server.messages import answer, parse
+from runtime.server.refusals import Refusal
+from runtime.server.signature import signature_of
 from tests.stress.bodies import FEATURES, Given, given_bodies
 from tests.stress.checker import Checker
 from tests.stress.fuzzing import ask_any_body, ask_by_document

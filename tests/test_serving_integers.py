@@ -21,10 +21,10 @@ from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import np_to_triton_dtype
 
 from runtime import check_live, read_certificate, sha256
-from runtime.port import Port
-from runtime.serving.messages import parse
-from runtime.serving.refusals import Malformed
-from runtime.serving.signature import signature_of
+from runtime.model.port import Port
+from runtime.server.messages import parse
+from runtime.server.refusals import Malformed
+from runtime.server.signature import signature_of
 from tests.browser import CHROMIUM
 from tests.devtools import Page
 from tests.embeddings import SHIFTED, beside_floats, cast_column, of_both, of_indices, only_indices

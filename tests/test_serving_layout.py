@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from runtime import InputError
-from runtime.serving.layout import found
+from runtime.server.layout import found
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from runtime.port import Port
-from runtime.serving.messages import answer, parse
-from runtime.serving.refusals import Malformed, TooLarge
-from runtime.serving.signature import Signature, signature_of
+from runtime.model.port import Port
+from runtime.server.messages import answer, parse
+from runtime.server.refusals import Malformed, TooLarge
+from runtime.server.signature import Signature, signature_of
 
 SIGNATURE = signature_of(
     (Port("a", ("batch", 3)), Port("b", ("batch", 2, 2))), (Port("y", ("batch", 2)), Port("z", ("batch",))), 20

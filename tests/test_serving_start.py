@@ -10,9 +10,9 @@ import pytest
 
 from export import publish
 from runtime import Session
-from runtime.serving.logs import Log
-from runtime.serving.options import Options
-from runtime.serving.repository import Repository
+from runtime.server.logs import Log
+from runtime.server.options import Options
+from runtime.server.repository import Repository
 from tests.commands import Run
 from tests.serving import ask, model, rows, serving, until
 

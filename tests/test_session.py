@@ -141,7 +141,7 @@ def test_what_is_not_rows_is_refused(name: str, session: Session) -> None:
 
 
 def test_arrays_and_tensors_are_read_without_a_copy() -> None:
-    from runtime.arrays import as_float32
+    from runtime.data.arrays import as_float32
 
     tensor = torch.ones(4, 3)
     assert as_float32(tensor, "x", (3,)).ctypes.data == tensor.data_ptr()

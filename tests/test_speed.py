@@ -13,8 +13,8 @@ import pytest
 from benchmarks.peers import by_numpy, by_sklearn
 from benchmarks.subjects import NAMES, prepared
 from benchmarks.targets import TARGETS, Outcome
-from runtime.benching import Ratio
-from runtime.benching.worker import Unsuitable
+from runtime.timing import Ratio
+from runtime.timing.worker import Unsuitable
 
 
 def speed(root: Path, *options: object) -> subprocess.CompletedProcess[str]:

@@ -15,9 +15,9 @@ from torch import nn
 
 from export import ExportError, export, tune, write_variant
 from runtime import InputError, MissingPackageError, Session, read_tuning, summary_of
-from runtime.metadata import read_header
-from runtime.tuning import difference
-from runtime.tuning.plot import can_plot, write_plot
+from runtime.model.onnx_header import read_header
+from runtime.timing import difference
+from runtime.timing.plot import can_plot, write_plot
 from tests.cases import normal
 from tests.commands import Run
 from tests.onnx_drafts import Draft, layer

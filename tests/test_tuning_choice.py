@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import Session
-from runtime.settings import Settings, settled
-from runtime.tuning import Candidate, Measurement, best, candidates, measure
-from runtime.tuning.accuracy import spread
+from runtime.session.settings import Settings, settled
+from runtime.timing import Candidate, Measurement, best, candidates, measure
+from runtime.timing.accuracy import spread
 from tests.tuned import FEATURES, ill_conditioned
 
 

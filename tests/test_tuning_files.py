@@ -12,7 +12,7 @@ import pytest
 
 from export import tune
 from runtime import InputError, Session, TuningWarning, read_tuning, tuning_for
-from runtime.settings import Settings
+from runtime.session.settings import Settings
 from tests.tuned import edited, ill_conditioned, rows
 
 MARK = Settings(threads=3, spin_us=7)
@@ -172,7 +172,7 @@ def test_a_record_is_read_as_it_was_written(folder: Path) -> None:
 
 
 def test_a_large_file_is_told_apart_by_the_pieces_that_are_read(tmp_path: Path) -> None:
-    from runtime.tuning import fingerprint
+    from runtime.session.tuning_identity import fingerprint
 
     path = tmp_path / "large"
     content = bytearray(6 * 2**20)

@@ -12,7 +12,7 @@ from builder import MLPSpec
 from export import ExportError, Variant, export, publish, write_variant
 from export.variants import KINDS
 from runtime import InputError, ModelError, Session, read_header, summary_of
-from runtime.summary import rows_depend
+from runtime.model.summary import rows_depend
 from tests.cases import network, normal
 from tests.commands import Run
 from tests.onnx_drafts import Draft, layer

@@ -18,8 +18,8 @@ from benchmarks.served.rounds import Effort, under
 from benchmarks.served.running import Server
 from benchmarks.served.subjects import Made
 from benchmarks.served.targets import BINARY, MANY, MEMORY, OURS, PACE
-from runtime.benching import Ratio
-from runtime.benching.timings import quartiles
+from runtime.timing import Ratio
+from runtime.timing.timings import quartiles
 
 CONNECTIONS = 64
 """Of the open loop: enough that a request hardly ever waits for a free one."""

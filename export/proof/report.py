@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from export.onnxfile.reading import external_data
 from runtime import InputError, read_header, sha256, write_whole
-from runtime.processor import cpuinfo, instructions
+from runtime.session.processor import cpuinfo, instructions
 from runtime.version import VERSION
 
 FORMAT = 1

@@ -18,7 +18,7 @@ import torch
 from export.evaluation import follow
 from export.graph import Graph, Input, Row, Rows, Shape, batch_axis, row_of, width
 from runtime import InputError, ModelError, Port
-from runtime.ranges import in_words, limits, outside, told
+from runtime.model.ranges import in_words, limits, outside, told
 
 from .report import Findings
 

@@ -24,8 +24,8 @@ from export.onnxfile.reading import read_model
 from export.trace import Signature, signature_of, trace
 from export.trace.signature import Example, parameters_of
 from runtime import InputError, ModelError, Port, choose, read_inputs, summary_of, this_machine
-from runtime.arrays import as_float32, as_inputs
-from runtime.integers import HINT, first_of, index_limits
+from runtime.data.arrays import as_float32, as_inputs
+from runtime.data.integers import HINT, first_of, index_limits
 
 from .examination import Examination
 from .exposing import Recording

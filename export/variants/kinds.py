@@ -21,7 +21,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from export.errors import ExportError
 from export.graph import unique
 from runtime import ModelError, Session
-from runtime.processor import PAIRS, vnni
+from runtime.session.processor import PAIRS, vnni
 
 _MICROSOFT = "com.microsoft"
 _S8 = 127

@@ -94,7 +94,7 @@ def _tell_features(port: "Port") -> None:
 
 
 def _range(limits: tuple[float, float] | None) -> str:
-    from runtime.ranges import in_words
+    from runtime.model.ranges import in_words
 
     return "" if limits is None else in_words(limits)
 

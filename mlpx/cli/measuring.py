@@ -10,8 +10,7 @@ from .terminal import duration, long_run, note, print_aligned, print_json, tell
 
 if TYPE_CHECKING:
     from runtime import BenchReport
-    from runtime.tuning import FileTuning, Tuning
-    from runtime.tuning.record import Measured
+    from runtime.session.tuning_file import FileTuning, Measured, Tuning
 
 
 def bench(

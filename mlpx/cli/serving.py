@@ -69,7 +69,7 @@ def package(
 
 @dataclass
 class Serving:
-    """Options by their names in ``runtime.serving.Options``; gRPC may be left out, and the token is in a file."""
+    """Options by their names in ``runtime.server.Options``; gRPC may be left out, and the token is in a file."""
 
     folder: Annotated[Path, "A folder of models, or one .onnx file."]
     host: Annotated[str, "The address to listen on; 0.0.0.0 for every one."] = "127.0.0.1"
@@ -104,7 +104,7 @@ def serve(serving: Serving, as_json: Json = False) -> None:
     """Serve the models of FOLDER over REST and gRPC until it is told to stop."""
     if (serving.certificate is None) != (serving.key is None):
         raise BadParameter("--tls-cert and --tls-key go together")
-    from runtime.serving import Options, Started, serve
+    from runtime.server import Options, Started, serve
 
     values: dict[str, Any] = {**vars(serving), "grpc_port": serving.grpc_port if serving.grpc else None}
     del values["grpc"]

@@ -16,8 +16,8 @@ from itertools import count
 from pathlib import Path
 from threading import Barrier
 
-from runtime.certificate import Answers
 from runtime.errors import InputError
+from runtime.model.certificate import Answers
 
 from .judging import Heard
 from .protocol import Client, Fault, Question, Reply

@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from runtime.certificate import Answers, Certificate, read_certificate
 from runtime.errors import InputError, UnreachableError
+from runtime.model.certificate import Answers, Certificate, read_certificate
 
 from .asking import Asking, Line
 from .causes import causes_of

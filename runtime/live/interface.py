@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from runtime.certificate import Answers
+from runtime.model.certificate import Answers
 
 from .protocol import ModelInfo, TensorInfo
 from .report import Finding

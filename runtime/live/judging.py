@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.certificate import Answers
+from runtime.model.certificate import Answers
 
 from .protocol import Fault, Reply
 from .report import Asked, Finding

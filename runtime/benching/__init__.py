@@ -1,5 +1,0 @@
-"""How fast a file runs, beside others that run it. The public names stand in ``__init__.pyi``."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,1 @@
+"""Rows in and results out: arrays, tables and files."""

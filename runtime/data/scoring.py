@@ -1,0 +1,122 @@
+"""From a model's outputs to labels and probabilities, and to columns of results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import InputError
+from runtime.model.annotate_ports import described
+from runtime.model.port import Port
+from runtime.session.session import Session
+
+from .dataframes import array_columns, rows_of_columns
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The outputs of a model for some rows, read by what its file says of them."""
+
+    outputs: np.ndarray
+    """float32 (rows, ...), as the model gave them."""
+    port: Port
+
+    @property
+    def _values(self) -> np.ndarray:
+        """(rows, features)"""
+        return self.outputs.reshape(len(self.outputs), prod(self.outputs.shape[1:]))
+
+    @property
+    def probabilities(self) -> np.ndarray | None:
+        """(rows, labels), where the model has labels and its outputs are probabilities or logits.
+
+        Logits become probabilities here, by softmax or, for a single output, the sigmoid; the file gives logits.
+        """
+        if self.port.labels is None or self.port.scores == "values":
+            return None
+        values = self._values.astype(np.float64)
+        if self.port.scores == "logits":
+            values = np.hstack([np.zeros_like(values), values]) if values.shape[1] == 1 else values
+            with np.errstate(invalid="ignore"):  # an infinite logit has no probability: NaN
+                values = np.exp(values - values.max(axis=1, keepdims=True))
+                values /= values.sum(axis=1, keepdims=True)
+        elif values.shape[1] == 1:
+            values = np.hstack([1 - values, values])
+        return values.astype(np.float32)
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """(rows,) the label with the highest output, None where an output is NaN; the first one of equals."""
+        if self.port.labels is None:
+            return None
+        values = self._values
+        if values.shape[1] == 1:
+            values = np.hstack([np.full_like(values, 0.0 if self.port.scores == "logits" else 0.5), values])
+        names = np.asarray(self.port.labels, dtype=object)[values.argmax(axis=1)]
+        names[np.isnan(values).any(axis=1)] = None
+        return names
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Everything as named columns: the label and its probabilities where there are any, then the outputs.
+
+        Outputs are called by their features' names, where they have them.
+        """
+        columns, labels, probabilities = {}, self.labels, self.probabilities
+        if labels is not None:
+            columns["label"] = labels
+        if probabilities is not None:
+            names = [f"probability_{label}" for label in self.port.labels or ()]
+            columns |= dict(zip(names, probabilities.T, strict=True))
+        values = self._values
+        width = values.shape[1]
+        if self.port.features is not None:
+            columns |= dict(zip(self.port.features, values.T, strict=True))
+        elif width == 1:
+            columns[self.port.name] = values[:, 0]
+        elif self.port.scores != "probabilities":
+            ends = self.port.labels if self.port.labels is not None else range(width)
+            columns |= {f"{self.port.name}_{end}": values[:, i] for i, end in enumerate(ends)}
+        return columns
+
+
+def score(session: Session, rows: Any, *, dtype: str | None = None) -> tuple[Scores, ...]:
+    """Run the model on what ``Session.predict`` takes; the scores of each of its outputs.
+
+    Raises InputError for rows that the model cannot take, ModelError for metadata that describe another output.
+    """
+    summary = session.summary
+    ports = described(summary.outputs if summary is not None else None, session.outputs, session.path)
+    values = session.run(rows, dtype=dtype)
+    return tuple(Scores(value, port) for value, port in zip(values.values(), ports, strict=True))
+
+
+def score_table(session: Session, table: Any, *, dtype: str | None = None) -> dict[str, np.ndarray]:
+    """The columns of results (rows,), as ``columns_of`` gives them, for a table in memory.
+
+    ``table`` is a pandas, polars or Arrow table, or a dict of named numpy arrays (rows,); its columns are matched with
+    the model's features as those of files are. Raises InputError and ModelError.
+    """
+    if isinstance(table, Mapping):
+        summary = session.summary
+        ports = described(summary.inputs if summary is not None else None, session.inputs, session.path)
+        table = rows_of_columns(*array_columns(table), ports, dtype=dtype)
+    return columns_of(score(session, table, dtype=dtype))
+
+
+def columns_of(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
+    """The columns (rows,) of all outputs together: what a table of results holds, in order.
+
+    Raises InputError where two outputs would give columns of one name.
+    """
+    columns: dict[str, np.ndarray] = {}
+    for each in scores:
+        found = each.columns()
+        both = next((name for name in found if name in columns), None)
+        if both is not None:
+            raise InputError(f"two outputs would both give a column '{both}'. What to do: write a .npz file")
+        columns |= found
+    return columns

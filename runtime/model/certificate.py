@@ -1,0 +1,114 @@
+"""The certificate of a file, ``NAME.parity.json``, as far as running, serving and asking a server need it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import InputError
+from runtime.files import sha256
+
+FORMAT = 1
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Rows to ask a server for, arrays (rows, ...) by the names of the file's inputs and outputs.
+
+    A correct float32 evaluation is within ``bound`` of ``exact``, both float64. ``reduced`` is what computing in
+    "TF32", "TF32, truncated", "bfloat16" or "float16" gives, float32.
+    """
+
+    rows: int
+    inputs: Arrays
+    exact: Arrays
+    bound: Arrays
+    reduced: Mapping[str, Arrays]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was found of one file, by the SHA-256 of its bytes."""
+
+    path: Path
+    proved: bool
+    why: str
+    file: str
+    """The file's name."""
+    sha256: str
+    data: Mapping[str, str]
+    """The SHA-256 of each file of external data, by name."""
+    device: str
+    made: str
+    """The day, in UTC."""
+    mlpx_version: str
+    largest: float | None
+    """The largest difference of the file's outputs from the exact ones when it was proved; None where not measured."""
+    answers: Answers | None
+    """None where the file is not proved, or no row has a finite answer."""
+
+    def is_of(self, file: Path) -> bool:
+        """Whether a file, and the external data beside it, still has the bytes that were proved."""
+        beside = {file.parent / name: digest for name, digest in self.data.items()}
+        try:
+            return all(
+                path.is_file() and sha256(path) == known for path, known in {file: self.sha256, **beside}.items()
+            )
+        except (OSError, ValueError):  # a file that cannot be read, or a name that none can have
+            return False
+
+
+def read_certificate(path: str | Path) -> Certificate:
+    """Read a ``NAME.parity.json``. Raises InputError: missing, damaged, or of a newer format."""
+    path = Path(path)
+    hint = "What to do: name the NAME.parity.json that mlpx build, export or verify wrote for the file"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}. {hint}") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: not a parity report. {hint}") from None
+    if isinstance(record, dict) and record.get("format") not in (None, FORMAT):
+        raise InputError(f"{path}: a report of format {record['format']}; this version reads format {FORMAT}")
+    try:
+        return Certificate(
+            path=path,
+            proved=record["verdict"] == "proved",
+            why=str(record["why"]),
+            file=str(record["file"]["name"]),
+            sha256=str(record["file"]["sha256"]),
+            data=dict(record["file"].get("data", {})),
+            device=str(record["device"]),
+            made=str(record.get("made", "")),
+            mlpx_version=str(record.get("versions", {}).get("mlpx", "?")),
+            largest=None if (end := record.get("end_to_end")) is None else float(end["from_float64"]),
+            answers=None if record.get("answers") is None else _answers(record["answers"]),
+        )
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        raise InputError(f"{path}: not a parity report, or a damaged one. {hint}") from None
+
+
+def _answers(record: Mapping[str, Any]) -> Answers:
+    rows = int(record["rows"])
+
+    def arrays(held: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        found = {name: _array(tensor) for name, tensor in held.items()}
+        if any(len(values) != rows for values in found.values()):
+            raise ValueError("tensors of other numbers of rows")
+        return found
+
+    whole = {key: arrays(record[key]) for key in ("inputs", "exact", "bound")}
+    return Answers(rows, **whole, reduced={name: arrays(held) for name, held in record.get("reduced", {}).items()})
+
+
+def _array(record: Mapping[str, Any]) -> np.ndarray:
+    kind = np.dtype({"float32": "<f4", "float64": "<f8", "int64": "<i8"}[record["dtype"]])
+    held = np.frombuffer(base64.b64decode(record["base64"], validate=True), kind)
+    return held.reshape(record["shape"]).astype(kind.newbyteorder("="))

@@ -1,0 +1,152 @@
+"""The methods of the V2 protocol over gRPC, and of Triton's extensions: configuration, statistics, repository."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from runtime.extras import imported
+from runtime.version import VERSION
+
+from .grpc_messages import answer, parse
+from .handlers import EXTENSIONS
+from .loaded_model import Served
+from .options import Options
+from .refusals import NotAllowed, NotReady, Unknown
+from .repository import Repository
+from .triton_schema import config, statistics
+from .worker_sync import Spread
+
+SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
+FREE = frozenset({"ServerLive", "ServerReady", "Check"})
+"""Methods that need no token."""
+PURPOSE = "serving over gRPC"
+Method = Callable[[Any, Any, float], Awaitable[Any]]
+"""From a request message, the call's context and its start to the answer's message. Raises Refusal."""
+
+
+class Methods:
+    """Each method takes a request message and gives the answer's, or raises a Refusal."""
+
+    def __init__(self, repository: Repository, options: Options, spread: Spread):
+        self._repository, self._options, self._spread = repository, options, spread
+        self.pb = imported("tritonclient.grpc.service_pb2", PURPOSE)
+        self._filled = imported("google.protobuf.json_format", PURPOSE).ParseDict
+
+    def unary(self) -> dict[str, dict[str, tuple[Any, Method]]]:
+        """By service and name: the class of the request's message, and the method."""
+        pb = self.pb
+        inference: dict[str, tuple[Any, Method]] = {
+            "ServerLive": (pb.ServerLiveRequest, self._server_live),
+            "ServerReady": (pb.ServerReadyRequest, self._server_ready),
+            "ModelReady": (pb.ModelReadyRequest, self._model_ready),
+            "ServerMetadata": (pb.ServerMetadataRequest, self._server_metadata),
+            "ModelMetadata": (pb.ModelMetadataRequest, self._model_metadata),
+            "ModelInfer": (pb.ModelInferRequest, self.infer),
+            "ModelConfig": (pb.ModelConfigRequest, self._model_config),
+            "ModelStatistics": (pb.ModelStatisticsRequest, self._model_statistics),
+            "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
+            "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._load),
+            "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._unload),
+        }
+        return {SERVICE: inference, HEALTH: {"Check": (_Service, self._check)}}
+
+    async def infer(self, request: Any, context: Any, start: float) -> Any:
+        """``ModelInfer``. The client's deadline counts as a timeout of the request."""
+        if self._repository.stopping:
+            raise NotReady("the server is shutting down")
+        served = self._repository.find(request.model_name, request.model_version or None)
+        try:
+            asked = parse(request, served.signature)
+            left, timeout = context.time_remaining(), asked.timeout
+            timeout = min(timeout, left) if timeout is not None and left is not None else timeout or left
+            outputs = await served.infer(asked.feed, asked.rows, timeout)
+            response = self.pb.ModelInferResponse(model_name=served.name, model_version=served.version)
+            answer(response, asked, outputs)
+        except Exception as error:
+            served.refused(error)
+            raise
+        served.answered(start)
+        return response
+
+    async def _server_live(self, request: Any, context: Any, start: float) -> Any:
+        return self.pb.ServerLiveResponse(live=True)
+
+    async def _server_ready(self, request: Any, context: Any, start: float) -> Any:
+        return self.pb.ServerReadyResponse(ready=self._repository.ready)
+
+    async def _check(self, request: _Service, context: Any, start: float) -> _Status:
+        """gRPC's own health protocol, which Kubernetes' probes speak."""
+        if request.name not in (b"", SERVICE.encode()):
+            raise Unknown(f"no such service: the server's are '' and '{SERVICE}'")
+        return _Status(self._repository.ready)
+
+    async def _model_ready(self, request: Any, context: Any, start: float) -> Any:
+        try:
+            self._find(request)
+        except (NotReady, Unknown):
+            return self.pb.ModelReadyResponse(ready=False)
+        return self.pb.ModelReadyResponse(ready=True)
+
+    async def _server_metadata(self, request: Any, context: Any, start: float) -> Any:
+        return self.pb.ServerMetadataResponse(name="mlpx", version=VERSION, extensions=EXTENSIONS)
+
+    async def _model_metadata(self, request: Any, context: Any, start: float) -> Any:
+        served = self._find(request)
+        told = served.metadata() | {"versions": self._repository.loaded(served.name)}
+        del told["parameters"]  # the message has no place for them
+        return self._filled(told, self.pb.ModelMetadataResponse())
+
+    async def _model_config(self, request: Any, context: Any, start: float) -> Any:
+        return self._filled({"config": config(self._find(request), self._options)}, self.pb.ModelConfigResponse())
+
+    async def _model_statistics(self, request: Any, context: Any, start: float) -> Any:
+        name, version = request.name or None, request.version or None
+        if name is not None:
+            self._repository.find(name, version)
+        told = statistics(await self._spread.statistics(), name, version)
+        return self._filled({"model_stats": told}, self.pb.ModelStatisticsResponse())
+
+    async def _index(self, request: Any, context: Any, start: float) -> Any:
+        _only_one(request)
+        return self._filled({"models": self._repository.index(ready=request.ready)}, self.pb.RepositoryIndexResponse())
+
+    async def _load(self, request: Any, context: Any, start: float) -> Any:
+        _only_one(request)
+        await self._spread.control("load", request.model_name, request.parameters)
+        return self.pb.RepositoryModelLoadResponse()
+
+    async def _unload(self, request: Any, context: Any, start: float) -> Any:
+        _only_one(request)
+        await self._spread.control("unload", request.model_name, request.parameters)
+        return self.pb.RepositoryModelUnloadResponse()
+
+    def _find(self, request: Any) -> Served:
+        return self._repository.find(request.name, request.version or None)
+
+
+def _only_one(request: Any) -> None:
+    if request.repository_name:
+        raise NotAllowed("a repository_name is not read by this server: it has one folder")
+
+
+class _Service:
+    """``HealthCheckRequest`` of grpc.health.v1, which tritonclient does not bring: one string, number 1."""
+
+    def __init__(self, name: bytes):
+        self.name = name
+
+    @classmethod
+    def FromString(cls, content: bytes) -> _Service:  # noqa: N802 - as protobuf's classes have it
+        known = content[:1] == b"\n" and len(content) > 1 and content[1] == len(content) - 2
+        return cls(content[2:] if known else content)
+
+
+class _Status:
+    """``HealthCheckResponse``: one enumeration, number 1: 1 is SERVING, 2 NOT_SERVING."""
+
+    def __init__(self, ready: bool):
+        self._ready = ready
+
+    def SerializeToString(self) -> bytes:  # noqa: N802
+        return b"\x08\x01" if self._ready else b"\x08\x02"

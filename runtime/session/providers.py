@@ -1,0 +1,66 @@
+"""Which execution provider runs a model, decided before a session exists."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from runtime.errors import InputError, ProviderError
+
+from .machine import Machine
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_INSTALL_CUDA = 'pip install "mlpx[cuda]"'
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The device that will run, and the providers and options that ONNX Runtime is given for it."""
+
+    device: str
+    providers: tuple[tuple[str, dict[str, str]], ...]
+    reason: str
+    """Why this device, in words."""
+
+
+def choose(device: str, machine: Machine, *, tf32: bool = False) -> Choice:
+    """The providers for ``device``: "auto", "cpu", "cuda" or "cuda:N". A pure function.
+
+    "auto" takes CUDA where it can load and the CPU elsewhere. TF32 is off unless asked for: ONNX Runtime would turn it
+    on. Raises InputError: an unknown device; ProviderError: CUDA that cannot be had, with what is missing and how to
+    install it.
+    """
+    asked = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,4}))?", device) if isinstance(device, str) else None
+    if asked is None:
+        raise InputError(f"the device is auto, cpu, cuda or cuda:N, not {device!r}")
+    if device == "cpu":
+        return Choice("cpu", ((CPU, {}),), "asked for")
+    why_not = obstacle(machine, int(asked.group(1) or 0))
+    if why_not is not None:
+        if device == "auto":
+            return Choice("cpu", ((CPU, {}),), f"CUDA cannot be used: {why_not.partition('. What to do')[0]}")
+        raise ProviderError(f"{device} was asked for and cannot be had: {why_not}")
+    index = asked.group(1) or "0"
+    options = {"device_id": index, "use_tf32": "1" if tf32 else "0"}
+    reason = "asked for" if device != "auto" else "CUDA can be used"
+    return Choice(f"cuda:{index}", ((CUDA, options), (CPU, {})), reason)
+
+
+def obstacle(machine: Machine, index: int = 0) -> str | None:
+    """Why CUDA cannot be had, and what to do; None where it can."""
+    cuda = machine.cuda
+    libraries = [name for name in cuda.missing if not name.startswith("libcuda.so")]
+    if not cuda.built_in:
+        remove = "pip uninstall -y onnxruntime && "
+        return f"this ONNX Runtime was built without it. What to do: {remove}{_INSTALL_CUDA}"
+    if cuda.missing:
+        steps = [_INSTALL_CUDA] if libraries else []
+        if len(libraries) < len(cuda.missing):
+            steps.append("install the NVIDIA driver, which brings libcuda.so.1 (pip has none)")
+        return f"missing {', '.join(cuda.missing)}. What to do: {', and '.join(steps)}"
+    if cuda.devices == 0:
+        return f"{cuda.driver_error or 'no device'}. What to do: check the NVIDIA driver with nvidia-smi"
+    if index >= cuda.devices:
+        highest = f"cuda:{cuda.devices - 1}"
+        return f"there is no device {index}: the machine has {cuda.devices}. What to do: ask for cuda:0 to {highest}"
+    return None

@@ -1,0 +1,118 @@
+"""How far the results of one file are from another's on rows of the user, and whether that is near enough."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime.data.scoring import score
+from runtime.errors import InputError
+from runtime.model.onnx_header import read_header
+from runtime.model.summary import rows_depend
+from runtime.session.session import Session
+
+_BULK = 1024
+MOST_ROWS = 20_000
+"""Rows that are compared; of more, so many that are spread evenly over them."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How far a file of reduced precision may be from the float32 file; None: that is not asked. Raises InputError."""
+
+    max_error: float | None = None
+    """The largest difference of any output, absolute."""
+    max_changed_labels: float | None = None
+    """The largest share of rows whose label changes, from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        error, share = self.max_error, self.max_changed_labels
+        if error is not None and not 0 <= error < np.inf:
+            raise InputError(f"the largest error is a number from 0 on, not {error!r}")
+        if share is not None and not 0 <= share <= 1:
+            raise InputError(f"the share of changed labels is a number from 0 to 1, not {share!r}")
+
+    def why_not(self, found: Difference) -> str | None:
+        """What keeps a file out, in words; None where it passes."""
+        reasons = []
+        if self.max_error is not None and not found.error <= self.max_error:
+            reasons.append(f"its error is {found.error:.3g}, above {self.max_error:g}")
+        if self.max_changed_labels is not None:
+            if found.changed_labels is None:
+                reasons.append("the model has no labels to compare")
+            elif found.changed_labels > self.max_changed_labels:
+                share = f"{100 * found.changed_labels:.3g} % of the labels change"
+                reasons.append(f"{share}, above {100 * self.max_changed_labels:g} %")
+        return " and ".join(reasons) or None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far a file's outputs are from another's."""
+
+    rows: int
+    error: float
+    """The largest absolute difference of an output; infinite where one is NaN and the other is not."""
+    changed_labels: float | None
+    """The share of rows with another label in any output that has labels; None where none has."""
+
+
+def difference(reference: str | Path, other: str | Path, rows: Mapping[str, np.ndarray], batch: int = 1) -> Difference:
+    """Run both files on ``rows``, float32 (batch, *row) by the inputs' names, and compare.
+
+    A file whose rows depend on each other gets them in batches of ``batch``, as the traffic has them. Of more than
+    20,000 rows so many are compared, evenly spread. Raises InputError: there are no rows.
+    """
+    rows = spread(rows)
+    count = len(next(iter(rows.values())))
+    if not count:
+        raise InputError("the data has no rows to compare results on. What to do: give rows like those of the traffic")
+    error, changed, labelled = 0.0, np.zeros(count, bool), False
+    with Session(reference, "cpu", tuning=None) as exact, Session(other, "cpu", tuning=None) as tried:
+        together = batch if rows_depend(read_header(other).metadata) else _BULK
+        start = 0
+        for chunk, fill in batches(rows, exact.inputs[0].shape[0], together):
+            stop = start + len(next(iter(chunk.values()))) - fill
+            for wanted, found in zip(score(exact, chunk), score(tried, chunk), strict=True):
+                error = max(error, _largest(wanted.outputs, found.outputs))
+                if wanted.labels is not None and found.labels is not None:
+                    labelled = True
+                    changed[start:stop] |= (wanted.labels != found.labels)[: stop - start]
+            start = stop
+    return Difference(count, error, float(changed.mean()) if labelled else None)
+
+
+def spread(rows: Mapping[str, np.ndarray], most: int = MOST_ROWS) -> dict[str, np.ndarray]:
+    """At most so many of the rows, evenly spread over them."""
+    count = len(next(iter(rows.values())))
+    if count <= most:
+        return dict(rows)
+    places = np.arange(most) * count // most
+    return {name: np.ascontiguousarray(values[places]) for name, values in rows.items()}
+
+
+def batches(
+    rows: Mapping[str, np.ndarray], fixed: int | str, size: int = _BULK
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """``size`` rows at a time, and how many of them only fill up: a file that fixes its batch gets that many, the last
+    row again and again.
+    """
+    step = fixed if isinstance(fixed, int) else size
+    for start in range(0, len(next(iter(rows.values()))), step):
+        chunk = {name: values[start : start + step] for name, values in rows.items()}
+        fill = step - len(next(iter(chunk.values()))) if isinstance(fixed, int) else 0
+        if fill:
+            chunk = {name: np.concatenate([v, np.repeat(v[-1:], fill, axis=0)]) for name, v in chunk.items()}
+        yield chunk, fill
+
+
+def _largest(wanted: np.ndarray, found: np.ndarray) -> float:
+    if not wanted.size:
+        return 0.0
+    same = (wanted == found) | (np.isnan(wanted) & np.isnan(found))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(wanted.astype(np.float64) - found.astype(np.float64)))
+    return float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf).max())

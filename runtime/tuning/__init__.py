@@ -1,5 +1,0 @@
-"""The fastest way to run a file here, measured. The public names stand in ``__init__.pyi``."""
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
