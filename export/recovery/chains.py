@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, count, islice, pairwise
 
-from .layers import Layer
+from .checkpoint_layers import Layer
 
 _SIDE = re.compile(r"critic|value|target|std|sigma|logvar|teacher|^q\d?f?\d?$|^vf|disc", re.IGNORECASE)
 """Words for networks and heads beside the one that acts; equal widths must not tie them to it."""

@@ -10,9 +10,9 @@ import torch
 from builder.assembly import converted
 from builder.errors import RecoveryError, SpecError, WeightsError
 
-from .layers import Layer, std_of
-from .opening import archive_records, contents, is_torchscript
-from .places import fill
+from .activation_slots import fill
+from .checkpoint_file import archive_records, contents, is_torchscript
+from .checkpoint_layers import Layer, std_of
 from .recovered import Recovered, Step, fitted_name, network_of
 from .selection import select
 from .torchscript import read_torchscript

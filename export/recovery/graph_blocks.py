@@ -9,9 +9,9 @@ import numpy as np
 from builder.errors import RecoveryError
 from export.graph import Graph, Node
 
-from .layout import Unfit
-from .onnx_spellings import clipped
+from .onnx_patterns import clipped
 from .recovered import Step, joined
+from .row_layout import Unfit
 
 _Make = Callable[[Node], list[Step]]
 

@@ -14,11 +14,11 @@ from builder.errors import RecoveryError, SpecError
 from export.onnxfile.model import OF_SIZES, Model, label
 from export.onnxfile.tensors import MOST_DIMENSIONS
 
-from .layout import Layout, Unfit
+from .onnx_checks import IN_WORDS, read_graph
 from .onnx_operators import BLOCKS, MOVES, Place
-from .onnx_reading import IN_WORDS, read_graph
-from .onnx_spellings import find_spelling, spelling_operators
+from .onnx_patterns import find_spelling, spelling_operators
 from .recovered import Recovered, Step, fitted_name, joined, network_of
+from .row_layout import Layout, Unfit
 
 _DEEPEST = 32
 """Residuals in residuals, more than any network has."""

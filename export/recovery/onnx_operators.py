@@ -16,8 +16,8 @@ from onnx import NodeProto, TensorProto
 from export.graph import Rows
 from export.onnxfile.model import Model, attributes_of, label
 
-from .layout import Layout, Unfit
 from .recovered import Step
+from .row_layout import Layout, Unfit
 
 Read = tuple[list[Step], Layout]
 Make = Callable[["Place"], Read]

@@ -25,8 +25,8 @@ from export.publishing import publish
 from runtime import Session, choose, sha256, this_machine, whole_files
 
 from .checkpoint import read_checkpoint
+from .checkpoint_file import first_bytes
 from .onnx_network import read_onnx
-from .opening import first_bytes
 from .recovered import Recovered
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar", ".zip")

@@ -12,8 +12,8 @@ import torch
 from builder.errors import RecoveryError
 
 from .chains import ancestry, candidates, in_order, mismatch, names, widths, without_loose
-from .layers import Layer, layers_of
-from .opening import Contents
+from .checkpoint_file import Contents
+from .checkpoint_layers import Layer, layers_of
 
 _MOST_LISTED = 24
 _SKIP = re.compile(r"(^|[._])(res|resnet|residual|skip|shortcut)(_?(block|net|layer)s?)?\d*([._]|$)", re.IGNORECASE)

@@ -21,9 +21,9 @@ from export.onnxfile.model import Model, attributes_of
 from export.onnxfile.pattern_matching import matches
 from export.onnxfile.patterns import PATTERNS
 
-from .layout import Layout, Unfit
 from .onnx_operators import shortest
 from .recovered import Step
+from .row_layout import Layout, Unfit
 
 _NEAR = 6
 """Operators in a row among which an option of a block may stand."""

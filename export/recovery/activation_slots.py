@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from builder.blocks import BLOCKS
 from builder.errors import RecoveryError, suggestion
 
-from .layers import Layer
+from .checkpoint_layers import Layer
 from .recovered import Step
 
 _ACTIVATIONS = (
