@@ -1,6 +1,6 @@
-"""The builder: what a model is, and how it becomes a trainable ``torch.nn`` module.
+"""Specs of dense networks, and the trainable ``torch.nn`` modules that they describe.
 
-The public names stand in ``__init__.pyi``; each is imported on first use, so reading a spec never imports torch.
+The public names are listed in ``__init__.pyi``; each is imported on first use, so reading a spec never imports torch.
 """
 
 import lazy_loader

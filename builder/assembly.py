@@ -1,4 +1,4 @@
-"""From a spec to a trainable module, and trained weights into it, without ever running what their file says."""
+"""Builds a trainable module from a spec and loads weights into it without running code from the weights file."""
 
 import pickle
 import warnings
@@ -25,15 +25,15 @@ _NUMPY: list[Any] = [
     *((multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *((multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
-"""NumPy numbers and arrays, which trainers save beside the tensors. They are data; making them runs no code."""
-_AT_ONCE = 1 << 18  # values compared at a time, so that a conversion takes little memory beside its result
+"""NumPy scalars and arrays, which trainers save beside the tensors. Unpickling them runs no code."""
+_CHUNK = 1 << 18  # values compared at a time, to limit the memory of a conversion
 
 
 def assemble(spec: MLPSpec, *, seed: int = 0) -> nn.Sequential:
     """The network of ``spec`` as a plain ``nn.Sequential`` of ``torch.nn`` modules, one per block, in training mode.
 
-    It maps (N, *spec.input.row_shape) to (N, *spec.output_shape). Parameters are float32 and initialised as torch does,
-    reproducibly from ``seed``; the caller's random state is left as it was.
+    It maps (N, *spec.input.row_shape) to (N, *spec.output_shape). Parameters are float32, initialised by torch from
+    ``seed``; the caller's random state is not changed.
     """
     default = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -49,32 +49,32 @@ def load_weights(module: nn.Module, path: str | Path, *, dtype: str | None = Non
     """Load a state dict from a safetensors or ``torch.save`` file into ``module``, in place, all of it or nothing.
 
     A ``torch.save`` file is read with ``weights_only=True``: code in it is never run. Values of another dtype are
-    converted where none changes; ``dtype="float32"`` lets them be rounded.
+    converted if the conversion is exact; ``dtype="float32"`` allows rounding.
 
-    Constants of a Standardize or Scale that the spec gives may be missing in the file.
+    The file may lack constants of a Standardize or Scale that the spec gives.
     Raises WeightsError: unreadable, damaged or unsafe file; tensors that are missing, surplus or of another shape (all
-    listed, with both shapes); values that a conversion would change. Warns with WeightsWarning where a Standardize's or
-    Scale's constant differs from the one that the spec gave; the file's is used.
+    listed, with both shapes); values that a conversion would change. Warns with WeightsWarning if a Standardize's or
+    Scale's constant differs from the spec's; the file's is used.
     """
     path = Path(path)
-    given = _read_state_dict(path)
+    stored = _read_state_dict(path)
     if dtype not in (None, "float32"):
         raise WeightsError(f"dtype is 'float32' or left out, not {dtype!r}")
-    wanted = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
-    if meta := [name for name, value in wanted.items() if value.is_meta]:
+    expected = {name: value for name, value in module.state_dict().items() if isinstance(value, torch.Tensor)}
+    if meta := [name for name, value in expected.items() if value.is_meta]:
         hint = "module.to_empty(device='cpu') first"
         raise WeightsError(f"the module's {meta[0]} is on the meta device. What to do: {hint}")
     declared = _declared(module)
-    given = {name: wanted[name] for name in declared} | given  # the spec says them
-    if mismatches := _mismatches(given, wanted):
-        raise WeightsError("\n  ".join([f"{path}: the tensors do not fit the module", *mismatches]))
-    ready = {name: converted(path, name, given[name], wanted[name].dtype, dtype) for name in wanted}
-    _refuse_different_ties(path, wanted, ready)
+    stored = {name: expected[name] for name in declared} | stored
+    if mismatches := _mismatches(stored, expected):
+        raise WeightsError("\n  ".join([f"{path}: the tensors do not match the module", *mismatches]))
+    weights = {name: converted(path, name, stored[name], expected[name].dtype, dtype) for name in expected}
+    _refuse_different_ties(path, expected, weights)
     for name, constant in declared.items():
-        if not torch.equal(constant, ready[name]):
-            apart = f"{name} differs from the spec's by up to {(constant - ready[name]).abs().max().item():.3g}"
-            warnings.warn(f"{path}: {apart}; the weights file's is used", WeightsWarning, stacklevel=2)
-    module.load_state_dict(module.state_dict() | ready)
+        if not torch.equal(constant, weights[name]):
+            difference = f"{name} differs from the spec's by up to {(constant - weights[name]).abs().max().item():.3g}"
+            warnings.warn(f"{path}: {difference}; the weights file's is used", WeightsWarning, stacklevel=2)
+    module.load_state_dict(module.state_dict() | weights)
 
 
 def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -86,45 +86,45 @@ def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-def _mismatches(given: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> list[str]:
+def _mismatches(stored: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> list[str]:
     lines = []
-    for name in wanted | given:
-        ours, theirs = (list(tensors[name].shape) if name in tensors else None for tensors in (wanted, given))
+    for name in expected | stored:
+        ours, theirs = (list(tensors[name].shape) if name in tensors else None for tensors in (expected, stored))
         if theirs is None:
             lines.append(f"{name}: missing; the module has {ours}")
         elif ours is None:
-            lines.append(f"{name}: surplus; the file has {theirs}, the module no such tensor")
+            lines.append(f"{name}: surplus; the file has {theirs}, the module has no such tensor")
         elif ours != theirs:
             lines.append(f"{name}: the file has {theirs}, the module {ours}")
     return lines
 
 
-def _refuse_different_ties(path: Path, wanted: dict[str, torch.Tensor], ready: dict[str, torch.Tensor]) -> None:
-    """Names that share one tensor in the module must agree in the file, or the last would win."""
-    first: dict[tuple, str] = {}
-    for name, tensor in wanted.items():
+def _refuse_different_ties(path: Path, expected: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> None:
+    """Names that share one tensor in the module must have the same values in the file, or the last would win."""
+    first_name: dict[tuple, str] = {}
+    for name, tensor in expected.items():
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
-        other = first.setdefault(key, name) if tensor.numel() else name
-        if other != name and not torch.equal(ready[other], ready[name]):
+        other = first_name.setdefault(key, name) if tensor.numel() else name
+        if other != name and not torch.equal(weights[other], weights[name]):
             raise WeightsError(f"{path}: {other} and {name} are one tensor in the module, and differ in the file")
 
 
 def _declared(module: nn.Module) -> dict[str, torch.Tensor]:
     """The constants that the spec gives, by their names in a state dict."""
-    parts = {path: part for path, part in module.named_modules() if isinstance(part, Standardize | Scale)}
-    return {f"{path}.{key}".lstrip("."): value for path, part in parts.items() for key, value in part.declared.items()}
+    children = {path: child for path, child in module.named_modules() if isinstance(child, Standardize | Scale)}
+    return {f"{path}.{key}".lstrip("."): value for path, c in children.items() for key, value in c.declared.items()}
 
 
 def is_torch_file(head: bytes) -> bool:
-    """Whether a file's first nine bytes are those of ``torch.save``; else it may be safetensors."""
-    # A safetensors file begins with the length of its header, whose bytes may be anything, and then a brace.
+    """Whether a file's first nine bytes are those of a ``torch.save`` file."""
+    # A safetensors file starts with the length of its header, whose bytes may be anything, and then a brace.
     return head.startswith(_TORCH_MAGIC) and head[8:] != b"{"
 
 
 def read_tensors(path: Path, *, mapped: bool = False) -> object:
-    """What a safetensors or ``torch.save`` file holds: tensors by name, or whatever ``torch.save`` was given.
+    """The content of a safetensors or ``torch.save`` file: tensors by name, or the object that was saved.
 
-    ``mapped`` leaves the values in the file's memory map where it can (not in files of before torch 1.6).
+    ``mapped`` keeps the values in the file's memory map where possible (not in files from before torch 1.6).
     Raises WeightsError: unreadable, damaged, or a pickle of more than tensors and plain containers.
     """
     try:
@@ -137,7 +137,7 @@ def read_tensors(path: Path, *, mapped: bool = False) -> object:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from None
     except SafetensorError as error:
         size = f"{path.stat().st_size:,} bytes"
-        raise WeightsError(f"{path}: not a whole safetensors or torch.save file ({size}): {error}") from None
+        raise WeightsError(f"{path}: not a complete safetensors or torch.save file ({size}): {error}") from None
 
 
 def _read_torch(path: Path, mapped: bool) -> object:
@@ -146,7 +146,7 @@ def _read_torch(path: Path, mapped: bool) -> object:
             return torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0] or "not a plain pickle"
-        message = "refused: it holds more than tensors, and unpickling that can run code; nothing was run"
+        message = "refused: it contains more than tensors, and unpickling that can run code; nothing was run"
         hint = "save the weights alone, with torch.save(module.state_dict(), path) or safetensors"
         raise WeightsError(f"{path}: {message} ({reason}). What to do: {hint}") from None
     except OSError:
@@ -156,23 +156,23 @@ def _read_torch(path: Path, mapped: bool) -> object:
         raise WeightsError(f"{path}: damaged, or not a torch.save file: {reason}") from None
 
 
-def converted(path: Path, name: str, value: torch.Tensor, to: torch.dtype, asked: str | None) -> torch.Tensor:
-    """``value`` as ``to``, where no value changes, or where ``asked`` is the name of ``to``. Raises WeightsError."""
+def converted(path: Path, name: str, value: torch.Tensor, to: torch.dtype, rounded_to: str | None) -> torch.Tensor:
+    """``value`` as ``to``, if that is exact or ``rounded_to`` is the name of ``to``. Raises WeightsError."""
     if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
         kind = f"{value.dtype}, {value.layout}"
         raise WeightsError(f"{path}: {name} is {kind}; a dense tensor of real numbers is expected")
     if value.dtype == to:
         return value
     converted = value.to(to)
-    exact, beyond = True, False
-    for given, got in zip(value.reshape(-1).split(_AT_ONCE), converted.reshape(-1).split(_AT_ONCE), strict=True):
-        back = given.to(torch.float64)
-        exact &= torch.allclose(got.to(torch.float64), back, rtol=0, atol=0, equal_nan=True)
-        exact &= given.is_floating_point() or torch.equal(got.to(given.dtype), given)  # beyond float64's integers
-        beyond |= bool((got.isinf() & ~back.isinf()).any())
-    if beyond:
+    exact, overflows = True, False
+    for before, after in zip(value.reshape(-1).split(_CHUNK), converted.reshape(-1).split(_CHUNK), strict=True):
+        wide = before.to(torch.float64)
+        exact &= torch.allclose(after.to(torch.float64), wide, rtol=0, atol=0, equal_nan=True)
+        exact &= before.is_floating_point() or torch.equal(after.to(before.dtype), before)  # beyond float64's integers
+        overflows |= bool((after.isinf() & ~wide.isinf()).any())
+    if overflows:
         raise WeightsError(f"{path}: {name} has values that {to} cannot hold: they would become infinite")
-    if not exact and asked != str(to).removeprefix("torch."):
+    if not exact and rounded_to != str(to).removeprefix("torch."):
         message = f"{name} is {value.dtype} and the module {to}; the conversion would change values"
-        raise WeightsError(f"{path}: {message}. What to do: allow the rounding with dtype='float32' (--dtype float32)")
+        raise WeightsError(f"{path}: {message}. What to do: allow rounding with dtype='float32' (--dtype float32)")
     return converted

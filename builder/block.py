@@ -1,4 +1,4 @@
-"""What every building block has, how it is written, and what holds for a chain of them. Shapes are those of one row."""
+"""The base class of building blocks, how a block is written, and the shapes of a chain. Shapes are those of one row."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 Shape = tuple[int, ...]
-LARGEST, SMALLEST = 3.4028234663852886e38, 2.0**-126
-"""Of float32: the largest value, and the smallest above 0 that is held to full precision."""
-MOST = 10_000_000
-"""More features than any dense network has; a larger number is a slip, and would fill the memory."""
+FLOAT32_MAX, FLOAT32_TINY = 3.4028234663852886e38, 2.0**-126
+"""The largest float32 value and the smallest positive normal one."""
+MAX_FEATURES = 10_000_000
+"""More features than any dense network has; a larger number is a typing error and would fill the memory."""
 
 
 class ShapeMismatch(Exception):
-    """A block that cannot take the shape it is given: what it expects, and the path to it where it lies deeper."""
+    """A block does not accept its input's shape: what it expects, and its path if it is inside another block."""
 
     def __init__(self, message: str, path: tuple[str | int, ...] = ()):
         super().__init__(message)
@@ -31,7 +31,7 @@ class ShapeMismatch(Exception):
 
 
 class Strict(BaseModel):
-    """A part of a spec. Frozen; a key that it does not have is an error, and so is a value of another type."""
+    """A part of a spec. Frozen; unknown keys and values of another type are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -42,33 +42,39 @@ class Block(Strict):
     kind: ClassVar[str]
     """The block's name in a spec: torch's functional name."""
     torch_name: ClassVar[str]
-    """The class's name, which a spec may use too."""
-    short: ClassVar[str | None] = None
-    """The option that a bare value stands for: ``linear: 128`` is ``linear: {features: 128}``."""
+    """The name of the module's class, which a spec may use too."""
+    short: ClassVar[str | tuple[str, ...] | None] = None
+    """The option that a bare value sets: ``linear: 128`` is ``linear: {features: 128}``; a tuple if it is a list."""
 
     @model_validator(mode="after")
     def _within_float32(self) -> Block:
         for name, value in self:
             for number in value if isinstance(value, list) else [value]:
-                if isinstance(number, float) and abs(number) > LARGEST:
+                if isinstance(number, float) and abs(number) > FLOAT32_MAX:
                     message = "{name} is {number}, beyond float32, which the model computes in"
                     raise PydanticCustomError("float32", message, {"name": name, "number": number})
         return self
 
     @classmethod
     def expand(cls, value: Any) -> Any:
-        """The options that a bare value stands for."""
+        """The options that a bare value sets."""
         if cls.short is None:
             message = "{kind} takes no bare value; it is written `{kind}` or with options"
             raise PydanticCustomError("no_short_form", message, {"kind": cls.kind})
-        return {cls.short: value}
+        if isinstance(cls.short, str):
+            return {cls.short: value}
+        if not isinstance(value, list) or len(value) != len(cls.short):
+            message = "{kind} takes a list of {count} values: [{names}]"
+            context = {"kind": cls.kind, "count": len(cls.short), "names": ", ".join(cls.short)}
+            raise PydanticCustomError("short_form", message, context)
+        return dict(zip(cls.short, value, strict=True))
 
     def output_shape(self, shape: Shape) -> Shape:
         """The shape of one row after the block. Raises ShapeMismatch."""
         return shape
 
     def arguments(self, shape: Shape) -> dict[str, Any]:
-        """What the block's module is made with for rows of ``shape``, by the names of its class's arguments."""
+        """The arguments of the module's constructor for rows of ``shape``, by name."""
         return self.model_dump()
 
     def module(self, shape: Shape) -> nn.Module:
@@ -82,7 +88,7 @@ class Block(Strict):
 
 
 def modules_of(blocks: list[Block], shape: Shape) -> list[nn.Module]:
-    """The modules of a chain of blocks for rows of ``shape``, which must fit (``MLPSpec`` has checked it)."""
+    """The modules of a chain of blocks for rows of ``shape``, which must match (``MLPSpec`` checks it)."""
     modules = []
     for block in blocks:
         modules.append(block.module(shape))
@@ -90,10 +96,10 @@ def modules_of(blocks: list[Block], shape: Shape) -> list[nn.Module]:
     return modules
 
 
-def fit(blocks: list[Block], shape: Shape, source: str, within: str = "blocks") -> Shape:
+def chain_output_shape(blocks: list[Block], shape: Shape, source: str, within: str = "blocks") -> Shape:
     """The shape of one row after a chain of blocks.
 
-    Raises ShapeMismatch naming the block that does not fit and the one (or ``source``) that feeds it.
+    Raises ShapeMismatch naming the block that does not accept its input and the block (or ``source``) that feeds it.
     """
     for index, block in enumerate(blocks):
         try:
@@ -101,31 +107,31 @@ def fit(blocks: list[Block], shape: Shape, source: str, within: str = "blocks") 
         except ShapeMismatch as mismatch:
             message = mismatch.message
             if not mismatch.path:
-                message = f"{block.kind} {message}, but {source} gives {words(shape)}"
+                message = f"{block.kind} {message}, but {source} gives {format_shape(shape)}"
             raise ShapeMismatch(message, (index, *mismatch.path)) from None
         if out != shape or block.kind == "linear":
             shape, source = out, f"{within}[{index}] {block.kind}"
     return shape
 
 
-def words(shape: Shape) -> str:
-    """A row's shape in words."""
+def format_shape(shape: Shape) -> str:
+    """``4 features`` or ``rows of shape [2, 2]``."""
     return f"{shape[0]} features" if len(shape) == 1 else f"rows of shape {list(shape)}"
 
 
-def flat(shape: Shape) -> Shape:
-    """The shape, if it is a number of features. Raises ShapeMismatch."""
+def feature_count(shape: Shape) -> int:
+    """The number of features of a flat row. Raises ShapeMismatch."""
     if len(shape) != 1:
         raise ShapeMismatch("expects flat rows (put a flatten in front)")
-    return shape
+    return shape[0]
 
 
 def any_block(table: Mapping[str, type[Block]]) -> Any:
     """The type of a field that holds any block of the table.
 
-    It is read as ``relu``, ``linear: 128`` or ``linear: {features: 128, bias: false}``, and written so.
+    It is read from ``relu``, ``linear: 128`` or ``linear: {features: 128, bias: false}`` and written in these forms.
     """
-    by_name = {_folded(name): block for block in table.values() for name in (block.kind, block.torch_name)}
+    by_name = {_normalized(name): block for block in table.values() for name in (block.kind, block.torch_name)}
 
     def read(value: Any) -> Any:
         if isinstance(value, Block):
@@ -136,7 +142,7 @@ def any_block(table: Mapping[str, type[Block]]) -> Any:
         if not isinstance(name, str):
             message = "a block is a name (`relu`) or a name with options (`linear: 128`)"
             raise PydanticCustomError("not_a_block", message)
-        block = by_name.get(_folded(name))
+        block = by_name.get(_normalized(name))
         if block is None:
             names = [*table, *(block.torch_name for block in table.values())]
             name = name.encode("utf-8", "replace").decode()
@@ -144,27 +150,27 @@ def any_block(table: Mapping[str, type[Block]]) -> Any:
             raise PydanticCustomError("unknown_block", "unknown block '{name}'; {hint}", {"name": name, "hint": hint})
         if options is not None and not isinstance(options, dict):
             options = block.expand(options)
-        return _Options(options or {}, block.kind)
+        return _TaggedOptions(options or {}, block.kind)
 
     tagged = tuple(Annotated[block, Tag(kind)] for kind, block in table.items())
     return Annotated[
-        Union[tagged],  # noqa: UP007 - made from the table
+        Union[tagged],  # noqa: UP007 - built from the table
         Discriminator(lambda value: value.kind),
         BeforeValidator(read),
         WrapSerializer(_write),
-        WithJsonSchema({}),  # pydantic knows how blocks are held, ``json_schema`` how they are written
+        WithJsonSchema({}),  # pydantic knows the fields of the classes, ``json_schema`` the written forms
     ]
 
 
-class _Options(dict):
-    """A block's options as they stood in the document, with the block they belong to."""
+class _TaggedOptions(dict):
+    """A block's options as in the document, with the kind of the block."""
 
     def __init__(self, options: dict, kind: str):
         super().__init__(options)
         self.kind = kind
 
 
-def _folded(name: str) -> str:
+def _normalized(name: str) -> str:
     return name.replace("_", "").lower()
 
 

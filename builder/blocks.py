@@ -1,7 +1,8 @@
 """The table of building blocks: a class per block, with its options, its effect on the shape and its module.
 
-Adding a block here is adding a class and naming it in ``BLOCKS``; what its module computes is exported operator by
-operator (``export/operators/``). Nothing here imports torch before ``Block.module`` is called.
+To add a block, add a class and list it in ``BLOCKS``; an ``Activation`` is then also recovered from checkpoints, ONNX
+files and TorchScript archives. Its module is exported operator by operator (``export/operators/``). torch is imported
+only when ``Block.module`` is called.
 """
 
 from __future__ import annotations
@@ -12,7 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
-from .block import MOST, SMALLEST, Block, Shape, ShapeMismatch, any_block, fit, flat, modules_of, words
+from .block import (
+    FLOAT32_TINY,
+    MAX_FEATURES,
+    Block,
+    Shape,
+    ShapeMismatch,
+    any_block,
+    chain_output_shape,
+    feature_count,
+    format_shape,
+    modules_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,9 +32,16 @@ if TYPE_CHECKING:
 Vector = float | Annotated[list[float], Field(min_length=1)]
 
 
-def _without_options(kind: str, torch_name: str, formula: str) -> type[Block]:
+class Activation(Block):
+    """A block without weights that keeps a row's shape, so that it may follow any layer.
+
+    Where its kind is an ATen operator, its options have the names of that operator's arguments.
+    """
+
+
+def _without_options(kind: str, torch_name: str, formula: str, base: type[Block] = Activation) -> type[Block]:
     names = {"kind": kind, "torch_name": torch_name, "__doc__": formula, "__module__": __name__}
-    return type(torch_name, (Block,), names)
+    return type(torch_name, (base,), names)
 
 
 Sigmoid = _without_options("sigmoid", "Sigmoid", "1 / (1 + e^-x).")
@@ -31,20 +50,19 @@ Tanh = _without_options("tanh", "Tanh", "The hyperbolic tangent.")
 SiLU = _without_options("silu", "SiLU", "x / (1 + e^-x).")
 ReLU6 = _without_options("relu6", "ReLU6", "min(max(0, x), 6).")
 Hardsigmoid = _without_options("hardsigmoid", "Hardsigmoid", "min(max(0, x / 6 + 1/2), 1).")
-Identity = _without_options("identity", "Identity", "The input itself.")
+Identity = _without_options("identity", "Identity", "The input itself.", Block)
 
 
 class Linear(Block):
     """x·Wᵀ + b: in_features to ``features``. Source of the initialisation: torch.nn.Linear."""
 
     kind, torch_name, short = "linear", "Linear", "features"
-    features: PositiveInt = Field(le=MOST, description="Number of features that come out.")
+    features: PositiveInt = Field(le=MAX_FEATURES, description="Number of output features.")
     bias: bool = True
-    in_features: PositiveInt | None = Field(None, description="Number of features that go in, if it is to be checked.")
+    in_features: PositiveInt | None = Field(None, description="Number of input features, if it is to be checked.")
 
     def output_shape(self, shape: Shape) -> Shape:
-        (width,) = flat(shape)
-        if self.in_features not in (None, width):
+        if self.in_features not in (None, feature_count(shape)):
             raise ShapeMismatch(f"expects {self.in_features} features (its in_features)")
         return (self.features,)
 
@@ -52,35 +70,35 @@ class Linear(Block):
         return {"in_features": shape[0], "out_features": self.features, "bias": self.bias}
 
 
-class LeakyReLU(Block):
+class LeakyReLU(Activation):
     """x for x > 0, negative_slope·x below."""
 
     kind, torch_name, short = "leaky_relu", "LeakyReLU", "negative_slope"
     negative_slope: float = 0.01
 
 
-class Dropout(Block):
+class Dropout(Activation):
     """Zeroes a proportion p of the entries in training; nothing in evaluation, and nothing in the exported file."""
 
     kind, torch_name, short = "dropout", "Dropout", "p"
     p: float = Field(0.5, ge=0, le=1)
 
 
-class ELU(Block):
+class ELU(Activation):
     """x for x > 0, alpha·(e^x - 1) below."""
 
     kind, torch_name, short = "elu", "ELU", "alpha"
     alpha: float = 1.0
 
 
-class GELU(Block):
+class GELU(Activation):
     """x·Φ(x); ``approximate: tanh`` takes the tanh formula instead of the error function."""
 
     kind, torch_name, short = "gelu", "GELU", "approximate"
     approximate: Literal["none", "tanh"] = "none"
 
 
-class Softplus(Block):
+class Softplus(Activation):
     """log(1 + e^(beta·x)) / beta, and x itself where beta·x exceeds the threshold."""
 
     kind, torch_name, short = "softplus", "Softplus", "beta"
@@ -88,7 +106,7 @@ class Softplus(Block):
     threshold: float = 20.0
 
 
-class Softmax(Block):
+class Softmax(Activation):
     """e^x over the sum of e^x, along the features."""
 
     kind, torch_name = "softmax", "Softmax"
@@ -97,18 +115,12 @@ class Softmax(Block):
         return {"dim": -1}
 
 
-class Clip(Block):
+class Clip(Activation):
     """min(max(x, min), max), as torch.nn.Hardtanh; ``clip: [-5, 5]`` is the short form."""
 
-    kind, torch_name = "clip", "Hardtanh"
+    kind, torch_name, short = "clip", "Hardtanh", ("min", "max")
     min: float
     max: float
-
-    @classmethod
-    def expand(cls, value: Any) -> Any:
-        if isinstance(value, list) and len(value) == 2:
-            return {"min": value[0], "max": value[1]}
-        raise PydanticCustomError("clip", "clip takes two numbers, as in `clip: [-5, 5]`")
 
     @model_validator(mode="after")
     def _in_order(self) -> Clip:
@@ -121,13 +133,13 @@ class Clip(Block):
 
 
 class _PerFeature(Block):
-    """A block of flat rows, with constants per feature."""
+    """A block for flat rows with constants per feature."""
 
     width: ClassVar[str] = "features"
-    """The argument of the module that is the number of features."""
+    """The module's argument for the number of features."""
 
     def output_shape(self, shape: Shape) -> Shape:
-        (width,) = flat(shape)
+        width = feature_count(shape)
         for name, value in self.model_dump().items():
             if isinstance(value, list) and len(value) != width:
                 raise ShapeMismatch(f"has {len(value)} values in {name}, so it expects {len(value)} features")
@@ -166,7 +178,7 @@ class Flatten(Block):
 
 
 class Standardize(_PerFeature):
-    """(x - mean) / std per feature; values that are left out come with the weights."""
+    """(x - mean) / std per feature; values that are not given here come from the weights file."""
 
     kind, torch_name = "standardize", "Standardize"
     mean: Vector | None = None
@@ -174,13 +186,13 @@ class Standardize(_PerFeature):
 
     @model_validator(mode="after")
     def _positive(self) -> Standardize:
-        if self.std is not None and min(self.std if isinstance(self.std, list) else [self.std]) < SMALLEST:
+        if self.std is not None and min(self.std if isinstance(self.std, list) else [self.std]) < FLOAT32_TINY:
             raise PydanticCustomError("std", "std must be above 0, in float32, for every feature")
         return self
 
 
 class Scale(_PerFeature):
-    """x·factor + offset per feature; values that are left out come with the weights."""
+    """x·factor + offset per feature; values that are not given here come from the weights file."""
 
     kind, torch_name, short = "scale", "Scale", "factor"
     factor: Vector | None = None
@@ -195,11 +207,11 @@ class Residual(Block):
 
     def output_shape(self, shape: Shape) -> Shape:
         try:
-            out = fit(self.blocks, shape, "the residual's input", within="residual")
+            out = chain_output_shape(self.blocks, shape, "the residual's input", within="residual")
         except ShapeMismatch as mismatch:
             raise ShapeMismatch(mismatch.message, ("residual", *mismatch.path)) from None
         if out != shape:
-            raise ShapeMismatch(f"adds its input to the {words(out)} that its blocks give")
+            raise ShapeMismatch(f"adds its input to the {format_shape(out)} that its blocks give")
         return shape
 
     def module(self, shape: Shape) -> nn.Module:
@@ -216,6 +228,9 @@ BLOCKS: dict[str, type[Block]] = {
     )
 }
 """Every building block by its name in a spec."""
+ACTIVATIONS: dict[str, type[Activation]] = {
+    kind: block for kind, block in BLOCKS.items() if issubclass(block, Activation)
+}
 
 
 if TYPE_CHECKING:

@@ -1,12 +1,13 @@
 """A spec as a document: read from a YAML, JSON or TOML file, written as YAML, and the JSON Schema of all three.
 
-YAML is read by the rules of YAML 1.2 (core schema): ``1e-3`` is a number, ``no`` is a word, ``010`` is ten. A key that
-stands twice is an error in all three formats.
+YAML is read by the rules of YAML 1.2 (core schema): ``1e-3`` is a number, ``no`` is a string, ``010`` is ten. A
+duplicate key is an error in all three formats.
 """
 
 import json
 import re
 import tomllib
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,15 @@ from .errors import Path as KeyPath
 from .errors import Problem, SpecError
 from .spec import MLPSpec
 
-_MOST_NODES = 1_000_000
+_MAX_NODES = 1_000_000
 Lines = dict[KeyPath, int]
 
 
 def load_spec(path: str | Path) -> MLPSpec:
     """The spec in a ``.yaml``, ``.yml``, ``.json`` or ``.toml`` file.
 
-    Raises SpecError: the file cannot be read, is not of its format, or does not describe a network; each problem with
-    its line (YAML) or its key's path (JSON, TOML).
+    Raises SpecError: the file cannot be read, is not valid in its format, or does not describe a network; each problem
+    has its line (YAML) or the path of its key (JSON, TOML).
     """
     path = Path(path)
     lines: Lines = {}
@@ -35,59 +36,59 @@ def load_spec(path: str | Path) -> MLPSpec:
         data, lines = _read(path)
         return MLPSpec(**data)
     except SpecError as error:
-        placed = [replace(each, line=each.line or _nearest(lines, each.path)) for each in error.problems]
-        raise SpecError(placed, str(path)) from None
+        problems = [replace(problem, line=problem.line or _line_of(problem.path, lines)) for problem in error.problems]
+        raise SpecError(problems, str(path)) from None
 
 
-def _wrong(message: str, path: KeyPath = (), line: int | None = None) -> SpecError:
+def _error(message: str, path: KeyPath = (), line: int | None = None) -> SpecError:
     return SpecError([Problem(path, message, line)])
 
 
-def _nearest(lines: Lines, path: KeyPath) -> int | None:
-    """The line of the key at ``path``, or of the nearest thing around it."""
+def _line_of(path: KeyPath, lines: Lines) -> int | None:
+    """The line of the key at ``path``, or of the closest parent that has one."""
     return next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Lines]:
     if path.suffix.lower() not in _FORMATS:
-        raise _wrong(f"a spec's name ends in {', '.join(_FORMATS)}, not in '{path.suffix}'")
+        raise _error(f"a spec's file name ends in {', '.join(_FORMATS)}, not in '{path.suffix}'")
     name, parse = _FORMATS[path.suffix.lower()]
     try:
         data, lines = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _wrong(f"cannot be read: {error.strerror}") from None
+        raise _error(f"cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise _wrong(f"is not UTF-8 text: {error.reason}") from None
+        raise _error(f"is not UTF-8 text: {error.reason}") from None
     except SpecError:
         raise
     except json.JSONDecodeError as error:
-        raise _wrong(f"not JSON: {error.msg}", line=error.lineno) from None
+        raise _error(f"not JSON: {error.msg}", line=error.lineno) from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise _wrong(f"not YAML: {error.problem or error.context}", line=line) from None
-    except (yaml.YAMLError, ValueError) as error:  # as a ValueError, TOML's, or an integer of thousands of digits
-        raise _wrong(f"not {name}: {error}") from None
+        raise _error(f"not YAML: {error.problem or error.context}", line=line) from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: TOML's error, or an integer of thousands of digits
+        raise _error(f"not {name}: {error}") from None
     except RecursionError:
         hint = ", or an alias inside its own anchor" if name == "YAML" else ""
-        raise _wrong(f"nested too deeply{hint}") from None
+        raise _error(f"nested too deeply{hint}") from None
     if not isinstance(data, dict):
-        found = {list: "a list", str: "a text", type(None): "nothing"}.get(type(data), f"{data!r}")
-        raise _wrong(f"expected a mapping with the keys {', '.join(MLPSpec.model_fields)}; found {found}")
+        kind = {list: "a list", str: "a string", type(None): "nothing"}.get(type(data), f"{data!r}")
+        raise _error(f"expected a mapping with the keys {', '.join(MLPSpec.model_fields)}; found {kind}")
     return data, lines
 
 
 def _parsed_json(text: str) -> tuple[Any, Lines]:
-    def once(pairs: list[tuple[str, Any]]) -> dict:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise _wrong(f"the key '{key}' stands twice in one object")
-        return dict(pairs)
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict:
+        data = dict(pairs)
+        if len(data) < len(pairs):
+            (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+            raise _error(f"duplicate key '{key}' in one object")
+        return data
 
     def refuse(constant: str) -> Any:
-        raise _wrong(f"{constant} is not a number that JSON has")
+        raise _error(f"{constant} is not a JSON number")
 
-    return json.loads(text, object_pairs_hook=once, parse_constant=refuse), {}
+    return json.loads(text, object_pairs_hook=without_duplicates, parse_constant=refuse), {}
 
 
 def _parsed_toml(text: str) -> tuple[Any, Lines]:
@@ -95,9 +96,9 @@ def _parsed_toml(text: str) -> tuple[Any, Lines]:
 
 
 class _Core(yaml.SafeLoader):
-    """The syntax of YAML with the scalars of the 1.2 core schema."""
+    """PyYAML's syntax with the scalars of the YAML 1.2 core schema."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML declares it so
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - as PyYAML declares it
 
 
 def _integer(text: str) -> int:
@@ -125,14 +126,14 @@ def _parsed_yaml(text: str) -> tuple[Any, Lines]:
 
 
 def _build(node: yaml.Node, path: KeyPath, lines: Lines) -> Any:
-    """The data of a node; notes the line of every key and item, and stops where aliases multiply without end."""
+    """The data of a node. Records the line of every key and item in ``lines``; limits the size of expanded aliases."""
     line = node.start_mark.line + 1
     lines.setdefault(path, line)
-    if len(lines) > _MOST_NODES:
-        raise _wrong(f"more than {_MOST_NODES:,} values, aliases counted each time", path, line)
+    if len(lines) > _MAX_NODES:
+        raise _error(f"more than {_MAX_NODES:,} values, with every alias expanded", path, line)
     name = node.tag.removeprefix("tag:yaml.org,2002:")
     if name not in (("str", *_SCALARS) if isinstance(node, yaml.ScalarNode) else ("map", "seq")):
-        raise _wrong(f"the tag {node.tag} has no meaning in a spec", path, line)
+        raise _error(f"the tag {node.tag} is not allowed in a spec", path, line)
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*path, index), lines) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
@@ -141,9 +142,9 @@ def _build(node: yaml.Node, path: KeyPath, lines: Lines) -> Any:
             key = _build(key_node, path, lines)
             key_line = key_node.start_mark.line + 1
             if not isinstance(key, str):
-                raise _wrong(f"a key is a word, not {key!r}", path, key_line)
+                raise _error(f"a key is a string, not {key!r}", path, key_line)
             if key in data:
-                raise _wrong("this key stands twice", (*path, key), key_line)
+                raise _error("duplicate key", (*path, key), key_line)
             lines[(*path, key)] = key_line
             data[key] = _build(value, (*path, key), lines)
         return data
@@ -151,11 +152,11 @@ def _build(node: yaml.Node, path: KeyPath, lines: Lines) -> Any:
         return node.value
     pattern, convert = _SCALARS[name]
     if not re.fullmatch(pattern, node.value):
-        raise _wrong(f"'{node.value}' is tagged as {name}, which it is not", path, line)
+        raise _error(f"'{node.value}' is tagged as {name}, but is not a valid {name}", path, line)
     try:
         return convert(node.value)
     except ValueError as error:  # an integer of thousands of digits
-        raise _wrong(str(error), path, line) from None
+        raise _error(str(error), path, line) from None
 
 
 _YAML = ("YAML", _parsed_yaml)
@@ -163,47 +164,47 @@ _FORMATS = {".yaml": _YAML, ".yml": _YAML, ".json": ("JSON", _parsed_json), ".to
 
 
 def as_yaml(spec: MLPSpec) -> str:
-    """The text of a ``spec.yaml`` that reads back as ``spec``, without options that have their defaults."""
+    """The text of a ``spec.yaml`` that reads back as ``spec``; options with their default values are left out."""
     record: dict[str, Any] = {"format": spec.format, **spec.model_dump(exclude_defaults=True)}
-    record["blocks"] = [_shortest(block) for block in record["blocks"]]
+    record["blocks"] = [_short_form(block) for block in record["blocks"]]
     record |= {name: _port(record[name]) for name in ("input", "output") if name in record}
     return yaml.dump(record, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
 
 
-def _shortest(block: str | dict[str, dict[str, Any]]) -> Any:
-    """A name, a name with the option that its bare value stands for, or a name with options."""
+def _short_form(block: str | dict[str, dict[str, Any]]) -> Any:
+    """A name, a name with a bare value, or a name with options."""
     if isinstance(block, str):
         return block
     ((kind, options),) = block.items()
-    if kind == "residual":
-        return {kind: [_shortest(inner) for inner in options["blocks"]]}
-    if kind == "clip":
-        return {kind: _Line([options["min"], options["max"]])}
     short = BLOCKS[kind].short
-    if short is not None and list(options) == [short]:
+    if kind == "residual":
+        return {kind: [_short_form(inner) for inner in options["blocks"]]}
+    if isinstance(short, tuple) and options.keys() == set(short):
+        return {kind: _InlineList(options[name] for name in short)}
+    if isinstance(short, str) and list(options) == [short]:
         return {kind: options[short]}
-    return {kind: _Options(options)}
+    return {kind: _InlineMapping(options)}
 
 
 def _port(options: dict[str, Any]) -> dict[str, Any]:
-    """An input or output with one feature a line."""
+    """An input or output; features that are mappings get a line each."""
     for key, value in options.items():
         if isinstance(value, list):
-            described = any(isinstance(item, dict) for item in value)
-            options[key] = [_Options(v) if isinstance(v, dict) else v for v in value] if described else _Line(value)
+            items = [_InlineMapping(item) if isinstance(item, dict) else item for item in value]
+            options[key] = items if any(isinstance(item, dict) for item in items) else _InlineList(items)
     return options
 
 
-class _Line(list):
-    """A list in one line."""
+class _InlineList(list):
+    pass
 
 
-class _Options(dict):
-    """A mapping in one line."""
+class _InlineMapping(dict):
+    pass
 
 
 class _Dumper(yaml.SafeDumper):
-    """PyYAML writes YAML 1.1, where other words and other spellings of numbers have a meaning than in 1.2."""
+    """Quotes strings and writes floats so that YAML 1.1 and 1.2 readers agree; PyYAML alone writes YAML 1.1."""
 
     def number(self, value: float) -> yaml.Node:
         text = repr(value)
@@ -214,17 +215,17 @@ class _Dumper(yaml.SafeDumper):
         plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value) is not None
         return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
 
-    def one_line(self, value: list[Any]) -> yaml.Node:
+    def inline_list(self, value: list[Any]) -> yaml.Node:
         return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
 
-    def options(self, value: dict[str, Any]) -> yaml.Node:
+    def inline_mapping(self, value: dict[str, Any]) -> yaml.Node:
         return self.represent_mapping("tag:yaml.org,2002:map", value, flow_style=True)
 
 
 _Dumper.add_representer(float, _Dumper.number)
 _Dumper.add_representer(str, _Dumper.text)
-_Dumper.add_representer(_Line, _Dumper.one_line)
-_Dumper.add_representer(_Options, _Dumper.options)
+_Dumper.add_representer(_InlineList, _Dumper.inline_list)
+_Dumper.add_representer(_InlineMapping, _Dumper.inline_mapping)
 
 
 def json_schema() -> dict[str, Any]:
@@ -241,11 +242,12 @@ def json_schema() -> dict[str, Any]:
 
 
 def _forms(block: type[Block], options: dict[str, Any]) -> list[dict[str, Any]]:
-    """The ways to write a block: its bare name, its name with a value, its name with options."""
+    """The written forms of a block: its bare name, its name with a value, its name with options."""
     value: list[dict[str, Any]] = [{"$ref": f"#/$defs/{block.__name__}"}]
-    if block.kind == "clip":
-        value.append({"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2})
-    if block.short is not None:
+    if isinstance(block.short, tuple):
+        count, items = len(block.short), {"type": options["properties"][block.short[0]]["type"]}
+        value.append({"type": "array", "items": items, "minItems": count, "maxItems": count})
+    elif block.short is not None:
         value.append({k: v for k, v in options["properties"][block.short].items() if k != "default"})
     names = sorted({block.kind, block.torch_name})
     form = {"type": "object", "description": block.__doc__, "properties": {name: {"anyOf": value} for name in names}}

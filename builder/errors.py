@@ -1,4 +1,4 @@
-"""What can be wrong with a spec or with a weights file, and what was most likely meant."""
+"""The errors of specs, weights and recovery, and suggestions for misspelt names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ Path = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong in a spec: where it stands, and what to do about it."""
+    """One problem in a spec: its place and how to correct it."""
 
     path: Path
     message: str
     line: int | None = None
 
     def __str__(self) -> str:
-        places = [f"line {self.line}"] if self.line is not None else []
+        location = [f"line {self.line}"] if self.line is not None else []
         if self.path:
-            places.append(dotted(self.path))
-        return f"{', '.join(places)}: {self.message}" if places else self.message
+            location.append(format_path(self.path))
+        return f"{', '.join(location)}: {self.message}" if location else self.message
 
 
 class SpecError(ValueError):
-    """A spec that cannot be read or does not describe a network. ``problems`` lists all that was found."""
+    """A spec cannot be read or does not describe a network. ``problems`` lists every problem."""
 
     def __init__(self, problems: Sequence[Problem], source: str = "spec"):
         self.problems = tuple(problems)
@@ -34,25 +34,25 @@ class SpecError(ValueError):
 
 
 class WeightsError(ValueError):
-    """A weights file that is refused, damaged, or does not fit the module."""
+    """A weights file is refused, damaged, or does not match the module."""
 
 
 class RecoveryError(ValueError):
-    """A file from which no dense network can be read back, or that leaves open what the network is."""
+    """No dense network can be recovered from a file, or more than one can."""
 
 
 class WeightsWarning(UserWarning):
-    """A weights file that fits, but says something else than the spec does."""
+    """A weights file matches the module, but its constants differ from the spec's."""
 
 
-def dotted(path: Path) -> str:
-    """A key's path as a person writes it: ``("blocks", 2, "linear")`` is ``blocks[2].linear``."""
+def format_path(path: Path) -> str:
+    """``blocks[2].linear`` for ``("blocks", 2, "linear")``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 
 
 def suggestion(name: str, known: Sequence[str], what: str, shown: Sequence[str] | None = None) -> str:
-    """``did you mean 'relu'? The blocks are: …``: the nearest of ``known``, if one is near, and all of ``shown``."""
-    spellings = {spelling.lower(): spelling for spelling in reversed(known)}
-    near = get_close_matches(name.lower(), spellings, n=1, cutoff=0.6)
-    guess = f"did you mean '{spellings[near[0]]}'? " if near else ""
+    """``did you mean 'relu'? The blocks are: …``: the closest of ``known``, if one is close, and all of ``shown``."""
+    names = {known_name.lower(): known_name for known_name in reversed(known)}
+    closest = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    guess = f"did you mean '{names[closest[0]]}'? " if closest else ""
     return f"{guess}The {what} are: {', '.join(shown if shown is not None else known)}"

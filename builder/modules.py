@@ -1,4 +1,4 @@
-"""The three building blocks that ``torch.nn`` does not have, as small modules."""
+"""Modules of the three building blocks that ``torch.nn`` lacks."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ Values = float | Sequence[float] | None
 class _PerFeature(nn.Module):
     """A map with constants per feature. The constants are buffers: saved with the weights, never trained.
 
-    ``declared`` holds those that the spec gave, so that a weights file which says otherwise can be noticed.
+    ``declared`` holds the constants that the spec gives, to compare with a weights file.
     """
 
     def __init__(self, features: int, **constants: tuple[Values, float]):
@@ -31,7 +31,7 @@ class _PerFeature(nn.Module):
 class Standardize(_PerFeature):
     """``(x - mean) / std`` per feature: (N, features) to (N, features).
 
-    ``mean`` and ``std`` are numbers or one number per feature; left out, they are 0 and 1 until weights are loaded.
+    ``mean`` and ``std`` are numbers or one number per feature; their defaults are 0 and 1 until weights are loaded.
     """
 
     mean: torch.Tensor
@@ -47,7 +47,7 @@ class Standardize(_PerFeature):
 class Scale(_PerFeature):
     """``x * factor + offset`` per feature: (N, features) to (N, features), such as a robot's action scale.
 
-    ``factor`` and ``offset`` are numbers or one number per feature; left out, they are 1 and 0.
+    ``factor`` and ``offset`` are numbers or one number per feature; their defaults are 1 and 0.
     """
 
     factor: torch.Tensor

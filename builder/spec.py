@@ -1,4 +1,4 @@
-"""What a model is: its input, its chain of blocks, its output."""
+"""The spec of a model: its input, its chain of blocks, its output."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError, ValidationError
 
-from .block import LARGEST, MOST, Shape, ShapeMismatch, Strict, fit, words
+from .block import FLOAT32_MAX, MAX_FEATURES, Shape, ShapeMismatch, Strict, chain_output_shape, format_shape
 from .blocks import BLOCKS, AnyBlock
 from .errors import Problem, SpecError, suggestion
 
 FEATURE = "<feature>"
-"""Where pydantic's path to an error enters a feature; no key in a document is called so."""
+"""The tag of a feature in pydantic's error paths; it is not a key of a document."""
 
 
 def _ordered(limits: list[float]) -> list[float]:
-    if not -LARGEST <= limits[0] < limits[1] <= LARGEST:
-        raise PydanticCustomError("range", "is [lowest, highest], lowest below highest, both within float32")
+    if not -FLOAT32_MAX <= limits[0] < limits[1] <= FLOAT32_MAX:
+        raise PydanticCustomError("range", "expected [lowest, highest], lowest below highest, both within float32")
     return limits
 
 
 def _trimmed(unit: str) -> str:
     if unit != unit.strip():
-        raise PydanticCustomError("unit", "a unit has no space before or behind it")
+        raise PydanticCustomError("unit", "a unit has no space before or after it")
     return unit
 
 
@@ -39,12 +39,12 @@ class FeatureSpec(Strict):
 
     name: Name = Field(description="The feature's name: that of its column in a table.")
     unit: Annotated[Name, AfterValidator(_trimmed)] | None = Field(
-        None, description="What its values are measured in, as in 'm/s'."
+        None, description="The unit of its values, as in 'm/s'."
     )
     range: Range | None = Field(None, description="The lowest and the highest value that the feature takes.")
 
 
-def _item(value: Any) -> str:
+def _feature_tag(value: Any) -> str:
     return FEATURE if isinstance(value, dict | FeatureSpec) else "<name>"
 
 
@@ -53,33 +53,33 @@ def _form(value: Any) -> str | None:
 
 
 FeatureList = Annotated[
-    list[Annotated[Annotated[Name, Tag("<name>")] | Annotated[FeatureSpec, Tag(FEATURE)], Discriminator(_item)]],
-    Field(min_length=1, max_length=MOST),
+    list[Annotated[Annotated[Name, Tag("<name>")] | Annotated[FeatureSpec, Tag(FEATURE)], Discriminator(_feature_tag)]],
+    Field(min_length=1, max_length=MAX_FEATURES),
 ]
 """Names, or mappings of a name with a unit and a range."""
 
 Features = Annotated[
-    Annotated[Annotated[int, Field(gt=0, le=MOST)], Tag("<number>")] | Annotated[FeatureList, Tag("<list>")],
+    Annotated[Annotated[int, Field(gt=0, le=MAX_FEATURES)], Tag("<number>")] | Annotated[FeatureList, Tag("<list>")],
     Discriminator(
-        _form, custom_error_type="features", custom_error_message="features are a number, or a list of their names"
+        _form,
+        custom_error_type="features",
+        custom_error_message="features are a number, or a list of their names",
     ),
 ]
 """The number of features, or a list of them."""
 
 
-def listed(features: int | list[str | FeatureSpec] | None) -> list[FeatureSpec] | None:
+def _feature_specs(features: int | list[str | FeatureSpec] | None) -> list[FeatureSpec] | None:
     """One entry per feature, where they are listed."""
     if not isinstance(features, list):
         return None
-    return [FeatureSpec(name=given, unit=None, range=None) if isinstance(given, str) else given for given in features]
+    return [FeatureSpec(name=item, unit=None, range=None) if isinstance(item, str) else item for item in features]
 
 
-def distinct(values: list[str]) -> list[str]:
-    """The values, each of which stands there once. Raises PydanticCustomError."""
-    twice = [value for value, count in Counter(values).items() if count > 1]
-    if twice:
-        raise PydanticCustomError("distinct", "'{name}' stands there more than once", {"name": sorted(twice)[0]})
-    return values
+def _refuse_duplicates(values: list[str]) -> None:
+    duplicates = [value for value, count in Counter(values).items() if count > 1]
+    if duplicates:
+        raise PydanticCustomError("distinct", "'{name}' appears more than once", {"name": min(duplicates)})
 
 
 Label = Annotated[
@@ -90,17 +90,17 @@ Label = Annotated[
 
 
 def _only_an_integer(value: Any) -> Any:
-    return value if type(value) is int else str(value)  # True and 1.0 equal 1
+    return value if type(value) is int else str(value)  # Literal[1] would accept True and 1.0
 
 
 class InputSpec(Strict):
-    """What goes in: (batch, features), or (batch, *shape) where a flatten comes first."""
+    """The input: (batch, features), or (batch, *shape) if the first block is a flatten."""
 
     name: Name = Field("input", description="The input's name in the ONNX file.")
     features: Features | None = Field(
         None, description="The number of features, or a list: names, or mappings of name, unit and range."
     )
-    shape: Annotated[list[Annotated[int, Field(gt=0, le=MOST)]], Field(min_length=1)] | None = Field(
+    shape: Annotated[list[Annotated[int, Field(gt=0, le=MAX_FEATURES)]], Field(min_length=1)] | None = Field(
         None, description="The shape of one row without the batch dimension, instead of features."
     )
     range: Range | None = Field(
@@ -110,14 +110,14 @@ class InputSpec(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> InputSpec:
         if (self.features is None) == (self.shape is None):
-            raise PydanticCustomError("input", "takes features or shape, one of the two")
-        distinct(self.feature_names or [])
+            raise PydanticCustomError("input", "takes either features or shape")
+        _refuse_duplicates(self.feature_names or [])
         return self
 
     @property
     def listed(self) -> list[FeatureSpec] | None:
         """Every feature by its name, where the spec lists them."""
-        return listed(self.features)
+        return _feature_specs(self.features)
 
     @property
     def feature_names(self) -> list[str] | None:
@@ -133,22 +133,24 @@ class InputSpec(Strict):
 
 
 class OutputSpec(Strict):
-    """What comes out: (batch, features of the last block)."""
+    """The output: (batch, features of the last block)."""
 
     name: Name = Field("output", description="The output's name in the ONNX file.")
     labels: Annotated[list[Label], Field(min_length=2)] | None = Field(
-        None, description="The classes, one per output feature; two for a single output that is the second's score."
+        None,
+        description="The classes, one per output feature; two for a single output that scores the second.",
     )
     features: FeatureList | None = Field(
-        None, description="What the outputs are where they are no classes: names, or mappings of name, unit and range."
+        None, description="The outputs if they are not classes: names, or mappings of name, unit and range."
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> OutputSpec:
         if self.labels is not None and self.features is not None:
-            raise PydanticCustomError("output", "takes labels (classes) or features (values), one of the two")
-        distinct(self.labels or [])
-        names = distinct([feature.name for feature in self.listed or ()])
+            raise PydanticCustomError("output", "takes either labels (classes) or features (values)")
+        names = [feature.name for feature in self.listed or ()]
+        _refuse_duplicates(self.labels or [])
+        _refuse_duplicates(names)
         if "label" in names:
             message = "'label' is a column that predict writes for labels; choose another name for the feature"
             raise PydanticCustomError("output", message)
@@ -157,11 +159,11 @@ class OutputSpec(Strict):
     @property
     def listed(self) -> list[FeatureSpec] | None:
         """Every output by its name, where the spec lists them."""
-        return listed(self.features)
+        return _feature_specs(self.features)
 
 
 class MLPSpec(Strict):
-    """A dense network: format 1 of the spec. Raises SpecError with every problem found.
+    """A dense network: format 1 of the spec. Raises SpecError with all problems.
 
     The same keys as in a file: ``MLPSpec(name="and", input={"features": 2}, blocks=[{"linear": 1}, "sigmoid"])``.
     """
@@ -185,54 +187,54 @@ class MLPSpec(Strict):
     @property
     def output_shape(self) -> Shape:
         """The shape of one row of the output, without the batch dimension."""
-        return fit(self.blocks, self.input.row_shape, "the input")
+        return chain_output_shape(self.blocks, self.input.row_shape, "the input")
 
     @property
     def scores(self) -> Literal["probabilities", "logits", "values"]:
-        """What the outputs are, judged by the last block that does something in evaluation."""
+        """What the outputs mean, from the last block that has an effect in evaluation mode."""
         last = next((b.kind for b in reversed(self.blocks) if b.kind not in ("dropout", "identity")), "")
         return "probabilities" if last in ("softmax", "sigmoid") else "logits" if last == "linear" else "values"
 
     def _chain_problems(self) -> Iterator[Problem]:
         name, labels, features = self.output.name, self.output.labels, self.output.features
         if self.input.name == name:
-            yield Problem(("output", "name"), f"'{name}' is the input's name too")
+            yield Problem(("output", "name"), f"'{name}' is also the input's name")
         if labels and (name == "label" or name.startswith("probability_")):
             message = f"'{name}' is a column that predict writes for the labels; choose another name"
             yield Problem(("output", "name"), message)
         try:
-            shape = fit(self.blocks, self.input.row_shape, f"the input '{self.input.name}'")
+            shape = chain_output_shape(self.blocks, self.input.row_shape, f"the input '{self.input.name}'")
         except ShapeMismatch as mismatch:
             yield Problem(("blocks", *mismatch.path), mismatch.message)
             return
-        gives, width = f"but the last block gives {words(shape)}", prod(shape)
+        gives, width = f"but the last block gives {format_shape(shape)}", prod(shape)
         if labels is not None and len(labels) != width and (len(labels), width) != (2, 1):
             yield Problem(("output", "labels"), f"{len(labels)} labels, {gives}")
         elif labels is not None and width == 1 and self.scores == "values":
-            message = "a single output with two labels ends in sigmoid (a probability) or linear (a logit)"
+            message = "with two labels a single output must come from sigmoid (a probability) or linear (a logit)"
             yield Problem(("output", "labels"), message)
         if features is not None and len(features) != width:
             yield Problem(("output", "features"), f"{len(features)} features are listed, {gives}")
 
 
 _PARTS: dict[str | int, type[Strict]] = {"input": InputSpec, "output": OutputSpec, FEATURE: FeatureSpec, **BLOCKS}
-"""The parts of a spec, by their names in pydantic's path to an error."""
+"""The parts of a spec, by their names in pydantic's error paths."""
 
 
 def _problems(error: ValidationError, data: Any) -> list[Problem]:
-    """pydantic's findings, one per place in the document, in words."""
+    """pydantic's errors as one problem per key of the document."""
     messages: dict[tuple[str | int, ...], dict[str, None]] = {}
     for item in error.errors(include_url=False):
-        messages.setdefault(_path(item["loc"], data), {})[_message(item)] = None  # a set in the order of pydantic
-    return [Problem(path, "; or ".join(each)) for path, each in messages.items()]
+        messages.setdefault(_path(item["loc"], data), {})[_message(item)] = None  # as a set that keeps its order
+    return [Problem(path, "; or ".join(alternatives)) for path, alternatives in messages.items()]
 
 
 def _path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
-    """The path in the document that an error's location stands for."""
+    """The path in the document for pydantic's location of an error."""
     path: list[str | int] = []
     for part in loc:
         if part in BLOCKS and isinstance(data, dict) and len(data) == 1:
-            part = next(iter(data))  # the block's name as it is written
+            part = next(iter(data))  # the block's name as in the document
         if part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int):
             data = cast(Any, data)[part]
             path.append(part)
@@ -240,8 +242,8 @@ def _path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
 
 
 def _message(item: Any) -> str:
-    *around, name = item["loc"]
-    keys = list(next((_PARTS[part] for part in reversed(around) if part in _PARTS), MLPSpec).model_fields)
+    *parents, name = item["loc"]
+    keys = list(next((_PARTS[part] for part in reversed(parents) if part in _PARTS), MLPSpec).model_fields)
     if item["type"] == "extra_forbidden":
         return f"unknown key; {suggestion(str(name), keys, 'keys')}"
     if item["type"] == "missing":

@@ -1,6 +1,7 @@
 """mlpx: from the building blocks of a PyTorch MLP to an ONNX file that runs anywhere and computes the same.
 
-Every name is at home in its room and imported on first use: ``import mlpx`` loads neither torch nor ONNX Runtime.
+Every name is imported from its package on first use: ``import mlpx`` loads neither torch nor ONNX Runtime. The errors
+are listed in ``mlpx.errors``.
 """
 
 from importlib import import_module
@@ -10,14 +11,29 @@ from runtime.version import VERSION
 
 if TYPE_CHECKING:
     from builder import MLPSpec, assemble, json_schema, load_spec, load_weights
+    from builder.errors import RecoveryError, SpecError, WeightsError
     from export import Artifact, ParityReport, export, inspect, package, publish, recover, tune, verify
+    from export.errors import ExportError, ProofError, TargetError, UnsupportedError
     from runtime import Session
+    from runtime.errors import (
+        ClusterError,
+        InputError,
+        MissingPackageError,
+        ModelError,
+        OutputError,
+        ProviderError,
+        UnreachableError,
+    )
 
 __version__ = VERSION
 
 __all__ = ["Session", "__version__"]
 __all__ += ["MLPSpec", "assemble", "json_schema", "load_spec", "load_weights"]
 __all__ += ["Artifact", "ParityReport", "export", "inspect", "package", "publish", "recover", "tune", "verify"]
+__all__ += ["RecoveryError", "SpecError", "WeightsError"]
+__all__ += ["ExportError", "ProofError", "TargetError", "UnsupportedError"]
+__all__ += ["ClusterError", "InputError", "MissingPackageError", "ModelError", "OutputError", "ProviderError"]
+__all__ += ["UnreachableError"]
 
 
 def __getattr__(name: str) -> Any:

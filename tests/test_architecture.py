@@ -54,7 +54,9 @@ def test_a_backward_import_would_be_seen(tmp_path: Path) -> None:
 
 
 PUBLIC = {
-    mlpx: """Artifact MLPSpec ParityReport Session __version__ assemble export inspect json_schema load_spec
+    mlpx: """Artifact ClusterError ExportError InputError MLPSpec MissingPackageError ModelError OutputError
+        ParityReport ProofError ProviderError RecoveryError Session SpecError TargetError UnreachableError
+        UnsupportedError WeightsError __version__ assemble export inspect json_schema load_spec
         load_weights package publish recover tune verify""",
     builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem RecoveryError Residual Scale SpecError
         Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights""",
@@ -94,6 +96,7 @@ def test_every_error_has_its_exit_code() -> None:
             if isinstance(error, type) and issubclass(error, Exception) and not issubclass(error, Warning):
                 assert error in mlpx.errors.EXIT_CODES
                 assert error.__name__ in (mlpx.errors.__doc__ or "")
+                assert getattr(mlpx, error.__name__) is error
 
 
 def test_importing_mlpx_is_light(root: Path) -> None:

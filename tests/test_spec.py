@@ -151,13 +151,13 @@ def test_input_shape_and_flatten(tmp_path: Path) -> None:
         ("blocks: [relu]\noutput: {name: label, labels: [a, b, c, d]}", ["'label' is a column that predict writes"]),
         ("blocks: [relu]\noutput: {nam: x}", ["output.nam", "did you mean 'name'?"]),
         ("blocks: [relu]\nformat: true", ["format", "'True'"]),
-        ("blocks: !foo [relu]", ["tag !foo has no meaning"]),
+        ("blocks: !foo [relu]", ["tag !foo is not allowed"]),
         ("blocks: [{linear: " + "9" * 5000 + "}]", ["limit"]),
         ("blocks: [relu]\noutput: {labels: [a, b]}", ["2 labels", "4 features"]),
-        ("blocks: [{linear: 2}]\noutput: {labels: [a, a]}", ["'a' stands there more than once"]),
+        ("blocks: [{linear: 2}]\noutput: {labels: [a, a]}", ["'a' appears more than once"]),
         ("blocks: [{linear: 1}, tanh]\noutput: {labels: [a, b]}", ["sigmoid", "linear"]),
-        ("blocks: [relu]\noutput: {name: input}", ["'input' is the input's name too"]),
-        ("blocks: [relu]\nblocks: [tanh]", ["line 4, blocks", "stands twice"]),
+        ("blocks: [relu]\noutput: {name: input}", ["'input' is also the input's name"]),
+        ("blocks: [relu]\nblocks: [tanh]", ["line 4, blocks", "duplicate key"]),
         ("blocks: [relu", ["line 3", "not YAML"]),
         ("blocks: &a [*a]", ["alias"]),
         ("blocks: [!!python/name:os.system relu]", ["tag"]),
@@ -186,12 +186,12 @@ def test_aliases_that_multiply_are_stopped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "suffix", "expected"),
     [
-        ('{"name": "a", "name": "b"}', ".json", "the key 'name' stands twice"),
+        ('{"name": "a", "name": "b"}', ".json", "duplicate key 'name'"),
         ('{"name": }', ".json", "line 1: not JSON"),
-        ('{"name": "a", "input": {"features": NaN}}', ".json", "NaN is not a number"),
+        ('{"name": "a", "input": {"features": NaN}}', ".json", "NaN is not a JSON number"),
         ('name = "a"\nname = "b"', ".toml", "not TOML"),
         ('name = "a"\nblocks = ["relu"]\n[input]\nfeaturs = 3', ".toml", "input.featurs: unknown key; did you mean"),
-        ("name: a", ".txt", "a spec's name ends in .yaml"),
+        ("name: a", ".txt", "a spec's file name ends in .yaml"),
     ],
 )
 def test_other_formats(text: str, suffix: str, expected: str, tmp_path: Path) -> None:

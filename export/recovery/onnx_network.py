@@ -8,7 +8,8 @@ from pathlib import Path
 from onnx import NodeProto
 from pydantic import ValidationError
 
-from builder.block import MOST, Shape
+from builder.block import MAX_FEATURES as MOST
+from builder.block import Shape
 from builder.blocks import BLOCKS as SPECS
 from builder.errors import RecoveryError, SpecError
 from export.onnxfile.model import OF_SIZES, Model, label

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
-from builder.block import LARGEST
+from builder.block import FLOAT32_MAX as LARGEST
 from export.graph import Node, Rows, Shape
 from export.onnxfile.model import Model, attributes_of
 from export.onnxfile.pattern_matching import matches
