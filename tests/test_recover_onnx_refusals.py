@@ -43,7 +43,7 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
     "choice": (lambda d: d("Gather", "x", np.array([1, 0]), axis=1), ["Gather 'v0'", "choice of entries"]),
     "split": (lambda d: d("Relu", d("Split", "x", axis=1)), ["split"]),
     "hard swish": (lambda d: d("HardSwish", "x"), ["HardSwish 'v0'", "activation that no block has"]),
-    "hard swish in steps": (lambda d: d("Mul", "x", d("HardSigmoid", "x", alpha=1 / 6)), ["Mul 'v1'", "Hard Swish"]),
+    "hard swish in steps": (lambda d: d("Mul", "x", d("HardSigmoid", "x", alpha=1 / 6)), ["Mul 'v1'", "hardswish"]),
     "a ramp that is no hard sigmoid": (
         lambda d: d("Mul", "x", d("HardSigmoid", "x")),
         ["Mul 'v1'", "both depend on the input"],
@@ -52,7 +52,7 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
         lambda d: d("Mul", "x", d("Sigmoid", d("Mul", "x", np.float32(1.7)))),
         ["Mul 'v2'", "both depend on the input"],
     ),
-    "mish": (lambda d: d("Mul", "x", d("Tanh", d("Softplus", "x"))), ["Mish"]),
+    "mish": (lambda d: d("Mul", "x", d("Tanh", d("Softplus", "x"))), ["mish"]),
     "unknown": (lambda d: d("Einsum", "x", equation="ij->ij"), ["Einsum 'v0'"]),
     "product of two branches": (
         lambda d: d("Mul", d("Tanh", "x"), d("Relu", "x")),
@@ -91,7 +91,7 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
     "nothing": (lambda d: d("Identity", "x"), ["no block"]),
     "a constant": (lambda d: d("Relu", W), ["Relu 'v0'", "constants alone"]),
     "a float64 weight": (lambda d: d("MatMul", "x", d("Cast", W, to=TensorProto.DOUBLE)), ["float64"]),
-    "a bias that is computed": (lambda d: d("Gemm", "x", W, d("MatMul", "x", W)), ["no constant"]),
+    "a bias that is computed": (lambda d: d("Gemm", "x", W, d("MatMul", "x", W)), ["not a constant"]),
     "dropout in training": (
         lambda d: d("Relu", d("Dropout", "x", np.float32(0.5), np.array(True))),
         ["Dropout 'v0'", "evaluation mode"],
@@ -165,8 +165,8 @@ DAMAGED: dict[str, tuple[Callable[[onnx.ModelProto], object], list[str]]] = {
     ),
     "short data": (lambda m: setattr(m.graph.initializer[0], "raw_data", b"abc"), ["'c0'", "holds 3"]),
     "no data": (lambda m: m.graph.initializer[0].ClearField("raw_data"), ["24 values", "holds 0"]),
-    "one name twice": (lambda m: m.graph.initializer.append(m.graph.initializer[0]), ["bear the name 'c0'"]),
-    "one output twice": (lambda m: m.graph.node.append(m.graph.node[0]), ["bear the name 'v0'"]),
+    "one name twice": (lambda m: m.graph.initializer.append(m.graph.initializer[0]), ["have the name 'c0'"]),
+    "one output twice": (lambda m: m.graph.node.append(m.graph.node[0]), ["have the name 'v0'"]),
     "out of order": (
         lambda m: m.graph.node.append(m.graph.node.pop(0)),
         ["Relu 'v1' reads 'v0'", "comes later"],
@@ -197,7 +197,7 @@ def test_a_file_that_is_wrong_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     refused(tmp_path / "missing.onnx", "no such file")
-    refused(tmp_path, "no ordinary file")
+    refused(tmp_path, "not a regular file")
     (tmp_path / "x.onnx").write_bytes(b"")
     refused(tmp_path / "x.onnx", "not an ONNX file")
     (tmp_path / "x.onnx").write_text("a text, not a model\n" * 50)

@@ -160,15 +160,15 @@ class Two(nn.Module):
 @pytest.mark.parametrize(
     ("module", "words"),
     [
-        (nn.Sequential(nn.Linear(4, 4), nn.Mish()), "the operator aten::mish is no block"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Mish()), "the operator aten::mish is not a block"),
         (nn.Sequential(nn.Conv1d(4, 4, 1)), "no linear layer in it"),
         (nn.LSTM(4, 4), "TorchScript cannot read it|lstm"),
-        (Gate(), r"aten::\w+ joins or branches off"),
-        (Stacked(), r"aten::sub on rows of shape \[1, 4\]"),
+        (Gate(), r"aten::\w+ joins or branches"),
+        (Stacked(), r"aten::sub has rows of shape \[1, 4\]"),
         (Branch(), "the forward depends on the data"),
         (Two(), "forward takes 2 inputs"),
         (nn.Sequential(nn.ReLU(), nn.Tanh()), "no linear layer"),
-        (nn.Sequential(nn.Linear(4, 4), nn.Softmax(dim=0)), r"aten::softmax with the argument 0"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Softmax(dim=0)), r"aten::softmax runs along dimension 0"),
         (nn.Linear(4, 4).double(), r"constant of torch.float64"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A PyTorch checkpoint back into a spec and weights. What it cannot say is asked for, never guessed."""
+"""Recovers the spec and the weights of a PyTorch checkpoint. What a checkpoint does not say is never guessed."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 import torch
 
 from builder.assembly import converted
-from builder.errors import RecoveryError, SpecError, WeightsError
+from builder.errors import RecoveryError
 
-from .activation_slots import fill
-from .checkpoint_file import archive_records, contents, is_torchscript
+from .activation_slots import Hints, fill_slots
+from .checkpoint_file import archive_records, is_torchscript, read_contents
 from .checkpoint_layers import Layer, std_of
-from .recovered import Recovered, Step, fitted_name, network_of
+from .recovered import Recovered, Step, network_of, refusals_of
 from .selection import select
 from .torchscript import read_torchscript
 
-_MOST_COPIES = 8
-_SCRIPT = (
-    "a TorchScript archive: a program with its weights; to load it can run code that lies in it."
-    " What to do: if you trust where it comes from, add --trust; else ask for the state dict"
+_MAX_COPIES = 8
+_TORCHSCRIPT = (
+    "a TorchScript archive: a program with its weights; loading it can run code that it contains."
+    " What to do: if you trust its source, add --trust; else ask for the state dict"
 )
-_VALUES = (
+_ROLES = (
     *("weight", "bias", "weight_g", "weight_v", "running_mean", "running_var", "mean", "spread", "factor", "offset"),
 )
 
@@ -45,17 +45,17 @@ def read_checkpoint(
 ) -> Recovered:
     """The dense network in a ``torch.save``, safetensors or TorchScript file: its spec and its weights.
 
-    ``key`` names a state dict within the file (dotted), ``prefix`` the network's names in it, or those of its parts in
-    order. ``activation`` stands between hidden layers, ``activations`` gives one per place, ``output_activation`` comes
-    last. ``epsilon`` is what a normaliser adds, or where there is none, what the norm layers add. ``dtype="float32"``
-    lets values of another dtype be rounded. ``trust`` lets a TorchScript file be loaded, which can run its code.
+    ``key`` is the dotted name of a state dict in the file; ``prefix`` selects the network's names in it, or those of
+    its parts in order. ``activation`` follows every hidden layer; ``activations`` gives one per place;
+    ``output_activation`` comes last. ``epsilon`` is what a normaliser adds, or else what norm layers add.
+    ``dtype="float32"`` allows rounding values of another dtype. ``trust`` allows loading a TorchScript file, which can
+    run its code.
 
-    Raises RecoveryError: a file that cannot be read or is refused, no dense network in it, or more than one reading.
+    Raises RecoveryError: a file that cannot be read or is refused, no dense network in it, or more than one.
     """
     path = Path(path)
     prefix = (prefix,) if isinstance(prefix, str) else tuple(prefix)
-    name = fitted_name(path) if name is None else name
-    try:
+    with refusals_of(path):
         if dtype not in (None, "float32"):
             raise RecoveryError(f"dtype is 'float32' or left out, not {dtype!r}")
         for option, number in (("--epsilon", epsilon), ("--dropout", dropout)):
@@ -67,18 +67,18 @@ def read_checkpoint(
             surplus |= {"--output-activation": output_activation, "--activations": activations, "--dropout": dropout}
             options = [option for option, value in surplus.items() if value is not None]
             if not trust:
-                raise RecoveryError(_SCRIPT)
+                raise RecoveryError(_TORCHSCRIPT)
             if options:
-                raise RecoveryError(f"a TorchScript archive says its layers itself; leave out {', '.join(options)}")
+                raise RecoveryError(f"a TorchScript archive defines its layers itself; leave out {', '.join(options)}")
             return read_torchscript(path, name, input_name, output_name)
-        file = contents(path, records)
+        contents = read_contents(path, records)
         notes: list[str] = []
-        layers = select(file, key, prefix, notes)
+        layers = select(contents, key, prefix, notes)
         needed, size = sum(t.numel() * 4 for layer in layers for t in layer.tensors.values()), path.stat().st_size
-        if needed > _MOST_COPIES * size:  # many names of the same few bytes make a network that no memory holds
-            shared = f"{len(file.tensors)} tensors share {size:,} bytes"
+        if needed > _MAX_COPIES * size:  # many names of the same few bytes would make a network that exhausts memory
+            shared = f"{len(contents.tensors)} tensors share {size:,} bytes"
             raise RecoveryError(f"refused: {shared}, and need {needed:,} as a network")
-        after = fill(layers, activation, output_activation, activations, dropout, notes)
+        after = fill_slots(layers, Hints(activation, output_activation, activations, dropout), notes)
         kinds = {layer.kind for layer in layers}
         if epsilon is not None and kinds <= {"linear", "scale"}:
             raise RecoveryError(f"--epsilon {epsilon:g}: no normaliser, BatchNorm or LayerNorm is in the network")
@@ -87,7 +87,7 @@ def read_checkpoint(
             values = {
                 role: converted(path, f"{layer.path}.{role}".lstrip("."), tensor, torch.float32, dtype)
                 for role, tensor in layer.tensors.items()
-                if role in _VALUES
+                if role in _ROLES
             }
             step, note = _step(layer, values, epsilon, "standardize" in kinds)
             if note:
@@ -96,17 +96,13 @@ def read_checkpoint(
         first = next(step for step in steps if any(tensor.dim() for tensor in step.tensors.values()))
         sizes = [tensor.numel() for tensor in first.tensors.values()]
         features = first.tensors["weight"].shape[1] if first.kind == "linear" else max(sizes)
-        source = {"name": input_name, "features": features}
-        return Recovered(*network_of(steps, name, source, output_name), tuple(notes))
-    except (RecoveryError, WeightsError, SpecError) as error:
-        text = str(error)
-        raise RecoveryError(text if text.startswith(f"{path}:") else f"{path}: {text}") from None
+        return network_of(steps, path, name, {"name": input_name, "features": features}, output_name, notes)
 
 
 def _step(
     layer: Layer, values: dict[str, torch.Tensor], epsilon: float | None, normalised: bool
 ) -> tuple[Step, str | None]:
-    """A layer's block with its values, and a note. Where a normaliser is there, the epsilon is not the norms'."""
+    """A layer's block with its values, and a note. If there is a normaliser, the epsilon is the normaliser's alone."""
     if layer.kind == "linear":
         if "weight_v" not in values:
             return Step("linear", values), None
@@ -122,7 +118,7 @@ def _step(
     if epsilon is None:
         note += " (a checkpoint does not say; --epsilon gives another)"
     elif normalised:
-        note += " (--epsilon went to the normaliser)"
+        note += " (--epsilon is the normaliser's)"
     else:
         note = f"{layer.path}: {layer.kind} with eps {epsilon:g}"
     if layer.kind == "layer_norm":

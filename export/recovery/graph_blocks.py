@@ -1,25 +1,28 @@
-"""The blocks of a spec that a graph of PyTorch's operators is: one chain, with sums over parts of it."""
+"""The blocks of a spec that ATen operators are: of one operator, and of a graph that is a chain with residual sums."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 
 import numpy as np
 
+from builder.block import FLOAT32_MAX
+from builder.blocks import ACTIVATIONS, Activation
 from builder.errors import RecoveryError
 from export.graph import Graph, Node
 
-from .onnx_patterns import clipped
-from .recovered import Step, joined
-from .row_layout import Unfit
+from .recovered import NotABlock, Step, joined
 
 _Make = Callable[[Node], list[Step]]
+_UNBOUNDED = 3.402823e38
+"""From here on a bound has no effect: exporters write the largest float32 with so few digits."""
 
 
 def steps_of(graph: Graph) -> list[Step]:
     """The blocks between the input and the output of a graph that has one of each.
 
-    Raises RecoveryError naming the first operator that is no block.
+    Raises RecoveryError naming the first operator that is not a block.
     """
     readers: dict[str, list[Node]] = {}
     for node in graph.nodes:
@@ -30,14 +33,13 @@ def steps_of(graph: Graph) -> list[Step]:
         steps: list[Step] = []
         while nodes := [node for node in readers.get(value, ()) if node.output not in sums]:
             if len(nodes) == 1 and nodes[0].inputs == (value,):
-                steps += _blocks(nodes[0])
+                steps += blocks_of(nodes[0])
                 value = nodes[0].output
                 continue
             total = next((node for node in reversed(nodes) if node.op == "add" and len(node.inputs) == 2), None)
             if total is None:
-                raise _refused(
-                    nodes[0], "joins or branches off: it does not take the value before it and constants alone"
-                )
+                operator = f"the operator aten::{nodes[0].op}"
+                raise RecoveryError(f"{operator} joins or branches: it has other inputs than the value before it")
             other = total.inputs[1] if total.inputs[0] == value else total.inputs[0]
             inner = chain(value, other, sums | {total.output})
             steps.append(Step("residual", blocks=tuple(inner) or (Step("identity"),)))
@@ -46,42 +48,47 @@ def steps_of(graph: Graph) -> list[Step]:
             raise RecoveryError("forward does not return the last value of one chain of blocks")
         return joined(steps)
 
+    def blocks_of(node: Node) -> list[Step]:
+        try:
+            return operator_blocks(node)
+        except NotABlock as reason:
+            raise RecoveryError(f"the operator aten::{node.op} {reason}") from None
+
     (source,), (output,) = graph.inputs, graph.outputs.values()
     return chain(source, output, frozenset())
 
 
-def _refused(node: Node, why: str) -> RecoveryError:
-    return RecoveryError(f"the operator aten::{node.op} {why}")
+def operator_blocks(node: Node) -> list[Step]:
+    """The blocks that an operator on one value is. Raises NotABlock."""
+    if node.op not in BLOCKS:
+        raise NotABlock("is not a block of a dense network")
+    steps = BLOCKS[node.op](node)
+    for step in steps:
+        step.check()
+    return steps
 
 
-def _blocks(node: Node) -> list[Step]:
-    make = BLOCKS.get(node.op)
-    if make is None:
-        raise _refused(node, "is no block of a dense network")
-    return make(node)
-
-
-def _block(kind: str, *options: str) -> _Make:
-    """An operator that is a block, whose attributes of these names are the block's options."""
-    return lambda node: [Step(kind, options={name: node.attributes[name] for name in options})]
+def _activation(block: type[Activation]) -> _Make:
+    """An operator whose attributes have the names of the block's options."""
+    return lambda node: [Step(block.kind, options={name: node.attributes[name] for name in block.model_fields})]
 
 
 def _feature_values(node: Node, role: str) -> np.ndarray:
-    """A constant operand, one float32 number per feature. Raises RecoveryError."""
+    """A constant operand as one float32 number per feature. Raises NotABlock."""
     if len(node.row) != 1:
-        raise _refused(node, f"on rows of shape {list(node.row)}; flat rows are expected")
+        raise NotABlock(f"has rows of shape {list(node.row)}; flat rows are expected")
     (width,) = node.row
     values = np.asarray(node.tensors[role].values if role in node.tensors else node.attributes[role], np.float32)
     if values.size not in (1, width) or (values.size > 1 and values.shape[-1] != width):
-        raise _refused(node, f"with a constant of shape {list(values.shape)}; one number per feature is expected")
+        raise NotABlock(f"has a constant of shape {list(values.shape)}; one number per feature is expected")
     return np.broadcast_to(values.reshape(-1), (width,))
 
 
 def _constant(node: Node) -> tuple[np.ndarray, bool]:
-    """The constant operand of a sum or product, and whether it stands in front."""
+    """The constant operand of a sum or product, and whether it is the first operand."""
     role = "self" if "self" in node.tensors or "self" in node.attributes else "other"
     if node.attributes.get("alpha", 1) != 1:
-        raise _refused(node, "with an alpha other than 1")
+        raise NotABlock("has an alpha other than 1")
     return _feature_values(node, role), role == "self"
 
 
@@ -90,8 +97,8 @@ def _add(node: Node) -> list[Step]:
 
 
 def _sub(node: Node) -> list[Step]:
-    values, front = _constant(node)
-    if front:
+    values, is_first = _constant(node)
+    if is_first:
         return [Step("scale", {"factor": np.full(values.shape, -1, np.float32), "offset": values})]
     return [Step("standardize", {"mean": values})]
 
@@ -101,9 +108,9 @@ def _mul(node: Node) -> list[Step]:
 
 
 def _div(node: Node) -> list[Step]:
-    values, front = _constant(node)
-    if front or node.attributes.get("rounding_mode") is not None:
-        raise _refused(node, "in another form than x / constant")
+    values, is_first = _constant(node)
+    if is_first or node.attributes.get("rounding_mode") is not None:
+        raise NotABlock("is a division of another form than x / constant")
     return [Step("standardize", {"std": values})]
 
 
@@ -112,27 +119,35 @@ def _neg(node: Node) -> list[Step]:
 
 
 def _clamp(node: Node) -> list[Step]:
+    """A missing bound, and one at the end of float32, has no effect; a ReLU is one that keeps infinity, too."""
     low, high = node.attributes["min"], node.attributes["max"]
-    try:
-        return clipped(-np.inf if low is None else low, np.inf if high is None else high, ramp=True)
-    except Unfit as reason:
-        raise _refused(node, str(reason)) from None
+    keeps_infinity = high is None or high == np.inf
+    low = -FLOAT32_MAX if low is None or low <= -_UNBOUNDED else low
+    high = FLOAT32_MAX if high is None or high >= _UNBOUNDED else high
+    if not low < high:
+        raise NotABlock(f"has the bounds {low} and {high}; the first must be below the second")
+    if (low, high) == (-FLOAT32_MAX, FLOAT32_MAX):
+        return []
+    if low == 0 and (high == 6 or keeps_infinity):
+        return [Step("relu6" if high == 6 else "relu")]
+    return [Step("clip", options={"min": low, "max": high})]
 
 
 def _softmax(node: Node) -> list[Step]:
-    if node.attributes["dim"] not in (-1, len(node.shape) - 1) or len(node.row) != 1:
-        raise _refused(node, f"with the argument {node.attributes['dim']}")
+    dim = node.attributes["dim"]
+    if node.shape[dim] != prod(node.row):
+        raise NotABlock(f"runs along dimension {dim}, which is not the features of a row")
     return [Step("softmax")]
 
 
 def _with_tensors(kind: str, *options: str) -> _Make:
-    """A block with weights, which the operator has under the names of the block."""
+    """A block with weights, which have the same names in the operator and in the block."""
 
     def make(node: Node) -> list[Step]:
-        if len(node.row) != 1 or len(node.attributes.get("normalized_shape", (1,))) != 1:
-            raise _refused(node, f"on rows of shape {list(node.row)}; flat rows are expected")
+        if prod(node.attributes.get("normalized_shape", node.row[-1:])) != prod(node.row):
+            raise NotABlock(f"has rows of shape {list(node.row)}; flat rows are expected")
         if kind == "batch_norm" and len(node.tensors) not in (2, 4):
-            raise _refused(node, "with a weight or a bias alone")
+            raise NotABlock("has either a weight or a bias; both or none are expected")
         tensors = {role: tensor.values for role, tensor in node.tensors.items()}
         return [Step(kind, tensors, {name: node.attributes[name] for name in options})]
 
@@ -140,11 +155,7 @@ def _with_tensors(kind: str, *options: str) -> _Make:
 
 
 BLOCKS: dict[str, _Make] = {
-    **{kind: _block(kind) for kind in ("relu", "tanh", "sigmoid", "silu", "hardsigmoid")},
-    "gelu": _block("gelu", "approximate"),
-    "elu": _block("elu", "alpha"),
-    "leaky_relu": _block("leaky_relu", "negative_slope"),
-    "softplus": _block("softplus", "beta", "threshold"),
+    **{kind: _activation(block) for kind, block in ACTIVATIONS.items()},
     "clamp": _clamp,
     "softmax": _softmax,
     "linear": _with_tensors("linear"),

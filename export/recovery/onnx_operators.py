@@ -1,55 +1,56 @@
-"""Operators that are a block by themselves, and those that only move the features of a row.
+"""ONNX operators that are blocks by themselves, and those that only change the shape of a row.
 
-A row of ``BLOCKS`` gets an operator that reads the value, the value and its layout; it gives the blocks and the layout
-afterwards, or raises Unfit. What a block is in several operators stands in ``spellings``.
+An entry of ``BLOCKS`` takes an operation and returns the blocks and the layout after them, or raises NotABlock. Blocks
+of several operators are in ``onnx_patterns``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from export.graph import Rows
+from export.graph import Node, Rows, Tensor
 from export.onnxfile.model import Model, attributes_of, label
 
-from .recovered import Step
-from .row_layout import Layout, Unfit
+from .graph_blocks import operator_blocks
+from .recovered import NotABlock, Step
+from .row_layout import Layout
 
 Read = tuple[list[Step], Layout]
-Make = Callable[["Place"], Read]
+Make = Callable[["Operation"], Read]
 
 
-class Place:
-    """An operator, the value of the network that it reads, and how a row lies in that value."""
+class Operation:
+    """An operator, the value of the network that it reads, and the layout of that value."""
 
     def __init__(self, model: Model, node: NodeProto, value: str, layout: Layout, notes: list[str]):
         self.model, self.node, self.value, self.layout, self.notes = model, node, value, layout, notes
         self.attributes: dict[str, Any] = attributes_of(node, model.opset)
 
     def number(self, name: str) -> float:
-        """A number among the attributes, as the shortest decimal that is the same float32."""
+        """An attribute, as the shortest decimal that is the same float32."""
         return shortest(self.attributes[name])
 
     def integers(self, name: str) -> tuple[int, ...] | None:
-        """Whole numbers that are an attribute in some opsets and the last input in others, if any. Raises Unfit."""
+        """Integers that are an attribute in some opsets and the second input in others, if any. Raises NotABlock."""
         if name in self.attributes:
             return tuple(self.attributes[name])
         if len(self.node.input) < 2 or not self.node.input[1]:
             return None
         constant = self.model.constants.get(self.node.input[1])
         if constant is None or constant.dtype.kind != "i":
-            raise Unfit(f"takes its {name} from no constant of integers")
+            raise NotABlock(f"takes its {name} from '{self.node.input[1]}', which is not a constant of integers")
         return tuple(constant.reshape(-1).tolist())
 
     def constant(self, index: int, what: str) -> np.ndarray | None:
-        """A constant among the inputs, None where it is left out. Raises Unfit: it is computed."""
+        """An input that is a constant, None if it is left out. Raises NotABlock: it is computed."""
         name = self.node.input[index] if len(self.node.input) > index else ""
         if name and name not in self.model.constants:
-            raise Unfit(f"takes {what} from '{name}', which is no constant")
+            raise NotABlock(f"takes {what} from '{name}', which is not a constant")
         return self.model.constants[name] if name else None
 
     @property
@@ -59,36 +60,39 @@ class Place:
 
     @property
     def other(self) -> np.ndarray:
-        """The constant beside the value, among the first two inputs. Raises Unfit: there is none."""
-        index = 1 if self.reads_first else 0
+        """The other of the first two inputs, a constant. Raises NotABlock."""
         if self.value not in self.node.input[:2]:
-            raise Unfit(f"reads '{self.value}' in a place where no block does")
-        constant = self.constant(index, "what it reads beside the value")
+            raise NotABlock(f"reads '{self.value}' as another input than the first two")
+        constant = self.constant(1 if self.reads_first else 0, "its other operand")
         if constant is None:
-            raise Unfit("reads one value alone; two are expected")
+            raise NotABlock("has one operand; two are expected")
         return constant
+
+    def steps(self, op: str, features: int, tensors: Mapping[str, Tensor] | None = None) -> list[Step]:
+        """The blocks of PyTorch's operator that does the same to flat rows. Raises NotABlock."""
+        return operator_blocks(Node(op, "", (self.value,), "", (Rows(), features), tensors=tensors or {}))
 
 
 def shortest(value: Any) -> float:
-    """A float32 number as the shortest decimal that rounds to it: 0.01 rather than 0.009999999776482582."""
+    """The shortest decimal that rounds to a float32 number: 0.01 rather than 0.009999999776482582."""
     return float(str(np.float32(value)))
 
 
 def single(constant: np.ndarray, what: str) -> float:
-    """The one number that a constant holds, for every feature the same. Raises Unfit."""
+    """The number that all entries of a constant are. Raises NotABlock."""
     flat = constant.reshape(-1)
     if constant.dtype != np.float32 or not len(flat) or not bool((flat == flat[0]).all()):
-        raise Unfit(f"has {what} of shape {list(constant.shape)}; one float32 number for all features is expected")
+        raise NotABlock(f"has {what} of shape {list(constant.shape)}; one float32 number for all features is expected")
     return shortest(flat[0])
 
 
-def _matmul(at: Place) -> Read:
+def _matmul(operation: Operation) -> Read:
     """x·W, with W of shape (in, out) or one column of it; or W·x for rows that are columns, with W of (out, in)."""
-    weight, layout = at.other, at.layout
+    weight, layout = operation.other, operation.layout
     layout, weight = layout.padded(weight.ndim if weight.ndim > 2 else 0), _matrix(weight)
-    if not at.reads_first:
+    if not operation.reads_first:
         if weight.ndim != 2:
-            raise Unfit(f"has a weight of shape {list(weight.shape)} in front; a matrix is expected")
+            raise NotABlock(f"has a weight of shape {list(weight.shape)} as its first operand; a matrix is expected")
         axis = -2 if len(layout.dims) > 1 else -1
         return [Step("linear", {"weight": weight})], layout.contracted(axis, weight.shape[0], weight.shape[1])
     column = weight.ndim == 1
@@ -102,31 +106,34 @@ def _matrix(weight: np.ndarray) -> np.ndarray:
     while weight.ndim > 2 and weight.shape[0] == 1:
         weight = weight[0]
     if weight.dtype != np.float32 or weight.ndim not in (1, 2) or not weight.size:
-        raise Unfit(f"has a weight of {weight.dtype} and shape {list(weight.shape)}; a float32 matrix is expected")
+        raise NotABlock(f"has a weight of {weight.dtype} and shape {list(weight.shape)}; a float32 matrix is expected")
     return weight
 
 
-def _gemm(at: Place) -> Read:
+def _gemm(operation: Operation) -> Read:
     """alpha·A·B + beta·C, with the weight as B, or as A for rows that are columns."""
-    layout, stored = at.layout, at.other
-    weight, left = _matrix(stored), not at.reads_first
-    turned = [bool(at.attributes[name]) for name in ("transA", "transB")]
+    layout, stored = operation.layout, operation.other
+    weight, left = _matrix(stored), not operation.reads_first
+    transposed = [bool(operation.attributes[name]) for name in ("transA", "transB")]
     if stored.ndim != 2 or len(layout.dims) != 2:
-        raise Unfit(f"takes matrices, not a value of shape {layout} and a weight of shape {list(stored.shape)}")
-    if turned[1 if left else 0]:
+        shapes = f"a value of shape {layout} and a weight of shape {list(stored.shape)}"
+        raise NotABlock(f"multiplies {shapes}; two matrices are expected")
+    if transposed[1 if left else 0]:
         layout = replace(layout, dims=layout.dims[::-1])
-    if turned[0 if left else 1] != (not left):
+    if transposed[0 if left else 1] != (not left):
         weight = weight.T
     # weight is (out, in) now
     after = layout.contracted(0 if left else 1, weight.shape[0], weight.shape[1])
-    bias, constant = None, at.constant(2, "its bias")
+    bias, constant = None, operation.constant(2, "its bias")
     if constant is not None:
-        bias, widened = after.spread(constant, "the bias")
+        bias, widened = after.per_feature(constant, "a bias")
         if widened != after:
-            raise Unfit(f"has a bias of shape {list(constant.shape)}")
-    alpha, beta = at.number("alpha"), at.number("beta")
+            raise NotABlock(f"has a bias of shape {list(constant.shape)}, of more dimensions than its result")
+    alpha, beta = operation.number("alpha"), operation.number("beta")
     if bias is not None and _product(bias, beta) is None and alpha != beta:
-        at.notes.append(f"{label(at.node)}: its bias times beta = {beta} was rounded to float32, as a runtime does")
+        operation.notes.append(
+            f"{label(operation.node)}: its bias times beta = {beta} was rounded to float32, as a runtime rounds it"
+        )
     return _scaled(weight, bias, alpha, beta), after
 
 
@@ -146,7 +153,7 @@ def _scaled(weight: np.ndarray, bias: np.ndarray | None, alpha: float, beta: flo
 
 
 def _product(values: np.ndarray, factor: float) -> np.ndarray | None:
-    """Float32 values times a float32 number, None where float32 does not hold a product exactly."""
+    """Float32 values times a float32 number; None if a product is not exact in float32."""
     if factor == 1:
         return values
     with np.errstate(all="ignore"):
@@ -155,102 +162,85 @@ def _product(values: np.ndarray, factor: float) -> np.ndarray | None:
     return rounded if np.array_equal(rounded.astype(np.float64), exact, equal_nan=True) else None
 
 
-def _constant(kind: str, role: str, what: str) -> Make:
-    """A block with one constant per feature."""
-
-    def make(at: Place) -> Read:
-        values, layout = at.layout.spread(at.other, what)
-        return [Step(kind, {role: values})], layout
-
-    return make
+_ARITHMETIC = {"Add": "add", "Sum": "add", "Sub": "sub", "Mul": "mul", "Div": "div"}
 
 
-def _sub(at: Place) -> Read:
-    if at.reads_first:
-        return _constant("standardize", "mean", "what it subtracts")(at)
-    values, layout = at.layout.spread(at.other, "what it subtracts from")
-    return [Step("scale", {"factor": np.full(len(values), -1, np.float32), "offset": values})], layout
+def _arithmetic(operation: Operation) -> Read:
+    """With one constant per feature."""
+    values, layout = operation.layout.per_feature(operation.other, "a constant")
+    role = "other" if operation.reads_first else "self"
+    return operation.steps(_ARITHMETIC[operation.node.op_type], len(values), {role: Tensor("", values)}), layout
 
 
-def _div(at: Place) -> Read:
-    if not at.reads_first:
-        raise Unfit("divides a constant by a value, which no block does")
-    return _constant("standardize", "std", "what it divides by")(at)
+def _neg(operation: Operation) -> Read:
+    return operation.steps("neg", operation.layout.size), operation.layout
 
 
-def _neg(at: Place) -> Read:
-    return [Step("scale", {"factor": np.full(at.layout.size, -1, np.float32)})], at.layout
+def _hard_sigmoid(operation: Operation) -> Read:
+    """With another slope or offset than the block."""
+    alpha, beta = (np.float32(operation.number(name)) for name in ("alpha", "beta"))
+    scale = {"factor": np.full(operation.layout.size, alpha), "offset": np.full(operation.layout.size, beta)}
+    return [Step("scale", scale), Step("clip", options={"min": 0.0, "max": 1.0})], operation.layout
 
 
-def _hard_sigmoid(at: Place) -> Read:
-    """Of another slope or offset than the block's."""
-    alpha, beta = (np.float32(at.number(name)) for name in ("alpha", "beta"))
-    scale = {"factor": np.full(at.layout.size, alpha), "offset": np.full(at.layout.size, beta)}
-    return [Step("scale", scale), Step("clip", options={"min": 0.0, "max": 1.0})], at.layout
-
-
-def _bounded(at: Place) -> Read:
-    """A Clip, Min or Max that is no spelling of a block: says why."""
-    for index in (1, 2) if at.node.op_type == "Clip" else (1 if at.reads_first else 0,):
-        constant = at.constant(index, "a bound")
+def _bounded(operation: Operation) -> Read:
+    """A Clip, Min or Max that matched no pattern: says why."""
+    for index in (1, 2) if operation.node.op_type == "Clip" else (1 if operation.reads_first else 0,):
+        constant = operation.constant(index, "a bound")
         if constant is not None:
             single(constant, "a bound")
-    raise Unfit("is bounded in a way that no block is")
+    raise NotABlock("has bounds that no block has")
 
 
-def _slopes(at: Place) -> Read:
-    """A PRelu that is no leaky ReLU: says why."""
-    single(at.other, "a slope")
-    raise Unfit("has a slope that no block has")
+def _slopes(operation: Operation) -> Read:
+    """A PRelu that is not a leaky ReLU: says why."""
+    single(operation.other, "a slope")
+    raise NotABlock("has a slope that no block has")
 
 
-def _softmax(at: Place) -> Read:
-    axis = at.layout.axis(at.attributes["axis"])
-    # Before opset 13 all that follows the axis is one dimension.
-    axes = tuple(range(axis, len(at.layout.dims))) if at.model.opset < 13 else (axis,)
-    if not at.layout.covers(axes):
-        raise Unfit(f"takes the axis {axis} of {at.layout}, which is not the features of a row")
-    return [Step("softmax")], at.layout
+def _softmax(operation: Operation) -> Read:
+    axis = operation.layout.axis(operation.attributes["axis"])
+    # Before opset 13 the dimensions from the axis on are one.
+    axes = tuple(range(axis, len(operation.layout.dims))) if operation.model.opset < 13 else (axis,)
+    if not operation.layout.covers(axes):
+        raise NotABlock(f"runs along axis {axis} of {operation.layout}, which is not the features of a row")
+    return [Step("softmax")], operation.layout
 
 
-def _layer_norm(at: Place) -> Read:
-    layout, axis = at.layout, at.layout.axis(at.attributes["axis"])
-    if not layout.covers(tuple(range(axis, len(layout.dims)))) or at.attributes.get("stash_type") != 1:
-        raise Unfit(f"normalises {layout} from the axis {axis} on, which is not the features of a row, in float32")
+def _layer_norm(operation: Operation) -> Read:
+    layout, axis = operation.layout, operation.layout.axis(operation.attributes["axis"])
+    if not layout.covers(tuple(range(axis, len(layout.dims)))) or operation.attributes.get("stash_type") != 1:
+        raise NotABlock(f"normalises {layout} from axis {axis} on; the features of a row, in float32, are expected")
     tensors = {}
     for index, role in enumerate(("weight", "bias"), start=1):
-        constant = at.constant(index, f"its {role}")
+        constant = operation.constant(index, f"its {role}")
         if constant is not None and constant.ndim > len(layout.dims):
-            raise Unfit(f"has no constant {role} of at most {len(layout.dims)} dimensions")
+            raise NotABlock(f"has a {role} of {constant.ndim} dimensions; at most {len(layout.dims)} are expected")
         if constant is not None:
-            tensors[role] = layout.spread(constant, role)[0]
-    return [Step("layer_norm", tensors, {"eps": at.number("epsilon")})], layout
+            tensors[role] = layout.per_feature(constant, f"a {role}")[0]
+    return [Step("layer_norm", tensors, {"eps": operation.number("epsilon")})], layout
 
 
-def _batch_norm(at: Place) -> Read:
-    layout, rank = at.layout, len(at.layout.dims)
-    if at.attributes.get("training_mode") or any(at.node.output[1:]):
-        raise Unfit("is in training mode. What to do: export the network in evaluation mode")
-    if rank < 2 or layout.dims[1] is None or (at.attributes.get("spatial") == 0 and rank > 2):
-        raise Unfit(f"normalises {layout} along its axis 1, which is not the features of a row")
+def _batch_norm(operation: Operation) -> Read:
+    layout, rank = operation.layout, len(operation.layout.dims)
+    if operation.attributes.get("training_mode") or any(operation.node.output[1:]):
+        raise NotABlock("is in training mode. What to do: export the network in evaluation mode")
+    if rank < 2 or layout.dims[1] is None or (operation.attributes.get("spatial") == 0 and rank > 2):
+        raise NotABlock(f"normalises {layout} along axis 1, which is not the features of a row")
     tensors = {}
     for index, role in enumerate(("weight", "bias", "running_mean", "running_var"), start=1):
-        constant = at.constant(index, f"its {role}")
+        constant = operation.constant(index, f"its {role}")
         if constant is None or constant.shape != (layout.dims[1],):
             shape = None if constant is None else list(constant.shape)
-            raise Unfit(f"has a {role} of shape {shape} for {layout.dims[1]} features")
-        tensors[role] = layout.spread(constant.reshape(-1, *(1,) * (rank - 2)), role)[0]
-    return [Step("batch_norm", tensors, {"eps": at.number("epsilon")})], layout
+            raise NotABlock(f"has a {role} of shape {shape} for {layout.dims[1]} features")
+        tensors[role] = layout.per_feature(constant.reshape(-1, *(1,) * (rank - 2)), f"a {role}")[0]
+    return [Step("batch_norm", tensors, {"eps": operation.number("epsilon")})], layout
 
 
 BLOCKS: dict[str, Make] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
-    "Add": _constant("scale", "offset", "what it adds"),
-    "Sum": _constant("scale", "offset", "what it adds"),
-    "Mul": _constant("scale", "factor", "what it multiplies by"),
-    "Sub": _sub,
-    "Div": _div,
+    **dict.fromkeys(_ARITHMETIC, _arithmetic),
     "Neg": _neg,
     "HardSigmoid": _hard_sigmoid,
     "Clip": _bounded,
@@ -261,33 +251,33 @@ BLOCKS: dict[str, Make] = {
     "LayerNormalization": _layer_norm,
     "BatchNormalization": _batch_norm,
 }
-"""What an operator is that is no part of a spelling in several, or has options that a spelling cannot guess."""
+"""Operators that are not part of a pattern, or have options that are not numbers near the value."""
 
 
-def _reshape(at: Place) -> Layout:
-    sizes = at.model.sizes(at.node.input[1])
+def _reshape(operation: Operation) -> Layout:
+    sizes = operation.model.sizes(operation.node.input[1])
     if sizes is None:
-        raise Unfit(f"takes a shape that cannot be seen in the file: '{at.node.input[1]}'")
-    if at.attributes.get("allowzero") and 0 in sizes:
-        raise Unfit("reshapes to no entries at all")
-    return at.layout.reshaped(tuple(None if isinstance(size, Rows) else size for size in sizes))
+        raise NotABlock(f"takes a shape that cannot be seen in the file: '{operation.node.input[1]}'")
+    if operation.attributes.get("allowzero") and 0 in sizes:
+        raise NotABlock("reshapes to a shape without entries")
+    return operation.layout.reshaped(tuple(None if isinstance(size, Rows) else size for size in sizes))
 
 
-def _cast(at: Place) -> Layout:
-    # What is not constant is float32 here: the input is, and no other type is let in.
-    if at.attributes["to"] != TensorProto.FLOAT:
-        raise Unfit("is a conversion to another type of number")
-    return at.layout
+def _cast(operation: Operation) -> Layout:
+    # Values that are not constants are float32: the input is, and no operator gives another type.
+    if operation.attributes["to"] != TensorProto.FLOAT:
+        raise NotABlock("converts to another type of number; float32 is expected")
+    return operation.layout
 
 
-MOVES: dict[str, Callable[[Place], Layout]] = {
-    "Identity": lambda at: at.layout,
-    "Dropout": lambda at: at.layout,
+MOVES: dict[str, Callable[[Operation], Layout]] = {
+    "Identity": lambda operation: operation.layout,
+    "Dropout": lambda operation: operation.layout,
     "Cast": _cast,
-    "Flatten": lambda at: at.layout.flattened(at.attributes["axis"]),
+    "Flatten": lambda operation: operation.layout.flattened(operation.attributes["axis"]),
     "Reshape": _reshape,
-    "Transpose": lambda at: at.layout.transposed(at.integers("perm")),
-    "Squeeze": lambda at: at.layout.squeezed(at.integers("axes")),
-    "Unsqueeze": lambda at: at.layout.unsqueezed(at.integers("axes") or ()),
+    "Transpose": lambda operation: operation.layout.transposed(operation.integers("perm")),
+    "Squeeze": lambda operation: operation.layout.squeezed(operation.integers("axes")),
+    "Unsqueeze": lambda operation: operation.layout.unsqueezed(operation.integers("axes") or ()),
 }
-"""What gives the same features in another shape."""
+"""Operators whose result is the same features in another shape."""

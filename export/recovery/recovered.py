@@ -1,39 +1,61 @@
-"""What reading a network back gives: a spec and its weights, made of the blocks in their order."""
+"""The end of every kind of recovery: blocks in their order, from which ``network_of`` makes a spec and its weights."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from builder.assembly import assemble
 from builder.block import Shape, modules_of
-from builder.errors import RecoveryError
+from builder.blocks import AnyBlock
+from builder.errors import RecoveryError, SpecError, WeightsError
 from builder.spec import MLPSpec
+from export.errors import ExportError
+from runtime import ModelError
 
 _DEFAULTS = {"mean": 0.0, "std": 1.0, "factor": 1.0, "offset": 0.0, "num_batches_tracked": 0}
-"""What a tensor is where the file has none."""
+"""The values of a tensor that the file does not have."""
 _WITHOUT_WEIGHT = {"batch_norm": "affine", "layer_norm": "elementwise_affine"}
-"""The option that is off where the file has no weight."""
+"""The option that is off if the file has no weight."""
+_SHIFTS = {"linear": ("weight", "bias"), "layer_norm": ("weight", "bias"), "scale": ("factor", "offset")}
+"""Blocks that end with a sum: the tensor that they must have alone, and the tensor that is added."""
+_BLOCK: TypeAdapter[Any] = TypeAdapter(AnyBlock)
+
+
+class NotABlock(Exception):
+    """Why an operator is not a block of a dense network; the message goes on after the name of the operator."""
+
+
+@contextmanager
+def refusals_of(path: Path) -> Iterator[None]:
+    """Make every error about the file at ``path`` a RecoveryError that starts with the path."""
+    try:
+        yield
+    except (RecoveryError, WeightsError, SpecError, ExportError, ModelError) as error:
+        message = str(error)
+        raise RecoveryError(message if message.startswith(f"{path}:") else f"{path}: {message}") from None
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """A network that was read from a file: its spec, its weights, and what was decided on the way."""
+    """A network that was recovered from a file: its spec, its weights, and the decisions that were made."""
 
     spec: MLPSpec
     weights: dict[str, torch.Tensor]
     """The state dict of ``assemble(spec)``, float32; the values may lie in the file's memory map."""
     notes: tuple[str, ...] = ()
-    """What was found, chosen by default or left out, a line each."""
+    """What was detected, chosen by default or left out, a line each."""
     flattened: Shape | None = None
-    """The shape of a row of the file's input, where its leading Flatten was left out."""
+    """The shape of a row of the file's input, if its leading Flatten was left out."""
 
     def module(self) -> nn.Sequential:
         """The network in evaluation mode. Its parameters share their memory with ``weights``."""
@@ -44,20 +66,20 @@ class Recovered:
 
 @dataclass(frozen=True)
 class Step:
-    """A block that was read: its tensors by their module's names, its options (or the value that is short for them).
+    """A recovered block: its tensors by their names in its module, and its options (or the bare value for them).
 
-    One number may stand for a tensor's values; a tensor that has no effect is left out. ``blocks`` are a residual's.
+    One number may stand for all values of a tensor; a tensor without effect is left out. ``blocks`` are a residual's.
     """
 
     kind: str
     tensors: Mapping[str, Any] = field(default_factory=dict)
-    """Arrays, or tensors of PyTorch."""
+    """NumPy arrays or torch tensors."""
     options: Any = field(default_factory=dict)
     blocks: tuple[Step, ...] = ()
 
     @property
     def block(self) -> str | dict[str, Any]:
-        """The block as a spec has it; that a tensor is absent is an option there."""
+        """The block as written in a spec; a missing tensor is an option there."""
         if self.kind == "residual":
             return {"residual": [inner.block for inner in self.blocks]}
         options = {"features": len(self.tensors["weight"])} if self.kind == "linear" else self.options
@@ -67,31 +89,38 @@ class Step:
             options = {**options, "bias": False}
         return self.kind if options == {} else {self.kind: options}
 
+    def check(self) -> None:
+        """Raises NotABlock: the block does not take its options."""
+        try:
+            _BLOCK.validate_python(self.block)
+        except ValidationError as error:
+            (first, *_) = error.errors(include_url=False)
+            option = ".".join(str(part) for part in first["loc"] if part != self.kind)
+            reason = ": ".join(filter(None, (option, first["msg"])))
+            raise NotABlock(f"has invalid options for the block {self.kind}: {reason}") from None
+
     def joined(self, following: Step) -> Step | None:
-        """The one block that this and the following are, if they are: no value is computed but a sign turned."""
-        kinds, has, gets = (self.kind, following.kind), set(self.tensors), set(following.tensors)
+        """This block and the following as one block, if they are one without any arithmetic but a change of sign."""
+        kinds, roles, added = (self.kind, following.kind), set(self.tensors), set(following.tensors)
         shift = None
-        if following.kind == "scale" and gets == {"offset"}:
+        if following.kind == "scale" and added == {"offset"}:
             shift = following.tensors["offset"]
-        elif following.kind == "standardize" and gets == {"mean"}:
+        elif following.kind == "standardize" and added == {"mean"}:
             shift = -following.tensors["mean"]
-        if shift is not None and self.kind == "linear" and "bias" not in has:
-            return replace(self, tensors={**self.tensors, "bias": shift})
-        if shift is not None and self.kind == "scale" and has == {"factor"}:
-            return replace(self, tensors={**self.tensors, "offset": shift})
-        if shift is not None and self.kind == "layer_norm" and has == {"weight"}:
-            return replace(self, tensors={**self.tensors, "bias": shift})
-        if kinds == ("standardize", "standardize") and has == {"mean"} and gets == {"std"}:
+        required, role = _SHIFTS.get(self.kind, ("", ""))
+        if shift is not None and roles == {required}:
+            return replace(self, tensors={**self.tensors, role: shift})
+        if kinds == ("standardize", "standardize") and roles == {"mean"} and added == {"std"}:
             return replace(self, tensors={**self.tensors, **following.tensors})
-        if kinds == ("scale", "standardize") and has == {"offset"} and gets == {"std"}:
+        if kinds == ("scale", "standardize") and roles == {"offset"} and added == {"std"}:
             return replace(following, tensors={"mean": -self.tensors["offset"], **following.tensors})
-        if kinds == ("layer_norm", "scale") and not has and gets == {"factor"}:
+        if kinds == ("layer_norm", "scale") and not roles and added == {"factor"}:
             return replace(self, tensors={"weight": following.tensors["factor"]})
         return None
 
 
 def joined(steps: Sequence[Step]) -> list[Step]:
-    """The steps with neighbours that are one block made one."""
+    """The steps, with neighbours that are one block joined."""
     result: list[Step] = []
     for step in steps:
         both = result[-1].joined(step) if result else None
@@ -100,23 +129,34 @@ def joined(steps: Sequence[Step]) -> list[Step]:
 
 
 def network_of(
-    steps: Sequence[Step], name: str, source: Mapping[str, Any], output_name: str
-) -> tuple[MLPSpec, dict[str, torch.Tensor]]:
-    """The spec of blocks in their order, and its state dict, whose tensors share no memory, as safetensors wants them.
+    steps: Sequence[Step],
+    path: Path,
+    name: str | None,
+    source: Mapping[str, Any],
+    output_name: str,
+    notes: Sequence[str] = (),
+    flattened: Shape | None = None,
+) -> Recovered:
+    """The spec of blocks in their order, and its state dict, whose tensors share no memory (safetensors requires that).
 
-    ``source`` is the spec's input. Raises RecoveryError: a tensor of another size; SpecError: no network.
+    ``source`` is the spec's input; the model's default name is the file's.
+    Raises RecoveryError: a tensor of another size, or blocks and names that do not make a valid spec.
     """
     blocks: list[Any] = [step.block for step in steps]
-    spec = MLPSpec(name=name, input=source, blocks=blocks, output={"name": output_name})
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "model" if name is None else name
+    try:
+        spec = MLPSpec(name=name, input=source, blocks=blocks, output={"name": output_name})
+    except SpecError as error:
+        raise RecoveryError(f"no valid spec describes its network: {error}") from None
     with torch.device("meta"):
-        likes = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape)).state_dict()
+        expected = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape)).state_dict()
     weights: dict[str, torch.Tensor] = {}
-    memory: set[int] = set()
-    for key, like in likes.items():
-        *places, role = key.split(".")
+    storages: set[int] = set()
+    for key, like in expected.items():
+        *indices, role = key.split(".")
         step = Step("", blocks=tuple(steps))
-        for place in places:
-            step = step.blocks[int(place)]
+        for index in indices:
+            step = step.blocks[int(index)]
         value = _tensor(step.tensors.get(role, _DEFAULTS.get(role)))
         if (like.dim() > 1 and value.shape != like.shape) or value.numel() not in (1, like.numel()):
             raise RecoveryError(f"block {key}: the file has {list(value.shape)}, and {list(like.shape)} is expected")
@@ -124,18 +164,13 @@ def network_of(
             value = value.reshape(-1).expand(like.numel()).reshape(like.shape)
         value = value.contiguous()
         storage = value.untyped_storage().data_ptr()
-        weights[key] = value.clone() if storage in memory else value
-        memory.add(storage)
-    return spec, weights
+        weights[key] = value.clone() if storage in storages else value
+        storages.add(storage)
+    return Recovered(spec, weights, tuple(notes), flattened)
 
 
 def _tensor(values: Any) -> torch.Tensor:
-    """In the file's memory map where it lies there, otherwise a copy."""
+    """In the file's memory map if the values are there, otherwise a copy."""
     if isinstance(values, np.ndarray):
         return torch.from_numpy(values if values.flags.c_contiguous and values.flags.writeable else values.copy("C"))
     return values if isinstance(values, torch.Tensor) else torch.tensor(values)
-
-
-def fitted_name(path: Path) -> str:
-    """A model's name of a file's."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "model"
