@@ -47,7 +47,7 @@ def test_options_of_the_other_kind_of_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RecoveryError, match="--keep-shape is for ONNX files"):
         recover(tmp_path / "m.pt", tmp_path / "o", keep_shape=True)
     publish(nn.Linear(3, 2), tmp_path / "m.onnx", device="cpu", page=False)
-    with pytest.raises(RecoveryError, match=r"an ONNX file says its layers itself.*leave out --activation"):
+    with pytest.raises(RecoveryError, match=r"an ONNX file defines its layers itself.*leave out --activation"):
         recover(tmp_path / "m.onnx", tmp_path / "o", activation="relu")
     assert not (tmp_path / "o").exists()
 
@@ -150,7 +150,7 @@ def test_what_is_no_network_is_said_to_be_none(name: str, run: Run, tmp_path: Pa
     content = {"rows.npy": b"\x93NUMPY\x01\x00", "notes.txt": b"dear diary", "empty": b"", "pickle.pkl": b"\x80\x04N."}
     (tmp_path / name).write_bytes(content[name])
     done = run("recover", tmp_path / name, "-o", tmp_path / "o", "--activation", "relu")
-    assert done.code == 2 and "ONNX file says" not in done.err and not (tmp_path / "o").exists()
+    assert done.code == 2 and "ONNX file defines" not in done.err and not (tmp_path / "o").exists()
 
 
 def test_a_row_without_a_batch_is_refused(run: Run, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class _Slots:
         """Those between two linear layers."""
 
     def between(self, index: int) -> str:
-        return f"between {self.layers[index].path} and {self.layers[index + 1].path}"
+        return f"between {self.layers[index].title} and {self.layers[index + 1].title}"
 
     def describe(self, index: int) -> str:
         size = self.sizes[index]
@@ -203,7 +203,7 @@ def _default_notes(slots: _Slots) -> list[str]:
         for index in unknown
         if index not in slots.hidden
     ]
-    hidden = [f"{layers[index].path} and {layers[index + 1].path}" for index in unknown if index in slots.hidden]
+    hidden = [f"{layers[index].title} and {layers[index + 1].title}" for index in unknown if index in slots.hidden]
     if hidden:
         pairs = f"{', '.join(hidden[:6])}{' …' if len(hidden) > 6 else ''}"
         notes.append(f"only --activation says that there is an activation between {pairs}; no index does")

@@ -38,9 +38,9 @@ def mismatch(layers: Iterable[Layer]) -> str | None:
     for layer in layers:
         inputs, outputs = layer.widths
         if width and inputs and inputs != width:
-            return f"{previous} gives {width} features, and {layer.path} ({layer.kind}) expects {inputs}"
+            return f"{previous} gives {width} features, and {layer.title} ({layer.kind}) expects {inputs}"
         if outputs and (inputs != outputs or not width or layer.kind == "linear"):
-            width, previous = outputs, layer.path
+            width, previous = outputs, layer.title
     return None
 
 

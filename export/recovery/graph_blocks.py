@@ -60,9 +60,9 @@ def steps_of(graph: Graph) -> list[Step]:
 
 def operator_blocks(node: Node) -> list[Step]:
     """The blocks that an operator on one value is. Raises NotABlock."""
-    if node.op not in BLOCKS:
+    if node.op not in ATEN_BLOCKS:
         raise NotABlock("is not a block of a dense network")
-    steps = BLOCKS[node.op](node)
+    steps = ATEN_BLOCKS[node.op](node)
     for step in steps:
         step.check()
     return steps
@@ -154,7 +154,7 @@ def _with_tensors(kind: str, *options: str) -> _Make:
     return make
 
 
-BLOCKS: dict[str, _Make] = {
+ATEN_BLOCKS: dict[str, _Make] = {
     **{kind: _activation(block) for kind, block in ACTIVATIONS.items()},
     "clamp": _clamp,
     "softmax": _softmax,

@@ -14,7 +14,7 @@ from export.onnxfile.model import OF_SIZES, Model, label
 from export.onnxfile.tensors import MOST_DIMENSIONS
 
 from .onnx_checks import FOREIGN_OPERATORS, read_graph
-from .onnx_operators import BLOCKS, MOVES, Operation
+from .onnx_operators import ONNX_BLOCKS, SHAPE_CHANGES, Operation
 from .onnx_patterns import find_block, pattern_operators
 from .recovered import NotABlock, Recovered, Step, joined, network_of, refusals_of
 from .row_layout import Layout
@@ -35,7 +35,7 @@ def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = 
     """
     path = Path(path)
     with refusals_of(path):
-        known = pattern_operators() | BLOCKS.keys() | MOVES.keys() | {*OF_SIZES, "Constant"}
+        known = pattern_operators() | ONNX_BLOCKS.keys() | SHAPE_CHANGES.keys() | {*OF_SIZES, "Constant"}
         model, notes = read_graph(path, known)
         layout, row = _input_layout(model, notes)
         steps, after = _ChainReader(model, notes).read(layout)
@@ -139,15 +139,15 @@ class _ChainReader:
         single = len(readers) == 1 and (self._values(node) == 1 or node.op_type in ("Gemm", "Clip", "Reshape"))
         operation = Operation(self.model, node, value, layout, self.notes)
         try:
-            if single and node.op_type in MOVES:
+            if single and node.op_type in SHAPE_CHANGES:
                 nodes, steps = (node,), list[Step]()
-                layout = MOVES[node.op_type](operation)
+                layout = SHAPE_CHANGES[node.op_type](operation)
             elif (match := find_block(self.model, value, layout, self.used)) is not None:
                 nodes, node = match.operators, match.operators[-1]
                 steps, layout = match.read(self.model, layout)
-            elif single and node.op_type in BLOCKS:
+            elif single and node.op_type in ONNX_BLOCKS:
                 nodes = (node,)
-                steps, layout = BLOCKS[node.op_type](operation)
+                steps, layout = ONNX_BLOCKS[node.op_type](operation)
             else:
                 node = self._sum(readers, value)
                 nodes = (node,)

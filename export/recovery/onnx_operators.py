@@ -1,7 +1,7 @@
 """ONNX operators that are blocks by themselves, and those that only change the shape of a row.
 
-An entry of ``BLOCKS`` takes an operation and returns the blocks and the layout after them, or raises NotABlock. Blocks
-of several operators are in ``onnx_patterns``.
+An entry of ``ONNX_BLOCKS`` takes an operation and returns the blocks and the layout after them, or raises NotABlock.
+Blocks of several operators are in ``onnx_patterns``.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ _ARITHMETIC = {"Add": "add", "Sum": "add", "Sub": "sub", "Mul": "mul", "Div": "d
 
 
 def _arithmetic(operation: Operation) -> Read:
-    """With one constant per feature."""
+    """A sum, difference, product or quotient with one constant per feature."""
     values, layout = operation.layout.per_feature(operation.other, "a constant")
     role = "other" if operation.reads_first else "self"
     return operation.steps(_ARITHMETIC[operation.node.op_type], len(values), {role: Tensor("", values)}), layout
@@ -237,7 +237,7 @@ def _batch_norm(operation: Operation) -> Read:
     return [Step("batch_norm", tensors, {"eps": operation.number("epsilon")})], layout
 
 
-BLOCKS: dict[str, Make] = {
+ONNX_BLOCKS: dict[str, Make] = {
     "MatMul": _matmul,
     "Gemm": _gemm,
     **dict.fromkeys(_ARITHMETIC, _arithmetic),
@@ -270,7 +270,7 @@ def _cast(operation: Operation) -> Layout:
     return operation.layout
 
 
-MOVES: dict[str, Callable[[Operation], Layout]] = {
+SHAPE_CHANGES: dict[str, Callable[[Operation], Layout]] = {
     "Identity": lambda operation: operation.layout,
     "Dropout": lambda operation: operation.layout,
     "Cast": _cast,

@@ -22,7 +22,7 @@ from export.onnxfile.model import Model, attributes_of
 from export.onnxfile.pattern_matching import matches
 from export.onnxfile.patterns import PATTERNS
 
-from .graph_blocks import BLOCKS, operator_blocks
+from .graph_blocks import ATEN_BLOCKS, operator_blocks
 from .onnx_operators import shortest
 from .recovered import NotABlock, Step
 from .row_layout import Layout
@@ -96,8 +96,8 @@ class PatternMatch:
             elif operator.op_type != "Clip":
                 for constant in constants:
                     _, layout = layout.per_feature(constant, "a number of an activation")
-        if self.node.op not in BLOCKS:
-            raise NotABlock(f"is part of a {self.node.op}, an activation that no block has")
+        if self.node.op not in ATEN_BLOCKS:
+            raise NotABlock(f"gives a {self.node.op}, an activation that no block has")
         return operator_blocks(self.node), layout
 
 

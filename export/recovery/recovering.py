@@ -1,4 +1,4 @@
-"""From somebody's file to a spec, weights and a file of our own: read, prove, publish."""
+"""Recovers a network from a file: reads it, proves an ONNX file, and publishes the network in a new file."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ _KEEP = "choose another folder with -o, or replace it with --replace (replace=Tr
 
 
 def is_onnx(path: str | Path) -> bool:
-    """Whether a file is to be read as ONNX: by its name, or by its first byte where the name does not say."""
+    """Whether a file is read as ONNX: by its name, or by its first byte if the name does not say."""
     path = Path(path)
     if path.suffix.lower() == ".onnx":
         return True
     head = first_bytes(path)
-    # The first field of an ONNX file is its IR version; a safetensors header has a brace behind its length.
+    # An ONNX file starts with the field of its IR version; a safetensors header has a brace after its length.
     return head.startswith(b"\x08") and head[8:] != b"{" and path.suffix.lower() not in _CHECKPOINTS
 
 
 def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None = None, **options: Any) -> Recovered:
     """The dense network in an ONNX file (see ``read_onnx``) or in a checkpoint (see ``read_checkpoint``).
 
-    Raises RecoveryError: as those, and for options that are for the other kind of file.
+    Raises RecoveryError: as those, and for options of the other kind of file.
     """
-    # An epsilon of 0 is said, and equals False.
+    # An epsilon of 0 is an option, and equals False.
     given = {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
     if not is_onnx(path):
         if keep_shape:
@@ -57,7 +57,7 @@ def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None
         return read_checkpoint(path, name=name, **given)
     if given:
         listed = ", ".join(f"--{key.replace('_', '-')}" for key in given)
-        raise RecoveryError(f"{path}: an ONNX file says its layers itself. What to do: leave out {listed}")
+        raise RecoveryError(f"{path}: an ONNX file defines its layers itself. What to do: leave out {listed}")
     return read_onnx(path, keep_shape=keep_shape, name=name)
 
 
@@ -69,7 +69,7 @@ class Recovery:
     spec_path: Path
     weights_path: Path
     notes: tuple[str, ...]
-    """What was found, chosen by default or left out, a line each."""
+    """What was detected, chosen by default or left out, a line each."""
     original: ParityReport | None = None
     """Of the old ONNX file against the recovered network."""
     artifact: Artifact | None = None
@@ -92,90 +92,92 @@ def recover(
 ) -> Recovery:
     """Write ``spec.yaml`` and ``weights.safetensors`` of the dense network in a checkpoint or an ONNX file.
 
-    An ONNX file is proved to be the recovered network, layer by layer (``NAME.original.parity.json``), and the network
-    is published anew beside them, proved too, with a free batch dimension. A checkpoint has no program to compare with:
-    build its spec to go on.
-    ``replace`` lets another spec and other weights in the folder be overwritten. ``options`` are those of
+    An ONNX file is proved to be the recovered network, layer by layer (``NAME.original.parity.json``); then the network
+    is published as a new file in the folder, also proved, with a free batch dimension. A checkpoint has no program to
+    compare with: build its spec to go on.
+    ``replace`` allows overwriting another spec and other weights in the folder. ``options`` are those of
     ``export.read_network``.
 
-    Raises RecoveryError; ProofError: the recovered network is not proved to be the file, and nothing is written.
+    Raises RecoveryError; ProofError: the file is not proved to be the recovered network, and nothing is written.
     """
     path, folder = Path(path), Path(folder)
-    found = read_network(path, **options)
-    name = found.spec.name
-    recovery = Recovery(found.spec, folder / "spec.yaml", folder / "weights.safetensors", found.notes)
-    choose(device, this_machine(cuda=device != "cpu"))  # before any work
+    network = read_network(path, **options)
+    name = network.spec.name
+    recovery = Recovery(network.spec, folder / "spec.yaml", folder / "weights.safetensors", network.notes)
+    choose(device, this_machine(cuda=device != "cpu"))  # an unknown device is refused before any work
     onnx = is_onnx(path)
     _refuse_overwriting(path, recovery, onnx, replace)
     if not onnx:
         with whole_files(folder) as stage:
-            _write(found, stage, folder, replace)
+            _write(network, stage, folder, replace)
         return recovery
-    module = found.module()
-    rows, before, notes = _outputs(path, found, device, seed)
+    module = network.module()
+    rows, before, notes = _outputs(path, network, device, seed)
     recording = Recording()
-    original = _proved(module, found, path, device, seed, recording)
+    original = _proved(module, network, path, device, seed, recording)
     with whole_files(folder) as stage:
-        _write(found, stage, folder, replace)
+        _write(network, stage, folder, replace)
         original.write(stage / f"{name}.original.parity.json")
-        target, asked = folder / f"{name}.onnx", {"device": device, "seed": seed, "page": page}
-        artifact, report = publish(module, target, spec=found.spec, recording=recording, **asked)
+        settings = {"device": device, "seed": seed, "page": page}
+        artifact, report = publish(module, folder / f"{name}.onnx", spec=network.spec, recording=recording, **settings)
     with Session(artifact.path, device) as session:
         after = session.predict(rows)
     difference = float(apart(before.reshape(after.shape), after.astype(np.float64)).max())
-    notes = (*found.notes, *notes)
+    notes = (*network.notes, *notes)
     return dataclasses.replace(
         recovery, notes=notes, original=original, artifact=artifact, report=report, apart=difference, rows=len(rows)
     )
 
 
-def _write(found: Recovered, stage: Path, folder: Path, replace: bool) -> None:
-    """Write spec and weights. Raises RecoveryError: other weights are there already, which would be lost."""
-    (stage / "spec.yaml").write_text(as_yaml(found.spec), encoding="utf-8")
-    written, there = stage / "weights.safetensors", folder / "weights.safetensors"
-    save_file(found.weights, written)
-    if there.is_file() and not replace and sha256(there) != sha256(written):
-        raise RecoveryError(f"{there} is there, and holds other weights. What to do: {_KEEP}")
+def _write(network: Recovered, stage: Path, folder: Path, replace: bool) -> None:
+    """Write spec and weights. Raises RecoveryError: the folder holds other weights, which would be lost."""
+    (stage / "spec.yaml").write_text(as_yaml(network.spec), encoding="utf-8")
+    new, old = stage / "weights.safetensors", folder / "weights.safetensors"
+    save_file(network.weights, new)
+    if old.is_file() and not replace and sha256(old) != sha256(new):
+        raise RecoveryError(f"{old} exists and holds other weights. What to do: {_KEEP}")
 
 
-def _refuse_overwriting(path: Path, recovery: Recovery, onnx: bool, replace_old: bool) -> None:
-    """Raise RecoveryError where the file itself, or another spec than the one to be written, would be lost."""
+def _refuse_overwriting(path: Path, recovery: Recovery, onnx: bool, replace: bool) -> None:
+    """Raise RecoveryError if the file itself, or another spec in the folder, would be lost."""
     folder, name = recovery.spec_path.parent, recovery.spec.name
     targets = [recovery.spec_path, recovery.weights_path, *([folder / f"{name}.onnx"] if onnx else [])]
-    own = {path.resolve(), *(part.resolve() for part in (external_data(path).values() if onnx else ()))}
-    lost = next((target for target in targets if target.resolve() in own), None)
+    sources = {path.resolve(), *(part.resolve() for part in (external_data(path).values() if onnx else ()))}
+    lost = next((target for target in targets if target.resolve() in sources), None)
     if lost is not None:
-        raise RecoveryError(f"{lost} would be overwritten by what is recovered from it. What to do: another folder, -o")
+        hint = "What to do: choose another folder, with -o"
+        raise RecoveryError(f"{lost} would be overwritten by the network that is recovered from it. {hint}")
     old = recovery.spec_path.read_text(encoding="utf-8") if recovery.spec_path.is_file() else None
-    if old is not None and old != as_yaml(recovery.spec) and not replace_old:
-        raise RecoveryError(f"{recovery.spec_path} is there, and is another spec. What to do: {_KEEP}")
+    if old is not None and old != as_yaml(recovery.spec) and not replace:
+        raise RecoveryError(f"{recovery.spec_path} exists and is another spec. What to do: {_KEEP}")
 
 
 def _proved(
-    module: nn.Sequential, found: Recovered, path: Path, device: str, seed: int, recording: Recording
+    module: nn.Sequential, network: Recovered, path: Path, device: str, seed: int, recording: Recording
 ) -> ParityReport:
-    """The old file, layer by layer, against the recovered network. Raises ProofError."""
-    given = module if found.flattened is None else nn.Sequential(nn.Flatten(), *module)
-    report = examine(given, path, device=device, seed=seed, recovering=True, recording=recording)
+    """The report on the old file, layer by layer against the recovered network. Raises ProofError."""
+    original = module if network.flattened is None else nn.Sequential(nn.Flatten(), *module)
+    report = examine(original, path, device=device, seed=seed, recovering=True, recording=recording)
     if not report.proved:
         verdict = "not" if report.verdict == "failed" else "not proved to be"
-        why = f"the recovered network is {verdict} what {path} computes: {report.why}"
-        raise ProofError(f"{why}; nothing was written. What to do: recover it from the weights instead", report)
+        message = f"the recovered network is {verdict} what {path} computes: {report.why}"
+        hint = "What to do: recover it from the weights instead"
+        raise ProofError(f"{message}; nothing was written. {hint}", report)
     return report
 
 
-def _outputs(path: Path, found: Recovered, device: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Rows for the network, what the old file gives for them, and a note on its shape. Raises RecoveryError."""
-    rows = np.random.default_rng(seed).standard_normal((_ROWS, *found.spec.input.row_shape), dtype=np.float32)
+def _outputs(path: Path, network: Recovered, device: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Random rows, the old file's outputs for them, and a note if their shape differs. Raises RecoveryError."""
+    rows = np.random.default_rng(seed).standard_normal((_ROWS, *network.spec.input.row_shape), dtype=np.float32)
     with Session(path, device) as session:
         (port,) = session.inputs
         if len(port.shape) < 2:
             message = f"{path}: its input '{port.name}' has shape {list(port.shape)}, without a batch dimension"
             raise RecoveryError(f"{message}. What to do: export it from PyTorch again, with one")
-        feed = {port.name: rows if found.flattened is None else rows.reshape(-1, *found.flattened)}
+        feed = {port.name: rows if network.flattened is None else rows.reshape(-1, *network.flattened)}
         size = port.shape[0]
-        values = in_batches(session.run, feed, size) if isinstance(size, int) else session.run(feed)
-    (before,) = values.values()
-    given, wanted = list(before.shape[1:]), list(found.spec.output_shape)
-    notes = [f"the file gives rows of shape {given}, and the network of shape {wanted}"] if given != wanted else []
+        outputs = in_batches(session.run, feed, size) if isinstance(size, int) else session.run(feed)
+    (before,) = outputs.values()
+    shape, expected = list(before.shape[1:]), list(network.spec.output_shape)
+    notes = [f"the file gives rows of shape {shape}, and the network of shape {expected}"] if shape != expected else []
     return rows, before, notes

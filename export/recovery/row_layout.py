@@ -119,7 +119,7 @@ class Layout:
         """With its dimensions in another order that leaves the flat row as it is. Raises NotABlock."""
         order = order if order is not None else tuple(reversed(range(len(self.dims))))
         if sorted(order) != list(range(len(self.dims))):
-            raise NotABlock(f"puts the axes of {self} in the order {list(order)}")
+            raise NotABlock(f"puts the axes of {self} in the order {list(order)}; every axis once is expected")
         kept = [axis for axis in order if self.dims[axis] not in (None, 1)]
         if kept != sorted(kept):
             raise NotABlock(f"changes the order of the features ({self}, axes in the order {list(order)})")

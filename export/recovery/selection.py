@@ -16,6 +16,7 @@ from .checkpoint_file import Contents
 from .checkpoint_layers import Layer, layers_of
 
 _MAX_LISTED = 24
+_EMPTY = "''"
 _SKIP = re.compile(r"(^|[._])(res|resnet|residual|skip|shortcut)(_?(block|net|layer)s?)?\d*([._]|$)", re.IGNORECASE)
 
 
@@ -84,7 +85,7 @@ def _state_dict_name(contents: Contents, key: str | None, prefix: Sequence[str])
             raise RecoveryError(f"--key {key}: no tensors under it; {_format_state_dicts(contents)}")
         return key
     matching = with_weights = [node for node, has_weights in contents.nodes.items() if has_weights]
-    message = "it holds several state dicts"
+    message = "several state dicts have weights"
     if prefix:
         starts = [_unwrap(start) for start in prefix]
         scopes = {"", *(scope for node in contents.nodes for scope in ancestry(node))}
@@ -133,14 +134,14 @@ def _selected_by_prefix(
             start += "."
         part = [layer for layer in layers if layer.names[0].startswith(start)]
         starts.append(start)
-        option = f"--prefix {part_prefix}"
+        option = f"--prefix {part_prefix or _EMPTY}"
         if not part:
             raise RecoveryError(
                 f"{option}: no layer's names begin with it. What to do: choose among {_format_groups(names)}"
             )
         _refuse_foreign(part, f"{option}: ")
         if any(layer in chosen for layer in part):
-            raise RecoveryError(f"{option}: it selects {part[0].path}, which another --prefix selects too")
+            raise RecoveryError(f"{option}: it selects {part[0].title}, which another --prefix selects too")
         chain = execution_order(part, ordered)
         if chain is None:
             message = "the file keeps no order of modules, and shapes alone do not give one"
@@ -195,8 +196,7 @@ def _format_chains(chains: Mapping[str, Sequence[Layer]], layers: Iterable[Layer
     """The chains and the layers without an index, each with its prefix, and what to do."""
     listed = list(chains.items())[:_MAX_LISTED]
     lines = [
-        f"\n  --prefix {prefix or chr(39) * 2}  {format_widths(chain)} ({format_names(chain)})"
-        for prefix, chain in listed
+        f"\n  --prefix {prefix or _EMPTY}  {format_widths(chain)} ({format_names(chain)})" for prefix, chain in listed
     ]
     lines += ["\n  …"] if len(chains) > _MAX_LISTED else []
     lines += [f"\n  --prefix {layer.prefix}  {format_widths([layer])}" for layer in layers if layer.unindexed]
