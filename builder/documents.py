@@ -16,8 +16,7 @@ import yaml
 
 from .block import Block
 from .blocks import BLOCKS
-from .errors import Path as KeyPath
-from .errors import Problem, SpecError
+from .errors import KeyPath, Problem, SpecError
 from .spec import MLPSpec
 
 _MAX_NODES = 1_000_000

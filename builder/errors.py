@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
 class Problem:
     """One problem in a spec: its place and how to correct it."""
 
-    path: Path
+    path: KeyPath
     message: str
     line: int | None = None
 
@@ -45,7 +45,7 @@ class WeightsWarning(UserWarning):
     """A weights file matches the module, but its constants differ from the spec's."""
 
 
-def format_path(path: Path) -> str:
+def format_path(path: KeyPath) -> str:
     """``blocks[2].linear`` for ``("blocks", 2, "linear")``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
 

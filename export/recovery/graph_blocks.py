@@ -92,8 +92,8 @@ def _constant(node: Node) -> tuple[np.ndarray, bool]:
     return _feature_values(node, role), role == "self"
 
 
-def _add(node: Node) -> list[Step]:
-    return [Step("scale", {"offset": _constant(node)[0]})]
+def _scale(role: str) -> _Make:
+    return lambda node: [Step("scale", {role: _constant(node)[0]})]
 
 
 def _sub(node: Node) -> list[Step]:
@@ -101,10 +101,6 @@ def _sub(node: Node) -> list[Step]:
     if is_first:
         return [Step("scale", {"factor": np.full(values.shape, -1, np.float32), "offset": values})]
     return [Step("standardize", {"mean": values})]
-
-
-def _mul(node: Node) -> list[Step]:
-    return [Step("scale", {"factor": _constant(node)[0]})]
 
 
 def _div(node: Node) -> list[Step]:
@@ -161,9 +157,9 @@ ATEN_BLOCKS: dict[str, _Make] = {
     "linear": _with_tensors("linear"),
     "batch_norm": _with_tensors("batch_norm", "eps"),
     "layer_norm": _with_tensors("layer_norm", "eps"),
-    "add": _add,
+    "add": _scale("offset"),
     "sub": _sub,
-    "mul": _mul,
+    "mul": _scale("factor"),
     "div": _div,
     "neg": _neg,
 }

@@ -157,7 +157,7 @@ class _ChainReader:
                 step.check()
         except NotABlock as reason:
             raise _refused(node, str(reason)) from None
-        self.used |= {id(each) for each in nodes}
+        self.used |= {id(reader) for reader in nodes}
         return steps, node.output[0], layout
 
     def _sum(self, readers: list[NodeProto], value: str) -> NodeProto:

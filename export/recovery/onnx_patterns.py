@@ -31,13 +31,12 @@ _NEAR = 6
 """Operators in a row that may hold an option of a block."""
 _ALWAYS_A_BLOCK = {"LayerNormalization", "Softmax"}
 """Operators that ``onnx_operators`` reads, with all their options."""
+_NOT_BLOCKS = ("hardswish", "mish")
+"""Activations of several operators, which are found in order to be refused by their names."""
 _CANDIDATES = tuple(
-    dict.fromkeys((*(kind for kind in ACTIVATIONS if kind in PATTERNS), "layer_norm", "clamp", "hardswish", "mish"))
+    dict.fromkeys((*(kind for kind in ACTIVATIONS if kind in PATTERNS), "layer_norm", "clamp", *_NOT_BLOCKS))
 )
-"""Operators by their names in ``torch.ops.aten``. The match with the most operators wins, then the first.
-
-Those that are not blocks are found in order to be refused by their names.
-"""
+"""Operators by their names in ``torch.ops.aten``. The match with the most operators wins, then the first."""
 Attributes = dict[str, Any]
 
 
@@ -66,9 +65,8 @@ def _operators(kind: str) -> tuple[frozenset[str], frozenset[str]]:
         for attributes in _choices(kind, shape, (0.0, 0.5))
         for pattern in PATTERNS[kind](Node(kind, "", ("x",), "", shape, attributes))
     ]
-    return frozenset(pattern[0].op for pattern in patterns), frozenset(
-        step.op for pattern in patterns for step in pattern
-    )
+    first = frozenset(pattern[0].op for pattern in patterns)
+    return first, frozenset(step.op for pattern in patterns for step in pattern)
 
 
 def pattern_operators() -> frozenset[str]:

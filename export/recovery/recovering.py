@@ -50,13 +50,13 @@ def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None
     Raises RecoveryError: as those, and for options of the other kind of file.
     """
     # An epsilon of 0 is an option, and equals False.
-    given = {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
+    used = {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
     if not is_onnx(path):
         if keep_shape:
             raise RecoveryError(f"{path}: --keep-shape is for ONNX files; a checkpoint holds no shape of its input")
-        return read_checkpoint(path, name=name, **given)
-    if given:
-        listed = ", ".join(f"--{key.replace('_', '-')}" for key in given)
+        return read_checkpoint(path, name=name, **used)
+    if used:
+        listed = ", ".join(f"--{key.replace('_', '-')}" for key in used)
         raise RecoveryError(f"{path}: an ONNX file defines its layers itself. What to do: leave out {listed}")
     return read_onnx(path, keep_shape=keep_shape, name=name)
 
