@@ -1,4 +1,4 @@
-"""What else computes an MLP, as factories for ``runtime.benching``: each is called in a process of its own.
+"""What else computes an MLP, as factories for ``runtime.timing.contest``: each is called in a process of its own.
 
 Every call gets a numpy array and gives one, without a copy where the package can. Everything is at its defaults.
 """

@@ -188,7 +188,7 @@ def test_a_killed_parent_takes_its_contenders_along(model: Path, root: Path, tmp
     code = """if True:
         import sys, time, numpy
         from pathlib import Path
-        from runtime.benching import Contender, Contest
+        from runtime.timing import Contender, Contest
         contest = Contest([Contender("a", "runtime.timing.contenders:plain", {"path": sys.argv[1]})])
         print(Path("/proc/thread-self/children").read_text(), flush=True)
         sys.stdin.read()"""

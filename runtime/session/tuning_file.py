@@ -45,7 +45,7 @@ class FileTuning:
     """In bytes."""
     sha256: str | None = None
     fingerprint: str | None = None
-    """See ``runtime.tuning.fingerprint``."""
+    """See ``runtime.session.tuned.fingerprint``."""
     way: str | None = None
     rows: int | None = None
     """That its results were compared on."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from .timings import Block, Timings
 
-_START = "import sys; sys.path[:] = sys.argv[1:]; from runtime.benching.worker import main; main()"
+_START = "import sys; sys.path[:] = sys.argv[1:]; from runtime.timing.worker import main; main()"
 _STOP, _GO = getattr(signal, "SIGSTOP", None), getattr(signal, "SIGCONT", None)
 TOLERANCE = 1e-4
 """Of a float32 output, as a share of the largest: well above rounding, well below a wrong weight or half precision."""
