@@ -21,7 +21,7 @@ _SIDE = 1024
 
 
 def work() -> Bind:
-    """A factory for ``runtime.timing.contest``, on one thread: the limit that is measured is the name of the rows it gets."""
+    """A factory for ``runtime.timing.contest``, on one thread: the limit that is measured is the name of its rows."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)

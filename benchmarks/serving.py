@@ -25,7 +25,7 @@ from benchmarks.served.parts import PARTS
 from benchmarks.served.rounds import Effort, Table, measured
 from benchmarks.served.subjects import made
 from benchmarks.served.targets import LOADS, MANY, OURS, Load, Outcome, Target, wanted
-from runtime.timing.timings import quartiles
+from runtime.timing.timer import quartiles
 
 
 def tell(text: str) -> None:

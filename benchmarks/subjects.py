@@ -16,7 +16,7 @@ from benchmarks.networks import MODELS, network
 from builder import MLPSpec, Scale, Standardize
 from export import export
 from runtime import Session
-from runtime.timing.inputs import described_inputs, seeded_rows
+from runtime.timing.rows import described_inputs, seeded_rows
 from tests.cases import WIDTHS, relu_network
 
 NAMES = (*WIDTHS, *MODELS)

@@ -24,7 +24,7 @@ from runtime import (
     read_rows,
     summary_of,
 )
-from runtime.timing.accuracy import batches
+from runtime.timing.rows import batches
 
 _PRODUCTS = ("Gemm", "MatMul")
 _NEEDS = "inspecting a file that mlpx did not write, or --data,"

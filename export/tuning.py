@@ -17,14 +17,14 @@ import numpy as np
 from runtime import InputError, ModelError, Session, read_header, read_inputs, sha256, through_link, whole_files
 from runtime.extras import imported
 from runtime.model.summary import rows_depend
-from runtime.session.machine import usable_cores
+from runtime.session.processor import usable_cores
+from runtime.session.tuned import fingerprint, this_processor
 from runtime.session.tuning_file import FileTuning, Measured, Tuning
-from runtime.session.tuning_identity import fingerprint, this_processor
 from runtime.timing import Candidate, Gate, Measurement, best, candidates, difference, measure
-from runtime.timing.choosing import EXACT
-from runtime.timing.inputs import repeated, seeded_rows
+from runtime.timing.candidates import EXACT
 from runtime.timing.measuring import fewest_calls
 from runtime.timing.plot import can_plot, write_plot
+from runtime.timing.rows import repeated, seeded_rows
 
 from .errors import ExportError
 

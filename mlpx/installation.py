@@ -12,8 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from runtime import Machine, ProviderError, this_machine
-from runtime.session.machine import DISTRIBUTIONS
-from runtime.session.providers import choose, obstacle
+from runtime.session.providers import DISTRIBUTIONS, choose, obstacle
 
 ROOMS = ("builder", "export", "runtime", "mlpx")
 _PACKAGES = ["mlpx", "numpy", "pydantic", "typer", "rich", "PyYAML", *DISTRIBUTIONS]

@@ -39,10 +39,10 @@ from .model.summary import summary_of as summary_of
 from .ray.folder import FolderReport as FolderReport
 from .ray.folder import score_folder as score_folder
 from .ray.parts import Part as Part
-from .session.machine import Machine as Machine
-from .session.machine import this_machine as this_machine
 from .session.providers import Choice as Choice
+from .session.providers import Machine as Machine
 from .session.providers import choose as choose
+from .session.providers import this_machine as this_machine
 from .session.session import Session as Session
 from .session.tuned import TuningWarning as TuningWarning
 from .session.tuned import tuning_for as tuning_for

@@ -22,7 +22,7 @@ from export import export
 from runtime import InputError, Port, Session, bench
 from runtime.timing import Block, Contender, Contest, Timings, paired
 from runtime.timing.contenders import INTO, PLAIN, PREDICT, plain
-from runtime.timing.inputs import described_inputs, seeded_rows
+from runtime.timing.rows import described_inputs, seeded_rows
 from tests.cases import network, normal
 from tests.commands import Run
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from export import export
 from runtime import InputError, Session
-from runtime.session.cuda_graphs import LARGEST, bucket_for
+from runtime.session.buffers import LARGEST, bucket_for
 from runtime.session.gpu import OnGpu
 from runtime.session.settings import Settings
 from tests.cases import normal, relu_network

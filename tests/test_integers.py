@@ -20,10 +20,10 @@ from runtime import InputError, Part, Port, Session, Summary, read_inputs, score
 from runtime.data.scoring import score_table
 from runtime.model.summary import rows_depend
 from runtime.ray.part import score_part
-from runtime.session.cuda_graphs import LARGEST
+from runtime.session.buffers import LARGEST
 from runtime.session.gpu import OnGpu
 from runtime.session.settings import Settings
-from runtime.timing.inputs import described_inputs, seeded_rows
+from runtime.timing.rows import described_inputs, seeded_rows
 from tests.commands import Run
 from tests.embeddings import CAST, GENRES, SHIFTED, beside_floats, cast_column, of_both, of_indices, only_indices
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from export import export
 from runtime import InputError, ModelError, Session
-from runtime.session.machine import usable_cores
 from runtime.session.parallel import chunks
+from runtime.session.processor import usable_cores
 from runtime.session.settings import ALONE, Settings, settled
 from tests.cases import BLOCKS, WIDTHS, network, normal, relu_network
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runtime import Session
 from runtime.session.settings import Settings, settled
 from runtime.timing import Candidate, Measurement, best, candidates, measure
-from runtime.timing.accuracy import spread
+from runtime.timing.rows import spread
 from tests.tuned import FEATURES, ill_conditioned
 
 

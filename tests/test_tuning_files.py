@@ -172,7 +172,7 @@ def test_a_record_is_read_as_it_was_written(folder: Path) -> None:
 
 
 def test_a_large_file_is_told_apart_by_the_pieces_that_are_read(tmp_path: Path) -> None:
-    from runtime.session.tuning_identity import fingerprint
+    from runtime.session.tuned import fingerprint
 
     path = tmp_path / "large"
     content = bytearray(6 * 2**20)

@@ -19,7 +19,7 @@ from benchmarks.served.running import Server
 from benchmarks.served.subjects import Made
 from benchmarks.served.targets import BINARY, MANY, MEMORY, OURS, PACE
 from runtime.timing import Ratio
-from runtime.timing.timings import quartiles
+from runtime.timing.timer import quartiles
 
 CONNECTIONS = 64
 """Of the open loop: enough that a request hardly ever waits for a free one."""

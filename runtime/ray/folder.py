@@ -18,7 +18,7 @@ from runtime.data.nonfinite import NonFinite, nonfinite_words
 from runtime.data.streaming import ON_ERROR, failed_words
 from runtime.errors import ClusterError, InputError, ModelError, OutputError
 from runtime.model.ranges import Outside, limits, told
-from runtime.session.machine import usable_cores
+from runtime.session.processor import usable_cores
 from runtime.session.session import Session
 
 from .cluster import messages

@@ -14,7 +14,7 @@ import numpy as np
 from runtime.files import identity
 from runtime.model.summary import rows_depend
 
-from .binding import Bound, may_be_bound, nothing_of
+from .buffers import Bound, may_be_bound, nothing_of
 from .ort_session import SPIN_DURATION, Providers, open_session, ports_of, run_options
 from .parallel import Workers, chunks
 from .settings import Settings, Settled, settled

@@ -15,9 +15,8 @@ from runtime.errors import InputError, ProviderError
 from runtime.model.port import Port
 from runtime.model.summary import rows_depend
 
-from .binding import may_be_bound, nothing_of
+from .buffers import LARGEST, Bucket, bucket_for, may_be_bound, nothing_of
 from .cpu import Here
-from .cuda_graphs import LARGEST, Bucket, bucket_for
 from .ort_session import Providers, open_session, ports_of, run_options
 from .settings import Settings, Settled, settled
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Mapping
 from functools import cache
+from math import ceil
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -56,3 +58,13 @@ def saturating(metadata: Mapping[str, str], path: Path | None = None, machine: s
     if way != PAIRS or not x86 or not (flags := instructions(path)) or flags & {"avx512_vnni", "avx_vnni"}:
         return None
     return f"its products of {way} saturate on this processor: {vnni(path)}"
+
+
+def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and the container's quota where it has one (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        most, period = quota.read_text().split()
+        return max(1, min(cores, ceil(int(most) / int(period))))
+    except (OSError, ValueError):  # no such file, or "max"
+        return cores

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 from runtime.errors import InputError, ProviderError
 
-from .machine import Machine
+from .cuda_libraries import Cuda, look_for_cuda
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _INSTALL_CUDA = 'pip install "mlpx[cuda]"'
@@ -64,3 +65,48 @@ def obstacle(machine: Machine, index: int = 0) -> str | None:
         highest = f"cuda:{cuda.devices - 1}"
         return f"there is no device {index}: the machine has {cuda.devices}. What to do: ask for cuda:0 to {highest}"
     return None
+
+
+DISTRIBUTIONS = ("onnxruntime-gpu", "onnxruntime")
+INSTALL_ONE = (
+    'pip install "mlpx[cpu]" (for the CPU) or pip install "mlpx[gpu]" (for CUDA), one of the two, since they overwrite '
+    "each other"
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The installed distributions of ONNX Runtime, by name and version, and what CUDA has here."""
+
+    distributions: tuple[tuple[str, str], ...]
+    cuda: Cuda
+
+    @property
+    def conflict(self) -> str | None:
+        """What to do where both distributions are installed and one has overwritten the other's files."""
+        if len(self.distributions) < 2:
+            return None
+        both = " and ".join(f"{name} {number}" for name, number in self.distributions)
+        remove = "pip uninstall -y onnxruntime onnxruntime-gpu"
+        return f"{both} are both installed and overwrite each other. What to do: {remove}, then {INSTALL_ONE}"
+
+
+def this_machine(*, cuda: bool = True) -> Machine:
+    """Look at this machine. Without ``cuda`` its libraries are left alone: looking for them loads them.
+
+    Raises ProviderError where ONNX Runtime is not installed.
+    """
+    found = tuple((name, number) for name in DISTRIBUTIONS if (number := _version(name)) is not None)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderError(f"ONNX Runtime cannot be imported ({error}). What to do: {INSTALL_ONE}") from None
+    providers = tuple(onnxruntime.get_available_providers()) if cuda else ()
+    return Machine(found, look_for_cuda(providers))
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None

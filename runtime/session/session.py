@@ -17,13 +17,12 @@ from runtime.model.annotate_ports import described
 from runtime.model.port import Port
 from runtime.model.summary import Summary, summary_of
 
-from .binding import FLOAT32
+from .buffers import FLOAT32
 from .cpu import Here, OnCpu
 from .gpu import OnGpu
-from .machine import this_machine, usable_cores
 from .ort_session import beyond_a_table, reason
-from .processor import saturating
-from .providers import choose
+from .processor import saturating, usable_cores
+from .providers import choose, this_machine
 from .settings import Settings, Settled
 from .tuned import tuning_for
 

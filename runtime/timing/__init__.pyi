@@ -1,8 +1,8 @@
 from .accuracy import Difference as Difference
 from .accuracy import Gate as Gate
 from .accuracy import difference as difference
+from .candidates import best as best
 from .candidates import candidates as candidates
-from .choosing import best as best
 from .comparison import BatchFigures as BatchFigures
 from .comparison import BenchReport as BenchReport
 from .comparison import ContenderFigures as ContenderFigures
@@ -14,7 +14,7 @@ from .contest import LeftOut as LeftOut
 from .measuring import Candidate as Candidate
 from .measuring import Measurement as Measurement
 from .measuring import measure as measure
-from .timings import Block as Block
-from .timings import Ratio as Ratio
-from .timings import Timings as Timings
-from .timings import paired as paired
+from .timer import Block as Block
+from .timer import Ratio as Ratio
+from .timer import Timings as Timings
+from .timer import paired as paired

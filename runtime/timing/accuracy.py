@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,7 @@ from runtime.model.onnx_header import read_header
 from runtime.model.summary import rows_depend
 from runtime.session.session import Session
 
-_BULK = 1024
-MOST_ROWS = 20_000
-"""Rows that are compared; of more, so many that are spread evenly over them."""
+from .rows import BULK, batches, spread
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def difference(reference: str | Path, other: str | Path, rows: Mapping[str, np.n
         raise InputError("the data has no rows to compare results on. What to do: give rows like those of the traffic")
     error, changed, labelled = 0.0, np.zeros(count, bool), False
     with Session(reference, "cpu", tuning=None) as exact, Session(other, "cpu", tuning=None) as tried:
-        together = batch if rows_depend(read_header(other).metadata) else _BULK
+        together = batch if rows_depend(read_header(other).metadata) else BULK
         start = 0
         for chunk, fill in batches(rows, exact.inputs[0].shape[0], together):
             stop = start + len(next(iter(chunk.values()))) - fill
@@ -83,30 +81,6 @@ def difference(reference: str | Path, other: str | Path, rows: Mapping[str, np.n
                     changed[start:stop] |= (wanted.labels != found.labels)[: stop - start]
             start = stop
     return Difference(count, error, float(changed.mean()) if labelled else None)
-
-
-def spread(rows: Mapping[str, np.ndarray], most: int = MOST_ROWS) -> dict[str, np.ndarray]:
-    """At most so many of the rows, evenly spread over them."""
-    count = len(next(iter(rows.values())))
-    if count <= most:
-        return dict(rows)
-    places = np.arange(most) * count // most
-    return {name: np.ascontiguousarray(values[places]) for name, values in rows.items()}
-
-
-def batches(
-    rows: Mapping[str, np.ndarray], fixed: int | str, size: int = _BULK
-) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-    """``size`` rows at a time, and how many of them only fill up: a file that fixes its batch gets that many, the last
-    row again and again.
-    """
-    step = fixed if isinstance(fixed, int) else size
-    for start in range(0, len(next(iter(rows.values()))), step):
-        chunk = {name: values[start : start + step] for name, values in rows.items()}
-        fill = step - len(next(iter(chunk.values()))) if isinstance(fixed, int) else 0
-        if fill:
-            chunk = {name: np.concatenate([v, np.repeat(v[-1:], fill, axis=0)]) for name, v in chunk.items()}
-        yield chunk, fill
 
 
 def _largest(wanted: np.ndarray, found: np.ndarray) -> float:

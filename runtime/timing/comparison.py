@@ -16,8 +16,8 @@ from runtime.session.session import Session
 
 from .contenders import PLAIN, contenders_of, plain
 from .contest import Contest, LeftOut
-from .inputs import described_inputs, repeated, rows_of_file, seeded_rows
-from .timings import Ratio, Timings, paired
+from .rows import described_inputs, repeated, rows_of_file, seeded_rows
+from .timer import Ratio, Timings, paired
 
 BATCHES = (1, 32, 1024)
 TOLERANCE = 1e-3

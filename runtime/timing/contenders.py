@@ -76,8 +76,7 @@ def plain(path: str, device: str = "cpu", threads: int | None = None) -> Bind:
     """What a user of ONNX Runtime writes: a session on the provider, everything else at its default, and ``run``."""
     import onnxruntime
 
-    from runtime.session.machine import this_machine
-    from runtime.session.providers import choose
+    from runtime.session.providers import choose, this_machine
 
     choice = choose(device, this_machine(cuda=device != "cpu"))
     options = onnxruntime.SessionOptions()

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .timings import Block, Timings
+from .timer import Block, Timings
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from runtime.timing.worker import main; main()"
 _STOP, _GO = getattr(signal, "SIGSTOP", None), getattr(signal, "SIGCONT", None)

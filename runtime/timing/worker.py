@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .timings import Block
+from .timer import Block
 
 Call = Callable[[], Any]
 Feed = dict[str, np.ndarray]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,10 @@ from runtime.errors import InputError
 from runtime.model.port import Port
 from runtime.model.ranges import limits
 from runtime.session.session import Session
+
+BULK = 1024
+MOST_ROWS = 20_000
+"""Rows that are compared; of more, so many that are spread evenly over them."""
 
 
 def described_inputs(session: Session) -> tuple[Port, ...]:
@@ -69,3 +73,27 @@ def rows_of_file(data: Path, ports: Sequence[Port], dtype: str | None) -> dict[s
     if not len(next(iter(found.values()))):
         raise InputError(f"{data}: it has no rows to measure with")
     return found
+
+
+def spread(rows: Mapping[str, np.ndarray], most: int = MOST_ROWS) -> dict[str, np.ndarray]:
+    """At most so many of the rows, evenly spread over them."""
+    count = len(next(iter(rows.values())))
+    if count <= most:
+        return dict(rows)
+    places = np.arange(most) * count // most
+    return {name: np.ascontiguousarray(values[places]) for name, values in rows.items()}
+
+
+def batches(
+    rows: Mapping[str, np.ndarray], fixed: int | str, size: int = BULK
+) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    """``size`` rows at a time, and how many of them only fill up: a file that fixes its batch gets that many, the last
+    row again and again.
+    """
+    step = fixed if isinstance(fixed, int) else size
+    for start in range(0, len(next(iter(rows.values()))), step):
+        chunk = {name: values[start : start + step] for name, values in rows.items()}
+        fill = step - len(next(iter(chunk.values()))) if isinstance(fixed, int) else 0
+        if fill:
+            chunk = {name: np.concatenate([v, np.repeat(v[-1:], fill, axis=0)]) for name, v in chunk.items()}
+        yield chunk, fill
