@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+
+from runtime.extras import installed_version
+from runtime.session.processor import processor_name
 
 CORES = 2
 
@@ -19,15 +19,7 @@ def keep_to_two_cores() -> None:
 
 def described() -> dict[str, str]:
     """The date, the processor, the cores that may be used, and the versions that matter."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        processor = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), processor)
-    found = {"date": date.today().isoformat(), "processor": processor, "cores": str(len(os.sched_getaffinity(0)))}
-    for package in ("mlpx", "torch", "onnx", "onnxruntime-gpu", "onnxruntime"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    packages = ("mlpx", "torch", "onnx", "onnxruntime-gpu", "onnxruntime")
+    versions = {package: version for package in packages if (version := installed_version(package)) is not None}
+    cores = str(len(os.sched_getaffinity(0)))
+    return {"date": date.today().isoformat(), "processor": processor_name(), "cores": cores, **versions}

@@ -7,11 +7,12 @@ from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, distribution, distributions, version
+from importlib.metadata import PackageNotFoundError, distribution, distributions
 from importlib.util import find_spec
 from pathlib import Path
 
 from runtime import Machine, ProviderError, this_machine
+from runtime.extras import installed_version
 from runtime.session.providers import DISTRIBUTIONS, choose, obstacle
 
 ROOMS = ("builder", "export", "runtime", "mlpx")
@@ -47,7 +48,7 @@ def examine() -> Report:
         if machine.cuda.usable and machine.cuda.optional_missing:
             names = ", ".join(machine.cuda.optional_missing)
             notes.append(f"CUDA works without {names}; dense networks need none of these")
-    packages = {name: _version(name) for name in _PACKAGES}
+    packages = {name: installed_version(name) for name in _PACKAGES}
     return Report(platform.python_version(), platform.platform(), packages, providers, tuple(problems), tuple(notes))
 
 
@@ -97,10 +98,3 @@ _SMALLEST = (
     b'\x08\x08:5\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x10\n\x01x\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01n'
     b"b\x10\n\x01y\x12\x0b\n\t\x08\x01\x12\x05\n\x03\x12\x01nB\x04\n\x00\x10\x11"
 )
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

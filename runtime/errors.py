@@ -1,29 +1,29 @@
-"""What can go wrong when a file is run."""
+"""The errors of running a model file."""
 
 
 class ProviderError(RuntimeError):
-    """The execution provider that was asked for cannot be had on this machine; the message says what is missing."""
+    """The requested execution provider is not available on this machine; the message says what is missing."""
 
 
 class InputError(ValueError):
-    """Data that the model cannot take: its shape, dtype, columns or values."""
+    """Data that the model does not accept: its shape, dtype, columns or values."""
 
 
 class ModelError(ValueError):
-    """A file that is not a model that can be run here: missing, damaged, or not ONNX."""
+    """A file that cannot be run as a model here: missing, damaged, or not ONNX."""
 
 
 class OutputError(OSError):
-    """A result that could not be written; what stood under the name before is still there, whole."""
+    """A result that could not be written; an earlier file of that name is still there, unchanged."""
 
 
 class MissingPackageError(ImportError):
-    """A package that an extra brings is not installed; the message has the install line."""
+    """An optional package is not installed; the message has the install line."""
 
 
 class ClusterError(RuntimeError):
-    """A cluster that cannot be reached, has not what was asked for, or lost its workers too often."""
+    """A cluster that cannot be reached, lacks the requested resources, or lost its workers too often."""
 
 
 class UnreachableError(RuntimeError):
-    """A server that cannot be asked: not there, not trusted, or it wants a token that it was not given."""
+    """A server that cannot be reached: not there, not trusted, or it requires a token that it was not given."""

@@ -1,8 +1,9 @@
-"""Packages that an installation may do without, and the install line of each."""
+"""Optional packages, and the install line of each."""
 
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .errors import MissingPackageError
@@ -33,8 +34,16 @@ def imported(name: str, purpose: str) -> Any:
         raise missing_package(error, purpose) from None
 
 
+def installed_version(distribution: str) -> str | None:
+    """The version of an installed distribution; None where it is not installed."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
 def missing_package(error: ModuleNotFoundError, purpose: str = "this") -> ImportError:
-    """What to tell a user instead of a ``ModuleNotFoundError``: the install line, where the package is one of ours."""
+    """The error to raise for a ``ModuleNotFoundError``: with the install line, where an extra has the package."""
     package = (error.name or "").partition(".")[0]
     if package not in _EXTRAS:
         return error

@@ -140,7 +140,7 @@ def test_cuda_on_a_machine_without_it(run: Run, model: Path, tmp_path: Path) -> 
     np.save(tmp_path / "rows.npy", np.zeros((3, 3), np.float32))
     done = run("predict", model, tmp_path / "rows.npy", "-o", tmp_path / "scores.csv", "--device", "cuda")
     assert done.code == 3 and done.out == "" and not (tmp_path / "scores.csv").exists()
-    assert "cuda was asked for and cannot be had" in done.err and "What to do" in done.err
+    assert "cuda was requested and is not available" in done.err and "What to do" in done.err
     assert done.err.startswith("mlpx: ") and "Traceback" not in done.err and "onnxruntime" not in done.err
 
 

@@ -1,4 +1,4 @@
-"""Buckets of device buffers. Their logic runs anywhere, on the CPU's buffers; CUDA graphs and tensors need a GPU."""
+"""Padded device buffers. Their logic runs anywhere, on the CPU's buffers; CUDA graphs and tensors need a GPU."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import nn
 
 from export import export
 from runtime import InputError, Session
-from runtime.session.buffers import LARGEST, bucket_for
-from runtime.session.gpu import OnGpu
+from runtime.session.buffers import MAX_PADDED, padded_size
+from runtime.session.gpu import GpuRunner
 from runtime.session.settings import Settings
 from tests.cases import normal, relu_network
 
@@ -29,45 +29,45 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def buckets(small: Path) -> OnGpu:
-    return OnGpu(small, CPU, Settings(), where="cpu")
+def padded(small: Path) -> GpuRunner:
+    return GpuRunner(small, CPU, Settings(), kind="cpu")
 
 
 @given(rows=st.integers(1, 10**6))
-def test_a_bucket_is_the_next_power_of_two(rows: int) -> None:
-    size = bucket_for(rows)
+def test_a_batch_is_padded_to_the_next_power_of_two(rows: int) -> None:
+    size = padded_size(rows)
     assert size & (size - 1) == 0
-    assert (size >= rows and size < 2 * rows) or size == LARGEST
+    assert (size >= rows and size < 2 * rows) or size == MAX_PADDED
 
 
 @settings(deadline=None, max_examples=50)
-@given(rows=st.integers(0, 2 * LARGEST + 10), strided=st.booleans())
-def test_padded_batches_give_what_a_session_gives(small: Path, buckets: OnGpu, rows: int, strided: bool) -> None:
-    x = normal(2 * LARGEST + 10, 128)[:rows, ::2] if strided else normal(2 * LARGEST + 10, 64)[:rows]
+@given(rows=st.integers(0, 2 * MAX_PADDED + 10), strided=st.booleans())
+def test_padded_batches_give_what_a_session_gives(small: Path, padded: GpuRunner, rows: int, strided: bool) -> None:
+    x = normal(2 * MAX_PADDED + 10, 128)[:rows, ::2] if strided else normal(2 * MAX_PADDED + 10, 64)[:rows]
     with Session(small, "cpu") as session:
-        (found,) = _run(buckets, x)
+        (found,) = _run(padded, x)
         np.testing.assert_allclose(found, session.predict(x), rtol=0, atol=1e-5)
 
 
-def _run(buckets: OnGpu, x: np.ndarray) -> list[np.ndarray]:
-    return buckets.run([buckets.outputs[0].name], {buckets.inputs[0].name: x})
+def _run(padded: GpuRunner, x: np.ndarray) -> list[np.ndarray]:
+    return padded.run([padded.outputs[0].name], {padded.inputs[0].name: x})
 
 
-def test_what_lay_in_a_bucket_before_does_not_show(buckets: OnGpu) -> None:
+def test_what_lay_in_the_buffers_before_does_not_show(padded: GpuRunner) -> None:
     x = normal(5, 64)
-    (before,) = _run(buckets, x)
-    _run(buckets, np.full((8, 64), np.nan, np.float32))
-    (after,) = _run(buckets, x)
+    (before,) = _run(padded, x)
+    _run(padded, np.full((8, 64), np.nan, np.float32))
+    (after,) = _run(padded, x)
     np.testing.assert_array_equal(before, after)
 
 
-def test_threads_take_turns(buckets: OnGpu) -> None:
+def test_threads_take_turns(padded: GpuRunner) -> None:
     x = normal(64, 64)
-    (whole,) = _run(buckets, x)
+    (whole,) = _run(padded, x)
 
     def wrong(start: int) -> bool:
         return any(
-            not np.allclose(_run(buckets, x[start : start + 8])[0], whole[start : start + 8], atol=1e-5)
+            not np.allclose(_run(padded, x[start : start + 8])[0], whole[start : start + 8], atol=1e-5)
             for _ in range(50)
         )
 
@@ -75,17 +75,17 @@ def test_threads_take_turns(buckets: OnGpu) -> None:
         assert not any(pool.map(wrong, range(0, 56, 7)))
 
 
-@pytest.mark.parametrize("rows", [0, 1, 7, 64, LARGEST + 3])
+@pytest.mark.parametrize("rows", [0, 1, 7, 64, MAX_PADDED + 3])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_tensors_come_back_as_tensors(buckets: OnGpu, rows: int, dtype: torch.dtype) -> None:
+def test_tensors_come_back_as_tensors(padded: GpuRunner, rows: int, dtype: torch.dtype) -> None:
     x = torch.from_numpy(normal(rows, 64)).to(dtype).requires_grad_(True)
-    assert buckets.takes(x)
-    found = buckets.predict_tensor(x)
+    assert padded.takes(x)
+    found = padded.predict_tensor(x)
     assert isinstance(found, torch.Tensor) and found.shape == (rows, 10)
-    (expected,) = _run(buckets, x.detach().float().numpy())
+    (expected,) = _run(padded, x.detach().float().numpy())
     np.testing.assert_array_equal(found.numpy(), expected)
     kept = found.clone()
-    buckets.predict_tensor(-x)
+    padded.predict_tensor(-x)
     assert torch.equal(found, kept)
 
 
@@ -98,9 +98,9 @@ def test_tensors_come_back_as_tensors(buckets: OnGpu, rows: int, dtype: torch.dt
         (torch.zeros(2, 64, dtype=torch.int32), "a tensor of int32"),
     ],
 )
-def test_tensors_that_do_not_fit(buckets: OnGpu, x: torch.Tensor, words: str) -> None:
+def test_tensors_that_do_not_fit(padded: GpuRunner, x: torch.Tensor, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        buckets.predict_tensor(x)
+        padded.predict_tensor(x)
 
 
 def _cuda_torch() -> None:
@@ -111,10 +111,10 @@ def _cuda_torch() -> None:
 @pytest.mark.cuda
 @pytest.mark.parametrize("graphs", [True, False])
 def test_on_a_gpu_with_and_without_graphs(small: Path, cuda: str, graphs: bool) -> None:
-    x = normal(3 * LARGEST, 64)
+    x = normal(3 * MAX_PADDED, 64)
     with Session(small, "cpu") as reference, Session(small, cuda, cuda_graphs=graphs) as session:
         assert session.cuda_graphs is graphs
-        for rows in (1, 2, 3, 17, 1000, LARGEST, 3 * LARGEST):
+        for rows in (1, 2, 3, 17, 1000, MAX_PADDED, 3 * MAX_PADDED):
             expected = reference.predict(x[:rows])
             for _ in range(4):  # capture comes after warm-up runs, then replays
                 np.testing.assert_allclose(session.predict(x[:rows]), expected, rtol=0, atol=1e-5)

@@ -20,8 +20,8 @@ from runtime import InputError, Part, Port, Session, Summary, read_inputs, score
 from runtime.data.scoring import score_table
 from runtime.model.summary import rows_depend
 from runtime.ray.part import score_part
-from runtime.session.buffers import LARGEST
-from runtime.session.gpu import OnGpu
+from runtime.session.buffers import MAX_PADDED
+from runtime.session.gpu import GpuRunner
 from runtime.session.settings import Settings
 from runtime.timing.rows import described_inputs, seeded_rows
 from tests.commands import Run
@@ -214,10 +214,10 @@ def test_what_onnx_runtime_says_of_an_index_is_an_error_of_the_input(
             session.predict(x)
 
 
-@pytest.mark.parametrize("rows", [0, 1, 3, LARGEST + 5])
+@pytest.mark.parametrize("rows", [0, 1, 3, MAX_PADDED + 5])
 def test_buckets_hold_whole_numbers(files: dict[str, Path], rows: int) -> None:
     """On the CPU, as on a GPU; padding holds rows that the model takes."""
-    with_limits = OnGpu(files["indices"], (("CPUExecutionProvider", {}),), Settings(), where="cpu", graphs=False)
+    with_limits = GpuRunner(files["indices"], (("CPUExecutionProvider", {}),), Settings(), kind="cpu", graphs=False)
     ids = np.random.default_rng(2).integers(1, 6, (rows, 2))
     near(with_limits.run(["y"], {"ids": ids})[0], of_indices(ids))
     near(with_limits.predict_tensor(torch.from_numpy(ids).int()), of_indices(ids))
@@ -226,9 +226,9 @@ def test_buckets_hold_whole_numbers(files: dict[str, Path], rows: int) -> None:
 
 def test_what_fills_up_a_batch_is_in_the_table(tmp_path: Path) -> None:
     path, ids = only_indices(tmp_path / "m.onnx", SHIFTED), IDS + 100
-    buckets = OnGpu(path, (("CPUExecutionProvider", {}),), Settings(), where="cpu", graphs=False)
-    near(buckets.run(["y"], {"ids": ids})[0], of_indices(IDS))
-    buckets.close()
+    padded = GpuRunner(path, (("CPUExecutionProvider", {}),), Settings(), kind="cpu", graphs=False)
+    near(padded.run(["y"], {"ids": ids})[0], of_indices(IDS))
+    padded.close()
     np.save(tmp_path / "ids.npy", np.vstack([ids, [[3, 100]]]))
     with Session(path, "cpu") as session:
         score_file(session, tmp_path / "ids.npy", tmp_path / "out.npy", on_error="null")
@@ -392,9 +392,9 @@ def test_rows_that_depend_are_run_as_they_come(tmp_path: Path, run: Run) -> None
     expected = of_indices(ids)
     expected -= expected.mean(axis=0)
     np.save(tmp_path / "ids.npy", ids)
-    on_gpu = OnGpu(path, (("CPUExecutionProvider", {}),), Settings(), where="cpu", graphs=False)
+    on_gpu = GpuRunner(path, (("CPUExecutionProvider", {}),), Settings(), kind="cpu", graphs=False)
     with Session(path, "cpu", workers=2, chunk_rows=500) as session:
-        assert not session.divisible and not on_gpu.divisible
+        assert not session.divisible and not on_gpu.model.divisible
         np.testing.assert_allclose(session.predict(ids), expected, atol=1e-3)
         np.testing.assert_allclose(on_gpu.run(["y"], {"ids": ids})[0], expected, atol=1e-3)
         score_file(session, tmp_path / "ids.npy", tmp_path / "out.npy")

@@ -18,7 +18,7 @@ OLD, NEW = "fpu avx avx2 fma", "fpu avx2 avx512f avx512_vnni"
 
 def machine(folder: Path, flags: str, key: str = "flags") -> Path:
     path = folder / "cpuinfo"
-    runtime.session.processor._read.cache_clear()
+    runtime.session.processor._read_cpuinfo.cache_clear()
     path.write_text(f"processor\t: 0\nmodel name\t: A B\n{key}\t\t: {flags}\n\nprocessor\t: 1\nmodel name\t: C\n")
     return path
 

@@ -41,7 +41,7 @@ def test_cuda_that_cannot_be_had_is_an_error_and_auto_says_why(machine: Machine,
     with pytest.raises(ProviderError) as caught:
         choose("cuda", machine)
     said = str(caught.value)
-    assert said.startswith("cuda was asked for and cannot be had") and [x for x in expected if x not in said] == []
+    assert said.startswith("cuda was requested and is not available") and [x for x in expected if x not in said] == []
     auto = choose("auto", machine)
     assert auto.device == "cpu" and expected[0] in auto.reason and "What to do" not in auto.reason
 

@@ -20,7 +20,7 @@ from export import export
 from runtime import InputError, ModelError, Session
 from runtime.session.parallel import chunks
 from runtime.session.processor import usable_cores
-from runtime.session.settings import ALONE, Settings, settled
+from runtime.session.settings import ALONE, Settings, resolve
 from tests.cases import BLOCKS, WIDTHS, network, normal, relu_network
 
 
@@ -231,15 +231,15 @@ def test_a_closed_session_runs_nothing_in_any_thread(small: Path) -> None:
 
 def test_the_rule() -> None:
     tiny, small, large = (sum(a * b for a, b in pairwise(WIDTHS[name])) for name in ("tiny", "small", "large"))
-    assert settled(Settings(), tiny, 2).whole_from > 100
-    assert 1 < settled(Settings(), small, 2).whole_from <= -(-ALONE // small)
-    assert settled(Settings(), large, 2).whole_from == 1
-    assert settled(Settings(), large, 2).workers == 1  # its weights would be held twice
-    assert settled(Settings(), small, 8).workers == settled(Settings(), small, 8).threads == 8
-    one = settled(Settings(threads=1), small, 8)
+    assert resolve(Settings(), tiny, 2).whole_from > 100
+    assert 1 < resolve(Settings(), small, 2).whole_from <= -(-ALONE // small)
+    assert resolve(Settings(), large, 2).whole_from == 1
+    assert resolve(Settings(), large, 2).workers == 1  # its weights would be held twice
+    assert resolve(Settings(), small, 8).workers == resolve(Settings(), small, 8).threads == 8
+    one = resolve(Settings(threads=1), small, 8)
     assert (one.threads, one.workers, one.whole_from) == (1, 1, 1)
-    assert settled(Settings(threads=3, workers=2, spin_us=0, chunk_rows=77, prepack=False), tiny, 8).chunk_rows == 77
-    sizes = [settled(Settings(), 2**k, 2).chunk_rows for k in range(30)]
+    assert resolve(Settings(threads=3, workers=2, spin_us=0, chunk_rows=77, prepack=False), tiny, 8).chunk_rows == 77
+    sizes = [resolve(Settings(), 2**k, 2).chunk_rows for k in range(30)]
     assert sizes == sorted(sizes, reverse=True) and sizes[0] == 16384 and sizes[-1] == 256
 
 

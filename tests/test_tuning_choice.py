@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import Session
-from runtime.session.settings import Settings, settled
+from runtime.session.settings import Settings, resolve
 from runtime.timing import Candidate, Measurement, best, candidates, measure
 from runtime.timing.rows import spread
 from tests.tuned import FEATURES, ill_conditioned
@@ -51,23 +51,23 @@ def test_a_noisy_machine_widens_what_counts_as_equal() -> None:
 def test_the_search_is_small_and_sensible(work: int, batch: int, cores: int, by_batch: bool) -> None:
     found, left_out = candidates(work, batch, cores, variant=by_batch, by_batch=by_batch)
     assert len(found) == len(set(found)) <= 16
-    assert settled(found[0], work, cores).workers == (1 if by_batch else settled(Settings(), work, cores).workers)
+    assert resolve(found[0], work, cores).workers == (1 if by_batch else resolve(Settings(), work, cores).workers)
     threads = {each.threads for each in found if each.threads is not None}
     assert max(threads, default=1) <= max(cores, 2) and (cores > 1 or threads <= {1})
-    shared = batch >= settled(Settings(), work, cores).shared_from
+    shared = batch >= resolve(Settings(), work, cores).shared_from
     if work * batch < 2**15 and not (shared and not by_batch):
         assert threads == {1} and any("too few to share" in line for line in left_out)
     for each in found:
-        real = settled(each, work, cores)
+        real = resolve(each, work, cores)
         assert not by_batch or real.workers == 1, "rows that depend stay together"
         assert each.chunk_rows is None or each.chunk_rows <= batch
     if shared and not by_batch:
-        assert any(settled(each, work, cores).chunk_rows >= batch for each in found), "in one call"
+        assert any(resolve(each, work, cores).chunk_rows >= batch for each in found), "in one call"
 
 
 def test_what_large_batches_get_does_not_change_with_the_tuning_of_small_ones() -> None:
     found, _ = candidates(2**20, 1, 8)
-    assert {settled(each, 2**20, 8).workers for each in found} == {8}
+    assert {resolve(each, 2**20, 8).workers for each in found} == {8}
 
 
 def test_every_candidate_is_measured_in_every_round_and_the_rule_is_kept(tmp_path: Path) -> None:

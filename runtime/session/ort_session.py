@@ -1,22 +1,26 @@
-"""ONNX Runtime's sessions, opened on exactly what was asked for."""
+"""ONNX Runtime's sessions, opened on exactly the requested providers, and what they say of a model."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import ModelError, ProviderError
 from runtime.model.annotate_ports import described
 from runtime.model.port import Port
-from runtime.model.summary import summary_of
+from runtime.model.summary import rows_depend, summary_of
 
 Providers = tuple[tuple[str, dict[str, str]], ...]
-_FATAL = 4
 SPIN_DURATION = "session.intra_op.spin_duration_us"
 """ONNX Runtime has it from 1.26 on."""
+_FATAL = 4
+_INPUT_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+_OUTPUT_TYPES = {**_INPUT_TYPES, "tensor(bool)": "bool"}
+_INDEX_ERRORS = "indices element out of data bounds", "Out of range value in index tensor", "invalid index found"
+"""ONNX Runtime's messages where Gather, GatherElements or GatherND gets an index outside its table."""
 
 
 def open_session(
@@ -37,8 +41,8 @@ def open_session(
     if threads is not None:
         options.intra_op_num_threads = threads
     for key, value in (config or {}).items():
-        if key == SPIN_DURATION and _version(onnxruntime.__version__) < (1, 26):
-            key, value = "session.intra_op.allow_spinning", "0"  # it would wait for milliseconds there
+        if key == SPIN_DURATION and _major_minor(onnxruntime.__version__) < (1, 26):
+            key, value = "session.intra_op.allow_spinning", "0"  # it would spin for milliseconds there
         options.add_session_config_entry(key, value)
     if len(providers) > 1:
         # The provider logs through the process's logger while it loads; its errors come back as exceptions anyway.
@@ -56,27 +60,23 @@ def open_session(
     finally:
         if len(providers) > 1:
             onnxruntime.set_default_logger_severity(2)
-    asked, got = [provider for provider, _ in providers], session.get_providers()
-    if got[: len(asked)] != asked:
-        raise ProviderError(f"{asked[0]} was asked for, and ONNX Runtime gave {', '.join(got)}")
+    requested, active = [provider for provider, _ in providers], session.get_providers()
+    if active[: len(requested)] != requested:
+        raise ProviderError(f"{requested[0]} was requested, and ONNX Runtime gave {', '.join(active)}")
     return session
 
 
 def run_options() -> Any:
-    """ONNX Runtime's options of a call, to be used for all: it takes longer where it makes its own for each."""
+    """One RunOptions for all calls; creating one per call is slower."""
     import onnxruntime
 
     return onnxruntime.RunOptions()
 
 
-_BEYOND_A_TABLE = "indices element out of data bounds", "Out of range value in index tensor", "invalid index found"
-"""What ONNX Runtime says where Gather, GatherElements or GatherND gets an index that its table does not have."""
-
-
-def beyond_a_table(error: BaseException) -> str | None:
-    """ONNX Runtime's words for an index that a table does not have; None for any other error."""
+def index_error(error: BaseException) -> str | None:
+    """ONNX Runtime's message for an index outside a table; None for any other error."""
     text = str(error)
-    return next((text[text.index(words) :] for words in _BEYOND_A_TABLE if words in text), None)
+    return next((text[text.index(message) :] for message in _INDEX_ERRORS if message in text), None)
 
 
 def reason(error: BaseException) -> str:
@@ -84,27 +84,63 @@ def reason(error: BaseException) -> str:
     return str(error).rpartition(" : ")[2].strip() or str(error)
 
 
-def ports_of(session: Any, path: str | Path | bytes) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-    """Inputs and outputs of the session of a file, inputs with the limits that the file sets for their indices.
+@dataclass(frozen=True)
+class ModelInfo:
+    """What an open session and the file's metadata say of a model."""
 
-    Raises ModelError for those that mlpx does not run, or whose metadata describe others.
+    inputs: tuple[Port, ...]
+    """With the limits that the file sets for their indices."""
+    outputs: tuple[Port, ...]
+    metadata: Mapping[str, str]
+    multiply_adds: int
+    """Per row."""
+    bindable: bool
+    """The shapes of the outputs follow from the number of rows."""
+    divisible: bool
+    """A batch may be cut into pieces that are run separately."""
+
+
+def model_info(session: Any, path: str | Path | bytes, *, estimate: int = 0, divided: bool = False) -> ModelInfo:
+    """What the session of the file at ``path`` says of its model.
+
+    ``estimate`` is the number of multiply-adds where the file does not say; ``divided`` says that the rows of a file
+    that mlpx did not write are independent. Raises ModelError: a model that mlpx does not run, or metadata that
+    describe another one.
     """
     inputs = tuple(_port(value, _INPUT_TYPES) for value in session.get_inputs())
     outputs = tuple(_port(value, _OUTPUT_TYPES) for value in session.get_outputs())
     if not inputs:
         raise ModelError(f"{'the model' if isinstance(path, bytes) else path} has no input")
     metadata = session.get_modelmeta().custom_metadata_map
-    if '"indices"' in metadata.get("mlpx.inputs", ""):  # else the record is not worth reading yet
-        summary = summary_of(metadata)
-        file = None if isinstance(path, bytes) else Path(path)
-        said = described(None if summary is None else summary.inputs, inputs, file)
-        pairs = zip(inputs, said, strict=True)
-        inputs = tuple(replace(p, shape=(p.shape[0], *o.shape[1:]), indices=o.indices) for p, o in pairs)
-    return inputs, outputs
+    if '"indices"' in metadata.get("mlpx.inputs", ""):  # otherwise the record need not be parsed yet
+        inputs = _with_index_limits(inputs, metadata, None if isinstance(path, bytes) else Path(path))
+    declared = metadata.get("mlpx.multiply_adds", "")
+    bindable = _shapes_follow_rows(inputs, outputs)
+    independent = (divided or bool(declared)) and not rows_depend(metadata)
+    return ModelInfo(
+        inputs,
+        outputs,
+        metadata,
+        multiply_adds=int(declared) if declared.isdecimal() else estimate,
+        bindable=bindable,
+        divisible=bindable and independent and not isinstance(inputs[0].shape[0], int),
+    )
 
 
-_INPUT_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
-_OUTPUT_TYPES = {**_INPUT_TYPES, "tensor(bool)": "bool"}
+def _with_index_limits(inputs: tuple[Port, ...], metadata: Mapping[str, str], path: Path | None) -> tuple[Port, ...]:
+    summary = summary_of(metadata)
+    annotated = described(None if summary is None else summary.inputs, inputs, path)
+    return tuple(
+        replace(port, shape=(port.shape[0], *other.shape[1:]), indices=other.indices)
+        for port, other in zip(inputs, annotated, strict=True)
+    )
+
+
+def _shapes_follow_rows(inputs: Sequence[Port], outputs: Sequence[Port]) -> bool:
+    batch, ports = inputs[0].shape[0], (*inputs, *outputs)
+    return batch != "?" and all(
+        port.shape[:1] == (batch,) and all(isinstance(size, int) for size in port.shape[1:]) for port in ports
+    )
 
 
 def _port(value: Any, types: Mapping[str, str]) -> Port:
@@ -116,5 +152,5 @@ def _port(value: Any, types: Mapping[str, str]) -> Port:
     return Port(value.name, shape, dtype=types[value.type])
 
 
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
+def _major_minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

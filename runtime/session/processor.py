@@ -1,4 +1,4 @@
-"""What the processor says of itself."""
+"""The processor: its name, its instructions, the cores that may be used."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from pathlib import Path
 CPUINFO = Path("/proc/cpuinfo")
 PAIRS = "u8 rows, s8 weights"
 """The products of bytes that x86 processors without VNNI add in pairs of 16 bits, which saturate."""
+_X86 = ("x86_64", "amd64", "i686", "i386")
+_VNNI = frozenset(("avx512_vnni", "avx_vnni"))
 
 
 def cpuinfo(path: Path | None = None) -> Mapping[str, str]:
-    """Of the first core, on Linux: the file has a part for each. Elsewhere empty."""
-    return _read(path or CPUINFO)
+    """The fields of ``/proc/cpuinfo`` for the first core; empty where there is no such file."""
+    return _read_cpuinfo(path or CPUINFO)
 
 
 @cache
-def _read(path: Path) -> Mapping[str, str]:
+def _read_cpuinfo(path: Path) -> Mapping[str, str]:
     if not path.exists():
         return {}
     with open(path, encoding="utf-8", errors="replace") as file:
@@ -30,41 +32,46 @@ def _read(path: Path) -> Mapping[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def processor_name() -> str:
+    """The model's name, or what the system calls it."""
+    return cpuinfo().get("model name") or platform.processor() or platform.machine()
+
+
 def instructions(path: Path | None = None) -> frozenset[str]:
-    """The instruction sets, by the names that Linux gives them; empty where it does not say."""
-    told = cpuinfo(path)
-    return frozenset((told.get("flags") or told.get("Features") or "").split())
-
-
-def vnni(path: Path | None = None) -> str:
-    """What the processor says of the instructions that make products of bytes exact, in words."""
-    flags = instructions(path)
-    has = sorted(flags & {"avx512_vnni", "avx_vnni"})
-    if not flags:
-        return "its instructions are not known"
-    return f"it has {' and '.join(has)}" if has else "it has neither avx512_vnni nor avx_vnni"
-
-
-def saturating(metadata: Mapping[str, str], path: Path | None = None, machine: str | None = None) -> str | None:
-    """Why a file of reduced precision would give wrong numbers here, in words; None where it would not.
-
-    ``machine`` is the architecture, this one's if left out. Files say in their metadata how their products are made.
-    """
-    try:
-        way = json.loads(metadata["mlpx.variant"])["way"]
-    except (KeyError, TypeError, ValueError, RecursionError):
-        return None
-    x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64", "i686", "i386")
-    if way != PAIRS or not x86 or not (flags := instructions(path)) or flags & {"avx512_vnni", "avx_vnni"}:
-        return None
-    return f"its products of {way} saturate on this processor: {vnni(path)}"
+    """The instruction sets, as Linux names them; empty where they are not known."""
+    fields = cpuinfo(path)
+    return frozenset((fields.get("flags") or fields.get("Features") or "").split())
 
 
 def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Cores that this process may use: its affinity, and the container's quota where it has one (cgroup v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        most, period = quota.read_text().split()
-        return max(1, min(cores, ceil(int(most) / int(period))))
+        limit, period = quota.read_text().split()
+        return max(1, min(cores, ceil(int(limit) / int(period))))
     except (OSError, ValueError):  # no such file, or "max"
         return cores
+
+
+def vnni(path: Path | None = None) -> str:
+    """Which of the instructions that make products of bytes exact the processor has, in words."""
+    flags = instructions(path)
+    if not flags:
+        return "its instructions are not known"
+    present = " and ".join(sorted(flags & _VNNI))
+    return f"it has {present or 'neither avx512_vnni nor avx_vnni'}"
+
+
+def saturating(metadata: Mapping[str, str], path: Path | None = None, machine: str | None = None) -> str | None:
+    """Why a file of reduced precision would give wrong numbers here, in words; None where it would not.
+
+    ``machine`` is the architecture, by default this one's. Files say in their metadata how their products are made.
+    """
+    try:
+        way = json.loads(metadata["mlpx.variant"])["way"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    x86 = (machine or platform.machine()).lower() in _X86
+    if way != PAIRS or not x86 or not (flags := instructions(path)) or flags & _VNNI:
+        return None
+    return f"its products of {way} saturate on this processor: {vnni(path)}"

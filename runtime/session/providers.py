@@ -1,17 +1,53 @@
-"""Which execution provider runs a model, decided before a session exists."""
+"""What this machine has to run a model with, and which execution provider runs it, decided before a session exists."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 from runtime.errors import InputError, ProviderError
+from runtime.extras import installed_version
 
 from .cuda_libraries import Cuda, look_for_cuda
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+DISTRIBUTIONS = ("onnxruntime-gpu", "onnxruntime")
+INSTALL_ONE = (
+    'pip install "mlpx[cpu]" (for the CPU) or pip install "mlpx[gpu]" (for CUDA), one of the two, since they overwrite '
+    "each other"
+)
 _INSTALL_CUDA = 'pip install "mlpx[cuda]"'
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The installed distributions of ONNX Runtime, by name and version, and what CUDA has here."""
+
+    distributions: tuple[tuple[str, str], ...]
+    cuda: Cuda
+
+    @property
+    def conflict(self) -> str | None:
+        """What to do where both distributions are installed and one has overwritten the other's files."""
+        if len(self.distributions) < 2:
+            return None
+        both = " and ".join(f"{name} {version}" for name, version in self.distributions)
+        remove = "pip uninstall -y onnxruntime onnxruntime-gpu"
+        return f"{both} are both installed and overwrite each other. What to do: {remove}, then {INSTALL_ONE}"
+
+
+def this_machine(*, cuda: bool = True) -> Machine:
+    """Look at this machine. Without ``cuda`` its libraries are left alone: looking for them loads them.
+
+    Raises ProviderError where ONNX Runtime is not installed.
+    """
+    versions = ((name, installed_version(name)) for name in DISTRIBUTIONS)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ProviderError(f"ONNX Runtime cannot be imported ({error}). What to do: {INSTALL_ONE}") from None
+    providers = tuple(onnxruntime.get_available_providers()) if cuda else ()
+    return Machine(tuple((name, version) for name, version in versions if version), look_for_cuda(providers))
 
 
 @dataclass(frozen=True)
@@ -27,28 +63,28 @@ class Choice:
 def choose(device: str, machine: Machine, *, tf32: bool = False) -> Choice:
     """The providers for ``device``: "auto", "cpu", "cuda" or "cuda:N". A pure function.
 
-    "auto" takes CUDA where it can load and the CPU elsewhere. TF32 is off unless asked for: ONNX Runtime would turn it
-    on. Raises InputError: an unknown device; ProviderError: CUDA that cannot be had, with what is missing and how to
+    "auto" takes CUDA where it can load and the CPU elsewhere. TF32 is off unless requested: ONNX Runtime would turn it
+    on. Raises InputError: an unknown device; ProviderError: CUDA is not available, with what is missing and how to
     install it.
     """
-    asked = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,4}))?", device) if isinstance(device, str) else None
-    if asked is None:
+    request = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,4}))?", device) if isinstance(device, str) else None
+    if request is None:
         raise InputError(f"the device is auto, cpu, cuda or cuda:N, not {device!r}")
     if device == "cpu":
         return Choice("cpu", ((CPU, {}),), "asked for")
-    why_not = obstacle(machine, int(asked.group(1) or 0))
-    if why_not is not None:
+    index = request.group(1) or "0"
+    fault = obstacle(machine, int(index))
+    if fault is not None:
         if device == "auto":
-            return Choice("cpu", ((CPU, {}),), f"CUDA cannot be used: {why_not.partition('. What to do')[0]}")
-        raise ProviderError(f"{device} was asked for and cannot be had: {why_not}")
-    index = asked.group(1) or "0"
+            return Choice("cpu", ((CPU, {}),), f"CUDA cannot be used: {fault.partition('. What to do')[0]}")
+        raise ProviderError(f"{device} was requested and is not available: {fault}")
     options = {"device_id": index, "use_tf32": "1" if tf32 else "0"}
     reason = "asked for" if device != "auto" else "CUDA can be used"
     return Choice(f"cuda:{index}", ((CUDA, options), (CPU, {})), reason)
 
 
 def obstacle(machine: Machine, index: int = 0) -> str | None:
-    """Why CUDA cannot be had, and what to do; None where it can."""
+    """Why CUDA is not available, and what to do; None where it is."""
     cuda = machine.cuda
     libraries = [name for name in cuda.missing if not name.startswith("libcuda.so")]
     if not cuda.built_in:
@@ -65,48 +101,3 @@ def obstacle(machine: Machine, index: int = 0) -> str | None:
         highest = f"cuda:{cuda.devices - 1}"
         return f"there is no device {index}: the machine has {cuda.devices}. What to do: ask for cuda:0 to {highest}"
     return None
-
-
-DISTRIBUTIONS = ("onnxruntime-gpu", "onnxruntime")
-INSTALL_ONE = (
-    'pip install "mlpx[cpu]" (for the CPU) or pip install "mlpx[gpu]" (for CUDA), one of the two, since they overwrite '
-    "each other"
-)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """The installed distributions of ONNX Runtime, by name and version, and what CUDA has here."""
-
-    distributions: tuple[tuple[str, str], ...]
-    cuda: Cuda
-
-    @property
-    def conflict(self) -> str | None:
-        """What to do where both distributions are installed and one has overwritten the other's files."""
-        if len(self.distributions) < 2:
-            return None
-        both = " and ".join(f"{name} {number}" for name, number in self.distributions)
-        remove = "pip uninstall -y onnxruntime onnxruntime-gpu"
-        return f"{both} are both installed and overwrite each other. What to do: {remove}, then {INSTALL_ONE}"
-
-
-def this_machine(*, cuda: bool = True) -> Machine:
-    """Look at this machine. Without ``cuda`` its libraries are left alone: looking for them loads them.
-
-    Raises ProviderError where ONNX Runtime is not installed.
-    """
-    found = tuple((name, number) for name in DISTRIBUTIONS if (number := _version(name)) is not None)
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ProviderError(f"ONNX Runtime cannot be imported ({error}). What to do: {INSTALL_ONE}") from None
-    providers = tuple(onnxruntime.get_available_providers()) if cuda else ()
-    return Machine(found, look_for_cuda(providers))
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return None

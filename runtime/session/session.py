@@ -17,13 +17,13 @@ from runtime.model.annotate_ports import described
 from runtime.model.port import Port
 from runtime.model.summary import Summary, summary_of
 
-from .buffers import FLOAT32
-from .cpu import Here, OnCpu
-from .gpu import OnGpu
-from .ort_session import beyond_a_table, reason
+from .buffers import FLOAT32, ThreadBuffers
+from .cpu import CpuRunner
+from .gpu import GpuRunner
+from .ort_session import index_error, reason
 from .processor import saturating, usable_cores
 from .providers import choose, this_machine
-from .settings import Settings, Settled
+from .settings import ResolvedSettings, Settings
 from .tuned import tuning_for
 
 _warned: set[str] = set()
@@ -32,20 +32,20 @@ _warned: set[str] = set()
 class Session:
     """An ONNX file on one execution provider.
 
-    What is asked for is what runs: ``device`` is "cpu", "cuda" or "cuda:N", and an error where that cannot be had;
-    "auto" takes the best that works, and ``session.device`` says which. Threads may share a session. Use it in a
-    ``with`` block, or ``close()`` it, to free its memory at once.
+    The requested device runs, never another: ``device`` is "cpu", "cuda" or "cuda:N", and one that is not available is
+    an error; "auto" takes the best that works, and ``session.device`` says which. Threads may share a session. Use it
+    in a ``with`` block, or ``close()`` it, to free its memory at once.
 
-    How it runs on a CPU follows from the model's multiply-adds and the batch, unless it is said here: ``threads`` of a
-    call, microseconds that an idle thread waits busily (``spin_us``), ``workers`` that share a large batch in chunks of
-    ``chunk_rows``, and whether the weights are laid out anew for the kernels (``prepack``). ``settings`` has what runs.
-    What is left open is taken from NAME.tuning.json beside the file where ``mlpx tune`` measured it on this machine, or
-    from the file that ``tuning`` names; None: from none.
+    How it runs on a CPU follows from the model's multiply-adds and the batch, unless it is set here: ``threads`` per
+    call, microseconds that an idle thread spins (``spin_us``), ``workers`` that share a large batch in chunks of
+    ``chunk_rows``, and whether the weights are repacked for the kernels (``prepack``). ``session.settings`` has the
+    values in use. What is not set is taken from NAME.tuning.json beside the file, where ``mlpx tune`` measured it on
+    this machine, or from the file that ``tuning`` names; ``tuning=None`` reads none.
     On CUDA, batches are padded to powers of two and each size is captured in a CUDA graph, unless ``cuda_graphs`` is
-    False; TF32 is off unless ``tf32`` asks for it.
+    False; TF32 is off unless ``tf32`` is True.
 
-    Raises ModelError: a file that is missing, damaged or not ONNX; ProviderError: the device cannot be had; InputError:
-    a setting that is none.
+    Raises ModelError: a file that is missing, damaged or not ONNX; ProviderError: the device is not available;
+    InputError: an invalid setting.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Session:
         cuda_graphs: bool = True,
         tuning: str | Path | None = "auto",
     ):
-        given = Settings(threads, spin_us, workers, chunk_rows, prepack)
+        settings = Settings(threads, spin_us, workers, chunk_rows, prepack)
         machine = this_machine(cuda=device != "cpu")
         if machine.conflict is not None and machine.conflict not in _warned:
             _warned.add(machine.conflict)
@@ -70,56 +70,55 @@ class Session:
         choice = choose(device, machine, tf32=tf32)
         self.path = None if isinstance(path, bytes) else Path(path)
         self.device, self.reason = choice.device, choice.reason
-        self._on: OnCpu | OnGpu
+        self._runner: CpuRunner | GpuRunner
         if choice.device == "cpu":
-            merged = given.over(tuning_for(path, tuning) or Settings())
+            settings = settings.over(tuning_for(path, tuning) or Settings())
             divided = workers is not None or chunk_rows is not None
-            self._on = OnCpu(path, choice.providers, merged, usable_cores(), divided=divided)
-            if (why := saturating(self._on.metadata)) is not None:
-                raise ModelError(
-                    f"{self.path or 'the model'}: {why}. What to do: make the file on this machine, mlpx tune"
-                )
+            self._runner = CpuRunner(path, choice.providers, settings, usable_cores(), divided=divided)
+            if (fault := saturating(self._runner.model.metadata)) is not None:
+                hint = "make the file on this machine, mlpx tune"
+                raise ModelError(f"{self.path or 'the model'}: {fault}. What to do: {hint}")
         else:
-            self._on = OnGpu(path, choice.providers, given, graphs=cuda_graphs)
+            self._runner = GpuRunner(path, choice.providers, settings, graphs=cuda_graphs)
         self._closed = False
-        self.inputs, self.outputs = self._on.inputs, self._on.outputs
-        # Rows of whole numbers are looked at before they run: their sessions have no way around `_feed`.
-        self._whole = any(port.dtype == "int64" or port.indices is not None for port in self.inputs)
-        self._ports = self._named() if self._whole else self.inputs
+        self.inputs, self.outputs = self._runner.inputs, self._runner.outputs
+        # Whole numbers are checked before they run: then every call goes through `_feed`.
+        self._has_integers = any(port.dtype == "int64" or port.indices is not None for port in self.inputs)
+        self._ports = self._named_inputs() if self._has_integers else self.inputs
         self._limits = index_limits(self._ports)
-        plain = len(self.inputs) == 1 and not self._whole
+        plain = len(self.inputs) == 1 and not self._has_integers
         self._row = self.inputs[0].shape[1:] if plain else None  # a row that needs no conversion
-        self._here = Here() if self._whole else self._on.here
+        self._buffers = ThreadBuffers() if self._has_integers else self._runner.buffers
 
     @property
-    def settings(self) -> Settled:
-        """How it runs on a CPU: the rule's choice where nothing was said."""
-        return self._on.settled
+    def settings(self) -> ResolvedSettings:
+        """How it runs on a CPU: the rule's choice where nothing was set."""
+        return self._runner.settings
 
     @property
     def cuda_graphs(self) -> bool:
-        """Whether batches replay CUDA graphs: on CUDA, if asked for and possible for this file."""
-        return isinstance(self._on, OnGpu) and self._on.graphs
+        """Whether batches replay CUDA graphs: on CUDA, if requested and possible for this file."""
+        return isinstance(self._runner, GpuRunner) and self._runner.graphs
 
     @property
     def divisible(self) -> bool:
-        """Whether a batch may be cut into pieces that are run apart.
+        """Whether a batch may be cut into pieces that are run separately.
 
-        Of a file that mlpx wrote, unless it says that its rows depend on each other, and of others where ``workers`` or
-        ``chunk_rows`` was given.
+        True for a file that mlpx wrote, unless it says that its rows depend on each other, and for others where
+        ``workers`` or ``chunk_rows`` was set.
         """
-        return self._on.divisible
+        return self._runner.model.divisible
 
     @property
     def multiply_adds(self) -> int:
-        """Of a row: as the file tells, or estimated from its size."""
-        return self._on.multiply_adds
+        """Per row: as the file says, or estimated from its size."""
+        return self._runner.model.multiply_adds
 
     @cached_property
     def summary(self) -> Summary | None:
         """What the file says of itself; None for a file that mlpx did not write."""
         self._refuse_closed()
-        return summary_of(self._on.metadata)
+        return summary_of(self._runner.model.metadata)
 
     def predict(self, x: Any, *, dtype: str | None = None) -> Any:
         """The model's output for a batch of rows: float32 or int64 (batch, *row) to a float32 array (batch, ...).
@@ -127,42 +126,42 @@ class Session:
         ``x`` is a numpy array, a tensor (any device, by DLPack) or a list of rows, for a model of several inputs a dict
         of them by name, or a table of pandas, polars or Arrow whose columns are the model's features; the batch may be
         empty. Other dtypes are converted where no value changes; ``dtype="float32"`` lets values for a float32 input be
-        rounded, and an int64 input takes whole numbers. A torch tensor on the CUDA device of the session gives a tensor
-        there. Raises InputError, also for an index beyond the limits that the file sets.
+        rounded, and an int64 input takes whole numbers. A tensor on the session's CUDA device gives a tensor there.
+        Raises InputError, also for an index beyond the limits that the file sets.
         """
-        if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None:  # the way of small batches, kept short
-            bound = self._here.single.get(x.shape)
-            if bound is not None and bound.free:
-                bound.free = False
+        if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None:  # the hot path of small batches
+            buffers = self._buffers.single.get(x.shape)
+            if buffers is not None and buffers.free:
+                buffers.free = False
                 try:
-                    bound.input[...] = x
-                    bound.run()
-                    return bound.output.copy()
+                    buffers.input[...] = x
+                    buffers.run()
+                    return buffers.output.copy()
                 except Exception as error:
                     self._raise(error, len(x))
                 finally:
-                    bound.free = True
+                    buffers.free = True
         if len(self.outputs) != 1:
             names = ", ".join(port.name for port in self.outputs)
             raise InputError(
                 f"this model has {len(self.outputs)} outputs ({names}). What to do: session.run(x) gives all"
             )
-        if isinstance(self._on, OnGpu) and len(self.inputs) == 1 and self._on.takes(x):
+        if isinstance(self._runner, GpuRunner) and len(self.inputs) == 1 and self._runner.takes(x):
             self._refuse_closed()
-            if self._whole:
+            if self._has_integers:
                 self._feed(x, None)
-            return self._on.predict_tensor(x)
+            return self._runner.predict_tensor(x)
         return self._run(x, dtype, [self.outputs[0].name])[0]
 
     def predict_into(self, x: np.ndarray, out: np.ndarray) -> None:
         """``predict`` for control loops: the output goes into ``out``, and no array is made.
 
         ``x`` is an array (batch, *row) of the input's dtype, ``out`` a float32 one of the output's shape. The first
-        calls of a batch size, batches too large for bound buffers, and indices, which are checked, make arrays. Where
-        the same two arrays come again and again, they are bound themselves, and the session holds them. Raises
-        InputError: another type or shape, or an ``out`` that cannot be written.
+        calls of a batch size, batches too large for bound buffers, and indices, which are checked, make arrays. The
+        same two arrays, if passed again, are bound themselves, and the session keeps a reference to them. Raises
+        InputError: another type or shape, or an ``out`` that is read-only.
         """
-        pair = self._here.pair
+        pair = self._buffers.pair
         if pair is not None and pair[0] is x and pair[1] is out and pair[2] is not None and x.shape == pair[3]:
             try:
                 pair[2]()
@@ -170,18 +169,18 @@ class Session:
                 self._raise(error, len(x))
             return
         if type(x) is np.ndarray and type(out) is np.ndarray and x.dtype is FLOAT32 and out.dtype is FLOAT32:
-            bound = self._here.single.get(x.shape)
-            if bound is not None and bound.free and out.shape == bound.output.shape and out.flags.writeable:
-                bound.free = False
+            buffers = self._buffers.single.get(x.shape)
+            if buffers is not None and buffers.free and out.shape == buffers.output.shape and out.flags.writeable:
+                buffers.free = False
                 try:
-                    bound.input[...] = x
-                    bound.run()
-                    out[...] = bound.output
+                    buffers.input[...] = x
+                    buffers.run()
+                    out[...] = buffers.output
                 except Exception as error:
                     self._raise(error, len(x))
                 finally:
-                    bound.free = True
-                self._on.tie(x, out)
+                    buffers.free = True
+                self._runner.tie(x, out)
                 return
         for name, array, dtype in (("x", x, self.inputs[0].dtype), ("out", out, "float32")):
             if not isinstance(array, np.ndarray) or array.dtype != dtype:
@@ -195,7 +194,7 @@ class Session:
         out[...] = result
 
     def run(self, x: Any, *, dtype: str | None = None) -> dict[str, np.ndarray]:
-        """Every output by its name; otherwise as ``predict``."""
+        """Every output by its name; otherwise the same as ``predict``."""
         names = [port.name for port in self.outputs]
         return dict(zip(names, self._run(x, dtype, names), strict=True))
 
@@ -212,13 +211,13 @@ class Session:
                 message = f"'{port.name}' expects batches of exactly {fixed} rows (fixed in the file), and got {rows}"
                 raise InputError(message)
         try:
-            return self._on.run(outputs, feed)
+            return self._runner.run(outputs, feed)
         except Exception as error:
             self._raise(error, rows)
 
     def _feed(self, x: Any, dtype: str | None) -> dict[str, np.ndarray]:
         """Rows for every input. Raises InputError: what cannot be converted, or an index beyond its limits."""
-        feed = as_inputs(x, self._ports, dtype=dtype, named=self._named)
+        feed = as_inputs(x, self._ports, dtype=dtype, named=self._named_inputs)
         for limits in self._limits:
             rows = feed[limits.port.name]
             if (wrong := limits.wrong(rows)) is not None:
@@ -227,25 +226,25 @@ class Session:
         return feed
 
     def _raise(self, error: Exception, rows: int) -> NoReturn:
-        """An error of ONNX Runtime in words of ours; any other as it is."""
+        """Raise an error of ONNX Runtime as a ModelError or InputError; any other as it is."""
         name = self.path or "the model"
-        if (words := beyond_a_table(error)) is not None:
-            message = f"a row holds an index that a table of the model does not have: {words}"
+        if (details := index_error(error)) is not None:
+            message = f"a row holds an index that a table of the model does not have: {details}"
             raise InputError(f"{name}: {message}. What to do: correct or drop that row") from error
-        bound = isinstance(error, RuntimeError) and "Non-zero status code" in str(error)  # of a run with its buffers
-        if not bound and not type(error).__module__.startswith("onnxruntime"):
+        from_buffers = isinstance(error, RuntimeError) and "Non-zero status code" in str(error)
+        if not from_buffers and not type(error).__module__.startswith("onnxruntime"):
             raise error
         raise ModelError(f"{name}: ONNX Runtime cannot run it on {rows} rows: {reason(error)}") from error
 
-    def _named(self) -> tuple[Port, ...]:
+    def _named_inputs(self) -> tuple[Port, ...]:
         """The inputs with the features that the file's metadata names."""
         return described(self.summary.inputs if self.summary is not None else None, self.inputs, self.path)
 
     def close(self) -> None:
         """Free the model's memory. A closed session cannot run."""
         self._closed = True
-        self._on.close()
-        self._here = self._on.here
+        self._runner.close()
+        self._buffers = self._runner.buffers
 
     def __enter__(self) -> Session:
         return self

@@ -1,10 +1,11 @@
-"""What tuning found, as a record beside the model: ``NAME.tuning.json``."""
+"""The record of a tuning, beside the model: ``NAME.tuning.json``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,18 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Measured:
-    """One setting of a file, and what a call took, in seconds."""
+    """The times of calls with one choice of settings, in seconds per call of the whole batch."""
 
     settings: Settings
     threads: int
+    """Of one call, as it really ran."""
     latency: float
-    """The median over the rounds."""
+    """The median over the rounds of each round's median."""
     p50: float
     p99: float
+    """Over all calls."""
     cpu: float
-    """Processor time of all threads for a call."""
+    """Processor time of all threads for a call, spinning between calls included: the median over the rounds."""
     calls: int
     rounds: tuple[float, ...] = ()
     """The median of each round."""
@@ -36,7 +39,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class FileTuning:
-    """What was found of the file itself, or of one of reduced precision."""
+    """The results for the file itself, or for one of reduced precision."""
 
     kind: str
     """float32 for the file itself."""
@@ -45,26 +48,26 @@ class FileTuning:
     """In bytes."""
     sha256: str | None = None
     fingerprint: str | None = None
-    """See ``runtime.session.tuned.fingerprint``."""
+    """See ``tuned.fingerprint``."""
     way: str | None = None
     rows: int | None = None
-    """That its results were compared on."""
+    """The number of rows that its results were compared on."""
     error: float | None = None
     """The largest absolute difference from the float32 file."""
     changed_labels: float | None = None
     """The share of rows whose label changed; None where there are no labels."""
     kept: bool = True
-    """Whether the file is there: it passed the gate."""
+    """Whether it passed the gate and was written."""
     why: str | None = None
-    """Why not, in words."""
+    """Why it was not kept, in words."""
     best: Measured | None = None
-    """What its settings are taken from."""
+    """The measurement that its settings are taken from."""
     measured: tuple[Measured, ...] = ()
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """The fastest honest way to run a model on one machine, for one kind of traffic."""
+    """The fastest way within a gate to run a model on one machine, for one kind of traffic."""
 
     model: str
     """The name of the float32 file."""
@@ -73,9 +76,9 @@ class Tuning:
     """The kind that is fastest within the gate."""
     batch: int
     rate: float | None
-    """Calls a second; None: back to back."""
+    """Calls per second; None: back to back."""
     seconds: float
-    """That were given for measuring."""
+    """The time allowed for measuring."""
     max_error: float | None
     max_changed_labels: float | None
     data: str | None
@@ -88,12 +91,12 @@ class Tuning:
     format: int = FORMAT
 
     def file(self, kind: str) -> FileTuning:
-        """What was found of one kind."""
-        return next(found for found in self.files if found.kind == kind)
+        """The results for one kind."""
+        return next(file for file in self.files if file.kind == kind)
 
     def to_json(self) -> str:
-        """One object; numbers that JSON lacks are texts."""
-        return json.dumps(_texts(asdict(self)), indent=1, ensure_ascii=False) + "\n"
+        """One object; infinities, which JSON lacks, are texts."""
+        return json.dumps(asdict(self, dict_factory=_json_fields), indent=1, ensure_ascii=False) + "\n"
 
     def write(self, path: str | Path) -> None:
         """Write the record, whole. Raises OutputError."""
@@ -106,51 +109,55 @@ def read_tuning(path: str | Path) -> Tuning:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         number = record["format"]
-        found = _tuning(record) if number == FORMAT else None
+        tuning = _tuning(record) if number == FORMAT else None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         raise InputError(f"{path}: not a tuning file, or a damaged one. What to do: make it again, mlpx tune") from None
-    if found is None:
+    if tuning is None:
         raise InputError(f"{path}: a tuning file of format {number!r}; this version reads format {FORMAT}")
-    return found
+    return tuning
 
 
 def _tuning(record: Mapping[str, Any]) -> Tuning:
-    known = {name: record[name] for name in Tuning.__dataclass_fields__ if name in record}
-    files = tuple(_file(each) for each in known["files"])
-    machine = {_text(key): _text(value) for key, value in known["machine"].items()}
-    _text(known["model"])
-    return Tuning(**{**known, "files": files, "machine": machine, "notes": tuple(known.get("notes", ()))})
+    values = _known(Tuning, record)
+    values["files"] = tuple(map(_file, values["files"]))
+    values["machine"] = {_text(key): _text(value) for key, value in values["machine"].items()}
+    values["notes"] = tuple(values.get("notes", ()))
+    _text(values["model"])
+    return Tuning(**values)
 
 
 def _file(record: Mapping[str, Any]) -> FileTuning:
-    known = {name: record[name] for name in FileTuning.__dataclass_fields__ if name in record}
+    values = _known(FileTuning, record)
     for name in ("kind", "name"):
-        _text(known[name])
-    if known.get("best") is not None:
-        known["best"] = _measured(known["best"])
-    known["measured"] = tuple(_measured(each) for each in known.get("measured", ()))
-    if known.get("error") is not None:
-        known["error"] = float(known["error"])
-    return FileTuning(**known)
+        _text(values[name])
+    if values.get("best") is not None:
+        values["best"] = _measured(values["best"])
+    values["measured"] = tuple(map(_measured, values.get("measured", ())))
+    if values.get("error") is not None:
+        values["error"] = float(values["error"])
+    return FileTuning(**values)
 
 
 def _measured(record: Mapping[str, Any]) -> Measured:
-    known = {name: record[name] for name in Measured.__dataclass_fields__ if name in record}
-    given = {name: record["settings"].get(name) for name in Settings.__dataclass_fields__}
-    return Measured(**{**known, "settings": Settings(**given), "rounds": tuple(known.get("rounds", ()))})
+    values = _known(Measured, record)
+    values["settings"] = Settings(**_known(Settings, values["settings"]))
+    values["rounds"] = tuple(values.get("rounds", ()))
+    return Measured(**values)
+
+
+def _known(kind: type, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that this version knows; a later one may have added others."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in record.items() if name in names}
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")
     return value
 
 
-def _texts(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _texts(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_texts(item) for item in value]
-    return str(value) if isinstance(value, float) and value in (float("inf"), float("-inf")) else value
+def _json_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, float) and isinf(value) else value for name, value in pairs}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.session.settings import Settings, settled
+from runtime.session.settings import Settings, resolve
 
 from .measuring import Measurement
 
@@ -25,7 +25,7 @@ def candidates(
     prepacking is not tried; ``by_batch``: one whose rows depend on each other, which is never cut into chunks.
     A pure function.
     """
-    rule = settled(Settings(), multiply_adds, cores)
+    rule = resolve(Settings(), multiply_adds, cores)
     work = max(1, multiply_adds) * batch
     workers = 1 if by_batch else rule.workers  # what large batches get is left as it is, whatever small ones prefer
     found = [Settings(workers=1) if by_batch and rule.workers > 1 else Settings()]
