@@ -74,12 +74,12 @@ def measured(
             expected = subject.exact(rows)
             # What torch.compile makes anew for every batch takes minutes: it is measured at batch 1.
             only = [one.name for one in entered if batch == 1 or one.name not in (COMPILED,)]
-            apart, left_out = contest.take(rows, expected, only=only)
-            each = contest.tried(effort.block)
-            calls = {name: max(1, min(effort.most_calls, round(effort.block / one))) for name, one in each.items()}
-            rounds = effort.rounds_of(sum((calls[name] + 1) * one for name, one in each.items()))
+            apart, left_out = contest.load(rows, expected, only=only)
+            estimates = contest.time_briefly(effort.block)
+            calls = {name: max(1, min(effort.most_calls, round(effort.block / t))) for name, t in estimates.items()}
+            rounds = effort.rounds_of(sum((calls[name] + 1) * t for name, t in estimates.items()))
             tell(f"{subject.name}, batch {batch:,}: {len(calls)} contenders, {rounds} rounds")
-            timings = contest.rounds(rounds, calls)
+            timings = contest.time_rounds(rounds, calls)
             cases.append(Case(subject.name, batch, timings, apart, [*contest.left_out, *left_out]))
     return cases
 
@@ -98,9 +98,9 @@ def paced(subject: Subject, rounds: int, calls: int) -> Case:
     chosen.append(Contender(ONE_THREAD_SESSION, "runtime.timing.contenders:predict", alone))
     with Contest(chosen) as contest:
         rows = subject.rows(1)
-        apart, left_out = contest.take(rows, subject.exact(rows))
-        timings = contest.paced(rounds, calls, _INTERVAL)
+        apart, left_out = contest.load(rows, subject.exact(rows))
+        timings = contest.time_rounds(rounds, dict.fromkeys(apart, calls), warm_up=0, interval=_INTERVAL)
     with Contest([Contender(NOTHING, "benchmarks.peers:nothing")]) as contest:
-        contest.take(rows, None)
-        timings |= contest.paced(1, calls, _INTERVAL)
+        contest.load(rows, None)
+        timings |= contest.time_rounds(1, {NOTHING: calls}, warm_up=0, interval=_INTERVAL)
     return Case(subject.name, 1, timings, apart, left_out)

@@ -12,7 +12,8 @@ import json
 import numpy as np
 
 from runtime.timing import Contender, Contest
-from runtime.timing.worker import Bind, Call, Feed
+from runtime.timing.timer import Call
+from runtime.timing.worker import Feed, MakeCall
 
 FMA, FLOOR = "FMA", "call floor"
 SIZES = {"L2": 2**19, "L3": 2**23, "DRAM": 2**28}
@@ -20,14 +21,14 @@ SIZES = {"L2": 2**19, "L3": 2**23, "DRAM": 2**28}
 _SIDE = 1024
 
 
-def work() -> Bind:
+def work() -> MakeCall:
     """A factory for ``runtime.timing.contest``, on one thread: the limit that is measured is the name of its rows."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
     rng = np.random.default_rng(0)
 
-    def bind(feed: Feed) -> Call:
+    def make_call(feed: Feed) -> Call:
         (kind,) = feed
         if kind == FMA:
             a, b, c = (rng.standard_normal((_SIDE, _SIDE), dtype=np.float32) for _ in range(3))
@@ -38,7 +39,7 @@ def work() -> Bind:
         a, b = (rng.standard_normal(SIZES[kind] // 8, dtype=np.float32) for _ in range(2))
         return lambda: np.dot(a, b)
 
-    return bind
+    return make_call
 
 
 def measured(seconds: float = 0.3) -> dict[str, dict[str, float]]:
@@ -50,12 +51,19 @@ def measured(seconds: float = 0.3) -> dict[str, dict[str, float]]:
         for kind in (*amounts, FLOOR):
             found[kind] = {}
             for threads in (1, 2):
-                contest.take({kind: np.zeros(1)}, None, only=names[:threads])
-                each = min(contest.tried(seconds).values())
-                taken = [block.median for block in contest.together(max(5, round(seconds / each)))]
-                figure = 1e6 * max(taken) if kind == FLOOR else sum(amounts[kind] / one for one in taken)
+                contest.load({kind: np.zeros(1)}, None, only=names[:threads])
+                fastest = min(contest.time_briefly(seconds).values())
+                times = at_once(contest, max(5, round(seconds / fastest)))
+                figure = 1e6 * max(times) if kind == FLOOR else sum(amounts[kind] / time for time in times)
                 found[kind][str(threads)] = figure
     return found
+
+
+def at_once(contest: Contest, calls: int) -> list[float]:
+    """The median seconds per call of each contender, where all make their calls at the same time."""
+    for process in contest.ready.values():
+        process.send("time", calls=calls, warm_up=0.01)
+    return [process.receive().median for process in contest.ready.values()]
 
 
 def told(limits: dict[str, dict[str, float]]) -> list[str]:

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from runtime.timing.worker import Bind, Call, Feed, Unsuitable
+from runtime.timing.timer import Call
+from runtime.timing.worker import Feed, MakeCall, Unsuitable
 
 EAGER, COMPILED, SKLEARN, NUMPY = "PyTorch eager", "torch.compile", "scikit-learn", "numpy"
 
 
-def eager(name: str, compiled: bool = False) -> Bind:
+def eager(name: str, compiled: bool = False) -> MakeCall:
     """The module in inference mode, which is entered once; with ``compiled``, by ``torch.compile``."""
     os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # or it would start processes of its own
     import torch
@@ -30,7 +31,7 @@ def eager(name: str, compiled: bool = False) -> Bind:
     module: Any = described(name)[1]
     run = torch.compile(module) if compiled else module
 
-    def bind(feed: Feed) -> Call:
+    def make_call(feed: Feed) -> Call:
         (x,) = feed.values()
 
         def call() -> np.ndarray:
@@ -39,10 +40,10 @@ def eager(name: str, compiled: bool = False) -> Bind:
 
         return call
 
-    return bind
+    return make_call
 
 
-def by_numpy(steps: str) -> Bind:
+def by_numpy(steps: str) -> MakeCall:
     """One expression per step, in place where it can be."""
     known = pickle.loads(Path(steps).read_bytes())
 
@@ -64,7 +65,7 @@ def by_numpy(steps: str) -> Bind:
     return lambda feed: partial(run, *feed.values())
 
 
-def by_sklearn(steps: str) -> Bind:
+def by_sklearn(steps: str) -> MakeCall:
     """``MLPRegressor.predict`` with the module's weights; a leading Standardize goes into the first layer."""
     from sklearn.neural_network import MLPRegressor
 
@@ -84,13 +85,13 @@ def by_sklearn(steps: str) -> Bind:
     model.n_layers_, model.n_outputs_, model.out_activation_ = len(weights) + 1, weights[-1].shape[1], "identity"
     model.n_features_in_ = weights[0].shape[0]
 
-    def bind(feed: Feed) -> Call:
+    def make_call(feed: Feed) -> Call:
         (x,) = feed.values()
         return lambda: model.predict(x).reshape(len(x), -1)
 
-    return bind
+    return make_call
 
 
-def nothing() -> Bind:
+def nothing() -> MakeCall:
     """A call that does nothing: what measuring costs."""
     return lambda feed: lambda: next(iter(feed.values()))

@@ -104,9 +104,9 @@ def record_of(case: Case) -> dict[str, Any]:
     timings = {
         name: {
             "median": t.median,
-            "p99": t.p99,
+            "p99": t.quantile(0.99),
             "cpu": t.cpu,
-            "rounds": [block.median for block in t.blocks],
+            "rounds": t.rounds,
             "cpu_rounds": [block.cpu for block in t.blocks],
         }
         for name, t in case.timings.items()

@@ -107,10 +107,11 @@ def main() -> None:
             results[kind]["changed_labels"] = (found.changed_labels or 0.0) if found is not None else 0.0
         tried = [Candidate(kind, file, Settings()) for kind, file in files.items()]
         measured, _ = measure(tried, {name: held[:1]}, seconds=options.seconds)
-    exact = np.array(next(one for one in measured if one.candidate.kind == "float32").rounds)
-    for one in measured:
-        ratio = float(np.median(np.array(one.rounds) / exact))
-        results[one.candidate.kind] |= {"latency_s": one.latency, "p99_s": one.p99, "cpu_s": one.cpu, "ratio": ratio}
+    exact = np.array(next(times for candidate, times in measured.items() if candidate.kind == "float32").rounds)
+    for candidate, times in measured.items():
+        ratio = float(np.median(np.array(times.rounds) / exact))
+        figures = {"latency_s": times.latency, "p99_s": times.p99, "cpu_s": times.cpu, "ratio": ratio}
+        results[candidate.kind] |= figures
     machine = described()
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     print(f"1024-4096-4096-1000, {options.steps} steps in {seconds:.0f} s, {len(held):,} rows kept back")

@@ -1,4 +1,4 @@
-"""The fastest honest way to run a file on this machine: settings, and files of reduced precision within a gate."""
+"""The fastest way within a gate to run a file on this machine: settings, and files of reduced precision."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import numpy as np
 
 from runtime import InputError, ModelError, Session, read_header, read_inputs, sha256, through_link, whole_files
 from runtime.extras import imported
-from runtime.model.summary import rows_depend
+from runtime.model.summary import Summary, rows_depend
 from runtime.session.processor import usable_cores
 from runtime.session.tuned import fingerprint, this_processor
 from runtime.session.tuning_file import FileTuning, Measured, Tuning
-from runtime.timing import Candidate, Gate, Measurement, best, candidates, difference, measure
+from runtime.timing import Candidate, Gate, best, difference, measure, settings_to_try
 from runtime.timing.candidates import EXACT
 from runtime.timing.measuring import fewest_calls
 from runtime.timing.plot import can_plot, write_plot
-from runtime.timing.rows import repeated, seeded_rows
+from runtime.timing.rows import count_rows, repeated, seeded_rows
 
 from .errors import ExportError
 
@@ -49,38 +49,26 @@ def tune(
     back. With a gate, ``max_error`` (largest absolute difference of an output) or ``max_changed_labels`` (share of
     rows, for outputs with labels) or both, files of reduced precision are made as well and compared with the file on
     the rows of ``data`` (see ``runtime.read_rows``); those that pass stay, as ``NAME.KIND.onnx``. The ranges of
-    int8-static come from every second row. ``seconds`` go to the measuring of latencies. Everything is written to
-    ``folder`` (the file's own unless given), whole or not at all, with a plot where ``mlpx[report]`` is installed
-    (``plot`` True or False insists).
+    int8-static come from every second row. Latencies are measured for ``seconds``. Everything is written to ``folder``
+    (the file's own unless given), whole or not at all, with a plot where ``mlpx[report]`` is installed (``plot`` True
+    or False insists).
 
     Raises InputError: data or traffic that the model cannot take, a gate without data or labels; ModelError;
     OutputError; MissingPackageError.
     """
-    path = through_link(path)
+    path, progress = through_link(path), progress or (lambda step, done, total: None)
     gate = None if max_error is None and max_changed_labels is None else Gate(max_error, max_changed_labels)
-    if gate is not None and data is None:
-        hint = "give rows like those of the traffic with --data"
-        raise InputError(f"a gate compares results on rows of your own, and there are none. What to do: {hint}")
-    if rate is not None and not 0 < rate < np.inf:
-        raise InputError(f"the rate is a number of calls a second above 0, not {rate!r}")
-    if not 0 < seconds < np.inf:
-        raise InputError(f"the time to measure for is a number of seconds above 0, not {seconds!r}")
+    _check_options(path, gate, data, rate, seconds)
     if plot:
         imported("matplotlib", "the plot of a tuning")  # before any work
-    if path.is_file() and "mlpx.variant" in read_header(path).metadata:
-        hint = "tune the float32 file that it was made of, which measures this kind too"
-        raise InputError(f"{path} is of reduced precision. What to do: {hint}")
     with Session(path, "cpu", tuning=None) as session:
-        count, summary = session.multiply_adds, session.summary
+        multiply_adds, summary = session.multiply_adds, session.summary
         ports = summary.inputs if summary is not None else session.inputs
         rows = read_inputs(data, ports, dtype=dtype)[0] if data is not None else None
         feed = _feed(session, rows, batch)
-        size = len(next(iter(feed.values())))
-        labelled = summary is not None and any(port.labels is not None for port in summary.outputs)
-        if max_changed_labels is not None and not labelled:
-            hint = "give --max-error alone, or name the labels in the spec"
-            raise InputError(f"{path}: its outputs have no labels, so none can change. What to do: {hint}")
-    tell = progress or (lambda what, done, of: None)
+        size = count_rows(feed)
+        if gate is not None:
+            _check_labels(path, gate, summary)
     target = Path(folder) if folder is not None else path.parent
     kinds: list[str] = []
     if gate is not None:
@@ -89,32 +77,28 @@ def tune(
         kinds = list(KINDS)
         for kind in kinds:
             refuse_other(target / f"{path.stem}.{kind}.onnx")
+    _check_rate(rate, seconds, 1 + len(kinds))
     with whole_files(target) as stage:
-        needed = fewest_calls() * (1 + len(kinds)) / rate if rate is not None else 0.0
-        if needed > 3 * seconds:  # so few calls come that measuring takes far longer than it may
-            hint = f"--seconds {ceil(needed)}, or a higher rate"
-            message = f"{rate:g} calls a second need at least {needed:,.0f} s to be measured"
-            raise InputError(f"{message}. What to do: {hint}")
-        files, passed_over = [FileTuning(EXACT, path.name, error=None)], []
+        files, notes = [FileTuning(EXACT, path.name, error=None)], []
         if gate is not None and rows is not None:
             for number, kind in enumerate(kinds):
-                tell(f"comparing {kind}", number, len(kinds))
-                file, note = _variant(kind, path, stage, rows, gate, size)
+                progress(f"comparing {kind}", number, len(kinds))
+                file, passed_over = _variant(kind, path, stage, rows, gate, size)
                 files.append(file)
-                passed_over += [] if note is None else [note]
-        places = {EXACT: path, **{file.kind: stage / file.name for file in files if (stage / file.name).exists()}}
-        tried, notes = _candidates(places, count, size)
-        measured, left_out = measure(tried, feed, rate=rate, seconds=seconds, progress=partial(tell, "measuring"))
+                notes += [] if passed_over is None else [passed_over]
+        paths = {EXACT: path, **{file.kind: stage / file.name for file in files if (stage / file.name).exists()}}
+        candidates, not_tried = _candidates(paths, multiply_adds, size)
+        measured, left_out = measure(
+            candidates, feed, rate=rate, seconds=seconds, progress=partial(progress, "measuring")
+        )
         kept = {file.kind for file in files if file.kept}
-        chosen = best([one for one in measured if one.candidate.kind in kept])
-        notes += passed_over
         if gate is None:
             notes.append("files of reduced precision: they need --data and a gate (--max-error, --max-changed-labels)")
-            notes += _of_another(path, target)
+            notes += _stale_variants(path, target)
         tuning = Tuning(
             model=path.name,
             weights_sha256=summary.weights_sha256 if summary is not None else None,
-            chosen=chosen.candidate.kind,
+            chosen=best({each: times for each, times in measured.items() if each.kind in kept}).kind,
             batch=size,
             rate=rate,
             seconds=seconds,
@@ -123,11 +107,11 @@ def tune(
             data=Path(data).name if data is not None else None,
             machine=this_processor(),
             made=datetime.now(UTC).date().isoformat(),
-            files=tuple(_timed(file, places.get(file.kind), measured) for file in files),
-            notes=(*notes, *left_out),
+            files=tuple(_with_times(file, paths.get(file.kind), measured) for file in files),
+            notes=(*not_tried, *notes, *left_out),
         )
-        for kind in places.keys() - kept:
-            places[kind].unlink()
+        for kind in paths.keys() - kept:
+            paths[kind].unlink()
         tuning.write(stage / f"{path.stem}.tuning.json")
         if can_plot() if plot is None else plot:
             write_plot(tuning, stage / f"{path.stem}.tuning.png")
@@ -138,8 +122,38 @@ def tune(
     return tuning
 
 
+def _check_options(path: Path, gate: Gate | None, data: str | Path | None, rate: float | None, seconds: float) -> None:
+    """Raises InputError."""
+    if gate is not None and data is None:
+        hint = "give rows like those of the traffic with --data"
+        raise InputError(f"a gate compares results on rows of your own, and there are none. What to do: {hint}")
+    if rate is not None and not 0 < rate < np.inf:
+        raise InputError(f"the rate is a number of calls a second above 0, not {rate!r}")
+    if not 0 < seconds < np.inf:
+        raise InputError(f"the time to measure for is a number of seconds above 0, not {seconds!r}")
+    if path.is_file() and "mlpx.variant" in read_header(path).metadata:
+        hint = "tune the float32 file that it was made of, which measures this kind too"
+        raise InputError(f"{path} is of reduced precision. What to do: {hint}")
+
+
+def _check_labels(path: Path, gate: Gate, summary: Summary | None) -> None:
+    labelled = summary is not None and any(port.labels is not None for port in summary.outputs)
+    if gate.max_changed_labels is not None and not labelled:
+        hint = "give --max-error alone, or name the labels in the spec"
+        raise InputError(f"{path}: its outputs have no labels, so none can change. What to do: {hint}")
+
+
+def _check_rate(rate: float | None, seconds: float, files: int) -> None:
+    """Raises InputError: calls are so few that measuring would take far longer than ``seconds``."""
+    needed = fewest_calls() * files / rate if rate is not None else 0.0
+    if needed > 3 * seconds:
+        hint = f"--seconds {ceil(needed)}, or a higher rate"
+        message = f"{rate:g} calls a second need at least {needed:,.0f} s to be measured"
+        raise InputError(f"{message}. What to do: {hint}")
+
+
 def _feed(session: Session, rows: Mapping[str, np.ndarray] | None, batch: int | None) -> dict[str, np.ndarray]:
-    """Rows for a call: of the data, from its beginning again and again, else seeded standard normal ones."""
+    """Rows for a call: of the data, repeated where it has fewer, else seeded standard normal ones."""
     fixed = session.inputs[0].shape[0]
     size = batch if batch is not None else fixed if isinstance(fixed, int) else 1
     if size < 1:
@@ -149,7 +163,7 @@ def _feed(session: Session, rows: Mapping[str, np.ndarray] | None, batch: int | 
         raise InputError(f"the file fixes its batch at {fixed} rows, and {size} were asked for. What to do: {hint}")
     if rows is None:
         return seeded_rows(session.inputs, size)
-    if not len(next(iter(rows.values()))):
+    if not count_rows(rows):
         raise InputError("the data has no rows. What to do: give rows like those of the traffic")
     return repeated(rows, size)
 
@@ -163,59 +177,53 @@ def _variant(
 
     file = FileTuning(kind, f"{path.stem}.{kind}.onnx", kept=False)
     try:
-        written = write_variant(path, kind, stage, rows={name: values[::2] for name, values in rows.items()})
+        variant = write_variant(path, kind, stage, rows={name: values[::2] for name, values in rows.items()})
     except (ExportError, InputError) as error:  # this kind does not fit; others may
         return replace(file, why=f"it cannot be made: {error}"), None
     try:
-        found = difference(path, written.path, rows, batch)
+        result = difference(path, variant.path, rows, batch)
     except ModelError as error:  # an ONNX Runtime that lacks an operator
-        written.path.unlink()
-        return replace(file, way=written.way, why=f"it cannot be run here: {error}"), None
-    why = gate.why_not(found)
-    file = replace(file, rows=found.rows, error=found.error, changed_labels=found.changed_labels)
-    return replace(file, way=written.way, kept=why is None, why=why), passed_over(kind, written.way)
+        variant.path.unlink()
+        return replace(file, way=variant.way, why=f"it cannot be run here: {error}"), None
+    why = gate.why_not(result)
+    file = replace(file, rows=result.rows, error=result.error, changed_labels=result.changed_labels)
+    return replace(file, way=variant.way, kept=why is None, why=why), passed_over(kind, variant.way)
 
 
-def _candidates(places: Mapping[str, Path], multiply_adds: int, batch: int) -> tuple[list[Candidate], list[str]]:
-    """For every file the settings that are worth a try."""
-    tried, notes, cores = [], [], usable_cores()
-    for kind, file in places.items():
-        metadata = read_header(file).metadata
+def _candidates(paths: Mapping[str, Path], multiply_adds: int, batch: int) -> tuple[list[Candidate], list[str]]:
+    """For every file the settings that are worth a try, and notes on those that are not."""
+    candidates, notes, cores = [], [], usable_cores()
+    for kind, path in paths.items():
+        metadata = read_header(path).metadata
         depend = rows_depend(metadata) or "mlpx.multiply_adds" not in metadata  # rows of other tools' files may
-        settings, more = candidates(multiply_adds, batch, cores, variant=kind != EXACT, by_batch=depend)
-        tried += [Candidate(kind, file, each) for each in settings]
-        notes += [note for note in more if note not in notes]
-    return tried, notes
+        settings, left_out = settings_to_try(multiply_adds, batch, cores, variant=kind != EXACT, by_batch=depend)
+        candidates += [Candidate(kind, path, each) for each in settings]
+        notes += [note for note in left_out if note not in notes]
+    return candidates, notes
 
 
-def _timed(file: FileTuning, place: Path | None, measured: list[Measurement]) -> FileTuning:
-    """What was found of a file, with its identity and the times of its calls, where it could be made and run."""
-    if place is None:
+def _with_times(file: FileTuning, path: Path | None, measured: Mapping[Candidate, Measured]) -> FileTuning:
+    """The record of a file with its identity and the times of its calls, where it could be made and run."""
+    if path is None:
         return file
-    data, own = Path(f"{place}.data"), [one for one in measured if one.candidate.kind == file.kind]
+    data, own = Path(f"{path}.data"), {each: times for each, times in measured.items() if each.kind == file.kind}
     return replace(
         file,
-        size=place.stat().st_size + (data.stat().st_size if data.is_file() else 0),
-        sha256=sha256(place),
-        fingerprint=fingerprint(place),
-        best=_record(best(own)) if own else None,
-        measured=tuple(map(_record, own)),
+        size=path.stat().st_size + (data.stat().st_size if data.is_file() else 0),
+        sha256=sha256(path),
+        fingerprint=fingerprint(path),
+        best=own[best(own)] if own else None,
+        measured=tuple(own.values()),
     )
 
 
-def _record(one: Measurement) -> Measured:
-    return Measured(one.candidate.settings, one.threads, one.latency, one.p50, one.p99, one.cpu, one.calls, one.rounds)
-
-
-def _of_another(path: Path, folder: Path) -> list[str]:
-    """In words: files of reduced precision under the file's name that were made of an earlier one."""
-    digest = sha256(path)
-    found = []
+def _stale_variants(path: Path, folder: Path) -> list[str]:
+    """Notes on files of reduced precision under the file's name that were made of an earlier one."""
+    digest, notes = sha256(path), []
     for file in sorted(folder.glob(f"{glob.escape(path.stem)}.*.onnx")):
         with suppress(ModelError, OSError, ValueError):
-            about = json.loads(read_header(file).metadata.get("mlpx.variant", "{}"))
-            if about.get("source_sha256", digest) != digest:
-                found.append(
-                    f"{file.name}: it was made of another {path.name}; make it again with a gate, or delete it"
-                )
-    return found
+            variant = json.loads(read_header(file).metadata.get("mlpx.variant", "{}"))
+            if variant.get("source_sha256", digest) != digest:
+                hint = "make it again with a gate, or delete it"
+                notes.append(f"{file.name}: it was made of another {path.name}; {hint}")
+    return notes

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from runtime.timing.contenders import plain
-from runtime.timing.worker import Bind, Call, Feed
+from runtime.timing.timer import Call
+from runtime.timing.worker import Feed, MakeCall
 
 
-def wrong_weights(path: str) -> Bind:
+def wrong_weights(path: str) -> MakeCall:
     """The right file, with one weight that is not."""
     import onnx
     from onnx import numpy_helper
@@ -24,35 +25,35 @@ def wrong_weights(path: str) -> Bind:
     return plain(str(Path(path).parent / "wrong.onnx"))
 
 
-def other_shape(path: str) -> Bind:
+def other_shape(path: str) -> MakeCall:
     right = plain(path)
     return lambda feed: lambda: [right(feed)()[0].T]
 
 
-def not_a_number(path: str) -> Bind:
+def not_a_number(path: str) -> MakeCall:
     right = plain(path)
     return lambda feed: lambda: [right(feed)()[0] * np.float32(np.nan)]
 
 
-def one_too_many(path: str) -> Bind:
+def one_too_many(path: str) -> MakeCall:
     right = plain(path)
     return lambda feed: lambda: [*right(feed)(), np.zeros(1)]
 
 
-def chatty(path: str) -> Bind:
+def chatty(path: str) -> MakeCall:
     right = plain(path)
 
-    def bind(feed: Feed) -> Call:
+    def make_call(feed: Feed) -> Call:
         os.write(1, b"a library that prints\n")
         return right(feed)
 
-    return bind
+    return make_call
 
 
-def crashing(path: str) -> Bind:
+def crashing(path: str) -> MakeCall:
     os.write(2, b"a library's last words\n")
     os._exit(9)
 
 
-def raising(path: str) -> Bind:
+def raising(path: str) -> MakeCall:
     raise RuntimeError("it does not like the file\n\nand has more to say")

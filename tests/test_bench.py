@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -23,6 +24,7 @@ from runtime import InputError, Port, Session, bench
 from runtime.timing import Block, Contender, Contest, Timings, paired
 from runtime.timing.contenders import INTO, PLAIN, PREDICT, plain
 from runtime.timing.rows import described_inputs, seeded_rows
+from runtime.timing.timer import time_block, time_rounds
 from tests.cases import network, normal
 from tests.commands import Run
 
@@ -157,9 +159,9 @@ def test_a_wrong_answer_is_not_timed(model: Path) -> None:
     rows = {"input": normal(3, 7)}
     with Contest(entered) as contest:
         early = {one.name: one.reason for one in contest.left_out}
-        apart, left_out = contest.take(rows, plain(str(model))(rows)())
+        apart, left_out = contest.load(rows, plain(str(model))(rows)())
         late = {one.name: one.reason for one in left_out}
-        timings = contest.rounds(2, dict.fromkeys(apart, 3))
+        timings = contest.time_rounds(2, dict.fromkeys(apart, 3))
     assert apart == {"chatty": 0} and set(timings) == {"chatty"}
     assert early["crashing"] == "its process ended with code 9: a library's last words"
     assert early["raising"] == "RuntimeError: it does not like the file"
@@ -173,14 +175,14 @@ def test_a_wrong_answer_is_not_timed(model: Path) -> None:
 def test_contenders_that_wait_are_stopped(model: Path) -> None:
     entered = [Contender(name, "runtime.timing.contenders:plain", {"path": str(model)}) for name in "ab"]
     with Contest(entered) as contest:
-        contest.take({"input": normal(1, 7)}, None)
+        contest.load({"input": normal(1, 7)}, None)
         stopped, end = set(), monotonic() + 20
         while len(stopped) < 2 and monotonic() < end:
             found = os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WNOHANG)
             if found is not None:
                 stopped.add(found.si_pid)
         assert len(stopped) == 2
-        assert set(contest.rounds(1, {"a": 1, "b": 1})) == {"a", "b"}
+        assert set(contest.time_rounds(1, {"a": 1, "b": 1})) == {"a", "b"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing tells a process that its parent was killed")
@@ -222,3 +224,29 @@ def test_a_disturbed_round_does_not_move_the_median() -> None:
     calm, disturbed = timings(2, 2, 2, 2, 2), timings(1, 1, 50, 1, 1)
     assert paired(disturbed, calm).median == 0.5 and disturbed.median == 1
     assert replace(disturbed.blocks[2], cpu=0).median == 50
+
+
+def test_calls_are_timed_after_those_that_warm_up() -> None:
+    made: list[int] = []
+    block = time_block(lambda: made.append(1), 5)
+    assert block.seconds.shape == (5,) and len(made) == 6 and block.median < 0.01
+    block = time_block(lambda: made.append(1), 5, warm_up=0.01)
+    assert block.seconds.shape == (5,) and len(made) > 100
+    start = monotonic()
+    block = time_block(lambda: made.append(1), 5, interval=0.02)
+    assert monotonic() - start >= 6 * 0.02 and block.median < 0.01 and block.cpu < 0.02
+
+
+def test_every_contender_has_a_block_in_every_round_in_another_order() -> None:
+    order: list[str] = []
+    done: list[int] = []
+
+    def runner(name: str) -> Callable[[], Block]:
+        return lambda: order.append(name) or Block(np.full(2, float(len(order))), 1.0)
+
+    found = time_rounds({name: runner(name) for name in "abc"}, 4, done.append)
+    rounds = [tuple(order[start : start + 3]) for start in range(0, 12, 3)]
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds) and len(set(rounds)) > 1
+    assert done == [1, 2, 3, 4] and list(found) == ["a", "b", "c"]
+    assert found["a"].rounds == tuple(1.0 + order.index("a", start) for start in range(0, 12, 3))
+    assert found["a"].calls == 8

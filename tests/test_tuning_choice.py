@@ -11,45 +11,58 @@ from hypothesis import strategies as st
 
 from runtime import Session
 from runtime.session.settings import Settings, resolve
-from runtime.timing import Candidate, Measurement, best, candidates, measure
+from runtime.session.tuning_file import Measured
+from runtime.timing import Candidate, best, measure, settings_to_try
 from runtime.timing.rows import spread
 from tests.tuned import FEATURES, ill_conditioned
 
+EXACT, INT8 = Path("m.onnx"), Path("m.int8-static.onnx")
 
-def measured(
-    latency: float, cpu: float = 1e-4, threads: int = 1, kind: str = "float32", settings: Settings | None = None
-) -> Measurement:
-    candidate = Candidate(kind, Path(kind), settings or Settings(threads=threads))
-    return Measurement(candidate, threads, latency, latency, latency, cpu, 9, (latency,) * 3)
+
+def candidate(path: Path = EXACT, **settings: int) -> Candidate:
+    return Candidate("float32" if path == EXACT else "int8-static", path, Settings(**settings))
+
+
+def measured(latency: float, cpu: float = 1e-4, threads: int = 1, rounds: tuple[float, ...] = ()) -> Measured:
+    rounds = rounds or (latency,) * 4
+    return Measured(Settings(), threads, latency, latency, latency, cpu, 9, rounds)
 
 
 def test_the_lowest_median_wins() -> None:
-    fast, slow = measured(1e-4, cpu=9e-4, threads=2), measured(1.1e-4, cpu=1e-4)
-    assert best([slow, fast]) is fast
+    fast, slow = candidate(threads=2), candidate(threads=1)
+    assert best({slow: measured(1.1e-4, cpu=1e-4), fast: measured(1e-4, cpu=9e-4, threads=2)}) == fast
 
 
 def test_within_the_noise_the_exact_file_then_less_cpu_then_fewer_threads_then_the_rule() -> None:
-    int8 = measured(1e-4, cpu=1e-5, kind="int8-static")
-    busy = measured(1.01e-4, cpu=2e-4)
-    two, one = measured(1.01e-4, threads=2), measured(1.02e-4, threads=1)
-    rule = measured(1.02e-4, threads=1, settings=Settings())
-    assert best([int8, busy]) is busy
-    assert best([int8, busy, two]) is two
-    assert best([int8, busy, two, one]) is one
-    assert best([int8, busy, two, one, rule]) is rule
-    assert best([int8, measured(1.2e-4)]) is int8
+    int8, busy, two, one, rule = (
+        candidate(INT8),
+        candidate(spin_us=1000),
+        candidate(threads=2),
+        candidate(threads=1),
+        candidate(),
+    )
+    times = {int8: measured(1e-4, cpu=1e-5)}
+    assert best(times | {busy: measured(1.2e-4)}) == int8
+    for better, its_times in (
+        (busy, measured(1.01e-4, cpu=2e-4)),
+        (two, measured(1.01e-4, threads=2)),
+        (one, measured(1.02e-4)),
+        (rule, measured(1.02e-4)),
+    ):
+        times[better] = its_times
+        assert best(times) == better
 
 
 def test_a_noisy_machine_widens_what_counts_as_equal() -> None:
-    int8 = replace(measured(1e-4, kind="int8-static"), rounds=(1e-4, 1e-4, 1e-4, 1e-4))
-    noisy = replace(measured(1.1e-4), rounds=(0.9e-4, 1.3e-4, 0.95e-4, 1.25e-4))
-    steady = replace(measured(1.1e-4), rounds=(1.1e-4,) * 4)
-    assert best([int8, noisy]) is noisy and best([int8, steady]) is int8
+    int8, exact = candidate(INT8), candidate()
+    noisy = measured(1.1e-4, rounds=(0.9e-4, 1.3e-4, 0.95e-4, 1.25e-4))
+    assert best({int8: measured(1e-4), exact: noisy}) == exact
+    assert best({int8: measured(1e-4), exact: measured(1.1e-4)}) == int8
 
 
 @given(work=st.integers(1, 2**30), batch=st.integers(1, 2**20), cores=st.integers(1, 64), by_batch=st.booleans())
 def test_the_search_is_small_and_sensible(work: int, batch: int, cores: int, by_batch: bool) -> None:
-    found, left_out = candidates(work, batch, cores, variant=by_batch, by_batch=by_batch)
+    found, left_out = settings_to_try(work, batch, cores, variant=by_batch, by_batch=by_batch)
     assert len(found) == len(set(found)) <= 16
     assert resolve(found[0], work, cores).workers == (1 if by_batch else resolve(Settings(), work, cores).workers)
     threads = {each.threads for each in found if each.threads is not None}
@@ -66,7 +79,7 @@ def test_the_search_is_small_and_sensible(work: int, batch: int, cores: int, by_
 
 
 def test_what_large_batches_get_does_not_change_with_the_tuning_of_small_ones() -> None:
-    found, _ = candidates(2**20, 1, 8)
+    found, _ = settings_to_try(2**20, 1, 8)
     assert {resolve(each, 2**20, 8).workers for each in found} == {8}
 
 
@@ -76,9 +89,10 @@ def test_every_candidate_is_measured_in_every_round_and_the_rule_is_kept(tmp_pat
     done: list[tuple[int, int]] = []
     feed = {"input": np.ones((5, FEATURES), np.float32)}
     found, _ = measure(tried, feed, seconds=0.3, progress=lambda number, of: done.append((number, of)))
-    assert found[0].candidate == tried[0]
-    assert len({len(one.rounds) for one in found}) == 1 and done[-1] == (len(found[0].rounds),) * 2
-    assert all(one.calls >= 3 * len(one.rounds) and 0 < one.p50 <= one.p99 for one in found)
+    rule = found[tried[0]]
+    assert {len(one.rounds) for one in found.values()} == {len(rule.rounds)} and done[-1] == (len(rule.rounds),) * 2
+    assert all(one.calls >= 3 * len(one.rounds) and 0 < one.p50 <= one.p99 for one in found.values())
+    assert all(one.settings == each.settings for each, one in found.items())
 
 
 def test_a_rate_that_leaves_no_time_drops_the_slowest_and_says_so(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 from .accuracy import Difference as Difference
 from .accuracy import Gate as Gate
 from .accuracy import difference as difference
+from .candidates import Candidate as Candidate
 from .candidates import best as best
-from .candidates import candidates as candidates
+from .candidates import settings_to_try as settings_to_try
 from .comparison import BatchFigures as BatchFigures
 from .comparison import BenchReport as BenchReport
 from .comparison import ContenderFigures as ContenderFigures
@@ -11,8 +12,6 @@ from .contest import Contender as Contender
 from .contest import Contest as Contest
 from .contest import ContestError as ContestError
 from .contest import LeftOut as LeftOut
-from .measuring import Candidate as Candidate
-from .measuring import Measurement as Measurement
 from .measuring import measure as measure
 from .timer import Block as Block
 from .timer import Ratio as Ratio

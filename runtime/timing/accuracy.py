@@ -1,4 +1,4 @@
-"""How far the results of one file are from another's on rows of the user, and whether that is near enough."""
+"""How far the results of a file are from another's on the user's rows, and whether that passes a gate."""
 
 from __future__ import annotations
 
@@ -14,37 +14,9 @@ from runtime.model.onnx_header import read_header
 from runtime.model.summary import rows_depend
 from runtime.session.session import Session
 
-from .rows import BULK, batches, spread
+from .rows import BATCH, batches, count_rows, spread
 
-
-@dataclass(frozen=True)
-class Gate:
-    """How far a file of reduced precision may be from the float32 file; None: that is not asked. Raises InputError."""
-
-    max_error: float | None = None
-    """The largest difference of any output, absolute."""
-    max_changed_labels: float | None = None
-    """The largest share of rows whose label changes, from 0 to 1."""
-
-    def __post_init__(self) -> None:
-        error, share = self.max_error, self.max_changed_labels
-        if error is not None and not 0 <= error < np.inf:
-            raise InputError(f"the largest error is a number from 0 on, not {error!r}")
-        if share is not None and not 0 <= share <= 1:
-            raise InputError(f"the share of changed labels is a number from 0 to 1, not {share!r}")
-
-    def why_not(self, found: Difference) -> str | None:
-        """What keeps a file out, in words; None where it passes."""
-        reasons = []
-        if self.max_error is not None and not found.error <= self.max_error:
-            reasons.append(f"its error is {found.error:.3g}, above {self.max_error:g}")
-        if self.max_changed_labels is not None:
-            if found.changed_labels is None:
-                reasons.append("the model has no labels to compare")
-            elif found.changed_labels > self.max_changed_labels:
-                share = f"{100 * found.changed_labels:.3g} % of the labels change"
-                reasons.append(f"{share}, above {100 * self.max_changed_labels:g} %")
-        return " and ".join(reasons) or None
+_MOST_ROWS = 20_000
 
 
 @dataclass(frozen=True)
@@ -58,35 +30,63 @@ class Difference:
     """The share of rows with another label in any output that has labels; None where none has."""
 
 
+@dataclass(frozen=True)
+class Gate:
+    """How far a file of reduced precision may be from the float32 file; None: no limit. Raises InputError."""
+
+    max_error: float | None = None
+    """The largest difference of any output, absolute."""
+    max_changed_labels: float | None = None
+    """The largest share of rows whose label changes, from 0 to 1."""
+
+    def __post_init__(self) -> None:
+        error, share = self.max_error, self.max_changed_labels
+        if error is not None and not 0 <= error < np.inf:
+            raise InputError(f"the largest error is a number from 0 on, not {error!r}")
+        if share is not None and not 0 <= share <= 1:
+            raise InputError(f"the share of changed labels is a number from 0 to 1, not {share!r}")
+
+    def why_not(self, difference: Difference) -> str | None:
+        """Why a file is refused, in words; None where it passes."""
+        reasons = []
+        if self.max_error is not None and not difference.error <= self.max_error:
+            reasons.append(f"its error is {difference.error:.3g}, above {self.max_error:g}")
+        if self.max_changed_labels is not None:
+            if difference.changed_labels is None:
+                reasons.append("the model has no labels to compare")
+            elif difference.changed_labels > self.max_changed_labels:
+                share = f"{100 * difference.changed_labels:.3g} % of the labels change"
+                reasons.append(f"{share}, above {100 * self.max_changed_labels:g} %")
+        return " and ".join(reasons) or None
+
+
 def difference(reference: str | Path, other: str | Path, rows: Mapping[str, np.ndarray], batch: int = 1) -> Difference:
     """Run both files on ``rows``, float32 (batch, *row) by the inputs' names, and compare.
 
     A file whose rows depend on each other gets them in batches of ``batch``, as the traffic has them. Of more than
     20,000 rows so many are compared, evenly spread. Raises InputError: there are no rows.
     """
-    rows = spread(rows)
-    count = len(next(iter(rows.values())))
+    rows = spread(rows, _MOST_ROWS)
+    count = count_rows(rows)
     if not count:
         raise InputError("the data has no rows to compare results on. What to do: give rows like those of the traffic")
     error, changed, labelled = 0.0, np.zeros(count, bool), False
-    with Session(reference, "cpu", tuning=None) as exact, Session(other, "cpu", tuning=None) as tried:
-        together = batch if rows_depend(read_header(other).metadata) else BULK
+    with Session(reference, "cpu", tuning=None) as exact, Session(other, "cpu", tuning=None) as reduced:
+        size = batch if rows_depend(read_header(other).metadata) else BATCH
         start = 0
-        for chunk, fill in batches(rows, exact.inputs[0].shape[0], together):
-            stop = start + len(next(iter(chunk.values()))) - fill
-            for wanted, found in zip(score(exact, chunk), score(tried, chunk), strict=True):
-                error = max(error, _largest(wanted.outputs, found.outputs))
-                if wanted.labels is not None and found.labels is not None:
+        for chunk, padding in batches(rows, exact.inputs[0].shape[0], size):
+            stop = start + count_rows(chunk) - padding
+            for expected, actual in zip(score(exact, chunk), score(reduced, chunk), strict=True):
+                error = max(error, _largest_difference(expected.outputs, actual.outputs))
+                if expected.labels is not None and actual.labels is not None:
                     labelled = True
-                    changed[start:stop] |= (wanted.labels != found.labels)[: stop - start]
+                    changed[start:stop] |= (expected.labels != actual.labels)[: stop - start]
             start = stop
     return Difference(count, error, float(changed.mean()) if labelled else None)
 
 
-def _largest(wanted: np.ndarray, found: np.ndarray) -> float:
-    if not wanted.size:
-        return 0.0
-    same = (wanted == found) | (np.isnan(wanted) & np.isnan(found))
+def _largest_difference(expected: np.ndarray, actual: np.ndarray) -> float:
+    same = (expected == actual) | (np.isnan(expected) & np.isnan(actual))
     with np.errstate(invalid="ignore"):
-        apart = np.where(same, 0.0, np.abs(wanted.astype(np.float64) - found.astype(np.float64)))
-    return float(np.nan_to_num(apart, nan=np.inf, posinf=np.inf).max())
+        differences = np.where(same, 0.0, np.abs(expected.astype(np.float64) - actual.astype(np.float64)))
+    return float(np.nan_to_num(differences, nan=np.inf, posinf=np.inf).max(initial=0.0))

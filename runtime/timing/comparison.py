@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from runtime.errors import InputError, ModelError
 from runtime.session.ort_session import reason
 from runtime.session.session import Session
@@ -23,21 +21,21 @@ BATCHES = (1, 32, 1024)
 TOLERANCE = 1e-3
 """Between two runtimes on one file, as a share of the largest output: files of reduced precision round more."""
 _BLOCK, _MOST_CALLS, _WARM_UP = 0.01, 2000, 0.003
-_FEWEST, _MOST = 5, 101
+_FEWEST_ROUNDS, _MOST_ROUNDS = 5, 101
 
 
 @dataclass(frozen=True)
 class ContenderFigures:
-    """What one contender took for calls of one batch."""
+    """The times of one contender for calls of one batch."""
 
     name: str
     median_us: float
-    """Of a call."""
+    """Per call."""
     p99_us: float
     rows_per_s: float
     """The batch over the median."""
     cpu_us: float
-    """Of the processor per call, over all threads."""
+    """Processor time per call, over all threads."""
     over_plain: Ratio
     """Its time over plain ONNX Runtime's in the same round: the median and the quartiles of the rounds."""
     apart: float
@@ -61,9 +59,9 @@ class BenchReport:
     path: Path
     device: str
     settings: dict[str, Any]
-    """Of ``Session``, as it runs the file."""
+    """Those of ``Session`` in use."""
     multiply_adds: int
-    """Of a row."""
+    """Per row."""
     rows: str
     """What it was measured on, in words."""
     batches: tuple[BatchFigures, ...]
@@ -84,89 +82,81 @@ def bench(
 
     Each contender runs in a process of its own, in turn with the others, on the same rows: of ``data``, repeated where
     a batch is larger, or else seeded normal ones within the ranges that the file declares. Without ``batches``: 1, 32
-    and 1,024 rows, or what the file fixes. An output that is not plain ONNX Runtime's is not timed. ``progress`` is
-    told how many of all rounds are done. Raises ModelError, InputError, ProviderError.
+    and 1,024 rows, or what the file fixes. An output that differs from plain ONNX Runtime's is not timed. ``progress``
+    gets the number of rounds that are done and of all. Raises ModelError, InputError, ProviderError.
     """
     path = Path(path)
     if not 0 < seconds < float("inf"):
         raise InputError(f"the time to measure is a number of seconds above 0, not {seconds!r}")
     with Session(path, device, **(settings or {})) as session:
-        given = _batches(session, batches)
+        sizes = _batches(session, batches)
         ports = described_inputs(session)
-        chosen, settled, work = session.device, asdict(session.settings), session.multiply_adds
+        device, resolved, multiply_adds = session.device, asdict(session.settings), session.multiply_adds
     if data is not None:
-        make = partial(repeated, rows_of_file(Path(data), ports, dtype))
-        told = f"the rows of {data}"
+        make_rows = partial(repeated, rows_of_file(Path(data), ports, dtype))
+        source = f"the rows of {data}"
     else:
-        make = partial(seeded_rows, ports)
+        make_rows = partial(seeded_rows, ports)
         ranged = any(port.range is not None or port.ranges is not None for port in ports)
-        told = "seeded normal rows" + (" within the declared ranges" if ranged else "")
-    reference = plain(str(path), chosen)
-    found = []
-    with Contest(contenders_of(path, chosen, settings or {})) as contest:
-        for index, batch in enumerate(given):
+        source = "seeded normal rows" + (" within the declared ranges" if ranged else "")
+    reference = plain(str(path), device)
+    figures = []
+    with Contest(contenders_of(path, device, settings or {})) as contest:
+        for index, batch in enumerate(sizes):
             try:
-                rows = make(batch)
+                rows = make_rows(batch)
                 expected = reference(rows)()
             except Exception as error:
                 if not isinstance(error, MemoryError) and not type(error).__module__.startswith("onnxruntime"):
                     raise
                 raise ModelError(f"{path}: it cannot be run on {batch:,} rows: {reason(error)}") from error
-            parts = (index, len(given))
-            found.append(_one_batch(contest, batch, rows, expected, seconds / len(given), parts, progress))
-    return BenchReport(path, chosen, settled, work, told, tuple(found))
+
+            def after(done: int, rounds: int, index: int = index) -> None:
+                progress(index * rounds + done, len(sizes) * rounds)
+
+            distances, left_out = contest.load(rows, expected, tolerance=TOLERANCE)
+            left_out = (*contest.left_out, *left_out)
+            if PLAIN not in distances:
+                reasons = "; ".join(f"{other.name}: {other.reason}" for other in left_out)
+                message = "plain ONNX Runtime, which the others are compared with, cannot run it"
+                raise ModelError(f"{message}. {reasons}")
+            rounds, timings = _timed(contest, seconds / len(sizes), after)
+            contenders = tuple(_figures(name, batch, timings, distances[name]) for name in timings)
+            figures.append(BatchFigures(batch, rounds, contenders, left_out))
+    return BenchReport(path, device, resolved, multiply_adds, source, tuple(figures))
 
 
-def _one_batch(
-    contest: Contest,
-    batch: int,
-    rows: dict[str, np.ndarray],
-    expected: Sequence[np.ndarray],
-    seconds: float,
-    parts: tuple[int, int],
-    progress: Callable[[int, int], None],
-) -> BatchFigures:
-    apart, left_out = contest.take(rows, expected, tolerance=TOLERANCE)
-    if PLAIN not in apart:
-        reasons = "; ".join(f"{one.name}: {one.reason}" for one in (*contest.left_out, *left_out))
-        raise ModelError(f"plain ONNX Runtime, which the others are compared with, cannot run it. {reasons}")
-    each = contest.tried(_BLOCK)
-    calls = {name: max(1, min(_MOST_CALLS, round(_BLOCK / one))) for name, one in each.items()}
-    a_round = sum(calls[name] * one + max(_WARM_UP, one) for name, one in each.items())
-    rounds = max(_FEWEST, min(_MOST, round(seconds / a_round)))
-    done = [0]
-
-    def after() -> None:
-        done[0] += 1
-        progress(parts[0] * rounds + done[0], parts[1] * rounds)
-
-    timings = contest.rounds(rounds, calls, warm_up=_WARM_UP, after=after)
-    figures = tuple(_figures(name, batch, timings, apart[name]) for name in timings)
-    return BatchFigures(batch, rounds, figures, (*contest.left_out, *left_out))
+def _timed(contest: Contest, seconds: float, after: Callable[[int, int], None]) -> tuple[int, dict[str, Timings]]:
+    """As many rounds of all contenders as fit into so many seconds, and how many these are."""
+    estimates = contest.time_briefly(_BLOCK)
+    calls = {name: max(1, min(_MOST_CALLS, round(_BLOCK / estimate))) for name, estimate in estimates.items()}
+    a_round = sum(calls[name] * estimate + max(_WARM_UP, estimate) for name, estimate in estimates.items())
+    rounds = max(_FEWEST_ROUNDS, min(_MOST_ROUNDS, round(seconds / a_round)))
+    return rounds, contest.time_rounds(rounds, calls, warm_up=_WARM_UP, after=lambda done: after(done, rounds))
 
 
-def _figures(name: str, batch: int, timings: dict[str, Timings], apart: float) -> ContenderFigures:
+def _figures(name: str, batch: int, timings: dict[str, Timings], distance: float) -> ContenderFigures:
     own = timings[name]
     return ContenderFigures(
         name=name,
         median_us=1e6 * own.median,
-        p99_us=1e6 * own.p99,
+        p99_us=1e6 * own.quantile(0.99),
         rows_per_s=batch / own.median,
         cpu_us=1e6 * own.cpu,
         over_plain=paired(own, timings[PLAIN]),
-        apart=apart,
+        apart=distance,
     )
 
 
-def _batches(session: Session, asked: Sequence[int]) -> tuple[int, ...]:
+def _batches(session: Session, requested: Sequence[int]) -> tuple[int, ...]:
     """The batches to measure. Raises InputError: not a number of rows, or another than the file fixes."""
     fixed = next((port.shape[0] for port in session.inputs if isinstance(port.shape[0], int)), None)
-    for batch in asked:
+    for batch in requested:
         if batch < 1:
             raise InputError(f"a batch has at least 1 row, not {batch}")
         if fixed is not None and batch != fixed:
             hint = f"leave the batch out, or ask for {fixed}"
             raise InputError(f"{session.path}: takes batches of exactly {fixed} rows, not {batch}. What to do: {hint}")
-    if asked:
-        return tuple(dict.fromkeys(asked))
+    if requested:
+        return tuple(dict.fromkeys(requested))
     return (fixed,) if fixed is not None else BATCHES

@@ -1,6 +1,6 @@
 """The contenders that run an ONNX file as it is: ours, plain ONNX Runtime, and other runtimes that are installed.
 
-Each is a factory of ``worker.Bind``, called in the contender's own process.
+Each is a factory of a ``worker.MakeCall``, called in the contender's own process.
 """
 
 from __future__ import annotations
@@ -14,53 +14,57 @@ from typing import Any
 import numpy as np
 
 from .contest import Contender
-from .worker import Bind, Call, Feed, Unsuitable
+from .timer import Call
+from .worker import Feed, MakeCall, Unsuitable
 
 PREDICT, INTO, PLAIN = "Session.predict", "Session.predict_into", "InferenceSession.run"
 ONE_THREAD, OPENVINO, TRACT = "InferenceSession.run, 1 thread", "OpenVINO", "tract"
-_HERE = __name__
+_MODULE = __name__
 
 
 def contenders_of(path: Path, device: str, settings: dict[str, Any]) -> list[Contender]:
     """Those that can run a file on this device; the first is ours, with these settings of ``Session``."""
     ours = {"path": str(path), "device": device, "settings": settings}
-    found = [Contender(PREDICT, f"{_HERE}:predict", ours), Contender(INTO, f"{_HERE}:predict_into", ours)]
-    found.append(Contender(PLAIN, f"{_HERE}:plain", {"path": str(path), "device": device}))
+    contenders = [
+        Contender(PREDICT, f"{_MODULE}:predict", ours),
+        Contender(INTO, f"{_MODULE}:predict_into", ours),
+        Contender(PLAIN, f"{_MODULE}:plain", {"path": str(path), "device": device}),
+    ]
     if device == "cpu":
-        found.append(Contender(ONE_THREAD, f"{_HERE}:plain", {"path": str(path), "threads": 1}))
-        found += others(path)
-    return found
+        contenders.append(Contender(ONE_THREAD, f"{_MODULE}:plain", {"path": str(path), "threads": 1}))
+        contenders += others(path)
+    return contenders
 
 
 def others(path: Path, folders: Sequence[str] = ()) -> list[Contender]:
     """OpenVINO and tract, where they are installed here or in one of the ``folders``."""
     factories = {OPENVINO: ("openvino", "openvino_cpu"), TRACT: ("tract", "tract_cpu")}
     return [
-        Contender(name, f"{_HERE}:{factory}", {"path": str(path)}, tuple(folders))
+        Contender(name, f"{_MODULE}:{factory}", {"path": str(path)}, tuple(folders))
         for name, (package, factory) in factories.items()
         if find_spec(package) is not None or any((Path(folder) / package).is_dir() for folder in folders)
     ]
 
 
-def predict(path: str, device: str = "auto", settings: dict[str, Any] | None = None) -> Bind:
+def predict(path: str, device: str = "auto", settings: dict[str, Any] | None = None) -> MakeCall:
     """``Session.predict``, or ``Session.run`` for a file of several outputs."""
     from runtime.session.session import Session
 
     session = Session(path, device, **(settings or {}))
     method = session.predict if len(session.outputs) == 1 else session.run
-    return lambda feed: partial(method, _only(feed))
+    return lambda feed: partial(method, _rows(feed))
 
 
-def predict_into(path: str, device: str = "auto", settings: dict[str, Any] | None = None) -> Bind:
-    """``Session.predict_into`` with an array for the output that is made once."""
+def predict_into(path: str, device: str = "auto", settings: dict[str, Any] | None = None) -> MakeCall:
+    """``Session.predict_into`` with one output array for all calls."""
     from runtime.session.session import Session
 
     session = Session(path, device, **(settings or {}))
     if len(session.inputs) != 1 or len(session.outputs) != 1:
         raise Unsuitable("it takes files of one input and one output")
 
-    def bind(feed: Feed) -> Call:
-        x = _only(feed)
+    def make_call(feed: Feed) -> Call:
+        x = _rows(feed)
         out = np.empty_like(session.predict(x))
 
         def call() -> np.ndarray:
@@ -69,11 +73,11 @@ def predict_into(path: str, device: str = "auto", settings: dict[str, Any] | Non
 
         return call
 
-    return bind
+    return make_call
 
 
-def plain(path: str, device: str = "cpu", threads: int | None = None) -> Bind:
-    """What a user of ONNX Runtime writes: a session on the provider, everything else at its default, and ``run``."""
+def plain(path: str, device: str = "cpu", threads: int | None = None) -> MakeCall:
+    """What users of ONNX Runtime write: a session on the provider, everything else at its default, and ``run``."""
     import onnxruntime
 
     from runtime.session.providers import choose, this_machine
@@ -86,30 +90,30 @@ def plain(path: str, device: str = "cpu", threads: int | None = None) -> Bind:
     return lambda feed: partial(session.run, None, feed)
 
 
-def openvino_cpu(path: str) -> Bind:
-    """OpenVINO's compiled model, in float32 as the others compute, everything else at its default."""
+def openvino_cpu(path: str) -> MakeCall:
+    """OpenVINO's compiled model, in float32 like the others, everything else at its default."""
     import openvino  # pyright: ignore[reportMissingImports]
 
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda feed: lambda: compiled(feed).to_tuple()
 
 
-def tract_cpu(path: str) -> Bind:
-    """tract's runnable, optimised for the batch at hand."""
+def tract_cpu(path: str) -> MakeCall:
+    """tract's runnable, optimised for the batch."""
     import tract  # pyright: ignore[reportMissingImports]
 
-    def bind(feed: Feed) -> Call:
+    def make_call(feed: Feed) -> Call:
         model = tract.onnx().load(path)
         arrays = [feed[model.input_name(index)] for index in range(model.input_count())]
         for index, array in enumerate(arrays):
-            kind = {"float32": "f32", "int64": "i64"}[array.dtype.name]
-            model.set_input_fact(index, ",".join([*map(str, array.shape), kind]))
+            dtype = {"float32": "f32", "int64": "i64"}[array.dtype.name]
+            model.set_input_fact(index, ",".join([*map(str, array.shape), dtype]))
         run = model.into_model().into_runnable().run
         return lambda: [output.to_numpy() for output in run(arrays)]
 
-    return bind
+    return make_call
 
 
-def _only(feed: Feed) -> Any:
+def _rows(feed: Feed) -> Any:
     """The array of the only input, or all by name."""
     return next(iter(feed.values())) if len(feed) == 1 else feed

@@ -1,13 +1,12 @@
 """Several contenders, each in a process of its own, measured in turn.
 
-A contender that is not running is stopped (SIGSTOP, where the system has it), so that threads which wait busily for
-more work do not take the processor from the one that runs.
+A contender that is not running is stopped (SIGSTOP, where the system has it), so that threads which spin while they
+wait for work do not take the processor from the one that runs.
 """
 
 from __future__ import annotations
 
 import pickle
-import random
 import signal
 import subprocess
 import sys
@@ -15,34 +14,35 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
 
-from .timer import Block, Timings
+from .timer import Timings, time_briefly, time_rounds
 
 _START = "import sys; sys.path[:] = sys.argv[1:]; from runtime.timing.worker import main; main()"
-_STOP, _GO = getattr(signal, "SIGSTOP", None), getattr(signal, "SIGCONT", None)
+_STOP, _CONTINUE = getattr(signal, "SIGSTOP", None), getattr(signal, "SIGCONT", None)
 TOLERANCE = 1e-4
 """Of a float32 output, as a share of the largest: well above rounding, well below a wrong weight or half precision."""
 
 
 class ContestError(RuntimeError):
-    """A contender's process could not do what it was told."""
+    """A contender's process could not do what it was asked."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that runs a model, made in its process by ``factory(**arguments)``; see ``worker.Bind``."""
+    """Something that runs a model, made in its process by ``factory(**arguments)``; see ``worker.MakeCall``."""
 
     name: str
     factory: str
     """``package.module:function``"""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     path: tuple[str, ...] = ()
-    """Folders where its packages are looked for besides."""
+    """More folders to look for its packages in."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class LeftOut:
     reason: str
 
 
-class Worker:
+class ContenderProcess:
     """The process of one contender. It starts at once, and does nothing until it is asked."""
 
     def __init__(self, contender: Contender):
@@ -63,33 +63,33 @@ class Worker:
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors)
 
-    def tell(self, request: str, **arguments: Any) -> None:
-        """Wake the process and give it work; ``answer`` waits for the result."""
+    def send(self, request: str, **arguments: Any) -> None:
+        """Wake the process and give it work; ``receive`` waits for the result."""
         assert self._process.stdin is not None
-        if _GO is not None:
-            self._process.send_signal(_GO)
+        if _CONTINUE is not None:
+            self._process.send_signal(_CONTINUE)
         try:
             pickle.dump((request, arguments), self._process.stdin)
             self._process.stdin.flush()
         except BrokenPipeError:
-            pass  # ``answer`` finds the process ended, and says how
+            pass  # ``receive`` finds that the process has ended, and says how
 
-    def answer(self) -> Any:
-        """What the request gave; the process is stopped then. Raises ContestError: the reason why it could not."""
+    def receive(self) -> Any:
+        """The result of the request; then the process is stopped. Raises ContestError: why there is no result."""
         assert self._process.stdout is not None
         try:
-            went_well, result = pickle.load(self._process.stdout)
+            succeeded, result = pickle.load(self._process.stdout)
         except EOFError:
-            raise ContestError(f"its process ended with code {self._process.wait()}: {self._last_words()}") from None
+            raise ContestError(f"its process ended with code {self._process.wait()}: {self._last_line()}") from None
         if _STOP is not None:
             self._process.send_signal(_STOP)
-        if not went_well:
+        if not succeeded:
             raise ContestError(result)
         return result
 
     def ask(self, request: str, **arguments: Any) -> Any:
-        self.tell(request, **arguments)
-        return self.answer()
+        self.send(request, **arguments)
+        return self.receive()
 
     def close(self) -> None:
         self._process.kill()
@@ -101,10 +101,10 @@ class Worker:
             except BrokenPipeError:
                 continue
 
-    def _last_words(self) -> str:
+    def _last_line(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "it printed nothing"
 
 
 class Contest:
@@ -112,20 +112,25 @@ class Contest:
 
     def __init__(self, contenders: Sequence[Contender]):
         self.left_out: list[LeftOut] = []
+        self.ready: dict[str, ContenderProcess] = {}
+        """Those that have rows and compute the right outputs for them."""
         self._folder = tempfile.TemporaryDirectory(prefix="mlpx-bench-")
-        self._opened: dict[str, Worker] = {}
-        self._ready: dict[str, Worker] = {}
+        self._open: dict[str, ContenderProcess] = {}
         try:
             for contender in contenders:
-                self._opened[contender.name] = worker = Worker(contender)
-                worker.tell("open", factory=contender.factory, arguments=contender.arguments)
-            for worker in list(self._opened.values()):
-                self._kept(worker, worker.answer)
+                self._open[contender.name] = process = ContenderProcess(contender)
+                process.send("open", factory=contender.factory, arguments=contender.arguments)
+            for name, process in list(self._open.items()):
+                try:
+                    process.receive()
+                except ContestError as error:
+                    self.left_out.append(LeftOut(name, str(error)))
+                    self._open.pop(name).close()
         except BaseException:
             self.close()
             raise
 
-    def take(
+    def load(
         self,
         rows: Mapping[str, np.ndarray],
         expected: Sequence[np.ndarray] | None,
@@ -133,75 +138,60 @@ class Contest:
         tolerance: float = TOLERANCE,
         only: Sequence[str] | None = None,
     ) -> tuple[dict[str, float], list[LeftOut]]:
-        """Give all, or ``only`` some, the same rows, and compare what they make of them with what is expected.
+        """Give all, or ``only`` some, the same rows, and compare their outputs with the expected ones.
 
-        Gives how far each is from it, as a share of the largest output, and those that are left out: they cannot run
-        these rows, or their answer is wrong.
+        Returns how far each is from them, as a share of the largest output, and those that are left out: they cannot
+        run these rows, or their answer is wrong.
         """
-        given, wanted = Path(self._folder.name) / "rows.npz", None
-        _save(given, rows)
+        rows_path, expected_path = Path(self._folder.name) / "rows.npz", None
+        _save(rows_path, rows)
         if expected is not None:
-            wanted = Path(self._folder.name) / "expected.npz"
-            _save(wanted, {str(index): array for index, array in enumerate(expected)})
-        found: dict[str, float] = {}
+            expected_path = Path(self._folder.name) / "expected.npz"
+            _save(expected_path, {str(index): array for index, array in enumerate(expected)})
+        distances: dict[str, float] = {}
         left_out: list[LeftOut] = []
-        self._ready = {}
-        for name, worker in self._opened.items():
+        self.ready = {}
+        for name, process in self._open.items():
             if only is not None and name not in only:
                 continue
             try:
-                found[name] = worker.ask("take", rows=given, expected=wanted, tolerance=tolerance)
-                self._ready[name] = worker
+                distances[name] = process.ask("load", rows=rows_path, expected=expected_path, tolerance=tolerance)
+                self.ready[name] = process
             except ContestError as error:
                 left_out.append(LeftOut(name, str(error)))
-        return found, left_out
+        return distances, left_out
 
-    def tried(self, block: float) -> dict[str, float]:
-        """Seconds of a call of each contender, roughly: by as many as fit into a tenth of ``block`` seconds."""
-        seconds = {}
-        for name, worker in self._ready.items():
-            first = worker.ask("time", calls=1, warm_up=0.0).median
-            seconds[name] = worker.ask("time", calls=max(1, round(0.1 * block / first)), warm_up=0.0).median
-        return seconds
+    def time_briefly(self, block: float) -> dict[str, float]:
+        """Rough seconds per call of each contender, from calls for a tenth of ``block`` seconds."""
+        return {
+            name: time_briefly(lambda calls, process=process: process.ask("time", calls=calls), 0.1 * block).median
+            for name, process in self.ready.items()
+        }
 
-    def rounds(
+    def time_rounds(
         self,
         rounds: int,
         calls: Mapping[str, int],
         *,
         warm_up: float = 0.003,
-        seed: int = 0,
-        after: Callable[[], None] = lambda: None,
+        interval: float | None = None,
+        after: Callable[[int], object] = lambda done: None,
     ) -> dict[str, Timings]:
-        """So many rounds, in each of which every contender makes its calls, in another order every time.
+        """Every contender's calls, back to back or one every ``interval`` seconds; see ``timer.time_rounds``.
 
         All start on the first core: cores that share their parts with other machines are not equally fast, and a
         process tends to stay where it is. ONNX Runtime's defaults pin their threads to the other cores.
         """
-
-        def work(worker: Worker, turn: int) -> Block:
-            return worker.ask("time", calls=calls[worker.name], warm_up=warm_up, core=0)
-
-        return self._in_turn(rounds, seed, after, work)
-
-    def paced(self, rounds: int, calls: int, interval: float, *, seed: int = 0) -> dict[str, Timings]:
-        """The same at one call every ``interval`` seconds."""
-
-        def work(worker: Worker, turn: int) -> Block:
-            return worker.ask("pace", calls=calls, interval=interval)
-
-        return self._in_turn(rounds, seed, lambda: None, work)
-
-    def together(self, calls: int) -> list[Block]:
-        """Every contender's calls at the same time."""
-        for worker in self._ready.values():
-            worker.tell("time", calls=calls, warm_up=0.01)
-        return [worker.answer() for worker in self._ready.values()]
+        options = {"warm_up": warm_up, "interval": interval, "core": 0}
+        runners = {
+            name: partial(process.ask, "time", calls=calls[name], **options) for name, process in self.ready.items()
+        }
+        return time_rounds(runners, rounds, after)
 
     def close(self) -> None:
-        for worker in self._opened.values():
-            worker.close()
-        self._opened, self._ready = {}, {}
+        for process in self._open.values():
+            process.close()
+        self._open, self.ready = {}, {}
         self._folder.cleanup()
 
     def __enter__(self) -> Contest:
@@ -211,25 +201,6 @@ class Contest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _in_turn(
-        self, rounds: int, seed: int, after: Callable[[], None], work: Callable[[Worker, int], Block]
-    ) -> dict[str, Timings]:
-        order, rng = list(self._ready.values()), random.Random(seed)
-        blocks: dict[str, list[Block]] = {name: [] for name in self._ready}
-        for turn in range(rounds):
-            rng.shuffle(order)
-            for worker in order:
-                blocks[worker.name].append(work(worker, turn))
-            after()
-        return {name: Timings(tuple(found)) for name, found in blocks.items()}
-
-    def _kept(self, worker: Worker, work: Callable[[], Any]) -> None:
-        try:
-            work()
-        except ContestError as error:
-            self.left_out.append(LeftOut(worker.name, str(error)))
-            self._opened.pop(worker.name).close()
 
 
 def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

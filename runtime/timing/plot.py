@@ -1,4 +1,4 @@
-"""The picture of a tuning: latency against accuracy."""
+"""The plot of a tuning: latency against accuracy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from runtime.extras import imported
 from runtime.session.tuning_file import FileTuning, Tuning
 
-_CHOSEN, _KEPT, _OUT, _INK, _LINE = "#0b6e4f", "#2b5c8a", "#b3432b", "#222222", "#999999"
+_CHOSEN, _KEPT, _REFUSED, _INK, _LINE = "#0b6e4f", "#2b5c8a", "#b3432b", "#222222", "#999999"
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mlpx",
@@ -20,22 +20,20 @@ _STYLE = {
     "axes.edgecolor": _LINE,
     "text.color": _INK,
 }
-
-
 _MARKERS = "osD^vP*X"
 """One for each file, in their order."""
 
 
 def can_plot() -> bool:
-    """Whether the package of ``mlpx[report]`` that draws is installed."""
+    """Whether matplotlib is installed, which ``mlpx[report]`` brings."""
     return find_spec("matplotlib") is not None
 
 
 def write_plot(tuning: Tuning, path: str | Path) -> None:
     """Draw the fastest setting of each file to ``path``, a .png or .svg.
 
-    Up: the largest error, on a scale that holds 0; to the right: the median latency of a call. Small points are the
-    other settings of a file; files that the gate refused are hollow.
+    The y axis is the largest error, on a scale that includes 0, the x axis the median latency of a call. Small points
+    are the other settings of a file; files that the gate refused are hollow.
     Raises MissingPackageError without ``mlpx[report]``.
     """
     figure = imported("matplotlib.figure", "the plot of a tuning")
@@ -56,17 +54,19 @@ def _draw(axes: Any, tuning: Tuning) -> None:
         error = file.error or 0.0
         y, colour = error if isfinite(error) else 10 * (highest or 1.0), _colour(file, tuning)
         style = {"color": colour, "marker": _MARKERS[index % len(_MARKERS)], "ls": "", "zorder": 3}
-        others = [one for one in file.measured if one != best]
-        axes.plot([one.latency / unit for one in others], [y] * len(others), **style | {"alpha": 0.3, "ms": 4})
+        others = [measured for measured in file.measured if measured != best]
+        axes.plot(
+            [measured.latency / unit for measured in others], [y] * len(others), **style | {"alpha": 0.3, "ms": 4}
+        )
         face = colour if file.kept else "none"
-        axes.plot(best.latency / unit, y, **style, mfc=face, mew=1.8, ms=9, label=_words(file, tuning))
+        axes.plot(best.latency / unit, y, **style, mfc=face, mew=1.8, ms=9, label=_format_kind(file, tuning))
     if tuning.max_error is not None:
         axes.axhline(tuning.max_error, color=_LINE, lw=1, ls="--", label=f"largest allowed, {tuning.max_error:g}")
     lowest: float = min([*errors, tuning.max_error or highest]) if errors else tuning.max_error or 1.0
-    low = 10.0 ** _power_of_ten(lowest)
+    low = 10.0 ** int(f"{lowest:e}".partition("e")[2])  # the power of ten below
     axes.set_yscale("symlog", linthresh=low, linscale=0.5)
     axes.set_ylim(-0.25 * low, 4 * max(highest, low))
-    axes.set_xlim(0, 1.05 * max(one.latency for file, _ in shown for one in file.measured) / unit)
+    axes.set_xlim(0, 1.05 * max(measured.latency for file, _ in shown for measured in file.measured) / unit)
     calls = "back to back" if tuning.rate is None else f"{tuning.rate:g} calls a second"
     rows = "1 row" if tuning.batch == 1 else f"{tuning.batch:,} rows"
     axes.set(xlabel=f"median latency of a call of {rows}, {name} ({calls})", ylabel="largest difference from float32")
@@ -75,10 +75,10 @@ def _draw(axes: Any, tuning: Tuning) -> None:
 
 
 def _colour(file: FileTuning, tuning: Tuning) -> str:
-    return _OUT if not file.kept else _CHOSEN if file.kind == tuning.chosen else _KEPT
+    return _REFUSED if not file.kept else _CHOSEN if file.kind == tuning.chosen else _KEPT
 
 
-def _words(file: FileTuning, tuning: Tuning) -> str:
+def _format_kind(file: FileTuning, tuning: Tuning) -> str:
     if not file.kept:
         return f"{file.kind}, refused"
     return f"{file.kind}, chosen" if file.kind == tuning.chosen else file.kind
@@ -86,8 +86,3 @@ def _words(file: FileTuning, tuning: Tuning) -> str:
 
 def _unit(seconds: float) -> tuple[float, str]:
     return (1e-6, "microseconds") if seconds < 1e-3 else (1e-3, "milliseconds")
-
-
-def _power_of_ten(value: float) -> int:
-    """The power of ten below a number."""
-    return int(f"{value:e}".partition("e")[2])

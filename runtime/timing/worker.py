@@ -1,7 +1,7 @@
-"""The process of one contender. It does nothing but what it is told over its standard input.
+"""The process of one contender, which does what it is asked over its standard input.
 
-Requests and answers are pickles: a request is the name of a method of ``Hand`` and its arguments, an answer whether
-that went well, and the result or the reason why not.
+Requests and answers are pickles: a request is the name of a method of ``Commands`` and its arguments, an answer whether
+that succeeded, and the result or the reason why not.
 """
 
 from __future__ import annotations
@@ -12,19 +12,17 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from time import perf_counter, process_time, sleep
 from typing import Any
 
 import numpy as np
 
-from .timer import Block
+from .timer import Block, Call, time_block
 
-Call = Callable[[], Any]
 Feed = dict[str, np.ndarray]
-Bind = Callable[[Feed], Call]
+MakeCall = Callable[[Feed], Call]
 """From rows by the inputs' names to a call without arguments that runs the model on them.
 
-A contender's factory, ``factory(**arguments)``, opens the model and gives one. What a call gives is the output, or all
+A contender's factory, ``factory(**arguments)``, opens the model and returns one. The call returns the output, or all
 outputs in the file's order, as arrays.
 """
 
@@ -33,77 +31,44 @@ class Unsuitable(Exception):
     """This contender cannot run this file; the message says why."""
 
 
-class Hand:
-    """What a worker can be told."""
+class Commands:
+    """What a contender's process can be asked to do."""
 
-    bind: Bind
+    make_call: MakeCall
     call: Call
 
     def open(self, factory: str, arguments: Mapping[str, Any]) -> None:
         """Open the model. ``factory`` is ``package.module:function``."""
         module, _, name = factory.partition(":")
-        self.bind = getattr(import_module(module), name)(**arguments)
+        self.make_call = getattr(import_module(module), name)(**arguments)
 
-    def take(self, rows: Path, expected: Path | None, tolerance: float) -> float:
+    def load(self, rows: Path, expected: Path | None, tolerance: float) -> float:
         """Take the rows of an ``.npz`` file for the calls to come; how far the outputs are from what is expected.
 
         The distance is the largest over all outputs, as a share of the output's largest expected value. Raises
         Unsuitable: it is beyond the tolerance, so that a wrong answer is never timed.
         """
-        self.call = self.bind(_arrays(rows))
+        self.call = self.make_call(_arrays(rows))
         outputs = self.call()
         if expected is None:
             return 0.0
-        outputs = _listed(outputs)
-        wanted = list(_arrays(expected).values())
-        if len(wanted) != len(outputs):
-            raise Unsuitable(f"it gives {len(outputs)} outputs, and {len(wanted)} are expected")
-        apart = max(_apart(output, exact) for output, exact in zip(outputs, wanted, strict=True))
-        if not apart <= tolerance:
-            raise Unsuitable(f"it gives a wrong answer: {apart:.2g} of the largest output away, allowed {tolerance:g}")
-        return apart
+        outputs = _as_list(outputs)
+        references = list(_arrays(expected).values())
+        if len(references) != len(outputs):
+            raise Unsuitable(f"it gives {len(outputs)} outputs, and {len(references)} are expected")
+        distance = max(_distance(output, reference) for output, reference in zip(outputs, references, strict=True))
+        if not distance <= tolerance:
+            message = f"{distance:.2g} of the largest output away, allowed {tolerance:g}"
+            raise Unsuitable(f"it gives a wrong answer: {message}")
+        return distance
 
-    def time(self, calls: int, warm_up: float, core: int | None = None) -> Block:
-        """Time so many calls, after at least one and as many as fit into ``warm_up`` seconds that are not timed.
-
-        They start on the given one of the usable cores, and may leave it.
-        """
-        if core is not None:
-            _move_to(core)
-        call, clock = self.call, perf_counter
-        warm = clock() + warm_up
-        call()
-        while clock() < warm:
-            call()
-        seconds = np.empty(calls)
-        cpu = process_time()
-        for index in range(calls):
-            start = clock()
-            call()
-            seconds[index] = clock() - start
-        return Block(seconds, (process_time() - cpu) / calls)
-
-    def pace(self, calls: int, interval: float) -> Block:
-        """Time so many calls at one call every ``interval`` seconds; the pauses' use of the processor counts."""
-        call, clock = self.call, perf_counter
-        call()
-        sleep(interval)
-        seconds = np.empty(calls)
-        cpu, begin = process_time(), clock()
-        for index in range(calls):
-            start = clock()
-            call()
-            seconds[index] = clock() - start
-            sleep(max(0.0, begin + (index + 1) * interval - clock()))
-        return Block(seconds, (process_time() - cpu) / calls)
-
-
-def _move_to(core: int) -> None:
-    """Put this thread on one of its cores, counted from 0 and around; threads that it starts later are free."""
-    if hasattr(os, "sched_setaffinity"):
-        usable = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {sorted(usable)[core % len(usable)]})
-        os.sched_setaffinity(0, usable)
+    def time(self, calls: int, warm_up: float = 0.0, interval: float | None = None, core: int | None = None) -> Block:
+        """``time_block``. The calls start on the given one of the usable cores, and may leave it."""
+        if core is not None and hasattr(os, "sched_setaffinity"):
+            usable = os.sched_getaffinity(0)
+            os.sched_setaffinity(0, {sorted(usable)[core % len(usable)]})
+            os.sched_setaffinity(0, usable)  # threads that start later are free
+        return time_block(self.call, calls, warm_up=warm_up, interval=interval)
 
 
 def _arrays(path: Path) -> Feed:
@@ -111,27 +76,27 @@ def _arrays(path: Path) -> Feed:
         return {name: archive[name] for name in archive.files}
 
 
-def _listed(outputs: Any) -> list[np.ndarray]:
+def _as_list(outputs: Any) -> list[np.ndarray]:
     if isinstance(outputs, np.ndarray):
         return [outputs]
     return [np.asarray(output) for output in (outputs.values() if isinstance(outputs, Mapping) else outputs)]
 
 
-def _apart(output: np.ndarray, exact: np.ndarray) -> float:
-    if output.shape != exact.shape:
-        raise Unsuitable(f"it gives an output of shape {output.shape}, and {exact.shape} is expected")
-    finite = np.isfinite(exact)
-    if not np.array_equal(output[~finite], exact[~finite], equal_nan=True):
+def _distance(output: np.ndarray, reference: np.ndarray) -> float:
+    if output.shape != reference.shape:
+        raise Unsuitable(f"it gives an output of shape {output.shape}, and {reference.shape} is expected")
+    finite = np.isfinite(reference)
+    if not np.array_equal(output[~finite], reference[~finite], equal_nan=True):
         return np.inf
-    exact = exact[finite]
-    if not exact.size:
+    reference = reference[finite]
+    if not reference.size:
         return 0.0
-    largest = float(np.abs(exact).max())
-    apart = float(np.abs(output[finite].astype(np.float64) - exact).max())
-    return apart / largest if largest else apart
+    largest = float(np.abs(reference).max())
+    distance = float(np.abs(output[finite].astype(np.float64) - reference).max())
+    return distance / largest if largest else distance
 
 
-def _told(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     """An error of a library, which may be pages long, in a line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
@@ -139,21 +104,21 @@ def _told(error: Exception) -> str:
 
 def main() -> None:
     """Answer requests until the standard input ends."""
-    inbox, outbox = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints does not get between the answers
     _end_with_parent()
-    hand = Hand()
+    commands = Commands()
     while True:
         try:
-            name, arguments = pickle.load(inbox)
+            name, arguments = pickle.load(requests)
         except EOFError:
             return
         try:
-            answer = True, getattr(hand, name)(**arguments)
+            answer = True, getattr(commands, name)(**arguments)
         except Exception as error:
-            answer = False, str(error) if isinstance(error, Unsuitable) else _told(error)
-        pickle.dump(answer, outbox)
-        outbox.flush()
+            answer = False, str(error) if isinstance(error, Unsuitable) else _first_line(error)
+        pickle.dump(answer, answers)
+        answers.flush()
 
 
 def _end_with_parent() -> None:
