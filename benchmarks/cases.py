@@ -9,8 +9,9 @@ from pathlib import Path
 from benchmarks.peers import COMPILED, EAGER, NUMPY, SKLEARN
 from benchmarks.subjects import Subject
 from benchmarks.targets import BULK_RUN, ONE_THREAD_SESSION
-from runtime.timing import Contender, Contest, LeftOut, Timings
 from runtime.timing.contenders import ONE_THREAD, OPENVINO, PLAIN, PREDICT, TRACT, contenders_of, others
+from runtime.timing.contest import Contender, Contest, LeftOut
+from runtime.timing.timer import Timings
 
 PEERS = Path(__file__).resolve().parent.parent / ".peers"
 """Where ``make bench`` installs OpenVINO and tract."""

@@ -11,7 +11,7 @@ import json
 
 import numpy as np
 
-from runtime.timing import Contender, Contest
+from runtime.timing.contest import Contender, Contest
 from runtime.timing.timer import Call
 from runtime.timing.worker import Feed, MakeCall
 

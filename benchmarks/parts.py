@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from runtime.timing import Ratio
+from runtime.timing.timer import Ratio
 
 Part = Callable[[argparse.Namespace], dict[str, Ratio | str]]
 """Given the options: a figure, or the reason why there is none, by ``Target.case``."""

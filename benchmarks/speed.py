@@ -24,8 +24,8 @@ from benchmarks.machine import described, keep_to_two_cores
 from benchmarks.parts import PARTS
 from benchmarks.subjects import prepared
 from benchmarks.targets import BULK, PACED, TARGETS, Outcome, Target
-from runtime.timing import paired
 from runtime.timing.contenders import PLAIN
+from runtime.timing.timer import paired
 from tests.cases import WIDTHS
 
 TEN = 10.0

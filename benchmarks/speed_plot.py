@@ -12,8 +12,8 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from benchmarks.cases import Case
 from benchmarks.peers import COMPILED, EAGER, NUMPY, SKLEARN
 from benchmarks.pictures import BAD, GOOD, INK, SOFT, STYLE
-from runtime.timing import paired
 from runtime.timing.contenders import INTO, OPENVINO, PLAIN, PREDICT, TRACT
+from runtime.timing.timer import paired
 
 LOOKS: dict[str, tuple[str, str, bool]] = {
     INTO: ("D", GOOD, False),

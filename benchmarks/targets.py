@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from benchmarks.peers import EAGER, SKLEARN
 from benchmarks.subjects import NAMES
-from runtime.timing import Ratio
 from runtime.timing.contenders import INTO, PLAIN, PREDICT
+from runtime.timing.timer import Ratio
 
 BULK_RUN, ONE_THREAD_SESSION = "InferenceSession.run, 2 threads", "Session of 1 thread"
 BULK = {"tiny": 1_000_000, "small": 200_000}

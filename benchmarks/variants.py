@@ -25,7 +25,9 @@ from export import ExportError, export, write_variant
 from export.variants import KINDS
 from runtime import Session
 from runtime.session.settings import Settings
-from runtime.timing import Candidate, difference, measure
+from runtime.timing.accuracy import difference
+from runtime.timing.candidates import Candidate
+from runtime.timing.measuring import measure
 from tests.cases import WIDTHS
 
 TARGET = 0.4

@@ -14,17 +14,18 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime import InputError, ModelError, Session, read_header, read_inputs, sha256, through_link, whole_files
+from runtime import InputError, ModelError, Session, read_header, sha256, through_link, whole_files
 from runtime.extras import imported
 from runtime.model.summary import Summary, rows_depend
 from runtime.session.processor import usable_cores
 from runtime.session.tuned import fingerprint, this_processor
 from runtime.session.tuning_file import FileTuning, Measured, Tuning
-from runtime.timing import Candidate, Gate, best, difference, measure, settings_to_try
-from runtime.timing.candidates import EXACT
-from runtime.timing.measuring import fewest_calls
+from runtime.timing.accuracy import Gate, difference
+from runtime.timing.candidates import EXACT, Candidate, best, settings_to_try
+from runtime.timing.measuring import fewest_calls, measure
 from runtime.timing.plot import can_plot, write_plot
-from runtime.timing.rows import count_rows, repeated, seeded_rows
+from runtime.timing.rows import check_batch, described_inputs, repeated, rows_of_file, seeded_rows
+from runtime.timing.timer import check_seconds
 
 from .errors import ExportError
 
@@ -63,10 +64,10 @@ def tune(
         imported("matplotlib", "the plot of a tuning")  # before any work
     with Session(path, "cpu", tuning=None) as session:
         multiply_adds, summary = session.multiply_adds, session.summary
-        ports = summary.inputs if summary is not None else session.inputs
-        rows = read_inputs(data, ports, dtype=dtype)[0] if data is not None else None
-        feed = _feed(session, rows, batch)
-        size = count_rows(feed)
+        ports = described_inputs(session)
+        rows = rows_of_file(Path(data), ports, dtype) if data is not None else None
+        size = check_batch(session, batch) or 1
+        feed = repeated(rows, size) if rows is not None else seeded_rows(ports, size)
         if gate is not None:
             _check_labels(path, gate, summary)
     target = Path(folder) if folder is not None else path.parent
@@ -129,8 +130,7 @@ def _check_options(path: Path, gate: Gate | None, data: str | Path | None, rate:
         raise InputError(f"a gate compares results on rows of your own, and there are none. What to do: {hint}")
     if rate is not None and not 0 < rate < np.inf:
         raise InputError(f"the rate is a number of calls a second above 0, not {rate!r}")
-    if not 0 < seconds < np.inf:
-        raise InputError(f"the time to measure for is a number of seconds above 0, not {seconds!r}")
+    check_seconds(seconds)
     if path.is_file() and "mlpx.variant" in read_header(path).metadata:
         hint = "tune the float32 file that it was made of, which measures this kind too"
         raise InputError(f"{path} is of reduced precision. What to do: {hint}")
@@ -150,22 +150,6 @@ def _check_rate(rate: float | None, seconds: float, files: int) -> None:
         hint = f"--seconds {ceil(needed)}, or a higher rate"
         message = f"{rate:g} calls a second need at least {needed:,.0f} s to be measured"
         raise InputError(f"{message}. What to do: {hint}")
-
-
-def _feed(session: Session, rows: Mapping[str, np.ndarray] | None, batch: int | None) -> dict[str, np.ndarray]:
-    """Rows for a call: of the data, repeated where it has fewer, else seeded standard normal ones."""
-    fixed = session.inputs[0].shape[0]
-    size = batch if batch is not None else fixed if isinstance(fixed, int) else 1
-    if size < 1:
-        raise InputError(f"the batch is a number of rows from 1 on, not {size}")
-    if isinstance(fixed, int) and size != fixed:
-        hint = f"give --batch {fixed}, or leave it out"
-        raise InputError(f"the file fixes its batch at {fixed} rows, and {size} were asked for. What to do: {hint}")
-    if rows is None:
-        return seeded_rows(session.inputs, size)
-    if not count_rows(rows):
-        raise InputError("the data has no rows. What to do: give rows like those of the traffic")
-    return repeated(rows, size)
 
 
 def _variant(

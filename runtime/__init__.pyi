@@ -48,8 +48,8 @@ from .session.tuned import TuningWarning as TuningWarning
 from .session.tuned import tuning_for as tuning_for
 from .session.tuning_file import Tuning as Tuning
 from .session.tuning_file import read_tuning as read_tuning
-from .timing import BatchFigures as BatchFigures
-from .timing import BenchReport as BenchReport
-from .timing import ContenderFigures as ContenderFigures
-from .timing import bench as bench
+from .timing.comparison import BatchFigures as BatchFigures
+from .timing.comparison import BenchReport as BenchReport
+from .timing.comparison import ContenderFigures as ContenderFigures
+from .timing.comparison import bench as bench
 from .version import VERSION as VERSION

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from export import export
 from runtime import InputError, Port, Session, bench
-from runtime.timing import Block, Contender, Contest, Timings, paired
 from runtime.timing.contenders import INTO, PLAIN, PREDICT, plain
+from runtime.timing.contest import Contender, Contest
 from runtime.timing.rows import described_inputs, seeded_rows
-from runtime.timing.timer import time_block, time_rounds
+from runtime.timing.timer import Block, Timings, paired, time_block, time_rounds
 from tests.cases import network, normal
 from tests.commands import Run
 
@@ -190,7 +190,7 @@ def test_a_killed_parent_takes_its_contenders_along(model: Path, root: Path, tmp
     code = """if True:
         import sys, time, numpy
         from pathlib import Path
-        from runtime.timing import Contender, Contest
+        from runtime.timing.contest import Contender, Contest
         contest = Contest([Contender("a", "runtime.timing.contenders:plain", {"path": sys.argv[1]})])
         print(Path("/proc/thread-self/children").read_text(), flush=True)
         sys.stdin.read()"""

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.peers import by_numpy, by_sklearn
 from benchmarks.subjects import NAMES, prepared
 from benchmarks.targets import TARGETS, Outcome
-from runtime.timing import Ratio
+from runtime.timing.timer import Ratio
 from runtime.timing.worker import Unsuitable
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from export import ExportError, export, tune, write_variant
 from runtime import InputError, MissingPackageError, Session, read_tuning, summary_of
 from runtime.model.onnx_header import read_header
-from runtime.timing import difference
+from runtime.timing.accuracy import difference
 from runtime.timing.plot import can_plot, write_plot
 from tests.cases import normal
 from tests.commands import Run
@@ -175,7 +175,7 @@ WRONG = {
     "a share above 1": (["--max-changed-labels", 2, "--data", "rows.npy"], "from 0 to 1, not 2"),
     "no rate": (["--rate", 0], "calls a second above 0, not 0"),
     "no time": (["--seconds", 0], "seconds above 0, not 0"),
-    "no rows": (["--data", "empty.npy"], "the data has no rows"),
+    "no rows": (["--data", "empty.npy"], "empty.npy: it has no rows to measure with"),
     "no such data": (["--data", "none.npy"], "none.npy: no such file"),
     "data of another width": (["--data", "wide.npy"], r"expects shape \(batch, 24\)"),
 }
@@ -206,7 +206,7 @@ def test_a_fixed_batch_is_the_traffic(tmp_path: Path) -> None:
     path = tmp_path / "fixed.onnx"
     path.write_bytes(draft.model(draft("Gemm", "x", np.ones((6, 3)), np.ones(3)), (4, 3)).SerializeToString())
     assert tune(path, seconds=0.1, plot=False).batch == 4
-    with pytest.raises(InputError, match=r"fixes its batch at 4 rows, and 3 were asked for.*--batch 4"):
+    with pytest.raises(InputError, match=r"takes batches of exactly 4 rows, not 3.*--batch 4"):
         tune(path, batch=3, seconds=0.1)
 
 

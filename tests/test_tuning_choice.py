@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from runtime import Session
 from runtime.session.settings import Settings, resolve
 from runtime.session.tuning_file import Measured
-from runtime.timing import Candidate, best, measure, settings_to_try
+from runtime.timing.candidates import Candidate, best, settings_to_try
+from runtime.timing.measuring import measure
 from runtime.timing.rows import spread
 from tests.tuned import FEATURES, ill_conditioned
 

@@ -18,8 +18,7 @@ from benchmarks.served.rounds import Effort, under
 from benchmarks.served.running import Server
 from benchmarks.served.subjects import Made
 from benchmarks.served.targets import BINARY, MANY, MEMORY, OURS, PACE
-from runtime.timing import Ratio
-from runtime.timing.timer import quartiles
+from runtime.timing.timer import Ratio, quartiles
 
 CONNECTIONS = 64
 """Of the open loop: enough that a request hardly ever waits for a free one."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.served.closed import GRPC
-from runtime.timing import Ratio
+from runtime.timing.timer import Ratio
 
 OURS, WHOLE, TRITON = "mlpx serve", "mlpx serve --no-coalescing", "Triton"
 MLSERVER, KSERVE, RAY = "MLServer", "KServe", "Ray Serve"

@@ -125,8 +125,8 @@ def _bound_run(session: Any, binding: Any, options: Any) -> Callable[[], None]:
     return lambda: run(native_binding, options)
 
 
-def empty_outputs(names: Sequence[str], outputs: Sequence[Port]) -> list[np.ndarray]:
-    """The outputs of an empty batch: no rows of each."""
-    ports = {port.name: port for port in outputs}
-    sizes = {name: [size for size in port.shape[1:] if isinstance(size, int)] for name, port in ports.items()}
-    return [np.empty((0, *sizes[name]), ports[name].dtype) for name in names]
+def new_outputs(names: Sequence[str], outputs: Sequence[Port], rows: int) -> list[np.ndarray]:
+    """Uninitialised arrays for the outputs ``names`` of so many rows."""
+    shapes: dict[str, Any] = {port.name: port.shape[1:] for port in outputs}
+    dtypes = {port.name: port.dtype for port in outputs}
+    return [np.empty((rows, *shapes[name]), dtypes[name]) for name in names]

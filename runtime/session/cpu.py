@@ -13,7 +13,7 @@ import numpy as np
 
 from runtime.files import identity
 
-from .buffers import BoundBuffers, Shapes, ThreadBuffers, empty_outputs
+from .buffers import BoundBuffers, Shapes, ThreadBuffers, new_outputs
 from .ort_session import SPIN_DURATION, Providers, model_info, open_session, run_options
 from .parallel import Workers, chunks
 from .settings import ResolvedSettings, Settings, resolve
@@ -75,7 +75,7 @@ class CpuRunner:
         """The outputs ``names`` for a feed of any number of rows."""
         arrays = [feed[port.name] for port in self.inputs]
         if not len(arrays[0]) and self._bindable:  # ONNX Runtime divides by the rows of some products
-            return empty_outputs(names, self.outputs)
+            return new_outputs(names, self.outputs, 0)
         buffers = self._bound(tuple([array.shape for array in arrays]))
         if buffers is not None and buffers.free:
             results = dict(zip([port.name for port in self.outputs], buffers.outputs, strict=True))
@@ -91,8 +91,7 @@ class CpuRunner:
         if rows < settings.shared_from or not self._divisible:
             return self._session(rows >= settings.whole_from).run(names, feed, self._options)
         session = self._session(settings.workers == 1)
-        ports: dict[str, Any] = {port.name: port for port in self.outputs}
-        outputs = [np.empty((rows, *ports[name].shape[1:]), ports[name].dtype) for name in names]
+        outputs = new_outputs(names, self.outputs, rows)
 
         def run_chunk(start: int, stop: int) -> None:
             chunk = session.run(names, {name: array[start:stop] for name, array in feed.items()}, self._options)

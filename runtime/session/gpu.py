@@ -14,7 +14,7 @@ import numpy as np
 from runtime.errors import InputError, ProviderError
 from runtime.model.port import Port
 
-from .buffers import MAX_PADDED, DeviceBuffers, ThreadBuffers, empty_outputs, padded_size
+from .buffers import MAX_PADDED, DeviceBuffers, ThreadBuffers, new_outputs, padded_size
 from .ort_session import Providers, model_info, open_session, run_options
 from .settings import ResolvedSettings, Settings, resolve
 
@@ -61,12 +61,9 @@ class GpuRunner:
     def run(self, names: list[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs ``names`` for a feed from the host, of any number of rows."""
         rows = len(next(iter(feed.values())))
-        if not rows and self._divisible:
-            return empty_outputs(names, self.outputs)
         if not self._divisible:
             return self._session.run(names, feed, self._options)
-        ports: dict[str, Any] = {port.name: port for port in self.outputs}
-        results = [np.empty((rows, *ports[name].shape[1:]), ports[name].dtype) for name in names]
+        results = new_outputs(names, self.outputs, rows)
         with self._lock:
             for start, stop in _pieces(rows):
                 buffers = self._padded(stop - start)

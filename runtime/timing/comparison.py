@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runtime.errors import InputError, ModelError
+from runtime.errors import ModelError
 from runtime.session.ort_session import reason
 from runtime.session.session import Session
 
 from .contenders import PLAIN, contenders_of, plain
 from .contest import Contest, LeftOut
-from .rows import described_inputs, repeated, rows_of_file, seeded_rows
-from .timer import Ratio, Timings, paired
+from .rows import check_batch, described_inputs, repeated, rows_of_file, seeded_rows
+from .timer import Ratio, Timings, check_seconds, paired
 
 BATCHES = (1, 32, 1024)
 TOLERANCE = 1e-3
@@ -86,10 +86,10 @@ def bench(
     gets the number of rounds that are done and of all. Raises ModelError, InputError, ProviderError.
     """
     path = Path(path)
-    if not 0 < seconds < float("inf"):
-        raise InputError(f"the time to measure is a number of seconds above 0, not {seconds!r}")
+    check_seconds(seconds)
     with Session(path, device, **(settings or {})) as session:
-        sizes = _batches(session, batches)
+        checked = [check_batch(session, batch) for batch in dict.fromkeys(batches or [None])]
+        sizes = [batch for batch in checked if batch is not None] or BATCHES
         ports = described_inputs(session)
         device, resolved, multiply_adds = session.device, asdict(session.settings), session.multiply_adds
     if data is not None:
@@ -146,17 +146,3 @@ def _figures(name: str, batch: int, timings: dict[str, Timings], distance: float
         over_plain=paired(own, timings[PLAIN]),
         apart=distance,
     )
-
-
-def _batches(session: Session, requested: Sequence[int]) -> tuple[int, ...]:
-    """The batches to measure. Raises InputError: not a number of rows, or another than the file fixes."""
-    fixed = next((port.shape[0] for port in session.inputs if isinstance(port.shape[0], int)), None)
-    for batch in requested:
-        if batch < 1:
-            raise InputError(f"a batch has at least 1 row, not {batch}")
-        if fixed is not None and batch != fixed:
-            hint = f"leave the batch out, or ask for {fixed}"
-            raise InputError(f"{session.path}: takes batches of exactly {fixed} rows, not {batch}. What to do: {hint}")
-    if requested:
-        return tuple(dict.fromkeys(requested))
-    return (fixed,) if fixed is not None else BATCHES

@@ -11,12 +11,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 import numpy as np
@@ -114,7 +111,6 @@ class Contest:
         self.left_out: list[LeftOut] = []
         self.ready: dict[str, ContenderProcess] = {}
         """Those that have rows and compute the right outputs for them."""
-        self._folder = tempfile.TemporaryDirectory(prefix="mlpx-bench-")
         self._open: dict[str, ContenderProcess] = {}
         try:
             for contender in contenders:
@@ -143,11 +139,6 @@ class Contest:
         Returns how far each is from them, as a share of the largest output, and those that are left out: they cannot
         run these rows, or their answer is wrong.
         """
-        rows_path, expected_path = Path(self._folder.name) / "rows.npz", None
-        _save(rows_path, rows)
-        if expected is not None:
-            expected_path = Path(self._folder.name) / "expected.npz"
-            _save(expected_path, {str(index): array for index, array in enumerate(expected)})
         distances: dict[str, float] = {}
         left_out: list[LeftOut] = []
         self.ready = {}
@@ -155,7 +146,7 @@ class Contest:
             if only is not None and name not in only:
                 continue
             try:
-                distances[name] = process.ask("load", rows=rows_path, expected=expected_path, tolerance=tolerance)
+                distances[name] = process.ask("load", rows=rows, expected=expected, tolerance=tolerance)
                 self.ready[name] = process
             except ContestError as error:
                 left_out.append(LeftOut(name, str(error)))
@@ -192,20 +183,9 @@ class Contest:
         for process in self._open.values():
             process.close()
         self._open, self.ready = {}, {}
-        self._folder.cleanup()
 
     def __enter__(self) -> Contest:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """``numpy.savez`` for names that are not identifiers, such as "file"."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, values in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asarray(values), allow_pickle=False)

@@ -26,6 +26,20 @@ def count_rows(rows: Mapping[str, np.ndarray]) -> int:
     return len(next(iter(rows.values())))
 
 
+def check_batch(session: Session, batch: int | None) -> int | None:
+    """The rows of a call: ``batch``, or what the file fixes, or None where both leave it open.
+
+    Raises InputError: not a number of rows, or another than the file fixes.
+    """
+    fixed = next((port.shape[0] for port in session.inputs if isinstance(port.shape[0], int)), None)
+    if batch is not None and batch < 1:
+        raise InputError(f"a batch has at least 1 row, not {batch}")
+    if batch is not None and fixed is not None and batch != fixed:
+        hint = f"give --batch {fixed}, or leave it out"
+        raise InputError(f"{session.path}: takes batches of exactly {fixed} rows, not {batch}. What to do: {hint}")
+    return fixed if batch is None else batch
+
+
 def seeded_rows(ports: Sequence[Port], count: int) -> dict[str, np.ndarray]:
     """Standard normal float32 rows by the inputs' names, (count, *row) each; whole numbers where a port takes indices.
 

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from runtime.errors import InputError
+
 Call = Callable[[], Any]
 Key = TypeVar("Key")
 
@@ -84,6 +86,12 @@ def quartiles(values: Sequence[float]) -> Ratio:
     """The median of some values, between their quartiles."""
     low, median, high = (float(value) for value in np.quantile(np.asarray(values, np.float64), [0.25, 0.5, 0.75]))
     return Ratio(median, low, high)
+
+
+def check_seconds(seconds: float) -> None:
+    """Raises InputError."""
+    if not 0 < seconds < np.inf:
+        raise InputError(f"the time to measure is a number of seconds above 0, not {seconds!r}")
 
 
 def time_block(call: Call, calls: int, *, warm_up: float = 0.0, interval: float | None = None) -> Block:

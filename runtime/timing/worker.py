@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -42,21 +41,20 @@ class Commands:
         module, _, name = factory.partition(":")
         self.make_call = getattr(import_module(module), name)(**arguments)
 
-    def load(self, rows: Path, expected: Path | None, tolerance: float) -> float:
-        """Take the rows of an ``.npz`` file for the calls to come; how far the outputs are from what is expected.
+    def load(self, rows: Feed, expected: Sequence[np.ndarray] | None, tolerance: float) -> float:
+        """Take the rows for the calls to come; how far the outputs are from the expected ones.
 
         The distance is the largest over all outputs, as a share of the output's largest expected value. Raises
         Unsuitable: it is beyond the tolerance, so that a wrong answer is never timed.
         """
-        self.call = self.make_call(_arrays(rows))
+        self.call = self.make_call({name: values.copy() for name, values in rows.items()})  # aligned as numpy does
         outputs = self.call()
         if expected is None:
             return 0.0
         outputs = _as_list(outputs)
-        references = list(_arrays(expected).values())
-        if len(references) != len(outputs):
-            raise Unsuitable(f"it gives {len(outputs)} outputs, and {len(references)} are expected")
-        distance = max(_distance(output, reference) for output, reference in zip(outputs, references, strict=True))
+        if len(expected) != len(outputs):
+            raise Unsuitable(f"it gives {len(outputs)} outputs, and {len(expected)} are expected")
+        distance = max(_distance(output, reference) for output, reference in zip(outputs, expected, strict=True))
         if not distance <= tolerance:
             message = f"{distance:.2g} of the largest output away, allowed {tolerance:g}"
             raise Unsuitable(f"it gives a wrong answer: {message}")
@@ -69,11 +67,6 @@ class Commands:
             os.sched_setaffinity(0, {sorted(usable)[core % len(usable)]})
             os.sched_setaffinity(0, usable)  # threads that start later are free
         return time_block(self.call, calls, warm_up=warm_up, interval=interval)
-
-
-def _arrays(path: Path) -> Feed:
-    with np.load(path) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def _as_list(outputs: Any) -> list[np.ndarray]:
