@@ -1,10 +1,9 @@
 """Whether ONNX Runtime's CUDA provider can load here.
 
-Found out without asking ONNX Runtime, which would print errors and fall back to the CPU.
-
-The provider's library names what it links to. Each of those is loaded, by the path where pip installed it or by the
-loader's own search, which is also the preloading that the provider needs; then the driver is asked for its devices.
-Nothing here prints, and nothing raises.
+ONNX Runtime is not asked, since it would print errors and fall back to the CPU. The provider's library names the
+libraries that it links to. Each of them is loaded, from the path where pip installed it or by the loader's own search,
+which is also the preloading that the provider needs; then the driver is asked for its devices. Nothing here prints or
+raises.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _DRIVER = "libcuda.so.1"
 
 @dataclass(frozen=True)
 class Cuda:
-    """What was found. ``usable`` when the provider's libraries load and the driver has a device."""
+    """The state of CUDA. ``usable`` when the provider's libraries load and the driver has a device."""
 
     built_in: bool
     """ONNX Runtime was built with the CUDA provider."""
     missing: tuple[str, ...] = ()
     """Libraries that the provider links to and that did not load, by name."""
     optional_missing: tuple[str, ...] = ()
-    """Libraries that some operators want, and that no dense network needs."""
+    """Libraries that some operators need, but no dense network."""
     devices: int = 0
     driver_error: str | None = None
 
@@ -42,17 +41,17 @@ class Cuda:
 
 @cache
 def look_for_cuda(providers: tuple[str, ...]) -> Cuda:
-    """What this machine has for CUDA, given ONNX Runtime's list of compiled-in providers. Looked up once."""
+    """The state of CUDA on this machine, given ONNX Runtime's list of compiled-in providers. Looked up once."""
     if "CUDAExecutionProvider" not in providers:
         return Cuda(built_in=False)
     if sys.platform != "linux":
         return Cuda(built_in=True, driver_error="CUDA is supported on Linux only")
-    needed = [name for name in _linked(_provider_library()) if not _SYSTEM.match(name)]
+    needed = [name for name in _needed_by(_provider_library()) if not _SYSTEM.match(name)]
     installed = dict(_installed_by_pip())
     missing = tuple(
-        name for name in sorted(needed, key=lambda n: n == _DRIVER) if not _loads(installed.get(name), name)
+        name for name in sorted(needed, key=lambda name: name == _DRIVER) if not _loads(installed.get(name), name)
     )
-    major = next((n.rpartition(".")[2] for n in needed if n.startswith("libcudart.so.")), "13")
+    major = next((name.rpartition(".")[2] for name in needed if name.startswith("libcudart.so.")), "13")
     optional = ("libcudnn.so.9", f"libnvrtc.so.{major}", "libcufft.so.12" if major >= "13" else "libcufft.so.11")
     optional_missing = tuple(name for name in optional if not _loads(installed.get(name), name))
     devices, error = (0, None) if _DRIVER in missing else _devices()
@@ -65,7 +64,7 @@ def _provider_library() -> Path:
     return root / "capi" / "libonnxruntime_providers_cuda.so"
 
 
-def _linked(library: Path) -> list[str]:
+def _needed_by(library: Path) -> list[str]:
     """The names of the libraries that an ELF file needs (its DT_NEEDED entries)."""
     from elftools.elf.dynamic import DynamicSection
     from elftools.elf.elffile import ELFFile
