@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -25,6 +27,7 @@ from runtime.timing.contenders import INTO, PLAIN, PREDICT, plain
 from runtime.timing.contest import Contender, Contest
 from runtime.timing.rows import described_inputs, seeded_rows
 from runtime.timing.timer import Block, Timings, paired, time_block, time_rounds
+from runtime.timing.worker import Commands
 from tests.cases import network, normal
 from tests.commands import Run
 
@@ -250,3 +253,12 @@ def test_every_contender_has_a_block_in_every_round_in_another_order() -> None:
     assert done == [1, 2, 3, 4] and list(found) == ["a", "b", "c"]
     assert found["a"].rounds == tuple(1.0 + order.index("a", start) for start in range(0, 12, 3))
     assert found["a"].calls == 8
+
+
+def test_rows_from_another_process_are_like_a_user_s() -> None:
+    """Session's fast path compares the dtype by identity, and an unpickled array has a dtype object of its own."""
+    received: dict[str, np.ndarray] = {}
+    commands = Commands()
+    commands.make_call = lambda feed: partial(received.update, feed)
+    commands.load(pickle.loads(pickle.dumps({"x": normal(2, 3)})), None, 0.0)
+    assert received["x"].dtype is np.dtype(np.float32) and np.array_equal(received["x"], normal(2, 3))
