@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from . import triton
-from .python_servers import MLSERVER, mlserver_folder, runner_files, runner_settings
+from .mlserver import MLSERVER, mlserver_folder, runner_files, runner_settings
 from .target import Deployment, Files, Target
 
 _SDK = "0.21.0"

@@ -18,7 +18,7 @@ from runtime import Certificate, Summary, read_certificate, read_header, sha256,
 from runtime.version import VERSION
 
 from . import browser, kserve, openvino, triton
-from .python_servers import MLSERVER, RAY_SERVE
+from .mlserver import MLSERVER, RAY_SERVE
 from .target import Deployment, Files, Target, readme, smoke
 
 TARGETS: dict[str, Target] = {
