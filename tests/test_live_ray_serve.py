@@ -94,7 +94,7 @@ BODIES: list[tuple[bytes, str]] = [
     (b"", "the body is not JSON"),
     (b"\xff", "the body is not JSON"),
     (b"[" * 100_000, "the body is not JSON"),
-    (b"[]", "the body is no JSON object"),
+    (b"[]", "the body is not a JSON object"),
     (b"{}", "a request has 'inputs'"),
     (b'{"inputs": [3]}', "a tensor has a 'name', a JSON string"),
     (b'{"inputs": [], "outputs": 3}', "the input 'obs', 'goal' is missing"),
@@ -114,7 +114,7 @@ def test_a_body_that_is_no_request_gets_400(live: Live, body: bytes, words: str)
     ("size", "told", "words"),
     [
         (12, None, ""),
-        (11, None, "has 11 bytes, which are not the shape [1, 3]"),
+        (11, None, "has 11 bytes, which do not fit the shape [1, 3]"),
         (13, None, "binary_data_size is 13, and 12 bytes are left"),
         (-1, None, "binary_data_size is -1"),
         (12, "99999", "Inference-Header-Content-Length is '99999'"),

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from export.targets.runners.onnx_model import Given, OnnxModel, WrongRequestError, plain
+from export.targets.runners.onnx_model import OnnxModel, RequestTensor, WrongRequestError, plain
 
 
 def rows_file(folder: Path, batch: int | str = "batch") -> Path:
@@ -34,8 +34,8 @@ def rows_file(folder: Path, batch: int | str = "batch") -> Path:
     return path
 
 
-def asked(rows: int, first: float = 0.0) -> Given:
-    return Given("x", "FP32", [rows, 2], [first + i for i in range(2 * rows)])
+def asked(rows: int, first: float = 0.0) -> RequestTensor:
+    return RequestTensor("x", "FP32", [rows, 2], [first + i for i in range(2 * rows)])
 
 
 def together(model: OnnxModel, sizes: Sequence[int]) -> list[dict[str, np.ndarray]]:
@@ -107,7 +107,7 @@ SHAPES = st.lists(st.integers(-2, 9) | st.just(2**70) | st.booleans(), max_size=
 )
 def test_any_input_is_refused_or_is_the_array_that_was_sent(model: OnnxModel, shape: list[int], data: Any) -> None:
     try:
-        feed = model.feed([Given("x", "FP32", shape, data)])
+        feed = model.feed([RequestTensor("x", "FP32", shape, data)])
     except WrongRequestError as error:
         assert "the input 'x'" in str(error)
         return
@@ -123,10 +123,10 @@ def test_any_input_is_refused_or_is_the_array_that_was_sent(model: OnnxModel, sh
 )
 def test_numbers_come_flat_or_in_the_shape(model: OnnxModel, data: list[Any], taken: bool) -> None:
     if taken:
-        assert model.feed([Given("x", "FP32", [2, 2], data)])["x"].tolist() == [[1, 2], [3, 4]]
+        assert model.feed([RequestTensor("x", "FP32", [2, 2], data)])["x"].tolist() == [[1, 2], [3, 4]]
     else:
-        with pytest.raises(WrongRequestError, match="which is not the shape"):
-            model.feed([Given("x", "FP32", [2, 2], data)])
+        with pytest.raises(WrongRequestError, match="which does not fit the shape"):
+            model.feed([RequestTensor("x", "FP32", [2, 2], data)])
 
 
 def test_the_outputs_that_are_asked_for(model: OnnxModel) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from export import TargetError, package, publish
-from export.targets.packaging import TARGETS
+from export.targets import TARGETS
 from runtime import read_certificate
 from tests.cases import network, randomised
 from tests.commands import Run
@@ -106,7 +106,7 @@ def test_a_file_without_a_proof_is_refused(run: Run, copy: Path, tmp_path: Path)
     refused("is not proved: a layer is off")
     place.write_text(whole)
     changed_certificate(copy, answers=None)
-    refused("has no answers")
+    refused("has no answers to check a live server with")
     place.write_text("{")
     refused("not a parity report", 2)
     place.unlink()
@@ -130,18 +130,18 @@ def test_a_certificate_that_lies_elsewhere(copy: Path, tmp_path: Path) -> None:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"target": "tritn"}, "did you mean 'triton'?"),
-    ({"target": "triton:"}, "'' is no release of triton"),
-    ({"target": "triton:latest"}, "'latest' is no release of triton"),
+    ({"target": "triton:"}, "'' is not a release of triton"),
+    ({"target": "triton:latest"}, "'latest' is not a release of triton"),
     ({"target": "triton:23.06"}, "--for triton:23.04, the nearest older release"),
     ({"target": "openvino:2022.1"}, "--for openvino:2023.3"),
-    ({"target": "triton:23.04", "release": "23.10"}, "two releases are asked for, 23.04 and 23.10"),
+    ({"target": "triton:23.04", "release": "23.10"}, "two releases were given, 23.04 and 23.10"),
     ({"name": "a/b"}, "'a/b' cannot be a model's name"),
     ({"name": ".."}, "'..' cannot be a model's name"),
     ({"name": ""}, "'' cannot be a model's name"),
     ({"backend": "pyton"}, "did you mean 'python'?"),
     ({"target": "openvino", "backend": "python"}, "openvino has no backend 'python'"),
     ({"device": "tpu"}, "the device is cpu or cuda, not 'tpu'"),
-    ({"target": "openvino", "device": "cuda"}, "runs on Intel's devices and CPUs, not on cuda"),
+    ({"target": "openvino", "device": "cuda"}, "runs on CPUs and Intel's devices, not on cuda"),
     ({"target": "openvino", "delay_us": 5}, "none waits to share a batch"),
     ({"target": "triton:24.02"}, "or let it run on an ONNX Runtime of its own (--backend python)"),
     ({"target": "kserve:24.02"}, "(--backend mlserver or custom)"),
@@ -162,9 +162,9 @@ def test_what_cannot_be_packaged(options: dict[str, Any], words: str, model: Pat
     assert not list(tmp_path.iterdir())
 
 
-def test_a_release_that_nobody_tried_is_told(model: Path, tmp_path: Path) -> None:
+def test_a_release_that_was_not_tested_is_noted(model: Path, tmp_path: Path) -> None:
     made = package(model, "mlserver:9.1", tmp_path / "p")
-    assert made.notes == ("mlserver 9.1 was not tried; 1.7.1 was: run the smoke test before you rely on it",)
+    assert made.notes == ("mlserver 9.1 was not tested; 1.7.1 was: run the smoke test before you rely on it",)
     assert made.notes[0] in (made.folder / "README.md").read_text()
     assert package(model, "mlserver", tmp_path / "q").notes == ()
 
@@ -180,7 +180,7 @@ def test_a_folder_in_use_is_left_alone(run: Run, copy: Path, tmp_path: Path, mon
     mine.mkdir()
     (mine / "thesis.txt").write_text("years of work")
     refused(mine, "is not empty")
-    refused(mine, "holds what no package of mlpx brought: thesis.txt", "--replace")
+    refused(mine, "holds files that no package of mlpx brought: thesis.txt", "--replace")
     (tmp_path / "file").write_text("x")
     refused(tmp_path / "file", "is a file")
     refused(copy.parent, "m.onnx is in ", "--replace")

@@ -35,7 +35,7 @@ def test_a_file_that_is_too_new_is_lowered_and_proved_anew(run: Run, model: Path
     done = run("package", model, "--for", "triton", "--target-version", "22.12", "-o", tmp_path / "p", "--json")
     assert done.code == 0, done.err
     (note,) = json.loads(done.out)["notes"]
-    assert "opset 17 and IR 8, more than triton:22.12 reads" in note and "proved anew on cpu" in note
+    assert "opset 17 and IR 8, more than triton:22.12 reads" in note and "proved again on cpu" in note
     file = tmp_path / "p" / "models" / "m" / "1" / "model.onnx"
     header, certificate = read_header(file), read_certificate(tmp_path / "p" / "m.parity.json")
     assert (header.opset, header.ir_version) == (15, 8)
@@ -57,7 +57,7 @@ def test_what_cannot_be_lowered_is_refused_with_the_reason(tmp_path: Path) -> No
     publish(Policy(), tmp_path / "m.onnx", input_shape=SHAPES, page=False)
     with pytest.raises(TargetError, match="does not read that, and it cannot be lowered: ") as raised:
         package(tmp_path / "m.onnx", "triton:21.12", tmp_path / "p")
-    assert "What to do: export the module anew with --for triton:21.12" in str(raised.value)
+    assert "What to do: export the module again with --for triton:21.12" in str(raised.value)
     assert not (tmp_path / "p").exists()
 
 
@@ -93,5 +93,5 @@ def test_a_fixed_batch_is_kept(tmp_path: Path) -> None:
     assert made.deployment.max_batch == made.deployment.fixed_batch == 30
     request = json.loads((made.folder / "smoke" / "request.json").read_text())
     assert request["inputs"][0]["shape"] == [30, 5] and len(request["inputs"][0]["data"]) == 150
-    with pytest.raises(TargetError, match="takes exactly 30 rows, and --max-batch 8 was asked for"):
+    with pytest.raises(TargetError, match="takes exactly 30 rows, and --max-batch 8 was given"):
         package(fixed, "triton", tmp_path / "q", max_batch=8)

@@ -1,4 +1,4 @@
-"""A page that runs the model by itself: one file, for any static server or a double click."""
+"""Browser: one page that runs the model by itself, for any static server or a double click."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from runtime import MissingPackageError, sha256
 from .target import Deployment, Files, Target, source
 
 RELEASE = "1.30"
-"""Of onnxruntime-web; the npm package counts as ONNX Runtime does."""
-_TRIED = {"1.24": "1.24.3", "1.25": "1.25.1", "1.26": "1.26.0", "1.27": "1.27.0", "1.29": "1.29.0", RELEASE: "1.30.0"}
-"""The version of each release that the page was opened with; 1.22 asks for a second file."""
+"""The release of onnxruntime-web by default; its versions are those of ONNX Runtime."""
+_TESTED = {"1.24": "1.24.3", "1.25": "1.25.1", "1.26": "1.26.0", "1.27": "1.27.0", "1.29": "1.29.0", RELEASE: "1.30.0"}
+"""The version of each release that the page was tested with; 1.22 loads a second file."""
 _SCRIPT, _WASM = "dist/ort.wasm.bundle.min.mjs", "dist/ort-wasm-simd-threaded.wasm"
-"""The build that has WebAssembly only, with one thread: no headers needed, 14 MB, and 3.7 MB packed."""
+"""The build with WebAssembly only, with one thread: it needs no special headers; 14 MB, compressed 3.7 MB."""
 _EXPORTS = re.compile(r"export\{([^{}]*)\};")
-_MOST = 64 * 2**20
-"""Bytes of a model in a page; beyond, opening it takes browsers long."""
+_MAX_BYTES = 64 * 2**20
+"""The largest model in a page; larger pages open slowly."""
 
 _LICENCE = """\
 MIT License
@@ -46,23 +46,23 @@ WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEM
 COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
-"""The terms that the npm package names and does not hold."""
+"""The licence that the npm package names but does not contain."""
 
 
 def _files(deployment: Deployment) -> Files:
-    """``index.html``, and what it was made of.
+    """``index.html``, and a record of what it was made of.
 
     Raises MissingPackageError: no onnxruntime-web; TargetError: another release, or a model too large.
     """
     summary, certificate, model = deployment.summary, deployment.certificate, deployment.file
     size = model.stat().st_size
-    if summary.external_data or size > _MOST:
-        held = "its weights are in a file beside it" if summary.external_data else f"it has {size:,} bytes"
-        limit = f"a page holds a model of one file and at most {_MOST:,} bytes"
-        raise TargetError(f"{model.name}: {limit}, and {held}. What to do: package it for a server")
+    if summary.external_data or size > _MAX_BYTES:
+        reason = "its weights are in a file beside it" if summary.external_data else f"it has {size:,} bytes"
+        limit = f"a page holds a model of one file and at most {_MAX_BYTES:,} bytes"
+        raise TargetError(f"{model.name}: {limit}, and {reason}. What to do: package it for a server")
     folder, package = _onnxruntime_web(deployment.onnxruntime_web, deployment.release)
-    own = folder / "LICENSE"
-    licence = own.read_text(encoding="utf-8") if own.is_file() else _LICENCE
+    licence_file = folder / "LICENSE"
+    licence = licence_file.read_text(encoding="utf-8") if licence_file.is_file() else _LICENCE
     answers = json.loads(certificate.path.read_text(encoding="utf-8"))["answers"]
     record = {
         "name": deployment.name,
@@ -77,16 +77,16 @@ def _files(deployment: Deployment) -> Files:
         "outputs": [port.to_record() for port in summary.outputs],
         "answers": {key: answers[key] for key in ("rows", "inputs", "exact", "bound")},
     }
-    shared = resources("runtime") / "serving"
+    shared = resources("runtime") / "server"
     style = (shared / "page.css").read_text(encoding="utf-8")
     scripts = {
         "WIDGETS": "".join((shared / name).read_text(encoding="utf-8") for name in ("ports.js", "form.js", "bars.js")),
         "RUNTIME": _as_object(folder / _SCRIPT),
         "PAGE": source("browser.js"),
     }
-    # The page runs its own scripts and style, known by their hashes, and connects to nothing.
-    allowed, style_hash = " ".join(map(_hash, scripts.values())), _hash(style)
-    rules = f"script-src {allowed} 'wasm-unsafe-eval'; style-src {style_hash}; img-src data:"
+    # The page runs its own scripts and style, identified by their hashes, and connects to nothing.
+    script_hashes, style_hash = " ".join(map(_csp_hash, scripts.values())), _csp_hash(style)
+    rules = f"script-src {script_hashes} 'wasm-unsafe-eval'; style-src {style_hash}; img-src data:"
     parts = {
         "POLICY": f"default-src 'none'; {rules}; base-uri 'none'; form-action 'none'",
         "NAME": html.escape(deployment.name),
@@ -104,25 +104,25 @@ def _files(deployment: Deployment) -> Files:
         "files": {path: sha256(folder / path) for path in (_SCRIPT, _WASM)},
     }
     return {
-        "index.html": re.sub("@([A-Z]+)@", lambda place: parts[place[1]], source("browser.html")),
+        "index.html": re.sub("@([A-Z]+)@", lambda match: parts[match[1]], source("browser.html")),
         "onnxruntime-web.json": json.dumps(vendored, indent=1) + "\n",
         "onnxruntime-web.LICENSE": licence,
     }
 
 
-def _hash(text: str) -> str:
-    """As a Content-Security-Policy names a script or a style."""
+def _csp_hash(text: str) -> str:
+    """The hash by which a Content-Security-Policy identifies a script or a style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _onnxruntime_web(given: Path | None, release: str) -> tuple[Path, Mapping[str, Any]]:
-    """The folder of the npm package, as given or in ./node_modules, and its package.json."""
+def _onnxruntime_web(folder: Path | None, release: str) -> tuple[Path, Mapping[str, Any]]:
+    """The folder of the npm package, by default ./node_modules/onnxruntime-web, and its package.json."""
     minor = ".".join(release.split(".")[:2])
-    if minor not in _TRIED:
+    if minor not in _TESTED:
         message = f"onnxruntime-web {release} is not known to run in a page without more files"
-        raise TargetError(f"{message}, only {', '.join(_TRIED)} are. What to do: take --target-version {RELEASE}")
-    folder = given or Path("node_modules") / "onnxruntime-web"
-    install = f"npm install onnxruntime-web@{release if release.count('.') > 1 else _TRIED[minor]}"
+        raise TargetError(f"{message}, only {', '.join(_TESTED)} are. What to do: take --target-version {RELEASE}")
+    folder = folder or Path("node_modules") / "onnxruntime-web"
+    install = f"npm install onnxruntime-web@{release if release.count('.') > 1 else _TESTED[minor]}"
     hint = f"What to do: {install}, and name the folder with --onnxruntime-web node_modules/onnxruntime-web"
     try:
         package = json.loads((folder / "package.json").read_text(encoding="utf-8"))
@@ -130,11 +130,11 @@ def _onnxruntime_web(given: Path | None, release: str) -> tuple[Path, Mapping[st
         if package["name"] != "onnxruntime-web":
             raise ValueError
     except OSError:
-        raise MissingPackageError(f"{folder}: the npm package onnxruntime-web is not there. {hint}") from None
+        raise MissingPackageError(f"{folder}: the npm package onnxruntime-web was not found. {hint}") from None
     except (KeyError, TypeError, ValueError):
         raise TargetError(f"{folder}: its package.json is not that of onnxruntime-web. {hint}") from None
     if version != release and not version.startswith(f"{release}."):
-        raise TargetError(f"{folder} holds onnxruntime-web {version}, and {release} is asked for. {hint}")
+        raise TargetError(f"{folder} holds onnxruntime-web {version}, and {release} was requested. {hint}")
     missing = [path for path in (_SCRIPT, _WASM) if not (folder / path).is_file()]
     if missing:
         raise TargetError(f"{folder}: onnxruntime-web {version} lacks {' and '.join(missing)}. {hint}")
@@ -142,11 +142,11 @@ def _onnxruntime_web(given: Path | None, release: str) -> tuple[Path, Mapping[st
 
 
 def _as_object(path: Path) -> str:
-    """The library's module as a script that leaves ``ort`` in the page: nothing can import from a script in a page."""
+    """The library's module as a script that sets the global ``ort``: an inline module cannot be imported from."""
     module = path.read_text(encoding="utf-8")
     exports = _EXPORTS.findall(module)
     if len(exports) != 1 or re.search("</script|<!--|\r", module):
-        message = f"{path}: not built as the releases that are known"
+        message = f"{path}: not built like the known releases"
         raise TargetError(f"{message}. What to do: take onnxruntime-web {RELEASE}")
     pairs = [pair.strip().split(" as ") for pair in exports[0].split(",")]
     names = ",".join(f'"{pair[-1]}":{pair[0]}' for pair in pairs)
@@ -155,18 +155,19 @@ def _as_object(path: Path) -> str:
 
 
 _REMARKS = """\
-`index.html` is all that is needed: it also opens from a disk by a double click, and may be sent alone. It asks for
+`index.html` is all that is needed: it also opens from a disk by a double click, and may be sent alone. It requests
 nothing over the network. Chrome 97, Firefox 113 and Safari 16.4 are the oldest browsers that have what it needs.
 
-Its Content-Security-Policy stands in its head. Where a server sends a policy of its own, that one must allow the same:
-copy it from there."""
+Its Content-Security-Policy is in its head. A server that sends a policy of its own must allow the same: copy it from
+there."""
 
 TARGET = Target(
     name="browser",
-    words="a page that runs the model in the browser, with ONNX Runtime Web in it",
+    title="a page that runs the model in the browser, with ONNX Runtime Web in it",
     files=_files,
     start=lambda deployment: "python3 -m http.server 8080 --bind 127.0.0.1",
-    url="http://127.0.0.1:8080/",
+    ports={"HTTP": 8080},
+    path="/",
     release=RELEASE,
     remarks=lambda deployment: (_REMARKS,),
 )

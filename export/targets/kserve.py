@@ -12,21 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from . import triton
-from .mlserver import MLSERVER, mlserver_folder, runner_files, runner_settings
-from .target import Deployment, Files, Target
+from . import mlserver, triton
+from .target import Deployment, Files, Target, json_text, yaml_text
 
 _SDK = "0.21.0"
 """The release of the KServe SDK that the "custom" backend runs."""
 _BUCKET = "SET-BUCKET"
 _REGISTRY = "SET-REGISTRY"
-"""What only the user knows, in capitals that no cluster accepts."""
+"""Placeholders for what only the user knows, in capitals, which no cluster accepts."""
 _CONCURRENCY = 16
+"""Requests in progress in a replica from which on KServe starts another."""
 _PORT = 8080
 _MEBIBYTES = {"triton": 1536, "mlserver": 768, "custom": 768}
-"""What a backend's server takes for itself."""
+"""Memory of a backend's server without the model."""
 _DOCKERFILE = """\
 FROM python:3.11-slim
 COPY model/requirements.txt /model/requirements.txt
@@ -43,12 +41,12 @@ def _files(deployment: Deployment) -> Files:
         repository = triton.TARGET.files(replace(single, backend="onnxruntime"))
         return {"inference-service.yaml": _service(deployment, repository), **repository}
     if deployment.backend == "mlserver":
-        model = mlserver_folder(replace(single, release=MLSERVER.release), host="0.0.0.0")
+        model = mlserver.model_folder(replace(single, release=mlserver.TARGET.release), host="0.0.0.0")
         command = ["mlserver", "start", "/model"]
     else:
         model = {
-            "model-settings.json": json.dumps(runner_settings(deployment), indent=2) + "\n",
-            **runner_files(deployment, "kserve_model.py", f"kserve=={_SDK}"),
+            "model-settings.json": json_text(deployment.runner_settings),
+            **deployment.runner_files("kserve_model.py", f"kserve=={_SDK}"),
         }
         command = ["python", "/model/kserve_model.py", f"--model_name={deployment.name}"]
     return {
@@ -59,7 +57,7 @@ def _files(deployment: Deployment) -> Files:
 
 
 def _service(deployment: Deployment, model: Files) -> str:
-    """``inference-service.yaml``, for the files that the server holds."""
+    """``inference-service.yaml``; ``model`` is the files that the server holds."""
     if deployment.backend == "triton":
         runtime = {
             "modelFormat": {"name": "onnx", "version": "1"},
@@ -69,12 +67,13 @@ def _service(deployment: Deployment, model: Files) -> str:
             "storageUri": f"s3://{_BUCKET}/{_service_name(deployment)}/models",
         }
         predictor: dict[str, Any] = {"model": runtime | _container(deployment, model)}
-        what = f"Set storageUri ({_BUCKET}): where the folder models/ was copied to; s3://, gs:// and pvc:// will do."
+        location = "where the folder models/ was copied to; s3://, gs:// and pvc:// will do"
+        comment = f"Set storageUri ({_BUCKET}): {location}."
     else:
         image = {"name": "kserve-container", "image": _image(deployment)}
         ports = [{"name": "http1", "containerPort": _PORT, "protocol": "TCP"}]
         predictor = {"containers": [image | {"ports": ports} | _container(deployment, model)]}
-        what = f"Set image ({_REGISTRY}): the name that the image of the Dockerfile was pushed by."
+        comment = f"Set image ({_REGISTRY}): the name that the image of the Dockerfile was pushed by."
     scaling = {
         "minReplicas": deployment.instances,
         "maxReplicas": 4 * deployment.instances,
@@ -87,24 +86,24 @@ def _service(deployment: Deployment, model: Files) -> str:
         "metadata": {"name": _service_name(deployment)},
         "spec": {"predictor": scaling | predictor},
     }
-    return f"# {what}\n{yaml.safe_dump(record, sort_keys=False, allow_unicode=True)}"
+    return f"# {comment}\n{yaml_text(record)}"
 
 
 def _service_name(deployment: Deployment) -> str:
-    """The model's name as a cluster takes it: small letters, digits and "-", and a letter first."""
+    """The model's name as a cluster takes it: small letters, digits and "-", beginning with a letter."""
     name = deployment.plain_name[:50].strip("-")
     return name if name[0].isalpha() else f"model-{name}"
 
 
 def _image(deployment: Deployment) -> str:
-    """Of the Dockerfile."""
+    """The name of the image that the Dockerfile makes."""
     return f"{_REGISTRY}/{_service_name(deployment)}-{deployment.backend}:1"
 
 
 def _container(deployment: Deployment, model: Files) -> dict[str, Any]:
     """Resources and probes, and on a GPU the variable that keeps TF32 off in NVIDIA's libraries."""
     size = sum(content.stat().st_size for content in model.values() if isinstance(content, Path))
-    # Three times the model: read, held and laid out for the kernels.
+    # The model three times: as read, as kept, and laid out for the kernels.
     mebibytes = _MEBIBYTES[deployment.backend or ""] + 3 * -(-size // 2**20)
     gpu = {"nvidia.com/gpu": "1"} if deployment.device == "cuda" else {}
     resources = {"cpu": str(deployment.threads), "memory": f"{mebibytes}Mi", **gpu}
@@ -113,7 +112,7 @@ def _container(deployment: Deployment, model: Files) -> dict[str, Any]:
         return {"httpGet": {"path": f"/v2/health/{path}", "port": _PORT}, **times}
 
     container: dict[str, Any] = {
-        "resources": {"requests": resources, "limits": dict(resources)},  # a copy, which YAML writes without a link
+        "resources": {"requests": resources, "limits": dict(resources)},  # a copy, so that YAML writes no alias
         "startupProbe": probe("ready", periodSeconds=2, failureThreshold=150),
         "readinessProbe": probe("ready", periodSeconds=5, timeoutSeconds=2),
         "livenessProbe": probe("live", periodSeconds=10, timeoutSeconds=2),
@@ -123,11 +122,11 @@ def _container(deployment: Deployment, model: Files) -> dict[str, Any]:
 
 def _start(deployment: Deployment) -> str:
     name, image = _service_name(deployment), _image(deployment)
-    ready = f"docker build --tag {image} .\ndocker push {image}"
+    upload = f"docker build --tag {image} .\ndocker push {image}"
     if deployment.backend == "triton":
-        ready = f"aws s3 sync models s3://{_BUCKET}/{name}/models"
+        upload = f"aws s3 sync models s3://{_BUCKET}/{name}/models"
     return (
-        f"{ready}\nkubectl apply --filename inference-service.yaml\n"
+        f"{upload}\nkubectl apply --filename inference-service.yaml\n"
         f"kubectl wait --for=condition=Ready inferenceservice/{name} --timeout=5m\n"
         f"kubectl port-forward deployment/{name}-predictor {_PORT}:{_PORT}"
     )
@@ -135,10 +134,10 @@ def _start(deployment: Deployment) -> str:
 
 def _remarks(deployment: Deployment) -> Sequence[str]:
     triton_runs = deployment.backend == "triton"
-    set_first = f"`{_BUCKET}`, your bucket" if triton_runs else f"`{_REGISTRY}`, your registry"
+    placeholder = f"`{_BUCKET}`, your bucket" if triton_runs else f"`{_REGISTRY}`, your registry"
     remarks = [
-        f"Set {set_first}, in inference-service.yaml and in the commands. Behind a port-forward the model is on the "
-        "loopback address; in Knative's mode the deployment's name has the revision in it (`kubectl get deployments`).",
+        f"Set {placeholder}, in inference-service.yaml and in the commands. Behind a port-forward the model is on the "
+        "loopback address; in Knative's mode the deployment's name contains the revision (`kubectl get deployments`).",
         f"KServe runs {deployment.instances} to {4 * deployment.instances} replicas, one for every {_CONCURRENCY} "
         "requests in progress. `scaleMetric: concurrency` is for Knative's mode; for plain Kubernetes deployments set "
         "`scaleMetric: cpu` and `scaleTarget: 80`.",
@@ -153,10 +152,10 @@ def _remarks(deployment: Deployment) -> Sequence[str]:
 
 TARGET = Target(
     name="kserve",
-    words="an InferenceService for KServe",
+    title="an InferenceService for KServe",
     files=_files,
     start=_start,
-    url="http://127.0.0.1:8080/v2/models/{name}",
+    ports={"REST": _PORT},
     release=triton.TARGET.release,
     server="triton",
     backends=("triton", "mlserver", "custom"),

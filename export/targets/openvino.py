@@ -6,22 +6,13 @@ running-inference/inference-devices-and-modes/cpu-device.html), so float32 is as
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from export.errors import TargetError
-
-from .target import Deployment, Files, Target
+from .target import Deployment, Files, Target, json_text, published
 
 
 def _files(deployment: Deployment) -> Files:
-    """``models/``. Raises TargetError: what the Model Server does not have."""
-    if deployment.device != "cpu":
-        message = f"OpenVINO Model Server runs on Intel's devices and CPUs, not on {deployment.device}"
-        raise TargetError(f"{message}. What to do: package for triton, or leave --device out")
-    if deployment.delay_us:
-        message = "OpenVINO Model Server runs every request by itself, and none waits to share a batch"
-        raise TargetError(f"{message}. What to do: leave --delay-us out, or package for triton")
+    """``models/``, with the model and ``config.json``."""
     model = {
         "name": deployment.name,
         "base_path": f"/models/{deployment.name}",  # where the container sees it
@@ -33,31 +24,28 @@ def _files(deployment: Deployment) -> Files:
             "INFERENCE_NUM_THREADS": str(deployment.instances * deployment.threads),
         },
     }
-    if deployment.fixed_batch is None:  # rows as a range: a request of more is refused
+    if deployment.fixed_batch is None:  # rows as a range: a larger request is refused
         rows = f"1:{deployment.max_batch}"
         model["shape"] = {
             port.name: f"({','.join([rows, *map(str, port.shape[1:])])})" for port in deployment.summary.inputs
         }
-    config = json.dumps({"model_config_list": [{"config": model}]}, indent=2, ensure_ascii=False) + "\n"
-    return {"models/config.json": config, **deployment.model_files(f"models/{deployment.name}/1/model.onnx")}
+    return {
+        "models/config.json": json_text({"model_config_list": [{"config": model}]}),
+        **deployment.model_files(f"models/{deployment.name}/1/model.onnx"),
+    }
 
 
 def _start(deployment: Deployment) -> str:
-    image = f"openvino/model_server:{deployment.release}"
-    ports = "-p 127.0.0.1:8000:8000 -p 127.0.0.1:9000:9000"
+    image, (rest, grpc) = f"openvino/model_server:{deployment.release}", TARGET.ports.values()
     return (
-        f'docker run --rm {ports} -v "$PWD/models:/models:ro" \\\n'
-        f"  {image} --config_path /models/config.json --rest_port 8000 --port 9000"
+        f'docker run --rm {published(TARGET.ports)} -v "$PWD/models:/models:ro" \\\n'
+        f"  {image} --config_path /models/config.json --rest_port {rest} --port {grpc}"
     )
 
 
 def _remarks(deployment: Deployment) -> Sequence[str]:
-    batch = (
-        f"A request has at most {deployment.max_batch} rows (`shape` in config.json); requests are not put together."
-    )
+    batch = f"A request has at most {deployment.max_batch} rows (`shape` in config.json); requests share no batch."
     return (
-        "REST is on port 8000 and gRPC on 9000, on the loopback address only: take `127.0.0.1:` out of the command to "
-        "open them to others.",
         "OpenVINO computes in bfloat16 where the processor can, which is further from the exact answers than float32 "
         "can be: `INFERENCE_PRECISION_HINT` in config.json asks for float32.",
         *([] if deployment.fixed_batch else [batch]),
@@ -66,11 +54,22 @@ def _remarks(deployment: Deployment) -> Sequence[str]:
 
 TARGET = Target(
     name="openvino",
-    words="a folder for OpenVINO Model Server",
+    title="a folder for OpenVINO Model Server",
     files=_files,
     start=_start,
-    url="http://127.0.0.1:8000/v2/models/{name}",
+    ports={"REST": 8000, "gRPC": 9000},
+    exposed_by="taking `127.0.0.1:` out of the start command",
     release="2025.4",
     server="openvino",
+    fixed={
+        "device": (
+            "OpenVINO Model Server runs on CPUs and Intel's devices, not on {device}",
+            "package for triton, or leave --device out",
+        ),
+        "delay_us": (
+            "OpenVINO Model Server runs every request by itself: none waits to share a batch",
+            "leave --delay-us out, or package for triton",
+        ),
+    },
     remarks=_remarks,
 )

@@ -1,8 +1,8 @@
-"""Asks a live server for a few proved answers: python3 smoke/check.py [URL of the model].
+"""Checks the answers of a live server to a few proved rows: python3 smoke/check.py [URL of the model].
 
-Python's standard library is all that it needs. A token goes into the environment variable MLPX_TOKEN, the certificates
-of an authority of your own into SSL_CERT_FILE. It ends with 0 where every answer is within its bound, with 1 where one
-is not, or where they are nearer to what a reduced precision gives, and with 3 where the server gives none.
+It needs Python's standard library only. Set MLPX_TOKEN to a bearer token, and SSL_CERT_FILE to the certificates of an
+authority of your own. The exit code is 0 where every answer is within its bound, 1 where one is not or where the
+answers are nearer to those of a reduced precision, and 3 where the server gives no answer.
 """
 
 import json
@@ -18,14 +18,14 @@ HERE = Path(__file__).resolve().parent
 
 
 def numbers(data):
-    """The numbers of an answer, flat; JSON has no NaN, so null is one."""
+    """The numbers of an answer, flat; JSON has no NaN, which is sent as null."""
     if isinstance(data, list):
         return [number for part in data for number in numbers(part)]
     return [math.nan if data is None else float32(float(data))]
 
 
 def float32(number):
-    """The float32 that a server wrote in as few digits as tell it apart."""
+    """The nearest float32: a server may write the fewest digits that identify one."""
     try:
         return struct.unpack("f", struct.pack("f", number))[0]
     except OverflowError:
@@ -34,48 +34,48 @@ def float32(number):
 
 def problems(answer, expected):
     """What is wrong with an answer, a line each, and the largest error as a share of its bound."""
-    found, worst = [], 0.0
-    answered, reduced_answers = [], {}
-    given = {output["name"]: output for output in answer.get("outputs", [])}
+    lines, largest = [], 0.0
+    compared, reduced_answers = [], {}
+    outputs = {output["name"]: output for output in answer.get("outputs", [])}
     for name, wanted in expected["outputs"].items():
-        if name not in given:
-            found.append(f"the output '{name}' is missing")
+        if name not in outputs:
+            lines.append(f"the output '{name}' is missing")
             continue
-        output = given[name]
+        output = outputs[name]
         values = numbers(output.get("data", []))
         if list(output.get("shape", [])) != wanted["shape"] or len(values) != len(wanted["exact"]):
-            found.append(f"'{name}' has shape {output.get('shape')}, not {wanted['shape']}")
+            lines.append(f"'{name}' has shape {output.get('shape')}, not {wanted['shape']}")
             continue
         for index, value in enumerate(values):
             exact, bound = wanted["exact"][index], wanted["bound"][index]
             error = abs(value - exact)
             if not error <= bound:
                 row, column = divmod(index, len(values) // wanted["shape"][0])
-                found.append(f"'{name}' [{row}, {column}] is {value!r}; proved is {exact!r} within {bound:.2g}")
+                lines.append(f"'{name}' [{row}, {column}] is {value!r}; proved is {exact!r} within {bound:.2g}")
             elif error:
-                worst = max(worst, error / bound)
-        answered += zip(values, wanted["exact"])
+                largest = max(largest, error / bound)
+        compared += zip(values, wanted["exact"])
         for kind, reduced in wanted["reduced"].items():
             reduced_answers.setdefault(kind, []).extend(reduced)
-    found[:0] = [
-        f"the answers are those of {kind}: turn it off at the server" for kind in precisions(answered, reduced_answers)
+    lines[:0] = [
+        f"the answers are those of {kind}: turn it off at the server" for kind in precisions(compared, reduced_answers)
     ]
-    return found, worst
+    return lines, largest
 
 
-def precisions(answered, reduced):
+def precisions(compared, reduced):
     """The reduced precision that the answers are at least twice as near to as to the exact ones, if there is one.
 
-    One that hardly differs from the exact answers here (64 roundings of float32) cannot be told from float32.
+    One that hardly differs from the exact answers here (64 roundings of float32) cannot be distinguished from float32.
     """
-    size = sum(exact * exact for _, exact in answered)
-    off = sum((value - exact) ** 2 for value, exact in answered)
+    size = sum(exact * exact for _, exact in compared)
+    off = sum((value - exact) ** 2 for value, exact in compared)
     nearest = []
     for kind, values in reduced.items():
-        if len(values) != len(answered):  # an output is missing, which is said
+        if len(values) != len(compared):  # an output is missing, which is reported
             continue
-        apart = sum((exact - other) ** 2 for (_, exact), other in zip(answered, values))
-        distance = sum((value - other) ** 2 for (value, _), other in zip(answered, values))
+        apart = sum((exact - other) ** 2 for (_, exact), other in zip(compared, values))
+        distance = sum((value - other) ** 2 for (value, _), other in zip(compared, values))
         if apart > (64 * 2.0**-24) ** 2 * size and 4 * distance < off:
             nearest.append((distance, kind))
     return [kind for _, kind in sorted(nearest)[:1]]
@@ -98,11 +98,11 @@ def main():
     except (OSError, ValueError) as error:
         print(f"{url}: no answer: {error}", file=sys.stderr)
         return 3
-    found, worst = problems(answer, expected)
-    if found:
-        print(f"{url}: not what was proved\n  " + "\n  ".join(found[:10]), file=sys.stderr)
+    lines, largest = problems(answer, expected)
+    if lines:
+        print(f"{url}: not what was proved\n  " + "\n  ".join(lines[:10]), file=sys.stderr)
         return 1
-    print(f"{url}: {expected['rows']} rows within their bounds; the largest error is {worst:.2g} of its bound")
+    print(f"{url}: {expected['rows']} rows within their bounds; the largest error is {largest:.2g} of its bound")
     return 0
 
 

@@ -9,20 +9,24 @@ libraries, which the start command sets, is the only way.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from export.servers import number
-from runtime import Port
 
-from .target import Deployment, Files, Target, source
+from .target import Deployment, Files, Target, published, source
 
-_TAKES_TF32 = (24, 7)
+if TYPE_CHECKING:
+    from runtime import Port
+
+_TF32_OPTION = (24, 7)
+"""The first release whose backend takes the option use_tf32."""
 
 
 def _files(deployment: Deployment) -> Files:
-    place = f"models/{deployment.name}"
-    files = {f"{place}/config.pbtxt": _config(deployment), **deployment.model_files(f"{place}/1/model.onnx")}
+    folder = f"models/{deployment.name}"
+    files = {f"{folder}/config.pbtxt": _config(deployment), **deployment.model_files(f"{folder}/1/model.onnx")}
     if deployment.backend == "python":
-        files[f"{place}/1/model.py"] = source("triton_model.py")
+        files[f"{folder}/1/model.py"] = source("triton_model.py")
         files["Dockerfile"] = (
             f"FROM {_image(deployment)}\n"
             f'RUN pip install --no-cache-dir "{deployment.requirement}"\n'
@@ -38,7 +42,7 @@ def _config(deployment: Deployment) -> str:
     kind = "KIND_GPU" if deployment.device == "cuda" else "KIND_CPU"
 
     def tensor(port: Port) -> Sequence[str]:
-        """A row's sizes where Triton puts batches together, else with the batch that the file fixes."""
+        """The sizes of a row where Triton puts batches together, else with the batch that the file fixes."""
         return "data_type: TYPE_FP32", f"dims: [ {', '.join(map(str, port.shape[batches:]))} ]"
 
     zeros = [
@@ -61,13 +65,13 @@ def _config(deployment: Deployment) -> str:
         off = _block("parameters", ['key: "use_tf32"', 'value: "0"'])
         cuda = _block("gpu_execution_accelerator", ['name: "cuda"', off])
         blocks.append(_block("optimization", [_block("execution_accelerators", [cuda])]))
-    # Asked before the model is ready, so that the first user does not wait for buffers and kernels.
+    # Run before the model is ready, so that the first user does not wait for buffers and kernels.
     blocks.append(_block("model_warmup", ['name: "zeros"', f"batch_size: {int(batches)}", *zeros]))
     return "\n".join(blocks) + "\n"
 
 
 def _sets_tf32(deployment: Deployment) -> bool:
-    has_option = deployment.backend == "onnxruntime" and number(deployment.release) >= _TAKES_TF32
+    has_option = deployment.backend == "onnxruntime" and number(deployment.release) >= _TF32_OPTION
     return has_option and deployment.device == "cuda"
 
 
@@ -87,7 +91,7 @@ def _image(deployment: Deployment) -> str:
 
 def _start(deployment: Deployment) -> str:
     gpu = "--gpus=all --env NVIDIA_TF32_OVERRIDE=0 " if deployment.device == "cuda" else ""
-    run = f"docker run --rm {gpu}--shm-size=1g -p 127.0.0.1:8000:8000 -p 127.0.0.1:8001:8001 -p 127.0.0.1:8002:8002"
+    run = f"docker run --rm {gpu}--shm-size=1g {published(TARGET.ports)}"
     if deployment.backend == "python":
         tag = f"{deployment.plain_name}-triton"
         return f"docker build --tag {tag} .\n{run} \\\n  {tag}"
@@ -96,20 +100,17 @@ def _start(deployment: Deployment) -> str:
 
 
 def _remarks(deployment: Deployment) -> Sequence[str]:
-    remarks = [
-        "HTTP is on port 8000, gRPC on 8001, metrics on 8002, on the loopback address only: take `127.0.0.1:` out of "
-        "the command to open them to others."
-    ]
+    remarks = []
     if deployment.fixed_batch is None:
-        together = f"Requests that wait at the same time share a batch of at most {deployment.max_batch} rows"
-        waited = f"; one waits at most {deployment.delay_us} microseconds for others." if deployment.delay_us else "."
-        remarks.append(together + waited)
+        shared = f"Requests that wait at the same time share a batch of at most {deployment.max_batch} rows"
+        delay = f"; one waits at most {deployment.delay_us} microseconds for others." if deployment.delay_us else "."
+        remarks.append(shared + delay)
     if deployment.device == "cuda":
-        own = "config.pbtxt (`use_tf32`) and " if _sets_tf32(deployment) else ""
-        own = "model.py and " if deployment.backend == "python" else own
+        option = "config.pbtxt (`use_tf32`) and " if _sets_tf32(deployment) else ""
+        option = "model.py and " if deployment.backend == "python" else option
         remarks.append(
-            f"TF32 is off: {own}the variable NVIDIA_TF32_OVERRIDE of the start command see to it. With it on, answers "
-            "are further from the exact ones than a correct float32 evaluation can be."
+            f"TF32 is off, by {option}the variable NVIDIA_TF32_OVERRIDE of the start command. With TF32, answers are "
+            "further from the exact ones than a correct float32 evaluation can be."
         )
     if deployment.backend == "python":
         remarks.append(
@@ -123,10 +124,11 @@ def _remarks(deployment: Deployment) -> Sequence[str]:
 
 TARGET = Target(
     name="triton",
-    words="a model repository for Triton Inference Server",
+    title="a model repository for Triton Inference Server",
     files=_files,
     start=_start,
-    url="http://127.0.0.1:8000/v2/models/{name}",
+    ports={"REST": 8000, "gRPC": 8001, "metrics": 8002},
+    exposed_by="taking `127.0.0.1:` out of the start command",
     release="26.08",
     server="triton",
     backends=("onnxruntime", "python"),

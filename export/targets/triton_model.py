@@ -1,6 +1,6 @@
 """An ONNX file in Triton's Python backend, on the ONNX Runtime that is installed beside it.
 
-config.pbtxt says everything: names, threads, and whether requests may share a batch. All requests that Triton hands
+config.pbtxt has the settings: names, threads, and whether requests may share a batch. All requests that Triton hands
 over at once are one call of ONNX Runtime.
 """
 
@@ -21,52 +21,53 @@ class TritonPythonModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(config["parameters"]["intra_op_thread_count"]["string_value"])
         options.inter_op_num_threads = 1
-        provider, chosen = "CPUExecutionProvider", {}
+        provider, settings = "CPUExecutionProvider", {}
         if args["model_instance_kind"] == "GPU":
-            provider, chosen = "CUDAExecutionProvider", {"device_id": args["model_instance_device_id"], "use_tf32": "0"}
+            provider = "CUDAExecutionProvider"
+            settings = {"device_id": args["model_instance_device_id"], "use_tf32": "0"}
         file = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=[(provider, chosen)])
+        self.session = onnxruntime.InferenceSession(str(file), options, providers=[(provider, settings)])
         if provider not in self.session.get_providers():
-            raise pb_utils.TritonModelException(f"ONNX Runtime has no {provider} here; it has none but the CPU's")
+            raise pb_utils.TritonModelException(f"ONNX Runtime cannot use the {provider} here, only the CPU's")
 
     def execute(self, requests):
         feeds = [
             {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
             for request in requests
         ]
-        results = self._together(feeds) if self.batches and len(feeds) > 1 else None
-        if results is None:  # alone, or one of them spoils the batch: each has its own answer, or its own error
-            results = [self._alone(feed) for feed in feeds]
-        return [self._response(request, found) for request, found in zip(requests, results)]
+        results = self._run_batch(feeds) if self.batches and len(feeds) > 1 else None
+        if results is None:  # one request, or an invalid one in the batch: each gets its own answer or its own error
+            results = [self._run_alone(feed) for feed in feeds]
+        return [self._response(request, result) for request, result in zip(requests, results)]
 
     def finalize(self):
         del self.session
 
     def _run(self, feed):
-        found = self.session.run(self.outputs, feed)
-        return {name: np.asarray(values) for name, values in zip(self.outputs, found)}
+        results = self.session.run(self.outputs, feed)
+        return {name: np.asarray(values) for name, values in zip(self.outputs, results)}
 
-    def _alone(self, feed):
+    def _run_alone(self, feed):
         try:
             return self._run(feed)
         except Exception as error:
-            return pb_utils.TritonError(f"ONNX Runtime cannot run it: {error}")
+            return pb_utils.TritonError(f"ONNX Runtime cannot run the request: {error}")
 
-    def _together(self, feeds):
-        """Each feed's part of the outputs of one call; None where they cannot share it."""
+    def _run_batch(self, feeds):
+        """Each feed's part of the outputs of one call; None where the feeds cannot share a call."""
         rows = [len(feed[self.inputs[0]]) for feed in feeds]
         ends = np.cumsum(rows)
         try:
             joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in self.inputs}
-            found = self._run(joined)
+            results = self._run(joined)
         except Exception:
             return None
-        if any(len(values) != ends[-1] for values in (*joined.values(), *found.values())):
+        if any(len(values) != ends[-1] for values in (*joined.values(), *results.values())):
             return None
-        return [{name: values[end - count : end] for name, values in found.items()} for count, end in zip(rows, ends)]
+        return [{name: values[end - count : end] for name, values in results.items()} for count, end in zip(rows, ends)]
 
-    def _response(self, request, found):
-        if isinstance(found, pb_utils.TritonError):
-            return pb_utils.InferenceResponse(output_tensors=[], error=found)
-        asked = [name for name in self.outputs if name in request.requested_output_names()]
-        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(name, found[name]) for name in asked])
+    def _response(self, request, result):
+        if isinstance(result, pb_utils.TritonError):
+            return pb_utils.InferenceResponse(output_tensors=[], error=result)
+        names = [name for name in self.outputs if name in request.requested_output_names()]
+        return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(name, result[name]) for name in names])

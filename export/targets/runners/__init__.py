@@ -1,1 +1,1 @@
-"""The code that packages hold, copied as it is: it runs in servers' environments, which have no mlpx."""
+"""Code that packages hold a copy of: it runs in the environments of servers, which have no mlpx."""

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelServer, logging, model_server
 from kserve.errors import InvalidInput
-from onnx_model import Given, OnnxModel, WrongRequestError
+from onnx_model import OnnxModel, RequestTensor, WrongRequestError
 
 HERE = Path(__file__).resolve().parent
 
@@ -36,7 +36,7 @@ class OnnxPredictor(Model):
         if not isinstance(payload, InferRequest):
             raise InvalidInput("a request of the Open Inference Protocol (v2) is expected")
         try:
-            feed = self.model.feed(Given(t.name, t.datatype, t.shape, _data(t)) for t in payload.inputs)
+            feed = self.model.feed(RequestTensor(t.name, t.datatype, t.shape, _data(t)) for t in payload.inputs)
             names = self.model.requested(output.name for output in payload.request_outputs or [])
         except WrongRequestError as error:
             raise InvalidInput(str(error)) from None
@@ -46,7 +46,7 @@ class OnnxPredictor(Model):
             outputs.append(
                 InferOutput(name, list(results[name].shape), self.model.outputs[name].datatype, results[name])
             )
-            if payload.from_grpc:  # the SDK would take bytes, but cannot tell an array from none
+            if payload.from_grpc:  # the SDK's constructor cannot take an array as bytes
                 outputs[-1].set_data_from_numpy(results[name], binary_data=True)
         return InferResponse(
             response_id=payload.id or str(uuid4()),  # the SDK answers 500 without one
@@ -58,8 +58,8 @@ class OnnxPredictor(Model):
         )
 
 
-def _data(given: InferInput):
-    return given.data if given._raw_data is None else given._raw_data
+def _data(tensor: InferInput):
+    return tensor.data if tensor._raw_data is None else tensor._raw_data
 
 
 if __name__ == "__main__":

@@ -7,14 +7,14 @@ from mlserver import MLModel
 from mlserver.errors import InferenceError
 from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor, ResponseOutput
 from mlserver.utils import get_model_uri
-from onnx_model import Given, OnnxModel, WrongRequestError
+from onnx_model import OnnxModel, RequestTensor, WrongRequestError
 
 
 class OnnxRuntime(MLModel):
     """``parameters.extra`` of model-settings.json holds the settings of ``OnnxModel``.
 
-    It puts waiting requests together itself, after it has checked each: MLServer's adaptive batching would do so
-    before, and a wrong request would spoil its neighbours' answers.
+    It batches waiting requests itself, after it has checked each: MLServer's adaptive batching merges them before, and
+    an invalid request would spoil the answers of its neighbours.
     """
 
     async def load(self) -> bool:
@@ -26,7 +26,7 @@ class OnnxRuntime(MLModel):
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
         try:
-            feed = self.model.feed(Given(t.name, t.datatype, t.shape, _data(t.data)) for t in payload.inputs)
+            feed = self.model.feed(RequestTensor(t.name, t.datatype, t.shape, _data(t.data)) for t in payload.inputs)
             names = self.model.requested(output.name for output in payload.outputs or [])
         except WrongRequestError as error:
             raise InferenceError(str(error)) from None

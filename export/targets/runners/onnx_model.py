@@ -1,4 +1,4 @@
-"""The model of this package in ONNX Runtime: requests are checked one by one, and those that wait are run together.
+"""The model of this package in ONNX Runtime: requests are checked one by one, and waiting ones are run as one batch.
 
 It needs numpy and onnxruntime, and is the same for every server.
 """
@@ -15,11 +15,11 @@ import numpy as np
 import onnxruntime
 
 _FLOAT32 = np.dtype("<f4")
-"""Of all inputs and outputs: only such files are packaged."""
+"""The type of all inputs and outputs: only such files are packaged."""
 
 
 class WrongRequestError(ValueError):
-    """A request that has no answer: what was expected, and what came. For its client, with status 400."""
+    """An invalid request: what was expected and what came, for its client, with status 400."""
 
 
 class Tensor(NamedTuple):
@@ -34,7 +34,7 @@ class Tensor(NamedTuple):
         return {"name": self.name, "datatype": self.datatype, "shape": self.shape}
 
 
-class Given(NamedTuple):
+class RequestTensor(NamedTuple):
     """An input of a request; ``data`` is bytes (little-endian, row by row), numbers, or lists of them."""
 
     name: str
@@ -44,7 +44,7 @@ class Given(NamedTuple):
 
 
 class OnnxModel:
-    """A file on the CPU or a GPU. ``run`` belongs to one event loop."""
+    """The model on the CPU or a GPU. ``run`` is for one event loop."""
 
     def __init__(
         self, path: str | Path, *, threads: int = 1, max_batch: int = 1024, delay_us: int = 0, device: str = "cpu"
@@ -57,17 +57,17 @@ class OnnxModel:
             providers = [("CUDAExecutionProvider", {"use_tf32": "0"})]
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         if device != "cpu" and "CUDAExecutionProvider" not in self._session.get_providers():
-            raise RuntimeError("CUDA was asked for, and ONNX Runtime cannot use it here: see its messages above")
+            raise RuntimeError("the device is cuda, and ONNX Runtime cannot use it here: see its messages above")
         self.inputs = {port.name: _tensor(port) for port in self._session.get_inputs()}
         self.outputs = {port.name: _tensor(port) for port in self._session.get_outputs()}
         self.max_batch, self._delay = max_batch, delay_us / 1e6
         self._any_rows = all(port.shape[0] == -1 for port in (*self.inputs.values(), *self.outputs.values()))
         self._waiting: list[tuple[Mapping[str, np.ndarray], asyncio.Future[dict[str, np.ndarray]]]] = []
 
-    def feed(self, given: Iterable[Given]) -> dict[str, np.ndarray]:
+    def feed(self, tensors: Iterable[RequestTensor]) -> dict[str, np.ndarray]:
         """The arrays of a request's inputs. Raises WrongRequestError."""
         feed: dict[str, np.ndarray] = {}
-        for tensor in given:
+        for tensor in tensors:
             port = self.inputs.get(tensor.name)
             if port is None:
                 raise WrongRequestError(f"there is no input '{tensor.name}'; the model takes {_names(self.inputs)}")
@@ -82,17 +82,17 @@ class OnnxModel:
         return feed
 
     def requested(self, names: Iterable[str]) -> list[str]:
-        """The outputs that a request asks for; all where it names none. Raises WrongRequestError."""
-        chosen = list(names) or list(self.outputs)
-        for name in chosen:
+        """The outputs that a request names, or all where it names none. Raises WrongRequestError."""
+        outputs = list(names) or list(self.outputs)
+        for name in outputs:
             if name not in self.outputs:
                 raise WrongRequestError(f"there is no output '{name}'; the model gives {_names(self.outputs)}")
-        if len(set(chosen)) < len(chosen):
-            raise WrongRequestError(f"an output is asked for twice: {_names(chosen)}")
-        return chosen
+        if len(set(outputs)) < len(outputs):
+            raise WrongRequestError(f"an output is asked for twice: {_names(outputs)}")
+        return outputs
 
     async def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Every output for a request's arrays, run together with the requests that came meanwhile."""
+        """Every output for a request's arrays, run in one batch with the other requests that wait."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[dict[str, np.ndarray]] = loop.create_future()
         if not self._waiting:
@@ -101,7 +101,7 @@ class OnnxModel:
         return await future
 
     def _run_waiting(self) -> None:
-        """Run what waits, in batches of ``max_batch`` rows at most, and answer all at once."""
+        """Run the waiting requests, in batches of ``max_batch`` rows at most, and answer all at once."""
         waiting, self._waiting = [entry for entry in self._waiting if not entry[1].done()], []
         feeds, answers = [feed for feed, _ in waiting], list[dict[str, np.ndarray]]()
         try:
@@ -115,7 +115,7 @@ class OnnxModel:
             future.set_result(answer)
 
     def _next_batch(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> Sequence[Mapping[str, np.ndarray]]:
-        """The first ones that fit; one where the file has a fixed number of rows."""
+        """As many of the first requests as fit; one where the file has a fixed number of rows."""
         count, rows = 1, _rows(feeds[0])
         while self._any_rows and count < len(feeds) and rows + _rows(feeds[count]) <= self.max_batch:
             rows += _rows(feeds[count])
@@ -130,25 +130,25 @@ class OnnxModel:
         parts = zip(*(np.split(result, ends) for result in results), strict=True)
         return [dict(zip(self.outputs, part, strict=True)) for part in parts]
 
-    def _array(self, port: Tensor, given: Given) -> np.ndarray:
+    def _array(self, port: Tensor, tensor: RequestTensor) -> np.ndarray:
         where = f"the input '{port.name}'"
-        if given.datatype != port.datatype:
-            raise WrongRequestError(f"{where} has the datatype {port.datatype}, and {given.datatype} was given")
-        shape = list(given.shape)
+        if tensor.datatype != port.datatype:
+            raise WrongRequestError(f"{where} has the datatype {port.datatype}, and {tensor.datatype} was given")
+        shape = list(tensor.shape)
         fits = len(shape) == len(port.shape) and all(type(size) is int for size in shape) and shape[0] > 0
-        if not fits or any(own not in (-1, size) for own, size in zip(port.shape, shape, strict=True)):
+        if not fits or any(expected not in (-1, size) for expected, size in zip(port.shape, shape, strict=True)):
             raise WrongRequestError(f"{where} has the shape {port.shape}, and {shape} was given")
         if shape[0] > self.max_batch:
             raise WrongRequestError(f"{where} has {shape[0]} rows, and a request has {self.max_batch} at most")
-        if isinstance(given.data, bytes | bytearray | memoryview):
-            if len(given.data) != math.prod(shape) * _FLOAT32.itemsize:
-                raise WrongRequestError(f"{where} has {len(given.data)} bytes, which are not the shape {shape}")
-            return np.frombuffer(given.data, _FLOAT32).reshape(shape)
-        return _from_numbers(where, port, shape, given.data)
+        if isinstance(tensor.data, bytes | bytearray | memoryview):
+            if len(tensor.data) != math.prod(shape) * _FLOAT32.itemsize:
+                raise WrongRequestError(f"{where} has {len(tensor.data)} bytes, which do not fit the shape {shape}")
+            return np.frombuffer(tensor.data, _FLOAT32).reshape(shape)
+        return _from_numbers(where, port, shape, tensor.data)
 
 
 def plain(values: np.ndarray) -> list[float | None]:
-    """Values for JSON, flat. JSON has neither NaN nor infinity: they are null."""
+    """Values for JSON, flat; NaN and infinity, which JSON lacks, become null."""
     flat = values.ravel().tolist()
     return flat if np.isfinite(values).all() else [value if math.isfinite(value) else None for value in flat]
 
@@ -161,11 +161,11 @@ def _from_numbers(where: str, port: Tensor, shape: list[int], data: Any) -> np.n
     try:
         values = np.asarray(data)
     except (ValueError, RecursionError, OverflowError):
-        raise WrongRequestError(f"{where} has data that is no array of numbers") from None
+        raise WrongRequestError(f"{where} has data that is not an array of numbers") from None
     if values.dtype.kind not in "iuf":
         raise WrongRequestError(f"{where} has data that is not all numbers")
     if list(values.shape) != shape and (values.ndim != 1 or values.size != math.prod(shape)):
-        raise WrongRequestError(f"{where} has data of shape {list(values.shape)}, which is not the shape {shape}")
+        raise WrongRequestError(f"{where} has data of shape {list(values.shape)}, which does not fit the shape {shape}")
     with np.errstate(over="ignore"):
         array = values.astype(_FLOAT32).reshape(shape)
     if not np.array_equal(np.isfinite(array).ravel(), np.isfinite(values).ravel()):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import ray
-from onnx_model import Given, OnnxModel, WrongRequestError, plain
+from onnx_model import OnnxModel, RequestTensor, WrongRequestError, plain
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,7 +20,7 @@ JSON_LENGTH = "Inference-Header-Content-Length"
 
 @serve.deployment
 class OnnxDeployment:
-    """One replica. serve.yaml has its settings and says how many there are."""
+    """A replica; serve.yaml has its settings and the number of replicas."""
 
     def __init__(self, name: str, settings: dict[str, Any]):
         self.name = name
@@ -32,49 +32,49 @@ class OnnxDeployment:
                 case "POST", ["v2", "models", self.name, "infer"]:
                     return await self._infer(await request.body(), request.headers.get(JSON_LENGTH))
                 case "GET", ["v2"]:
-                    about = {"name": "ray-serve", "version": ray.__version__, "extensions": ["binary_tensor_data"]}
-                    return JSONResponse(about)
+                    server = {"name": "ray-serve", "version": ray.__version__, "extensions": ["binary_tensor_data"]}
+                    return JSONResponse(server)
                 case "GET", ["v2", "health", "live" | "ready"] | ["v2", "models", self.name, "ready"]:
                     return Response()
                 case "GET", ["v2", "models", self.name]:
                     tensors = {"inputs": self.model.inputs, "outputs": self.model.outputs}
-                    ports = {key: [port.metadata for port in held.values()] for key, held in tensors.items()}
+                    ports = {key: [port.metadata for port in side.values()] for key, side in tensors.items()}
                     return JSONResponse({"name": self.name, "versions": ["1"], "platform": "onnx_onnxv1", **ports})
                 case "GET", _:
                     path = request.url.path.strip("/")
-                    return _refused(404, f"there is no /{path}; the model is /v2/models/{self.name}")
+                    return _error(404, f"there is no /{path}; the model is /v2/models/{self.name}")
         except WrongRequestError as error:
-            return _refused(400, str(error))
-        return _refused(404, f"there is no {request.method} {request.url.path}")
+            return _error(400, str(error))
+        return _error(404, f"there is no {request.method} {request.url.path}")
 
     def _parts(self, path: str) -> list[str]:
-        """A path in parts; the one version of the model is the model."""
+        """The parts of a path, without the version: the model has one."""
         parts = path.strip("/").split("/")
         return parts[:3] + parts[5:] if parts[1:5] == ["models", self.name, "versions", "1"] else parts
 
     async def _infer(self, body: bytes, json_length: str | None) -> Response:
-        asked, binary = _read(body, json_length)
-        feed = self.model.feed(_given(tensor, binary) for tensor in _listed(asked, "inputs"))
+        request, binary = _parse(body, json_length)
+        feed = self.model.feed(_request_tensor(tensor, binary) for tensor in _tensors(request, "inputs"))
         if left := binary.read():
-            raise WrongRequestError(f"{len(left)} bytes are left behind the inputs' binary data")
-        outputs = _listed(asked, "outputs") if asked.get("outputs") is not None else []
+            raise WrongRequestError(f"{len(left)} bytes are left after the inputs' binary data")
+        outputs = _tensors(request, "outputs") if request.get("outputs") is not None else []
         names = self.model.requested([_field(output, "name", str) for output in outputs])
-        everything = _parameters(asked).get("binary_data_output", False)
-        own = {output["name"]: _parameters(output).get("binary_data", everything) for output in outputs}
+        default = _parameters(request).get("binary_data_output", False)
+        binary_outputs = {output["name"]: _parameters(output).get("binary_data", default) for output in outputs}
         results = await self.model.run(feed)
-        described, parts = [], []
+        tensors, parts = [], []
         for name in names:
             values, port = results[name], self.model.outputs[name]
             record: dict[str, Any] = {"name": name, "datatype": port.datatype, "shape": list(values.shape)}
-            if own.get(name, everything):
+            if binary_outputs.get(name, default):
                 parts.append(values.astype("<f4").tobytes())
                 record["parameters"] = {"binary_data_size": len(parts[-1])}
             else:
                 record["data"] = plain(values)
-            described.append(record)
-        answer: dict[str, Any] = {"model_name": self.name, "model_version": "1", "outputs": described}
-        if isinstance(asked.get("id"), str):
-            answer["id"] = asked["id"]
+            tensors.append(record)
+        answer: dict[str, Any] = {"model_name": self.name, "model_version": "1", "outputs": tensors}
+        if isinstance(request.get("id"), str):
+            answer["id"] = request["id"]
         head = json.dumps(answer, allow_nan=False, separators=(",", ":")).encode()
         if not parts:
             return Response(head, media_type="application/json")
@@ -83,41 +83,41 @@ class OnnxDeployment:
         )
 
 
-def _taken(binary: BytesIO, size: Any) -> bytes:
-    """What the next input takes of the bytes behind the JSON."""
+def _next_bytes(binary: BytesIO, size: Any) -> bytes:
+    """The next input's part of the bytes after the JSON."""
     left = len(binary.getbuffer()) - binary.tell()
     if type(size) is not int or not 0 <= size <= left:
         raise WrongRequestError(f"binary_data_size is {size!r}, and {left} bytes are left")
     return binary.read(size)
 
 
-def _read(body: bytes, json_length: str | None) -> tuple[dict[str, Any], BytesIO]:
-    """The JSON of a request and what stands behind it. Raises WrongRequestError."""
+def _parse(body: bytes, json_length: str | None) -> tuple[dict[str, Any], BytesIO]:
+    """The JSON of a request and the bytes after it. Raises WrongRequestError."""
     length = len(body)
     if json_length is not None:
         if not json_length.isascii() or not json_length.isdecimal() or int(json_length[:20]) > len(body):
             raise WrongRequestError(f"{JSON_LENGTH} is {json_length[:40]!r}, and the body has {len(body)} bytes")
         length = int(json_length)
     try:
-        asked = json.loads(body[:length], parse_constant=_no_number)
+        request = json.loads(body[:length], parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise error if isinstance(error, WrongRequestError) else WrongRequestError("the body is not JSON") from None
-    if not isinstance(asked, dict):
-        raise WrongRequestError("the body is no JSON object")
-    return asked, BytesIO(body[length:])
+    if not isinstance(request, dict):
+        raise WrongRequestError("the body is not a JSON object")
+    return request, BytesIO(body[length:])
 
 
-def _no_number(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise WrongRequestError(f"JSON has no {name}; send it as binary data")
 
 
-def _given(tensor: Any, binary: BytesIO) -> Given:
+def _request_tensor(tensor: Any, binary: BytesIO) -> RequestTensor:
     name, datatype = _field(tensor, "name", str), _field(tensor, "datatype", str)
     shape, parameters = _field(tensor, "shape", list), _parameters(tensor)
     if ("data" in tensor) == ("binary_data_size" in parameters):
         raise WrongRequestError(f"the input '{name}' has either data or a binary_data_size")
-    data = tensor["data"] if "data" in tensor else _taken(binary, parameters["binary_data_size"])
-    return Given(name, datatype, shape, data)
+    data = tensor["data"] if "data" in tensor else _next_bytes(binary, parameters["binary_data_size"])
+    return RequestTensor(name, datatype, shape, data)
 
 
 def _field(record: Any, key: str, kind: type) -> Any:
@@ -127,21 +127,21 @@ def _field(record: Any, key: str, kind: type) -> Any:
     return value
 
 
-def _listed(asked: dict[str, Any], key: str) -> list[Any]:
-    if not isinstance(asked.get(key), list):
+def _tensors(request: dict[str, Any], key: str) -> list[Any]:
+    if not isinstance(request.get(key), list):
         raise WrongRequestError(f"a request has '{key}', an array of tensors")
-    return asked[key]
+    return request[key]
 
 
 def _parameters(record: dict[str, Any]) -> dict[str, Any]:
-    found = record.get("parameters") or {}
-    if not isinstance(found, dict):
+    parameters = record.get("parameters") or {}
+    if not isinstance(parameters, dict):
         raise WrongRequestError("'parameters' is a JSON object")
-    return found
+    return parameters
 
 
-def _refused(status: int, why: str) -> Response:
-    return JSONResponse({"error": why}, status_code=status)
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=status)
 
 
 def build(args: dict[str, Any]) -> serve.Application:
