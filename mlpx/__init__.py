@@ -7,8 +7,6 @@ are listed in ``mlpx.errors``.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from runtime.version import VERSION
-
 if TYPE_CHECKING:
     from builder import MLPSpec, assemble, json_schema, load_spec, load_weights
     from builder.errors import RecoveryError, SpecError, WeightsError
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
         UnreachableError,
     )
 
-__version__ = VERSION
+    __version__: str
 
 __all__ = ["Session", "__version__"]
 __all__ += ["MLPSpec", "assemble", "json_schema", "load_spec", "load_weights"]
@@ -39,9 +37,10 @@ __all__ += ["UnreachableError"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'mlpx' has no attribute {name!r}")
+    home_name = "VERSION" if name == "__version__" else name
     try:
-        home = next(room for room in map(import_module, ("runtime", "builder", "export")) if name in room.__all__)
-        value = getattr(home, name)
+        home = next(room for room in map(import_module, ("runtime", "builder", "export")) if home_name in room.__all__)
+        value = getattr(home, home_name)
     except ModuleNotFoundError as error:
         from runtime import missing_package
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpx.cli import app
+from mlpx.cli.app import app
 from tests.commands import Run
 
 ROOT = Path(__file__).resolve().parent.parent

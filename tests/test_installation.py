@@ -60,3 +60,14 @@ def test_a_room_that_another_folder_shadows_is_named(root: Path, tmp_path: Path)
     environment = {"PYTHONPATH": f"{tmp_path}:{root}", "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert f"'builder' is imported from {tmp_path}" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("room", ["builder", "export", "runtime"])
+def test_doctor_names_a_foreign_package_that_hides_a_room(room: str, root: Path, tmp_path: Path) -> None:
+    (tmp_path / room).mkdir()
+    (tmp_path / room / "__init__.py").write_text("")
+    environment = {"PYTHONPATH": f"{tmp_path}:{root}", "PATH": ""}
+    command = [sys.executable, "-m", "mlpx", "doctor"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert f"mlpx: '{room}' is imported from {tmp_path}" in done.stderr

@@ -205,8 +205,11 @@ def test_a_url_that_is_none(run: Run, certificate: Path, url: str) -> None:
 
 WRONG = {
     "no certificate": (["--url", "http://h/v2/models/m"], "--certificate NAME.parity.json"),
-    "a spec too": (["--url", "http://h/v2/models/m", "--spec", "s.yaml", "-o", "out"], "needs no --spec, --output"),
-    "a device too": (["--url", "http://h/v2/models/m", "--device", "cpu"], "needs no --device"),
+    "a spec too": (
+        ["--url", "http://h/v2/models/m", "--spec", "s.yaml", "-o", "out"],
+        "does not go with --spec, --output",
+    ),
+    "a device too": (["--url", "http://h/v2/models/m", "--device", "cpu"], "does not go with --device"),
     "no url": (["f.onnx", "--tensors", "json"], "go with --url"),
     "neither": (["--spec", "s.yaml"], "name the ONNX FILE, or a live server with --url"),
 }

@@ -1,4 +1,4 @@
-"""``mlpx inspect``: what a file holds; ``mlpx doctor``: what is installed, and what is missing."""
+"""``mlpx inspect``: what a file contains; ``mlpx doctor``: what is installed, and what is missing."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Exit
 
+from mlpx.exit_codes import MACHINE_LACKS
+
 from .options import LISTED, AnyFile, Dtype, Json
 from .terminal import print_aligned, print_json
 
-_MOST_NAMES = 12
+_MAX_NAMES = 12
 
 if TYPE_CHECKING:
     from export import Inspection
@@ -31,30 +33,30 @@ def inspect(
         totals = {"parameters": summary.parameters, "multiply_adds": summary.multiply_adds}
         print_json(asdict(inspection) | totals)
     else:
-        _tell(inspection)
+        _print_inspection(inspection)
 
 
-def _tell(inspection: "Inspection") -> None:
+def _print_inspection(inspection: "Inspection") -> None:
     summary = inspection.summary
     writer = f"mlpx {summary.mlpx_version}" if inspection.own else "another tool"
     print(f"{summary.name}, written by {writer}")
     target = f", for {summary.target}" if summary.target else ""
     figures = [
         ("file", f"{inspection.path} ({inspection.size:,} bytes)"),
-        *(("input", _port(port)) for port in summary.inputs),
-        *(("output", _port(port)) for port in summary.outputs),
+        *(("input", _format_port(port)) for port in summary.inputs),
+        *(("output", _format_port(port)) for port in summary.outputs),
         ("opset", f"{summary.opset}, IR {summary.ir_version}{target}"),
         ("size", f"{summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds a row"),
         ("weights", f"sha256 {summary.weights_sha256}" if summary.weights_sha256 else None),
-        ("rows", "depend on each other: batches are run as they come" if summary.rows_depend else None),
-        ("variant", _variant(summary.variant) if summary.variant else None),
+        ("rows", "depend on each other: batches are never divided" if summary.rows_depend else None),
+        ("variant", _format_variant(summary.variant) if summary.variant else None),
         *(("metadata", f"{key} = {value}") for key, value in summary.metadata.items()),
     ]
     print_aligned([row for row in figures if row[1] is not None])
     for port in (*summary.inputs, *summary.outputs):
-        _tell_features(port)
+        _print_features(port)
     print("blocks")
-    blocks = [(b.path, b.op, _shape(b.output_shape), b.parameters, b.multiply_adds) for b in summary.blocks]
+    blocks = [(b.path, b.op, _format_shape(b.output_shape), b.parameters, b.multiply_adds) for b in summary.blocks]
     print_aligned([("path", "block", "shape of a row", "parameters", "multiply-adds"), *blocks])
     for title, lines in (("folded", summary.folded), ("remarks", summary.remarks)):
         if lines:
@@ -68,59 +70,58 @@ def _tell(inspection: "Inspection") -> None:
             print(f"  {layer.path}: {len(layer.units)} of {layer.width}{listed}")
 
 
-def _variant(record: dict[str, Any]) -> str:
+def _format_variant(record: dict[str, Any]) -> str:
     rows = f", ranges from {record['calibration_rows']:,} rows" if "calibration_rows" in record else ""
     return f"{record.get('kind')} of {record.get('source')} ({record.get('way')}{rows}): {record.get('label')}"
 
 
-def _is_measured(port: "Port") -> bool:
-    """Whether there is more to say of its features than their names."""
+def _has_limits(port: "Port") -> bool:
+    """Whether its features have more than names: units, ranges or indices."""
     return port.features is not None and (port.units, port.ranges, port.indices) != (None, None, None)
 
 
-def _tell_features(port: "Port") -> None:
-    if port.features is None or not _is_measured(port):
+def _print_features(port: "Port") -> None:
+    if port.features is None or not _has_limits(port):
         return
     unknown = (None,) * len(port.features)
     units, ranges, indices = port.units or unknown, port.ranges or unknown, port.indices or unknown
     rows = [
-        (name, unit or "", _range(allowed or own or port.range))
-        for name, unit, own, allowed in zip(port.features, units, ranges, indices, strict=True)
+        (name, unit or "", _format_range(index or range_ or port.range))
+        for name, unit, range_, index in zip(port.features, units, ranges, indices, strict=True)
     ]
     print(f"features of {port.name}")
-    print_aligned([("name", "unit", "range"), *rows[:_MOST_NAMES]])
-    if len(rows) > _MOST_NAMES:
-        print(f"  … {len(rows) - _MOST_NAMES:,} more, all with --json")
+    print_aligned([("name", "unit", "range"), *rows[:_MAX_NAMES]])
+    if len(rows) > _MAX_NAMES:
+        print(f"  … {len(rows) - _MAX_NAMES:,} more, all with --json")
 
 
-def _range(limits: tuple[float, float] | None) -> str:
+def _format_range(limits: tuple[float, float] | None) -> str:
     from runtime.model.ranges import in_words
 
     return "" if limits is None else in_words(limits)
 
 
-def _shape(shape: tuple[int | str, ...] | None) -> str:
+def _format_shape(shape: tuple[int | str, ...] | None) -> str:
     return "?" if shape is None else " x ".join(map(str, shape)) or "scalar"
 
 
-def _port(port: "Port") -> str:
+def _format_port(port: "Port") -> str:
     text = f"{port.name} ({', '.join(map(str, port.shape))}) {port.dtype}"
     if port.range is not None:
-        text += f", range {_range(port.range)}"
+        text += f", range {_format_range(port.range)}"
     if port.indices is not None and port.features is None:
-        listed = [_range(limits) or "any" for limits in dict.fromkeys(port.indices)]
-        text += f", indices {', '.join(listed[:_MOST_NAMES])}" + (", …" if len(listed) > _MOST_NAMES else "")
-    if port.features is not None and not _is_measured(port):
+        listed = [_format_range(limits) or "any" for limits in dict.fromkeys(port.indices)]
+        text += f", indices {', '.join(listed[:_MAX_NAMES])}" + (", …" if len(listed) > _MAX_NAMES else "")
+    if port.features is not None and not _has_limits(port):
         names = port.features
-        text += f", named {f'{names[0]} to {names[-1]}' if len(names) > _MOST_NAMES else ', '.join(names)}"
+        text += f", named {f'{names[0]} to {names[-1]}' if len(names) > _MAX_NAMES else ', '.join(names)}"
     if port.labels is not None:
         text += f", {port.scores} of {', '.join(port.labels)}"
     return text
 
 
 def doctor(as_json: Json = False) -> None:
-    """Show versions, the execution providers that really load, and what is missing with the line that installs it."""
-    from mlpx.errors import MACHINE_LACKS
+    """Show versions, the execution providers that really load, and how to install what is missing."""
     from mlpx.installation import examine
 
     report = examine()

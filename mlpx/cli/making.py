@@ -1,4 +1,4 @@
-"""The commands that make a file: ``mlpx build``, ``export`` and ``recover``; and ``mlpx schema``, of what is built."""
+"""The commands that make a file: ``mlpx build``, ``export`` and ``recover``; and ``mlpx schema``, of a spec."""
 
 import json
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import BadParameter
 
-from .options import Device, Dtype, Json, Page, Publishing, Weights
-from .proving import network, tell_proof
-from .terminal import note, print_json, tell
+from .options import Device, Dtype, Json, Page, PublishOptions, Weights
+from .proving import load_network, print_proof
+from .terminal import note, print_field, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 def build(
     spec: Annotated[Path, "The spec: a .yaml, .json or .toml file."],
-    output: Annotated[Path | None, "The folder to write to; out/NAME if left out."] = None,
+    output: Annotated[Path | None, "The folder to write to; default: out/NAME."] = None,
     weights: Weights = None,
-    seed: Annotated[int | None, "Use random weights from this seed instead of trained ones.", 0, 2**63 - 1] = None,
+    seed: Annotated[int | None, "Seed of random weights, used instead of trained ones.", 0, 2**63 - 1] = None,
     *,
-    options: Publishing,
+    options: PublishOptions,
     as_json: Json = False,
 ) -> None:
     """Build the network of SPEC with its weights, prove the file, and write it to NAME.onnx, ready for a server."""
@@ -32,25 +32,25 @@ def build(
 
     if seed is not None and weights is not None:
         raise BadParameter("give --weights or --seed, not both")
-    described, module, source = network(spec, weights, random=seed, dtype=options.dtype)
-    file = (output or Path("out") / described.name) / f"{described.name}.onnx"
-    artifact, report = publish(module, file, spec=described, **vars(options))
-    _tell_written(artifact, report, as_json, weights=source)
+    parsed, module, source = load_network(spec, weights, seed=seed, dtype=options.dtype)
+    file = (output or Path("out") / parsed.name) / f"{parsed.name}.onnx"
+    artifact, report = publish(module, file, spec=parsed, **vars(options))
+    _print_artifact(artifact, report, as_json, weights=source)
 
 
 def schema(
-    output: Annotated[Path | None, "The file to write; standard output if left out."] = None,
+    output: Annotated[Path | None, "The file to write; default: standard output."] = None,
     as_json: Json = False,
 ) -> None:
-    """Write the JSON Schema of a spec, for editors that complete and check as one types."""
+    """Write the JSON Schema of a spec, for editors that complete and check it."""
     from builder import json_schema
     from runtime import write_whole
 
-    described = json_schema()
+    record = json_schema()
     if output is None:
-        print_json(described)
+        print_json(record)
         return
-    write_whole(output, (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(output, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
     if as_json:
         print_json({"path": output})
     else:
@@ -62,44 +62,42 @@ def export(
     output: Annotated[Path, "The file to write, ending in .onnx."],
     features: Annotated[
         list[str] | None,
-        "The shape of a row where no layer shows it: 12, or 1x28x28; obs=12 for one of several inputs.",
+        "The shape of a row, where no layer gives it: 12 or 1x28x28; obs=12 for one of several inputs.",
     ] = None,
-    name: Annotated[str | None, "The model's name; the file's if left out."] = None,
+    name: Annotated[str | None, "The model's name; default: the file's."] = None,
     input_name: Annotated[
-        list[str] | None, "The input's name in the file; repeat for several, in the forward's order."
+        list[str] | None, "The input's name in the file; repeat for several, in the order of the method's arguments."
     ] = None,
     output_name: Annotated[
-        list[str] | None, "The output's name in the file; repeat for several, as they are returned."
+        list[str] | None, "The output's name in the file; repeat for several, in the order they are returned."
     ] = None,
-    method: Annotated[str, "The method that is called."] = "forward",
-    weights: Annotated[Path | None, "Trained weights to load into it, safetensors or torch.save."] = None,
-    seed: Annotated[int | None, "Of the random weights, where MODULE is a class and no weights are given.", 0] = None,
-    integers: Annotated[
-        list[str] | None, "An input that takes whole numbers (int64), by its name; repeat for several."
-    ] = None,
+    method: Annotated[str, "The method to export."] = "forward",
+    weights: Annotated[Path | None, "Trained weights to load into MODULE, safetensors or torch.save."] = None,
+    seed: Annotated[int | None, "Seed of random weights, where MODULE is a class and no weights are given.", 0] = None,
+    integers: Annotated[list[str] | None, "The name of an input of whole numbers (int64); repeat for several."] = None,
     *,
-    options: Publishing,
+    options: PublishOptions,
     as_json: Json = False,
 ) -> None:
-    """Write MODULE, as it computes in evaluation mode, to an ONNX file, and prove it."""
+    """Write MODULE, in evaluation mode, to an ONNX file, and prove it."""
     from export import load_module, publish
 
     loaded = load_module(module, weights=weights, seed=seed)
     ports = {"input_shape": _shapes(features or []), "input_name": input_name or (), "output_name": output_name or ()}
     ports |= {"input_dtype": dict.fromkeys(integers, "int64") if integers else None}
     artifact, report = publish(loaded, output, name=name, method=method, **ports, **vars(options))
-    _tell_written(artifact, report, as_json, module=module)
+    _print_artifact(artifact, report, as_json, module=module)
 
 
 def _shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | tuple[int, ...] | None:
-    """``12`` or ``1x28x28``, or the same after an input's name; plain numbers are dimensions."""
-    shapes: dict[Any, tuple[int, ...]] = {}  # by the input's name; plain numbers under None
+    """The shapes of ``12``, ``1x28x28`` or ``NAME=12``; several plain numbers are the dimensions of one shape."""
+    shapes: dict[Any, tuple[int, ...]] = {}  # by the input's name; None for plain numbers
     for text in texts:
         name, equals, shape = text.rpartition("=")
         try:
             sizes = tuple(int(size) for size in shape.split("x"))
         except ValueError:
-            message = f"'{text}' is no shape; expected 12, 1x28x28 or NAME=12"
+            message = f"'{text}' is not a shape; expected 12, 1x28x28 or NAME=12"
             raise BadParameter(message, param_hint="--features") from None
         shapes |= {name: sizes} if equals else {None: shapes.get(None, ()) + sizes}
     if None in shapes and len(shapes) > 1:
@@ -108,22 +106,22 @@ def _shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | tuple[int, ...] | 
 
 
 @dataclass
-class Reading:
+class RecoverOptions:
     """Options by their names in ``export.recover``."""
 
-    name: Annotated[str | None, "The model's name; the file's if left out."] = None
-    key: Annotated[str | None, "Where in the checkpoint the state dict is, as in model_state_dict."] = None
+    name: Annotated[str | None, "The model's name; default: the file's."] = None
+    key: Annotated[str | None, "The key of the state dict in the checkpoint, such as model_state_dict."] = None
     prefix: Annotated[
-        list[str] | None, "What the network's keys begin with, as in actor.; repeat for parts in their order."
+        list[str] | None, "The prefix of the network's keys, such as actor.; repeat for consecutive parts."
     ] = None
-    activation: Annotated[str | None, "Of the hidden layers: relu, elu, leaky_relu:0.2 …"] = None
-    output_activation: Annotated[str | None, "Behind the last layer: tanh, softmax, none …"] = None
-    activations: Annotated[str | None, "One for each place that has one, by commas: relu,relu,none."] = None
-    dropout: Annotated[float | None, "The proportion of a Dropout behind every activation."] = None
-    epsilon: Annotated[float | None, "What a normaliser adds to the variance or the deviation, as in 1e-5."] = None
-    trust: Annotated[bool, "Load a TorchScript file, which can run code that lies in it."] = False
+    activation: Annotated[str | None, "The activation of the hidden layers: relu, elu, leaky_relu:0.2 …"] = None
+    output_activation: Annotated[str | None, "The activation after the last layer: tanh, softmax, none …"] = None
+    activations: Annotated[str | None, "The activation of each slot, separated by commas: relu,relu,none."] = None
+    dropout: Annotated[float | None, "The proportion of a Dropout after every activation."] = None
+    epsilon: Annotated[float | None, "What a normaliser adds to the variance or the deviation, such as 1e-5."] = None
+    trust: Annotated[bool, "Load a TorchScript file, which may run code stored in it."] = False
     keep_shape: Annotated[bool, "Keep the input's shape and the Flatten of an ONNX file."] = False
-    replace: Annotated[bool, "Overwrite another spec, or other weights, in the folder."] = False
+    replace: Annotated[bool, "Overwrite a different spec or different weights in the folder."] = False
     dtype: Dtype = None
     device: Device = "auto"
     page: Page = None
@@ -132,16 +130,16 @@ class Reading:
 def recover(
     file: Annotated[Path, "A PyTorch checkpoint, a safetensors file or an ONNX file."],
     output: Annotated[Path, "The folder to write to."],
-    options: Reading,
+    options: RecoverOptions,
     as_json: Json = False,
 ) -> None:
-    """Write spec.yaml and weights.safetensors of the network in FILE; of an ONNX file also a proved NAME.onnx."""
+    """Write spec.yaml and weights.safetensors of the network in FILE; for an ONNX file also a proved NAME.onnx."""
     from export import recover
 
     if options.activations == "":
-        raise BadParameter("--activations takes one for each place: relu,relu,none")
-    listed = [part.strip() for part in options.activations.split(",")] if options.activations is not None else None
-    recovery = recover(file, output, **vars(options) | {"activations": listed, "prefix": tuple(options.prefix or ())})
+        raise BadParameter("--activations takes one for each slot: relu,relu,none")
+    names = [part.strip() for part in options.activations.split(",")] if options.activations is not None else None
+    recovery = recover(file, output, **vars(options) | {"activations": names, "prefix": tuple(options.prefix or ())})
     spec, artifact, report = recovery.spec, recovery.artifact, recovery.report
     if as_json:
         record: dict[str, Any] = {"spec_path": recovery.spec_path, "weights_path": recovery.weights_path}
@@ -151,19 +149,19 @@ def recover(
         print_json(record | {"original": recovery.original, "parity": report})
         return
     note(*(f"note: {line}" for line in recovery.notes))
-    tell("recovered", f"{recovery.spec_path}, {recovery.weights_path.name}")
+    print_field("recovered", f"{recovery.spec_path}, {recovery.weights_path.name}")
     blocks = [f"linear {dict(block)['features']}" if block.kind == "linear" else block.kind for block in spec.blocks]
-    tell("network", " → ".join([" x ".join(map(str, spec.input.row_shape)), *blocks]))
+    print_field("network", " → ".join([" x ".join(map(str, spec.input.row_shape)), *blocks]))
     if artifact is None or report is None:
-        tell("next", f"mlpx build {recovery.spec_path}")
+        print_field("next", f"mlpx build {recovery.spec_path}")
         return
-    tell("original", f"{file} is proved to be this network, layer by layer")
-    _tell_written(artifact, report, False)
-    tell("", f"old and new file differ by at most {recovery.apart:.2g} on {recovery.rows:,} rows")
+    print_field("original", f"{file} is proved to be this network, layer by layer")
+    _print_artifact(artifact, report, False)
+    print_field("", f"old and new file differ by at most {recovery.apart:.2g} on {recovery.rows:,} rows")
 
 
-def _tell_written(artifact: "Artifact", report: "ParityReport", as_json: bool, **more: Any) -> None:
-    """The file that was published, what was folded, and what was proved."""
+def _print_artifact(artifact: "Artifact", report: "ParityReport", as_json: bool, **more: Any) -> None:
+    """Print the file that was published, what was folded, and what was proved."""
     summary = artifact.summary
     assert summary is not None
     if as_json:
@@ -171,16 +169,16 @@ def _tell_written(artifact: "Artifact", report: "ParityReport", as_json: bool, *
         print_json(record | {"summary": summary, "parity": report})
         return
     versions = f"opset {summary.opset}, IR {summary.ir_version}" + (f", for {summary.target}" if summary.target else "")
-    tell("written", f"{artifact.path} ({artifact.size:,} bytes, {versions})")
+    print_field("written", f"{artifact.path} ({artifact.size:,} bytes, {versions})")
     for key, value in more.items():
-        tell(key, value)
-    tell("signature", f"{_listed(summary.inputs)} -> {_listed(summary.outputs)}")
-    tell("folded", *summary.folded)
-    tell("remark", *summary.remarks)
-    tell_proof(report)
+        print_field(key, value)
+    print_field("signature", f"{_format_ports(summary.inputs)} -> {_format_ports(summary.outputs)}")
+    print_field("folded", *summary.folded)
+    print_field("remark", *summary.remarks)
+    print_proof(report)
     reports = [artifact.path.with_suffix(suffix) for suffix in (".parity.json", ".parity.html")]
-    tell("report", ", ".join(str(path) for path in reports if path.exists()))
+    print_field("report", ", ".join(str(path) for path in reports if path.exists()))
 
 
-def _listed(ports: "Sequence[Port]") -> str:
+def _format_ports(ports: "Sequence[Port]") -> str:
     return ", ".join(f"{port.name} [{', '.join(map(str, port.shape))}]" for port in ports)

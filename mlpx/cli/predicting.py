@@ -3,105 +3,115 @@
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
-from time import perf_counter
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from .options import ONE_OF, Device, Dtype, File, Json, refuse
-from .terminal import long_run, note, print_json
+from .terminal import format_rate, long_run, note, print_json
+
+if TYPE_CHECKING:
+    from runtime import FolderReport
+    from runtime.data.streaming import ScoreReport
 
 
 def predict(
     file: File,
     data: Annotated[Path, f"The rows: a {ONE_OF} file, of any size."],
-    output: Annotated[Path | None, f"Where to write: {ONE_OF}; CSV on standard output if left out."] = None,
+    output: Annotated[Path | None, f"Where to write the results: {ONE_OF}; default: CSV on standard output."] = None,
     device: Device = "auto",
     dtype: Dtype = None,
-    threads: Annotated[int | None, "Threads; all cores that may be used if left out (on Ray, 1).", 1, 1024] = None,
+    threads: Annotated[int | None, "Threads; default: all usable cores (on Ray, 1).", 1, 1024] = None,
     chunk_rows: Annotated[
-        int | None, "Rows run at a time; says of a file that mlpx did not write that its rows stand alone.", 1
+        int | None, "Rows run at a time; for a file of another tool this declares that its rows are independent.", 1
     ] = None,
     strict: Annotated[bool, "Values outside the ranges that FILE declares are an error, not a note."] = False,
     on_error: Annotated[
         Literal["fail", "null"], "Rows that cannot be read end the command (fail), or get empty results (null)."
     ] = "fail",
-    reject_nonfinite: Annotated[bool, "NaN and infinity cannot be read either; else they are counted."] = False,
-    engine: Annotated[str, "here, or ray: Parquet files in, a folder of them out, on a Ray cluster."] = "here",
+    reject_nonfinite: Annotated[bool, "Treat NaN and infinity as unreadable; by default they are counted."] = False,
+    engine: Annotated[str, "here, or ray: Parquet files into a folder of Parquet files, on a Ray cluster."] = "here",
     address: Annotated[
-        str, "The cluster: local (started for this), auto (that runs here), host:port or ray://host:port."
+        str, "The cluster: local (started for this run), auto (running here), host:port or ray://host:port."
     ] = "local",
     workers: Annotated[
-        int | None, "Workers on Ray, each with --threads CPUs (1 if left out); all that fit if left out.", 1
+        int | None, "Workers on Ray, each with --threads CPUs (default 1); default: as many as fit.", 1
     ] = None,
-    keep: Annotated[list[str] | None, "On Ray: a column of DATA to have in the results too; may be repeated."] = None,
+    keep: Annotated[list[str] | None, "On Ray: a column of DATA to copy to the results; may be repeated."] = None,
     as_json: Json = False,
 ) -> None:
     """Score the rows of DATA with the model in FILE."""
     cluster = {"address": address, "workers": workers, "keep": keep}
     needless = next((name for name, value in cluster.items() if value not in (None, [], "local")), None)
-    on_ray, since = engine == "ray", "since the results go to standard output without one"
+    on_ray = engine == "ray"
     refuse(
         (engine not in ("here", "ray"), f"--engine is here or ray, not '{engine}'"),
         (not on_ray and needless is not None, f"--{needless} needs --engine ray"),
         (on_ray and chunk_rows is not None, "--chunk-rows is for one machine; on Ray a part is whole row groups"),
         (on_ray and output is None, "--engine ray needs a folder for the results: -o FOLDER"),
-        (as_json and output is None, f"--json needs an output file, {since}"),
+        (as_json and output is None, "--json needs an output file, since results go to standard output without one"),
     )
     checks = {"dtype": dtype, "strict": strict, "on_error": on_error, "reject_nonfinite": reject_nonfinite}
     if on_ray and output is not None:
         options = checks | cluster | {"keep": keep or (), "device": device, "threads": threads or 1}
-        _score_folder(file, data, output, options, as_json)
-        return
-    from runtime import Session, score_file
-
-    start = perf_counter()
-    with long_run("scoring") as progress, Session(file, device, threads=threads, chunk_rows=chunk_rows) as session:
-
-        def scored(rows: int, share: float) -> None:
-            progress(share, 1.0 if share else None, f"scoring {rows:,} rows, {_speed(rows, perf_counter() - start)}")
-
-        report = score_file(session, data, output, progress=scored, **checks)
-    words = (report.failed_words, report.nonfinite_words, report.outside_words)
-    note(*(f"note: {each}" for each in words if each is not None))
+        report = _score_on_ray(file, data, output, options)
+        record, summary = report, _format_folder(report)
+    else:
+        report = _score_here(
+            file, data, output, checks, {"device": device, "threads": threads, "chunk_rows": chunk_rows}
+        )
+        record, summary = _record(report), _format_file(report)
     if strict and not report.declares_ranges:
         note(f"note: {file} declares no ranges, so --strict had nothing to check")
     if as_json:
-        record = asdict(report)
-        for found in [*record["outside"], record["nonfinite"] or {"value": 0.0}]:
-            if not isfinite(found["value"]):
-                found["value"] = str(found["value"])  # JSON has no such number
         print_json(record)
-        return
+    else:
+        note(*summary)
+
+
+def _score_here(
+    file: Path, data: Path, output: Path | None, checks: dict[str, Any], settings: dict[str, Any]
+) -> "ScoreReport":
+    from runtime import Session, score_file
+
+    with long_run("scoring") as progress, Session(file, **settings) as session:
+        report = score_file(session, data, output, progress=progress.show_rows, **checks)
+    notes = (report.failed_words, report.nonfinite_words, report.outside_words)
+    note(*(f"note: {line}" for line in notes if line is not None))
+    return report
+
+
+def _record(report: "ScoreReport") -> dict[str, Any]:
+    """The report as JSON has it: without NaN and infinity."""
+    record = asdict(report)
+    for value in [*record["outside"], record["nonfinite"] or {"value": 0.0}]:
+        if not isfinite(value["value"]):
+            value["value"] = str(value["value"])
+    return record
+
+
+def _format_file(report: "ScoreReport") -> list[str]:
     speed = f"{report.seconds:.2f} s, {report.rows_per_second:,.0f} rows/s"
-    note(f"{report.rows:,} rows on {report.device}, {report.matched}, {speed}")
-    if report.output is not None:
-        note(f"written to {report.output}")
+    lines = [f"{report.rows:,} rows on {report.device}, {report.matched}, {speed}"]
+    return lines if report.output is None else [*lines, f"written to {report.output}"]
 
 
-def _speed(rows: int, seconds: float) -> str:
-    return f"{rows / max(seconds, 1e-9):,.0f} rows/s"
-
-
-def _score_folder(file: Path, data: Path, output: Path, options: dict[str, Any], as_json: bool) -> None:
-    """Score DATA on Ray, and tell what was done."""
+def _score_on_ray(file: Path, data: Path, output: Path, options: dict[str, Any]) -> "FolderReport":
     from runtime import score_folder
 
-    start = perf_counter()
     with long_run("starting Ray") as progress:
-
-        def scored(done: int, total: int) -> None:
-            progress(done, total, f"{done:,} of {total:,} rows, {_speed(done, perf_counter() - start)}")
-
-        report = score_folder(file, data, output, progress=scored, **options)
-    note(*(f"note: {words}" for words in report.notes))
-    if options["strict"] and not report.declares_ranges:
-        note(f"note: {file} declares no ranges, so --strict had nothing to check")
+        report = score_folder(
+            file, data, output, progress=lambda done, total: progress.show_rows(done, done / max(total, 1)), **options
+        )
+    note(*(f"note: {line}" for line in report.notes))
     if report.repeated:
-        again = f"{report.repeated:,} of the {len(report.parts):,} parts"
-        note(f"note: {again} had to be scored again, since a worker died")
-    if as_json:
-        print_json(report)
-        return
-    speed = _speed(report.rows, report.scoring_seconds)
-    who = f"{report.workers:,} workers on {', '.join(report.devices)}"
-    note(f"{report.rows:,} rows by {who}, {report.matched}, {report.seconds:.2f} s, {speed} without Ray's start")
-    note(f"written to {report.output} ({len(report.parts):,} files, {report.size:,} bytes)")
+        parts = f"{report.repeated:,} of the {len(report.parts):,} parts"
+        note(f"note: {parts} had to be scored again, since a worker died")
+    return report
+
+
+def _format_folder(report: "FolderReport") -> list[str]:
+    speed = format_rate(report.rows, report.scoring_seconds)
+    workers = f"{report.workers:,} workers on {', '.join(report.devices)}"
+    return [
+        f"{report.rows:,} rows by {workers}, {report.matched}, {report.seconds:.2f} s, {speed} without Ray's start",
+        f"written to {report.output} ({len(report.parts):,} files, {report.size:,} bytes)",
+    ]
