@@ -1,10 +1,10 @@
-"""The kinds of reduced precision, how each spells a linear layer in ONNX operators, and whether that is exact here.
+"""The kinds of reduced precision, how each writes a linear layer in ONNX operators, and whether that is exact here.
 
-A kind may have several ways, the fastest first; the one that is written is the first whose products are exact on the
-machine. On x86 processors without VNNI the fast product of unsigned and signed bytes adds pairs in 16 bits, and
-saturates: 255 · 127 + 255 · 127 gives 32767. No version or flag says for sure which product is used, so it is measured.
+A kind may have several ways, the fastest first; the first one whose products are exact on the machine is written. On
+x86 processors without VNNI the fast product of unsigned and signed bytes adds pairs in 16 bits, and saturates:
+255 · 127 + 255 · 127 gives 32767. No version or flag says reliably which product is used, so it is measured.
 
-Every scale is a float32; a value v is held as the integer q nearest to v / scale (ties to even), and read back as
+Every scale is a float32; a value v is stored as the integer q nearest to v / scale (ties to even), and read back as
 q · scale. Sources: the ONNX operators QuantizeLinear and DequantizeLinear, and com.microsoft.MatMulNBits.
 """
 
@@ -25,19 +25,19 @@ from runtime.session.processor import PAIRS, vnni
 
 _MICROSOFT = "com.microsoft"
 _S8 = 127
-"""The largest magnitude of a signed weight; -128 is left out so that the scale is symmetric."""
+"""The largest magnitude of a signed weight; -128 is unused, so that the scale is symmetric."""
 _ROWS, _COLUMNS = 64, 24
-"""Of the weight that shows whether products are exact."""
+"""The shape of the weight that shows whether products are exact."""
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Layer:
+class LinearLayer:
     """y = x · weight + bias, with a float32 weight (in_features, out_features)."""
 
     name: str
     nodes: tuple[NodeProto, ...]
-    """The operators that it replaces: a Gemm, a MatMul, or a MatMul and the Add behind it."""
+    """The operators that it replaces: a Gemm, a MatMul, or a MatMul and the Add after it."""
     input: str
     output: str
     weight: np.ndarray
@@ -46,54 +46,54 @@ class Layer:
 
 
 @dataclass
-class Spelling:
-    """Takes the operators and constants of one layer, under names of its own."""
+class LayerWriter:
+    """Collects the operators and constants of one layer, under names that nothing else in the file has."""
 
-    layer: Layer
+    layer: LinearLayer
     taken: set[str]
     nodes: list[NodeProto] = field(default_factory=list)
     constants: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def constant(self, role: str, values: np.ndarray) -> str:
+    def add_constant(self, role: str, values: np.ndarray) -> str:
         name = unique(f"{self.layer.name}.{role}", self.taken)
         self.constants[name] = values
         return name
 
-    def bias(self) -> list[str]:
-        """The bias as it is; empty where the layer has none."""
-        return [] if self.layer.bias is None else [self.constant("bias", self.layer.bias)]
+    def add_bias(self) -> list[str]:
+        """The float32 bias; empty where the layer has none."""
+        return [] if self.layer.bias is None else [self.add_constant("bias", self.layer.bias)]
 
-    def step(
+    def add_node(
         self, op_type: str, inputs: Sequence[str], outputs: int | Sequence[str] = 1, **attributes: Any
     ) -> Sequence[str]:
-        """An operator inside the layer, with so many new outputs or with outputs of these names; their names."""
+        """Add an operator with this number of new outputs, or with outputs of these names; the names of its outputs."""
         path = f"{self.layer.name}/{op_type}"
         if isinstance(outputs, int):
             outputs = [unique(f"{path}.output", self.taken) for _ in range(outputs)]
         self.nodes.append(helper.make_node(op_type, inputs, outputs, name=unique(path, self.taken), **attributes))
         return outputs
 
-    def last(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> None:
-        """The operator that gives the layer's value."""
-        self.step(op_type, inputs, [self.layer.output], **attributes)
+    def add_last_node(self, op_type: str, inputs: Sequence[str], **attributes: Any) -> None:
+        """Add the operator whose output is the layer's."""
+        self.add_node(op_type, inputs, [self.layer.output], **attributes)
 
 
-Spell = Callable[[Spelling, Range], None]
+WriteLayer = Callable[[LayerWriter, Range], None]
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A way to hold a network in fewer bits."""
+    """A format with fewer bits for a network."""
 
-    ways: Mapping[str, Spell]
+    ways: Mapping[str, WriteLayer]
     opset: int
-    """The lowest that has its operators."""
+    """The lowest opset that has its operators."""
     calibrated: bool = False
-    """Whether it needs the ranges of the layers' inputs on rows of the user."""
+    """Whether it needs the ranges of the layers' inputs on rows like those of the traffic."""
     by_batch: bool = False
-    """Whether a row's result depends on the rows beside it."""
+    """Whether a row's result depends on the other rows of its batch."""
     domains: tuple[str, ...] = ()
-    """Of operators beside those of ONNX."""
+    """The domains of its operators besides that of ONNX."""
 
 
 def per_column(weight: np.ndarray, least: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +108,7 @@ def per_column(weight: np.ndarray, least: np.ndarray | None = None) -> tuple[np.
 
 
 def per_block(weight: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np.ndarray]:
-    """A float32 matrix (in, out) as MatMulNBits holds it: uint8 (out, blocks, block·bits/8), float32 (out, blocks).
+    """A float32 matrix (in, out) as MatMulNBits stores it: uint8 (out, blocks, block·bits/8), float32 (out, blocks).
 
     A block of ``block`` weights of one output shares a scale: its weight of the largest magnitude becomes the lowest
     integer exactly. The integers are unsigned with the zero point 2^(bits-1); two of 4 bits make a byte, the first in
@@ -120,112 +120,112 @@ def per_block(weight: np.ndarray, bits: int, block: int) -> tuple[np.ndarray, np
     padded[:, :rows] = weight.T
     padded = padded.reshape(columns, blocks, block)
     half = 2 ** (bits - 1)
-    place = np.abs(padded).argmax(axis=2)[:, :, None]
-    scale = _nonzero(np.take_along_axis(padded, place, axis=2)[:, :, 0] / np.float32(-half))
-    held = np.clip(np.rint(padded / scale[:, :, None]) + half, 0, 2**bits - 1).astype(np.uint8)
+    largest = np.abs(padded).argmax(axis=2)[:, :, None]
+    scale = _nonzero(np.take_along_axis(padded, largest, axis=2)[:, :, 0] / np.float32(-half))
+    integers = np.clip(np.rint(padded / scale[:, :, None]) + half, 0, 2**bits - 1).astype(np.uint8)
     if bits == 4:
-        held = held[:, :, 0::2] | held[:, :, 1::2] << 4
-    return np.ascontiguousarray(held), scale
+        integers = integers[:, :, 0::2] | integers[:, :, 1::2] << 4
+    return np.ascontiguousarray(integers), scale
 
 
 def activation_range(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-    """The float32 scale and the int8 zero point of values from ``low`` to ``high``; 0 is among them, held exactly."""
+    """The float32 scale and the int8 zero point of values from ``low`` to ``high``; 0 is included, and exact."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = _nonzero(np.asarray((high - low) / 255, np.float32))
     return scale, np.asarray(np.clip(np.rint(-128 - low / scale), -128, 127), np.int8)
 
 
 def _nonzero(scale: np.ndarray) -> np.ndarray:
-    """Where all values are 0 any scale holds them."""
+    """1 in place of a scale of 0: where all values are 0 any scale fits."""
     return np.where(scale == 0, np.float32(1), scale).astype(np.float32)
 
 
-def _float16(spelling: Spelling, _: Range) -> None:
+def _float16(writer: LayerWriter, _: Range) -> None:
     """The weight is stored as float16; ONNX Runtime makes it float32 once, when it opens the file."""
-    layer = spelling.layer
-    held = spelling.constant("weight.float16", np.ascontiguousarray(layer.weight.T).astype(np.float16))
-    weight = spelling.step("Cast", [held], to=TensorProto.FLOAT)
-    spelling.last("Gemm", [layer.input, *weight, *spelling.bias()], transB=1)
+    layer = writer.layer
+    stored = writer.add_constant("weight.float16", np.ascontiguousarray(layer.weight.T).astype(np.float16))
+    weight = writer.add_node("Cast", [stored], to=TensorProto.FLOAT)
+    writer.add_last_node("Gemm", [layer.input, *weight, *writer.add_bias()], transB=1)
 
 
-def _dynamic(spelling: Spelling, _: Range, *, signed: bool) -> None:
-    """Rows become uint8 by the range of the batch; in this order ONNX Runtime makes all of it one operator."""
-    held, scale = per_column(spelling.layer.weight)
+def _dynamic(writer: LayerWriter, _: Range, *, signed: bool) -> None:
+    """Rows become uint8 by the range of the batch; in this order ONNX Runtime fuses all of it into one operator."""
+    integers, scale = per_column(writer.layer.weight)
     zeros = []
     if signed:
-        weight = spelling.constant("weight.int8", held)
+        weight = writer.add_constant("weight.int8", integers)
     else:
-        weight = spelling.constant("weight.int8", (held.astype(np.int16) + 128).astype(np.uint8))
-        zeros = [spelling.constant("weight.zero_point", np.asarray(128, np.uint8))]
-    quantised, step, zero_point = spelling.step("DynamicQuantizeLinear", [spelling.layer.input], 3)
-    (product,) = spelling.step("MatMulInteger", [quantised, weight, zero_point, *zeros])
-    (product,) = spelling.step("Cast", [product], to=TensorProto.FLOAT)
-    (factor,) = spelling.step("Mul", [step, spelling.constant("weight.scale", scale)])
-    bias = spelling.bias()
+        weight = writer.add_constant("weight.int8", (integers.astype(np.int16) + 128).astype(np.uint8))
+        zeros = [writer.add_constant("weight.zero_point", np.asarray(128, np.uint8))]
+    quantised, step, zero_point = writer.add_node("DynamicQuantizeLinear", [writer.layer.input], 3)
+    (product,) = writer.add_node("MatMulInteger", [quantised, weight, zero_point, *zeros])
+    (product,) = writer.add_node("Cast", [product], to=TensorProto.FLOAT)
+    (factor,) = writer.add_node("Mul", [step, writer.add_constant("weight.scale", scale)])
+    bias = writer.add_bias()
     if bias:
-        spelling.last("Add", [*spelling.step("Mul", [product, factor]), *bias])
+        writer.add_last_node("Add", [*writer.add_node("Mul", [product, factor]), *bias])
     else:
-        spelling.last("Mul", [product, factor])
+        writer.add_last_node("Mul", [product, factor])
 
 
-def _static(spelling: Spelling, limits: Range) -> None:
-    """Input, weight and bias are quantised and read back: ONNX Runtime makes a product of integers of it."""
-    layer = spelling.layer
+def _static(writer: LayerWriter, limits: Range) -> None:
+    """Input, weight and bias are quantised and dequantised: ONNX Runtime fuses this into a product of integers."""
+    layer = writer.layer
     step, zero = activation_range(*limits)
     least = None if layer.bias is None else np.abs(layer.bias) / (step * np.float32(2**30))  # the bias is an int32
-    held, scale = per_column(layer.weight, least)
-    constants = [("weight", np.ascontiguousarray(held.T), scale)]
+    integers, scale = per_column(layer.weight, least)
+    constants = [("weight", np.ascontiguousarray(integers.T), scale)]
     if layer.bias is not None:
         joint = _nonzero(step * scale)
         limit = 2**31 - 1
         bias = np.clip(np.rint(layer.bias.astype(np.float64) / joint), -limit, limit).astype(np.int32)
         constants.append(("bias", bias, joint))
     operands = []
-    for role, values, each in constants:
-        names = [spelling.constant(f"{role}.{values.dtype}", values), spelling.constant(f"{role}.scale", each)]
-        names.append(spelling.constant(f"{role}.zero_point", np.zeros(len(each), values.dtype)))
-        operands += spelling.step("DequantizeLinear", names, axis=0)
-    names = [spelling.constant("input.scale", step), spelling.constant("input.zero_point", zero)]
-    quantised = spelling.step("QuantizeLinear", [layer.input, *names])
-    rows = spelling.step("DequantizeLinear", [*quantised, *names])
-    spelling.last("Gemm", [*rows, *operands], transB=1)
+    for role, values, scales in constants:
+        names = [writer.add_constant(f"{role}.{values.dtype}", values), writer.add_constant(f"{role}.scale", scales)]
+        names.append(writer.add_constant(f"{role}.zero_point", np.zeros(len(scales), values.dtype)))
+        operands += writer.add_node("DequantizeLinear", names, axis=0)
+    names = [writer.add_constant("input.scale", step), writer.add_constant("input.zero_point", zero)]
+    quantised = writer.add_node("QuantizeLinear", [layer.input, *names])
+    rows = writer.add_node("DequantizeLinear", [*quantised, *names])
+    writer.add_last_node("Gemm", [*rows, *operands], transB=1)
 
 
-def _blocks(spelling: Spelling, _: Range, *, bits: int, block: int, accuracy_level: int) -> None:
-    """Accuracy level 4 makes integers of the rows too, block by block; level 1 computes in float32."""
-    layer = spelling.layer
+def _blocks(writer: LayerWriter, _: Range, *, bits: int, block: int, accuracy_level: int) -> None:
+    """Accuracy level 4 quantises the rows too, block by block; level 1 computes in float32."""
+    layer = writer.layer
     rows, columns = layer.weight.shape
     size = min(block, max(16, 2 ** (rows - 1).bit_length()))
-    held, scale = per_block(layer.weight, bits, size)
-    names = [spelling.constant(f"weight.{bits}bit", held), spelling.constant("weight.scale", scale)]
-    bias = spelling.bias()
+    integers, scale = per_block(layer.weight, bits, size)
+    names = [writer.add_constant(f"weight.{bits}bit", integers), writer.add_constant("weight.scale", scale)]
+    bias = writer.add_bias()
     inputs = [layer.input, *names, *(["", "", *bias] if bias else [])]
     options = {"K": rows, "N": columns, "bits": bits, "block_size": size, "accuracy_level": accuracy_level}
-    spelling.last("MatMulNBits", inputs, domain=_MICROSOFT, **options)
+    writer.add_last_node("MatMulNBits", inputs, domain=_MICROSOFT, **options)
 
 
 def _weights_only(bits: int, block: int) -> Kind:
-    """Weights of so many bits, a scale for every ``block`` of them."""
+    """Weights of ``bits`` bits, with a scale for every ``block`` of them."""
     levels = {"rows as int8": 4, "rows as float32": 1}
     ways = {way: partial(_blocks, bits=bits, block=block, accuracy_level=level) for way, level in levels.items()}
     return Kind(ways, opset=7, domains=(_MICROSOFT,))
 
 
 KINDS: dict[str, Kind] = {
-    # Weights are stored as float16, and products computed in float32.
+    # Weights are stored as float16; products are computed in float32.
     "float16": Kind({"float32 products": _float16}, opset=9),
-    # 8-bit weights, a scale for every output; rows become 8-bit by the range of their batch.
+    # 8-bit weights with a scale for every output; rows become 8-bit by the range of their batch.
     "int8-dynamic": Kind(
         {PAIRS: partial(_dynamic, signed=True), "u8 rows, u8 weights": partial(_dynamic, signed=False)},
         opset=11,
         by_batch=True,
     ),
-    # The same, but rows become 8-bit by ranges found on rows of the user.
+    # The same, but rows become 8-bit by ranges measured on the user's rows.
     "int8-static": Kind({"s8 rows, s8 weights": _static}, opset=13, calibrated=True),
     "weights8": _weights_only(8, 128),
     "weights4": _weights_only(4, 32),
 }
-"""By the name that stands in the file's name."""
+"""By the name that the file's name contains."""
 
 
 def extremes() -> tuple[np.ndarray, np.ndarray]:
@@ -246,14 +246,14 @@ def is_exact(run: Callable[[np.ndarray], np.ndarray]) -> bool:
 
 
 def probe(kind: Kind, way: str) -> bytes:
-    """A file of one layer with the weight of ``extremes``, spelt in this way."""
+    """A file of one layer with the weight of ``extremes``, written in this way."""
     rows, weight = extremes()
-    spelling = Spelling(Layer("probe", (), "x", "y", weight, None), {"x", "y"})
-    kind.ways[way](spelling, (-float(rows.max()), float(rows.max()) * 127 / 128))
+    writer = LayerWriter(LinearLayer("probe", (), "x", "y", weight, None), {"x", "y"})
+    kind.ways[way](writer, (-float(rows.max()), float(rows.max()) * 127 / 128))
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", _ROWS])
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", _COLUMNS])
-    held = [numpy_helper.from_array(values, name) for name, values in spelling.constants.items()]
-    graph = helper.make_graph(spelling.nodes, "probe", [x], [y], held)
+    tensors = [numpy_helper.from_array(values, name) for name, values in writer.constants.items()]
+    graph = helper.make_graph(writer.nodes, "probe", [x], [y], tensors)
     opsets = [helper.make_opsetid("", 17), *(helper.make_opsetid(domain, 1) for domain in kind.domains)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
 
@@ -268,7 +268,7 @@ def _is_exact_here(kind: str, way: str) -> bool:
 
 
 def way_of(kind: str) -> str:
-    """The first way of a kind whose products are exact here. Raises ExportError where none is."""
+    """The first way of a kind whose products are exact here. Raises ExportError: there is none."""
     way = next((way for way in KINDS[kind].ways if _is_exact_here(kind, way)), None)
     if way is None:
         raise ExportError(f"no product of {kind} is exact with this ONNX Runtime on this processor ({vnni()})")
@@ -276,7 +276,7 @@ def way_of(kind: str) -> str:
 
 
 def passed_over(kind: str, way: str) -> str | None:
-    """Why a faster way of a kind is not taken here, in words; None where ``way`` is the fastest."""
+    """Why a faster way of a kind is not used here; None where ``way`` is the fastest."""
     ways = list(KINDS[kind].ways)
     faster = ways[: ways.index(way)]
     if not faster:
