@@ -29,7 +29,7 @@ class Effort:
     most_calls: int = 2000
 
     def rounds_of(self, seconds: float) -> int:
-        """Fewer rounds where one takes long, but at least 5 (or as many as asked for)."""
+        """Fewer rounds where one takes long, but at least 5 (or as many as requested)."""
         return min(self.rounds, max(5, round(self.rounds * 1.0 / max(seconds, 1.0))))
 
 
@@ -46,34 +46,34 @@ class Case:
 
 
 def contenders(subject: Subject, *, compile_too: bool) -> list[Contender]:
-    """Everything that can run a model."""
+    """Every way to run a model."""
     steps, arguments = {"steps": str(subject.steps)}, {"name": subject.name}
-    found = [one for one in contenders_of(subject.path, "cpu", {}) if one.name not in (OPENVINO, TRACT)]
-    found.append(Contender(EAGER, "benchmarks.peers:eager", arguments))
+    entered = [entry for entry in contenders_of(subject.path, "cpu", {}) if entry.name not in (OPENVINO, TRACT)]
+    entered.append(Contender(EAGER, "benchmarks.peers:eager", arguments))
     if compile_too:
-        found.append(Contender(COMPILED, "benchmarks.peers:eager", arguments | {"compiled": True}))
-    found.append(Contender(NUMPY, "benchmarks.peers:by_numpy", steps))
-    found.append(Contender(SKLEARN, "benchmarks.peers:by_sklearn", steps))
-    return found + others(subject.path, [str(PEERS)])
+        entered.append(Contender(COMPILED, "benchmarks.peers:eager", arguments | {"compiled": True}))
+    entered.append(Contender(NUMPY, "benchmarks.peers:by_numpy", steps))
+    entered.append(Contender(SKLEARN, "benchmarks.peers:by_sklearn", steps))
+    return entered + others(subject.path, [str(PEERS)])
 
 
 def bulk_contenders(subject: Subject) -> list[Contender]:
-    """Those that a large number of rows is measured with."""
-    chosen = [one for one in contenders(subject, compile_too=False) if one.name in (PREDICT, EAGER, OPENVINO)]
+    """The contenders for a large number of rows."""
+    entered = [entry for entry in contenders(subject, compile_too=False) if entry.name in (PREDICT, EAGER, OPENVINO)]
     two = {"path": str(subject.path), "threads": 2}
-    return [*chosen, Contender(BULK_RUN, "runtime.timing.contenders:plain", two)]
+    return [*entered, Contender(BULK_RUN, "runtime.timing.contenders:plain", two)]
 
 
 def measured(
     subject: Subject, batches: Sequence[int], entered: Sequence[Contender], effort: Effort, tell: Callable[[str], None]
 ) -> list[Case]:
-    """Every contender at each of the batches, all on the same rows, none timed with a wrong answer."""
+    """Every contender at each of the batches, all on the same rows; a wrong answer is not timed."""
     cases = []
     with Contest(entered) as contest:
         for batch in batches:
             rows = subject.rows(batch)
             expected = subject.exact(rows)
-            # What torch.compile makes anew for every batch takes minutes: it is measured at batch 1.
+            # torch.compile compiles again for every batch, which takes minutes: it is measured at batch 1.
             only = [one.name for one in entered if batch == 1 or one.name not in (COMPILED,)]
             apart, left_out = contest.load(rows, expected, only=only)
             estimates = contest.time_briefly(effort.block)
@@ -86,18 +86,18 @@ def measured(
 
 
 def missing_peers() -> list[LeftOut]:
-    """The runtimes that are not installed, with what to do."""
-    there = {one.name for one in others(Path(), [str(PEERS)])}
+    """The runtimes that are not installed, and how to install them."""
+    installed = {entry.name for entry in others(Path(), [str(PEERS)])}
     hint = "not installed. What to do: make bench, which installs it beside the benchmarks"
-    return [LeftOut(name, hint) for name in (OPENVINO, TRACT) if name not in there]
+    return [LeftOut(name, hint) for name in (OPENVINO, TRACT) if name not in installed]
 
 
 def paced(subject: Subject, rounds: int, calls: int) -> Case:
-    """One row every 10 ms: ours by default, ours on one thread that never waits busily, plain ONNX Runtime."""
+    """One row every 10 ms: ours by default, ours on one thread that never spins, plain ONNX Runtime."""
     alone = {"path": str(subject.path), "device": "cpu", "settings": {"threads": 1, "spin_us": 0}}
-    chosen = [one for one in contenders_of(subject.path, "cpu", {}) if one.name in (PREDICT, PLAIN, ONE_THREAD)]
-    chosen.append(Contender(ONE_THREAD_SESSION, "runtime.timing.contenders:predict", alone))
-    with Contest(chosen) as contest:
+    entered = [entry for entry in contenders_of(subject.path, "cpu", {}) if entry.name in (PREDICT, PLAIN, ONE_THREAD)]
+    entered.append(Contender(ONE_THREAD_SESSION, "runtime.timing.contenders:predict", alone))
+    with Contest(entered) as contest:
         rows = subject.rows(1)
         apart, left_out = contest.load(rows, subject.exact(rows))
         timings = contest.time_rounds(rounds, dict.fromkeys(apart, calls), warm_up=0, interval=_INTERVAL)

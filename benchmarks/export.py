@@ -8,7 +8,6 @@ Run it with ``python -m benchmarks.export [--rounds 7] [--json FILE]``.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import subprocess
 import sys
@@ -24,21 +23,14 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from benchmarks.machine import described
-from builder import MLPSpec, assemble, load_spec, load_weights
+from benchmarks.machine import print_machine, write_results
+from benchmarks.networks import network
+from builder import MLPSpec
 from export import export
 from tests.cases import WIDTHS, relu_network
 
 TARGETS = {"digits": 0.25, "deep": 0.25, "large": 0.25, "import": 0.15}
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def digits() -> tuple[MLPSpec, nn.Sequential]:
-    folder = ROOT / "models" / "digits"
-    spec = load_spec(folder / "spec.yaml")
-    module = assemble(spec)
-    load_weights(module, folder / "weights.safetensors")
-    return spec, module.eval()
 
 
 def by_torch(spec: MLPSpec, module: nn.Module, path: Path) -> None:
@@ -56,7 +48,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def exporters(name: str, rounds: int) -> dict[str, float]:
-    spec, module = digits() if name == "digits" else relu_network(name)
+    spec, module = network(name) if name == "digits" else relu_network(name)
     with tempfile.TemporaryDirectory() as folder:
         ours: list[float] = []
         theirs: list[float] = []
@@ -68,10 +60,10 @@ def exporters(name: str, rounds: int) -> dict[str, float]:
 
 
 def imports(rounds: int) -> dict[str, float]:
-    def whole(package: str) -> float:
+    def process(package: str) -> float:
         return seconds(lambda: subprocess.run([sys.executable, "-c", f"import {package}"], cwd=ROOT, check=True))
 
-    pairs = [(whole("mlpx"), whole("torch")) for _ in range(rounds + 1)][1:]
+    pairs = [(process("mlpx"), process("torch")) for _ in range(rounds + 1)][1:]
     a, b = median(a for a, _ in pairs), median(b for _, b in pairs)
     return {"mlpx_s": a, "torch_s": b, "ratio": a / b}
 
@@ -85,17 +77,13 @@ def main() -> None:
     names = ["digits", *WIDTHS]
     results = {name: exporters(name, options.rounds) for name in names}
     results["import"] = imports(options.rounds)
-    machine = described()
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print_machine()
     print(f"{'what':<8} {'mlpx':>10} {'torch':>10} {'ratio':>8}  target")
     for name, result in results.items():
         ours, theirs = (1e3 * result[key] for key in ("mlpx_s", "torch_s"))
         target = f"at most {TARGETS[name]}" if name in TARGETS else ""
         print(f"{name:<8} {ours:>7.1f} ms {theirs:>7.0f} ms {result['ratio']:>8.4f}  {target}".rstrip())
-    if options.json:
-        options.json.write_text(
-            json.dumps({"machine": machine, "rounds": options.rounds, "results": results}, indent=2)
-        )
+    write_results(options.json, rounds=options.rounds, results=results)
 
 
 if __name__ == "__main__":

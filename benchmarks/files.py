@@ -1,12 +1,12 @@
 """How fast are files scored, and in how much memory?
 
 ``python -m benchmarks.files`` scores a million rows of 64 features through 64-256-256-10, from CSV, Parquet, Arrow
-and ``.npy``, beside what a user would write: ``pandas.read_csv`` (or ``read_parquet``, ``read_feather``,
+and ``.npy``, beside what a user would write by hand: ``pandas.read_csv`` (or ``read_parquet``, ``read_feather``,
 ``numpy.load``), an eager PyTorch module in inference mode, and the results written; into ``.npy``, which costs nearly
 nothing, and into the data's own format. Rounds are interleaved, each in a process of its own; imports and opening
 the model are left out, and the files are in the page cache.
 
-``python -m benchmarks.files --gigabytes 10`` scores files of that size, one after the other, and tells the largest
+``python -m benchmarks.files --gigabytes 10`` scores files of that size, one after the other, and prints the largest
 resident memory of the process. Options: ``[--rows 1000000] [--rounds 5] [--folder DIR] [--json FILE]``.
 """
 
@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -27,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import described
+from benchmarks.machine import in_process, print_machine, write_results
 from benchmarks.memory import largest_resident
 
 WIDTHS = (64, 256, 256, 10)
@@ -45,13 +43,13 @@ def module() -> Any:
 
     torch.manual_seed(0)
     layers: list[Any] = []
-    for one, other in pairwise(WIDTHS):
-        layers += [nn.Linear(one, other), nn.ReLU()]
+    for inputs, outputs in pairwise(WIDTHS):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers[:-1]).eval()
 
 
 def write_data(path: Path, rows: int) -> None:
-    """Normally distributed float32 values with every digit, the same 100,000 rows again and again."""
+    """Normally distributed float32 values with every digit, the same 100,000 rows repeated."""
     import polars
     import pyarrow
     import pyarrow.parquet
@@ -133,10 +131,8 @@ ROADS = {"mlpx": by_mlpx, "by hand": by_hand}
 
 
 def _apart(road: str, folder: Path, data: Path, output: Path) -> dict[str, float]:
-    """In a process of its own: the seconds, and the largest resident memory in GB."""
-    command = [sys.executable, "-m", "benchmarks.files", "--one", road, str(folder), str(data), str(output)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+    """The seconds and the largest resident memory in GB, in a process of its own."""
+    return in_process("benchmarks.files", "--one", road, folder, data, output)
 
 
 def _one(road: str, folder: str, data: str, output: str) -> None:
@@ -146,32 +142,32 @@ def _one(road: str, folder: str, data: str, output: str) -> None:
 
 def speed(folder: Path, rows: int, rounds: int) -> dict[str, Any]:
     """Seconds of both roads for every kind of data, into ``.npy`` and (``"alike"``) into the same kind."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for kind in KINDS:
         data = folder / f"rows.{kind}"
         write_data(data, rows)
-        found[kind] = _compared(folder, data, "npy", rounds)
+        results[kind] = _compared(folder, data, "npy", rounds)
         if kind != "npy":
-            found[kind]["alike"] = _compared(folder, data, kind, rounds) | {"target": SPEED_TARGETS.get(kind)}
+            results[kind]["alike"] = _compared(folder, data, kind, rounds) | {"target": SPEED_TARGETS.get(kind)}
         data.unlink()
-    return found
+    return results
 
 
 def _compared(folder: Path, data: Path, results: str, rounds: int) -> dict[str, float]:
-    taken: dict[str, list[float]] = {road: [] for road in ROADS}
+    seconds: dict[str, list[float]] = {road: [] for road in ROADS}
     for _ in range(rounds):
         for road in ROADS:
-            taken[road].append(_apart(road, folder, data, folder / f"out.{results}")["seconds"])
+            seconds[road].append(_apart(road, folder, data, folder / f"out.{results}")["seconds"])
     return {
-        "mlpx_s": median(taken["mlpx"]),
-        "by_hand_s": median(taken["by hand"]),
-        "ratio": median(own / other for own, other in zip(taken["mlpx"], taken["by hand"], strict=True)),
+        "mlpx_s": median(seconds["mlpx"]),
+        "by_hand_s": median(seconds["by hand"]),
+        "ratio": median(own / other for own, other in zip(seconds["mlpx"], seconds["by hand"], strict=True)),
     }
 
 
 def memory(folder: Path, gigabytes: float) -> dict[str, Any]:
-    """The largest resident memory of scoring a file of that size, for every kind, and what it took."""
-    found: dict[str, Any] = {}
+    """The largest resident memory and the seconds of scoring a file of that size, for every kind."""
+    results: dict[str, Any] = {}
     trial = folder / "trial"
     for kind in KINDS:
         data = trial.with_suffix(f".{kind}")
@@ -179,9 +175,9 @@ def memory(folder: Path, gigabytes: float) -> dict[str, Any]:
         rows = int(_PART * gigabytes * 1e9 / data.stat().st_size)
         write_data(data, rows)
         size = data.stat().st_size / 1e9
-        found[kind] = {"gb": size, "rows": rows} | _apart("mlpx", folder, data, folder / "out.npy")
+        results[kind] = {"gb": size, "rows": rows} | _apart("mlpx", folder, data, folder / "out.npy")
         data.unlink()
-    return found
+    return results
 
 
 def main() -> None:
@@ -189,7 +185,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gigabytes", type=float)
-    parser.add_argument("--folder", type=Path, help="where the files go for the time being")
+    parser.add_argument("--folder", type=Path, help="where the temporary files go")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -198,8 +194,7 @@ def main() -> None:
         return
     from export import export
 
-    machine = described()
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print_machine()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         export(module(), folder / "model.onnx")
@@ -220,8 +215,7 @@ def main() -> None:
                     target = f"at most {r['target']}" if r.get("target") else ""
                     figures = f"{r['mlpx_s']:>6.2f} s {options.rows / r['mlpx_s']:>10,.0f} {r['by_hand_s']:>7.2f} s"
                     print(f"{kind:<8} {into:<8} {figures} {r['ratio']:>6.2f}  {target}".rstrip())
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+    write_results(options.json, results=results)
 
 
 if __name__ == "__main__":

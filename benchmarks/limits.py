@@ -1,7 +1,7 @@
-"""What this machine can do at most: arithmetic, reading memory, and a call from Python into C.
+"""The limits of this machine: arithmetic, reading memory, and a call from Python into C.
 
-Each is measured in one process, and in two at once, each with one thread. The figures say what a model's time is to be
-held against: multiply-adds over the first, bytes of weights over the second where the batch is 1.
+Each is measured in one process, and in two at once, each with one thread. A model's time is compared with these:
+multiply-adds with the first, bytes of weights with the second where the batch is 1.
 Run it with ``python -m benchmarks.limits``.
 """
 
@@ -17,7 +17,7 @@ from runtime.timing.worker import Feed, MakeCall
 
 FMA, FLOOR = "FMA", "call floor"
 SIZES = {"L2": 2**19, "L3": 2**23, "DRAM": 2**28}
-"""Bytes that are read again and again: half of a core's second-level cache, well in the third level, well beyond."""
+"""Bytes that are read repeatedly: half of a core's second-level cache, well in the third level, well beyond."""
 _SIDE = 1024
 
 
@@ -43,20 +43,20 @@ def work() -> MakeCall:
 
 
 def measured(seconds: float = 0.3) -> dict[str, dict[str, float]]:
-    """By limit: its figure with 1 thread and with 2, in the unit of ``told``; each is measured for so many seconds."""
+    """By limit: its figure with 1 thread and with 2, in the unit of ``format_limits``, measured for ``seconds``."""
     amounts = {FMA: 2 * _SIDE**3 / 1e9, **{kind: size / 1e9 for kind, size in SIZES.items()}}
     names = ["first", "second"]
-    found: dict[str, dict[str, float]] = {}
+    figures: dict[str, dict[str, float]] = {}
     with Contest([Contender(name, "benchmarks.limits:work") for name in names]) as contest:
         for kind in (*amounts, FLOOR):
-            found[kind] = {}
+            figures[kind] = {}
             for threads in (1, 2):
                 contest.load({kind: np.zeros(1)}, None, only=names[:threads])
                 fastest = min(contest.time_briefly(seconds).values())
                 times = at_once(contest, max(5, round(seconds / fastest)))
                 figure = 1e6 * max(times) if kind == FLOOR else sum(amounts[kind] / time for time in times)
-                found[kind][str(threads)] = figure
-    return found
+                figures[kind][str(threads)] = figure
+    return figures
 
 
 def at_once(contest: Contest, calls: int) -> list[float]:
@@ -66,13 +66,13 @@ def at_once(contest: Contest, calls: int) -> list[float]:
     return [process.receive().median for process in contest.ready.values()]
 
 
-def told(limits: dict[str, dict[str, float]]) -> list[str]:
-    """In words, a line each."""
+def format_limits(limits: dict[str, dict[str, float]]) -> list[str]:
+    """A line for each limit."""
     lines = [f"{FMA:<10} {limits[FMA]['1']:>6.0f} GFLOP/s on 1 thread, {limits[FMA]['2']:>6.0f} on 2 (float32 matmul)"]
     for kind, size in SIZES.items():
-        one, two = limits[kind]["1"], limits[kind]["2"]
-        size_told = f"{size // 2**10} KiB" if size < 2**20 else f"{size // 2**20} MiB"
-        lines.append(f"{kind:<10} {one:>6.0f} GB/s    on 1 thread, {two:>6.0f} on 2 (reading {size_told} each)")
+        alone, both = limits[kind]["1"], limits[kind]["2"]
+        size_text = f"{size // 2**10} KiB" if size < 2**20 else f"{size // 2**20} MiB"
+        lines.append(f"{kind:<10} {alone:>6.0f} GB/s    on 1 thread, {both:>6.0f} on 2 (reading {size_text} each)")
     lines.append(
         f"{FLOOR:<10} {limits[FLOOR]['1']:>6.2f} µs      (a Python call into C, an array in and a new one out)"
     )
@@ -81,5 +81,5 @@ def told(limits: dict[str, dict[str, float]]) -> list[str]:
 
 if __name__ == "__main__":
     limits = measured()
-    print("\n".join(told(limits)))
+    print("\n".join(format_limits(limits)))
     print(json.dumps(limits))

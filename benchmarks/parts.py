@@ -1,4 +1,4 @@
-"""The rows of the table that programs of their own measure, each run as a process that writes JSON."""
+"""The rows of the table that separate programs measure, each run as a process that writes JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from runtime.timing.timer import Ratio
 
 Part = Callable[[argparse.Namespace], dict[str, Ratio | str]]
-"""Given the options: a figure, or the reason why there is none, by ``Target.case``."""
+"""From the options: a figure, or why there is none, by ``Target.case``."""
 GATE = 0.01
 """The largest share of changed labels that a variant of reduced precision may have."""
 _ROOM = 1.3
@@ -25,9 +25,10 @@ _ROOM = 1.3
 
 def files(options: argparse.Namespace) -> dict[str, Ratio | str]:
     """1 M x 64 rows from files into files of the same kind"""
-    found = _results("benchmarks.files", *(("--rows", 10_000, "--rounds", 1) if options.quick else ("--rounds", 3)))
+    results = _results("benchmarks.files", *(("--rows", 10_000, "--rounds", 1) if options.quick else ("--rounds", 3)))
     return {
-        kind: found if isinstance(found, str) else _figure(found[kind]["alike"]["ratio"]) for kind in ("csv", "parquet")
+        kind: results if isinstance(results, str) else _figure(results[kind]["alike"]["ratio"])
+        for kind in ("csv", "parquet")
     }
 
 
@@ -39,20 +40,22 @@ def memory(options: argparse.Namespace) -> dict[str, Ratio | str]:
     if free < needed:
         hint = "What to do: name another folder with TMPDIR, or a smaller file with --gigabytes"
         return {"memory": f"it needs {needed:.1f} GB in {folder}, which has {free:.1f}. {hint}"}
-    found = _results("benchmarks.files", "--gigabytes", gigabytes)
-    return {"memory": found if isinstance(found, str) else _figure(max(one["memory_gb"] for one in found.values()))}
+    results = _results("benchmarks.files", "--gigabytes", gigabytes)
+    return {
+        "memory": results if isinstance(results, str) else _figure(max(row["memory_gb"] for row in results.values()))
+    }
 
 
 def variants(options: argparse.Namespace) -> dict[str, Ratio | str]:
     """int8 variants of a trained network"""
-    found = _results("benchmarks.variants", *(("--steps", 5, "--seconds", 2) if options.quick else ()))
-    if isinstance(found, str):
-        return {"int8": found}
-    made = {kind: one for kind, one in found.items() if kind.startswith("int8")}
-    passed = [one["ratio"] for one in made.values() if one["changed_labels"] <= GATE]
+    results = _results("benchmarks.variants", *(("--steps", 5, "--seconds", 2) if options.quick else ()))
+    if isinstance(results, str):
+        return {"int8": results}
+    int8 = {kind: row for kind, row in results.items() if kind.startswith("int8")}
+    passed = [row["ratio"] for row in int8.values() if row["changed_labels"] <= GATE]
     if not passed:
-        told = ", ".join(f"{kind} changes {100 * one['changed_labels']:.2f} %" for kind, one in made.items())
-        return {"int8": f"none is within {100 * GATE:g} % of changed labels: {told or 'none could be made'}"}
+        changes = ", ".join(f"{kind} changes {100 * row['changed_labels']:.2f} %" for kind, row in int8.items())
+        return {"int8": f"none is within {100 * GATE:g} % of changed labels: {changes or 'none could be made'}"}
     return {"int8": _figure(min(passed))}
 
 
@@ -60,12 +63,12 @@ PARTS: dict[str, Part] = {"csv": files, "parquet": files, "memory": memory, "int
 
 
 def _figure(value: float) -> Ratio:
-    """A figure whose spread its program does not tell."""
+    """A figure whose spread its program does not report."""
     return Ratio(value, value, value)
 
 
 def _results(program: str, *arguments: object) -> dict[str, Any] | str:
-    """The ``results`` of the JSON that a program writes, or the reason why there are none."""
+    """The ``results`` of the JSON that a program writes, or why there are none."""
     if find_spec(program) is None:
         return f"there is no {program}"
     with tempfile.TemporaryDirectory() as folder:

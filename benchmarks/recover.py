@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -23,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmarks.machine import described
+from benchmarks.machine import in_process, print_machine, write_results
 from benchmarks.memory import Peak
 from builder import MLPSpec, assemble
 from export import export, read_network, recover
@@ -49,28 +47,28 @@ def measured(name: str, kind: str, rounds: int) -> dict[str, float]:
     first, *hidden, last = NETWORKS[name]
     blocks = [block for width in hidden for block in ({"linear": width}, "relu")]
     module = assemble(MLPSpec(name="net", input={"features": first}, blocks=[*blocks, {"linear": last}])).eval()
-    asked: dict[str, Any] = {} if kind == "onnx" else {"activation": "relu"}
+    options: dict[str, Any] = {} if kind == "onnx" else {"activation": "relu"}
     weights = sum(parameter.numel() * 4 for parameter in module.parameters())
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         small = written(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), kind, home)
-        recover(small, home / "warm", device="cpu", page=False, **asked)
+        recover(small, home / "warm", device="cpu", page=False, **options)
         path = written(module, kind, home)
         del module
         with Peak() as reading:
-            found = read_network(path, **asked)
-        del found
+            recovered = read_network(path, **options)
+        del recovered
         with Peak() as whole:
-            recover(path, home / "out", device="cpu", page=False, **asked)
-        taken: dict[str, list[float]] = {"read_s": [], "recover_s": []}
+            recover(path, home / "out", device="cpu", page=False, **options)
+        seconds: dict[str, list[float]] = {"read_s": [], "recover_s": []}
         for _ in range(rounds):
             start = perf_counter()
-            read_network(path, **asked)
+            read_network(path, **options)
             middle = perf_counter()
-            recover(path, home / "out", device="cpu", page=False, **asked)
-            taken["read_s"].append(middle - start)
-            taken["recover_s"].append(perf_counter() - middle)
-    figures = {key: median(values) for key, values in taken.items()}
+            recover(path, home / "out", device="cpu", page=False, **options)
+            seconds["read_s"].append(middle - start)
+            seconds["recover_s"].append(perf_counter() - middle)
+    figures = {key: median(values) for key, values in seconds.items()}
     memory = {"read_memory": reading.above / weights, "recover_memory": whole.above / weights}
     return figures | memory | {"weights_mb": weights / 2**20}
 
@@ -84,19 +82,17 @@ def main() -> None:
     if options.one:
         print(json.dumps(measured(options.one[0], options.one[1], options.rounds)))
         return
-    machine, results = described(), {}
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    results: dict[str, Any] = {}
+    print_machine()
     print(f"{'network':<20} {'file':<12} {'weights':>9} {'read':>8} {'recover':>9} {'memory: read':>13} {'recover':>9}")
     for name in NETWORKS:
         for kind in KINDS:
-            command = [sys.executable, "-m", "benchmarks.recover", "--one", name, kind, "--rounds", str(options.rounds)]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            results[f"{name} {kind}"] = r = json.loads(done.stdout)
+            r = in_process("benchmarks.recover", "--one", name, kind, "--rounds", options.rounds)
+            results[f"{name} {kind}"] = r
             times = f"{r['read_s']:>6.3f} s {r['recover_s']:>7.2f} s"
             memory = f"{r['read_memory']:>11.1f} x {r['recover_memory']:>7.1f} x"
             print(f"{name:<20} {kind:<12} {r['weights_mb']:>6.2f} MB {times} {memory}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+    write_results(options.json, results=results)
 
 
 if __name__ == "__main__":

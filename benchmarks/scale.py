@@ -1,4 +1,4 @@
-"""What does one core score, what do two workers, and what would a thousand machines?
+"""How many rows per second do one core, two workers and, by arithmetic, a thousand machines score?
 
 ``python -m benchmarks.scale`` scores Parquet files with the network 64-256-256-10 and with models/digits. First a
 process that may use one core does what a worker does (``per core``), then one and two workers of ``mlpx predict
@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import described
+from benchmarks.machine import in_process, print_machine, write_results
 from benchmarks.memory import Peak
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,8 +43,8 @@ def write_case(name: str, folder: Path, rows: int) -> None:
         spec = load_spec(home / "spec.yaml")
         module = assemble(spec)
         load_weights(module, home / "weights.safetensors")
-        held = polars.read_parquet(home / "heldout.parquet")
-        frame = held[np.random.default_rng(0).integers(len(held), size=rows)]
+        heldout = polars.read_parquet(home / "heldout.parquet")
+        frame = heldout[np.random.default_rng(0).integers(len(heldout), size=rows)]
     else:
         features = [f"f{i}" for i in range(64)]
         blocks = [{"linear": 256}, "relu", {"linear": 256}, "relu", {"linear": 10}]
@@ -71,8 +69,8 @@ def on_one_core(folder: Path) -> dict[str, float]:
             score_part(session, parts[0], out)
         wall, processor = perf_counter(), process_time()
         size = sum(score_part(session, part, out).size for part in parts)
-        taken = {"seconds": perf_counter() - wall, "cpu_seconds": process_time() - processor}
-    return taken | {"bytes_out": size, "memory": peak.largest}
+        times = {"seconds": perf_counter() - wall, "cpu_seconds": process_time() - processor}
+    return times | {"bytes_out": size, "memory": peak.largest}
 
 
 def on_ray(folder: Path, workers: int) -> dict[str, float]:
@@ -100,23 +98,22 @@ def measured(name: str, rows: int, rounds: int) -> dict[str, Any]:
         pairs = [(_apart("1", folder), _apart("2", folder)) for _ in range(rounds)]
         bytes_in = (folder / "data.parquet").stat().st_size / rows
     seconds = median(each["seconds"] for each in core)
-    one, two = (median(pair[i]["scoring"] for pair in pairs) for i in (0, 1))
+    one_worker, two_workers = (median(pair[i]["scoring"] for pair in pairs) for i in (0, 1))
     return {
         "rows_per_second_per_core": rows / seconds,
         "rows_per_cpu_second": rows / median(each["cpu_seconds"] for each in core),
         "bytes_in_per_row": bytes_in,
         "bytes_out_per_row": core[0]["bytes_out"] / rows,
         "megabytes_of_a_process": max(each["memory"] for each in core) / 1e6,
-        "one_worker_rows_per_second": rows / one,
-        "two_workers_rows_per_second": rows / two,
-        "efficiency": seconds / two / 2,
+        "one_worker_rows_per_second": rows / one_worker,
+        "two_workers_rows_per_second": rows / two_workers,
+        "efficiency": seconds / two_workers / 2,
         "ray_start_and_end_s": median(both["seconds"] - both["scoring"] for pair in pairs for both in pair),
     }
 
 
 def _apart(what: str, folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.scale", "--one", what, str(folder)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    return in_process("benchmarks.scale", "--one", what, folder)
 
 
 def at_scale(case: dict[str, Any], machines: int, cores: int, price: float) -> dict[str, Any]:
@@ -150,8 +147,8 @@ def main() -> None:
         what, folder = options.one[0], Path(options.one[1])
         print(json.dumps(on_one_core(folder) if what == "core" else on_ray(folder, int(what))))
         return
-    machine, results = described(), {}
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    results: dict[str, Any] = {}
+    print_machine()
     for name in CASES:
         case = measured(name, options.rows, options.rounds)
         results[name] = {"measured": case, "computed": at_scale(case, options.machines, options.cores, options.price)}
@@ -159,8 +156,7 @@ def main() -> None:
         _tell(case)
         print(f"computed, {options.machines:,} machines of {options.cores} cores, {options.price} per core and hour")
         _tell(results[name]["computed"])
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+    write_results(options.json, results=results)
 
 
 def _tell(figures: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ missing is said to be. Run it with ``python -m benchmarks.serving [--quick] [--o
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import tempfile
@@ -19,12 +18,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.machine import described, keep_to_two_cores
+from benchmarks.machine import keep_to_two_cores, print_machine, write_results
 from benchmarks.served.closed import missing
 from benchmarks.served.parts import PARTS
 from benchmarks.served.rounds import Effort, Table, measured
 from benchmarks.served.subjects import made
-from benchmarks.served.targets import LOADS, MANY, OURS, Load, Outcome, Target, wanted
+from benchmarks.served.targets import LOADS, MANY, OURS, Load, Outcome, Target, rows_named
 from runtime.timing.timer import quartiles
 
 
@@ -34,25 +33,25 @@ def tell(text: str) -> None:
 
 
 def outcome(target: Target, table: Table) -> Outcome:
-    """What a row came to, by the rounds in which both servers were loaded."""
+    """The result of a row, from the rounds in which both servers were loaded."""
     assert isinstance(target.case, Load)
     rates = []
     for name in (OURS, target.over):
         if reason := table.left_out.get((name, target.case)):
             return Outcome(target, None, f"{name}: {reason}")
-        rates.append([one.rate for one in table.loaded[name, target.case]])
+        rates.append([loaded.rate for loaded in table.loaded[name, target.case]])
     return Outcome(target, quartiles([ours / theirs for ours, theirs in zip(*rates, strict=True)]))
 
 
-def told_load(load: Load, table: Table) -> list[str]:
+def format_load(load: Load, table: Table) -> list[str]:
     """Every server under a load: the medians of its rounds."""
     lines = [load.name]
     for name in load.servers:
         if reason := table.left_out.get((name, load)):
             lines.append(f"  {name:<28}not measured: {reason}")
         elif rounds := table.loaded.get((name, load)):
-            rate, p50, p99 = (quartiles([getattr(one, key) for one in rounds]) for key in ("rate", "p50", "p99"))
-            failed = sum(one.failed for one in rounds)
+            rate, p50, p99 = (quartiles([getattr(loaded, key) for loaded in rounds]) for key in ("rate", "p50", "p99"))
+            failed = sum(loaded.failed for loaded in rounds)
             times = f"p50 {1e3 * p50.median:7.2f} ms  p99 {1e3 * p99.median:7.2f} ms"
             spread = f"({rate.low:,.0f} to {rate.high:,.0f})"
             lines.append(f"  {name:<28}{rate.median:>8,.0f} /s {spread:<18} {times}  {failed} failed")
@@ -69,9 +68,9 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=Effort.requests, help="of the row about memory")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    targets = wanted(options.only)
+    targets = rows_named(options.only)
     if not targets:
-        names = "\n  ".join(target.name for target in wanted(""))
+        names = "\n  ".join(target.name for target in rows_named(""))
         parser.error(f"no row has '{options.only}' in its name. The rows:\n  {names}")
     if (reason := missing()) is not None:
         sys.exit(reason)
@@ -79,9 +78,9 @@ def main() -> None:
     effort = Effort(options.rounds, options.seconds, options.requests)
     if options.quick:
         effort = Effort(rounds=1, seconds=2, requests=min(options.requests, 20_000))
-    asked = {target.case for target in targets}
-    loads = [load for load in LOADS if load in asked or (options.all_loads and options.only in load.name)]
-    start, machine = perf_counter(), described()
+    cases = {target.case for target in targets}
+    loads = [load for load in LOADS if load in cases or (options.all_loads and options.only in load.name)]
+    start = perf_counter()
     with tempfile.TemporaryDirectory(prefix="mlpx-serving-") as place:
         folder = Path(place)
         pairs = {(name, load.model) for load in loads for name in load.servers}
@@ -89,28 +88,27 @@ def main() -> None:
         table = measured(loads, subjects, effort, random.Random(0), folder, tell)
         parts: dict[str, Any] = {}
         for part in PARTS:
-            if part in asked:
+            if part in cases:
                 tell(PARTS[part].__doc__ or part)  # the line that says what it measures
                 parts[part] = PARTS[part](subjects, effort, folder)
     rows = [
         outcome(target, table) if isinstance(target.case, Load) else Outcome(target, *parts[target.case][:2])
         for target in targets
     ]
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print_machine()
     for load in loads:
-        print("\n".join(told_load(load, table)))
+        print("\n".join(format_load(load, table)))
     for part in parts.values():
         print("\n".join(part[2]))
     print(f"\n{'what':<84} {'wanted':>6}  measured (quartiles)")
     for row in rows:
-        print(row.told())
-    taken = perf_counter() - start
-    print(f"{taken:.0f} s" + (", too short to be figures (--quick)" if options.quick else ""))
+        print(row.format())
+    seconds = perf_counter() - start
+    print(f"{seconds:.0f} s" + (", too short to be figures (--quick)" if options.quick else ""))
     if options.json:
         record = {
-            "machine": machine,
             "quick": options.quick,
-            "seconds": taken,
+            "seconds": seconds,
             "targets": [
                 {
                     "name": row.target.name,
@@ -132,8 +130,7 @@ def main() -> None:
             },
             "parts": {name: part[2] for name, part in parts.items()},
         }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        write_results(options.json, **record)
 
 
 if __name__ == "__main__":

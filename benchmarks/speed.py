@@ -9,7 +9,6 @@ Run it with ``make bench``, or ``python -m benchmarks.speed [--quick] [--only TE
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from typing import Any
 
 from benchmarks import limits
 from benchmarks.cases import Case, Effort, bulk_contenders, contenders, measured, missing_peers, paced
-from benchmarks.machine import described, keep_to_two_cores
+from benchmarks.machine import keep_to_two_cores, print_machine, write_results
 from benchmarks.parts import PARTS
 from benchmarks.subjects import prepared
 from benchmarks.targets import BULK, PACED, TARGETS, Outcome, Target
@@ -39,52 +38,52 @@ def tell(text: str) -> None:
 
 def cases_of(targets: Sequence[Target], folder: Path, effort: Effort, *, quick: bool) -> Cases:
     """Measure every model and batch that the targets name; with ``quick`` only the contenders that they name."""
-    wanted = dict.fromkeys(target.case for target in targets if isinstance(target.case, tuple))
+    pairs = dict.fromkeys(target.case for target in targets if isinstance(target.case, tuple))
     named = {name for target in targets for name in (target.one, target.over)}
-    found: Cases = {}
-    for name in dict.fromkeys(model for model, _ in wanted):
+    results: Cases = {}
+    for name in dict.fromkeys(model for model, _ in pairs):
         subject = prepared(name, folder)
-        batches = [batch for model, batch in wanted if model == name and batch != BULK.get(name)]
+        batches = [batch for model, batch in pairs if model == name and batch != BULK.get(name)]
         if batches:
             entered = contenders(subject, compile_too=name in WIDTHS and not quick)
-            entered = [one for one in entered if not quick or one.name in named]
-            found |= {(name, case.batch): case for case in measured(subject, batches, entered, effort, tell)}
-        if (name, BULK.get(name)) in wanted:
+            entered = [contender for contender in entered if not quick or contender.name in named]
+            results |= {(name, case.batch): case for case in measured(subject, batches, entered, effort, tell)}
+        if (name, BULK.get(name)) in pairs:
             (case,) = measured(subject, [BULK[name]], bulk_contenders(subject), effort, tell)
-            found[name, case.batch] = case
+            results[name, case.batch] = case
     if any(target.case == "paced" for target in targets):
         tell(f"{PACED}, a call every 10 ms")
-        found["paced"] = paced(prepared(PACED, folder), *((3, 5) if quick else (7, 100)))
-    return found
+        results["paced"] = paced(prepared(PACED, folder), *((3, 5) if quick else (7, 100)))
+    return results
 
 
 def outcome(target: Target, cases: Cases) -> Outcome:
-    """What a row came to, by the case that measured it."""
+    """The result of a row, from the case that measured it."""
     case = cases[target.case]
     for name in (target.one, target.over):
         if name not in case.timings:
-            reason = next((one.reason for one in case.left_out if one.name == name), "it was not entered")
+            reason = next((left.reason for left in case.left_out if left.name == name), "it was not entered")
             return Outcome(target, None, f"{name}: {reason}")
     return Outcome(target, paired(case.timings[target.one], case.timings[target.over], cpu=target.case == "paced"))
 
 
 def outcomes(targets: Sequence[Target], cases: Cases, options: argparse.Namespace) -> list[Outcome]:
     """Every row, in the table's order; those that no case measures by their own part."""
-    found: dict[tuple[str, int] | str, Outcome] = {}
+    results: dict[tuple[str, int] | str, Outcome] = {}
     for target in targets:
         if target.case in cases:
-            found[target.name] = outcome(target, cases)
-        elif target.name not in found:
+            results[target.name] = outcome(target, cases)
+        elif target.name not in results:
             part = PARTS[str(target.case)]
             tell(part.__doc__ or "")  # the line that says what it measures
             for case, figure in part(options).items():
-                for other in (one for one in targets if one.case == case):
+                for other in (row for row in targets if row.case == case):
                     is_reason = isinstance(figure, str)
-                    found[other.name] = Outcome(other, None, figure) if is_reason else Outcome(other, figure)
-    return [found[target.name] for target in targets]
+                    results[other.name] = Outcome(other, None, figure) if is_reason else Outcome(other, figure)
+    return [results[target.name] for target in targets]
 
 
-def told_case(key: tuple[str, int] | str, case: Case) -> list[str]:
+def format_case(key: tuple[str, int] | str, case: Case) -> list[str]:
     """Every contender of a case: its median, and its time over plain ONNX Runtime's."""
     head = f"{case.model}, a call every 10 ms" if key == "paced" else f"{case.model}, batch {case.batch:,}"
     lines = [f"{head}, {max(len(t.blocks) for t in case.timings.values())} rounds"]
@@ -129,35 +128,34 @@ def main() -> None:
         names = "\n  ".join(target.name for target in TARGETS)
         parser.error(f"no row has '{options.only}' in its name. The rows:\n  {names}")
     keep_to_two_cores()
-    start, machine = perf_counter(), described()
+    start = perf_counter()
     effort = Effort(rounds=3, block=0.003) if options.quick else Effort(rounds=options.rounds)
     tell("limits of the machine")
     ceilings = limits.measured(seconds=0.02 if options.quick else 0.3)
     with tempfile.TemporaryDirectory(prefix="mlpx-bench-") as folder:
         cases = cases_of(targets, Path(folder), effort, quick=options.quick)
         rows = outcomes(targets, cases, options)
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    print("\n".join(limits.told(ceilings)))
+    print_machine()
+    print("\n".join(limits.format_limits(ceilings)))
     for key, case in cases.items():
-        print("\n".join(told_case(key, case)))
+        print("\n".join(format_case(key, case)))
     for one in missing_peers():
         print(f"{one.name}: {one.reason}")
     print(f"\n{'what':<68} {'at most':>8}  measured (quartiles)")
     for row in rows:
-        print(row.told())
+        print(row.format())
     if any(row.target.case == "memory" and row.found for row in rows) and options.gigabytes != TEN:
         print(f"memory was measured on files of {options.gigabytes:g} GB instead of {TEN:g}")
-    taken = perf_counter() - start
-    print(f"{taken:.0f} s" + (", too few rounds to be figures (--quick)" if options.quick else ""))
+    seconds = perf_counter() - start
+    print(f"{seconds:.0f} s" + (", too few rounds to be figures (--quick)" if options.quick else ""))
     if options.plot:
         from benchmarks.speed_plot import written
 
         written(cases, options.plot)
     if options.json:
         record = {
-            "machine": machine,
             "quick": options.quick,
-            "seconds": taken,
+            "seconds": seconds,
             "limits": ceilings,
             "targets": [
                 {
@@ -172,8 +170,7 @@ def main() -> None:
             ],
             "cases": {str(key) if key == "paced" else f"{key[0]}, {key[1]}": record_of(c) for key, c in cases.items()},
         }
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(record, indent=2), encoding="utf-8")
+        write_results(options.json, **record)
 
 
 if __name__ == "__main__":

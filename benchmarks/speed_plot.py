@@ -30,13 +30,13 @@ LOOKS: dict[str, tuple[str, str, bool]] = {
 
 def written(cases: dict[Any, Case], path: Path) -> None:
     """Draw the cases of batch 1 that have plain ONNX Runtime in them, fewest microseconds on top."""
-    chosen = [case for key, case in cases.items() if key != "paced" and case.batch == 1 and PLAIN in case.timings]
-    chosen.sort(key=lambda case: -case.timings[PLAIN].median)
+    shown = [case for key, case in cases.items() if key != "paced" and case.batch == 1 and PLAIN in case.timings]
+    shown.sort(key=lambda case: -case.timings[PLAIN].median)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(8, 1.6 + 0.42 * len(chosen)), layout="constrained", facecolor="white")
+        figure = Figure(figsize=(8, 1.6 + 0.42 * len(shown)), layout="constrained", facecolor="white")
         axes: Any = figure.subplots()
         axes.axvline(1, color=INK, lw=1)
-        for place, case in enumerate(chosen):
+        for place, case in enumerate(shown):
             axes.axhline(place, color="#e3e6e9", lw=0.8, zorder=0)
             for name, (marker, colour, filled) in LOOKS.items():
                 if name not in case.timings:
@@ -47,8 +47,8 @@ def written(cases: dict[Any, Case], path: Path) -> None:
                 axes.plot(ratio.median, place, marker, color=colour, mfc=face, ms=6, ls="none")
         for name, (marker, colour, filled) in LOOKS.items():
             axes.plot([], [], marker, color=colour, mfc=colour if filled else "white", ms=6, ls="none", label=name)
-        labels = [f"{case.model}\n{1e6 * case.timings[PLAIN].median:,.0f} µs" for case in chosen]
-        axes.set_yticks(range(len(chosen)), labels)
+        labels = [f"{case.model}\n{1e6 * case.timings[PLAIN].median:,.0f} µs" for case in shown]
+        axes.set_yticks(range(len(shown)), labels)
         axes.set(xscale="log", xlabel=f"time over {PLAIN} (its own beside the model), one row; left is faster")
         ticks = [0.25, 0.5, 1, 2, 4, 8, 16, 32]
         axes.xaxis.set_major_locator(FixedLocator(ticks))

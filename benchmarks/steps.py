@@ -1,4 +1,4 @@
-"""What does each step from a plain run to ``Session.predict`` give?
+"""How much faster is each step from a plain run to ``Session.predict``?
 
 One row at a time: a plain ``InferenceSession.run`` as users write it, then each step added to the ones before, and
 ``Session`` itself, which validates and copies besides. Interleaved rounds in one process for what runs on one thread;
@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import described
+from benchmarks.machine import in_process, write_results
 from export import export
 from runtime import Session
 from runtime.session.ort_session import run_options
@@ -52,16 +50,16 @@ def opened(path: Path, **config: str) -> Any:
 def steps(path: Path, x: np.ndarray) -> tuple[dict[str, Callable[[], Any]], object]:
     """Each step as a call without arguments, the first as users write it; and what must live as long as they."""
     session, options = opened(path), run_options()
-    given, got = session.get_inputs()[0].name, session.get_outputs()[0]
-    buffer, output = x.copy(), np.zeros((len(x), got.shape[1]), np.float32)
+    input_name, output_port = session.get_inputs()[0].name, session.get_outputs()[0]
+    buffer, output = x.copy(), np.zeros((len(x), output_port.shape[1]), np.float32)
     binding = session.io_binding()
-    binding.bind_input(given, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
-    binding.bind_output(got.name, "cpu", 0, np.float32, output.shape, output.ctypes.data)
+    binding.bind_input(input_name, "cpu", 0, np.float32, buffer.shape, buffer.ctypes.data)
+    binding.bind_output(output_port.name, "cpu", 0, np.float32, output.shape, output.ctypes.data)
     native, bound = session._sess.run_with_iobinding, binding._iobinding
     ours, into = Session(path, "cpu"), np.zeros_like(output)
     ways: dict[str, Callable[[], Any]] = {
-        "run, one thread": lambda: session.run(None, {given: x}),
-        "one RunOptions for all calls": lambda: session.run(None, {given: x}, options),
+        "run, one thread": lambda: session.run(None, {input_name: x}),
+        "one RunOptions for all calls": lambda: session.run(None, {input_name: x}, options),
         "buffers bound once": lambda: session.run_with_iobinding(binding),
         "both": lambda: session.run_with_iobinding(binding, options),
         "both, past the Python wrapper": lambda: native(bound, options),
@@ -73,7 +71,7 @@ def steps(path: Path, x: np.ndarray) -> tuple[dict[str, Callable[[], Any]], obje
 
 def measured(path: Path, name: str, rounds: int) -> dict[str, Any]:
     """Microseconds of the first step, and the others as ratios to it."""
-    ways, _held = steps(path, normal(1, WIDTHS[name][0]))
+    ways, _buffers = steps(path, normal(1, WIDTHS[name][0]))
     times: dict[str, list[float]] = {way: [] for way in ways}
     for call in ways.values():
         call()
@@ -97,8 +95,8 @@ def waiting(path: Path, way: str, calls: int = 300) -> dict[str, float]:
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        given = session.get_inputs()[0].name
-        call: Callable[[], Any] = lambda: session.run(None, {given: x})  # noqa: E731
+        input_name = session.get_inputs()[0].name
+        call: Callable[[], Any] = lambda: session.run(None, {input_name: x})  # noqa: E731
     else:
         ours = Session(path, "cpu", **settings)
         call = lambda: ours.predict(x)  # noqa: E731
@@ -123,25 +121,22 @@ def main() -> None:
     if arguments.waiting:
         print(json.dumps(waiting(Path(arguments.waiting[0]), arguments.waiting[1])))
         return
-    record: dict[str, Any] = {"machine": described(), "steps": {}, "waiting": {}}
+    record: dict[str, Any] = {"steps": {}, "waiting": {}}
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
         for name in CALLS:
             spec, module = relu_network(name)
             paths[name] = export(module, Path(folder) / f"{name}.onnx", spec=spec).path
         for name, path in paths.items():
-            found = record["steps"][name] = measured(path, name, arguments.rounds)
-            print(f"{name}: {found['us']:.1f} us")
-            for way, ratio in found.items():
+            figures = record["steps"][name] = measured(path, name, arguments.rounds)
+            print(f"{name}: {figures['us']:.1f} us")
+            for way, ratio in figures.items():
                 if way != "us":
                     print(f"  {ratio:5.2f}  {way}")
         for way in WAITS if arguments.cpu else ():
-            command = [sys.executable, "-m", "benchmarks.steps", "--waiting", str(paths["medium"]), way]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found = record["waiting"][way] = json.loads(done.stdout)
-            print(f"medium every 10 ms, {way}: {found['cpu_us']:.0f} us of CPU, {found['latency_us']:.0f} us")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(record, indent=2))
+            figures = record["waiting"][way] = in_process("benchmarks.steps", "--waiting", paths["medium"], way)
+            print(f"medium every 10 ms, {way}: {figures['cpu_us']:.0f} us of CPU, {figures['latency_us']:.0f} us")
+    write_results(arguments.json, **record)
 
 
 if __name__ == "__main__":

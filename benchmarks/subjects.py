@@ -64,23 +64,23 @@ def steps_of(module: nn.Sequential) -> list[tuple[Any, ...]]:
 
     Weights are (in, out) and contiguous, as numpy multiplies fastest.
     """
-    found: list[tuple[Any, ...]] = []
+    steps: list[tuple[Any, ...]] = []
     for part in module:
         values = {key: value.detach().numpy() for key, value in part.state_dict().items()}
         if isinstance(part, nn.Linear):
-            found.append(("linear", np.ascontiguousarray(values["weight"].T), values["bias"]))
+            steps.append(("linear", np.ascontiguousarray(values["weight"].T), values["bias"]))
         elif isinstance(part, nn.BatchNorm1d):
             factor = values["weight"] / np.sqrt(values["running_var"] + np.float32(part.eps))
-            found.append(("affine", factor, values["bias"] - values["running_mean"] * factor))
+            steps.append(("affine", factor, values["bias"] - values["running_mean"] * factor))
         elif isinstance(part, Standardize):
             mean, std = (getattr(part, key).numpy() for key in ("mean", "std"))
-            found.append(("affine", 1 / std, -mean / std))
+            steps.append(("affine", 1 / std, -mean / std))
         elif isinstance(part, Scale):
-            found.append(("affine", *(getattr(part, key).numpy() for key in ("factor", "offset"))))
+            steps.append(("affine", *(getattr(part, key).numpy() for key in ("factor", "offset"))))
         elif isinstance(part, nn.LeakyReLU):
-            found.append(("leaky_relu", np.float32(part.negative_slope)))
+            steps.append(("leaky_relu", np.float32(part.negative_slope)))
         elif isinstance(part, nn.ReLU | nn.Sigmoid):
-            found.append((type(part).__name__.lower(),))
+            steps.append((type(part).__name__.lower(),))
         elif not isinstance(part, nn.Dropout):
             raise TypeError(f"no step for {type(part).__name__}")
-    return found
+    return steps

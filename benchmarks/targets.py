@@ -1,4 +1,4 @@
-"""What is wanted of speed: every row of the table, what it is measured on, and at most what it may be."""
+"""The targets of speed: every row of the table, what it is measured on, and its upper limit."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ class Target:
     name: str
     at_most: float
     case: tuple[str, int] | str
-    """A model and a batch, or what measures it."""
+    """A model and a batch, or the name of the part that measures it."""
     one: str = ""
     over: str = ""
-    """The two contenders; of ``one``'s time over the other's, or of its processor's time where it is paced."""
+    """The two contenders: ``one``'s time over the other's, or its processor time where it is paced."""
     unit: str = ""
 
 
 def _rows() -> list[Target]:
-    found: list[Target] = []
+    rows: list[Target] = []
 
-    def add(what: str, one: str, over: str, wanted: dict[str, float], batch: int = 1) -> None:
-        for model, at_most in wanted.items():
-            found.append(Target(f"{what}, batch {batch:,}: {model}", at_most, (model, batch), one, over))
+    def add(what: str, one: str, over: str, limits: dict[str, float], batch: int = 1) -> None:
+        for model, at_most in limits.items():
+            rows.append(Target(f"{what}, batch {batch:,}: {model}", at_most, (model, batch), one, over))
 
     add("predict over run", PREDICT, PLAIN, {"tiny": 0.70, "small": 0.80, "medium": 0.95})
     add("predict_into over run", INTO, PLAIN, {"tiny": 0.60, "small": 0.70})
@@ -45,18 +45,18 @@ def _rows() -> list[Target]:
     for (model, batch), at_most in zip(BULK.items(), (0.6, 0.95), strict=True):
         add("predict over one big run of 2 threads", PREDICT, BULK_RUN, {model: at_most}, batch)
     paced = f"CPU per call at one call every 10 ms, over one thread's: {PACED}"
-    found.append(Target(paced, 1.5, "paced", PREDICT, ONE_THREAD_SESSION))
-    found.append(Target("1 M x 64 rows, CSV to CSV, over pandas and eager PyTorch: small", 0.2, "csv"))
-    found.append(Target("1 M x 64 rows, Parquet to Parquet, over pandas and eager PyTorch: small", 0.35, "parquet"))
-    found.append(Target("memory while scoring a 10 GB file", 1.0, "memory", unit="GB"))
-    found.append(Target("int8 variant over float32, batch 1, within its gate: large", 0.4, "int8"))
+    rows.append(Target(paced, 1.5, "paced", PREDICT, ONE_THREAD_SESSION))
+    rows.append(Target("1 M x 64 rows, CSV to CSV, over pandas and eager PyTorch: small", 0.2, "csv"))
+    rows.append(Target("1 M x 64 rows, Parquet to Parquet, over pandas and eager PyTorch: small", 0.35, "parquet"))
+    rows.append(Target("memory while scoring a 10 GB file", 1.0, "memory", unit="GB"))
+    rows.append(Target("int8 variant over float32, batch 1, within its gate: large", 0.4, "int8"))
     add(
         "never slower, predict over run",
         PREDICT,
         PLAIN,
         {n: 1.0 for n in NAMES if n not in ("tiny", "small", "medium")},
     )
-    return found
+    return rows
 
 
 TARGETS = tuple(_rows())
@@ -64,7 +64,7 @@ TARGETS = tuple(_rows())
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a row came to: a figure, or why there is none."""
+    """The result of a row: a figure, or why there is none."""
 
     target: Target
     found: Ratio | None
@@ -77,7 +77,7 @@ class Outcome:
             return "not measured"
         return "ok" if round(self.found.median, 2) <= self.target.at_most else "missed"
 
-    def told(self) -> str:
+    def format(self) -> str:
         """The row of the printed table."""
         unit = f" {self.target.unit}" if self.target.unit else ""
         at_most = f"{self.target.at_most:.2f}{unit}"

@@ -1,7 +1,7 @@
-"""What do files of reduced precision give, and what do they cost, on trained weights?
+"""How fast are files of reduced precision, and how accurate, on trained weights?
 
-A network of the shape of ``large``, 1024-4096-4096-1000, is trained for real on synthetic rows of 1,000 classes. Each
-kind of reduced precision is made of it, and compared with it on rows that neither the training nor the calibration saw:
+A network of the shape of ``large``, 1024-4096-4096-1000, is trained on synthetic rows of 1,000 classes. Each kind of
+reduced precision is made of it, and compared with it on rows that neither the training nor the calibration saw:
 largest error, changed labels, accuracy. Latencies are those of one row through ``Session``, all files in turn in one
 process, medians of paired rounds.
 Run it with ``python -m benchmarks.variants [--seconds 20] [--steps 60] [--keep FOLDER] [--json FILE]``.
@@ -10,7 +10,6 @@ Run it with ``python -m benchmarks.variants [--seconds 20] [--steps 60] [--keep 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from time import perf_counter
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.machine import described
+from benchmarks.machine import print_machine, write_results
 from builder import MLPSpec, assemble
 from export import ExportError, export, write_variant
 from export.variants import KINDS
@@ -73,8 +72,8 @@ def trained(steps: int, rows: Rows) -> tuple[MLPSpec, nn.Sequential]:
 
 def accuracy(path: Path, x: np.ndarray, classes: np.ndarray) -> float:
     with Session(path, "cpu", tuning=None) as session:
-        found = np.concatenate([session.predict(x[start : start + 1]) for start in range(len(x))])
-    return float((found.argmax(axis=1) == classes).mean())
+        outputs = np.concatenate([session.predict(x[start : start + 1]) for start in range(len(x))])
+    return float((outputs.argmax(axis=1) == classes).mean())
 
 
 def main() -> None:
@@ -89,11 +88,11 @@ def main() -> None:
     spec, module = trained(options.steps, rows)
     seconds = perf_counter() - start
     calibration, _ = rows.draw(1024, 1)
-    held, classes = rows.draw(1024, 2)
+    heldout, classes = rows.draw(1024, 2)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         path = export(module, folder / "large.onnx", spec=spec).path
-        np.save(folder / "rows.npy", held)
+        np.save(folder / "rows.npy", heldout)
         name = spec.input.name
         files = {"float32": path}
         for kind in KINDS:
@@ -103,20 +102,19 @@ def main() -> None:
                 print(f"{kind}: {error}")
         results: dict[str, dict[str, float]] = {kind: {"bytes": file.stat().st_size} for kind, file in files.items()}
         for kind, file in files.items():
-            found = difference(path, file, {name: held}) if kind != "float32" else None
-            results[kind]["accuracy"] = accuracy(file, held, classes)
-            results[kind]["error"] = found.error if found is not None else 0.0
-            results[kind]["changed_labels"] = (found.changed_labels or 0.0) if found is not None else 0.0
+            distance = difference(path, file, {name: heldout}) if kind != "float32" else None
+            results[kind]["accuracy"] = accuracy(file, heldout, classes)
+            results[kind]["error"] = distance.error if distance is not None else 0.0
+            results[kind]["changed_labels"] = (distance.changed_labels or 0.0) if distance is not None else 0.0
         tried = [Candidate(kind, file, Settings()) for kind, file in files.items()]
-        measured, _ = measure(tried, {name: held[:1]}, seconds=options.seconds)
+        measured, _ = measure(tried, {name: heldout[:1]}, seconds=options.seconds)
     exact = np.array(next(times for candidate, times in measured.items() if candidate.kind == "float32").rounds)
     for candidate, times in measured.items():
         ratio = float(np.median(np.array(times.rounds) / exact))
         figures = {"latency_s": times.latency, "p99_s": times.p99, "cpu_s": times.cpu, "ratio": ratio}
         results[candidate.kind] |= figures
-    machine = described()
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
-    print(f"1024-4096-4096-1000, {options.steps} steps in {seconds:.0f} s, {len(held):,} rows kept back")
+    print_machine()
+    print(f"1024-4096-4096-1000, {options.steps} steps in {seconds:.0f} s, {len(heldout):,} rows kept back")
     print(f"{'kind':<14} {'MB':>6} {'latency':>9} {'ratio':>6} {'cpu':>9} {'error':>8} {'labels':>8} {'accuracy':>9}")
     for kind, r in results.items():
         times = f"{1e3 * r['latency_s']:>6.2f} ms {r['ratio']:>6.3f} {1e3 * r['cpu_s']:>6.2f} ms"
@@ -129,8 +127,7 @@ def main() -> None:
         f"int8 over float32: {best['ratio']:.3f} with {100 * best['changed_labels']:.2f} % of the labels changed; "
         f"target: at most {TARGET} within {100 * GATE:g} %: {verdict}"
     )
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+    write_results(options.json, results=results)
 
 
 if __name__ == "__main__":

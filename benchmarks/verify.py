@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
-from benchmarks.machine import described
+from benchmarks.machine import in_process, print_machine, write_results
 from benchmarks.memory import Peak
 from benchmarks.networks import network
 from export import export, verify
@@ -37,13 +35,13 @@ def measured(name: str, rounds: int) -> dict[str, float]:
         weights = sum(parameter.numel() * 4 for parameter in module.parameters())
         with Peak() as peak:
             report = verify(module, artifact, device="cpu")
-        taken: list[float] = []
+        seconds: list[float] = []
         for _ in range(rounds):
             start = perf_counter()
             report = verify(module, artifact, device="cpu")
-            taken.append(perf_counter() - start)
+            seconds.append(perf_counter() - start)
             assert report.proved, report.why
-        rows = sum(given.rows for given in report.inputs)
+        rows = sum(part.rows for part in report.inputs)
         with Session(artifact.path, "cpu") as session:
             batch = [[0.5] * spec.input.row_shape[0]] * rows
             session.predict(batch)
@@ -51,7 +49,7 @@ def measured(name: str, rounds: int) -> dict[str, float]:
             session.predict(batch)
             predicted = perf_counter() - start
     return {
-        "verify_s": median(taken),
+        "verify_s": median(seconds),
         "predict_s": predicted,
         "rows": rows,
         "weights_mb": weights / 2**20,
@@ -68,19 +66,13 @@ def main() -> None:
     if options.one:
         print(json.dumps(measured(options.one, options.rounds)))
         return
-    results = {}
-    for name in NAMES:
-        command = [sys.executable, "-m", "benchmarks.verify", "--one", name, "--rounds", str(options.rounds)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        results[name] = json.loads(done.stdout)
-    machine = described()
-    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    results = {name: in_process("benchmarks.verify", "--one", name, "--rounds", options.rounds) for name in NAMES}
+    print_machine()
     print(f"{'network':<20} {'weights':>9} {'rows':>6} {'verify':>8} {'predict':>8} {'memory':>9}  target")
     for name, r in results.items():
         times = f"{r['verify_s']:>6.2f} s {r['predict_s']:>6.3f} s {r['memory']:>7.1f} x"
         print(f"{name:<20} {r['weights_mb']:>6.2f} MB {r['rows']:>6} {times}  {TARGETS.get(name, '')}".rstrip())
-    if options.json:
-        options.json.write_text(json.dumps({"machine": machine, "results": results}, indent=2))
+    write_results(options.json, results=results)
 
 
 if __name__ == "__main__":

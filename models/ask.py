@@ -23,7 +23,7 @@ MLPX = [sys.executable, "-m", "mlpx"]
 
 @contextmanager
 def serving(folder: Path) -> Iterator[dict[str, Any]]:
-    """``mlpx serve`` on free ports, until the block ends; what it says of itself when it is ready."""
+    """``mlpx serve`` on free ports, until the block ends; the record that it prints when it is ready."""
     command = [*MLPX, "serve", str(folder), "--port", "0", "--grpc-port", "0", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         assert server.stdout is not None
@@ -38,8 +38,8 @@ def serving(folder: Path) -> Iterator[dict[str, Any]]:
             server.terminate()
 
 
-def asked(kind: Any, address: str, name: str, session: Session, rows: np.ndarray) -> np.ndarray:
-    """The live server's answer for float32 rows, by tritonclient's ``kind``, its http or grpc module."""
+def ask(kind: Any, address: str, name: str, session: Session, rows: np.ndarray) -> np.ndarray:
+    """The server's answer to float32 rows; ``kind`` is tritonclient's module http or grpc."""
     with kind.InferenceServerClient(address) as client:
         tensor = kind.InferInput(session.inputs[0].name, list(rows.shape), "FP32")
         tensor.set_data_from_numpy(rows)
@@ -56,8 +56,8 @@ if __name__ == "__main__":
     with serving(folder) as server:
         print(f"serving   {server['url']} and {server['grpc']}")
         for kind, url in ((tritonclient.http, server["url"]), (tritonclient.grpc, server["grpc"])):
-            found = asked(kind, url.partition("://")[2], name, session, rows)
-            difference = float(np.abs(found - expected).max())
+            answer = ask(kind, url.partition("://")[2], name, session, rows)
+            difference = float(np.abs(answer - expected).max())
             print(
                 f"asked     {len(rows)} rows by {kind.__name__}: within {difference:.2g} of a session in this process"
             )

@@ -38,9 +38,9 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     module.train()
     for _ in range(epochs):
-        for chosen in torch.randperm(len(rows)).split(64):
+        for batch in torch.randperm(len(rows)).split(64):
             optimiser.zero_grad()
-            loss(module(rows[chosen]), targets[chosen]).backward()
+            loss(module(rows[batch]), targets[batch]).backward()
             optimiser.step()
         schedule.step()
     module.eval()

@@ -46,8 +46,8 @@ def test_the_verdict_is_by_what_is_printed() -> None:
     target = next(target for target in TARGETS if target.at_most == 0.7)
     for median, verdict in ((0.69, "ok"), (0.7049, "ok"), (0.7051, "missed"), (0.71, "missed")):
         outcome = Outcome(target, Ratio(median, 0.6, 0.8))
-        assert outcome.verdict == verdict and outcome.told().endswith(verdict)
-    assert Outcome(target, None, "no such peer").told().endswith("not measured: no such peer")
+        assert outcome.verdict == verdict and outcome.format().endswith(verdict)
+    assert Outcome(target, None, "no such peer").format().endswith("not measured: no such peer")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "large"])

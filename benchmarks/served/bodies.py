@@ -62,8 +62,8 @@ class Body:
         """What is beyond the proved bound in an answer; None where all is right."""
         for name, exact in self.exact.items():
             if name not in outputs or outputs[name].shape != exact.shape:
-                there = {key: values.shape for key, values in outputs.items()}
-                return f"{name} of shape {exact.shape} was expected, and {there} came"
+                shapes = {key: values.shape for key, values in outputs.items()}
+                return f"{name} of shape {exact.shape} was expected, and {shapes} came"
             apart = np.abs(outputs[name].astype(np.float64) - exact)
             if not (apart <= self.bound[name]).all():  # NaN is wrong too
                 return f"{name} is up to {np.max(apart):.3g} from the exact answer, beyond the proved bound"
@@ -74,12 +74,12 @@ def bodies(certificate: Certificate, model: str, batch: int) -> list[Body]:
     """Requests of ``batch`` rows, one beginning at each row of the certificate's answers, which come again in turn."""
     answers = certificate.answers
     assert answers is not None, certificate.why
-    found = []
+    requests = []
     for first in range(answers.rows):
         at = (first + np.arange(batch)) % answers.rows
         parts = [{n: np.ascontiguousarray(v[at]) for n, v in held.items()} for held in _held(answers)]
-        found.append(Body(model, *parts))
-    return found
+        requests.append(Body(model, *parts))
+    return requests
 
 
 def _held(answers: Any) -> tuple[Arrays, Arrays, Arrays]:
@@ -88,13 +88,13 @@ def _held(answers: Any) -> tuple[Arrays, Arrays, Arrays]:
 
 def _json_outputs(record: Mapping[str, Any], rest: bytes) -> dict[str, np.ndarray]:
     """The outputs of an answer over REST, float32, from its JSON and the bytes behind it."""
-    found, at = {}, 0
+    outputs, at = {}, 0
     for entry in record["outputs"]:
         size = (entry.get("parameters") or {}).get("binary_data_size")
         values = np.asarray(entry["data"]) if size is None else np.frombuffer(rest[at : at + size], "<f4")
         at += size or 0
-        found[entry["name"]] = values.astype(np.float32).reshape(entry["shape"])
-    return found
+        outputs[entry["name"]] = values.astype(np.float32).reshape(entry["shape"])
+    return outputs
 
 
 def outputs_of(body: bytes, head: int | None) -> dict[str, np.ndarray]:
@@ -104,12 +104,12 @@ def outputs_of(body: bytes, head: int | None) -> dict[str, np.ndarray]:
 
 def grpc_outputs(response: Any) -> dict[str, np.ndarray]:
     """The outputs of a ``ModelInferResponse``."""
-    found = {}
+    outputs = {}
     for i, output in enumerate(response.outputs):
         raw = response.raw_output_contents
         values = np.frombuffer(raw[i], "<f4") if raw else np.array(output.contents.fp32_contents, np.float32)
-        found[output.name] = values.reshape(list(output.shape))
-    return found
+        outputs[output.name] = values.reshape(list(output.shape))
+    return outputs
 
 
 Encoded = Callable[[Body], tuple[dict[str, str], bytes]]

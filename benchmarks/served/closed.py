@@ -89,10 +89,10 @@ def load(address: str, path: str, kind: str, bodies: Sequence[Body], clients: in
             files.append(_written(Path(folder) / f"{i}.body", content))
         names = _written(Path(folder) / "headers", "\n".join(f"{k}: {v}" for k, v in headers.items()).encode())
         command = ["wrk", "-t1", f"-c{clients}", f"-d{seconds:.0f}s", "--timeout", "30s", "-s", _SCRIPT]
-        told = _output([*command, f"http://{address}{path}", "--", names, *files])
-    found = json.loads(told.strip().splitlines()[-1])
-    requests, failed = found["requests"], found["refused"] + found["broken"]
-    return Loaded(requests, requests / (found["micros"] / 1e6), found["p50"] / 1e6, found["p99"] / 1e6, failed)
+        printed = _output([*command, f"http://{address}{path}", "--", names, *files])
+    figures = json.loads(printed.strip().splitlines()[-1])
+    requests, failed = figures["requests"], figures["refused"] + figures["broken"]
+    return Loaded(requests, requests / (figures["micros"] / 1e6), figures["p50"] / 1e6, figures["p99"] / 1e6, failed)
 
 
 def _h2load(address: str, body: Body, clients: int, seconds: float) -> Loaded:

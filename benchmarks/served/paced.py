@@ -36,7 +36,7 @@ def paced(address: str, requests: list[bytes], rate: float, seconds: float, conn
     all in seconds; "client", the share of a processor that the client took; "sent" and "failed".
     """
     host, _, port = address.partition(":")
-    total, taken, late, failed = int(rate * seconds), [], [], 0
+    total, latencies, late, failed = int(rate * seconds), [], [], 0
     idle: deque[socket.socket] = deque()
     for _ in range(connections):
         idle.append(socket.create_connection((host, int(port))))
@@ -56,29 +56,29 @@ def paced(address: str, requests: list[bytes], rate: float, seconds: float, conn
         while due and idle:
             free = idle.popleft()
             busy[free] = due.popleft(), b""
-            free.sendall(requests[(len(taken) + len(busy)) % len(requests)])
+            free.sendall(requests[(len(latencies) + len(busy)) % len(requests)])
         until = start + sent / rate if sent < total else now + _PATIENCE
         ready = select.select(list(busy), [], [], max(0.0, until - perf_counter()))[0]
         if sent == total and not ready:
             break
-        for one in ready:
-            at, held = busy[one]
-            piece = one.recv(1 << 20)
-            status = _status(held + piece)
+        for connection in ready:
+            at, answer = busy[connection]
+            piece = connection.recv(1 << 20)
+            status = _status(answer + piece)
             if piece and status is None:
-                busy[one] = at, held + piece
+                busy[connection] = at, answer + piece
                 continue
-            del busy[one]
-            taken.append(perf_counter() - at)
+            del busy[connection]
+            latencies.append(perf_counter() - at)
             failed += status != 200
             if piece:
-                idle.append(one)
+                idle.append(connection)
     spent, cpu = perf_counter() - start, process_time() - cpu
-    for one in everyone:
-        one.close()
-    p50, p99 = np.quantile(taken, [0.5, 0.99])
-    found = {"p50": p50, "p99": p99, "late": np.quantile(late, 0.99), "client": cpu / spent}
-    return {**{k: float(v) for k, v in found.items()}, "sent": sent, "failed": failed + sent - len(taken)}
+    for connection in everyone:
+        connection.close()
+    p50, p99 = np.quantile(latencies, [0.5, 0.99])
+    figures = {"p50": p50, "p99": p99, "late": np.quantile(late, 0.99), "client": cpu / spent}
+    return {**{k: float(v) for k, v in figures.items()}, "sent": sent, "failed": failed + sent - len(latencies)}
 
 
 def _status(answer: bytes) -> int | None:

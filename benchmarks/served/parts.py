@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pickle
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.machine import in_process
 from benchmarks.served.bodies import REST
 from benchmarks.served.closed import Loaded, load
 from benchmarks.served.memory import resident
@@ -33,12 +31,12 @@ def pace(made: Made, effort: Effort, folder: Path) -> tuple[Ratio | None, str, l
     for _ in range(effort.rounds):
         with made.served(OURS, MANY.model, folder / "server.log") as server:
             peak = under(server, MANY, made, effort.seconds)
-            found = _open_loop(server, made, peak, effort.seconds)
-        if found["failed"]:
-            return None, f"{found['failed']:,.0f} of {found['sent']:,.0f} requests failed", lines
-        ratios.append(found["p99"] / found["p50"])
-        times = ", ".join(f"{key} {1e3 * found[key]:.2f} ms" for key in ("p50", "p99", "late"))
-        client = f"(late: p99 of the client's own lateness), the client took {100 * found['client']:.0f} % of a core"
+            figures = _open_loop(server, made, peak, effort.seconds)
+        if figures["failed"]:
+            return None, f"{figures['failed']:,.0f} of {figures['sent']:,.0f} requests failed", lines
+        ratios.append(figures["p99"] / figures["p50"])
+        times = ", ".join(f"{key} {1e3 * figures[key]:.2f} ms" for key in ("p50", "p99", "late"))
+        client = f"(late: p99 of the client's own lateness), the client took {100 * figures['client']:.0f} % of a core"
         lines.append(f"  {peak.rate / 2:,.0f} /s, half of {peak.rate:,.0f}: {times} {client}")
     return quartiles(ratios), "", lines
 
@@ -50,8 +48,7 @@ def _open_loop(server: Server, made: Made, peak: Loaded, seconds: float) -> dict
         file = Path(place) / "requests"
         file.write_bytes(pickle.dumps(requests))
         arguments = [server.rest, peak.rate / 2, seconds, CONNECTIONS, file]
-        command = [sys.executable, "-m", "benchmarks.served.paced", *map(str, arguments)]
-        return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return in_process("benchmarks.served.paced", *arguments)
 
 
 def memory(made: Made, effort: Effort, folder: Path) -> tuple[Ratio | None, str, list[str]]:
@@ -61,12 +58,12 @@ def memory(made: Made, effort: Effort, folder: Path) -> tuple[Ratio | None, str,
         now = resident(server.session)
         lines.append(f"  {now / _MIB:.1f} MiB before the first request")
         while done < effort.requests:
-            for one in (MANY, BINARY):
-                address, path = server.asked(one.kind, one.model)
-                found = load(address, path, one.kind, made.bodies(one.model, one.batch), one.clients, 5)
-                if found.failed:
-                    return None, f"{found.failed:,} of {found.requests:,} requests failed", lines
-                done += found.requests
+            for case in (MANY, BINARY):
+                address, path = server.asked(case.kind, case.model)
+                loaded = load(address, path, case.kind, made.bodies(case.model, case.batch), case.clients, 5)
+                if loaded.failed:
+                    return None, f"{loaded.failed:,} of {loaded.requests:,} requests failed", lines
+                done += loaded.requests
             now = resident(server.session)
             base = base or (now if done >= effort.requests / 10 else 0)
             lines.append(f"  {now / _MIB:.1f} MiB after {done:,} requests")

@@ -43,34 +43,34 @@ def measured(
 ) -> Table:
     """Every load on every server that is to be measured under it; one that fails once is left out from then on."""
     table = Table()
-    subjects = sorted({(name, one.model) for one in loads for name in one.servers})
+    subjects = sorted({(name, case.model) for case in loads for name in case.servers})
     for number in range(effort.rounds):
         for name, model in order.sample(subjects, len(subjects)):
-            todo = [one for one in loads if one.model == model and name in one.servers]
-            todo = [one for one in todo if (name, one) not in table.left_out]
+            todo = [case for case in loads if case.model == model and name in case.servers]
+            todo = [case for case in todo if (name, case) not in table.left_out]
             if not todo:
                 continue
             tell(f"round {number + 1} of {effort.rounds}: {name}, {model}")
             try:
                 with made.served(name, model, folder / "server.log") as server:
-                    for one in todo:
+                    for case in todo:
                         try:
-                            table.loaded[name, one].append(under(server, one, made, effort.seconds))
+                            table.loaded[name, case].append(under(server, case, made, effort.seconds))
                         except (OSError, RuntimeError, ValueError) as error:
-                            table.left_out[name, one] = str(error)
+                            table.left_out[name, case] = str(error)
             except (AssertionError, LookupError) as error:
-                table.left_out.update({(name, one): str(error) for one in todo})
+                table.left_out.update({(name, case): str(error) for case in todo})
     return table
 
 
-def under(server: Server, one: Load, made: Made, seconds: float) -> Loaded:
+def under(server: Server, case: Load, made: Made, seconds: float) -> Loaded:
     """A server under a load. Raises RuntimeError: an answer was wrong, or a request failed."""
-    asked = made.bodies(one.model, one.batch)
-    address, path = server.asked(one.kind, one.model)
-    if reason := wrong(address, path, one.kind, asked):
+    requests = made.bodies(case.model, case.batch)
+    address, path = server.asked(case.kind, case.model)
+    if reason := wrong(address, path, case.kind, requests):
         raise RuntimeError(f"not loaded, since an answer is wrong: {reason}")
-    load(address, path, one.kind, asked, one.clients, _WARM)
-    found = load(address, path, one.kind, asked, one.clients, seconds)
-    if found.failed:
-        raise RuntimeError(f"{found.failed:,} of {found.requests:,} requests failed")
-    return found
+    load(address, path, case.kind, requests, case.clients, _WARM)
+    loaded = load(address, path, case.kind, requests, case.clients, seconds)
+    if loaded.failed:
+        raise RuntimeError(f"{loaded.failed:,} of {loaded.requests:,} requests failed")
+    return loaded

@@ -79,10 +79,10 @@ def _kserve(environment: Path, package: Path, model: str, ports: tuple[int, int,
 def _ray(environment: Path, package: Path, model: str, ports: tuple[int, int, int]) -> list[str | Path]:
     """One replica, as the others have one worker."""
     file = package / "serve.yaml"
-    held = yaml.safe_load(file.read_text())
-    held["http_options"]["port"] = ports[0]
-    held["applications"][0]["deployments"][0]["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 1}
-    file.write_text(yaml.safe_dump(held))
+    config = yaml.safe_load(file.read_text())
+    config["http_options"]["port"] = ports[0]
+    config["applications"][0]["deployments"][0]["autoscaling_config"] |= {"min_replicas": 1, "max_replicas": 1}
+    file.write_text(yaml.safe_dump(config))
     return [environment / "bin" / "serve", "run", "serve.yaml", "--app-dir", "."]
 
 

@@ -74,7 +74,7 @@ TARGETS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a row came to: a figure, or why there is none."""
+    """The result of a row: a figure, or why there is none."""
 
     target: Target
     found: Ratio | None
@@ -91,7 +91,7 @@ class Outcome:
         value = round(self.found.median, 2)
         return "met" if (value >= bound if self.target.at_least else value <= bound) else "missed"
 
-    def told(self) -> str:
+    def format(self) -> str:
         """The row of the printed table."""
         bound = "" if self.target.bound is None else f"{'≥' if self.target.at_least else '≤'} {self.target.bound:g}"
         if self.found is None:
@@ -100,6 +100,6 @@ class Outcome:
         return f"{self.target.name:<84} {bound:>6}  {self.found.median:.2f} {spread:<18} {self.verdict}".rstrip()
 
 
-def wanted(text: str) -> Sequence[Target]:
+def rows_named(text: str) -> Sequence[Target]:
     """The rows with a text in their names."""
     return [target for target in TARGETS if text in target.name]

@@ -1,4 +1,4 @@
-"""Train ``digits``: ``python -m models.digits.train [FOLDER]`` writes weights and held-out rows, here unless told."""
+"""Train ``digits``: ``python -m models.digits.train [FOLDER]`` writes weights and held-out rows, by default here."""
 
 import sys
 from pathlib import Path
