@@ -1,8 +1,8 @@
-"""Bodies that hypothesis makes, and requests of the OpenAPI document, for as long as is wanted, on ``mlpx serve``.
+"""Fuzz ``mlpx serve``: bodies made by hypothesis and requests of the OpenAPI document, for a given time.
 
-Beside them another client asks all the time, and every answer that it gets is held against the proved bound. It ends
-with an error where an answer is wrong or missing, where the log tells of a defect, or where a worker died.
-A failure is told with the body that made it. Run it with ``python -m benchmarks.fuzz_serving [--minutes 10]``.
+Another client sends requests all the time, and each of its answers is compared with the proved bound. The run fails
+where an answer is wrong or missing, where the log reports a defect, or where a worker died. A failure is reported with
+the body that caused it. Run it with ``python -m benchmarks.fuzz_serving [--minutes 10]``.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def main() -> None:
                 ask_any_body(service.address, model.file, many)
                 ask_by_document(service.url, few)
                 if defects := service.unexpected():
-                    sys.exit("\n".join(["the log tells of defects:", *defects[:5]]))
+                    sys.exit("\n".join(["the log reports defects:", *defects[:5]]))
                 rounds += 1
-                print(f"round {rounds}: {checker.right:,} right answers beside", file=sys.stderr)
+                print(f"round {rounds}: {checker.right:,} right answers to the other client", file=sys.stderr)
         if service.process.returncode:
             sys.exit(f"the server ended with code {service.process.returncode}")
-    print(f"{rounds} rounds of {EXAMPLES['bodies']:,} bodies and the document, {checker.right:,} answers")
-    print("beside them, all right; no 500, no death, no defect in the log")
+    print(f"{rounds} rounds of {EXAMPLES['bodies']:,} bodies and the document; all {checker.right:,} answers to the")
+    print("other client are right; no 500, no dead worker, no defect in the log")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ _SIDE = 1024
 
 
 def work() -> MakeCall:
-    """A factory for ``runtime.timing.contest``, on one thread: the limit that is measured is the name of its rows."""
+    """The factory of a contender, on one thread: the name of its rows is the limit to measure."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)

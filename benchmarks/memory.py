@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 
 class Peak:
-    """The largest resident memory of this process in a ``with`` block, above what it was at its start, in bytes."""
+    """The largest resident memory of this process in a ``with`` block, above its start, in bytes."""
 
     def __enter__(self) -> Peak:
         self.start = self.largest = resident()
@@ -30,11 +30,11 @@ class Peak:
 
 
 def resident() -> int:
-    """Of this process, in bytes."""
+    """The resident memory of this process, in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def largest_resident() -> int:
-    """Of this process since it began, in bytes; unlike ``ru_maxrss`` without what its parent held."""
+    """The peak resident memory of this process, in bytes; unlike ``ru_maxrss`` without that of its parent."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))

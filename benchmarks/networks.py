@@ -1,4 +1,4 @@
-"""The networks that the gates are tried on: the models of this repository, generated and written ones, large ones."""
+"""The networks that the gates are tested on: the models of this repository, generated, hand-written and large ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGE: dict[str, tuple[list[int], list[Any]]] = {
     "512 sixteen times": ([512] * 17, ["silu"]),
     "4096-1024-1024-4096": ([4096, 1024, 1024, 4096], ["hardsigmoid"]),
 }
-"""Widths, and what stands between two linear layers."""
+"""Widths, and the blocks between two linear layers."""
 _BETWEEN: list[Any] = [
     "relu",
     "leaky_relu",
@@ -43,7 +43,7 @@ _BETWEEN += [{"gelu": "tanh"}, {"leaky_relu": 0.2}, {"clip": [-2, 2]}]
 
 @dataclass(frozen=True)
 class Network:
-    """A module in evaluation mode, and what export and verify are to be told of it: a spec, or an example."""
+    """A module in evaluation mode, and the spec or the example that export and verify need with it."""
 
     module: nn.Module
     spec: MLPSpec | None = None
@@ -82,7 +82,7 @@ def generated(rng: np.random.Generator) -> MLPSpec:
         depth = int(rng.integers(1, 17))
         widest = exp(rng.uniform(log(8), log(2048)))
         widths = [round(exp(rng.uniform(log(4), log(widest)))) for _ in range(depth + 1)]
-        if rng.random() < 0.3:  # as many networks are: one width inside
+        if rng.random() < 0.3:  # as in many networks: one width inside
             widths[1:-1] = [widths[1]] * max(0, depth - 1)
         if sum(a * b + b for a, b in pairwise(widths)) <= MOST_PARAMETERS:
             break

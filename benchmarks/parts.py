@@ -70,7 +70,7 @@ def _figure(value: float) -> Ratio:
 def _results(program: str, *arguments: object) -> dict[str, Any] | str:
     """The ``results`` of the JSON that a program writes, or why there are none."""
     if find_spec(program) is None:
-        return f"there is no {program}"
+        return f"{program} is missing"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "results.json"
         command = [sys.executable, "-m", program, *map(str, arguments), "--json", str(path)]

@@ -1,4 +1,4 @@
-"""What else computes an MLP, as factories for ``runtime.timing.contest``: each is called in a process of its own.
+"""Other ways to compute an MLP, as factories of contenders: each is called in a process of its own.
 
 Every call gets a numpy array and gives one, without a copy where the package can. Everything is at its defaults.
 """
@@ -35,7 +35,7 @@ def eager(name: str, compiled: bool = False) -> MakeCall:
         (x,) = feed.values()
 
         def call() -> np.ndarray:
-            assert mode is not None  # it ends where nothing holds it
+            assert mode is not None  # it ends when nothing refers to it
             return run(torch.from_numpy(x)).numpy()
 
         return call
@@ -78,7 +78,7 @@ def by_sklearn(steps: str) -> MakeCall:
         known = [tuple(np.asarray(v, np.float32) if not isinstance(v, str) else v for v in first), *rest]
     linear, between = known[0::2], known[1::2]
     if {op for op, *_ in linear} != {"linear"} or {op for op, *_ in between} != {"relu"} or len(known) % 2 == 0:
-        raise Unsuitable("MLPRegressor has one kind of activation, with a linear output, and this model has not")
+        raise Unsuitable("MLPRegressor has one kind of activation and a linear output, and this model has others")
     weights, biases = [step[1] for step in linear], [step[2] for step in linear]
     model: Any = MLPRegressor(hidden_layer_sizes=tuple(w.shape[1] for w in weights[:-1]), activation="relu")
     model.coefs_, model.intercepts_ = weights, biases
@@ -93,5 +93,5 @@ def by_sklearn(steps: str) -> MakeCall:
 
 
 def nothing() -> MakeCall:
-    """A call that does nothing: what measuring costs."""
+    """A call that does nothing: the cost of measuring."""
     return lambda feed: lambda: next(iter(feed.values()))

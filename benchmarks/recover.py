@@ -1,9 +1,9 @@
-"""How long does it take to read a network back, and to prove it, and how much memory?
+"""How long do reading a network back and proving it take, and how much memory?
 
 A checkpoint, a safetensors and an ONNX file of one network are recovered, each in a process of its own, warm, imports
 excluded: the median of several rounds. ``read`` is until spec and weights are known; ``recover`` until everything is
 written, and for an ONNX file until old and new file are proved. There is no peer that reads a spec back. Memory is the
-peak above what the process held before, of the first round, as a multiple of the weights.
+peak above the start of the first round, as a multiple of the weights.
 Run it with ``python -m benchmarks.recover [--rounds 5] [--json FILE]``.
 """
 

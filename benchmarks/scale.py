@@ -35,15 +35,13 @@ def write_case(name: str, folder: Path, rows: int) -> None:
     """The model and its data, each file under its usual name."""
     import polars
 
-    from builder import MLPSpec, assemble, load_spec, load_weights
+    from benchmarks.networks import network
+    from builder import MLPSpec, assemble
     from export import export
 
     if name == "digits":
-        home = ROOT / "models" / "digits"
-        spec = load_spec(home / "spec.yaml")
-        module = assemble(spec)
-        load_weights(module, home / "weights.safetensors")
-        heldout = polars.read_parquet(home / "heldout.parquet")
+        spec, module = network("digits")
+        heldout = polars.read_parquet(ROOT / "models" / "digits" / "heldout.parquet")
         frame = heldout[np.random.default_rng(0).integers(len(heldout), size=rows)]
     else:
         features = [f"f{i}" for i in range(64)]

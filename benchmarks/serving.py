@@ -1,10 +1,10 @@
 """How many requests per second does ``mlpx serve`` answer, beside other servers, on this machine?
 
-Every row of ``benchmarks.served.targets``. One server at a time runs, started anew in every round, in random order;
-each has one worker and ONNX Runtime with one thread, and shares 2 cores with the program that loads it. Before it is
-loaded each of the requests is asked once, and the answer held against the proved bound. The ratios are of the same
-round. A full run takes about 25 minutes. The peers are in environments of their own (``make servers``); one that is
-missing is said to be. Run it with ``python -m benchmarks.serving [--quick] [--only TEXT] [--rounds N] [--json FILE]``.
+Every row of ``benchmarks.served.targets``. One server runs at a time, restarted in every round, in random order; each
+has one worker and ONNX Runtime with one thread, and shares 2 cores with the program that loads it. Before the load each
+request is sent once, and its answer compared with the proved bound. Ratios are within a round. A full run takes about
+25 minutes. The peers are in environments of their own (``make servers``); a missing one is reported.
+Run it with ``python -m benchmarks.serving [--quick] [--only TEXT] [--rounds N] [--json FILE]``.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How fast is mlpx, beside what a user would write and beside other runtimes, on this machine?
 
 Every row of ``benchmarks.targets`` beside its target, in one run: medians of paired rounds, each contender in a process
-of its own, in random order, none of them timed with a wrong answer. Beside them, the limits of the machine. On one with
-more than 2 cores it keeps to 2. A full run takes about 12 minutes.
+of its own, in random order; a wrong answer is not timed. It prints the limits of the machine too. On a machine with
+more than 2 cores it uses 2. A full run takes about 12 minutes.
 Run it with ``make bench``, or ``python -m benchmarks.speed [--quick] [--only TEXT] [--rounds N] [--json FILE]``.
 """
 

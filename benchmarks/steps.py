@@ -89,7 +89,7 @@ def measured(path: Path, name: str, rounds: int) -> dict[str, Any]:
 
 
 def waiting(path: Path, way: str, calls: int = 300) -> dict[str, float]:
-    """In this process: processor time and latency of a call every 10 ms, microseconds."""
+    """Processor time and latency per call at one call every 10 ms, microseconds, in this process."""
     x = normal(1, WIDTHS["medium"][0])
     if (settings := WAITS[way]) is None:
         import onnxruntime

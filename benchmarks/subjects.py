@@ -1,4 +1,4 @@
-"""The models that speed is measured on, each written once: the ONNX file, its rows, and what is right for them."""
+"""The models that speed is measured on, each written once: the ONNX file, its rows, and the right answers."""
 
 from __future__ import annotations
 

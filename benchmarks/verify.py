@@ -2,7 +2,7 @@
 
 Every network is exported and verified in a process of its own, warm, imports excluded: the median of several rounds,
 beside one ``Session.predict`` of the same number of rows, since there is no peer that proves. Memory is the peak above
-what the process held before, of the first verification, as a multiple of the weights.
+the start of the first verification, as a multiple of the weights.
 Run it with ``python -m benchmarks.verify [--rounds 5] [--json FILE]``.
 """
 
@@ -26,7 +26,7 @@ NAMES = [*TARGETS, "breast_cancer", "512 sixteen times"]
 
 
 def measured(name: str, rounds: int) -> dict[str, float]:
-    """In this process: one network."""
+    """Measure one network, in this process."""
     spec, module = network(name)
     small_spec, small = network("breast_cancer")
     with tempfile.TemporaryDirectory() as folder:

@@ -35,7 +35,7 @@ class Body:
 
     @cached_property
     def binary(self) -> tuple[int, bytes]:
-        """The length of the JSON, and the body: JSON and bytes behind it. The answer is asked for in bytes too."""
+        """The length of the JSON, and the body: JSON and bytes after it. The answer is asked for in bytes too."""
         sizes = {name: values.nbytes for name, values in self.inputs.items()}
         inputs = [{**e, "parameters": {"binary_data_size": sizes[e["name"]]}} for e in self._entries()]
         outputs = [{"name": name, "parameters": {"binary_data": True}} for name in self.exact]
@@ -59,7 +59,7 @@ class Body:
         return [{"name": n, "shape": list(v.shape), "datatype": "FP32"} for n, v in self.inputs.items()]
 
     def why_wrong(self, outputs: Arrays) -> str | None:
-        """What is beyond the proved bound in an answer; None where all is right."""
+        """What is beyond the proved bound in an answer; None where all of it is right."""
         for name, exact in self.exact.items():
             if name not in outputs or outputs[name].shape != exact.shape:
                 shapes = {key: values.shape for key, values in outputs.items()}
@@ -71,23 +71,20 @@ class Body:
 
 
 def bodies(certificate: Certificate, model: str, batch: int) -> list[Body]:
-    """Requests of ``batch`` rows, one beginning at each row of the certificate's answers, which come again in turn."""
+    """Requests of ``batch`` rows, one beginning at each row of the certificate's answers, which repeat."""
     answers = certificate.answers
     assert answers is not None, certificate.why
     requests = []
     for first in range(answers.rows):
         at = (first + np.arange(batch)) % answers.rows
-        parts = [{n: np.ascontiguousarray(v[at]) for n, v in held.items()} for held in _held(answers)]
+        sides = (answers.inputs, answers.exact, answers.bound)
+        parts = [{n: np.ascontiguousarray(v[at]) for n, v in side.items()} for side in sides]
         requests.append(Body(model, *parts))
     return requests
 
 
-def _held(answers: Any) -> tuple[Arrays, Arrays, Arrays]:
-    return answers.inputs, answers.exact, answers.bound
-
-
 def _json_outputs(record: Mapping[str, Any], rest: bytes) -> dict[str, np.ndarray]:
-    """The outputs of an answer over REST, float32, from its JSON and the bytes behind it."""
+    """The outputs of an answer over REST, float32, from its JSON and the bytes after it."""
     outputs, at = {}, 0
     for entry in record["outputs"]:
         size = (entry.get("parameters") or {}).get("binary_data_size")

@@ -102,12 +102,13 @@ def _h2load(address: str, body: Body, clients: int, seconds: float) -> Loaded:
         head = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
         command = ["h2load", "-t1", f"-c{clients}", "-m1", f"-D{seconds:.0f}", "--warm-up-time=1", *head, "-d", content]
         url = f"http://{address}/inference.GRPCInferenceService/ModelInfer"
-        told = _output([*command, f"--log-file={log}", url])
+        printed = _output([*command, f"--log-file={log}", url])
         lines = [line.split("\t") for line in log.read_text().splitlines()]
     micros = sorted(int(line[2]) for line in lines if line[1] == "200")
-    rate, counts = re.search(r"finished in .*?, ([\d.]+) req/s", told), re.search(r"(\d+) failed, (\d+) errored", told)
+    rate = re.search(r"finished in .*?, ([\d.]+) req/s", printed)
+    counts = re.search(r"(\d+) failed, (\d+) errored", printed)
     if rate is None or counts is None or not micros:
-        raise RuntimeError(f"h2load was not understood: {told[-300:]}")
+        raise RuntimeError(f"h2load printed something unexpected: {printed[-300:]}")
     p50, p99 = (micros[min(len(micros) - 1, round(q * len(micros)))] / 1e6 for q in (0.5, 0.99))
     return Loaded(len(micros), float(rate[1]), p50, p99, int(counts[1]))
 

@@ -1,4 +1,4 @@
-"""The rows of the table that are no comparison: latency at half of the peak rate, and memory over many requests."""
+"""The rows of the table without a peer: latency at half of the peak rate, and memory over many requests."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from benchmarks.served.targets import BINARY, MANY, MEMORY, OURS, PACE
 from runtime.timing.timer import Ratio, quartiles
 
 CONNECTIONS = 64
-"""Of the open loop: enough that a request hardly ever waits for a free one."""
+"""Of the open loop: so many that a request rarely waits for a free one."""
 Part = Callable[[Made, Effort, Path], tuple[Ratio | None, str, list[str]]]
-"""A figure, the reason why there is none, and what else is to be told."""
+"""A figure, or why there is none, and further lines to print."""
 _MIB = 2**20
 
 

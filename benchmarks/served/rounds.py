@@ -1,4 +1,4 @@
-"""Rounds of load: every server in random order, started anew, asked for right answers, loaded."""
+"""Rounds of load: every server in random order, restarted, checked for right answers, loaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Effort:
     seconds: float = 6
     """Of every load in a round."""
     requests: int = 1_000_000
-    """Of the row about memory."""
+    """Of the row on memory."""
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Table:
 def measured(
     loads: Sequence[Load], made: Made, effort: Effort, order: random.Random, folder: Path, tell: Tell
 ) -> Table:
-    """Every load on every server that is to be measured under it; one that fails once is left out from then on."""
+    """Every load on every server to be measured under it; a server that fails once is left out from then on."""
     table = Table()
     subjects = sorted({(name, case.model) for case in loads for name in case.servers})
     for number in range(effort.rounds):
@@ -64,7 +64,7 @@ def measured(
 
 
 def under(server: Server, case: Load, made: Made, seconds: float) -> Loaded:
-    """A server under a load. Raises RuntimeError: an answer was wrong, or a request failed."""
+    """Load a server. Raises RuntimeError: an answer was wrong, or a request failed."""
     requests = made.bodies(case.model, case.batch)
     address, path = server.asked(case.kind, case.model)
     if reason := wrong(address, path, case.kind, requests):

@@ -52,23 +52,23 @@ def certificate(file: Path) -> Certificate:
 
 def made(pairs: Sequence[tuple[str, str]], folder: Path, tell: Callable[[str], None]) -> Made:
     """Write and prove the models, and package them, for these pairs of server and model."""
-    found = Made()
+    subjects = Made()
     for model in dict.fromkeys(model for _, model in pairs):
         tell(f"{model}: written and proved")
         spec, module = relu_network(model)
         path = folder / "models" / model / f"{model}.onnx"
         publish(module, path, spec=spec, device="cpu", page=False)
-        found.files[model] = path
+        subjects.files[model] = path
     for name, model in pairs:
         if (peer := PEERS.get(name)) is None:
             continue
         environment = ENVIRONMENTS / peer.environment
         if not (environment / READY).is_file():
-            why = environment.with_name(f"{peer.environment}.reason")
-            hint = f"there is no {environment}. What to do: make servers"
-            found.missing[name] = why.read_text(encoding="utf-8").strip() if why.is_file() else hint
+            reason = environment.with_name(f"{peer.environment}.reason")
+            hint = f"{environment} is missing. What to do: make servers"
+            subjects.missing[name] = reason.read_text(encoding="utf-8").strip() if reason.is_file() else hint
             continue
         place = folder / "packages" / peer.target / model
-        package(found.files[model], peer.target, place, backend=peer.backend, threads=1)
-        found.packages[name, model] = place
-    return found
+        package(subjects.files[model], peer.target, place, backend=peer.backend, threads=1)
+        subjects.packages[name, model] = place
+    return subjects

@@ -1,4 +1,4 @@
-"""What is wanted of serving: every row of the table, and at least or at most what it may be."""
+"""The targets of serving: every row of the table, with its lower or upper limit."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Each network has seeded weights and is in evaluation mode. mlpx publishes it, proved or not at all;
 ``torch.onnx.export(dynamo=True)`` writes it with a free batch. Each file is then run by ONNX Runtime at batches 1 and 7
-and held against eager PyTorch. The packages lie in ``.zoo``, where ``make zoo`` installs them.
+and compared with eager PyTorch. The packages are in ``.zoo``, where ``make zoo`` installs them.
 Run it with ``python -m benchmarks.zoo [--package NAME] [--only NAME] [--mlpx-only] [--jobs 2] [--json FILE]
 [--markdown FILE]``.
 """
@@ -27,11 +27,11 @@ from benchmarks.zoo.table import markdown, operators, totals
 
 def chosen(packages: list[str], names: list[str]) -> dict[str, list[Entry]]:
     """The entries that were asked for, by package."""
-    found: dict[str, list[Entry]] = {}
+    entries: dict[str, list[Entry]] = {}
     for entry in ENTRIES:
         if (not packages or entry.package in packages) and (not names or entry.name in names):
-            found.setdefault(entry.package, []).append(entry)
-    return found
+            entries.setdefault(entry.package, []).append(entry)
+    return entries
 
 
 def said(record: dict[str, Any], steps: list[str]) -> str:

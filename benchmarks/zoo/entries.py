@@ -109,7 +109,7 @@ def called(module: nn.Module, example: Example) -> Any:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors among a network's outputs, in their order; None and what is no tensor are left out."""
+    """The tensors among a network's outputs, in their order; None and other values are left out."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

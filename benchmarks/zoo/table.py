@@ -18,9 +18,9 @@ def totals(records: Sequence[Record], steps: Sequence[str]) -> str:
     ran = [record for record in records if "failed" not in record]
     lines = []
     for step in steps:
-        found = Counter(record[step]["outcome"] for record in ran)
-        said = [f"{found[outcome]} {WORDS.get(outcome, outcome)}" for outcome in OUTCOMES[step] if found[outcome]]
-        lines.append(f"{TITLES[step]:<10} of {len(ran)}: {', '.join(said)}")
+        counts = Counter(record[step]["outcome"] for record in ran)
+        parts = [f"{counts[outcome]} {WORDS.get(outcome, outcome)}" for outcome in OUTCOMES[step] if counts[outcome]]
+        lines.append(f"{TITLES[step]:<10} of {len(ran)}: {', '.join(parts)}")
     return "\n".join(lines)
 
 

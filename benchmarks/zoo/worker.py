@@ -33,7 +33,7 @@ class Recorded(TorchDispatchMode):
 
 
 def built(entry: Entry) -> dict[str, Any]:
-    """What the network is: parameters, the shapes of a call's outputs, its operators, and whether rows stay apart.
+    """The network in figures: parameters, the shapes of the outputs, its operators, and whether rows are independent.
 
     The operators are those that a call under ``torch.inference_mode`` dispatches.
     """

@@ -42,7 +42,7 @@ def verify(
     weights: Weights = None,
     module: Annotated[str | None, "package.module:factory or path/to/file.py:name instead. Its code is run."] = None,
     method: Annotated[str, "The method of the module that FILE was made of."] = "forward",
-    certificate: Annotated[Path | None, "NAME.parity.json: first check that FILE is the one that it is of."] = None,
+    certificate: Annotated[Path | None, "NAME.parity.json: first check that FILE has not changed since."] = None,
     output: Annotated[Path | None, "A folder to write NAME.parity.json to; by default it is not written."] = None,
     data: Data = None,
     device: Device = "auto",

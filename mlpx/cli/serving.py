@@ -29,7 +29,7 @@ class PackageOptions:
     delay_us: Annotated[int, "How long a request may wait for others to share a batch with, microseconds."] = 0
     instances: Annotated[int, "Copies of the model that run side by side."] = 1
     threads: Annotated[int, "ONNX Runtime's threads in each copy."] = 1
-    onnxruntime_web: Annotated[Path | None, "For browser; default: ./node_modules/onnxruntime-web."] = None
+    onnxruntime_web: Annotated[Path | None, "npm package for browser; default: node_modules/onnxruntime-web."] = None
     replace: Annotated[bool, "Replace the package that is in the folder."] = False
 
 
