@@ -47,13 +47,13 @@ def test_what_every_package_holds(run: Run, model: Path, target: str, tmp_path: 
     folder = tmp_path / "out" / "package"
     done = run("package", model, "--for", target, "-o", folder, "--json")
     assert done.code == 0, done.err
-    record, found = json.loads(done.out), contents(folder)
-    assert sorted(record["files"]) == sorted(found) and record["target"] == target
-    assert found["models/m/1/model.onnx"] == model.read_bytes()
-    assert found["m.parity.json"] == model.with_name("m.parity.json").read_bytes()
-    manifest = json.loads(found.pop("mlpx-package.json"))
-    assert manifest["files"] == {path: hashlib.sha256(content).hexdigest() for path, content in found.items()}
-    readme = found["README.md"].decode()
+    record, files = json.loads(done.out), contents(folder)
+    assert sorted(record["files"]) == sorted(files) and record["target"] == target
+    assert files["models/m/1/model.onnx"] == model.read_bytes()
+    assert files["m.parity.json"] == model.with_name("m.parity.json").read_bytes()
+    manifest = json.loads(files.pop("mlpx-package.json"))
+    assert manifest["files"] == {path: hashlib.sha256(content).hexdigest() for path, content in files.items()}
+    readme = files["README.md"].decode()
     assert record["start"] in readme
     for command in (f"python3 smoke/check.py {record['url']}", f"mlpx verify --url {record['url']} --certificate m."):
         assert command in readme
@@ -89,29 +89,29 @@ def test_the_same_file_and_options_give_the_same_bytes(model: Path, tmp_path: Pa
 
 
 def changed_certificate(path: Path, **changes: Any) -> None:
-    place = path.with_suffix(".parity.json")
-    place.write_text(json.dumps(json.loads(place.read_text()) | changes))
+    certificate = path.with_suffix(".parity.json")
+    certificate.write_text(json.dumps(json.loads(certificate.read_text()) | changes))
 
 
 def test_a_file_without_a_proof_is_refused(run: Run, copy: Path, tmp_path: Path) -> None:
-    out, place = tmp_path / "p", copy.with_suffix(".parity.json")
+    out, certificate = tmp_path / "p", copy.with_suffix(".parity.json")
 
     def refused(words: str, code: int = 1) -> None:
         done = run("package", copy, "--for", "triton", "-o", out)
         assert (done.code, out.exists()) == (code, False)
         assert words in done.err and "What to do: " in done.err and "Traceback" not in done.err
 
-    whole = place.read_text()
+    text = certificate.read_text()
     changed_certificate(copy, verdict="failed", why="a layer is off")
     refused("is not proved: a layer is off")
-    place.write_text(whole)
+    certificate.write_text(text)
     changed_certificate(copy, answers=None)
     refused("has no answers to check a live server with")
-    place.write_text("{")
+    certificate.write_text("{")
     refused("not a parity report", 2)
-    place.unlink()
+    certificate.unlink()
     refused("has no certificate beside it (m.parity.json)")
-    place.write_text(whole)
+    certificate.write_text(text)
     copy.write_bytes(copy.read_bytes() + b"\x7a\x00")
     refused("is not the file that m.parity.json was made of")
 

@@ -39,14 +39,14 @@ def made(model: Path, kind: str, folder: Path, way: str | None = None) -> Varian
 def test_a_variant_runs_every_batch_and_is_near(kind: str, way: str, model: Path, tmp_path: Path) -> None:
     variant = made(model, kind, tmp_path, way)
     assert variant.path == tmp_path / f"m.{kind}.onnx" and variant.layers == 3 and variant.way == way
-    with Session(model, "cpu") as exact, Session(variant.path, "cpu") as tried:
-        assert tried.inputs == exact.inputs and tried.outputs == exact.outputs
+    with Session(model, "cpu") as exact, Session(variant.path, "cpu") as reduced:
+        assert reduced.inputs == exact.inputs and reduced.outputs == exact.outputs
         for count in (0, 1, 17):
             x = normal(count, 37, count)
-            wanted, found = exact.predict(x), tried.predict(x)
-            assert found.shape == wanted.shape
-            spread = {"float16": 0.01, "weights4": 0.8}.get(kind, 0.1)
-            assert count == 0 or 0 < np.abs(found - wanted).max() < spread
+            expected, outputs = exact.predict(x), reduced.predict(x)
+            assert outputs.shape == expected.shape
+            limit = {"float16": 0.01, "weights4": 0.8}.get(kind, 0.1)
+            assert count == 0 or 0 < np.abs(outputs - expected).max() < limit
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,9 +163,9 @@ def test_files_of_other_tools(kind: str, tmp_path: Path, run: Run) -> None:
     assert variant.layers == 2
     names = {node.op_type for node in onnx.load(str(variant.path)).graph.node}
     assert "Mul" in names and (kind in ("float16", "int8-static")) == ("Gemm" in names) and "MatMul" not in names
-    with Session(path, "cpu") as exact, Session(variant.path, "cpu") as tried:
-        wanted, found = exact.predict(x), tried.predict(x)
-    assert 0 < np.abs(found - wanted).max() < (0.25 if kind == "weights4" else 0.03) * np.abs(wanted).max()
+    with Session(path, "cpu") as exact, Session(variant.path, "cpu") as reduced:
+        expected, outputs = exact.predict(x), reduced.predict(x)
+    assert 0 < np.abs(outputs - expected).max() < (0.25 if kind == "weights4" else 0.03) * np.abs(expected).max()
     done = run("inspect", variant.path)
     assert done.code == 0 and "not proved equal, measured" in done.out
 
