@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
@@ -105,6 +105,7 @@ SHAPES = st.lists(st.integers(-2, 9) | st.just(2**70) | st.booleans(), max_size=
 @given(
     shape=SHAPES | st.just([2, 2]), data=JSON | st.binary(max_size=20) | st.lists(st.floats(), min_size=4, max_size=4)
 )
+@settings(deadline=None)
 def test_any_input_is_refused_or_is_the_array_that_was_sent(model: OnnxModel, shape: list[int], data: Any) -> None:
     try:
         feed = model.feed([RequestTensor("x", "FP32", shape, data)])
