@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import Session
-from runtime.server.dynamic_batching import Coalescer
+from runtime.server.dynamic_batching import DynamicBatcher
 from runtime.server.refusals import Busy, Late
 from runtime.server.statistics import Statistics
 
@@ -66,7 +66,7 @@ async def played(steps: list[Step], session: Session, seconds: float, most: int,
     made: list[int] = []
     statistics = Statistics()
     run = calls_of(session, made)
-    queue = Coalescer(run, lambda _: seconds, statistics, together=most > 0, most_rows=most, queue_rows=limit)
+    queue = DynamicBatcher(run, lambda _: seconds, statistics, max_batch=most, queue_rows=limit)
     rng = np.random.default_rng(0)
     waiting: list[tuple[Step, np.ndarray, asyncio.Future[Arrays]]] = []
     for step in steps:
@@ -119,9 +119,7 @@ def test_each_request_gets_what_is_its_own(
 def test_requests_of_one_turn_share_a_call_on_the_loop(session: Session) -> None:
     async def scenario() -> list[int]:
         made: list[int] = []
-        queue = Coalescer(
-            calls_of(session, made), lambda _: 0.0, Statistics(), together=True, most_rows=100, queue_rows=999
-        )
+        queue = DynamicBatcher(calls_of(session, made), lambda _: 0.0, Statistics(), max_batch=100, queue_rows=999)
         ones = [queue.submit({"x": np.zeros((1, 4), np.float32)}, 1, 60.0) for _ in range(9)]
         await asyncio.gather(*ones)
         await queue.submit({"x": np.zeros((1, 4), np.float32)}, 1, 60.0)
@@ -150,7 +148,7 @@ def test_requests_gather_while_the_thread_is_busy(session: Session, together: bo
     gate = Gate(session)
 
     async def scenario() -> None:
-        queue = Coalescer(gate.run, lambda _: 1.0, Statistics(), together=together, most_rows=100, queue_rows=999)
+        queue = DynamicBatcher(gate.run, lambda _: 1.0, Statistics(), max_batch=100 if together else 0, queue_rows=999)
         first = queue.submit({"x": np.zeros((2, 4), np.float32)}, 2, 60.0)
         await asyncio.to_thread(gate.entered.wait, 60)
         others = [queue.submit({"x": np.zeros((1, 4), np.float32)}, 1, 60.0) for _ in range(5)]
@@ -169,7 +167,7 @@ def test_a_deadline_passes_while_the_thread_is_busy(session: Session, same_turn:
     gate = Gate(session)
 
     async def scenario() -> None:
-        queue = Coalescer(gate.run, lambda _: 1.0, Statistics(), together=False, most_rows=100, queue_rows=999)
+        queue = DynamicBatcher(gate.run, lambda _: 1.0, Statistics(), max_batch=0, queue_rows=999)
         x = {"x": np.zeros((1, 4), np.float32)}
         first = queue.submit(x, 1, 60.0)
         if not same_turn:
@@ -191,7 +189,7 @@ def test_what_waits_when_a_queue_is_closed_is_answered(session: Session) -> None
     gate = Gate(session)
 
     async def scenario() -> None:
-        queue = Coalescer(gate.run, lambda _: 1.0, Statistics(), together=True, most_rows=100, queue_rows=999)
+        queue = DynamicBatcher(gate.run, lambda _: 1.0, Statistics(), max_batch=100, queue_rows=999)
         x = {"x": np.zeros((1, 4), np.float32)}
         first = queue.submit(x, 1, 60.0)
         await asyncio.to_thread(gate.entered.wait, 60)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 from runtime.model.port import Port
-from runtime.server.messages import answer, parse
+from runtime.server.messages import format_response, parse_request
 from runtime.server.refusals import Refusal
 from runtime.server.signature import signature_of
 from tests.stress.bodies import FEATURES, Given, given_bodies
@@ -42,7 +42,7 @@ def service(arm: Proved, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 @settings(max_examples=300, deadline=None)
 def test_the_parser_gives_the_rows_or_refuses(given: Given) -> None:
     try:
-        request = parse(given.body, None if given.head is None else int(given.head), SIGNATURE)
+        request = parse_request(given.body, None if given.head is None else int(given.head), SIGNATURE)
     except Refusal as refusal:
         assert given.rows is None and refusal.status in (400, 413) and str(refusal)
         return
@@ -50,7 +50,7 @@ def test_the_parser_gives_the_rows_or_refuses(given: Given) -> None:
     assert rows.dtype == np.float32 and rows.shape == (request.rows, FEATURES)
     if given.rows is not None:
         np.testing.assert_array_equal(rows, given.rows)
-    answer("arm", "1", request, {"output": np.zeros((request.rows, 3), np.float32)})
+    format_response("arm", "1", request, {"output": np.zeros((request.rows, 3), np.float32)})
 
 
 def test_any_body_gets_the_right_rows_or_a_4xx(service: Service, arm: Proved) -> None:

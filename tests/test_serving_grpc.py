@@ -183,7 +183,7 @@ def test_errors_say_what_was_expected(channel: grpc.Channel, change: Any, code: 
 
 def test_bytes_that_are_no_message_and_messages_that_are_too_large(channel: grpc.Channel, server: Server) -> None:
     infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-    with pytest.raises(grpc.RpcError, match="the message is no ModelInferRequest") as failed:
+    with pytest.raises(grpc.RpcError, match="the message is not a ModelInferRequest") as failed:
         infer(b"\xff" * 40, metadata=(("x-request-id", "mine-9"),))
     assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert ("x-request-id", "mine-9") in [tuple(pair) for pair in failed.value.trailing_metadata()]

@@ -22,7 +22,7 @@ from tritonclient.utils import np_to_triton_dtype
 
 from runtime import check_live, read_certificate, sha256
 from runtime.model.port import Port
-from runtime.server.messages import parse
+from runtime.server.messages import parse_request
 from runtime.server.refusals import Malformed
 from runtime.server.signature import signature_of
 from tests.browser import CHROMIUM
@@ -136,8 +136,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "foreign": ("foreign", tensor([0, 77], [1, 2]), "an index that a table of the model does not have"),
     "column": ("cast", tensor([0.5, 1, 2.5], [1, 3], "FP32", "x"), "'x', row 1, feature 'genre': 2.5 is not a whole"),
     "half": ("indices", tensor([0, 1.5], [1, 2]), "input 'ids' has 1.5, value 2, which is not a whole number"),
-    "bool": ("indices", tensor([True, False], [1, 2]), "values that are no numbers: bool"),
-    "text": ("indices", tensor(["a", 1], [1, 2]), "values that are no numbers: str"),
+    "bool": ("indices", tensor([True, False], [1, 2]), "values that are not numbers: bool"),
+    "text": ("indices", tensor(["a", 1], [1, 2]), "values that are not numbers: str"),
     "int8": (
         "indices",
         tensor([0, 300], [1, 2], "INT8"),
@@ -208,11 +208,11 @@ def test_a_number_arrives_as_it_was_sent_or_is_refused(kind: str, numbers: list[
     shape = [len(numbers) // 2, 2]
     body = json.dumps({"inputs": [tensor(numbers, shape, kind.upper())]}).encode()
     if all(max(limits.min, -(2**63)) <= number <= min(limits.max, 2**63 - 1) for number in numbers):
-        found = parse(body, None, SIGNATURE).feed["ids"]
+        found = parse_request(body, None, SIGNATURE).feed["ids"]
         assert found.dtype == np.int64 and found.ravel().tolist() == numbers
     else:
         with pytest.raises(Malformed, match=f"{kind.upper()}"):
-            parse(body, None, SIGNATURE)
+            parse_request(body, None, SIGNATURE)
 
 
 def test_requests_at_once_get_their_own_answers_and_errors(server: Server) -> None:

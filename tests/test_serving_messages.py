@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from runtime.model.port import Port
-from runtime.server.messages import answer, parse
+from runtime.server.messages import format_response, parse_request
 from runtime.server.refusals import Malformed, TooLarge
 from runtime.server.signature import Signature, signature_of
 
@@ -46,7 +46,7 @@ def written(feed: dict[str, np.ndarray], forms: dict[str, str], **more: Any) -> 
 def test_inputs_arrive_as_they_were_sent(values: np.ndarray, rows: int, a: str, b: str, turned: bool) -> None:
     feed = {"a": values[:rows, :3].copy(), "b": values[:rows, 3:].reshape(rows, 2, 2).copy()}
     sent = dict(reversed(feed.items())) if turned else feed
-    request = parse(*written(sent, {"a": a, "b": b}, id="i"), SIGNATURE)
+    request = parse_request(*written(sent, {"a": a, "b": b}, id="i"), SIGNATURE)
     assert (request.rows, request.id, list(request.outputs), request.timeout) == (rows, "i", ["y", "z"], None)
     for name, wanted in feed.items():
         found = request.feed[name]
@@ -60,8 +60,8 @@ def test_answers_can_be_read_back(values: np.ndarray, binary: set[str], asked: l
     outputs = {"y": values[:, :2], "z": values[:, 2]}  # not contiguous: parts of a shared call are not
     wanted = [{"name": name, "parameters": {"binary_data": name in binary}} for name in asked or outputs]
     feed = {"a": values[:, :3], "b": np.ascontiguousarray(values[:, 3:]).reshape(4, 2, 2)}
-    request = parse(*written(feed, {"a": "flat", "b": "flat"}, outputs=wanted), SIGNATURE)
-    pieces, length = answer("m", "3", request, outputs)
+    request = parse_request(*written(feed, {"a": "flat", "b": "flat"}, outputs=wanted), SIGNATURE)
+    pieces, length = format_response("m", "3", request, outputs)
     body = b"".join(pieces)
     record = json.loads(body[:length])
     assert (record["model_name"], record["model_version"]) == ("m", "3") and "id" not in record
@@ -126,7 +126,7 @@ def test_a_body_that_was_damaged(data: st.DataObject) -> None:
 
 def judged(body: bytes, head: int | None) -> None:
     try:
-        request = parse(body, head, SIGNATURE)
+        request = parse_request(body, head, SIGNATURE)
     except (Malformed, TooLarge) as refusal:
         assert 0 < len(str(refusal)) < 1000
         return
@@ -142,7 +142,7 @@ def judged(body: bytes, head: int | None) -> None:
 def test_json_that_is_nested_deeply(depth: int) -> None:
     for text in ("[" * depth + "]" * depth, '{"inputs":' * depth + "1" + "}" * depth, '{"a": NaN, "b": ' + "[" * depth):
         with pytest.raises(Malformed):
-            parse(text.encode(), None, SIGNATURE)
+            parse_request(text.encode(), None, SIGNATURE)
 
 
 def test_sizes_that_a_file_leaves_open_or_fixes() -> None:
@@ -152,13 +152,13 @@ def test_sizes_that_a_file_leaves_open_or_fixes() -> None:
 
     def read(rows: int, width: int, signature: Signature) -> tuple[int, ...]:
         feed = {"a": np.zeros((rows, width), np.float32)}
-        return parse(*written(feed, {"a": "binary"}), signature).feed["a"].shape
+        return parse_request(*written(feed, {"a": "binary"}), signature).feed["a"].shape
 
     assert read(2, 3, fixed) == (2, 3) and read(5, 7, free) == (5, 7)
     with pytest.raises(Malformed, match=r"takes \[2, 3\]"):
         read(1, 3, fixed)
     with pytest.raises(Malformed, match=r"takes \[-1, 3\]"):
-        parse(*written({"a": np.zeros((1, 4), np.float32)}, {"a": "flat"}), SIGNATURE)
+        parse_request(*written({"a": np.zeros((1, 4), np.float32)}, {"a": "flat"}), SIGNATURE)
 
 
 @given(SIZES, SIZES, SIZES)
@@ -173,7 +173,7 @@ def test_binary_sizes_that_lie(first: int, second: int, sent: int) -> None:
     ]
     head = json.dumps({"inputs": inputs}).encode()
     if (first, second, sent) == (12, 16, 28):
-        assert parse(head + bytes(abs(sent)), len(head), SIGNATURE).rows == 1
+        assert parse_request(head + bytes(abs(sent)), len(head), SIGNATURE).rows == 1
     else:
         with pytest.raises(Malformed):
-            parse(head + bytes(abs(sent)), len(head), SIGNATURE)
+            parse_request(head + bytes(abs(sent)), len(head), SIGNATURE)

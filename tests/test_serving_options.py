@@ -143,7 +143,7 @@ def test_only_files_with_a_certificate_of_their_own_bytes(tmp_path: Path) -> Non
         (["--tls-cert", "cert.pem", "--tls-key", "key.pem"], 2, "cert.pem"),
         (["--token-file", "nothing"], 2, "cannot be read"),
         (["--workers", "0"], 2, "--workers"),
-        (["--host", "203.0.113.7"], 3, "cannot be had"),
+        (["--host", "203.0.113.7"], 3, "cannot bind 203.0.113.7:0"),
     ],
     ids=lambda held: " ".join(held) if isinstance(held, list) else None,
 )

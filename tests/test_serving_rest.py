@@ -100,8 +100,8 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("GET /v2/nothing", None, 404, "/openapi.json"),
     ("GET /v2/models/one/infer", None, 405, "takes POST, not GET"),
     ("DELETE /v2/models/one", None, 405, "takes GET, not DELETE"),
-    ("POST /v2/models/one/infer", "[]", 400, "no JSON object"),
-    ("POST /v2/models/one/infer", '{"inputs": [', 400, "the body is no JSON"),
+    ("POST /v2/models/one/infer", "[]", 400, "not a JSON object"),
+    ("POST /v2/models/one/infer", '{"inputs": [', 400, "the body is not JSON"),
     ("POST /v2/models/one/infer", {}, 400, 'no list of "inputs"'),
     ("POST /v2/models/one/infer", {"inputs": []}, 400, "lacks the input 'x'"),
     ("POST /v2/models/one/infer", {"inputs": [X, X]}, 400, "given twice"),
@@ -110,7 +110,7 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("POST /v2/models/one/infer", {"inputs": [X | {"shape": [2, 4]}]}, 400, "4 values, and its shape takes 8"),
     ("POST /v2/models/one/infer", {"inputs": [X | {"shape": [4]}]}, 400, "takes [-1, 4]"),
     ("POST /v2/models/one/infer", {"inputs": [X | {"shape": [-1, 4]}]}, 400, "takes [-1, 4]"),
-    ("POST /v2/models/one/infer", {"inputs": [X | {"data": [1, 2, 3, "4"]}]}, 400, "no numbers: str"),
+    ("POST /v2/models/one/infer", {"inputs": [X | {"data": [1, 2, 3, "4"]}]}, 400, "not numbers: str"),
     ("POST /v2/models/one/infer", {"inputs": [X | {"data": [1, 2, 3, 1e39]}]}, 400, "FP32 cannot hold"),
     ("POST /v2/models/one/infer", {"inputs": [tensor("x", rows(65))]}, 413, "takes 64 in a request"),
     ("POST /v2/models/one/infer", {"inputs": [X], "outputs": [{"name": "z"}]}, 400, "no output is called 'z'"),
@@ -119,8 +119,8 @@ REFUSED: list[tuple[str, Any, int, str]] = [
     ("POST /v2/models/one/infer", " " * 100_001, 413, "100,001 bytes, and this server takes 100,000"),
     ("POST /v2/repository/models/none/load", None, 404, "no model is called 'none'"),
     ("POST /v2/repository/models/one/load", {"parameters": {"config": "{}"}}, 400, "no parameter config"),
-    ("POST /v2/repository/models/one/load", {"parameters": 7}, 400, "no object"),
-    ("POST /v2/repository/index", "7", 400, "no JSON object"),
+    ("POST /v2/repository/models/one/load", {"parameters": 7}, 400, "not an object"),
+    ("POST /v2/repository/index", "7", 400, "not a JSON object"),
 ]
 
 

@@ -15,100 +15,106 @@ from .refusals import Encoded, Malformed, TooLarge
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Mapping[str, Any]]]
 
-
-_PAUSE = 0.5
-"""Seconds."""
+_DRAIN_SECONDS = 0.5
 
 
-class Gone(Exception):
-    """The client hung up."""
+class Disconnected(Exception):
+    """The client closed the connection."""
 
 
 @dataclass(slots=True)
-class Call:
-    """One HTTP request on its way."""
+class HttpRequest:
+    """An HTTP request; ``read_body`` reads its body from ``receive``."""
 
-    scope: Scope
-    headers: dict[bytes, bytes]
+    method: str
+    path: str
+    headers: Mapping[bytes, bytes]
     receive: Receive
+    identity: bytes
+    """The client's x-request-id, or one of the server's."""
     start: float
+    """``perf_counter()`` when it came."""
 
 
-async def body_of(call: Call, most: int) -> bytes:
-    """A request's whole body, unpacked. Raises Gone; TooLarge: more than ``most`` bytes; Encoded, Malformed."""
-    given = call.headers.get(b"content-length")
-    if given is not None and (size := length_of(given)) > most:
-        if b"expect" not in call.headers:  # a client that waits to be told sends nothing
-            await _taken_off(call, most)
-        raise TooLarge(f"the body has {size:,} bytes, and this server takes {most:,}")
+async def read_body(request: HttpRequest, limit: int) -> bytes:
+    """A request's whole body, unpacked.
+
+    Raises Disconnected; TooLarge: it has more than ``limit`` bytes; Encoded, Malformed.
+    """
+    announced = request.headers.get(b"content-length")
+    if announced is not None and (size := parse_length(announced)) > limit:
+        if b"expect" not in request.headers:  # a client that waits for 100 Continue sends nothing
+            await _drain(request, limit)
+        raise TooLarge(f"the body has {size:,} bytes, and this server takes {limit:,}")
     pieces, size, more = [], 0, True
     while more:
-        message = await _next(call)
+        message = await _receive(request)
         pieces.append(message.get("body", b""))
         size += len(pieces[-1])
         more = message.get("more_body", False)
-        if size > most:
+        if size > limit:
             if more:
-                await _taken_off(call, most)
-            raise TooLarge(f"the body has more than {most:,} bytes, which is all that this server takes")
+                await _drain(request, limit)
+            raise TooLarge(f"the body has more than {limit:,} bytes, the most that this server takes")
     body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    encoding = call.headers.get(b"content-encoding", b"identity")
-    return body if encoding == b"identity" else _decoded(body, encoding, most)
+    encoding = request.headers.get(b"content-encoding", b"identity")
+    return body if encoding == b"identity" else _decompress(body, encoding, limit)
 
 
-async def _next(call: Call) -> Mapping[str, Any]:
-    message = await call.receive()
+async def _receive(request: HttpRequest) -> Mapping[str, Any]:
+    message = await request.receive()
     if message["type"] == "http.disconnect":
-        raise Gone
+        raise Disconnected
     return message
 
 
-async def _taken_off(call: Call, most: int) -> None:
-    """Take a body off the line that nobody wants, at most ``most`` bytes and as long as it keeps coming.
+async def _drain(request: HttpRequest, limit: int) -> None:
+    """Drain a rejected body: at most ``limit`` bytes, as long as it keeps coming.
 
     A client that still sends when its connection is closed would see a reset, and never the answer.
     """
     size, more = 0, True
     try:
-        while more and size <= most:
-            async with asyncio.timeout(_PAUSE):
-                message = await _next(call)
+        while more and size <= limit:
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                message = await _receive(request)
             size += len(message.get("body", b""))
             more = message.get("more_body", False)
     except TimeoutError:
         return
 
 
-def length_of(text: bytes) -> int:
+def parse_length(text: bytes) -> int:
     """The number of bytes in a header. Raises Malformed."""
     if not text.isdigit() or len(text) > 15:
-        raise Malformed(f"a header has the length {text[:40]!r}, which is no number of bytes")
+        raise Malformed(f"a header has the length {text[:40]!r}, which is not a number of bytes")
     return int(text)
 
 
-def object_of(body: bytes) -> dict[str, Any]:
-    """The JSON object of a small body; an empty body is an empty one. Raises Malformed."""
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object of a small body; of an empty body, an empty one. Raises Malformed."""
     try:
-        found = orjson.loads(body) if body.strip() else {}
+        record = orjson.loads(body) if body.strip() else {}
     except orjson.JSONDecodeError as error:
-        raise Malformed(f"the body is no JSON: {error.msg}") from None
-    if not isinstance(found, dict):
-        raise Malformed("the body is no JSON object")
-    return found
+        raise Malformed(f"the body is not JSON: {error.msg}") from None
+    if not isinstance(record, dict):
+        raise Malformed("the body is not a JSON object")
+    return record
 
 
-def _decoded(body: bytes, encoding: bytes, most: int) -> bytes:
-    """A compressed body. Raises Encoded, Malformed, TooLarge."""
-    bits = {b"gzip": 31, b"deflate": 15}.get(encoding.lower())
-    if bits is None:
-        raise Encoded(f"Content-Encoding {encoding[:40].decode('latin-1')} is not read: gzip and deflate are")
-    reader = zlib.decompressobj(bits)
+def _decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """Raises Encoded, Malformed, TooLarge."""
+    window_bits = {b"gzip": 31, b"deflate": 15}.get(encoding.lower())
+    if window_bits is None:
+        name = encoding[:40].decode("latin-1")
+        raise Encoded(f"this server reads Content-Encoding gzip and deflate, and not {name}")
+    decompressor = zlib.decompressobj(window_bits)
     try:
-        found = reader.decompress(body, most + 1)
+        content = decompressor.decompress(body, limit + 1)
     except zlib.error as error:
         raise Malformed(f"the body is not {encoding.decode()}: {error}") from None
-    if len(found) > most:
-        raise TooLarge(f"the body unpacks to more than {most:,} bytes, which is all that this server takes")
-    if not reader.eof:
+    if len(content) > limit:
+        raise TooLarge(f"the body unpacks to more than {limit:,} bytes, the most that this server takes")
+    if not decompressor.eof:
         raise Malformed(f"the {encoding.decode()} of the body ends too early")
-    return found
+    return content

@@ -1,12 +1,11 @@
-"""Requests that wait together share a call of the model.
+"""Dynamic batching: requests that wait together share a call of the model.
 
 The cases, by the model's measured cost:
 
 1. A call that takes less than ``INLINE_SECONDS`` runs on the event loop: everything that arrived in one turn of the
    loop shares it, nothing waits for more, and a single client loses nothing.
 2. A longer one runs on a thread: while it runs, requests gather, and the next call takes all of them.
-3. A model whose rows depend on each other, or whose sizes are not known, or a server told not to coalesce: each request
-   has a call of its own, on the loop or on the thread as above.
+3. Where requests may not share calls (``max_batch=0``), each has its own, on the loop or on the thread as above.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from statistics import median
 from time import perf_counter
 
 import numpy as np
@@ -27,39 +27,61 @@ INLINE_SECONDS = 0.002
 """The longest that the event loop is kept from other requests."""
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
+_COST_CALLS = 5
+_COST_ROWS = 64
+
+
+def measure_cost(run: Callable[[int], object], *, divisible: bool) -> Callable[[int], float]:
+    """The seconds of a call by its rows: measured for one row and for 64, and a straight line through both.
+
+    ``run`` makes a call of so many rows. A model that takes only a fixed batch is measured with that.
+    """
+    single = _median_seconds(run, 1)
+    several = _median_seconds(run, _COST_ROWS) if divisible else single * _COST_ROWS
+    slope = max(0.0, (several - single) / (_COST_ROWS - 1))
+    return lambda rows: single + slope * rows
+
+
+def _median_seconds(run: Callable[[int], object], rows: int) -> float:
+    times = []
+    for _ in range(_COST_CALLS + 1):
+        start = perf_counter()
+        run(rows)
+        times.append(perf_counter() - start)
+        if sum(times) > 1:
+            break
+    return median(times[1:] or times)
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Entry:
+    """A request in the queue."""
+
     feed: Arrays
     rows: int
     result: asyncio.Future[Arrays]
-    since: float
+    arrival: float
     deadline: float
 
 
-class Coalescer:
-    """The queue of one version of a model, and what empties it. Belongs to the event loop that made it."""
+class DynamicBatcher:
+    """The queue of one version of a model, and the calls that empty it. Belongs to the event loop that made it."""
 
     def __init__(
-        self,
-        run: Run,
-        seconds: Callable[[int], float],
-        statistics: Statistics,
-        *,
-        together: bool,
-        most_rows: int,
-        queue_rows: int,
+        self, run: Run, cost: Callable[[int], float], statistics: Statistics, *, max_batch: int, queue_rows: int
     ):
-        """``run`` is one call of the model, ``seconds`` what a call of so many rows takes about."""
-        self._run, self._seconds, self._statistics = run, seconds, statistics
-        self._most = most_rows if together else 0
-        self._queue_rows = queue_rows
+        """``run`` is one call of the model, ``cost`` the seconds that a call of so many rows takes.
+
+        ``max_batch``: the most rows of a call that requests share; 0: they share none. ``queue_rows``: the most rows
+        that may wait.
+        """
+        self._run, self._cost, self._statistics = run, cost, statistics
+        self._max_batch, self._queue_rows = max_batch, queue_rows
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[_Entry] = deque()
         self._thread: ThreadPoolExecutor | None = None
         self._busy = False
-        """A call is on the thread, or the turn's end is awaited."""
+        """A call is on the thread, or scheduled on the loop."""
         self._closing = False
 
     def submit(self, feed: Arrays, rows: int, timeout: float) -> asyncio.Future[Arrays]:
@@ -69,48 +91,48 @@ class Coalescer:
             raise Busy(f"{statistics.waiting:,} rows wait for this model, and its queue holds {self._queue_rows:,}")
         now = perf_counter()
         result = self._loop.create_future()
-        one = _Waiting(feed, rows, result, now, now + timeout)
-        self._queue.append(one)
+        entry = _Entry(feed, rows, result, now, now + timeout)
+        self._queue.append(entry)
         statistics.waiting += rows
         if not self._busy:
             self._busy = True
-            self._loop.call_soon(self._next)
+            self._loop.call_soon(self._start_calls)
         elif self._thread is not None:
-            self._timed(one, now)
+            self._watch_deadline(entry, now)
         return result
 
-    def _timed(self, one: _Waiting, now: float) -> None:
-        """See to it that a request is told of its deadline while a call goes on."""
-        handle = self._loop.call_later(one.deadline - now, _expire, one.result)
-        one.result.add_done_callback(lambda _: handle.cancel())
+    def _watch_deadline(self, entry: _Entry, now: float) -> None:
+        """Let the deadline of a request end its wait while a call goes on."""
+        timer = self._loop.call_later(entry.deadline - now, _expire, entry.result)
+        entry.result.add_done_callback(lambda _: timer.cancel())
 
-    def _next(self) -> None:
+    def _start_calls(self) -> None:
         """Start a call for what waits, on the loop or on the thread; again for the rest."""
-        while batch := self._taken():
-            rows = sum(one.rows for one in batch)
-            if self._seconds(rows) > INLINE_SECONDS:
+        while batch := self._next_batch():
+            rows = sum(entry.rows for entry in batch)
+            if self._cost(rows) > INLINE_SECONDS:
                 if self._thread is None:
                     self._thread = ThreadPoolExecutor(1, "mlpx-model")
-                    for one in self._queue:  # they came in the same turn as this batch
-                        self._timed(one, perf_counter())
-                self._thread.submit(self._aside, batch, rows)
+                    for entry in self._queue:  # they came in the same turn as this batch
+                        self._watch_deadline(entry, perf_counter())
+                self._thread.submit(self._call_on_thread, batch, rows)
                 return
             start = perf_counter()
-            self._settle(batch, rows, start, self._outcome(batch), perf_counter())
-            if self._queue:  # other requests of other models, and the sockets, have their turn
-                self._loop.call_soon(self._next)
+            self._deliver(batch, rows, start, self._call(batch), perf_counter())
+            if self._queue:  # let the loop serve other models and the sockets in between
+                self._loop.call_soon(self._start_calls)
                 return
         self._busy = False
         if self._closing:
-            self._end()
+            self._end_thread()
 
-    def _taken(self) -> list[_Waiting]:
-        """The requests of the next call; those that are too late are told so."""
-        batch: list[_Waiting] = []
+    def _next_batch(self) -> list[_Entry]:
+        """The requests of the next call; those whose deadline has passed are refused."""
+        batch: list[_Entry] = []
         rows, now = 0, perf_counter()
         while self._queue:
             first = self._queue[0]
-            if batch and rows + first.rows > self._most:
+            if batch and rows + first.rows > self._max_batch:
                 break
             self._queue.popleft()
             self._statistics.waiting -= first.rows
@@ -121,59 +143,58 @@ class Coalescer:
                 rows += first.rows
         return batch
 
-    def _aside(self, batch: list[_Waiting], rows: int) -> None:
+    def _call_on_thread(self, batch: list[_Entry], rows: int) -> None:
         start = perf_counter()
-        outcome = self._outcome(batch)
+        results = self._call(batch)
         end = perf_counter()
 
-        def back() -> None:
-            self._settle(batch, rows, start, outcome, end)
-            self._next()
+        def deliver() -> None:
+            self._deliver(batch, rows, start, results, end)
+            self._start_calls()
 
         try:
-            self._loop.call_soon_threadsafe(back)
+            self._loop.call_soon_threadsafe(deliver)
         except RuntimeError:  # the loop was closed while the model ran: nobody waits any more
             return
 
-    def _outcome(self, batch: list[_Waiting]) -> list[Arrays | Exception]:
-        """What each request gets. Where a shared call fails, each has one of its own, and its own error."""
+    def _call(self, batch: list[_Entry]) -> list[Arrays | Exception]:
+        """The result of each request. Where a shared call fails, each has a call, and an error, of its own."""
         if len(batch) == 1:
             try:
                 return [self._run(batch[0].feed)]
             except Exception as error:
                 return [error]
         try:
-            feed = {name: np.concatenate([one.feed[name] for one in batch]) for name in batch[0].feed}
-            outputs = self._run(feed)
+            outputs = self._run({name: np.concatenate([entry.feed[name] for entry in batch]) for name in batch[0].feed})
         except Exception:
-            return [self._outcome([one])[0] for one in batch]
-        found: list[Arrays | Exception] = []
-        at = 0
-        for one in batch:
-            found.append({name: values[at : at + one.rows] for name, values in outputs.items()})
-            at += one.rows
-        return found
+            return [self._call([entry])[0] for entry in batch]
+        results: list[Arrays | Exception] = []
+        start = 0
+        for entry in batch:
+            results.append({name: values[start : start + entry.rows] for name, values in outputs.items()})
+            start += entry.rows
+        return results
 
-    def _settle(
-        self, batch: list[_Waiting], rows: int, start: float, outcome: list[Arrays | Exception], end: float
+    def _deliver(
+        self, batch: list[_Entry], rows: int, start: float, results: list[Arrays | Exception], end: float
     ) -> None:
-        self._statistics.ran(rows, end - start)
-        for one, found in zip(batch, outcome, strict=True):
-            self._statistics.queued.add(start - one.since)
-            if one.result.done():
+        self._statistics.count_call(rows, end - start)
+        for entry, result in zip(batch, results, strict=True):
+            self._statistics.queued.add(start - entry.arrival)
+            if entry.result.done():
                 continue
-            if isinstance(found, Exception):
-                one.result.set_exception(found)
+            if isinstance(result, Exception):
+                entry.result.set_exception(result)
             else:
-                one.result.set_result(found)
+                entry.result.set_result(result)
 
     def close(self) -> None:
-        """Let the thread end when everything that waits is answered; a request that comes later starts another."""
+        """End the thread when everything that waits is answered; a request that comes later starts another."""
         self._closing = True
         if not self._busy:
-            self._end()
+            self._end_thread()
 
-    def _end(self) -> None:
+    def _end_thread(self) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None

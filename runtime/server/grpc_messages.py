@@ -10,59 +10,59 @@ from typing import Any
 
 import numpy as np
 
-from .messages import Request, deadline
+from .messages import InferRequest, parse_timeout, refuse_unsupported
 from .refusals import Malformed
-from .signature import DTYPES, FP32, Signature, held_as
+from .signature import DTYPES, FP32, Signature, to_model_dtype
 
 _FLOAT32 = np.dtype("<f4")
 _CONTENTS = {FP32: "fp32_contents", "INT64": "int64_contents", "UINT64": "uint64_contents"}
-"""Where values stand, by datatype; of the smaller integers in int_contents and uint_contents."""
-_UNREAD = ("classification", "shared_memory_region")
+"""The field of the values, by datatype; that of the smaller integers is int_contents or uint_contents."""
 _ALL_BINARY: frozenset[str] = frozenset()
 
 
-def parse(message: Any, signature: Signature) -> Request:
+def parse_request(message: Any, signature: Signature) -> InferRequest:
     """The request in a ``ModelInferRequest``. Raises Malformed, TooLarge."""
     raw: Sequence[bytes] = message.raw_input_contents
-    given = message.inputs
-    if raw and len(raw) != len(given):
-        raise Malformed(f"the request has {len(given)} inputs and {len(raw)} raw_input_contents: one each is expected")
+    entries = message.inputs
+    if raw and len(raw) != len(entries):
+        counts = f"{len(entries)} inputs and {len(raw)} raw_input_contents"
+        raise Malformed(f"the request has {counts}: one for each input is expected")
     feed: dict[str, np.ndarray] = {}
-    for place, entry in enumerate(given):
+    for index, entry in enumerate(entries):
         shape = list(entry.shape)
         tensor, count = signature.input(entry.name, entry.datatype, shape)
         if tensor.name in feed:
             raise Malformed(f"input '{tensor.name}' is given twice")
         if "shared_memory_region" in entry.parameters:
             raise Malformed(f"input '{tensor.name}' is in shared memory, which this server does not read")
-        values = _raw(raw[place], entry, count, shape) if raw else _contents(entry, count)
-        feed[tensor.name] = held_as(tensor, values, entry.datatype).reshape(shape)
+        values = _parse_raw(raw[index], entry, count, shape) if raw else _parse_contents(entry, count)
+        feed[tensor.name] = to_model_dtype(tensor, values, entry.datatype).reshape(shape)
     timeout = None
     if message.parameters and "timeout" in message.parameters:
-        held = message.parameters["timeout"]
-        timeout = deadline(getattr(held, held.WhichOneof("parameter_choice") or "int64_param"))
-    return Request(feed, signature.complete(feed), message.id, _outputs(message, signature), _ALL_BINARY, timeout)
+        parameter = message.parameters["timeout"]
+        timeout = parse_timeout(getattr(parameter, parameter.WhichOneof("parameter_choice") or "int64_param"))
+    return InferRequest(feed, signature.complete(feed), message.id, _outputs(message, signature), _ALL_BINARY, timeout)
 
 
-def _raw(content: bytes, entry: Any, count: int, shape: list[int]) -> np.ndarray:
+def _parse_raw(content: bytes, entry: Any, count: int, shape: list[int]) -> np.ndarray:
     if entry.HasField("contents"):
         raise Malformed(f"input '{entry.name}' has both contents and raw_input_contents")
     dtype = DTYPES[entry.datatype]
     if len(content) != dtype.itemsize * count:
-        has = f"{len(content):,} bytes of raw_input_contents"
-        raise Malformed(f"input '{entry.name}' has {has}, and its shape {shape} takes {dtype.itemsize * count:,}")
+        size = f"{len(content):,} bytes of raw_input_contents"
+        raise Malformed(f"input '{entry.name}' has {size}, and its shape {shape} takes {dtype.itemsize * count:,}")
     return np.frombuffer(content, dtype)
 
 
-def _contents(entry: Any, count: int) -> np.ndarray:
-    place = _CONTENTS.get(entry.datatype, "uint_contents" if entry.datatype.startswith("U") else "int_contents")
+def _parse_contents(entry: Any, count: int) -> np.ndarray:
+    name = _CONTENTS.get(entry.datatype, "uint_contents" if entry.datatype.startswith("U") else "int_contents")
     for field, _ in entry.contents.ListFields():
-        if field.name != place:
-            raise Malformed(f"input '{entry.name}' has {field.name}, and {entry.datatype} values stand in {place}")
-    given = getattr(entry.contents, place)
-    if len(given) != count:
-        raise Malformed(f"input '{entry.name}' has {len(given):,} values, and its shape takes {count:,}")
-    return np.array(given, _FLOAT32 if entry.datatype == FP32 else f"{DTYPES[entry.datatype].kind}8")
+        if field.name != name:
+            raise Malformed(f"input '{entry.name}' has {field.name}, and {entry.datatype} values belong in {name}")
+    values = getattr(entry.contents, name)
+    if len(values) != count:
+        raise Malformed(f"input '{entry.name}' has {len(values):,} values, and its shape takes {count:,}")
+    return np.array(values, _FLOAT32 if entry.datatype == FP32 else f"{DTYPES[entry.datatype].kind}8")
 
 
 def _outputs(message: Any, signature: Signature) -> Sequence[str]:
@@ -71,14 +71,12 @@ def _outputs(message: Any, signature: Signature) -> Sequence[str]:
         name = signature.output(entry.name)
         if name in names:
             raise Malformed(f"output '{name}' is asked for twice")
-        for unread in _UNREAD:
-            if entry.parameters and unread in entry.parameters:
-                raise Malformed(f"output '{name}' asks for {unread}, which this server does not do")
+        refuse_unsupported(name, entry.parameters)
         names.append(name)
     return names or list(signature.outputs)
 
 
-def answer(response: Any, request: Request, outputs: Mapping[str, np.ndarray]) -> None:
+def fill_response(response: Any, request: InferRequest, outputs: Mapping[str, np.ndarray]) -> None:
     """Write the outputs into a ``ModelInferResponse``, as ``raw_output_contents``."""
     if request.id:
         response.id = request.id

@@ -8,30 +8,29 @@ from typing import Any
 from runtime.extras import imported
 from runtime.version import VERSION
 
-from .grpc_messages import answer, parse
+from .grpc_messages import fill_response, parse_request
 from .handlers import EXTENSIONS
-from .loaded_model import Served
-from .options import Options
+from .loaded_model import LoadedModel
 from .refusals import NotAllowed, NotReady, Unknown
 from .repository import Repository
-from .triton_schema import config, statistics
-from .worker_sync import Spread
+from .statistics import triton_statistics
+from .worker_sync import WorkerSync
 
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 FREE = frozenset({"ServerLive", "ServerReady", "Check"})
 """Methods that need no token."""
 PURPOSE = "serving over gRPC"
 Method = Callable[[Any, Any, float], Awaitable[Any]]
-"""From a request message, the call's context and its start to the answer's message. Raises Refusal."""
+"""From a request message, the call's context and its start to the response message. Raises Refusal."""
 
 
 class Methods:
-    """Each method takes a request message and gives the answer's, or raises a Refusal."""
+    """Each method takes a request message and gives the response message, or raises a Refusal."""
 
-    def __init__(self, repository: Repository, options: Options, spread: Spread):
-        self._repository, self._options, self._spread = repository, options, spread
+    def __init__(self, repository: Repository, sync: WorkerSync):
+        self._repository, self._sync = repository, sync
         self.pb = imported("tritonclient.grpc.service_pb2", PURPOSE)
-        self._filled = imported("google.protobuf.json_format", PURPOSE).ParseDict
+        self._fill = imported("google.protobuf.json_format", PURPOSE).ParseDict
 
     def unary(self) -> dict[str, dict[str, tuple[Any, Method]]]:
         """By service and name: the class of the request's message, and the method."""
@@ -55,18 +54,17 @@ class Methods:
         """``ModelInfer``. The client's deadline counts as a timeout of the request."""
         if self._repository.stopping:
             raise NotReady("the server is shutting down")
-        served = self._repository.find(request.model_name, request.model_version or None)
+        model = self._repository.find(request.model_name, request.model_version or None)
         try:
-            asked = parse(request, served.signature)
-            left, timeout = context.time_remaining(), asked.timeout
-            timeout = min(timeout, left) if timeout is not None and left is not None else timeout or left
-            outputs = await served.infer(asked.feed, asked.rows, timeout)
-            response = self.pb.ModelInferResponse(model_name=served.name, model_version=served.version)
-            answer(response, asked, outputs)
+            inputs = parse_request(request, model.signature)
+            timeouts = [seconds for seconds in (inputs.timeout, context.time_remaining()) if seconds is not None]
+            outputs = await model.infer(inputs.feed, inputs.rows, min(timeouts, default=None))
+            response = self.pb.ModelInferResponse(model_name=model.name, model_version=model.version)
+            fill_response(response, inputs, outputs)
         except Exception as error:
-            served.refused(error)
+            model.count_refusal(error)
             raise
-        served.answered(start)
+        model.count_answer(start)
         return response
 
     async def _server_live(self, request: Any, context: Any, start: float) -> Any:
@@ -92,58 +90,54 @@ class Methods:
         return self.pb.ServerMetadataResponse(name="mlpx", version=VERSION, extensions=EXTENSIONS)
 
     async def _model_metadata(self, request: Any, context: Any, start: float) -> Any:
-        served = self._find(request)
-        told = served.metadata() | {"versions": self._repository.loaded(served.name)}
-        del told["parameters"]  # the message has no place for them
-        return self._filled(told, self.pb.ModelMetadataResponse())
+        record = self._repository.metadata(request.name, request.version or None)
+        del record["parameters"]  # the message has no field for them
+        return self._fill(record, self.pb.ModelMetadataResponse())
 
     async def _model_config(self, request: Any, context: Any, start: float) -> Any:
-        return self._filled({"config": config(self._find(request), self._options)}, self.pb.ModelConfigResponse())
+        return self._fill({"config": self._find(request).config()}, self.pb.ModelConfigResponse())
 
     async def _model_statistics(self, request: Any, context: Any, start: float) -> Any:
-        name, version = request.name or None, request.version or None
-        if name is not None:
-            self._repository.find(name, version)
-        told = statistics(await self._spread.statistics(), name, version)
-        return self._filled({"model_stats": told}, self.pb.ModelStatisticsResponse())
+        records = await self._sync.statistics(request.name or None, request.version or None)
+        return self._fill({"model_stats": triton_statistics(records)}, self.pb.ModelStatisticsResponse())
 
     async def _index(self, request: Any, context: Any, start: float) -> Any:
-        _only_one(request)
-        return self._filled({"models": self._repository.index(ready=request.ready)}, self.pb.RepositoryIndexResponse())
+        _refuse_repository_name(request)
+        return self._fill({"models": self._repository.index(ready=request.ready)}, self.pb.RepositoryIndexResponse())
 
     async def _load(self, request: Any, context: Any, start: float) -> Any:
-        _only_one(request)
-        await self._spread.control("load", request.model_name, request.parameters)
+        _refuse_repository_name(request)
+        await self._sync.control("load", request.model_name, request.parameters)
         return self.pb.RepositoryModelLoadResponse()
 
     async def _unload(self, request: Any, context: Any, start: float) -> Any:
-        _only_one(request)
-        await self._spread.control("unload", request.model_name, request.parameters)
+        _refuse_repository_name(request)
+        await self._sync.control("unload", request.model_name, request.parameters)
         return self.pb.RepositoryModelUnloadResponse()
 
-    def _find(self, request: Any) -> Served:
+    def _find(self, request: Any) -> LoadedModel:
         return self._repository.find(request.name, request.version or None)
 
 
-def _only_one(request: Any) -> None:
+def _refuse_repository_name(request: Any) -> None:
     if request.repository_name:
-        raise NotAllowed("a repository_name is not read by this server: it has one folder")
+        raise NotAllowed("this server does not read a repository_name: it has one folder")
 
 
 class _Service:
-    """``HealthCheckRequest`` of grpc.health.v1, which tritonclient does not bring: one string, number 1."""
+    """``HealthCheckRequest`` of grpc.health.v1, which tritonclient does not contain: one string, field 1."""
 
     def __init__(self, name: bytes):
         self.name = name
 
     @classmethod
-    def FromString(cls, content: bytes) -> _Service:  # noqa: N802 - as protobuf's classes have it
-        known = content[:1] == b"\n" and len(content) > 1 and content[1] == len(content) - 2
-        return cls(content[2:] if known else content)
+    def FromString(cls, content: bytes) -> _Service:  # noqa: N802 - protobuf's name
+        is_string = content[:1] == b"\n" and len(content) > 1 and content[1] == len(content) - 2
+        return cls(content[2:] if is_string else content)
 
 
 class _Status:
-    """``HealthCheckResponse``: one enumeration, number 1: 1 is SERVING, 2 NOT_SERVING."""
+    """``HealthCheckResponse``: one enumeration, field 1: 1 is SERVING, 2 NOT_SERVING."""
 
     def __init__(self, ready: bool):
         self._ready = ready

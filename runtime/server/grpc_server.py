@@ -1,4 +1,4 @@
-"""The V2 protocol over gRPC: the port, the token, errors and the log. The methods are those of ``grpc_methods``."""
+"""The V2 protocol over gRPC: the port, the token, errors and the log, around the methods of ``grpc_methods``."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from typing import Any
 from runtime.errors import InputError, OutputError
 from runtime.extras import imported
 
-from .grpc_methods import FREE, PURPOSE, Method, Methods
+from .grpc_methods import FREE, PURPOSE, SERVICE, Method, Methods
 from .logs import Log
 from .options import Options
 from .refusals import Defect, Malformed, Refusal, Unauthorised
 from .repository import Repository
-from .worker_sync import Spread
+from .worker_sync import WorkerSync
 
 
-async def start(repository: Repository, options: Options, log: Log, spread: Spread, port: int) -> Any:
+async def start(repository: Repository, options: Options, log: Log, sync: WorkerSync, port: int) -> Any:
     """A ``grpc.aio.Server`` that takes requests; ``await stop(grace)`` ends it.
 
-    Raises OutputError: the port cannot be had; InputError: TLS's files are no use; MissingPackageError.
+    Raises OutputError: the port cannot be bound; InputError: TLS's files cannot be read; MissingPackageError.
     """
     grpc = imported("grpc", PURPOSE)
     imported("grpc.aio", PURPOSE)
-    service = _Service(Methods(repository, options, spread), options, log)
+    service = _Service(Methods(repository, sync), options, log)
     server = grpc.aio.server(options=_arguments(options), maximum_concurrent_rpcs=options.connections)
     server.add_generic_rpc_handlers(service.handlers())
     address = socket.getaddrinfo(options.host, port, type=socket.SOCK_STREAM)[0][4][0]
-    place = f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
+    endpoint = f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
     try:
         if options.certificate is None or options.key is None:
-            server.add_insecure_port(place)
+            server.add_insecure_port(endpoint)
         else:
             pair = options.key.read_bytes(), options.certificate.read_bytes()
-            server.add_secure_port(place, grpc.ssl_server_credentials([pair]))
+            server.add_secure_port(endpoint, grpc.ssl_server_credentials([pair]))
     except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read: {error.strerror}. What to do: give PEM files") from None
+        raise InputError(
+            f"{error.filename}: cannot be read: {error.strerror}. What to do: give files in PEM format"
+        ) from None
     except RuntimeError:
         hint = "What to do: give another port (--grpc-port), or 0 for any free one"
-        raise OutputError(f"port {port} of {options.host} cannot be had for gRPC. {hint}") from None
+        raise OutputError(f"cannot bind {options.host}:{port} for gRPC. {hint}") from None
     await server.start()
     return server
 
@@ -63,29 +65,29 @@ def _arguments(options: Options) -> list[tuple[str, int]]:
 
 
 class _Service:
-    """What stands around every method: who may call it, and how errors are told and logged."""
+    """Wraps every method: checks the token, turns errors into gRPC statuses, and logs."""
 
     def __init__(self, methods: Methods, options: Options, log: Log):
         self._methods, self._log = methods, log
         self._grpc = imported("grpc", PURPOSE)
-        self._broken: type[Exception] = imported("google.protobuf.message", PURPOSE).DecodeError
+        self._decode_error: type[Exception] = imported("google.protobuf.message", PURPOSE).DecodeError
         self._prefix, self._count = token_hex(4), 0
         self._token = None if options.token is None else f"Bearer {options.token}".encode()
 
     def handlers(self) -> list[Any]:
         """For ``grpc.aio.Server.add_generic_rpc_handlers``.
 
-        They take and give bytes: so a message that is none is the client's error, and not the server's.
+        They take and give bytes, so that a message that cannot be decoded is the client's error, and not the server's.
         """
         unary, stream = self._grpc.unary_unary_rpc_method_handler, self._grpc.stream_stream_rpc_method_handler
-        found = []
-        for name, methods in self._methods.unary().items():
-            rows = {method: unary(self._handled(method, *row)) for method, row in methods.items()}
-            found.append((name, rows))
-        found[0][1]["ModelStreamInfer"] = stream(self._stream)
-        return [self._grpc.method_handlers_generic_handler(*one) for one in found]
+        services = {
+            service: {name: unary(self._wrap(name, *method)) for name, method in methods.items()}
+            for service, methods in self._methods.unary().items()
+        }
+        services[SERVICE]["ModelStreamInfer"] = stream(self._stream)
+        return [self._grpc.method_handlers_generic_handler(*service) for service in services.items()]
 
-    def _handled(self, name: str, kind: Any, method: Method) -> Callable[[bytes, Any], Any]:
+    def _wrap(self, name: str, kind: Any, method: Method) -> Callable[[bytes, Any], Any]:
         token, requests = self._token if name not in FREE else None, self._log.requests
 
         async def handle(content: bytes, context: Any) -> bytes:
@@ -93,15 +95,15 @@ class _Service:
             try:
                 if token is not None:
                     _authorise(context, token)
-                done = await method(self._parsed(kind, content), context, start)
+                response = await method(self._parse(kind, content), context, start)
                 if requests:
-                    self._told(self._identity(context), name, "OK", start)
-                return done.SerializeToString()
+                    self._log_request(self._identity(context), name, "OK", start)
+                return response.SerializeToString()
             except Exception as error:
                 identity = self._identity(context)
                 refusal = self._refusal(error, identity)
-                self._told(identity, name, refusal.code, start)
-            return await self._aborted(context, refusal, identity)
+                self._log_request(identity, name, refusal.code, start)
+            return await self._abort(context, refusal, identity)
 
         return handle
 
@@ -112,49 +114,51 @@ class _Service:
             try:
                 _authorise(context, self._token)
             except Unauthorised as refusal:
-                await self._aborted(context, refusal, self._identity(context))
+                await self._abort(context, refusal, self._identity(context))
         pb = self._methods.pb
         async for content in contents:
             start, request = perf_counter(), None
             try:
-                request = self._parsed(pb.ModelInferRequest, content)
-                done = {"infer_response": await self._methods.infer(request, context, start)}
+                request = self._parse(pb.ModelInferRequest, content)
+                response = {"infer_response": await self._methods.infer(request, context, start)}
             except Exception as error:
                 identity = self._identity(context)
                 refusal = self._refusal(error, identity)
-                self._told(identity, name, refusal.code, start)
+                self._log_request(identity, name, refusal.code, start)
                 empty = pb.ModelInferResponse(id="" if request is None else request.id)
-                done = {"error_message": str(refusal), "infer_response": empty}
-            yield pb.ModelStreamInferResponse(**done).SerializeToString()
+                response = {"error_message": str(refusal), "infer_response": empty}
+            yield pb.ModelStreamInferResponse(**response).SerializeToString()
 
-    def _parsed(self, kind: Any, content: bytes) -> Any:
+    def _parse(self, kind: Any, content: bytes) -> Any:
         try:
             return kind.FromString(content)
-        except self._broken:
-            raise Malformed(f"the message is no {kind.DESCRIPTOR.name}") from None
+        except self._decode_error:
+            raise Malformed(f"the message is not a {kind.DESCRIPTOR.name}") from None
 
     def _refusal(self, error: Exception, identity: str) -> Refusal:
-        """What the client is told; the log has the rest."""
+        """The client's error; the cause of a defect is only in the log."""
         if isinstance(error, Refusal):
             return error
         self._log.failure(identity, error)
         return Defect(f"internal error; the log of request {identity} has it")
 
-    async def _aborted(self, context: Any, refusal: Refusal, identity: str) -> Any:
+    async def _abort(self, context: Any, refusal: Refusal, identity: str) -> Any:
         code = getattr(self._grpc.StatusCode, refusal.code)
         await context.abort(code, str(refusal), (("x-request-id", identity),))
 
     def _identity(self, context: Any) -> str:
         """The client's x-request-id, or one of ours."""
         self._count += 1
-        held = dict(context.invocation_metadata() or ()).get("x-request-id")
-        return held if isinstance(held, str) and 0 < len(held) <= 128 else f"{self._prefix}-g{self._count:x}"
+        identity = dict(context.invocation_metadata() or ()).get("x-request-id")
+        if isinstance(identity, str) and 0 < len(identity) <= 128:
+            return identity
+        return f"{self._prefix}-g{self._count:x}"
 
-    def _told(self, identity: str, name: str, code: str, start: float) -> None:
+    def _log_request(self, identity: str, name: str, code: str, start: float) -> None:
         self._log.request(identity, "grpc", name, code, perf_counter() - start)
 
 
 def _authorise(context: Any, token: bytes) -> None:
-    given = dict(context.invocation_metadata() or ()).get("authorization", "")
-    if not compare_digest(given.encode() if isinstance(given, str) else given, token):
+    header = dict(context.invocation_metadata() or ()).get("authorization", "")
+    if not compare_digest(header.encode() if isinstance(header, str) else header, token):
         raise Unauthorised("this server wants a bearer token in the metadata: authorization: Bearer ...")

@@ -1,150 +1,130 @@
-"""Every path but infer: health, metadata, statistics, the repository, certificates, metrics and the page."""
+"""What answers each path of REST but infer: health, metadata, statistics, the repository, certificates, the page."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from runtime.version import VERSION
 
-from .bodies import Call, body_of, object_of
-from .loaded_model import Served
+from .bodies import HttpRequest, parse_object, read_body
+from .metrics import format_metrics
 from .options import Options
-from .pages import FILES
 from .refusals import Malformed, NotReady, Unknown
 from .repository import Repository
+from .statistics import triton_statistics
+from .worker_sync import WorkerSync
 
-JSON = b"application/json"
+JSON, HTML = b"application/json", b"text/html; charset=utf-8"
 EXTENSIONS = ["binary_tensor_data", "model_repository", "model_repository(unload_dependents)", "statistics"]
+_SCRIPTS = ("ports.js", "form.js", "bars.js", "page.js")
+PAGE = {
+    "/": ("page.html", HTML),
+    "/page.css": ("page.css", b"text/css; charset=utf-8"),
+    **{f"/{name}": (name, b"text/javascript; charset=utf-8") for name in _SCRIPTS},
+}
+"""The server's own page, a small application that uses the V2 API: by path, the file and its type."""
+_POLICY = b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
+Parameters = Mapping[str, str]
+"""The parts of a path by their names in its template: ``model`` and ``version``."""
 
 
 @dataclass(slots=True)
 class Answer:
-    """A response: its body in pieces."""
+    """An HTTP response: its body in pieces."""
 
     body: list[bytes | memoryview]
-    kind: bytes = JSON
+    content_type: bytes = JSON
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = ()
     rows: int | None = None
 
 
-Handler = Callable[[Call, tuple[str, ...]], Awaitable[Answer]]
+def json_answer(record: Any) -> Answer:
+    return Answer([orjson.dumps(record)])
 
 
 class Handlers:
-    """What answers a path, given as its parts."""
+    """Each takes a request and the parameters of its path, or raises a Refusal."""
 
-    def __init__(self, repository: Repository, options: Options, spread: Any):
-        self._repository, self._options, self._spread = repository, options, spread
+    def __init__(self, repository: Repository, options: Options, sync: WorkerSync):
+        self.repository, self.options, self._sync = repository, options, sync
 
-    def routes(self, parts: tuple[str, ...]) -> dict[str, Handler]:
-        """The handlers of a path by method; none for a path that there is not."""
-        match parts:
-            case ("v2",):
-                return {"GET": self._server}
-            case ("v2", "health", "live" | "ready"):
-                return {"GET": self._health}
-            case ("v2", "models", "stats") | ("v2", "models", _, "stats") | ("v2", "models", _, "versions", _, "stats"):
-                return {"GET": self._statistics}
-            case ("v2", "models", _) | ("v2", "models", _, "versions", _):
-                return {"GET": self._metadata}
-            case ("v2", "models", _, "ready") | ("v2", "models", _, "versions", _, "ready"):
-                return {"GET": self._model_ready}
-            case ("v2", "models", _, "config") | ("v2", "models", _, "versions", _, "config"):
-                return {"GET": self._config}
-            case ("v2", "models", _, "versions", _, "certificate" | "certificate.html"):
-                return {"GET": self._certificate}
-            case ("v2", "repository", "index"):
-                return {"POST": self._index}
-            case ("v2", "repository", "models", _, "load" | "unload"):
-                return {"POST": self._control}
-            case ("metrics",):
-                return {"GET": self._metrics}
-            case ("openapi.json",):
-                return {"GET": self._openapi}
-            case _ if "/".join(parts) in FILES:
-                return {"GET": self._file}
-        return {}
+    async def live(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        return Answer([b""])
 
-    async def _health(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        if parts[2] == "live" or self._repository.ready:
+    async def ready(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        if self.repository.ready:
             return Answer([b""])
-        missing = [name for name, model in self._repository.models.items() if model.default is None]
-        why = "the server is shutting down" if self._repository.stopping else f"not loaded: {', '.join(missing)}"
-        raise NotReady(why)
+        if self.repository.stopping:
+            raise NotReady("the server is shutting down")
+        missing = [name for name, model in self.repository.models.items() if model.default is None]
+        raise NotReady(f"not loaded: {', '.join(missing)}")
 
-    async def _server(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        return _json({"name": "mlpx", "version": VERSION, "extensions": EXTENSIONS})
+    async def server(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        return json_answer({"name": "mlpx", "version": VERSION, "extensions": EXTENSIONS})
 
-    async def _metadata(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        served = self._find(parts)
-        return _json(served.metadata() | {"versions": self._repository.loaded(served.name)})
+    async def metadata(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        return json_answer(self.repository.metadata(parameters["model"], parameters.get("version")))
 
-    async def _model_ready(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        self._find(parts)
+    async def model_ready(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        self.repository.find(parameters["model"], parameters.get("version"))
         return Answer([b""])
 
-    async def _config(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        from .triton_schema import config
+    async def config(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        return json_answer(self.repository.find(parameters["model"], parameters.get("version")).config())
 
-        return _json(config(self._find(parts), self._options))
+    async def statistics(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        records = await self._sync.statistics(parameters.get("model"), parameters.get("version"))
+        return json_answer({"model_stats": triton_statistics(records)})
 
-    async def _statistics(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        from .triton_schema import statistics
+    async def certificate(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        certificate = self.repository.find(parameters["model"], parameters["version"]).certificate
+        return await self._file(parameters, "certificate", None if certificate is None else certificate.path, JSON)
 
-        whole = parts == ("v2", "models", "stats")
-        if not whole:
-            self._repository.find(parts[2], parts[4] if len(parts) == 6 else None)
-        wanted = None if whole else parts[2]
-        version = parts[4] if len(parts) == 6 else None
-        gathered = await self._spread.statistics()
-        return _json({"model_stats": statistics(gathered, wanted, version)})
+    async def certificate_page(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        page = self.repository.find(parameters["model"], parameters["version"]).certificate_page()
+        return await self._file(parameters, "certificate.html", page, HTML)
 
-    async def _certificate(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        served = self._repository.find(parts[2], parts[4])
-        page = parts[5].endswith(".html")
-        path = served.page() if page else served.certificate.path if served.certificate is not None else None
+    async def _file(self, parameters: Parameters, name: str, path: Path | None, content_type: bytes) -> Answer:
         if path is None:
-            raise Unknown(f"version {served.version} of '{served.name}' has no {parts[5]} beside it")
-        content = await asyncio.get_running_loop().run_in_executor(None, path.read_bytes)
-        return Answer([content], b"text/html; charset=utf-8" if page else JSON)
+            raise Unknown(f"version {parameters['version']} of '{parameters['model']}' has no {name} beside it")
+        return Answer([await asyncio.get_running_loop().run_in_executor(None, path.read_bytes)], content_type)
 
-    async def _index(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        asked = object_of(await body_of(call, self._options.max_body))
-        return _json(self._repository.index(ready=asked.get("ready") is True))
+    async def index(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        record = parse_object(await read_body(request, self.options.max_body))
+        return json_answer(self.repository.index(ready=record.get("ready") is True))
 
-    async def _control(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        parameters = object_of(await body_of(call, self._options.max_body)).get("parameters") or {}
-        if type(parameters) is not dict:
-            raise Malformed("the request's parameters are no object")
-        await self._spread.control(parts[4], parts[3], parameters)
+    async def load(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        return await self._control("load", request, parameters)
+
+    async def unload(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        return await self._control("unload", request, parameters)
+
+    async def _control(self, action: str, request: HttpRequest, parameters: Parameters) -> Answer:
+        record = parse_object(await read_body(request, self.options.max_body))
+        control_parameters = record.get("parameters") or {}
+        if type(control_parameters) is not dict:
+            raise Malformed("the request's parameters are not an object")
+        await self._sync.control(action, parameters["model"], control_parameters)
         return Answer([b""])
 
-    async def _metrics(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        from .metrics import text
+    async def metrics(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        text = format_metrics(await self._sync.statistics(), self.repository)
+        return Answer([text.encode()], b"text/plain; version=0.0.4; charset=utf-8")
 
-        gathered = await self._spread.statistics()
-        return Answer([text(gathered, self._repository).encode()], b"text/plain; version=0.0.4; charset=utf-8")
-
-    async def _openapi(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        from .openapi import document
-
-        return _json(document(self._repository, self._options))
-
-    async def _file(self, call: Call, parts: tuple[str, ...]) -> Answer:
-        held = FILES["/".join(parts)]
-        policy = b"default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'"
-        more = ((b"content-security-policy", policy), (b"x-content-type-options", b"nosniff"))
-        return Answer([held.content()], held.kind, headers=more)
-
-    def _find(self, parts: tuple[str, ...]) -> Served:
-        return self._repository.find(parts[2], parts[4] if len(parts) > 4 and parts[3] == "versions" else None)
+    async def page(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        name, content_type = PAGE["/" + request.path.strip("/")]
+        headers = ((b"content-security-policy", _POLICY), (b"x-content-type-options", b"nosniff"))
+        return Answer([_page_file(name)], content_type, headers=headers)
 
 
-def _json(record: Any) -> Answer:
-    return Answer([orjson.dumps(record)])
+@cache
+def _page_file(name: str) -> bytes:
+    return (Path(__file__).parent / name).read_bytes()

@@ -1,14 +1,24 @@
-"""uvicorn's HTTP protocol with limits: sizes of heads, slow clients, the number of connections."""
+"""uvicorn's HTTP protocol with limits (sizes of heads, slow clients, connections) and a fast path for small requests.
+
+The fast path takes a request of the usual kind from the last byte of its body to its answer without an asyncio task:
+POST, a loaded model's infer path, a plain body of at most ``_FAST_BYTES``. It is parsed when its last byte is there,
+waits in the model's queue, and is written when its call is done. Every other request goes through ASGI, with tasks and
+events: those that stand behind another on their connection, are compressed or come from a page, those of a server that
+wants a token, and of clients that do not take their answers.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from .fast_path import Direct, direct
+from .bodies import HttpRequest
+from .handlers import Answer
+from .loaded_model import LoadedModel
 from .options import Options
 from .rest import Rest
 
@@ -17,12 +27,43 @@ _PHRASES = {
     431: ("Request Header Fields Too Large", "the request's head is larger than this server takes"),
     503: ("Service Unavailable", "this server has all the connections that it takes"),
 }
+_FAST_BYTES = 2**16
+_SLOW_HEADERS = frozenset(
+    (b"authorization", b"content-encoding", b"expect", b"origin", b"sec-fetch-site", b"transfer-encoding", b"upgrade")
+)
+"""Headers that only ``Rest.__call__`` understands."""
 
 
-def limited(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
-    """The protocol class with the limits of these options, and the short way to the models of ``rest``."""
+class _NoEvent:
+    """Nothing waits for a part of the body."""
 
-    class Limited(HttpToolsProtocol):
+    def set(self) -> None:
+        """As of an event."""
+
+
+class FastRequest:
+    """A request on the fast path, with the attributes that uvicorn reads of a request that is not answered yet."""
+
+    __slots__ = ("body", "disconnected", "keep_alive", "model", "more_body", "request", "response_complete")
+
+    message_event = _NoEvent()
+
+    def __init__(self, model: LoadedModel, request: HttpRequest, keep_alive: bool):
+        self.model, self.request, self.keep_alive = model, request, keep_alive
+        self.body, self.more_body = bytearray(), True
+        self.response_complete = self.disconnected = False
+
+
+async def _no_body() -> Mapping[str, Any]:
+    """The body of a request on the fast path is in its ``FastRequest``."""
+    return {"type": "http.disconnect"}
+
+
+def protocol_class(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
+    """The protocol class with the limits of these options, and the fast path to the models of ``rest``."""
+    largest_fast = min(options.max_body, _FAST_BYTES)
+
+    class LimitedProtocol(HttpToolsProtocol):
         """A connection that is closed when it asks for too much, or takes too long."""
 
         since: float | None = None
@@ -30,7 +71,7 @@ def limited(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
         stalled: float | None = None
         """Since when the client does not take its answer."""
         _head = 0
-        """Bytes of a request's head that came, of which the end did not."""
+        """The bytes so far of a request's head that is not complete."""
         _in_head = True
         _ended = False
         """A request ended within the bytes that are being read, so they are not all of the next one's head."""
@@ -62,18 +103,31 @@ def limited(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
             if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > options.max_head:
                 self.refuse(431)
                 return
-            if (asked := self._direct()) is not None:
-                self.cycle = asked  # pyright: ignore[reportAttributeAccessIssue]
+            if (fast := self._fast_request()) is not None:
+                self.cycle = fast  # pyright: ignore[reportAttributeAccessIssue]
                 return
             super().on_headers_complete()
 
-        def _direct(self) -> Direct | None:
-            """The short way for the request whose head is here, if it may take that."""
+        def _fast_request(self) -> FastRequest | None:
+            """For the request whose head is complete, if it may take the fast path."""
             parser: Any = self.parser
-            before = self.cycle is not None and not self.cycle.response_complete
-            if before or parser.get_method() != b"POST" or self.flow.write_paused or parser.get_http_version() != "1.1":
+            earlier = self.cycle is not None and not self.cycle.response_complete
+            if (
+                earlier
+                or parser.get_method() != b"POST"
+                or self.flow.write_paused
+                or parser.get_http_version() != "1.1"
+            ):
                 return None
-            return direct(rest, options.max_body, self.url, dict(self.headers), parser.should_keep_alive())
+            headers = dict(self.headers)
+            length = headers.get(b"content-length", b"")
+            if not length.isdigit() or len(length) > 5 or int(length) > largest_fast:
+                return None
+            model = rest.fast_model(self.url) if _SLOW_HEADERS.isdisjoint(headers) else None
+            if model is None:
+                return None
+            request = rest.new_request("POST", self.url.decode("latin-1"), headers, _no_body)
+            return FastRequest(model, request, parser.should_keep_alive())
 
         def on_body(self, body: bytes) -> None:
             if self.cycle is not None:
@@ -81,25 +135,26 @@ def limited(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
 
         def on_message_complete(self) -> None:
             self.since, self._ended = None, True  # the next head begins with the next message, not with these bytes
-            if type(self.cycle) is Direct:
-                if self.cycle.more_body:
-                    self.cycle.more_body = False
-                    rest.answer_directly(self.cycle, partial(self._write, self.cycle))
+            fast: Any = self.cycle
+            if type(fast) is FastRequest:
+                if fast.more_body:
+                    fast.more_body = False
+                    rest.infer(fast.model, fast.request, bytes(fast.body), partial(self._write, fast))
             elif self.cycle is not None:
                 super().on_message_complete()
 
-        def _write(
-            self, asked: Direct, status: int, lines: list[tuple[bytes, bytes]], body: bytes | memoryview
-        ) -> None:
-            """Write the answer of a request on the short way, as uvicorn does the others."""
-            asked.response_complete = True
+        def _write(self, fast: FastRequest, answer: Answer) -> None:
+            """Write the answer of a request on the fast path, as uvicorn does the others."""
+            lines, body = rest.finish(fast.request, answer)
+            fast.response_complete = True
             if self.transport.is_closing():
                 return
-            close = not asked.keep_alive or (b"connection", b"close") in lines
+            close = not fast.keep_alive or (b"connection", b"close") in lines
             if close and (b"connection", b"close") not in lines:
                 lines = [*lines, (b"connection", b"close")]
-            head = b"".join([STATUS_LINE[status], *(b"%s: %s\r\n" % line for line in lines), b"\r\n", body])
-            self.transport.write(head)
+            self.transport.write(
+                b"".join([STATUS_LINE[answer.status], *(b"%s: %s\r\n" % line for line in lines), b"\r\n", body])
+            )
             if close:
                 self.transport.close()
             self.on_response_complete()
@@ -114,18 +169,18 @@ def limited(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
 
         def refuse(self, status: int) -> None:
             """Answer with an error, and close the connection."""
-            phrase, words = _PHRASES[status]
-            body = b'{"error":"%s"}' % words.encode()
+            phrase, message = _PHRASES[status]
+            body = b'{"error":"%s"}' % message.encode()
             head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
             if not self.transport.is_closing():
                 self.transport.write(f"{head}\r\nconnection: close\r\n\r\n".encode() + body)
                 self.transport.close()
 
-    return Limited
+    return LimitedProtocol
 
 
-def sweep(connections: set[Any], now: float, options: Options) -> int:
-    """Close the connections whose request, or whose client, takes too long; how many there were."""
+def close_slow_connections(connections: set[Any], now: float, options: Options) -> int:
+    """Close the connections whose request, or whose client, takes too long; their number."""
     closed = 0
     for connection in list(connections):
         if connection.stalled is not None and now - connection.stalled > options.read_timeout:

@@ -18,14 +18,15 @@ Versions = dict[str, Path | str]
 """The file of each version, or what is wrong with it."""
 _VERSION = re.compile("[0-9]{1,9}")
 _NAME = re.compile(r"[A-Za-z0-9._\- ]{1,200}")
+_BAD_NAME = "its name has characters that a URL does not carry plainly"
 
 
-def found(folder: Path) -> dict[str, Versions]:
+def scan_models(folder: Path) -> dict[str, Versions]:
     """The versions of each model. Raises InputError: the folder cannot be read, or holds one model twice."""
     if folder.is_file():
         if not _NAME.fullmatch(folder.stem):
             hint = "What to do: name it with letters, digits, '.', '_' and '-'"
-            raise InputError(f"{folder}: its name has characters that a URL does not carry plainly. {hint}")
+            raise InputError(f"{folder}: {_BAD_NAME}. {hint}")
         return {folder.stem: {"1": folder}}
     try:
         entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -34,31 +35,30 @@ def found(folder: Path) -> dict[str, Versions]:
         raise InputError(f"{folder}: cannot be read: {error.strerror}. {hint}") from None
     models: dict[str, Versions] = {}
     for entry in entries:
-        name, versions = _of(entry)
+        name, versions = _scan_entry(entry)
         if not versions:
             continue
         if name in models:
-            both = f"{name}.onnx and the folder {name}"
-            raise InputError(f"{folder}: {both} are both the model '{name}'. What to do: move one of them")
+            sources = f"{name}.onnx and the folder {name}"
+            raise InputError(f"{folder}: {sources} are both the model '{name}'. What to do: move one of them")
         if not _NAME.fullmatch(name):
-            wrong = "its name has characters that a URL does not carry plainly"
-            models[name] = {version: wrong for version in versions}  # noqa: C420 - its values' type is wider
+            models[name] = dict.fromkeys(versions, _BAD_NAME)
         else:
             models[name] = versions
     return models
 
 
-def _of(entry: Path) -> tuple[str, Versions]:
-    """The model that a file or a folder is; without versions where it is none."""
+def _scan_entry(entry: Path) -> tuple[str, Versions]:
+    """The model that a file or a folder is; without versions if it is not one."""
     if entry.suffix == ".onnx" and entry.is_file():
         return entry.stem, {"1": entry}
     try:
-        return entry.name, _versions(entry) if entry.is_dir() else {}
+        return entry.name, _scan_versions(entry) if entry.is_dir() else {}
     except OSError as error:
         return entry.name, {"1": f"the folder cannot be read: {error.strerror}"}
 
 
-def _versions(folder: Path) -> Versions:
+def _scan_versions(folder: Path) -> Versions:
     versions: Versions = {}
     own = folder / f"{folder.name}.onnx"
     numbered = sorted((e for e in folder.iterdir() if e.is_dir() and _VERSION.fullmatch(e.name)), key=lambda e: e.name)

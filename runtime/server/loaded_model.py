@@ -14,16 +14,15 @@ from runtime.files import sha256
 from runtime.model.certificate import Certificate, read_certificate
 from runtime.session.session import Session
 
-from .cost import measured
-from .dynamic_batching import Arrays, Coalescer
+from .dynamic_batching import Arrays, DynamicBatcher, measure_cost
 from .options import Options
 from .refusals import Defect, Malformed, Refusal
-from .signature import Signature, signature_of
+from .signature import Signature, Tensor, signature_of
 from .statistics import Statistics
 
 
-class Served:
-    """A version of a model that answers requests. ``load`` makes one, off the event loop."""
+class LoadedModel:
+    """A version of a model that answers requests. ``load_model`` makes one, off the event loop."""
 
     def __init__(
         self,
@@ -32,23 +31,23 @@ class Served:
         session: Session,
         digest: str,
         certificate: Certificate | None,
-        seconds: Callable[[int], float],
+        cost: Callable[[int], float],
         options: Options,
     ):
         self.name, self.version, self.session, self.sha256 = name, version, session, digest
-        self.certificate, self._seconds, self._options = certificate, seconds, options
+        self.certificate, self._cost, self._options = certificate, cost, options
         self.signature: Signature = signature_of(session.inputs, session.outputs, options.max_rows)
         self.statistics = Statistics()
-        self._queue: Coalescer | None = None
+        self._batcher: DynamicBatcher | None = None
 
     @property
     def proved(self) -> bool:
-        """Whether a certificate of these very bytes says so."""
+        """Whether a certificate of exactly these bytes says so."""
         return self.certificate is not None and self.certificate.proved
 
     @property
-    def together(self) -> bool:
-        """Whether rows of several requests share a call."""
+    def batched(self) -> bool:
+        """Whether rows of several requests may share a call."""
         return self._options.coalesce and self.session.divisible and self.signature.fixed
 
     def infer(self, feed: Arrays, rows: int, timeout: float | None) -> asyncio.Future[Arrays]:
@@ -56,104 +55,135 @@ class Served:
 
         Raises Busy; the future raises Late, Malformed, or the model's error.
         """
-        if self._queue is None:
-            limits = {"most_rows": self._options.max_batch, "queue_rows": self._options.queue_rows}
-            run = _runner(self.session)
-            self._queue = Coalescer(run, self._seconds, self.statistics, together=self.together, **limits)
-        longest = self._options.timeout
-        return self._queue.submit(feed, rows, longest if timeout is None else min(timeout, longest))
+        options = self._options
+        if self._batcher is None:
+            limits = {"max_batch": options.max_batch if self.batched else 0, "queue_rows": options.queue_rows}
+            self._batcher = DynamicBatcher(_runner(self.session), self._cost, self.statistics, **limits)
+        return self._batcher.submit(feed, rows, options.timeout if timeout is None else min(timeout, options.timeout))
 
     def metadata(self) -> dict[str, Any]:
-        """V2 metadata, with what else a client may want to know under "parameters"."""
+        """V2 metadata; "parameters" has what V2 has no field for."""
         summary = self.session.summary
         inputs = summary.inputs if summary is not None else self.session.inputs
         outputs = summary.outputs if summary is not None else self.session.outputs
-        place = f"v2/models/{self.name}/versions/{self.version}/certificate"
-        page = self.certificate is not None and self.page() is not None
+        certificate = f"v2/models/{self.name}/versions/{self.version}/certificate"
         return {
             "name": self.name,
             "versions": [self.version],
             "platform": "onnxruntime_onnx",
-            "inputs": self._tensors(self.signature.inputs),
-            "outputs": self._tensors(self.signature.outputs),
+            "inputs": _metadata_tensors(self.signature.inputs),
+            "outputs": _metadata_tensors(self.signature.outputs),
             "parameters": {
                 "sha256": self.sha256,
                 "proved": self.proved,
-                "certificate": place if self.certificate is not None else None,
-                "certificate_page": f"{place}.html" if page else None,
+                "certificate": certificate if self.certificate is not None else None,
+                "certificate_page": f"{certificate}.html" if self.certificate_page() is not None else None,
                 "device": self.session.device,
-                "coalesced": self.together,
+                "coalesced": self.batched,
                 "inputs": [port.to_record() for port in inputs],
                 "outputs": [port.to_record() for port in outputs],
             },
         }
 
-    @staticmethod
-    def _tensors(tensors: dict[str, Any]) -> list[dict[str, Any]]:
-        return [{"name": name, "datatype": held.datatype, "shape": held.shape} for name, held in tensors.items()]
+    def config(self) -> dict[str, Any]:
+        """Triton's ``ModelConfig``; https://github.com/triton-inference-server/common, model_config.proto."""
+        fixed = self.signature.fixed
+        kind = "KIND_CPU" if self.session.device == "cpu" else "KIND_GPU"
+        record: dict[str, Any] = {
+            "name": self.name,
+            "platform": "onnxruntime_onnx",
+            "backend": "onnxruntime",
+            "max_batch_size": self._options.max_rows if fixed else 0,
+            "input": _config_tensors(self.signature.inputs, fixed),
+            "output": _config_tensors(self.signature.outputs, fixed),
+            "instance_group": [{"name": self.name, "kind": kind, "count": 1}],
+            "default_model_filename": "" if self.session.path is None else self.session.path.name,
+        }
+        if self.batched:
+            record["dynamic_batching"] = {"max_queue_delay_microseconds": 0}
+        return record
 
-    def page(self) -> Path | None:
-        """The certificate as a page, where it lies beside."""
+    def certificate_page(self) -> Path | None:
+        """The certificate as an HTML file, if it lies beside the certificate."""
         if self.certificate is None:
             return None
         page = self.certificate.path.with_suffix(".html")
         return page if page.is_file() else None
 
-    def answered(self, start: float) -> None:
+    def count_answer(self, start: float) -> None:
         """Count a request that came at ``start`` (``perf_counter``) and was answered with tensors."""
         self.statistics.last = time()
         self.statistics.requests.add(perf_counter() - start)
 
-    def refused(self, error: Exception) -> None:
+    def count_refusal(self, error: Exception) -> None:
         """Count a request that was answered with an error."""
-        self.statistics.refuse(error.code if isinstance(error, Refusal) else Defect.code)
+        self.statistics.count_refusal(error.code if isinstance(error, Refusal) else Defect.code)
 
     def close(self) -> None:
-        """No request will come any more; those that wait are still answered."""
-        if self._queue is not None:
-            self._queue.close()
+        """Expect no more requests; those that wait are still answered."""
+        if self._batcher is not None:
+            self._batcher.close()
+
+
+def _metadata_tensors(tensors: dict[str, Tensor]) -> list[dict[str, Any]]:
+    return [{"name": name, "datatype": tensor.datatype, "shape": tensor.shape} for name, tensor in tensors.items()]
+
+
+def _config_tensors(tensors: dict[str, Tensor], fixed: bool) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "data_type": f"TYPE_{tensor.datatype}",
+            "dims": list(tensor.row) if fixed else tensor.shape,
+        }
+        for name, tensor in tensors.items()
+    ]
 
 
 def _runner(session: Session) -> Callable[[Arrays], Arrays]:
-    """One call of the model. It knows the session alone: so a version that is taken out is freed at once."""
-    one = session.inputs[0].name if len(session.inputs) == len(session.outputs) == 1 else None
+    """One call of the model. It refers to the session alone, so that a model that is unloaded is freed at once."""
+    only_input = session.inputs[0].name if len(session.inputs) == len(session.outputs) == 1 else None
 
     def run(feed: Arrays) -> Arrays:
         try:
-            return session.run(feed) if one is None else {session.outputs[0].name: session.predict(feed[one])}
+            if only_input is None:
+                return session.run(feed)
+            return {session.outputs[0].name: session.predict(feed[only_input])}
         except InputError as error:
             raise Malformed(str(error)) from None
 
     return run
 
 
-def load(name: str, version: str, file: Path, options: Options) -> Served:
+def load_model(name: str, version: str, file: Path, options: Options) -> LoadedModel:
     """Open a file, try it and measure a call.
 
-    Raises ModelError: it cannot be opened or run, or is not proved and ``only_proved`` says that it must be.
+    Raises ModelError: it cannot be opened or run, or is not proved although ``only_proved`` requires it.
     """
-    before = sha256_of(file)
+    digest = _digest(file)
     session = Session(file, options.device, threads=options.threads)
-    certificate = _certificate(file, options.folder)
+    certificate = _find_certificate(file, options.folder)
     if options.only_proved and (certificate is None or not certificate.proved):
         raise ModelError(
             f"{file.name} has no certificate that proves these bytes, and --only-proved asks for one. "
             f"What to do: put its NAME.parity.json beside it, or make one with mlpx verify"
         )
-    sizes = [(port, tuple(s if isinstance(s, int) else 1 for s in port.shape[1:])) for port in session.inputs]
+    shapes = [(port, tuple(s if isinstance(s, int) else 1 for s in port.shape[1:])) for port in session.inputs]
 
     def run(rows: int) -> object:
-        counts = [port.shape[0] if isinstance(port.shape[0], int) else rows for port, _ in sizes]
-        given = zip(sizes, counts, strict=True)
-        return session.run({port.name: allowed_rows(port, (count, *row)) for (port, row), count in given})
+        feed = {}
+        for port, row in shapes:
+            count = port.shape[0] if isinstance(port.shape[0], int) else rows
+            feed[port.name] = allowed_rows(port, (count, *row))
+        return session.run(feed)
 
-    seconds = measured(run, divisible=session.divisible)
-    if sha256_of(file) != before:
+    cost = measure_cost(run, divisible=session.divisible)
+    if _digest(file) != digest:
         raise ModelError(f"{file.name} was changed while it was loaded. What to do: load it again")
-    return Served(name, version, session, before, certificate, seconds, options)
+    return LoadedModel(name, version, session, digest, certificate, cost, options)
 
 
-def sha256_of(file: Path) -> str:
+def _digest(file: Path) -> str:
     """Raises ModelError: the file cannot be read."""
     try:
         return sha256(file)
@@ -161,15 +191,15 @@ def sha256_of(file: Path) -> str:
         raise ModelError(f"{file.name} cannot be read: {error.strerror}") from None
 
 
-def _certificate(file: Path, top: Path) -> Certificate | None:
-    """Of these very bytes, beside the file or a folder above, and never above ``top``; one of other bytes is none."""
-    places = [file.parent, *([file.parent.parent] if top in file.parent.parents else [])]
-    for folder in places:
+def _find_certificate(file: Path, top: Path) -> Certificate | None:
+    """The certificate of exactly these bytes, beside the file or in the folder above, but never above ``top``."""
+    folders = [file.parent, *([file.parent.parent] if top in file.parent.parents else [])]
+    for folder in folders:
         for path in sorted(folder.glob("*.parity.json")):
             try:
-                found = read_certificate(path)
+                certificate = read_certificate(path)
             except InputError:
                 continue
-            if found.is_of(file):
-                return found
+            if certificate.is_of(file):
+                return certificate
     return None

@@ -1,4 +1,4 @@
-"""Structured logs: a JSON object a line on standard error, with request ids and without any payload."""
+"""Structured logs: one JSON object per line on standard error, with request ids and without any payload."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _PER_SECOND = 100
 
 
 class Log:
-    """Writes events; ``requests`` says whether every request is one, or only those that fail.
+    """Writes events; ``requests``: log every request, and not only those that fail.
 
-    Of those that fail at most 100 a second are written one by one, the others as a count: a flood of bad requests shall
-    not become a flood of lines.
+    Of those that fail at most 100 per second are written, and the others counted: a flood of bad requests must not
+    become a flood of lines.
     """
 
     def __init__(self, *, requests: bool = False, stream: TextIO | None = None):
@@ -28,21 +28,21 @@ class Log:
         self._second, self._written, self._left_out = 0, 0, 0
 
     def event(self, event: str, **fields: Any) -> None:
-        """One line."""
+        """Write one event."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         record = {"time": now, "event": event, "pid": self._pid, **fields}
         try:
             self._stream.write(json.dumps(record, default=str) + "\n")
             self._stream.flush()
-        except (OSError, ValueError):  # nobody reads the log any more; answering goes on
+        except (OSError, ValueError):  # nobody reads the log any more; the server goes on
             return
 
     def request(self, request: str, protocol: str, what: str, status: object, seconds: float, **fields: Any) -> None:
-        """A request that was answered."""
+        """Log a request that was answered."""
         if not self.requests and not self._may_write():
             return
-        took = round(seconds * 1e3, 3)
-        self.event("request", request=request, protocol=protocol, what=what, status=status, ms=took, **fields)
+        milliseconds = round(seconds * 1e3, 3)
+        self.event("request", request=request, protocol=protocol, what=what, status=status, ms=milliseconds, **fields)
 
     def _may_write(self) -> bool:
         second = int(monotonic())
@@ -56,24 +56,24 @@ class Log:
         return self._written <= _PER_SECOND
 
     def failure(self, request: str, error: BaseException) -> None:
-        """The cause of an answer that only says "internal error"."""
+        """Log the cause of an "internal error"."""
         trace = "".join(traceback.format_exception(error))
         self.event("failure", request=request, error=f"{type(error).__name__}: {error}", trace=trace)
 
 
-_TOLD = ("ASGI callable returned without completing response.",)
-"""What uvicorn says of a client that hung up while it was answered: the request is logged with the status 499."""
+_HANG_UP = "ASGI callable returned without completing response."
+"""uvicorn's message for a client that hung up while it was answered: the request is logged with the status 499."""
 
 
-class Forwarded(logging.Handler):
-    """Passes on what a library logs, from warnings up."""
+class ForwardingHandler(logging.Handler):
+    """Writes the warnings and errors of libraries to the log."""
 
     def __init__(self, log: Log):
         super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage() in _TOLD:
+        if record.getMessage() == _HANG_UP:
             return
         error = record.exc_info[1] if record.exc_info else None
         more = {} if error is None else {"error": f"{type(error).__name__}: {error}"}

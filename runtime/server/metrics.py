@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from .gathered import Record, histogram
 from .repository import Repository
-from .statistics import LATENCIES, Histogram
+from .statistics import LATENCIES, Histogram, Records
 
 _HISTOGRAMS = {
     "mlpx_request_seconds": ("requests", "From a request's arrival to its answer with tensors."),
@@ -15,57 +14,56 @@ _HISTOGRAMS = {
 }
 
 
-def text(gathered: Iterable[Record], repository: Repository) -> str:
-    """Everything that was counted by all workers, and what is loaded in this one."""
-    records = list(gathered)
+def format_metrics(records: Records, repository: Repository) -> str:
+    """The counters of all workers, and which models are loaded in this one."""
     return "\n".join([*_counters(records), *_histograms(records), *_gauges(records, repository)]) + "\n"
 
 
-def _counters(records: list[Record]) -> Iterator[str]:
+def _counters(records: Records) -> Iterator[str]:
     yield from _head("mlpx_requests_total", "counter", "Requests, by the answer: OK, or the gRPC status of its error.")
-    for one in records:
-        yield _line("mlpx_requests_total", one, histogram(one["requests"]).count, code="OK")
-        for code, count in sorted(one["refused"].items()):
-            yield _line("mlpx_requests_total", one, count, code=code)
+    for key, record in records.items():
+        yield _line("mlpx_requests_total", key, record.requests.count, code="OK")
+        for code, count in sorted(record.refused.items()):
+            yield _line("mlpx_requests_total", key, count, code=code)
     yield from _head("mlpx_rows_total", "counter", "Rows that models computed.")
-    for one in records:
-        yield _line("mlpx_rows_total", one, one["rows"])
+    for key, record in records.items():
+        yield _line("mlpx_rows_total", key, record.rows)
 
 
-def _histograms(records: list[Record]) -> Iterator[str]:
-    for name, (key, words) in _HISTOGRAMS.items():
-        yield from _head(name, "histogram", words)
-        for one in records:
-            yield from _buckets(name, one, histogram(one[key]))
+def _histograms(records: Records) -> Iterator[str]:
+    for name, (attribute, description) in _HISTOGRAMS.items():
+        yield from _head(name, "histogram", description)
+        for key, record in records.items():
+            yield from _buckets(name, key, getattr(record, attribute))
 
 
-def _buckets(name: str, one: Record, held: Histogram) -> Iterator[str]:
+def _buckets(name: str, key: tuple[str, str], histogram: Histogram) -> Iterator[str]:
     total = 0
-    for end, count in zip([*LATENCIES, "+Inf"], held.counts, strict=True):
+    for end, count in zip([*LATENCIES, "+Inf"], histogram.counts, strict=True):
         total += count
-        yield _line(f"{name}_bucket", one, total, le=str(end))
-    yield _line(f"{name}_sum", one, held.sum)
-    yield _line(f"{name}_count", one, total)
+        yield _line(f"{name}_bucket", key, total, le=str(end))
+    yield _line(f"{name}_sum", key, histogram.sum)
+    yield _line(f"{name}_count", key, total)
 
 
-def _gauges(records: list[Record], repository: Repository) -> Iterator[str]:
+def _gauges(records: Records, repository: Repository) -> Iterator[str]:
     yield from _head("mlpx_waiting_rows", "gauge", "Rows that wait for a model.")
-    for one in records:
-        yield _line("mlpx_waiting_rows", one, one["waiting"])
+    for key, record in records.items():
+        yield _line("mlpx_waiting_rows", key, record.waiting)
     yield from _head("mlpx_model_proved", "gauge", "1 where a certificate proves the loaded bytes.")
-    for served in repository.served():
-        yield _line("mlpx_model_proved", {"name": served.name, "version": served.version}, int(served.proved))
+    for model in repository.loaded_models():
+        yield _line("mlpx_model_proved", (model.name, model.version), int(model.proved))
     yield from _head("mlpx_ready", "gauge", "1 where every model can answer.")
     yield f"mlpx_ready {int(repository.ready)}"
 
 
-def _head(name: str, kind: str, words: str) -> Iterator[str]:
-    yield f"# HELP {name} {words}"
+def _head(name: str, kind: str, description: str) -> Iterator[str]:
+    yield f"# HELP {name} {description}"
     yield f"# TYPE {name} {kind}"
 
 
-def _line(name: str, one: Record, value: float, **labels: str) -> str:
-    # Names of models have no character that would want escaping (layout.py).
-    pairs = {"model": one["name"], "version": one["version"], **labels}
-    told = ",".join(f'{key}="{held}"' for key, held in pairs.items())
-    return f"{name}{{{told}}} {value}"
+def _line(name: str, key: tuple[str, str], value: float, **labels: str) -> str:
+    # Names of models have no character that would need escaping (layout.py).
+    pairs = {"model": key[0], "version": key[1], **labels}
+    text = ",".join(f'{label}="{content}"' for label, content in pairs.items())
+    return f"{name}{{{text}}} {value}"

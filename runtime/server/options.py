@@ -1,4 +1,4 @@
-"""Everything that a server is told when it starts."""
+"""The options of a server."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Options:
     """Processes that answer requests, each with its own copy of the models."""
     device: str = "auto"
     threads: int | None = None
-    """Of one call of a model; None: as ``Session`` chooses."""
+    """Threads of one call of a model; None: as ``Session`` chooses."""
     coalesce: bool = True
     """Whether requests that wait together share a call."""
     max_batch: int = 1024
     """The most rows of a call that requests share."""
     max_rows: int = 65_536
-    """Of one request."""
+    """The most rows of one request."""
     queue_rows: int = 131_072
-    """Rows that may wait for a model; a request beyond is refused with 429."""
+    """The most rows that may wait for a model; requests beyond are refused with 429."""
     max_body: int = 16 * 2**20
     max_head: int = 16 * 2**10
     timeout: float = 30.0
@@ -37,17 +37,17 @@ class Options:
     """For a whole request to arrive, and for a client to take its answer."""
     keep_alive: float = 75.0
     connections: int = 12_000
-    """Of each worker; one more is answered with 503."""
+    """The most connections of a worker; one more is answered with 503."""
     grace: float = 30.0
-    """For requests in progress when the server is told to stop."""
+    """For requests in progress when the server stops."""
     poll: float | None = None
-    """How often the folder is looked at for changes; None: only on SIGHUP and when a client asks."""
+    """The time between two looks at the folder; None: only on SIGHUP and when a client asks."""
     only_proved: bool = False
     """Whether a file without a certificate of its own bytes is refused."""
     control: bool = True
     """Whether clients may load and unload models."""
     token: str | None = None
-    """The bearer token that every request must carry, but for health."""
+    """The bearer token that every request except health must carry."""
     certificate: Path | None = None
     """For TLS, PEM."""
     key: Path | None = None

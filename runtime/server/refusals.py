@@ -1,15 +1,15 @@
-"""Why a request is not answered with tensors, as REST and gRPC say it.
+"""Errors of requests, with their status over REST and over gRPC.
 
 Refusal
- ├─ Malformed    400 INVALID_ARGUMENT    the request is not one, or does not fit the model
- ├─ Unauthorised 401 UNAUTHENTICATED     the bearer token is missing or another
- ├─ Forbidden    403 PERMISSION_DENIED   what the server was told not to do
+ ├─ Malformed    400 INVALID_ARGUMENT    the request is malformed, or does not fit the model
+ ├─ Unauthorised 401 UNAUTHENTICATED     the bearer token is missing or wrong
+ ├─ Forbidden    403 PERMISSION_DENIED   forbidden by an option of the server
  ├─ Unknown      404 NOT_FOUND           no such model, version or path
- ├─ NotAllowed   405 UNIMPLEMENTED       the path takes another method
+ ├─ NotAllowed   405 UNIMPLEMENTED       the path has another method
  ├─ TooSlow      408 DEADLINE_EXCEEDED   the request did not arrive in time
  ├─ TooLarge     413 INVALID_ARGUMENT    more bytes or rows than the server takes
- ├─ Encoded      415 UNIMPLEMENTED       a Content-Encoding that it does not read
- ├─ Busy         429 RESOURCE_EXHAUSTED  the queue is full; Retry-After says when to come again
+ ├─ Encoded      415 UNIMPLEMENTED       a Content-Encoding that the server does not read
+ ├─ Busy         429 RESOURCE_EXHAUSTED  the queue is full; Retry-After says when to try again
  ├─ Defect       500 INTERNAL            the model failed; the log has the cause
  ├─ NotReady     503 UNAVAILABLE         not loaded yet, or shutting down
  └─ Late         504 DEADLINE_EXCEEDED   the deadline passed before the model ran
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 
 class Refusal(Exception):
-    """An answer that is an error: ``status`` over REST, the name of a ``grpc.StatusCode`` over gRPC."""
+    """An error that the client gets: ``status`` over REST, ``code``, the name of a ``grpc.StatusCode``, over gRPC."""
 
     status = 500
     code = "INTERNAL"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -19,32 +20,32 @@ _INTEGERS = {
     for bits in (64, 32, 16, 8)
 }
 DTYPES = {FP32: np.dtype("<f4")} | _INTEGERS
-"""The datatypes that requests may have, as they travel."""
+"""The datatypes of requests, as they are sent."""
 DATATYPES = {"float32": (FP32,), "int64": (INT64, *(name for name in _INTEGERS if name != INT64))}
-"""Those that an input may come in, by the dtype of its port; the first is the one that metadata name."""
+"""The datatypes that an input accepts, by the dtype of its port; metadata name the first."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input or output of a model: ``row`` is the shape of a row, -1 where the file leaves a size open."""
+    """An input or output of a model: ``row`` is the shape of a row, -1 where the file leaves a size open."""
 
     name: str
     row: tuple[int, ...]
     width: int | None
-    """Values of a row; None where a size is open."""
+    """The values of a row; None where a size is open."""
     batch: int | None
     """The rows of every batch, where the file fixes them."""
     datatypes: tuple[str, ...] = (FP32,)
-    """What it may come in."""
+    """Those that it accepts."""
 
     @property
     def datatype(self) -> str:
-        """As metadata name it."""
+        """The one that metadata name."""
         return self.datatypes[0]
 
     @property
     def shape(self) -> list[int]:
-        """As V2 says it, with -1 for what is open."""
+        """As V2 has it, with -1 for what is open."""
         return [-1 if self.batch is None else self.batch, *self.row]
 
 
@@ -58,7 +59,7 @@ class Signature:
 
     @property
     def fixed(self) -> bool:
-        """Whether every size but the batch is known, so that rows of several requests can stand together."""
+        """Whether every size but the batch is known, so that rows of several requests can share a call."""
         ports = (*self.inputs.values(), *self.outputs.values())
         return all(port.width is not None and port.batch is None for port in ports)
 
@@ -66,16 +67,18 @@ class Signature:
         """The input that a request names, and how many values its shape has. Raises Malformed, TooLarge."""
         tensor = self.inputs.get(name) if isinstance(name, str) else None
         if tensor is None:
-            raise Malformed(f"no input is called {_short(name)}: the model's are {_listed(self.inputs)}")
+            raise Malformed(f"no input is called {_shorten(name)}: the model's are {_format_names(self.inputs)}")
         if datatype not in tensor.datatypes:
-            taken = tensor.datatype if len(tensor.datatypes) == 1 else f"{INT64} or a smaller type of integers"
-            raise Malformed(f"input '{tensor.name}' has datatype {_short(datatype)}, and the model takes {taken}")
+            accepted = tensor.datatype if len(tensor.datatypes) == 1 else f"{INT64} or a smaller type of integers"
+            raise Malformed(f"input '{tensor.name}' has datatype {_shorten(datatype)}, and the model takes {accepted}")
         if type(shape) is not list or len(shape) != 1 + len(tensor.row):
-            raise Malformed(f"input '{tensor.name}' has shape {_short(shape)}, and the model takes {tensor.shape}")
-        for size, wanted in zip(shape, (tensor.batch, *tensor.row), strict=True):
-            fits = type(size) is int and size >= 0 and (wanted in (None, -1) or size == wanted)
+            raise Malformed(f"input '{tensor.name}' has shape {_shorten(shape)}, and the model takes {tensor.shape}")
+        for size, expected in zip(shape, (tensor.batch, *tensor.row), strict=True):
+            fits = type(size) is int and size >= 0 and (expected in (None, -1) or size == expected)
             if not fits:
-                raise Malformed(f"input '{tensor.name}' has shape {_short(shape)}, and the model takes {tensor.shape}")
+                raise Malformed(
+                    f"input '{tensor.name}' has shape {_shorten(shape)}, and the model takes {tensor.shape}"
+                )
         if shape[0] > self.max_rows:
             raise TooLarge(f"{shape[0]:,} rows, and this server takes {self.max_rows:,} in a request")
         return tensor, prod(shape)
@@ -84,7 +87,7 @@ class Signature:
         """The rows of a feed that has every input. Raises Malformed."""
         if len(feed) != len(self.inputs):
             missing = [name for name in self.inputs if name not in feed]
-            raise Malformed(f"the request lacks the input{'s' if len(missing) > 1 else ''} {_listed(missing)}")
+            raise Malformed(f"the request lacks the input{'s' if len(missing) > 1 else ''} {_format_names(missing)}")
         rows = {len(values) for values in feed.values()}
         if len(rows) > 1:
             counts = ", ".join(f"'{name}' {len(values)}" for name, values in feed.items())
@@ -94,7 +97,7 @@ class Signature:
     def output(self, name: object) -> str:
         """The output that a request names. Raises Malformed."""
         if not isinstance(name, str) or name not in self.outputs:
-            raise Malformed(f"no output is called {_short(name)}: the model's are {_listed(self.outputs)}")
+            raise Malformed(f"no output is called {_shorten(name)}: the model's are {_format_names(self.outputs)}")
         return name
 
 
@@ -110,35 +113,35 @@ def _tensor(port: Port) -> Tensor:
     return Tensor(port.name, row, width, fixed, DATATYPES[port.dtype])
 
 
-def held_as(tensor: Tensor, values: np.ndarray, datatype: str) -> np.ndarray:
-    """Values (count,) that came as ``datatype``, float32 or int64 as the model takes them.
+def to_model_dtype(tensor: Tensor, values: np.ndarray, datatype: str) -> np.ndarray:
+    """Values (count,) of a request's ``datatype`` as float32 or int64, as the model takes them.
 
-    Raises Malformed: one that is not a whole number, or beyond what the datatype holds.
+    Raises Malformed: a value is not a whole number, or outside of the datatype's range.
     """
     if datatype == FP32:
         return values
     limits = np.iinfo(DTYPES[datatype].name)
-    found, wrong = int64_of(values)
+    integers, wrong = int64_of(values)
     if wrong is None and datatype != INT64 and values.dtype != DTYPES[datatype]:
-        wrong = (found < limits.min) | (found > limits.max)
+        wrong = (integers < limits.min) | (integers > limits.max)
     if wrong is not None and wrong.any():
-        place = int(wrong.argmax())
-        raise not_held(tensor, values.flat[place], place, datatype)
-    return found
+        index = int(wrong.argmax())
+        raise out_of_range(tensor, values.flat[index], index, datatype)
+    return integers
 
 
-def not_held(tensor: Tensor, value: object, place: int, datatype: str) -> Malformed:
-    """The refusal of the value at a place of an input, counted from 0."""
+def out_of_range(tensor: Tensor, value: object, index: int, datatype: str) -> Malformed:
+    """The refusal of the value at an index of an input."""
     types = datatype if datatype == INT64 else f"both {datatype} and {INT64}"
-    told = f"input '{tensor.name}' has {str(value)[:40]}, value {place + 1}"
-    return Malformed(f"{told}, which is not a whole number that {types} can hold")
+    entry = f"input '{tensor.name}' has {str(value)[:40]}, value {index + 1}"
+    return Malformed(f"{entry}, which is not a whole number that {types} can hold")
 
 
-def _listed(names: object) -> str:
-    return ", ".join(f"'{name}'" for name in names)  # type: ignore[attr-defined]
+def _format_names(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
-def _short(value: object) -> str:
-    """A client's value in an error, never at length."""
+def _shorten(value: object) -> str:
+    """A client's value for an error message."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

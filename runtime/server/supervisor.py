@@ -1,36 +1,35 @@
-"""The process that the user starts: it holds the ports, starts the workers and starts one anew where it dies."""
+"""The process that the user starts: it holds the ports, starts the workers, and starts a worker again when it dies."""
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import multiprocessing
-import os
-import shutil
 import signal
 import socket
 import ssl
-import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
+from functools import partial
 from time import monotonic
 from typing import Any
 
 from runtime.errors import InputError, OutputError
 
-from .layout import found
+from .layout import scan_models
 from .logs import Log
 from .options import Options
+from .refusals import NotReady
 from .worker import work
+from .worker_sync import Channel
 
 PAUSE_SECONDS = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
-"""Before a worker that died soon after its start is started again, one after the other."""
+"""Before a worker that died soon after its start is started again: after its first death, its second, ..."""
 _SOON_SECONDS = 30.0
-_VAIN = 5
-"""Starts, before the server gives up that never was ready."""
-_LONGEST_PLACE = 60
-"""Of the folder of temporary files: the name of a Unix socket ends at about 100 bytes."""
+_START_ATTEMPTS = 5
+"""Deaths of a worker before a server gives up that was never ready."""
+_ANSWER_SECONDS = 60.0
+"""For a worker to load a model."""
 
 
 @dataclass(frozen=True)
@@ -44,164 +43,192 @@ class Started:
 
 @dataclass
 class _Worker:
-    place: int
+    number: int
     process: Any = None
-    tell: Connection | None = None
-    since: float = 0.0
-    deaths: int = 0
-    again: float | None = None
-    """When it is started anew."""
+    """None while it is not running."""
+    channel: Channel | None = None
+    ready: bool = False
+    error: Exception | None = None
+    """Why the server cannot start, by what this worker says."""
 
 
 def serve(options: Options, started: Callable[[Started], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``started`` is called once, when the first requests can come.
+    """Serve until SIGTERM or SIGINT; ``started`` is called once, when the server takes requests.
 
-    Raises InputError: the folder or an option is no use; OutputError: a port cannot be had.
+    Raises InputError: the folder or an option cannot be used; OutputError: a port cannot be bound.
     """
-    layout = found(options.folder)
-    if not layout:
+    if not scan_models(options.folder):
         hint = "What to do: put NAME.onnx files there, or folders NAME/VERSION/model.onnx"
         raise InputError(f"{options.folder}: no model is in this folder. {hint}")
     _check_tls(options)
-    with contextlib.ExitStack() as held:
-        rest = held.enter_context(_listening(options.host, options.port))
-        reserved = None
-        if options.grpc_port is not None:
-            reserved = held.enter_context(_reserved(options.host, options.grpc_port))
-        short = len(tempfile.gettempdir()) <= _LONGEST_PLACE
-        folder = Path(tempfile.mkdtemp(prefix="mlpx-serve-", dir=None if short else "/tmp"))
-        held.callback(shutil.rmtree, folder, ignore_errors=True)
-        _Supervisor(options, rest, reserved, folder, started).run()
+    with ExitStack() as sockets:
+        rest = sockets.enter_context(_bind(options.host, options.port))
+        rest.listen(4096)
+        rest.set_inheritable(True)
+        grpc_port = None
+        if options.grpc_port is not None:  # bound here, so that it stays ours; the workers listen
+            reserved = sockets.enter_context(_bind(options.host, options.grpc_port, shared=True))
+            grpc_port = reserved.getsockname()[1]
+        asyncio.run(_Supervisor(options, rest, grpc_port, started).run())
 
 
 class _Supervisor:
     def __init__(
-        self,
-        options: Options,
-        rest: socket.socket,
-        reserved: socket.socket | None,
-        folder: Path,
-        started: Callable[[Started], None],
+        self, options: Options, rest: socket.socket, grpc_port: int | None, started: Callable[[Started], None]
     ):
-        self._options, self._rest, self._folder = options, rest, folder
-        self._grpc_port = None if reserved is None else reserved.getsockname()[1]
+        self._options, self._rest, self._grpc_port = options, rest, grpc_port
         self._started: Callable[[Started], None] | None = started
+        """None once it was called."""
         self._log = Log()
-        self._workers = [_Worker(place) for place in range(options.workers)]
-        self._stopping = False
+        self._workers = [_Worker(number) for number in range(options.workers)]
         self._context = multiprocessing.get_context("spawn")
+        self._stopping = asyncio.Event()
+        self._changing = asyncio.Lock()
+        self._unloaded: set[str] = set()
+        """Models that clients unloaded: workers that are started later do not load them."""
 
-    def run(self) -> None:
-        wake, woken = os.pipe()
-        os.set_blocking(woken, False)
-        before = {
-            number: signal.signal(number, lambda number, _: os.write(woken, bytes([number])))
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        }
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._refresh)
         try:
-            for worker in self._workers:
-                self._start(worker)
-            while any(worker.process is not None or worker.again is not None for worker in self._workers):
-                self._turn(wake)
+            tasks = [loop.create_task(self._keep_running(worker)) for worker in self._workers]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
         finally:
             self._end()
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            os.close(wake)
-            os.close(woken)
 
-    def _turn(self, wake: int) -> None:
-        """Wait for a signal, a worker's word or its end, or for the time to start one again."""
-        watched: dict[Any, _Worker] = {}
-        for worker in self._workers:
-            if worker.process is not None:
-                watched[worker.process.sentinel] = worker
-                if worker.tell is not None and not worker.tell.closed:
-                    watched[worker.tell] = worker
-        times = [worker.again - monotonic() for worker in self._workers if worker.again is not None]
-        for ready in wait([wake, *watched], max(0.0, min(times)) if times else None):
-            if ready == wake:
-                for number in os.read(wake, 64):
-                    self._signal(number)
-            elif isinstance(ready, Connection):
-                self._word(watched[ready])
-            elif watched[ready].process is not None:
-                self._died(watched[ready])
-        for worker in self._workers:
-            if worker.again is not None and worker.again <= monotonic():
-                self._start(worker)
+    async def _keep_running(self, worker: _Worker) -> None:
+        """Run a worker's process, and start it again when it dies, until the server stops."""
+        deaths = 0
+        while not self._stopping.is_set():
+            start = monotonic()
+            process = await self._run_process(worker)
+            if worker.error is not None:
+                raise worker.error
+            if self._stopping.is_set():
+                return
+            deaths = deaths + 1 if monotonic() - start < _SOON_SECONDS else 0
+            if self._started is not None and deaths >= _START_ATTEMPTS:
+                message = f"no worker could be started: the last one ended with {process.exitcode}; the log has more"
+                raise OutputError(message)
+            pause = PAUSE_SECONDS[min(deaths, len(PAUSE_SECONDS) - 1)]
+            self._log.event("worker_died", worker=process.pid, exit=process.exitcode, started_again_in=pause)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
 
-    def _start(self, worker: _Worker) -> None:
-        worker.again, worker.since = None, monotonic()
-        worker.tell, child = self._context.Pipe()
-        arguments = (self._options, self._rest, self._grpc_port, worker.place, child, self._folder)
-        worker.process = self._context.Process(target=work, args=arguments, name=f"mlpx-worker-{worker.place}")
-        worker.process.start()
-        child.close()
-
-    def _word(self, worker: _Worker) -> None:
-        assert worker.tell is not None
+    async def _run_process(self, worker: _Worker) -> Any:
+        """Start a worker's process and answer its requests until it has ended; the process."""
+        ours, theirs = socket.socketpair()
+        arguments = (self._options, self._rest, self._grpc_port, worker.number, theirs, frozenset(self._unloaded))
+        process = self._context.Process(target=work, args=arguments, name=f"mlpx-worker-{worker.number}")
+        process.start()
+        worker.process = process
+        theirs.close()
+        worker.channel = await Channel.open(ours, partial(self._answer, worker))
+        await worker.channel.listen()
+        worker.channel, worker.ready = None, False
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(process.sentinel, ended.set)
         try:
-            word, value = worker.tell.recv()
-        except (EOFError, OSError):
-            worker.tell.close()
-            return
-        if word == "failed":
-            if self._started is not None:
-                raise InputError(value)
-            self._log.event("worker_failed", worker=worker.place, reason=value)
-            return
-        if self._started is not None:
-            if not any(model["state"] == "READY" for model in value):
-                reasons = "; ".join(f"{model['name']}: {model['reason']}" for model in value)
-                raise InputError(f"{self._options.folder}: no model of it can be served: {reasons}")
-            started, self._started = self._started, None
-            started(self._where(value))
+            await ended.wait()
+        finally:
+            loop.remove_reader(process.sentinel)
+        process.join()
+        worker.process = None
+        return process
 
-    def _where(self, models: list[dict[str, str]]) -> Started:
+    async def _answer(self, worker: _Worker, action: str, argument: Any) -> Any:
+        """Answer a request of a worker."""
+        match action:
+            case "ready":
+                worker.ready = True
+                self._report_start(worker, argument)
+            case "failed" if self._started is not None:
+                worker.error = InputError(argument)
+            case "failed":
+                self._log.event("worker_failed", worker=worker.number, reason=argument)
+            case "statistics":
+                return await self._ask([other for other in self._others(worker) if other.ready], action)
+            case "load" | "unload":
+                async with self._changing:
+                    await self._change(worker, action, argument)
+
+    def _report_start(self, worker: _Worker, models: list[dict[str, str]]) -> None:
+        """Call ``started`` when the first worker is ready; where no model can be served, the server ends."""
+        started, self._started = self._started, None
+        if started is None:
+            return
+        try:
+            if not any(model["state"] == "READY" for model in models):
+                reasons = "; ".join(f"{model['name']}: {model['reason']}" for model in models)
+                raise InputError(f"{self._options.folder}: none of its models can be served: {reasons}")
+            started(self._address(models))
+        except Exception as error:
+            worker.error = error
+            worker.process.terminate()
+
+    def _address(self, models: list[dict[str, str]]) -> Started:
         host, port = self._rest.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         secure = self._options.certificate is not None
         grpc = None if self._grpc_port is None else f"grpc{'s' if secure else ''}://{shown}:{self._grpc_port}"
         return Started(f"http{'s' if secure else ''}://{shown}:{port}", grpc, models)
 
-    def _died(self, worker: _Worker) -> None:
-        process, worker.process = worker.process, None
-        process.join()
-        if worker.tell is not None:
-            worker.tell.close()
-        if self._stopping:
-            return
-        soon = monotonic() - worker.since < _SOON_SECONDS
-        worker.deaths = worker.deaths + 1 if soon else 0
-        if self._started is not None and worker.deaths >= _VAIN:
-            raise OutputError(
-                f"no worker could be started, the last one ended with {process.exitcode}; the log has more"
-            )
-        pause = PAUSE_SECONDS[min(worker.deaths, len(PAUSE_SECONDS) - 1)]
-        worker.again = monotonic() + pause
-        self._log.event("worker_died", worker=process.pid, exit=process.exitcode, started_again_in=pause)
+    async def _change(self, worker: _Worker, action: str, name: str) -> None:
+        """Load or unload a model in every worker, first in the one that a client asked.
 
-    def _signal(self, number: int) -> None:
-        if number != signal.SIGHUP:
-            self._stopping = True
-            for worker in self._workers:
-                worker.again = None
+        Raises the Refusal of the first worker that refuses; NotReady: the first does not answer.
+        """
+        if action == "load":
+            self._unloaded.discard(name)
+        if not await self._ask([worker], action, name):
+            raise NotReady(f"to {action} '{name}' takes longer than {_ANSWER_SECONDS:g} s; it may still be done")
+        if action == "unload":
+            self._unloaded.add(name)
+        await self._ask(self._others(worker), action, name)
+
+    def _others(self, worker: _Worker) -> list[_Worker]:
+        return [other for other in self._workers if other is not worker]
+
+    async def _ask(self, workers: list[_Worker], action: str, argument: Any = None) -> list[Any]:
+        """The answers of workers; one that ends or takes longer than 60 s is left out. Raises the first Refusal."""
+
+        async def ask(channel: Channel) -> Any:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                return await channel.ask(action, argument)
+
+        channels = [worker.channel for worker in workers if worker.channel is not None]
+        answers = await asyncio.gather(*map(ask, channels), return_exceptions=True)
+        answers = [answer for answer in answers if not isinstance(answer, TimeoutError | ConnectionError)]
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
+
+    def _refresh(self) -> None:
+        """Have the workers look at the folder."""
         for worker in self._workers:
-            if worker.process is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker.process.pid, number if number == signal.SIGHUP else signal.SIGTERM)
+            if worker.channel is not None:
+                worker.channel.tell("refresh")
 
-    def _end(self) -> None:
-        """No worker outlives the supervisor, whatever ended it."""
+    def _stop(self) -> None:
+        self._stopping.set()
         for worker in self._workers:
             if worker.process is not None:
                 worker.process.terminate()
-        for worker in self._workers:
-            if worker.process is not None:
-                worker.process.join(self._options.grace + 5)
-                worker.process.kill()
-                worker.process.join()
+
+    def _end(self) -> None:
+        """No worker outlives the supervisor, whatever ended it."""
+        processes = [worker.process for worker in self._workers if worker.process is not None]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(self._options.grace + 5)
+            process.kill()
+            process.join()
 
 
 def _check_tls(options: Options) -> None:
@@ -213,41 +240,30 @@ def _check_tls(options: Options) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.certificate, options.key, password="")
     except ssl.SSLError as error:
-        raise InputError(f"{pair}: no certificate with its key: {error.reason or error}. {hint}") from None
+        raise InputError(f"{pair}: not a certificate with its key: {error.reason or error}. {hint}") from None
     except OSError as error:
         raise InputError(f"{pair}: cannot be read: {error.strerror}. {hint}") from None
 
 
-def _listening(host: str, port: int) -> socket.socket:
-    found = _bound(host, port)
-    found.listen(4096)
-    found.set_inheritable(True)
-    return found
-
-
-def _reserved(host: str, port: int) -> socket.socket:
-    """A port that the workers share for gRPC: held, not listened to."""
-    return _bound(host, port, shared=True)
-
-
-def _bound(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    hint = "What to do: give another (--port, --grpc-port), or 0 for any free one; --host for another address"
-    found = None
+def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound socket; with ``shared`` other sockets of this user may be bound to its port too."""
+    hint = "What to do: give another port (--port, --grpc-port), or 0 for any free one; --host for another address"
+    bound = None
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound = socket.socket(family, kind)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
-            if port:  # whoever else shares its port would share this one's requests
+            if port:  # another process that shares its port would take some of our requests
                 with socket.socket(family, kind) as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(address)
                     probe.listen(1)
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        found.bind(address)
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
     except (OSError, OverflowError) as error:
-        if found is not None:
-            found.close()
-        why = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"port {port} of {host} cannot be had: {why}. {hint}") from None
-    return found
+        if bound is not None:
+            bound.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"cannot bind {host}:{port}: {reason}. {hint}") from None
+    return bound

@@ -10,140 +10,145 @@ import signal
 import socket
 import sys
 from contextlib import nullcontext, suppress
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 from runtime.errors import InputError, MissingPackageError, OutputError, ProviderError
 
-from .http import limited, sweep
-from .logs import Forwarded, Log
+from .http import close_slow_connections, protocol_class
+from .logs import ForwardingHandler, Log
 from .options import Options
 from .repository import Repository
 from .rest import Rest
-from .worker_sync import Spread
+from .worker_sync import WorkerSync
 
 SWEEP_SECONDS = 1.0
 
 
 def work(
-    options: Options, rest: socket.socket, grpc_port: int | None, place: int, tell: Connection, folder: Path
+    options: Options,
+    rest: socket.socket,
+    grpc_port: int | None,
+    number: int,
+    supervisor: socket.socket,
+    unloaded: frozenset[str],
 ) -> None:
-    """Serve until SIGTERM or SIGINT. ``tell`` gets ("ready", models) or ("failed", words)."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to look at again
-    _more_files()
+    """Serve until SIGTERM, SIGINT or the end of the supervisor, which is told "ready" or "failed" (``WorkerSync``).
+
+    ``number`` tells the workers apart; ``unloaded`` are the models that clients unloaded before.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor passes it on as a message
+    _allow_many_files()
     log = Log(requests=options.log_requests)
     for name in ("uvicorn.error", "asyncio", "grpc"):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [Forwarded(log)], False
+        logger.handlers, logger.propagate = [ForwardingHandler(log)], False
     try:
         import uvloop
 
         run: Any = uvloop.run
     except ImportError:  # not on Windows
         run = asyncio.run
-    try:
-        run(_serve(options, rest, grpc_port, place, tell, folder, log))
-    except Exception as error:
-        known = isinstance(error, InputError | MissingPackageError | OutputError | ProviderError)
-        if not known:
-            log.failure("start", error)
-        with suppress(OSError):
-            tell.send(("failed", str(error) if known else f"a worker ended with {type(error).__name__}: {error}"))
-        sys.exit(1)
+    worker = _Worker(options, log, number)
+    sys.exit(run(worker.run(rest, grpc_port, supervisor, unloaded)))
 
 
-async def _serve(
-    options: Options,
-    rest: socket.socket,
-    grpc_port: int | None,
-    place: int,
-    tell: Connection,
-    folder: Path,
-    log: Log,
-) -> None:
-    import uvicorn
+class _Worker:
+    def __init__(self, options: Options, log: Log, number: int):
+        self._options, self._log, self._number = options, log, number
 
-    loop = asyncio.get_running_loop()
-    repository = Repository(options, log)
-    spread = Spread(repository, folder, place)
-    await spread.start()
-    gc.collect()
-    gc.freeze()  # what lives as long as the process is not looked through again: that would hold up requests
-    tls = {} if options.certificate is None else {"ssl_certfile": options.certificate, "ssl_keyfile": options.key}
-    rest_app = Rest(repository, options, log, spread)
-    config = uvicorn.Config(
-        rest_app,  # pyright: ignore[reportArgumentType]
-        http=limited(options, rest_app),
-        ws="none",
-        lifespan="off",
-        interface="asgi3",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=int(options.keep_alive),
-        timeout_graceful_shutdown=max(1, int(options.grace)),
-        backlog=4096,
-        **tls,
-    )
-    server = uvicorn.Server(config)
-    server.capture_signals = nullcontext  # pyright: ignore[reportAttributeAccessIssue] - they are ours
-    grpc = None
-    if grpc_port is not None:
-        from .grpc_server import start
+    async def run(
+        self, rest: socket.socket, grpc_port: int | None, supervisor: socket.socket, unloaded: frozenset[str]
+    ) -> int:
+        """The exit code of the process: 1 where it could not start."""
+        self._repository = Repository(self._options, self._log)
+        self._sync = WorkerSync(self._repository, self._log)
+        await self._sync.connect(supervisor)
+        try:
+            await self._repository.refresh(unloaded)
+            await self._serve(rest, grpc_port)
+        except Exception as error:
+            known = isinstance(error, InputError | MissingPackageError | OutputError | ProviderError)
+            if not known:
+                self._log.failure("start", error)
+            message = str(error) if known else f"a worker ended with {type(error).__name__}: {error}"
+            self._sync.channel.tell("failed", message)
+            return 1
+        finally:
+            await self._sync.channel.close()
+        return 0
 
-        grpc = await start(repository, options, log, spread, grpc_port)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: background.add(loop.create_task(_refreshed(repository, log))))
-    background = {loop.create_task(_sweeping(server, options, log))}
-    if options.poll is not None:
-        background.add(loop.create_task(_polling(repository, log, options.poll)))
-    serving = loop.create_task(server.serve(sockets=[rest]))
-    tell.send(("ready", repository.index()))
-    log.event("listening", worker=place)
-    loop.add_reader(tell.fileno(), stop.set)  # the supervisor is gone
-    await asyncio.wait({loop.create_task(stop.wait()), serving}, return_when=asyncio.FIRST_COMPLETED)
-    loop.remove_reader(tell.fileno())
-    log.event("stopping", grace=options.grace)
-    repository.stopping = True
-    server.should_exit = True
-    await asyncio.gather(serving, *([] if grpc is None else [grpc.stop(options.grace)]))
-    for task in background:
-        task.cancel()
-    await spread.close()
-    repository.close()
-    log.event("stopped")
+    async def _serve(self, rest: socket.socket, grpc_port: int | None) -> None:
+        loop, options, repository = asyncio.get_running_loop(), self._options, self._repository
+        gc.collect()
+        gc.freeze()  # objects that live as long as the process: looking through them again would delay requests
+        server = self._uvicorn_server()
+        grpc = None
+        if grpc_port is not None:
+            from .grpc_server import start
+
+            grpc = await start(repository, options, self._log, self._sync, grpc_port)
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        background = [loop.create_task(self._close_slow_clients(server))]
+        if options.poll is not None:
+            background.append(loop.create_task(self._poll(options.poll)))
+        serving = loop.create_task(server.serve(sockets=[rest]))
+        self._sync.channel.tell("ready", repository.index())
+        self._log.event("listening", worker=self._number)
+        supervisor = loop.create_task(self._sync.channel.listen())  # ends with the supervisor
+        stopped = loop.create_task(stop.wait())
+        await asyncio.wait({stopped, serving, supervisor}, return_when=asyncio.FIRST_COMPLETED)
+        self._log.event("stopping", grace=options.grace)
+        repository.stopping = True
+        server.should_exit = True
+        await asyncio.gather(serving, *([] if grpc is None else [grpc.stop(options.grace)]))
+        for task in (*background, stopped, supervisor):
+            task.cancel()
+        repository.close()
+        self._log.event("stopped")
+
+    def _uvicorn_server(self) -> Any:
+        import uvicorn
+
+        options = self._options
+        tls = {} if options.certificate is None else {"ssl_certfile": options.certificate, "ssl_keyfile": options.key}
+        rest = Rest(self._repository, options, self._log, self._sync)
+        config = uvicorn.Config(
+            rest,  # pyright: ignore[reportArgumentType]
+            http=protocol_class(options, rest),
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=int(options.keep_alive),
+            timeout_graceful_shutdown=max(1, int(options.grace)),
+            backlog=4096,
+            **tls,
+        )
+        server = uvicorn.Server(config)
+        server.capture_signals = nullcontext  # pyright: ignore[reportAttributeAccessIssue] - we handle them
+        return server
+
+    async def _poll(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await self._repository.refresh_or_log()
+
+    async def _close_slow_clients(self, server: Any) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = asyncio.get_running_loop().time()
+            if closed := close_slow_connections(server.server_state.connections, now, self._options):
+                self._log.event("slow_clients", closed=closed)
 
 
-async def _refreshed(repository: Repository, log: Log) -> None:
-    try:
-        await repository.refresh()
-    except InputError as error:
-        log.event("folder_unreadable", reason=str(error))
-    except Exception as error:  # whatever it was, the next look may do better
-        log.failure("refresh", error)
-
-
-async def _polling(repository: Repository, log: Log, seconds: float) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        await _refreshed(repository, log)
-
-
-async def _sweeping(server: Any, options: Options, log: Log) -> None:
-    while True:
-        await asyncio.sleep(SWEEP_SECONDS)
-        closed = sweep(server.server_state.connections, asyncio.get_running_loop().time(), options)
-        if closed:
-            log.event("slow_clients", closed=closed)
-
-
-def _more_files() -> None:
-    """Every connection is a file: as many as the system lets this process have."""
+def _allow_many_files() -> None:
+    """Every connection is an open file: raise the limit to what the system allows this process."""
     with suppress(ImportError, OSError, ValueError):
         import resource
 

@@ -1,138 +1,174 @@
-"""What concerns every worker: counters of all, and models that are loaded or taken out in all.
+"""Messages between the supervisor and its workers, and what a worker asks of all the others with them.
 
-Workers are processes with the same models; a client's request reaches one of them. Each listens on a Unix socket in a
-folder that only the server's user can read, and asks the others there, a JSON object a line.
+Workers are processes with the same models; a client's request reaches one of them. Each has one socket, to the
+supervisor, which passes requests on: ``statistics`` to the other workers; ``load`` and ``unload`` to all, one change at
+a time.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from hashlib import sha256
-from pathlib import Path
+import pickle
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import count
 from typing import Any
 
 from runtime.errors import InputError
 
-from .gathered import Record, added, record
-from .refusals import Forbidden, Malformed, NotReady, Refusal, Unknown
+from .logs import Log
+from .refusals import Defect, Forbidden, Malformed, NotReady, Refusal
 from .repository import Repository
+from .statistics import Records, add_up
 
-_SECONDS = 60.0
-"""For a worker to load a model."""
-_LONGEST = 2**24
-_KNOWN = ("unload_dependents",)
-"""Parameters that may come; there are no models that depend on others."""
-_REFUSALS = {refusal.__name__: refusal for refusal in (Malformed, NotReady, Unknown)}
+_KNOWN_PARAMETERS = ("unload_dependents",)
+"""Accepted and without effect: no model depends on another."""
+_SIZE_BYTES = 8
+Handle = Callable[[str, Any], Awaitable[Any]]
+"""Answers a request, given its action and argument."""
 
 
-class Spread:
-    """One of the workers, among the others."""
+class Channel:
+    """One end of the socket between the supervisor and a worker: requests and their answers, both ways.
 
-    def __init__(self, repository: Repository, folder: Path, place: int):
-        self._repository, self._folder = repository, folder
-        self._own = folder / f"{place}.sock"
-        self._server: asyncio.Server | None = None
-        self._loaded = asyncio.Event()
+    A message is a pickle after its size: a request is (number or None, action, argument), an answer is (number, value)
+    or (number, exception). Writing never blocks: what the other end does not read stays in memory.
+    """
 
-    async def start(self) -> None:
-        """Listen to the others, and load the models but those that clients took out before this worker was started."""
-        self._own.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._listen, self._own, limit=_LONGEST)
-        await self._repository.refresh(lambda name: self._mark(name).exists())
-        self._loaded.set()
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handle):
+        """``handle`` answers the requests of the other end."""
+        self._reader, self._writer, self._handle = reader, writer, handle
+        self._numbers = count()
+        self._pending: dict[int, asyncio.Future[Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def statistics(self) -> list[Record]:
-        """What all workers counted; a worker that does not answer is left out."""
-        found = [record(served) for served in self._repository.served()]
-        for answer in await self._ask({"do": "statistics"}):
-            found += answer.get("records", [])
-        return added(found)
+    @classmethod
+    async def open(cls, end: socket.socket, handle: Handle) -> Channel:
+        """From one end of a ``socket.socketpair()``."""
+        return cls(*await asyncio.open_unix_connection(sock=end), handle)
+
+    async def ask(self, action: str, argument: Any = None) -> Any:
+        """The answer of the other end. Raises what its handler raised; ConnectionError: it is gone."""
+        if self._reader.at_eof():
+            raise ConnectionError("the other process has ended")
+        number = next(self._numbers)
+        answer = self._pending[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(number, action, argument)
+            return await answer
+        finally:
+            del self._pending[number]
+
+    def tell(self, action: str, argument: Any = None) -> None:
+        """Send a request that has no answer."""
+        self._send(None, action, argument)
+
+    def _send(self, *message: Any) -> None:
+        content = pickle.dumps(message)
+        if not self._writer.is_closing():
+            self._writer.write(len(content).to_bytes(_SIZE_BYTES, "big") + content)
+
+    async def listen(self) -> None:
+        """Handle what the other end sends, until it is gone."""
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                size = int.from_bytes(await self._reader.readexactly(_SIZE_BYTES), "big")
+                self._receive(*pickle.loads(await self._reader.readexactly(size)))
+        self._writer.close()
+        for future in self._pending.values():
+            _settle(future, ConnectionError("the other process has ended"))
+
+    def _receive(self, number: int | None, content: Any, *argument: Any) -> None:
+        if argument:
+            task = asyncio.create_task(self._respond(number, content, *argument))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        elif number in self._pending:
+            _settle(self._pending[number], content)
+
+    async def _respond(self, number: int | None, action: str, argument: Any) -> None:
+        try:
+            value = await self._handle(action, argument)
+        except Exception as error:
+            value = error
+        if number is not None:
+            self._send(number, value)
+
+    async def close(self) -> None:
+        """Close this end when what was sent is written."""
+        self._writer.close()
+        with suppress(OSError):
+            await self._writer.wait_closed()
+
+
+def _settle(future: asyncio.Future[Any], value: Any) -> None:
+    if future.done():
+        return
+    if isinstance(value, Exception):
+        future.set_exception(value)
+    else:
+        future.set_result(value)
+
+
+class WorkerSync:
+    """This worker among the others."""
+
+    def __init__(self, repository: Repository, log: Log):
+        self._repository, self._log = repository, log
+        self.channel: Channel
+
+    async def connect(self, end: socket.socket) -> None:
+        """Take this worker's end of the socket to the supervisor."""
+        self.channel = await Channel.open(end, self._handle)
+
+    async def statistics(self, name: str | None = None, version: str | None = None) -> Records:
+        """The counters of all workers, of every model or of one; a worker that does not answer is left out.
+
+        Raises Unknown, NotReady: there is no such model or version, or it is not loaded.
+        """
+        if name is not None:
+            self._repository.find(name, version)
+        others: list[Records] = []
+        with suppress(ConnectionError):
+            others = await self.channel.ask("statistics")
+        total = add_up([self._records(), *others])
+        return {key: total[key] for key in total if name in (None, key[0]) and version in (None, key[1])}
 
     async def control(self, action: str, name: str, parameters: Any) -> None:
         """ "load" or "unload" a model in every worker, as a client asks.
 
-        Raises Forbidden: clients may not; Malformed: one of the ``parameters`` is not read, or the folder cannot be;
-        the Refusal of the first worker that refuses.
+        Raises Forbidden: clients may not; Malformed: one of the ``parameters`` is unknown; the Refusal of the first
+        worker that refuses.
         """
         if not self._repository.options.control:
-            raise Forbidden("this server was started with --no-control: models are not loaded or unloaded by clients")
-        unread = [str(key)[:80] for key in parameters or () if key not in _KNOWN]
-        if unread:
-            what = f"{action} takes no parameter {', '.join(unread)}"
-            raise Malformed(f"{what}: this server serves the files of its folder, as they are")
-        async with self._alone():
-            if action == "load":
-                self._mark(name).unlink(missing_ok=True)
-            try:
-                await self._do(action, name)
-                if action == "unload":
-                    self._mark(name).touch()
-            except InputError as error:
-                raise Malformed(str(error)) from None
-            for answer in await self._ask({"do": action, "name": name}):
-                if "error" in answer:
-                    raise _REFUSALS.get(answer.get("kind", ""), Malformed)(answer["error"])
+            raise Forbidden("this server was started with --no-control: clients may not load or unload models")
+        if unknown := [str(key)[:80] for key in parameters or () if key not in _KNOWN_PARAMETERS]:
+            message = f"{action} takes no parameter {', '.join(unknown)}"
+            raise Malformed(f"{message}: this server serves the files of its folder as they are")
+        try:
+            await self.channel.ask(action, name)
+        except ConnectionError:
+            raise NotReady("the server is shutting down") from None
 
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """One change at a time, whichever worker was asked: else two could reach the workers in different orders."""
-        with open(self._folder / "lock", "a") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    await asyncio.sleep(0.02)
-            yield
+    async def _handle(self, action: str, name: Any) -> Any:
+        """Answer the supervisor."""
+        try:
+            if action == "statistics":
+                return self._records()
+            if action == "refresh":
+                await self._repository.refresh_or_log()
+            elif action == "load":
+                await self._repository.load(name)
+            else:
+                await self._repository.unload(name)
+        except Refusal:
+            raise
+        except InputError as error:
+            raise Malformed(str(error)) from None
+        except Exception as error:
+            self._log.failure(action, error)
+            raise Defect("internal error; the log has it") from None
 
-    def _mark(self, name: str) -> Path:
-        """Exists where clients took the model out: for a worker that is started later."""
-        return self._folder / f"{sha256(name.encode()).hexdigest()}.out"
-
-    async def _do(self, action: str, name: str) -> None:
-        await (self._repository.load(name) if action == "load" else self._repository.unload(name))
-
-    async def _ask(self, message: dict[str, Any]) -> list[dict[str, Any]]:
-        others = [path for path in self._folder.glob("*.sock") if path != self._own]
-        return [answer for answer in await asyncio.gather(*(_asked(path, message) for path in others)) if answer]
-
-    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, ValueError, asyncio.IncompleteReadError):
-            message = json.loads(await reader.readline())
-            try:
-                if message["do"] == "statistics":
-                    answer: dict[str, Any] = {"records": [record(served) for served in self._repository.served()]}
-                else:
-                    await self._loaded.wait()
-                    await self._do(message["do"], message["name"])
-                    answer = {}
-            except (Refusal, InputError) as error:
-                answer = {"error": str(error), "kind": type(error).__name__}
-            writer.write(json.dumps(answer).encode() + b"\n")
-            await writer.drain()
-        writer.close()
-
-    async def close(self) -> None:
-        """Stop listening."""
-        if self._server is not None:
-            self._server.close()
-            self._own.unlink(missing_ok=True)
-
-
-async def _asked(path: Path, message: dict[str, Any]) -> dict[str, Any] | None:
-    """Another worker's answer; None where it is gone."""
-    try:
-        async with asyncio.timeout(_SECONDS):
-            reader, writer = await asyncio.open_unix_connection(path, limit=_LONGEST)
-            try:
-                writer.write(json.dumps(message).encode() + b"\n")
-                await writer.drain()
-                return json.loads(await reader.readline() or b"null")
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, ValueError):
-        return None
+    def _records(self) -> Records:
+        return {(model.name, model.version): model.statistics for model in self._repository.loaded_models()}
