@@ -172,7 +172,7 @@ def test_what_is_no_index_is_the_clients_fault(server: Server, kind: str) -> Non
         ("INT64", "int64_contents", [0, 6], "'ids', row 1, feature 'mood': 6 is not a whole number from 1 to 5"),
         ("INT8", "int_contents", [0, 300], "has 300, value 2"),
         ("UINT64", "uint64_contents", [0, 2**63], "has 9223372036854775808, value 2"),
-        ("INT64", "int_contents", [0, 1], "has int_contents, and INT64 values stand in int64_contents"),
+        ("INT64", "int_contents", [0, 1], "has int_contents, and INT64 values belong in int64_contents"),
         ("INT64", "int64_contents", [0], "has 1 values, and its shape takes 2"),
         ("FP32", "fp32_contents", [0, 1], "takes INT64"),
     ],

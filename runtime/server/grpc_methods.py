@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from runtime.extras import imported
-from runtime.version import VERSION
 
 from .grpc_messages import fill_response, parse_request
-from .handlers import EXTENSIONS
+from .handlers import SERVER_METADATA
 from .loaded_model import LoadedModel
 from .refusals import NotAllowed, NotReady, Unknown
 from .repository import Repository
@@ -48,7 +47,7 @@ class Methods:
             "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._load),
             "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._unload),
         }
-        return {SERVICE: inference, HEALTH: {"Check": (_Service, self._check)}}
+        return {SERVICE: inference, HEALTH: {"Check": (_HealthCheckRequest, self._check)}}
 
     async def infer(self, request: Any, context: Any, start: float) -> Any:
         """``ModelInfer``. The client's deadline counts as a timeout of the request."""
@@ -73,11 +72,11 @@ class Methods:
     async def _server_ready(self, request: Any, context: Any, start: float) -> Any:
         return self.pb.ServerReadyResponse(ready=self._repository.ready)
 
-    async def _check(self, request: _Service, context: Any, start: float) -> _Status:
+    async def _check(self, request: _HealthCheckRequest, context: Any, start: float) -> _HealthCheckResponse:
         """gRPC's own health protocol, which Kubernetes' probes speak."""
         if request.name not in (b"", SERVICE.encode()):
             raise Unknown(f"no such service: the server's are '' and '{SERVICE}'")
-        return _Status(self._repository.ready)
+        return _HealthCheckResponse(self._repository.ready)
 
     async def _model_ready(self, request: Any, context: Any, start: float) -> Any:
         try:
@@ -87,7 +86,7 @@ class Methods:
         return self.pb.ModelReadyResponse(ready=True)
 
     async def _server_metadata(self, request: Any, context: Any, start: float) -> Any:
-        return self.pb.ServerMetadataResponse(name="mlpx", version=VERSION, extensions=EXTENSIONS)
+        return self.pb.ServerMetadataResponse(**SERVER_METADATA)
 
     async def _model_metadata(self, request: Any, context: Any, start: float) -> Any:
         record = self._repository.metadata(request.name, request.version or None)
@@ -124,20 +123,20 @@ def _refuse_repository_name(request: Any) -> None:
         raise NotAllowed("this server does not read a repository_name: it has one folder")
 
 
-class _Service:
-    """``HealthCheckRequest`` of grpc.health.v1, which tritonclient does not contain: one string, field 1."""
+class _HealthCheckRequest:
+    """Of grpc.health.v1, which tritonclient does not contain: one string, field 1."""
 
     def __init__(self, name: bytes):
         self.name = name
 
     @classmethod
-    def FromString(cls, content: bytes) -> _Service:  # noqa: N802 - protobuf's name
+    def FromString(cls, content: bytes) -> _HealthCheckRequest:  # noqa: N802 - protobuf's name
         is_string = content[:1] == b"\n" and len(content) > 1 and content[1] == len(content) - 2
         return cls(content[2:] if is_string else content)
 
 
-class _Status:
-    """``HealthCheckResponse``: one enumeration, field 1: 1 is SERVING, 2 NOT_SERVING."""
+class _HealthCheckResponse:
+    """One enumeration, field 1: 1 is SERVING, 2 NOT_SERVING."""
 
     def __init__(self, ready: bool):
         self._ready = ready

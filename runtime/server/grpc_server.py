@@ -161,4 +161,4 @@ class _Service:
 def _authorise(context: Any, token: bytes) -> None:
     header = dict(context.invocation_metadata() or ()).get("authorization", "")
     if not compare_digest(header.encode() if isinstance(header, str) else header, token):
-        raise Unauthorised("this server wants a bearer token in the metadata: authorization: Bearer ...")
+        raise Unauthorised("this server requires a bearer token in the metadata: authorization: Bearer ...")

@@ -22,7 +22,8 @@ from .statistics import triton_statistics
 from .worker_sync import WorkerSync
 
 JSON, HTML = b"application/json", b"text/html; charset=utf-8"
-EXTENSIONS = ["binary_tensor_data", "model_repository", "model_repository(unload_dependents)", "statistics"]
+_EXTENSIONS = ["binary_tensor_data", "model_repository", "model_repository(unload_dependents)", "statistics"]
+SERVER_METADATA = {"name": "mlpx", "version": VERSION, "extensions": _EXTENSIONS}
 _SCRIPTS = ("ports.js", "form.js", "bars.js", "page.js")
 PAGE = {
     "/": ("page.html", HTML),
@@ -68,7 +69,7 @@ class Handlers:
         raise NotReady(f"not loaded: {', '.join(missing)}")
 
     async def server(self, request: HttpRequest, parameters: Parameters) -> Answer:
-        return json_answer({"name": "mlpx", "version": VERSION, "extensions": EXTENSIONS})
+        return json_answer(SERVER_METADATA)
 
     async def metadata(self, request: HttpRequest, parameters: Parameters) -> Answer:
         return json_answer(self.repository.metadata(parameters["model"], parameters.get("version")))

@@ -2,9 +2,9 @@
 
 The fast path takes a request of the usual kind from the last byte of its body to its answer without an asyncio task:
 POST, a loaded model's infer path, a plain body of at most ``_FAST_BYTES``. It is parsed when its last byte is there,
-waits in the model's queue, and is written when its call is done. Every other request goes through ASGI, with tasks and
-events: those that stand behind another on their connection, are compressed or come from a page, those of a server that
-wants a token, and of clients that do not take their answers.
+waits in the model's queue, and its answer is written when its call is done. Every other request goes through ASGI, with
+tasks and events: pipelined behind another one, compressed or from a page, to a server that requires a token, from a
+client that does not take its answers.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ class Rest:
 
     def _check_token(self, request: HttpRequest) -> None:
         if self._token is not None and not compare_digest(request.headers.get(b"authorization", b""), self._token):
-            raise Unauthorised("this server wants a bearer token: Authorization: Bearer ...")
+            raise Unauthorised("this server requires a bearer token: Authorization: Bearer ...")
 
     def _refuse_other_sites(self, request: HttpRequest, route: Route | None) -> None:
         """Any page that a user of this machine opens may send it requests; the browser says whose page it is."""

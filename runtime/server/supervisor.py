@@ -42,7 +42,7 @@ class Started:
 
 
 @dataclass
-class _Worker:
+class _WorkerProcess:
     number: int
     process: Any = None
     """None while it is not running."""
@@ -80,7 +80,7 @@ class _Supervisor:
         self._started: Callable[[Started], None] | None = started
         """None once it was called."""
         self._log = Log()
-        self._workers = [_Worker(number) for number in range(options.workers)]
+        self._workers = [_WorkerProcess(number) for number in range(options.workers)]
         self._context = multiprocessing.get_context("spawn")
         self._stopping = asyncio.Event()
         self._changing = asyncio.Lock()
@@ -100,7 +100,7 @@ class _Supervisor:
         finally:
             self._end()
 
-    async def _keep_running(self, worker: _Worker) -> None:
+    async def _keep_running(self, worker: _WorkerProcess) -> None:
         """Run a worker's process, and start it again when it dies, until the server stops."""
         deaths = 0
         while not self._stopping.is_set():
@@ -119,7 +119,7 @@ class _Supervisor:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
-    async def _run_process(self, worker: _Worker) -> Any:
+    async def _run_process(self, worker: _WorkerProcess) -> Any:
         """Start a worker's process and answer its requests until it has ended; the process."""
         ours, theirs = socket.socketpair()
         arguments = (self._options, self._rest, self._grpc_port, worker.number, theirs, frozenset(self._unloaded))
@@ -140,7 +140,7 @@ class _Supervisor:
         worker.process = None
         return process
 
-    async def _answer(self, worker: _Worker, action: str, argument: Any) -> Any:
+    async def _answer(self, worker: _WorkerProcess, action: str, argument: Any) -> Any:
         """Answer a request of a worker."""
         match action:
             case "ready":
@@ -156,7 +156,7 @@ class _Supervisor:
                 async with self._changing:
                     await self._change(worker, action, argument)
 
-    def _report_start(self, worker: _Worker, models: list[dict[str, str]]) -> None:
+    def _report_start(self, worker: _WorkerProcess, models: list[dict[str, str]]) -> None:
         """Call ``started`` when the first worker is ready; where no model can be served, the server ends."""
         started, self._started = self._started, None
         if started is None:
@@ -177,7 +177,7 @@ class _Supervisor:
         grpc = None if self._grpc_port is None else f"grpc{'s' if secure else ''}://{shown}:{self._grpc_port}"
         return Started(f"http{'s' if secure else ''}://{shown}:{port}", grpc, models)
 
-    async def _change(self, worker: _Worker, action: str, name: str) -> None:
+    async def _change(self, worker: _WorkerProcess, action: str, name: str) -> None:
         """Load or unload a model in every worker, first in the one that a client asked.
 
         Raises the Refusal of the first worker that refuses; NotReady: the first does not answer.
@@ -190,10 +190,10 @@ class _Supervisor:
             self._unloaded.add(name)
         await self._ask(self._others(worker), action, name)
 
-    def _others(self, worker: _Worker) -> list[_Worker]:
+    def _others(self, worker: _WorkerProcess) -> list[_WorkerProcess]:
         return [other for other in self._workers if other is not worker]
 
-    async def _ask(self, workers: list[_Worker], action: str, argument: Any = None) -> list[Any]:
+    async def _ask(self, workers: list[_WorkerProcess], action: str, argument: Any = None) -> list[Any]:
         """The answers of workers; one that ends or takes longer than 60 s is left out. Raises the first Refusal."""
 
         async def ask(channel: Channel) -> Any:
@@ -223,8 +223,7 @@ class _Supervisor:
     def _end(self) -> None:
         """No worker outlives the supervisor, whatever ended it."""
         processes = [worker.process for worker in self._workers if worker.process is not None]
-        for process in processes:
-            process.terminate()
+        self._stop()
         for process in processes:
             process.join(self._options.grace + 5)
             process.kill()

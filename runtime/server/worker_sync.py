@@ -77,7 +77,7 @@ class Channel:
                 self._receive(*pickle.loads(await self._reader.readexactly(size)))
         self._writer.close()
         for future in self._pending.values():
-            _settle(future, ConnectionError("the other process has ended"))
+            _resolve(future, ConnectionError("the other process has ended"))
 
     def _receive(self, number: int | None, content: Any, *argument: Any) -> None:
         if argument:
@@ -85,7 +85,7 @@ class Channel:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif number in self._pending:
-            _settle(self._pending[number], content)
+            _resolve(self._pending[number], content)
 
     async def _respond(self, number: int | None, action: str, argument: Any) -> None:
         try:
@@ -102,7 +102,7 @@ class Channel:
             await self._writer.wait_closed()
 
 
-def _settle(future: asyncio.Future[Any], value: Any) -> None:
+def _resolve(future: asyncio.Future[Any], value: Any) -> None:
     if future.done():
         return
     if isinstance(value, Exception):
