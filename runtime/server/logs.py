@@ -37,12 +37,14 @@ class Log:
         except (OSError, ValueError):  # nobody reads the log any more; the server goes on
             return
 
-    def request(self, request: str, protocol: str, what: str, status: object, seconds: float, **fields: Any) -> None:
+    def request(
+        self, identity: str, protocol: str, operation: str, status: object, seconds: float, **fields: Any
+    ) -> None:
         """Log a request that was answered."""
         if not self.requests and not self._may_write():
             return
-        milliseconds = round(seconds * 1e3, 3)
-        self.event("request", request=request, protocol=protocol, what=what, status=status, ms=milliseconds, **fields)
+        record = {"request": identity, "protocol": protocol, "what": operation, "status": status}
+        self.event("request", **record, ms=round(seconds * 1e3, 3), **fields)
 
     def _may_write(self) -> bool:
         second = int(monotonic())
@@ -55,10 +57,10 @@ class Log:
         self._left_out += self._written > _PER_SECOND
         return self._written <= _PER_SECOND
 
-    def failure(self, request: str, error: BaseException) -> None:
+    def failure(self, identity: str, error: BaseException) -> None:
         """Log the cause of an "internal error"."""
         trace = "".join(traceback.format_exception(error))
-        self.event("failure", request=request, error=f"{type(error).__name__}: {error}", trace=trace)
+        self.event("failure", request=identity, error=f"{type(error).__name__}: {error}", trace=trace)
 
 
 _HANG_UP = "ASGI callable returned without completing response."
@@ -76,5 +78,5 @@ class ForwardingHandler(logging.Handler):
         if record.getMessage() == _HANG_UP:
             return
         error = record.exc_info[1] if record.exc_info else None
-        more = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
-        self._log.event("library", logger=record.name, level=record.levelname, message=record.getMessage(), **more)
+        fields = {} if error is None else {"error": f"{type(error).__name__}: {error}"}
+        self._log.event("library", logger=record.name, level=record.levelname, message=record.getMessage(), **fields)
