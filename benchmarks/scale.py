@@ -58,7 +58,7 @@ def on_one_core(folder: Path) -> dict[str, float]:
     """In this process: what a worker does with all parts of the data."""
     from runtime import Session
     from runtime.ray.part import named_inputs, score_part
-    from runtime.ray.parts import parts_of
+    from runtime.ray.partition import parts_of
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with Session(folder / "model.onnx", "cpu", threads=1, workers=1) as session, tempfile.TemporaryDirectory() as out:

@@ -38,7 +38,7 @@ from .model.summary import Summary as Summary
 from .model.summary import summary_of as summary_of
 from .ray.folder import FolderReport as FolderReport
 from .ray.folder import score_folder as score_folder
-from .ray.parts import Part as Part
+from .ray.partition import Part as Part
 from .session.providers import Choice as Choice
 from .session.providers import Machine as Machine
 from .session.providers import choose as choose

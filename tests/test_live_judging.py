@@ -18,7 +18,7 @@ from builder import MLPSpec, assemble
 from export import write_variant
 from runtime import Session
 from runtime.live.causes import CAUSES, causes_of
-from runtime.live.judging import Heard, Judgement, judge
+from runtime.live.judge import Heard, Judgement, judge
 from runtime.live.protocol import Fault, Output, Reply
 from runtime.model.certificate import Answers, Certificate
 

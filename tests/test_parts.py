@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from runtime import InputError, Session
 from runtime.ray.part import named_inputs, score_part
-from runtime.ray.parts import parts_of
+from runtime.ray.partition import parts_of
 from tests.commands import Run
 from tests.folders import NAMES, alone, hidden, model, together, written
 

@@ -193,7 +193,7 @@ def _verify_live(live: LiveOptions, file: Path | None, certificate: Path | None,
 
 
 def _print_live(report: "LiveReport") -> None:
-    from runtime.live.judging import USUAL
+    from runtime.live.judge import USUAL
 
     requests = sum(batch.requests for batch in report.asked)
     encodings = " and ".join(dict.fromkeys(batch.tensors for batch in report.asked))

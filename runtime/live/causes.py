@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .judging import Evidence, Judgement, rms
+from .judge import Evidence, Judgement, rms
 
 _EXPLAINED = 0.02
 """The part of the difference that may be left where a cause is to explain it."""

@@ -23,7 +23,7 @@ from runtime.session.session import Session
 
 from .cluster import messages
 from .part import named_inputs
-from .parts import MOST_ROWS, Part, parts_of
+from .partition import MOST_ROWS, Part, parts_of
 from .worker import NOTES, Work, raised
 
 

@@ -21,7 +21,7 @@ from runtime.model.port import Port
 from runtime.model.ranges import Outside, OutsideTally
 from runtime.session.session import Session
 
-from .parts import Part
+from .partition import Part
 
 
 @dataclass(frozen=True)

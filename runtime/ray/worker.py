@@ -21,7 +21,7 @@ from runtime.session.session import Session
 from runtime.version import VERSION
 
 from .part import score_part
-from .parts import Part
+from .partition import Part
 
 ATTEMPTS = 3
 NOTES = ".attempts"

@@ -19,7 +19,7 @@ from threading import Barrier
 from runtime.errors import InputError
 from runtime.model.certificate import Answers
 
-from .judging import Heard
+from .judge import Heard
 from .protocol import Client, Fault, Question, Reply
 from .url import Address
 
@@ -47,10 +47,10 @@ class Line:
         """A connection of its own. Raises InputError: the file of the authority cannot be used."""
         authority = None if self.ca_file is None else _authority(self.ca_file)
         if self.address.grpc:
-            from .grpcs import GrpcClient
+            from .grpc_client import GrpcClient
 
             return GrpcClient(self.address, self.timeout, self.token, authority, self.most)
-        from .rest import RestClient
+        from .rest_client import RestClient
 
         context = None
         if self.address.encrypted:

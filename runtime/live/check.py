@@ -9,10 +9,10 @@ from pathlib import Path
 from runtime.errors import InputError, UnreachableError
 from runtime.model.certificate import Answers, Certificate, read_certificate
 
-from .asking import Asking, Line
 from .causes import causes_of
 from .interface import compared, fixed_batch
-from .judging import USUAL, Heard, Judgement, judge
+from .judge import USUAL, Heard, Judgement, judge
+from .probe import Asking, Line
 from .protocol import Client, Fault, ModelInfo, Reply, ServerInfo
 from .report import Finding, LiveReport
 from .url import Address, address_of
