@@ -83,19 +83,19 @@ def test_another_version_is_told_and_the_certified_one_named(run: Run, url: str,
     done = run("verify", "--url", url, "--certificate", certificate)
     assert done.code == 1 and done.out.startswith("failed ")
     assert "values beyond the bound" in done.out and "the server says that its file has the SHA-256" in done.out
-    assert "version 1 answers as the certified file does; the version that was asked here is 3" in done.out
-    assert "another file, or another treatment of the inputs" in done.out
+    assert "version 1 answers as the certified file does; the URL was answered by version 3" in done.out
+    assert "another file, or another preprocessing of the inputs" in done.out
 
 
 def test_a_variant_in_fewer_bits_is_told(url: str, certificate: Path) -> None:
     report = check_live(f"{url}/versions/2", certificate)
     assert not report.proved and {finding.kind for finding in report.findings} == {"file", "bound"}
-    assert any("like the right ones" in cause and "float16" in cause for cause in report.causes)
+    assert any("similar to the right ones" in cause and "float16" in cause for cause in report.causes)
 
 
 @pytest.mark.parametrize(
     "path, words",
-    [("tower/versions/9", "the versions of 'tower' there are 1, 2, 3"), ("towel", "the models there are tower")],
+    [("tower/versions/9", "the server's versions of 'tower' are 1, 2, 3"), ("towel", "the server's models are tower")],
 )
 def test_what_the_server_does_not_have(run: Run, url: str, certificate: Path, path: str, words: str) -> None:
     done = run("verify", "--url", url.replace("tower", path), "--certificate", certificate)
@@ -117,7 +117,7 @@ def test_over_grpc(folder: Path, certificate: Path, run: Run) -> None:
         done = run("verify", "--url", where, "--certificate", certificate)
         assert done.code == 0 and "tensors as bytes" in done.out and "gRPC" in done.out
         done = run("verify", "--url", where.replace("tower", "towel"), "--certificate", certificate)
-        assert done.code == 1 and "the models there are tower" in done.out
+        assert done.code == 1 and "the server's models are tower" in done.out
 
 
 def test_a_token(folder: Path, certificate: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ URLS = {
     "http://host/v2/models/m/extra": "expected the path",
     "http:///v2/models/m": "names no host",
     "http://host:99999/v2/models/m": "Port out of range",
-    "http://host/v2/models/m?x=1": "nothing behind '?'",
+    "http://host/v2/models/m?x=1": "nothing after '?'",
     "http://name:secret@host/v2/models/m": "MLPX_TOKEN",
     "grpc://host/v2/models/m": "needs a port",
     "grpc://host:1/prefix/v2/models/m": "gRPC has no paths",
@@ -230,8 +230,8 @@ def test_settings_that_are_none(certificate: Path) -> None:
     ):
         with pytest.raises(InputError, match=words):
             check_live("http://127.0.0.1:1/v2/models/m", certificate, **options)
-    with pytest.raises(InputError, match="never are JSON over gRPC"):
+    with pytest.raises(InputError, match="never JSON over gRPC"):
         check_live("grpc://127.0.0.1:1/v2/models/m", certificate, tensors="json")
     for scheme in ("http", "https", "grpc", "grpcs"):
-        with pytest.raises(UnreachableError, match=r"cannot be asked: .*What to do: check the host"):
+        with pytest.raises(UnreachableError, match=r"cannot be reached: .*What to do: check the host"):
             check_live(f"{scheme}://127.0.0.1:1/v2/models/m", certificate, timeout=5)

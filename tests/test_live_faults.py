@@ -87,7 +87,7 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
     ),
     "float64": (lambda answers: planted(answers, datatype="FP64"), "form", "FP64 instead of FP32"),
     "another output": (output(name="scores"), "form", "no output 'output'; there are scores"),
-    "another identity": (said(lambda record: record | {"id": "0"}), "form", "identity of another request"),
+    "another id": (said(lambda record: record | {"id": "0"}), "form", "the id of another request"),
     "a shape of words": (output(shape="many"), "no answer", "instead of a list of sizes"),
     "a negative shape": (output(shape=[-1, 10]), "no answer", "instead of a list of sizes"),
     "fewer values": (output(data=[1.0]), "no answer", "1 values came"),
@@ -107,7 +107,7 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
     "an error for batches": (
         lambda a: planted(a, status=lambda rows, number: 500 if rows > 1 else 200),
         "no answer",
-        "a row alone is answered, and 12 at once are not",
+        "a single row is answered, and a batch of 12 is not",
     ),
     "moved": (
         lambda a: planted(a, status=lambda rows, number: 307, headers={"Location": "/elsewhere"}),
@@ -120,9 +120,17 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
         "HTTP 503: planted",
     ),
     "a shape beyond every size": (output(shape=[0, 10**30]), "no answer", "a list of sizes"),
-    "a shape that no array has": (output(shape=[0, *[2**31 - 1] * 3]), "no answer", "has the shape [0, 2147483647"),
-    "an infinite width": (interface(shape=[float("inf"), 32]), "model", "metadata is not of the protocol"),
-    "batches of three million rows": (interface(shape=[3_000_000, 32]), "interface", "3,000,000 rows"),
+    "a shape that no array has": (
+        output(shape=[0, *[2**31 - 1] * 3]),
+        "no answer",
+        "has the shape [0, 2147483647",
+    ),
+    "an infinite width": (interface(shape=[float("inf"), 32]), "model", "metadata does not follow the protocol"),
+    "batches of three million rows": (
+        interface(shape=[3_000_000, 32]),
+        "interface",
+        "3,000,000 rows",
+    ),
     "another input": (interface(name="z"), "interface", "another model"),
     "another datatype": (interface(datatype="FP16"), "interface", "another model"),
     "another width": (interface(shape=[-1, 31]), "interface", "another model"),
@@ -158,7 +166,7 @@ WELL: dict[str, Make] = {
         lambda r: r | {"outputs": [o | {"data": np.reshape(o["data"], o["shape"]).tolist()} for o in r["outputs"]]}
     ),
     "one output more": said(lambda r: r | {"outputs": [*r["outputs"], r["outputs"][0] | {"name": "more"}]}),
-    "no identity": said(lambda record: {key: value for key, value in record.items() if key != "id"}),
+    "no id": said(lambda record: {key: value for key, value in record.items() if key != "id"}),
     "busy at times": lambda a: planted(a, status=busy_at_times(), headers={"Retry-After": "0"}),
 }
 
@@ -208,13 +216,17 @@ def test_a_server_that_does_not_answer_is_given_up_on() -> None:
     with server.url() as url:
         report = check_live(url, case(), timeout=0.3)
     assert not report.proved and server.asked == 4
-    assert "no whole answer within 0.3 s" in report.findings[0].words
-    assert any("the rest was not asked" in words for words in report.warnings)
+    assert "no complete answer within 0.3 s" in report.findings[0].words
+    assert any("the remaining ones were not sent" in words for words in report.warnings)
 
 
 @pytest.mark.parametrize(
     "sent, words",
-    [(b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not HTTP"), (b"", "without an answer"), (None, "no whole answer within 0.3 s")],
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not HTTP"),
+        (b"", "without an answer"),
+        (None, "no complete answer within 0.3 s"),
+    ],
 )
 def test_what_is_no_server_of_models_cannot_be_reached(sent: bytes | None, words: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:

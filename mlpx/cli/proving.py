@@ -193,7 +193,7 @@ def _verify_live(live: LiveOptions, file: Path | None, certificate: Path | None,
 
 
 def _print_live(report: "LiveReport") -> None:
-    from runtime.live.judge import USUAL
+    from runtime.live.judge import USUAL_RATIO
 
     requests = sum(batch.requests for batch in report.asked)
     encodings = " and ".join(dict.fromkeys(batch.tensors for batch in report.asked))
@@ -208,7 +208,7 @@ def _print_live(report: "LiveReport") -> None:
             print_field("", f"nearer to the exact answers than to those of {', '.join(precisions)}")
     print_field("finding", *(finding.words for finding in report.findings))
     print_field("cause", *report.causes)
-    if not report.proved and len({batch.largest > USUAL * (report.at_proof or 0) for batch in report.asked}) == 2:
+    if not report.proved and len({batch.largest > USUAL_RATIO * (report.at_proof or 0) for batch in report.asked}) == 2:
         for batch in report.asked:
             requests = "1 request" if batch.requests == 1 else f"{batch.requests:,} requests"
             print_field("asked", f"{batch.how}, {batch.tensors}: {requests}, {batch.largest:.2g} off at most")

@@ -1,4 +1,4 @@
-"""Whether a live server still computes what was proved. The public names stand in ``__init__.pyi``."""
+"""Whether a live server still computes what was proved. The public names are in ``__init__.pyi``."""
 
 import lazy_loader
 

@@ -1,111 +1,161 @@
-"""Answers of a server beside the exact ones. Nothing here asks: what came is given, and findings come out.
+"""Judges what a server says and answers by a certificate, without contacting the server.
 
-An answer is that of the certified file if every value is within its bound of the exact one. That bound holds for every
-correct float32 evaluation, so it is wide where many layers add up, and a reduced precision may be within it. Therefore
-the answers, all values of an output together, must also be nearer (root mean square) to the exact ones than to what
-each reduced precision gives. That is asked only where the two are far enough apart for float32 not to decide it:
-further than twice the bound, or than twice ``USUAL`` times the largest difference that the file had when it was proved.
+Its metadata must have the names, datatypes and shapes of the file. An answer is that of the certified file if every
+value is within its bound of the exact one. That bound holds for every correct float32 evaluation, so it is wide where
+many layers add up, and a reduced precision may be within it. Therefore the answers, all values of an output together,
+must also be nearer (root mean square) to the exact ones than to those of each reduced precision. This is required only
+where the two are far enough apart for float32 not to decide it: further than twice the bound, or than twice
+``USUAL_RATIO`` times the largest difference that the file had when it was proved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from runtime.model.certificate import Answers
 
-from .protocol import Fault, Reply
+from .probe import Exchange, Method
+from .protocol import ModelInfo, Response, ServerError, TensorInfo, datatype_of
 from .report import Asked, Finding
 
-USUAL = 8.0
-"""How much larger than at proof time a difference may be before it is remarked: another order of the sums, or fused
+USUAL_RATIO = 8.0
+"""How much larger than at proof time a difference may be without a warning: another order of the sums, or fused
 multiply-adds, change it by a small factor, and the mildest reduced precision loses 13 bits, a factor of 8192."""
 
 
-@dataclass(frozen=True)
-class Heard:
-    """A request for rows of the certificate, and what came."""
+def judge_interface(info: ModelInfo, answers: Answers) -> tuple[list[Finding], list[str]]:
+    """Findings on names, datatypes and shapes that differ from the file's, and warnings on what metadata leaves out."""
+    findings, warnings = [], []
+    for kind, tensors, certified in (("input", info.inputs, answers.inputs), ("output", info.outputs, answers.exact)):
+        if not tensors:
+            warnings.append(f"its metadata names no {kind}s, so only the answers were judged")
+            continue
+        findings += [Finding("interface", words) for words in _differences(kind, tensors, certified)]
+        extra = [tensor.name for tensor in tensors if tensor.name not in certified]
+        if extra and kind == "output" and not findings:
+            warnings.append(f"it has outputs that the file does not have: {', '.join(extra)}")
+    return findings, warnings
 
-    how: str
-    tensors: str
-    rows: tuple[int, ...]
-    request: str
-    came: Reply | Fault
+
+def _differences(kind: str, tensors: Sequence[TensorInfo], certified: Mapping[str, np.ndarray]) -> list[str]:
+    by_name = {tensor.name: tensor for tensor in tensors}
+    if not by_name.keys() >= certified.keys() or (kind == "input" and by_name.keys() != certified.keys()):
+        return [f"the {kind}s of the file are {', '.join(certified)}; the server's are {', '.join(by_name)}"]
+    differences = []
+    for name, values in certified.items():
+        tensor, datatype, row_shape = by_name[name], datatype_of(values), values.shape[1:]
+        if tensor.datatype not in (datatype, f"TYPE_{datatype}"):
+            differences.append(f"{kind} '{name}' is {datatype} in the file and {tensor.datatype} at the server")
+        if not _shape_fits(tensor.shape, row_shape):
+            sizes = f"{[-1, *row_shape]} in the file and {list(tensor.shape)} at the server"
+            differences.append(f"{kind} '{name}' is {sizes}")
+    return differences
+
+
+def _shape_fits(shape: tuple[int, ...], row_shape: tuple[int, ...]) -> bool:
+    """With the batch first as the protocol has it, or without, as some servers give it; -1 is any size."""
+    sizes = shape[1:] if len(shape) == len(row_shape) + 1 else shape
+    return len(sizes) == len(row_shape) and all(size in (-1, row) for size, row in zip(sizes, row_shape, strict=True))
+
+
+def fixed_batch(info: ModelInfo, answers: Answers) -> int | None:
+    """The number of rows that every batch has by the metadata; None if it is open."""
+    for tensor in info.inputs:
+        values = answers.inputs.get(tensor.name)
+        if values is not None and len(tensor.shape) == values.ndim and tensor.shape[0] > 0:
+            return tensor.shape[0]
+    return None
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """All answers of one kind for one output, flat rows (K, values) of float64, beside what they should be."""
+    """All answers to one method for one output, flat rows (K, values) of float64, and what they should be."""
 
     output: str
-    how: str
-    tensors: str
+    method: Method
     rows: np.ndarray
-    """(K,): which row of the certificate each one answers."""
-    got: np.ndarray
+    """(K,): the row of the certificate that each one answers."""
+    values: np.ndarray
     answers: Answers
-    at_proof: float | None = None
+    at_proof: float | None
 
     def expected(self, table: Mapping[str, np.ndarray], output: str | None = None) -> np.ndarray:
-        """(K, values): what a table of the certificate holds for the rows asked."""
-        held = table[output or self.output]
-        return held.reshape(len(held), -1)[self.rows].astype(np.float64)
+        """(K, values): what a table of the certificate holds for these rows."""
+        values = table[output or self.output]
+        return values.reshape(len(values), -1)[self.rows].astype(np.float64)
 
-    @property
+    @cached_property
     def exact(self) -> np.ndarray:
         return self.expected(self.answers.exact)
 
-    @property
+    @cached_property
     def bound(self) -> np.ndarray:
         return self.expected(self.answers.bound)
 
+    @cached_property
+    def error(self) -> np.ndarray:
+        """(K, values): the difference from the exact answers."""
+        return self.values - self.exact
+
     @property
     def beyond(self) -> np.ndarray:
-        """(K, values): which are not within the bound; what is not a number is not."""
-        return ~(np.abs(self.got - self.exact) <= self.bound)
+        """(K, values): which are not within the bound; NaN never is."""
+        return ~(np.abs(self.error) <= self.bound)
+
+    @property
+    def largest(self) -> float:
+        """The largest finite difference from an exact answer."""
+        return float(np.max(np.abs(self.error), initial=0.0, where=np.isfinite(self.error)))
+
+    @property
+    def share(self) -> float:
+        """The largest difference as a part of the bound there."""
+        size = np.abs(self.error)
+        share = np.divide(size, self.bound, out=np.where(size > 0, np.inf, 0.0), where=self.bound > 0)
+        return float(np.nan_to_num(share).max(initial=0.0))
+
+    def from_reduced(self, precision: str) -> np.ndarray:
+        """(K, values): the difference from the answers in a reduced precision."""
+        return self.values - self.expected(self.answers.reduced[precision])
 
     def nearest_reduced(self) -> str | None:
-        """The reduced precision whose answers are nearer than the exact ones, if one is; of several the nearest.
+        """The reduced precision whose answers are nearer than the exact ones, the nearest of several; None if none is.
 
-        Of all answers together, or else of some alone: of a server that computes now so and now so, most may be right.
+        Of all answers together, or else of single rows: a server that changes its precision may answer most correctly.
         """
-        reduced = self.answers.reduced
-        own = rms(self.got - self.exact)
-        away = {name: rms(self.got - self.expected(reduced[name])) for name in self.tellable()}
-        nearer = {name: far for name, far in away.items() if far < own}
-        if nearer:
-            return min(nearer, key=lambda name: nearer[name])
-        each = _rms_of_rows(self.got - self.exact)
-        alone = {name: _rms_of_rows(self.got - self.expected(reduced[name])) for name in reduced}
-        told = {name: self._apart(name) & (far < each) for name, far in alone.items()}
-        name = max(told, key=lambda name: (int(told[name].sum()), -float(np.nansum(alone[name]))), default=None)
-        return name if name is not None and told[name].any() else None
+        for shape in ((1, -1), self.values.shape):
+            errors = _row_rms(self.error.reshape(shape))
+            distances = {name: _row_rms(self.from_reduced(name).reshape(shape)) for name in self.answers.reduced}
+            nearer = {name: self._distinguishes(name, shape) & (distances[name] < errors) for name in distances}
+            best = max(nearer, key=lambda name: (nearer[name].sum(), -np.nansum(distances[name])), default=None)
+            if best is not None and nearer[best].any():
+                return best
+        return None
 
     def explained_by(self) -> str | None:
-        """The nearest reduced precision, where it leaves less than half of the distance from the exact answers."""
+        """The nearest reduced precision, if it leaves less than half of the distance from the exact answers."""
         name = self.nearest_reduced()
-        if name is None:
-            return None
-        left = rms(self.got - self.expected(self.answers.reduced[name]))
-        return name if left < rms(self.got - self.exact) / 2 else None
+        return name if name is not None and rms(self.from_reduced(name)) < rms(self.error) / 2 else None
 
-    def tellable(self) -> list[str]:
-        """The reduced precisions that these rows tell from float32; NaN and infinity are told by the bound."""
-        reduced, margin = self.answers.reduced, min(rms(self.bound), self._usual())
-        return [name for name in reduced if not rms(self.expected(reduced[name]) - self.exact) <= 2 * margin]
+    def distinguishable(self) -> list[str]:
+        """The reduced precisions that these rows together distinguish from float32."""
+        return [name for name in self.answers.reduced if self._distinguishes(name, (1, -1)).all()]
 
-    def _usual(self) -> float:
-        """The difference that float32 may well have from the exact answers, by what it had at proof time."""
+    def _distinguishes(self, precision: str, shape: tuple[int, ...]) -> np.ndarray:
+        """For each row of the values in this shape: is the precision far enough from float32? NaN and infinity are."""
+        margin = np.minimum(_row_rms(self.bound.reshape(shape)), self._usual_error())
+        distance = self.expected(self.answers.reduced[precision]) - self.exact
+        return ~(_row_rms(distance.reshape(shape)) <= 2 * margin)
+
+    def _usual_error(self) -> float:
+        """The difference from the exact answers that float32 may well have, judged by the one at proof time."""
         if self.at_proof is None:
             return float("inf")
-        return USUAL * max(self.at_proof, float(np.spacing(np.float32(np.abs(self.exact).max(initial=0)))))
-
-    def _apart(self, name: str) -> np.ndarray:
-        """(K,): which answers tell a reduced precision from float32, each by itself."""
-        margin = np.minimum(_rms_of_rows(self.bound), self._usual())
-        return _rms_of_rows(self.expected(self.answers.reduced[name]) - self.exact) > 2 * margin
+        return USUAL_RATIO * max(self.at_proof, float(np.spacing(np.float32(np.abs(self.exact).max(initial=0)))))
 
 
 @dataclass(frozen=True)
@@ -122,133 +172,129 @@ class Judgement:
     told_apart: tuple[str, ...]
 
 
-def _rms_of_rows(values: np.ndarray) -> np.ndarray:
-    """(K, values) to (K,): the root mean square of each row; NaN where a value is NaN or infinite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return np.sqrt(np.mean(values**2, axis=1)) if values.shape[1] else np.zeros(len(values))
-
-
 def rms(values: np.ndarray) -> float:
-    """The root of the mean square; 0.0 of nothing."""
+    """The root mean square; 0.0 of nothing."""
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
+def _row_rms(values: np.ndarray) -> np.ndarray:
+    """(K, values) to (K,): the root mean square of each row."""
+    return np.sqrt(np.mean(np.square(values), axis=1)) if values.shape[1] else np.zeros(len(values))
+
+
 @np.errstate(all="ignore")  # a server may send anything
-def judge(answers: Answers, heard: Sequence[Heard], at_proof: float | None = None) -> Judgement:
-    """Findings on what was heard: first what did not come or has another form, then values, then precisions."""
-    informal = {id(one): words for one in heard if (words := _form(answers, one)) is not None}
-    findings = list(_grouped("no answer", [(one, str(one.came)) for one in heard if isinstance(one.came, Fault)]))
-    findings += _grouped("form", [(one, informal[id(one)]) for one in heard if id(one) in informal])
-    evidence = list(_evidence(answers, [one for one in heard if id(one) not in informal], at_proof))
+def judge(answers: Answers, exchanges: Sequence[Exchange], at_proof: float | None) -> Judgement:
+    """Findings on what the server answered: first missing and malformed answers, then values, then precisions."""
+    failed: list[tuple[Exchange, str]] = []
+    malformed: list[tuple[Exchange, str]] = []
+    responses: list[tuple[Exchange, Response]] = []
+    for exchange in exchanges:
+        if isinstance(exchange.response, ServerError):
+            failed.append((exchange, str(exchange.response)))
+        elif (problem := _malformed(answers, exchange, exchange.response)) is not None:
+            malformed.append((exchange, problem))
+        else:
+            responses.append((exchange, exchange.response))
+    findings = [*_grouped("no answer", failed), *_grouped("form", malformed)]
+    evidence = list(_evidence(answers, responses, at_proof))
+    bad: list[Evidence] = []
+    methods = {item.method for item in evidence}
     for output in answers.exact:
-        of_it = [one for one in evidence if one.output == output]
-        for kind, tell in (("not a number", _not_numbers), ("bound", _beyond), ("precision", _precision)):
-            told = [(one, words) for one in of_it if (words := tell(one)) is not None]
-            if told:
-                findings.append(Finding(kind, f"{told[0][1]}{_also([one for one, _ in told], evidence)}"))
-    bad = [one for one in evidence if _not_numbers(one) or _beyond(one) or _precision(one)]
-    away = [(np.abs(one.got - one.exact), one.bound) for one in evidence]
-    shares = [np.nan_to_num(np.divide(a, b, out=np.where(a > 0, np.inf, 0.0), where=b > 0)) for a, b in away]
-    told = [name for name in answers.reduced if evidence and all(name in one.tellable() for one in evidence)]
+        for kind, check in _VALUE_CHECKS.items():
+            problems = [(item, words) for item in evidence if item.output == output and (words := check(item))]
+            if problems:
+                findings.append(Finding(kind, f"{problems[0][1]}; {_format_methods(problems, methods)}"))
+                bad += [item for item, _ in problems]
+    told_apart = [n for n in answers.reduced if evidence and all(n in item.distinguishable() for item in evidence)]
+    bad_ids = {id(item) for item in bad}
     return Judgement(
         findings=tuple(findings),
-        asked=tuple(_asked(heard, evidence)),
-        bad=tuple(bad),
-        good=tuple(one for one in evidence if one not in bad),
-        largest=max((_largest(a) for a, _ in away), default=0.0),
-        share=max((float(share.max(initial=0.0)) for share in shares), default=0.0),
-        told_apart=tuple(told),
+        asked=tuple(_asked(exchanges, evidence)),
+        bad=tuple(item for item in evidence if id(item) in bad_ids),
+        good=tuple(item for item in evidence if id(item) not in bad_ids),
+        largest=max((item.largest for item in evidence), default=0.0),
+        share=max((item.share for item in evidence), default=0.0),
+        told_apart=tuple(told_apart),
     )
 
 
-def _largest(away: np.ndarray) -> float:
-    """Of what is finite."""
-    return float(np.max(away, initial=0.0, where=np.isfinite(away)))
-
-
-def _form(answers: Answers, one: Heard) -> str | None:
-    """What is wrong with an answer before its values are looked at."""
-    if isinstance(one.came, Fault):
-        return None
-    if one.came.request and one.came.request != one.request:
-        return "the answer bears the identity of another request"
+def _malformed(answers: Answers, exchange: Exchange, response: Response) -> str | None:
+    """What is wrong with a response apart from its values."""
+    if response.id and response.id != exchange.request_id:
+        return "the answer has the id of another request"
     for name, exact in answers.exact.items():
-        output, expected = one.came.outputs.get(name), (len(one.rows), *exact.shape[1:])
+        output, expected = response.outputs.get(name), (len(exchange.rows), *exact.shape[1:])
         if output is None:
-            return f"no output '{name}'; there are {', '.join(one.came.outputs) or 'none'}"
+            return f"no output '{name}'; there are {', '.join(response.outputs) or 'none'}"
         if output.datatype != "FP32":
             return f"'{name}' came as {output.datatype} instead of FP32"
         if output.shape != expected:
-            turned = ", its dimensions the other way round" if output.shape == expected[::-1] else ""
-            return f"'{name}' has the shape {list(output.shape)} instead of {list(expected)}{turned}"
+            transposed = ", its dimensions in reverse order" if output.shape == expected[::-1] else ""
+            return f"'{name}' has the shape {list(output.shape)} instead of {list(expected)}{transposed}"
     return None
 
 
-def _evidence(answers: Answers, heard: Iterable[Heard], at_proof: float | None) -> Iterable[Evidence]:
-    groups: dict[tuple[str, str], list[tuple[tuple[int, ...], Reply]]] = {}
-    for one in heard:
-        if isinstance(one.came, Reply):
-            groups.setdefault((one.how, one.tensors), []).append((one.rows, one.came))
-    for (how, tensors), replies in groups.items():
-        rows = np.concatenate([np.array(asked, np.intp) for asked, _ in replies])
+def _evidence(
+    answers: Answers, responses: Sequence[tuple[Exchange, Response]], at_proof: float | None
+) -> Iterable[Evidence]:
+    for method in dict.fromkeys(exchange.method for exchange, _ in responses):
+        group = [(exchange.rows, response.outputs) for exchange, response in responses if exchange.method == method]
+        rows = np.concatenate([np.array(rows, np.intp) for rows, _ in group])
         for name in answers.exact:
-            values = [output.values for _, reply in replies if (output := reply.outputs[name]).values is not None]
-            got = np.concatenate([one.reshape(len(one), -1) for one in values])
-            yield Evidence(name, how, tensors, rows, got, answers, at_proof)
+            tensors = [values for _, outputs in group if (values := outputs[name].values) is not None]
+            values = np.concatenate([tensor.reshape(len(tensor), -1) for tensor in tensors])
+            yield Evidence(name, method, rows, values, answers, at_proof)
 
 
-def _not_numbers(one: Evidence) -> str | None:
-    wrong = ~np.isfinite(one.got)
+def _not_finite(evidence: Evidence) -> str | None:
+    wrong = ~np.isfinite(evidence.values)
     if not wrong.any():
         return None
-    return f"'{one.output}': {wrong.sum():,} of {wrong.size:,} values are NaN, null or infinite"
+    return f"'{evidence.output}': {wrong.sum():,} of {wrong.size:,} values are NaN, null or infinite"
 
 
-def _beyond(one: Evidence) -> str | None:
-    beyond = one.beyond & np.isfinite(one.got)
+def _beyond_bound(evidence: Evidence) -> str | None:
+    beyond = evidence.beyond & np.isfinite(evidence.values)
     if not beyond.any():
         return None
-    over = np.where(beyond, np.abs(one.got - one.exact) - one.bound, -np.inf)
-    row, column = np.unravel_index(int(np.argmax(over)), over.shape)
-    value = f"{one.got[row, column]:.9g} instead of {one.exact[row, column]:.9g} ± {one.bound[row, column]:.2g}"
-    where = f"row {one.rows[row]}, value {column}"
-    return (
-        f"'{one.output}': {beyond.sum():,} of {beyond.size:,} values beyond the bound, the furthest {value} ({where})"
-    )
+    excess = np.where(beyond, np.abs(evidence.error) - evidence.bound, -np.inf)
+    worst = np.unravel_index(int(np.argmax(excess)), excess.shape)
+    expected = f"{evidence.exact[worst]:.9g} ± {evidence.bound[worst]:.2g}"
+    furthest = f"{evidence.values[worst]:.9g} instead of {expected} (row {evidence.rows[worst[0]]}, value {worst[1]})"
+    count = f"{beyond.sum():,} of {beyond.size:,} values beyond the bound"
+    return f"'{evidence.output}': {count}, the furthest {furthest}"
 
 
-def _precision(one: Evidence) -> str | None:
-    name = one.explained_by() or (None if one.beyond.any() else one.nearest_reduced())
-    if name is None:  # far beyond the bound, what is nearer is chance
+def _reduced_precision(evidence: Evidence) -> str | None:
+    name = evidence.explained_by() or (None if evidence.beyond.any() else evidence.nearest_reduced())
+    if name is None:  # far beyond the bound, which precision is nearer is chance
         return None
-    near, far = rms(one.got - one.expected(one.answers.reduced[name])), rms(one.got - one.exact)
-    return f"'{one.output}': nearer to what {name} gives ({near:.2g} from it) than to the exact answers ({far:.2g})"
+    near, far = rms(evidence.from_reduced(name)), rms(evidence.error)
+    nearer = f"nearer to what {name} gives ({near:.2g} from it) than to the exact answers ({far:.2g})"
+    return f"'{evidence.output}': {nearer}"
 
 
-def _also(told: Sequence[Evidence], every: Sequence[Evidence]) -> str:
-    """In which of several ways of asking it was so."""
-    ways = list(dict.fromkeys((one.how, one.tensors) for one in told))
-    all_ways = {(one.how, one.tensors) for one in every}
-    return f"; {_ways(ways, len(all_ways))}"
+_VALUE_CHECKS = {"not a number": _not_finite, "bound": _beyond_bound, "precision": _reduced_precision}
+"""By the kind of the finding, in the order in which they are reported."""
 
 
-def _ways(ways: Sequence[tuple[str, str]], of: int) -> str:
-    if len(ways) == of:
-        return "however it is asked"
-    return "asked " + ", ".join(f"{how} ({tensors})" for how, tensors in ways)
+def _grouped(kind: str, problems: Sequence[tuple[Exchange, str]]) -> Iterable[Finding]:
+    """One finding for each text, with how often and where it occurred."""
+    for words in dict.fromkeys(words for _, words in problems):
+        same = [problem for problem in problems if problem[1] == words]
+        requests = f"{len(same)} requests" if len(same) > 1 else "a request"
+        yield Finding(kind, f"{words} ({requests}, {_format_methods(same)})")
 
 
-def _grouped(kind: str, told: Sequence[tuple[Heard, str]]) -> Iterable[Finding]:
-    for words in dict.fromkeys(words for _, words in told):
-        ways = list(dict.fromkeys((one.how, one.tensors) for one, said in told if said == words))
-        number = sum(said == words for _, said in told)
-        times = f"{number} requests" if number > 1 else "a request"
-        yield Finding(kind, f"{words} ({times}, {_ways(ways, -1)})")
+def _format_methods(problems: Sequence[tuple[Exchange | Evidence, str]], every: set[Method] | None = None) -> str:
+    methods = dict.fromkeys(item.method for item, _ in problems)
+    if every is not None and len(methods) == len(every):
+        return "however the rows are sent"
+    return f"rows sent {', '.join(map(str, methods))}"
 
 
-def _asked(heard: Sequence[Heard], evidence: Sequence[Evidence]) -> Iterable[Asked]:
-    for how, tensors in dict.fromkeys((one.how, one.tensors) for one in heard):
-        of_it = [one for one in heard if (one.how, one.tensors) == (how, tensors)]
-        away = [np.abs(e.got - e.exact) for e in evidence if (e.how, e.tensors) == (how, tensors)]
-        largest = max((_largest(a) for a in away), default=0.0)
-        yield Asked(how, tensors, len(of_it), sum(len(one.rows) for one in of_it), largest)
+def _asked(exchanges: Sequence[Exchange], evidence: Sequence[Evidence]) -> Iterable[Asked]:
+    for method in dict.fromkeys(exchange.method for exchange in exchanges):
+        sizes = [len(exchange.rows) for exchange in exchanges if exchange.method == method]
+        largest = max((item.largest for item in evidence if item.method == method), default=0.0)
+        yield Asked(method.how, method.tensors, requests=len(sizes), rows=sum(sizes), largest=largest)

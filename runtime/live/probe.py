@@ -1,178 +1,161 @@
-"""The rows of a certificate, sent to a server in every way that a server may treat differently.
+"""Sends the rows of a certificate to a server in every pattern that a server may treat differently.
 
-All at once; one by one; in batches of several sizes, in which each row lies elsewhere; and from several connections at
-the same time, so that a server that puts requests together does. One that only takes batches of a fixed size gets
-those, filled up with the rows that come next.
+All at once; one by one; in batches of several sizes, in which each row is at different positions; and over several
+connections at the same time, so that a server with dynamic batching combines requests. A server that only takes
+batches of a fixed size gets those, filled up with the rows that follow.
 """
 
 from __future__ import annotations
 
-import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 from threading import Barrier
+from typing import NamedTuple
 
-from runtime.errors import InputError
 from runtime.model.certificate import Answers
 
-from .judge import Heard
-from .protocol import Client, Fault, Question, Reply
-from .url import Address
+from .connection import Connection
+from .grpc_client import GrpcClient
+from .protocol import Client, Request, Response, ServerError
+from .rest_client import RestClient
 
-_SIZES = 2, 3, 5, 8, 16
+_BATCH_SIZES = 2, 3, 5, 8, 16
 _CONNECTIONS = 4
-_ATTEMPTS = 4
-"""At a request that a busy server turns away (429, 503)."""
-_LONGEST_WAIT = 5.0
+_RETRIES = 3
+"""Of a request that a busy server rejects (429, 503)."""
+_MAX_RETRY_WAIT = 5.0
 
 Rows = tuple[int, ...]
 
 
+class Method(NamedTuple):
+    """How rows are sent."""
+
+    how: str
+    """The pattern: "all at once", "one by one", "in batches" or "at the same time"."""
+    tensors: str
+    """"JSON" or "bytes"."""
+
+    def __str__(self) -> str:
+        return f"{self.how} ({self.tensors})"
+
+
+def connect(connection: Connection) -> Client:
+    """A client of its own. Raises InputError: the CA file cannot be used."""
+    return GrpcClient(connection) if connection.address.grpc else RestClient(connection)
+
+
 @dataclass(frozen=True)
-class Line:
-    """How clients are made: all that a connection needs."""
+class Exchange:
+    """A request for rows of the certificate, and its response."""
 
-    address: Address
-    timeout: float
-    token: str | None
-    ca_file: Path | None
-    most: int
-    """Bytes of an answer."""
-
-    def client(self) -> Client:
-        """A connection of its own. Raises InputError: the file of the authority cannot be used."""
-        authority = None if self.ca_file is None else _authority(self.ca_file)
-        if self.address.grpc:
-            from .grpc_client import GrpcClient
-
-            return GrpcClient(self.address, self.timeout, self.token, authority, self.most)
-        from .rest_client import RestClient
-
-        context = None
-        if self.address.encrypted:
-            try:
-                context = ssl.create_default_context(cadata=None if authority is None else authority.decode("ascii"))
-            except (ssl.SSLError, ValueError):
-                raise InputError(f"{self.ca_file}: not a certificate in PEM. {_CA_HINT}") from None
-        return RestClient(self.address, self.timeout, self.token, context)
-
-
-_CA_HINT = "What to do: name the PEM file of the authority that signed the server's certificate"
-
-
-def _authority(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}. {_CA_HINT}") from None
+    method: Method
+    rows: Rows
+    request_id: str
+    response: Response | ServerError
 
 
 @dataclass
-class Asking:
-    """Questions about one model over one line. Broken off at the first request that gets no answer at all."""
+class Probe:
+    """The requests to one version of a model. It stops at the first request that gets no answer at all."""
 
     answers: Answers
-    line: Line
+    connection: Connection
     client: Client
     version: str | None
-    fixed: int | None = None
+    fixed_batch: int | None = None
     """The size of every batch, where the server takes no other."""
-    largest: int | None = None
-    """The most rows of a batch that the server takes, where it has refused more; found by ``whole``."""
-    refused: str = ""
-    """What it said then."""
+    max_batch: int | None = None
+    """The most rows in a batch that the server accepts, once it has refused more."""
+    refusal: str = ""
+    """Its first error then."""
+    stopped: bool = False
+    _request_ids: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def __post_init__(self) -> None:
-        self._identities = count(1)
-        self.broken = False
+    def all_at_once(self, tensors: str) -> list[Exchange]:
+        """All rows in one batch. If the server refuses so many: half as many, again and again, down to one."""
+        method, rows = Method("all at once", tensors), self.answers.rows
+        exchanges = self._send(method, self._batches(rows))
+        while _all_refused(exchanges) and self.fixed_batch is None and (self.max_batch or rows) > 1:
+            self.refusal = self.refusal or str(exchanges[0].response)
+            self.max_batch = (self.max_batch or rows) // 2
+            exchanges = self._send(method, self._batches(rows)[:1])
+        if self.refusal and not _all_refused(exchanges):
+            exchanges = self._send(method, self._batches(rows))
+        if all(isinstance(exchange.response, ServerError) for exchange in exchanges):  # is it the size?
+            exchanges += self._send(Method("one by one", tensors), self._batches(1)[:1])
+        return exchanges
 
-    def whole(self, tensors: str) -> list[Heard]:
-        """All rows at once. Where the server refuses that many, fewer: half of them, down to one."""
-        heard = self._in_order("all at once", tensors, self._batches(self.answers.rows))
-        while _all_refused(heard) and self.fixed is None and (self.largest or self.answers.rows) > 1:
-            self.refused = self.refused or str(heard[0].came)
-            self.largest = (self.largest or self.answers.rows) // 2
-            heard = self._in_order("all at once", tensors, self._batches(self.answers.rows)[:1])
-        if self.refused and not _all_refused(heard):
-            heard = self._in_order("all at once", tensors, self._batches(self.answers.rows))
-        if all(isinstance(one.came, Fault) for one in heard):
-            heard += self._in_order("one by one", tensors, self._batches(1)[:1])  # is it the size?
-        return heard
+    def other_patterns(self, tensors: str) -> Iterator[Exchange]:
+        """All patterns but ``all_at_once``, which comes first."""
+        yield from self._send(Method("one by one", tensors), self._batches(1))
+        sizes = [size for size in _BATCH_SIZES if size < self.answers.rows]
+        yield from self._send(Method("in batches", tensors), self._mixed_batches(sizes))
+        concurrent = [*self._batches(1), *self._mixed_batches((2, 5, 3))] * 2
+        yield from self._send_concurrently(Method("at the same time", tensors), concurrent)
 
-    def every_way(self, tensors: str) -> Iterator[Heard]:
-        """The other ways, after ``whole``."""
-        yield from self._in_order("one by one", tensors, self._batches(1))
-        mixed = [batch for size in _SIZES if size < self.answers.rows for batch in self._batches(size, turned=size)]
-        yield from self._in_order("in batches", tensors, mixed)
-        together = [*self._batches(1), *(batch for size in (2, 5, 3) for batch in self._batches(size, turned=size))]
-        yield from self._together("at the same time", tensors, together * 2)
+    def _mixed_batches(self, sizes: Sequence[int]) -> list[Rows]:
+        return [batch for size in sizes for batch in self._batches(size, reversed_from=size)]
 
-    def _batches(self, size: int, turned: int = 0) -> list[Rows]:
-        """Every row once, in batches; ``turned``: backwards, from another row on."""
+    def _batches(self, size: int, reversed_from: int | None = None) -> list[Rows]:
+        """Every row once, in batches: in order, or in reverse order from a certain row on."""
         rows = self.answers.rows
-        order = [(turned - index) % rows for index in range(rows)] if turned else list(range(rows))
-        if self.fixed is None:
-            size = min(size, self.largest or size)
+        order = [index if reversed_from is None else (reversed_from - index) % rows for index in range(rows)]
+        if self.fixed_batch is None:
+            size = min(size, self.max_batch or size)
             return [tuple(order[start : start + size]) for start in range(0, rows, size)]
-        step = min(size, self.fixed)
-        return [tuple(order[(start + i) % rows] for i in range(self.fixed)) for start in range(0, rows, step)]
+        step, batch = min(size, self.fixed_batch), range(self.fixed_batch)
+        return [tuple(order[(start + offset) % rows] for offset in batch) for start in range(0, rows, step)]
 
-    def _in_order(self, how: str, tensors: str, batches: Sequence[Rows]) -> list[Heard]:
-        heard = []
+    def _send(self, method: Method, batches: Sequence[Rows], client: Client | None = None) -> list[Exchange]:
+        exchanges: list[Exchange] = []
         for rows in batches:
-            if self.broken:
+            if self.stopped:
                 break
-            heard.append(self._ask(self.client, how, tensors, rows))
-        return heard
+            request_id = f"mlpx-verify-{next(self._request_ids)}"
+            inputs = {name: values[list(rows)] for name, values in self.answers.inputs.items()}
+            request = Request(inputs, request_id, self.version, method.tensors == "bytes")
+            response = _infer_with_retries(client or self.client, request)
+            if isinstance(response, ServerError) and response.no_answer:
+                self.stopped = True  # the next hundred requests would each wait as long
+            exchanges.append(Exchange(method, rows, request_id, response))
+        return exchanges
 
-    def _together(self, how: str, tensors: str, batches: Sequence[Rows]) -> list[Heard]:
-        if self.broken:
+    def _send_concurrently(self, method: Method, batches: Sequence[Rows]) -> list[Exchange]:
+        if self.stopped:
             return []
         barrier = Barrier(_CONNECTIONS)
 
-        def one(share: Sequence[Rows]) -> list[Heard]:
-            client = self.line.client()
-            try:
-                barrier.wait()
-                heard = []
-                for rows in share:
-                    if self.broken:
-                        break
-                    heard.append(self._ask(client, how, tensors, rows))
-                return heard
-            finally:
-                client.close()
+        def send(client: Client, share: Sequence[Rows]) -> list[Exchange]:
+            barrier.wait()
+            return self._send(method, share, client)
 
-        with ThreadPoolExecutor(_CONNECTIONS) as pool:
-            shares = pool.map(one, [batches[index::_CONNECTIONS] for index in range(_CONNECTIONS)])
-            return [heard for share in shares for heard in share]
-
-    def _ask(self, client: Client, how: str, tensors: str, rows: Rows) -> Heard:
-        request = f"mlpx-verify-{next(self._identities)}"
-        inputs = {name: held[list(rows)] for name, held in self.answers.inputs.items()}
-        question = Question(inputs, request, self.version, tensors == "bytes", self.line.most)
-        came = patiently(lambda: client.infer(question))
-        if isinstance(came, Fault) and (came.where == "way" or came.status == 504):
-            self.broken = True  # the next hundred requests would each wait as long
-        return Heard(how, tensors, rows, request, came)
+        with ExitStack() as stack, ThreadPoolExecutor(_CONNECTIONS) as pool:
+            clients = [stack.enter_context(closing(connect(self.connection))) for _ in range(_CONNECTIONS)]
+            shares = [batches[index::_CONNECTIONS] for index in range(_CONNECTIONS)]
+            return [exchange for exchanges in pool.map(send, clients, shares) for exchange in exchanges]
 
 
-def patiently(ask: Callable[[], Reply]) -> Reply | Fault:
-    """An answer, asked for again where the server is busy and says so."""
-    for attempt in range(_ATTEMPTS):
+def _infer_with_retries(client: Client, request: Request) -> Response | ServerError:
+    """The response; a busy server is asked again after the time that it names."""
+    retries = 0
+    while True:
         try:
-            return ask()
-        except Fault as fault:
-            if fault.status not in (429, 503) or fault.where == "way" or attempt == _ATTEMPTS - 1:
-                return fault
-            time.sleep(min(fault.wait, _LONGEST_WAIT))
-    raise AssertionError
+            return client.infer(request)
+        except ServerError as error:
+            if error.status not in (429, 503) or error.unreachable or retries == _RETRIES:
+                return error
+            retries += 1
+            time.sleep(min(error.wait, _MAX_RETRY_WAIT))
 
 
-def _all_refused(heard: Sequence[Heard]) -> bool:
-    """Whether every request was answered with a 4xx of the client's fault."""
-    return bool(heard) and all(isinstance(h.came, Fault) and h.came.status in (400, 413, 422) for h in heard)
+def _all_refused(exchanges: Sequence[Exchange]) -> bool:
+    """Whether the server blames every request."""
+    return bool(exchanges) and all(
+        isinstance(exchange.response, ServerError) and exchange.response.status in (400, 413, 422)
+        for exchange in exchanges
+    )

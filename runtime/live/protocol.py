@@ -1,31 +1,47 @@
-"""What is said between a client and a V2 server, whichever way it travels, and what a client can do."""
+"""The Open Inference Protocol (V2) independent of transport: requests, responses, tensors, and what a client can do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol
 
 import numpy as np
 
+DTYPES = {
+    **{f"FP{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
+    **{f"INT{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
+    "BOOL": "|b1",
+}
+"""The numeric datatypes, little-endian as on the wire; numpy has no BF16, and BYTES are not numbers."""
+_MAX_DIMENSIONS = 32
 
-class Fault(Exception):
-    """The server did not answer as it should.
 
-    ``status`` is the HTTP status, or the one that a gRPC code stands for; None where nothing usable came. ``where`` is
-    "way" where the server could not be spoken to at all. ``hint`` is what to do, where it is known.
+class ServerError(Exception):
+    """The server did not answer as the protocol requires. The message is one line that cannot control a terminal.
+
+    ``status`` is the HTTP status, or the one that a gRPC code corresponds to; None without a usable answer.
+    ``unreachable``: no request could be exchanged at all. ``hint``: what to do, if known. ``wait``: the seconds after
+    which to ask a busy server again.
     """
 
     def __init__(
-        self, words: str, status: int | None = None, *, where: str = "answer", wait: float = 0.5, hint: str = ""
+        self, message: str, status: int | None = None, unreachable: bool = False, hint: str = "", wait: float = 0.5
     ):
-        super().__init__(words)
-        self.status, self.where, self.wait, self.hint = status, where, wait, hint
+        super().__init__("".join(c if c.isprintable() else " " for c in message).strip())
+        self.status, self.unreachable, self.hint, self.wait = status, unreachable, hint, wait
+
+    @property
+    def no_answer(self) -> bool:
+        """Whether nothing came at all: the next request would fare no better."""
+        return self.unreachable or self.status == 504
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output as the server's metadata has it; -1 is a dimension that is open."""
+    """An input or output in the server's metadata; -1 is an open dimension."""
 
     name: str
     datatype: str
@@ -34,7 +50,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """What the server says of itself."""
+    """The server's metadata."""
 
     name: str = ""
     version: str = ""
@@ -43,59 +59,116 @@ class ServerInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the server says of a model; many leave parts of it empty."""
+    """A model's metadata; many servers leave parts of it empty."""
 
     versions: tuple[str, ...] = ()
-    platform: str = ""
     inputs: tuple[TensorInfo, ...] = ()
     outputs: tuple[TensorInfo, ...] = ()
     sha256: str | None = None
-    """Of the model's file, where the server tells it."""
+    """Of the model's file, if the server reports it."""
 
 
 @dataclass(frozen=True)
-class Output:
-    """A tensor of an answer. ``values`` is float64 of that shape; None where the datatype is not one of numbers."""
+class Request:
+    """Rows for a model: float32 or int64 arrays (rows, ...) by input name."""
+
+    inputs: Mapping[str, np.ndarray]
+    id: str
+    version: str | None
+    binary: bool
+    """Whether tensors travel as bytes (over gRPC always) or as JSON."""
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """A tensor of a response. ``values`` is float64 of that shape; None for a datatype that is not numeric."""
 
     datatype: str
     shape: tuple[int, ...]
     values: np.ndarray | None
 
+    @classmethod
+    def decode(cls, name: str, datatype: str, shape: Any, data: Any) -> OutputTensor:
+        """From bytes, or from JSON: flat or nested lists of numbers, where null becomes NaN.
+
+        Raises ServerError: ``shape`` is not a shape, or ``data`` is not numbers, too many or too few.
+        """
+        shape = _checked_shape(shape, name)
+        if datatype not in DTYPES:
+            return cls(datatype, shape, None)
+        if isinstance(data, bytes | memoryview):
+            size = prod(shape) * np.dtype(DTYPES[datatype]).itemsize
+            if size != len(data):
+                raise ServerError(f"'{name}' is {datatype} {list(shape)}, {size} bytes, and came as {len(data)}")
+            values = np.frombuffer(data, DTYPES[datatype]).astype(np.float64)
+        else:
+            values = _numbers(name, data if isinstance(data, list) else [data])
+            if values.size != prod(shape):
+                raise ServerError(f"'{name}' has the shape {list(shape)}, and {values.size} values came")
+        try:
+            return cls(datatype, shape, values.reshape(shape))
+        except ValueError:  # no values, but sizes that no array can have
+            raise ServerError(f"the shape of '{name}' is {list(shape)}, which no array can have") from None
+
 
 @dataclass(frozen=True)
-class Reply:
+class Response:
     """The answer to one request."""
 
-    outputs: Mapping[str, Output]
+    outputs: Mapping[str, OutputTensor]
     version: str = ""
-    request: str = ""
-    """The identity that the answer bears; "" for none."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """Rows for a model: float32 or int64 arrays (rows, ...) by the names of its inputs."""
-
-    inputs: Mapping[str, np.ndarray]
-    request: str
-    version: str | None
-    binary: bool = True
-    """Whether tensors travel as bytes (over gRPC always), or as JSON."""
-    most: int = field(default=2**26)
-    """Bytes of an answer that are read at most."""
+    id: str = ""
+    """The request's, as the server repeats it; "" if it does not."""
 
 
 class Client(Protocol):
-    """One connection to one server. Every method raises Fault."""
+    """One connection to one server. Every method raises ServerError."""
 
-    def server(self) -> ServerInfo: ...
+    def server_info(self) -> ServerInfo: ...
 
-    def model(self, version: str | None) -> ModelInfo: ...
+    def model_info(self, version: str | None) -> ModelInfo: ...
 
-    def models(self) -> list[str]:
-        """The names of all models, if the server lists them."""
+    def model_names(self) -> list[str]:
+        """All models of the server; listing them is an extension of the protocol."""
         ...
 
-    def infer(self, question: Question) -> Reply: ...
+    def infer(self, request: Request) -> Response: ...
 
     def close(self) -> None: ...
+
+
+def datatype_of(values: np.ndarray) -> str:
+    """The datatype of a certificate's input or output: INT64, or FP32, whose exact answers are float64."""
+    return "INT64" if values.dtype == np.int64 else "FP32"
+
+
+def encode(values: np.ndarray) -> tuple[str, bytes]:
+    """The datatype of an input, and its values as bytes."""
+    datatype = datatype_of(values)
+    return datatype, np.ascontiguousarray(values, DTYPES[datatype]).tobytes()
+
+
+def _checked_shape(shape: Any, name: str) -> tuple[int, ...]:
+    is_list = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS
+    if not is_list or not all(type(size) is int and 0 <= size < 2**31 for size in shape) or prod(shape) >= 2**31:
+        raise ServerError(f"the shape of '{name}' is {str(shape)[:80]!r} instead of a list of sizes")
+    return tuple(shape)
+
+
+def _numbers(name: str, data: list[Any]) -> np.ndarray:
+    numbers: list[float] = []
+    levels = [iter(data)]  # a server may nest deeper than Python recurses
+    while levels:
+        item = next(levels[-1], levels)
+        if item is levels:
+            levels.pop()
+        elif isinstance(item, list):
+            levels.append(iter(item))
+        elif item is None or isinstance(item, int | float):
+            try:
+                numbers.append(np.nan if item is None else float(item))
+            except OverflowError:
+                raise ServerError(f"'{name}' holds a number beyond float64") from None
+        else:
+            raise ServerError(f"'{name}' holds {str(item)[:40]!r} instead of a number")
+    return np.array(numbers, np.float64)

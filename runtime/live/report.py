@@ -1,4 +1,4 @@
-"""What was found of a live server."""
+"""The report on a live server."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Asked:
-    """Requests of one kind, and how far their answers were from the exact ones."""
+    """The requests of one kind, and how far their answers were from the exact ones."""
 
     how: str
+    """"all at once", "one by one", "in batches" or "at the same time"."""
     tensors: str
     """"JSON" or "bytes"."""
     requests: int
     rows: int
     """Of all its requests together."""
     largest: float
-    """Difference from an exact answer; 0.0 where no answer could be compared."""
+    """The largest difference from an exact answer; 0.0 where no answer could be compared."""
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,24 @@ class LiveReport:
     protocol: str
     """"REST" or "gRPC"."""
     server: str
-    """Its name and version, as it says."""
+    """Its name and version, by its metadata."""
     model: str
     version: str
-    """That answered, as the server says; "" where it does not."""
+    """The one that answered; "" if the server does not say."""
     versions: tuple[str, ...]
-    """That the server names."""
+    """All that the metadata names."""
     certificate: str
     file: str
     sha256: str
     """Of the certified file."""
     findings: tuple[Finding, ...]
-    """Why it is not proved; none if it is."""
+    """Why it is not proved; empty if it is."""
     causes: tuple[str, ...]
     """What explains the findings, the likeliest first, as far as the figures allow."""
     warnings: tuple[str, ...]
     asked: tuple[Asked, ...]
     rows: int
-    """Of the certificate; each was asked in every way."""
+    """Of the certificate; each was sent in every way."""
     largest: float
     """The largest difference from an exact answer."""
     share: float
@@ -61,7 +62,7 @@ class LiveReport:
     at_proof: float | None
     """The largest difference that the file had when it was proved."""
     told_apart: tuple[str, ...]
-    """The reduced precisions whose answers are far enough from float32's on these rows."""
+    """The reduced precisions whose answers differ enough from float32's on these rows."""
     seconds: float
 
     @property

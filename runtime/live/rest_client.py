@@ -1,4 +1,4 @@
-"""A V2 server over HTTP, with tensors as JSON or in the binary extension."""
+"""A V2 client over HTTP, with tensors as JSON or in the binary extension."""
 
 from __future__ import annotations
 
@@ -7,238 +7,231 @@ import json
 import socket
 import ssl
 from collections.abc import Mapping
-from http.client import HTTPConnection, HTTPException, HTTPSConnection, RemoteDisconnected
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from threading import Timer
 from typing import Any
 
-import numpy as np
+from .connection import Connection
+from .protocol import ModelInfo, OutputTensor, Request, Response, ServerError, ServerInfo, TensorInfo, encode
 
-from .protocol import Fault, ModelInfo, Output, Question, Reply, ServerInfo, TensorInfo
-from .tensors import DTYPES, datatype_of, from_bytes, from_list, shape_of
-from .url import Address
-
-_METADATA = 2**22
-"""Bytes of metadata, or of an error, that are read at most."""
-_LENGTH = "Inference-Header-Content-Length"
+_MAX_METADATA = 2**22
+"""Bytes of metadata that are read."""
+_HEADER_LENGTH = "Inference-Header-Content-Length"
+_JSON = {"Content-Type": "application/json"}
+_DISCONNECTED = RemoteDisconnected, BrokenPipeError, ConnectionResetError
 
 
 class RestClient:
-    """One connection, kept open between requests; a request that takes ``timeout`` seconds in all is given up."""
+    """One connection, kept open between requests. A request is given up when the timeout is over, whatever comes.
 
-    def __init__(self, address: Address, timeout: float, token: str | None, context: ssl.SSLContext | None):
-        self._address, self._timeout = address, timeout
-        self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._http: HTTPConnection = (
-            HTTPConnection(address.host, address.port, timeout=timeout)
-            if context is None
-            else HTTPSConnection(address.host, address.port, timeout=timeout, context=context)
-        )
+    Raises InputError: the CA file cannot be used.
+    """
 
-    def server(self) -> ServerInfo:
-        found = self._object(*self._ask("GET", self._address.path(None, model=False)))
-        extensions = found.get("extensions")
-        names = tuple(str(name) for name in extensions) if isinstance(extensions, list) else ()
-        return ServerInfo(str(found.get("name") or ""), str(found.get("version") or ""), names)
+    def __init__(self, connection: Connection):
+        self._address, self._timeout = connection.address, connection.timeout
+        self._max_response = connection.max_response
+        self._headers = {"Accept": "application/json"}
+        if connection.token:
+            self._headers["Authorization"] = f"Bearer {connection.token}"
+        host, port = self._address.host, self._address.port
+        if self._address.encrypted:
+            context = _tls_context(connection)
+            self._http: HTTPConnection = HTTPSConnection(host, port, timeout=self._timeout, context=context)
+        else:
+            self._http = HTTPConnection(host, port, timeout=self._timeout)
 
-    def model(self, version: str | None) -> ModelInfo:
-        found = self._object(*self._ask("GET", self._address.path(version)))
-        versions, parameters = found.get("versions"), found.get("parameters")
+    def server_info(self) -> ServerInfo:
+        record = self._metadata(self._address.server_path)
+        name, version = (str(record.get(key) or "") for key in ("name", "version"))
+        return ServerInfo(name, version, _strings(record.get("extensions")))
+
+    def model_info(self, version: str | None) -> ModelInfo:
+        record = self._metadata(self._address.model_path(version))
+        inputs, outputs = (_tensor_infos(record.get(key)) for key in ("inputs", "outputs"))
+        parameters = record.get("parameters")
         sha256 = parameters.get("sha256") if isinstance(parameters, dict) else None
-        return ModelInfo(
-            tuple(str(name) for name in versions) if isinstance(versions, list) else (),
-            str(found.get("platform") or ""),
-            _infos(found.get("inputs")),
-            _infos(found.get("outputs")),
-            sha256 if isinstance(sha256, str) else None,
-        )
+        return ModelInfo(_strings(record.get("versions")), inputs, outputs, sha256 if isinstance(sha256, str) else None)
 
-    def models(self) -> list[str]:
-        path = f"{self._address.path(None, model=False)}/repository/index"
-        _, _, body = self._ask("POST", path, b"{}", {"Content-Type": "application/json"})
-        found = _parsed(body)
-        return (
-            [str(row["name"]) for row in found if isinstance(row, dict) and "name" in row]
-            if isinstance(found, list)
-            else []
-        )
+    def model_names(self) -> list[str]:
+        _, body = self._request("POST", f"{self._address.server_path}/repository/index", b"{}", _JSON)
+        rows = _parsed(body)
+        rows = rows if isinstance(rows, list) else []
+        return [str(row["name"]) for row in rows if isinstance(row, dict) and "name" in row]
 
-    def infer(self, question: Question) -> Reply:
-        tensors, parts = [], []
-        for name, rows in question.inputs.items():
-            tensor: dict[str, Any] = {"name": name, "shape": list(rows.shape), "datatype": (kind := datatype_of(rows))}
-            if question.binary:
-                parts.append(np.ascontiguousarray(rows, DTYPES[kind]).tobytes())
-                tensor["parameters"] = {"binary_data_size": len(parts[-1])}
+    def infer(self, request: Request) -> Response:
+        tensors: list[dict[str, Any]] = []
+        data: list[bytes] = []
+        for name, values in request.inputs.items():
+            datatype, encoded = encode(values)
+            tensors.append({"name": name, "shape": list(values.shape), "datatype": datatype})
+            if request.binary:
+                data.append(encoded)
+                tensors[-1]["parameters"] = {"binary_data_size": len(encoded)}
             else:
-                tensor["data"] = rows.ravel().tolist()
-            tensors.append(tensor)
-        said: dict[str, Any] = {"id": question.request, "inputs": tensors}
-        headers = {"Content-Type": "application/json"}
-        if question.binary:
-            said["parameters"] = {"binary_data_output": True}
-        header = json.dumps(said).encode()
-        if question.binary:
-            headers = {"Content-Type": "application/octet-stream", _LENGTH: str(len(header))}
-        path = f"{self._address.path(question.version)}/infer"
-        return _reply(*self._ask("POST", path, b"".join([header, *parts]), headers, question.most))
+                tensors[-1]["data"] = values.ravel().tolist()
+        record: dict[str, Any] = {"id": request.id, "inputs": tensors}
+        if request.binary:
+            record["parameters"] = {"binary_data_output": True}
+        header = json.dumps(record).encode()
+        binary = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
+        path, body = f"{self._address.model_path(request.version)}/infer", b"".join([header, *data])
+        return _decode(*self._request("POST", path, body, binary if request.binary else _JSON, self._max_response))
 
     def close(self) -> None:
         self._http.close()
 
-    def _object(self, status: int, headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
-        found = _parsed(body)
-        if not isinstance(found, dict):
-            raise Fault("a JSON object was expected", status)
-        return found
+    def _metadata(self, path: str) -> dict[str, Any]:
+        record = _parsed(self._request("GET", path, None, {})[1])
+        if not isinstance(record, dict):
+            raise ServerError("a JSON object was expected")
+        return record
 
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        body: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        most: int = _METADATA,
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], max_response: int = _MAX_METADATA
+    ) -> tuple[Mapping[str, str], bytes]:
+        """Headers and body of a response with status 200. Raises ServerError.
+
+        The request is sent again if the server had closed the idle connection, as it may.
+        """
+        arguments = method, path, body, {**self._headers, **headers}, max_response
         reused = self._http.sock is not None
         try:
-            status, found, data = self._once(method, path, body, headers or {}, most)
-        except (RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
-            self.close()
-            if not reused:  # else the server closed an idle connection, which it may
-                hint = "" if self._address.encrypted else "perhaps it speaks TLS: give https://"
-                raise Fault(f"it closed the connection without an answer ({error})", where="way", hint=hint) from None
             try:
-                status, found, data = self._once(method, path, body, headers or {}, most)
-            except (RemoteDisconnected, BrokenPipeError, ConnectionResetError) as again:
-                self.close()
-                raise Fault(f"it closed the connection without an answer ({again})") from None
-        if status != 200:
-            wait = found.get("retry-after", "")
-            seconds = float(wait) if wait.isascii() and wait.isdecimal() else 0.5
-            raise Fault(_said(status, found, data), status, wait=seconds)
-        return status, found, data
+                response, body = self._send(*arguments)
+            except _DISCONNECTED:
+                if not reused:
+                    raise
+                response, body = self._send(*arguments)
+        except _DISCONNECTED as error:
+            hint = "" if reused or self._address.encrypted else "perhaps it speaks TLS: give https://"
+            message = f"it closed the connection without an answer ({error})"
+            raise ServerError(message, unreachable=not reused, hint=hint) from None
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        if response.status != 200:
+            raise _http_error(response.status, headers, body)
+        return headers, body
 
-    def _once(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], most: int
-    ) -> tuple[int, Mapping[str, str], bytes]:
-        http, late = self._http, []
-        try:
-            if http.sock is None:
-                http.connect()
-        except (OSError, UnicodeError) as error:
-            self.close()
-            hint = "name its authority's certificate with --ca-file" if isinstance(error, _UNTRUSTED) else ""
-            raise Fault(_unreachable(error, self._timeout), where="way", hint=hint) from None
-        held: socket.socket = http.sock  # type: ignore[assignment]
+    def _send(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], max_response: int
+    ) -> tuple[HTTPResponse, bytes]:
+        """Send a request and read the response. Raises ServerError, or one of ``_DISCONNECTED``."""
+        connected = self._connected_socket()
+        late = ServerError(f"no complete answer within {self._timeout:g} s", 504)
+        expired: list[bool] = []
 
-        def give_up() -> None:
-            late.append(True)
+        def expire() -> None:
+            expired.append(True)
             with contextlib.suppress(OSError):
-                socket.socket.shutdown(held, socket.SHUT_RDWR)  # wakes whoever reads; of TLS too
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)  # ends a blocked read, of TLS too
 
-        timer = Timer(self._timeout, give_up)  # a socket's own timeout starts anew with every byte
+        timer = Timer(self._timeout, expire)  # a socket's own timeout starts again with every byte
         timer.daemon = True
         timer.start()
+        keep = False
         try:
-            http.request(method, path, body, {**self._headers, **headers})
-            response = http.getresponse()
-            data = response.read(most + 1)
+            self._http.request(method, path, body, headers)
+            response = self._http.getresponse()
+            data = response.read(max_response + 1)
+            if expired:  # the shutdown may have cut the body short without an error
+                raise late
+            if len(data) > max_response:
+                raise ServerError(f"an answer of more than {max_response:,} bytes")
+            keep = not response.will_close
+            return response, data
         except (OSError, HTTPException, ValueError) as error:
-            self.close()
-            if late or isinstance(error, TimeoutError):
-                raise self._late() from None
-            if isinstance(error, RemoteDisconnected | BrokenPipeError | ConnectionResetError):
+            if expired or isinstance(error, TimeoutError):
+                raise late from None
+            if isinstance(error, _DISCONNECTED):
                 raise
-            words = f"what came is not HTTP ({str(error) or type(error).__name__}); as from a port of gRPC, which is grpc://"
-            raise Fault(words, where="way") from None
+            reason = str(error) or type(error).__name__
+            message = f"what came is not HTTP ({reason}); a gRPC port answers like this: give grpc://"
+            raise ServerError(message, unreachable=True) from None
         finally:
             timer.cancel()
-        if late:  # the body may have ended early and without a word
+            if not keep:
+                self.close()
+
+    def _connected_socket(self) -> socket.socket:
+        try:
+            if self._http.sock is None:
+                self._http.connect()
+            return self._http.sock  # type: ignore[return-value]
+        except (OSError, UnicodeError) as error:
             self.close()
-            raise self._late()
-        if len(data) > most:
-            self.close()
-            raise Fault(f"an answer of more than {most:,} bytes")
-        if response.will_close:
-            self.close()
-        return response.status, {name.lower(): value for name, value in response.headers.items()}, data
-
-    def _late(self) -> Fault:
-        return Fault(f"no whole answer within {self._timeout:g} s", 504)
+            untrusted = isinstance(error, ssl.SSLCertVerificationError)
+            hint = "name its authority's certificate with --ca-file" if untrusted else ""
+            raise ServerError(_connect_failure(error, self._timeout), unreachable=True, hint=hint) from None
 
 
-_UNTRUSTED = ssl.SSLCertVerificationError
+def _tls_context(connection: Connection) -> ssl.SSLContext:
+    certificates = connection.ca_certificates()
+    try:
+        return ssl.create_default_context(cadata=None if certificates is None else certificates.decode("ascii"))
+    except (ssl.SSLError, ValueError):
+        raise connection.ca_error("not a certificate in PEM format") from None
 
 
-def _unreachable(error: Exception, timeout: float) -> str:
-    if isinstance(error, _UNTRUSTED):
+def _connect_failure(error: Exception, timeout: float) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
-        return f"no TLS ({error.reason or error}), as if it were http://"
+        return f"no TLS ({error.reason or error}); perhaps it speaks plain http://"
     if isinstance(error, TimeoutError):
         return f"no connection within {timeout:g} s"
     if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there (connection refused)"
+        return "nothing listens there (connection refused)"
     return str(getattr(error, "strerror", None) or error)
 
 
-def _said(status: int, headers: Mapping[str, str], body: bytes) -> str:
+def _http_error(status: int, headers: Mapping[str, str], body: bytes) -> ServerError:
     try:
-        found = json.loads(body)
-        words = found.get("error", found.get("detail", "")) if isinstance(found, dict) else ""
+        record = json.loads(body)
+        reason = record.get("error", record.get("detail", "")) if isinstance(record, dict) else ""
     except (ValueError, RecursionError):
-        words = body[:200].decode("utf-8", "replace")
+        reason = body[:200].decode("utf-8", "replace")
     if 300 <= status < 400:
-        words = f"moved to {headers.get('location', 'nowhere')}"
-    return f"HTTP {status}: {_line(str(words))}" if words else f"HTTP {status}"
-
-
-def _line(words: str) -> str:
-    """A server's words, in a line that cannot upset a terminal."""
-    return "".join(c if c.isprintable() else " " for c in words)[:300].strip()
+        reason = f"moved to {headers.get('location', 'nowhere')}"
+    message = f"HTTP {status}: {str(reason)[:300]}" if reason else f"HTTP {status}"
+    wait = headers.get("retry-after", "")
+    return ServerError(message, status, wait=float(wait) if wait.isascii() and wait.isdecimal() else 0.5)
 
 
 def _parsed(body: bytes) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
-        raise Fault(f"what came is not JSON: {_line(body[:60].decode('utf-8', 'replace'))!r}") from None
+        raise ServerError(f"what came is not JSON: {body[:60].decode('utf-8', 'replace')!r}") from None
 
 
-def _infos(found: Any) -> tuple[TensorInfo, ...]:
-    """What metadata says of inputs or outputs. Raises Fault: it is not what the protocol has there."""
-    if not found:
-        return ()
+def _strings(items: Any) -> tuple[str, ...]:
+    return tuple(map(str, items)) if isinstance(items, list) else ()
+
+
+def _tensor_infos(rows: Any) -> tuple[TensorInfo, ...]:
     try:
         return tuple(
-            TensorInfo(str(row["name"]), str(row["datatype"]), tuple(int(size) for size in row["shape"]))
-            for row in found
+            TensorInfo(str(row["name"]), str(row["datatype"]), tuple(map(int, row["shape"]))) for row in rows or ()
         )
     except (KeyError, OverflowError, TypeError, ValueError):
-        raise Fault(f"its metadata is not of the protocol: {_line(str(found))[:120]}") from None
+        raise ServerError(f"its metadata does not follow the protocol: {str(rows)[:120]}") from None
 
 
-def _reply(status: int, headers: Mapping[str, str], body: bytes) -> Reply:
-    length = headers.get(_LENGTH.lower())
-    plain = length is None or (length.isascii() and length.isdecimal() and len(length) <= 15)
-    if length is not None and not (plain and int(length) <= len(body)):
-        raise Fault(f"{_LENGTH} is {_line(length)[:40]!r}, and {len(body)} bytes came")
-    end = len(body) if length is None else int(length)
-    said, rest = _parsed(body[:end]), memoryview(body)[end:]
-    if not isinstance(said, dict) or not isinstance(said.get("outputs"), list):
-        raise Fault("an answer without 'outputs'")
-    outputs: dict[str, Output] = {}
-    for row in said["outputs"]:
+def _decode(headers: Mapping[str, str], body: bytes) -> Response:
+    length = headers.get(_HEADER_LENGTH.lower(), str(len(body)))
+    if not (length.isascii() and length.isdecimal() and len(length) <= 15 and int(length) <= len(body)):
+        raise ServerError(f"{_HEADER_LENGTH} is {length[:40]!r}, and {len(body)} bytes came")
+    record, rest = _parsed(body[: int(length)]), memoryview(body)[int(length) :]
+    if not isinstance(record, dict) or not isinstance(record.get("outputs"), list):
+        raise ServerError("an answer without 'outputs'")
+    outputs: dict[str, OutputTensor] = {}
+    for row in record["outputs"]:
         if not isinstance(row, dict) or not isinstance(row.get("name"), str):
-            raise Fault("an output without a name")
-        name, datatype = row["name"], str(row.get("datatype"))
-        shape = shape_of(row.get("shape"), name)
-        parameters = row.get("parameters")
+            raise ServerError("an output without a name")
+        name, data, parameters = row["name"], row.get("data"), row.get("parameters")
         size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
-        if size is None:
-            outputs[name] = from_list(name, datatype, shape, row.get("data"))
-            continue
-        if type(size) is not int or not 0 <= size <= len(rest):
-            raise Fault(f"'{name}' claims {str(size)[:40]} bytes, and {len(rest)} are left")
-        outputs[name], rest = from_bytes(name, datatype, shape, rest[:size]), rest[size:]
-    return Reply(outputs, str(said.get("model_version") or ""), str(said.get("id") or ""))
+        if size is not None:
+            if type(size) is not int or not 0 <= size <= len(rest):
+                raise ServerError(f"'{name}' claims {str(size)[:40]} bytes, and {len(rest)} are left")
+            data, rest = rest[:size], rest[size:]
+        outputs[name] = OutputTensor.decode(name, str(row.get("datatype")), row.get("shape"), data)
+    return Response(outputs, str(record.get("model_version") or ""), str(record.get("id") or ""))
