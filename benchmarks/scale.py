@@ -57,12 +57,12 @@ def write_case(name: str, folder: Path, rows: int) -> None:
 def on_one_core(folder: Path) -> dict[str, float]:
     """In this process: what a worker does with all parts of the data."""
     from runtime import Session
-    from runtime.ray.part import named_inputs, score_part
-    from runtime.ray.partition import parts_of
+    from runtime.ray.partition import partition
+    from runtime.ray.worker import input_ports, score_part
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with Session(folder / "model.onnx", "cpu", threads=1, workers=1) as session, tempfile.TemporaryDirectory() as out:
-        parts, _ = parts_of(folder / "data.parquet", named_inputs(session), most_rows=_PART_ROWS)
+        parts, _ = partition(folder / "data.parquet", input_ports(session), max_rows=_PART_ROWS)
         with Peak() as peak:
             score_part(session, parts[0], out)
         wall, processor = perf_counter(), process_time()

@@ -31,14 +31,14 @@ Answer = Callable[[Rows], Rows]
 
 
 def certified(module: nn.Module, folder: Path, spec: MLPSpec | None = None) -> tuple[Certificate, Path]:
-    """What certifies a module's file, and the file."""
+    """A module's file, and its certificate."""
     artifact, _ = publish(module, folder / "m.onnx", spec=spec, page=False)
     return read_certificate(folder / "m.parity.json"), artifact.path
 
 
 @cache
 def case() -> Certificate:
-    """Of a network of ten outputs, on which the precisions differ."""
+    """The certificate of a network of ten outputs, on which the precisions differ."""
     _, module = network([{"linear": 64}, "relu", {"linear": 64}, "relu", {"linear": 10}], features=32)
     with TemporaryDirectory() as folder:
         return certified(module, Path(folder))[0]
@@ -46,7 +46,7 @@ def case() -> Certificate:
 
 @contextmanager
 def mlpx_serve(folder: Path, *options: object, **environment: str) -> Iterator[dict[str, Any]]:
-    """``mlpx serve FOLDER`` on free ports: what it says with --json once it serves; ended by its own process id."""
+    """``mlpx serve FOLDER`` on free ports: what it prints with --json once it serves."""
     command = [sys.executable, "-m", "mlpx", "serve", str(folder), "--port", "0", "--json", *map(str, options)]
     command += [] if "--grpc-port" in command else ["--no-grpc"]
     paths = os.pathsep.join([str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")])
@@ -58,15 +58,15 @@ def mlpx_serve(folder: Path, *options: object, **environment: str) -> Iterator[d
         reader.start()
         late = Timer(60, process.kill)
         late.start()
-        said = ""
+        output = ""
         try:
             for line in process.stdout:
-                said += line
+                output += line
                 if line == "}\n":
                     break
             late.cancel()
-            assert said.endswith("}\n"), said + "".join(errors)
-            yield json.loads(said)
+            assert output.endswith("}\n"), output + "".join(errors)
+            yield json.loads(output)
         finally:
             late.cancel()
             process.terminate()
@@ -76,7 +76,7 @@ def mlpx_serve(folder: Path, *options: object, **environment: str) -> Iterator[d
 
 @dataclass
 class Planted:
-    """A V2 server over HTTP with a fault: what it answers is up to ``answer``, what it says to the other fields."""
+    """A V2 server over HTTP with a fault, in its answers or in anything else that it sends."""
 
     answer: Answer
     inputs: list[dict[str, Any]]
@@ -84,19 +84,19 @@ class Planted:
     extensions: list[str] = field(default_factory=list)
     versions: list[str] = field(default_factory=lambda: ["1"])
     datatype: str = "FP32"
-    change: Callable[[dict[str, Any]], Any] = lambda said: said
+    change: Callable[[dict[str, Any]], Any] = lambda record: record
     """What is done to an answer before it is sent; bytes are sent as they are."""
     status: Callable[[int, int], int] = lambda rows, number: 200
-    """For so many rows, in the so manyeth request for an answer."""
+    """By the number of rows, and of requests for an answer so far."""
     headers: dict[str, str] = field(default_factory=dict)
     keep_alive: bool = True
     asked: int = 0
     waiting: Event = field(default_factory=Event)
-    """That an answer of status 0 waits for, in vain."""
+    """Of status 0: no answer comes before the end of the test."""
 
     @contextmanager
     def url(self) -> Iterator[str]:
-        """Where its model is, while it serves."""
+        """The URL of its model, while it serves."""
         server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         server.daemon_threads = True
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -120,30 +120,29 @@ def _handler(planted: Planted) -> type[BaseHTTPRequestHandler]:
 
         def do_GET(self) -> None:
             if self.path.endswith("/v2"):
-                self._say(200, {"name": "planted", "version": "1", "extensions": planted.extensions})
+                self._send(200, {"name": "planted", "version": "1", "extensions": planted.extensions})
                 return
             info = {"name": "m", "versions": planted.versions, "platform": "", "inputs": planted.inputs}
-            self._say(200, info | {"outputs": planted.outputs})
+            self._send(200, info | {"outputs": planted.outputs})
 
         def do_POST(self) -> None:
-            said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            rows = {one["name"]: np.array(one["data"], "f4").reshape(one["shape"]) for one in said["inputs"]}
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            rows = {row["name"]: np.array(row["data"], "f4").reshape(row["shape"]) for row in request["inputs"]}
             planted.asked += 1
             status = planted.status(len(next(iter(rows.values()))), planted.asked)
             if status == 0:
                 planted.waiting.wait()
                 return
             if status != 200:
-                self._say(status, {"error": "planted"})
+                self._send(status, {"error": "planted"})
                 return
-            found = planted.answer(rows)
             outputs = [
                 {"name": name, "datatype": planted.datatype, "shape": list(y.shape), "data": y.ravel().tolist()}
-                for name, y in found.items()
+                for name, y in planted.answer(rows).items()
             ]
-            self._say(200, planted.change({"model_name": "m", "id": said["id"], "outputs": outputs}))
+            self._send(200, planted.change({"model_name": "m", "id": request["id"], "outputs": outputs}))
 
-        def _say(self, status: int, record: Any) -> None:
+        def _send(self, status: int, record: Any) -> None:
             body = record if isinstance(record, bytes) else json.dumps(record).encode()
             self.send_response(status)
             for name, value in ({"Content-Length": str(len(body))} | planted.headers).items():
@@ -156,14 +155,14 @@ def _handler(planted: Planted) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def planted(answers: Answers, answer: Answer | None = None, **said: Any) -> Planted:
-    """A server of the certificate's interface; it answers exactly where no ``answer`` is given."""
+def planted(answers: Answers, answer: Answer | None = None, **fields: Any) -> Planted:
+    """A server of the certificate's interface; without ``answer`` it answers exactly."""
 
-    def infos(held: Rows) -> list[dict[str, Any]]:
-        return [{"name": n, "datatype": "FP32", "shape": [-1, *values.shape[1:]]} for n, values in held.items()]
+    def infos(table: Rows) -> list[dict[str, Any]]:
+        return [{"name": n, "datatype": "FP32", "shape": [-1, *values.shape[1:]]} for n, values in table.items()]
 
-    whole = {"inputs": infos(answers.inputs), "outputs": infos(answers.exact)} | said
-    return Planted(answer or known(answers, answers.exact), **whole)
+    fields = {"inputs": infos(answers.inputs), "outputs": infos(answers.exact)} | fields
+    return Planted(answer or known(answers, answers.exact), **fields)
 
 
 def known(answers: Answers, table: Rows) -> Answer:
@@ -172,8 +171,8 @@ def known(answers: Answers, table: Rows) -> Answer:
     index = {row.tobytes(): i for i, row in enumerate(inputs)}
 
     def answer(rows: Rows) -> Rows:
-        (given,) = rows.values()
-        places = [index[row.tobytes()] for row in given]
-        return {name: values[places].astype("f4") for name, values in table.items()}
+        (values,) = rows.values()
+        numbers = [index[row.tobytes()] for row in values]
+        return {name: table[name][numbers].astype("f4") for name in table}
 
     return answer

@@ -61,7 +61,7 @@ def test_files_are_run_at_once(dependent: Path, tmp_path: Path, kind: str) -> No
 
 
 def test_a_cluster_does_not_get_them(dependent: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="rows may depend on each other, so they cannot be shared out"):
+    with pytest.raises(InputError, match="rows may depend on each other, so they cannot be divided among workers"):
         score_folder(dependent, tmp_path, tmp_path / "out")
 
 

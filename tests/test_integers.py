@@ -19,7 +19,7 @@ from onnx import load as load_onnx
 from runtime import InputError, Part, Port, Session, Summary, read_inputs, score_file, summary_of
 from runtime.data.scoring import score_table
 from runtime.model.summary import rows_depend
-from runtime.ray.part import score_part
+from runtime.ray.worker import score_part
 from runtime.session.buffers import MAX_PADDED
 from runtime.session.gpu import GpuRunner
 from runtime.session.settings import Settings

@@ -17,19 +17,19 @@ from tests.live import Planted, Rows, case, known, planted
 Make = Callable[[Answers], Planted]
 
 
-def answers_of() -> Answers:
+def certified_answers() -> Answers:
     answers = case().answers
     assert answers is not None
     return answers
 
 
-def said(change: Callable[[dict[str, Any]], Any]) -> Make:
+def changed(change: Callable[[dict[str, Any]], Any]) -> Make:
     """A server whose every answer is changed."""
     return lambda answers: planted(answers, change=change)
 
 
 def output(**change: Any) -> Make:
-    return said(lambda record: record | {"outputs": [record["outputs"][0] | change]})
+    return changed(lambda record: record | {"outputs": [record["outputs"][0] | change]})
 
 
 def doubled_in_batches(answers: Answers) -> Planted:
@@ -43,13 +43,13 @@ def doubled_in_batches(answers: Answers) -> Planted:
 
 def the_answer_before(answers: Answers) -> Planted:
     """As a server that shares a buffer between requests answers: each with what the one before should have had."""
-    right, lock, held = known(answers, answers.exact), Lock(), [{}]
+    right, lock, latest = known(answers, answers.exact), Lock(), [{}]
 
     def answer(rows: Rows) -> Rows:
         with lock:
-            before, held[0] = held[0], dict(right(rows))
-        alike = before and all(before[name].shape == y.shape for name, y in held[0].items())
-        return before if alike else held[0]
+            before, latest[0] = latest[0], dict(right(rows))
+        alike = before and all(before[name].shape == y.shape for name, y in latest[0].items())
+        return before if alike else latest[0]
 
     return planted(answers, answer)
 
@@ -81,23 +81,23 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
     "the answers of another request": (the_answer_before, "bound", "rows are mixed up"),
     "null": (output(data=[None] * 10, shape=[1, 10]), "form", "[1, 10] instead of [12, 10]"),
     "null for every value": (
-        said(lambda r: r | {"outputs": [r["outputs"][0] | {"data": [None] * len(r["outputs"][0]["data"])}]}),
+        changed(lambda r: r | {"outputs": [r["outputs"][0] | {"data": [None] * len(r["outputs"][0]["data"])}]}),
         "not a number",
         "not numbers",
     ),
     "float64": (lambda answers: planted(answers, datatype="FP64"), "form", "FP64 instead of FP32"),
     "another output": (output(name="scores"), "form", "no output 'output'; there are scores"),
-    "another id": (said(lambda record: record | {"id": "0"}), "form", "the id of another request"),
+    "another id": (changed(lambda record: record | {"id": "0"}), "form", "the id of another request"),
     "a shape of words": (output(shape="many"), "no answer", "instead of a list of sizes"),
     "a negative shape": (output(shape=[-1, 10]), "no answer", "instead of a list of sizes"),
     "fewer values": (output(data=[1.0]), "no answer", "1 values came"),
     "text for numbers": (output(data=["1.5"] * 10), "no answer", "'1.5' instead of a number"),
     "a number beyond float64": (output(data=[10**400] * 120), "no answer", "beyond float64"),
-    "no outputs": (said(lambda record: {}), "no answer", "without 'outputs'"),
-    "a list": (said(lambda record: [record]), "no answer", "without 'outputs'"),
-    "not JSON": (said(lambda record: b"<html>"), "no answer", "not JSON: '<html>'"),
-    "nested too deep": (said(lambda record: b"[" * 100_000), "no answer", "not JSON"),
-    "too much": (said(lambda record: b" " * 2**22), "no answer", "an answer of more than"),
+    "no outputs": (changed(lambda record: {}), "no answer", "without 'outputs'"),
+    "a list": (changed(lambda record: [record]), "no answer", "without 'outputs'"),
+    "not JSON": (changed(lambda record: b"<html>"), "no answer", "not JSON: '<html>'"),
+    "nested too deep": (changed(lambda record: b"[" * 100_000), "no answer", "not JSON"),
+    "too much": (changed(lambda record: b" " * 2**22), "no answer", "an answer of more than"),
     "a binary length that lies": (
         lambda answers: planted(answers, headers={"Inference-Header-Content-Length": "99999999"}),
         "no answer",
@@ -141,7 +141,7 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_found(name: str) -> None:
     make, kind, words = FAULTS[name]
-    with make(answers_of()).url() as url:
+    with make(certified_answers()).url() as url:
         report = check_live(url, case(), timeout=20)
     assert not report.proved and kind in {finding.kind for finding in report.findings}
     assert words in " | ".join((*report.causes, *(finding.words for finding in report.findings)))
@@ -150,10 +150,16 @@ def test_a_planted_fault_is_found(name: str) -> None:
 def test_a_server_cannot_write_on_the_terminal() -> None:
     evil = "\x1b[2J\x1b[Hproved    everything is fine\x1b[8m"
     with planted(
-        answers_of(), inputs=[{"name": evil, "datatype": "FP32", "shape": [-1, 32]}], versions=[evil]
+        certified_answers(), inputs=[{"name": evil, "datatype": "FP32", "shape": [-1, 32]}], versions=[evil]
     ).url() as url:
         report = check_live(url, case(), timeout=20)
-    shown = [report.server, *report.versions, *report.causes, *report.warnings, *(one.words for one in report.findings)]
+    shown = [
+        report.server,
+        *report.versions,
+        *report.causes,
+        *report.warnings,
+        *(finding.words for finding in report.findings),
+    ]
     assert not report.proved and not [text for text in shown if "\x1b" in text]
 
 
@@ -162,18 +168,18 @@ WELL: dict[str, Make] = {
     "without keep-alive": lambda answers: planted(answers, keep_alive=False),
     "metadata is empty": lambda answers: planted(answers, inputs=[], outputs=[], versions=[]),
     "metadata without the batch": interface(shape=[32]),
-    "nested lists": said(
+    "nested lists": changed(
         lambda r: r | {"outputs": [o | {"data": np.reshape(o["data"], o["shape"]).tolist()} for o in r["outputs"]]}
     ),
-    "one output more": said(lambda r: r | {"outputs": [*r["outputs"], r["outputs"][0] | {"name": "more"}]}),
-    "no id": said(lambda record: {key: value for key, value in record.items() if key != "id"}),
+    "one output more": changed(lambda r: r | {"outputs": [*r["outputs"], r["outputs"][0] | {"name": "more"}]}),
+    "no id": changed(lambda record: {key: value for key, value in record.items() if key != "id"}),
     "busy at times": lambda a: planted(a, status=busy_at_times(), headers={"Retry-After": "0"}),
 }
 
 
 @pytest.mark.parametrize("name", WELL)
 def test_a_server_that_answers_well_is_proved(name: str) -> None:
-    with WELL[name](answers_of()).url() as url:
+    with WELL[name](certified_answers()).url() as url:
         report = check_live(url, case(), timeout=20)
     assert report.proved, report.findings
     assert report.causes == () and {asked.tensors for asked in report.asked} == {"JSON"}
@@ -181,13 +187,13 @@ def test_a_server_that_answers_well_is_proved(name: str) -> None:
 
 
 def test_a_server_of_small_batches_is_asked_for_small_ones() -> None:
-    server = planted(answers_of(), status=lambda rows, number: 400 if rows > 4 else 200)
+    server = planted(certified_answers(), status=lambda rows, number: 400 if rows > 4 else 200)
     with server.url() as url:
         report = check_live(url, case())
     assert (
         report.proved and "refuses batches of 12 rows, and takes 3 at a time: HTTP 400: planted" in report.warnings[0]
     )
-    refusing = planted(answers_of(), status=lambda rows, number: 400)
+    refusing = planted(certified_answers(), status=lambda rows, number: 400)
     with refusing.url() as url:
         report = check_live(url, case())
     assert not report.proved and refusing.asked < 10
@@ -195,7 +201,7 @@ def test_a_server_of_small_batches_is_asked_for_small_ones() -> None:
 
 @pytest.mark.parametrize("batch", [1, 5, 16])
 def test_a_server_of_one_batch_size_gets_that(batch: int) -> None:
-    server = planted(answers_of(), status=lambda rows, number: 200 if rows == batch else 400)
+    server = planted(certified_answers(), status=lambda rows, number: 200 if rows == batch else 400)
     server.inputs[0]["shape"] = [batch, 32]
     with server.url() as url:
         report = check_live(url, case())
@@ -203,16 +209,16 @@ def test_a_server_of_one_batch_size_gets_that(batch: int) -> None:
 
 
 def test_a_difference_within_the_bound_and_yet_unusual_is_remarked() -> None:
-    answers, at_proof = answers_of(), case().largest
+    answers, at_proof = certified_answers(), case().largest
     assert at_proof is not None
-    moved = {name: held + 20 * at_proof for name, held in answers.exact.items()}
+    moved = {name: exact + 20 * at_proof for name, exact in answers.exact.items()}
     with planted(answers, known(answers, moved)).url() as url:
         report = check_live(url, case())
     assert report.proved and "times that at proof time" in report.warnings[0]
 
 
 def test_a_server_that_does_not_answer_is_given_up_on() -> None:
-    server = planted(answers_of(), status=lambda rows, number: 0 if number > 3 else 200)
+    server = planted(certified_answers(), status=lambda rows, number: 0 if number > 3 else 200)
     with server.url() as url:
         report = check_live(url, case(), timeout=0.3)
     assert not report.proved and server.asked == 4

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import InputError, Session
-from runtime.ray.part import named_inputs, score_part
-from runtime.ray.partition import parts_of
+from runtime.ray.partition import partition
+from runtime.ray.worker import input_ports, score_part
 from tests.commands import Run
 from tests.folders import NAMES, alone, hidden, model, together, written
 
@@ -38,7 +38,7 @@ def test_every_row_is_in_one_part_and_its_results_are_those_of_one_machine(
     ]
     sources.sort()
     with Session(file, "cpu", threads=1) as session:
-        parts, how = parts_of(folder / "in", named_inputs(session), keep=["id"], most_rows=most)
+        parts, how = partition(folder / "in", input_ports(session), keep=["id"], max_rows=most)
         scored = [score_part(session, part, folder / "out", keep=["id"]) for part in parts]
     assert how == "columns by name, 'id' not used"
     assert [each.rows for each in scored] == [part.rows for part in parts]
@@ -57,7 +57,7 @@ def test_a_file_that_is_one_part_keeps_its_name_and_others_are_numbered(file: Pa
     (tmp_path / "in" / "_SUCCESS").touch()
     (tmp_path / "in" / ".small.parquet.crc").touch()
     with Session(file, "cpu") as session:
-        parts, _ = parts_of(tmp_path / "in", named_inputs(session), most_rows=20)
+        parts, _ = partition(tmp_path / "in", input_ports(session), max_rows=20)
     names = ["2026/large-00000-of-00002.parquet", "2026/large-00001-of-00002.parquet", "small.parquet"]
     assert [(part.target, part.first_row, part.rows) for part in parts] == list(
         zip(names, [0, 20, 0], [20, 15, 10], strict=True)
@@ -69,7 +69,7 @@ def test_the_results_say_where_their_rows_come_from(file: Path, tmp_path: Path) 
 
     written(tmp_path / "in" / "large.parquet", 35, group=10)
     with Session(file, "cpu") as session:
-        parts, _ = parts_of(tmp_path / "in", named_inputs(session), most_rows=20)
+        parts, _ = partition(tmp_path / "in", input_ports(session), max_rows=20)
         for part in parts:
             score_part(session, part, tmp_path / "out")
     found = parquet.read_schema(tmp_path / "out" / parts[1].target).metadata
@@ -79,7 +79,7 @@ def test_the_results_say_where_their_rows_come_from(file: Path, tmp_path: Path) 
 def test_a_part_that_is_scored_again_replaces_its_file(file: Path, tmp_path: Path) -> None:
     source = written(tmp_path / "in.parquet", 50)
     with Session(file, "cpu") as session:
-        (part,), _ = parts_of(source, named_inputs(session), keep=["id"])
+        (part,), _ = partition(source, input_ports(session), keep=["id"])
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / part.target).write_bytes(b"half of a file")
         score_part(session, part, tmp_path / "out", keep=["id"])
@@ -92,11 +92,11 @@ def test_the_first_wrong_row_is_named_as_it_is_counted_in_the_file(file: Path, t
     gap = [None if row == 33 else 1.0 for row in range(40)]
     source = written(tmp_path / "in.parquet", 40, group=10, age=polars.Series(gap, dtype=polars.Float32))
     with Session(file, "cpu") as session:
-        *_, last = parts_of(source, named_inputs(session), most_rows=10)[0]
+        *_, last = partition(source, input_ports(session), max_rows=10)[0]
         with pytest.raises(InputError, match=r"in\.parquet: column 'age' has empty values, the first in row 34"):
             score_part(session, last, tmp_path / "out")
         tenth = written(tmp_path / "in.parquet", 40, group=10, age=np.array([0.5] * 35 + [0.1] * 5))
-        *_, last = parts_of(tenth, named_inputs(session), most_rows=10)[0]
+        *_, last = partition(tenth, input_ports(session), max_rows=10)[0]
         with pytest.raises(InputError, match=r"column 'age' is float64.*0\.1 in row 36 would become"):
             score_part(session, last, tmp_path / "out")
         assert score_part(session, last, tmp_path / "out", dtype="float32").rows == 10
@@ -108,7 +108,7 @@ def test_a_damaged_row_group_is_an_error_that_names_its_file(file: Path, tmp_pat
     content[60:30000] = bytes(29940)
     source.write_bytes(content)
     with Session(file, "cpu") as session:
-        first = parts_of(source, named_inputs(session), most_rows=1000)[0][0]
+        first = partition(source, input_ports(session), max_rows=1000)[0][0]
         with pytest.raises(InputError, match=r"in\.parquet: row group 1 of 5 cannot be read: "):
             score_part(session, first, tmp_path / "out")
     assert not (tmp_path / "out" / first.target).exists()
@@ -121,7 +121,7 @@ def test_ranges_are_counted_in_the_rows_of_the_file(tmp_path: Path) -> None:
     far[[25, 31]] = 11
     source = written(tmp_path / "in.parquet", 40, group=10, weight=far)
     with Session(file, "cpu") as session:
-        third = parts_of(source, named_inputs(session), most_rows=10)[0][2]
+        third = partition(source, input_ports(session), max_rows=10)[0][2]
         scored = score_part(session, third, tmp_path / "out")
         assert scored.outside_rows == 1 and scored.outside is not None
         assert (scored.outside.feature, scored.outside.first_row, scored.outside.value) == ("weight", 26, 11)
@@ -131,7 +131,7 @@ def test_rows_that_cannot_be_read_have_empty_results_and_keep_their_key(file: Pa
     gap = polars.Series([None if row in (33, 35) else 1.0 for row in range(40)], dtype=polars.Float32)
     source = written(tmp_path / "in.parquet", 40, group=10, age=gap, weight=np.full(40, np.inf, np.float32))
     with Session(file, "cpu") as session:
-        *_, last = parts_of(source, named_inputs(session), most_rows=10)[0]
+        *_, last = partition(source, input_ports(session), max_rows=10)[0]
         scored = score_part(session, last, tmp_path / "out", on_error="null", keep=["id"])
         assert scored.failed_rows == 2 and scored.failed[0] == "row 34: column 'age' is empty"
         assert scored.nonfinite is not None and (scored.nonfinite.rows, scored.nonfinite.first_row) == (8, 31)
@@ -174,7 +174,7 @@ def test_folders_that_cannot_be_scored(file: Path, tmp_path: Path, run: Run) -> 
         done = run("predict", file, tmp_path / name, "-o", tmp_path / "out", "--engine", "ray", *more)
         assert done.code == 2 and re.search(expected, done.err), (name, done.err)
     done = run("predict", file, good, "-o", tmp_path / "good", "--engine", "ray")
-    assert done.code == 3 and "the folder is there and not empty; nothing was changed" in done.err
+    assert done.code == 3 and "the folder exists and is not empty; nothing was changed" in done.err
     assert not (tmp_path / "out").exists() and not hidden(tmp_path)
 
 

@@ -230,7 +230,7 @@ def test_a_cluster_that_cannot_be_reached_is_named_in_bounded_time(tmp_path: Pat
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         addresses = {
-            "somewhere": r"'somewhere' is no address of a Ray cluster. What to do: give auto, local, host:port",
+            "somewhere": r"'somewhere' is not an address of a Ray cluster. What to do: give auto, local, host:port",
             f"127.0.0.1:{_free_port()}": r"cannot be reached: \[Errno 111\] Connection refused. What to do: ",
             f"127.0.0.1:{silent.getsockname()[1]}": r"cannot be reached: no Ray cluster answered within 15 s",
         }

@@ -1,4 +1,4 @@
-"""The driver's process, as the user's process sees it."""
+"""Starts the driver's process, reads its messages, and ends it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from typing import Any
 from runtime.errors import ClusterError
 
 _START, _CONNECT, _PROBE, _END = 120.0, 15.0, 5.0, 20.0
-"""Seconds that are waited at most: for a local cluster, for another, for its port, for an orderly end."""
+"""Timeouts in seconds: for a local cluster, for another, for its port, for an orderly end."""
 
 
 @contextmanager
-def messages(task: dict[str, Any], address: str) -> Iterator[Iterator[dict[str, Any]]]:
-    """What the driver says, the cluster first, then a receipt per part; at the end of the block it is gone.
+def driver_messages(task: dict[str, Any], address: str) -> Iterator[Iterator[dict[str, Any]]]:
+    """The driver's messages: the cluster first, then a receipt per part. The driver ends with the block.
 
-    A local cluster is bound to the loopback address, has a token of its own, no dashboard and sends no usage reports;
-    its temporary folder goes with it. Raises ClusterError: nothing answers at ``address``, or the driver died.
+    A local cluster is bound to the loopback address, has a token of its own, no dashboard, and sends no usage reports;
+    its temporary folder is removed with it. Raises ClusterError: nothing answers at ``address``, or the driver died.
     """
     if address != "local":
         _probe(address)
-    temporary = Path(tempfile.mkdtemp(prefix="mlpx-ray-", dir=_short()))
+    temporary = Path(tempfile.mkdtemp(prefix="mlpx-ray-", dir=_temporary_root()))
     log = temporary / "driver.log"
     with open(log, "wb") as errors:
         process = subprocess.Popen(
@@ -43,23 +43,23 @@ def messages(task: dict[str, Any], address: str) -> Iterator[Iterator[dict[str, 
             stdout=subprocess.PIPE,
             stderr=errors,
             env=_environment(address),
-            start_new_session=True,  # so that Ctrl-C reaches it through us alone, after the results are safe
+            start_new_session=True,  # so that Ctrl-C reaches it only through this process
         )
     lines: queue.Queue[bytes | None] = queue.Queue()
-    threading.Thread(target=_read, args=(process, lines), daemon=True).start()
+    threading.Thread(target=_forward_lines, args=(process, lines), daemon=True).start()
     try:
         assert process.stdin is not None
-        whole = task | {"address": address, "temporary": str(temporary / "ray")}
+        task = task | {"address": address, "temporary": str(temporary / "ray")}
         with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(whole).encode() + b"\n")
+            process.stdin.write(json.dumps(task).encode() + b"\n")
             process.stdin.flush()
-        yield _records(process, lines, log, address)
+        yield _read_messages(process, lines, log, address)
     finally:
-        _end(process)
+        _stop(process)
         _remove(temporary)
 
 
-def _records(
+def _read_messages(
     process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None], log: Path, address: str
 ) -> Iterator[dict[str, Any]]:
     wait: float | None = _START if address == "local" else _CONNECT
@@ -67,21 +67,21 @@ def _records(
         try:
             line = lines.get(timeout=wait)
         except queue.Empty:
-            process.kill()  # deaf to anything less while it connects
+            process.kill()  # while it connects, it ignores other signals
             if address == "local":
                 raise ClusterError(f"Ray did not start on this machine within {wait:.0f} s") from None
             raise _unreachable(address, f"no Ray cluster answered within {wait:.0f} s") from None
         wait = None
         if line is None:
             last = [text for text in log.read_text(errors="replace").splitlines() if text.strip()][-1:]
-            raise ClusterError(f"the process that speaks to Ray died: {''.join(last) or 'without a word'}")
+            raise ClusterError(f"the process that connects to Ray died: {''.join(last) or 'without a message'}")
         record = json.loads(line)
         if "done" in record:
             return
         yield record
 
 
-def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) -> None:
+def _forward_lines(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) -> None:
     assert process.stdout is not None
     for line in process.stdout:
         lines.put(line)
@@ -89,13 +89,13 @@ def _read(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) ->
 
 
 def _probe(address: str) -> None:
-    """Raise ClusterError where the address names a port at which nobody listens."""
+    """Raise ClusterError: the address is invalid, or nothing listens at its port."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if address == "auto":
         return
     if not host or not port.isdecimal():
         hint = "give auto, local, host:port or ray://host:port"
-        raise ClusterError(f"'{address}' is no address of a Ray cluster. What to do: {hint}")
+        raise ClusterError(f"'{address}' is not an address of a Ray cluster. What to do: {hint}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PROBE).close()
     except (OSError, OverflowError) as error:
@@ -103,40 +103,40 @@ def _probe(address: str) -> None:
 
 
 def _unreachable(address: str, reason: str) -> ClusterError:
-    hint = "check the address and the port (6379 as a rule, 10001 for ray://), and that ray status answers there"
+    hint = "check the address and the port (usually 6379, 10001 for ray://), and that ray status answers there"
     return ClusterError(f"the Ray cluster at '{address}' cannot be reached: {reason}. What to do: {hint}")
 
 
 def _environment(address: str) -> dict[str, str]:
     paths = [str(Path(__file__).resolve().parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    found = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "RAY_USAGE_STATS_ENABLED": "0"}
     if address == "local":
-        # Ray's switch for a cluster of one machine, which it then binds to the loopback address.
-        found |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-        found |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-        found.pop("RAY_ADDRESS", None)
-    return found
+        # Ray's switch for a cluster of one machine, bound to the loopback address
+        environment |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+        environment |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        environment.pop("RAY_ADDRESS", None)
+    return environment
 
 
-def _short() -> str:
-    """A folder for temporary ones: Ray's sockets lie in it, and their paths may have 107 bytes."""
+def _temporary_root() -> str:
+    """The folder for temporary ones, with a short path: the paths of Ray's sockets in it may have 107 bytes."""
     return tempfile.gettempdir() if len(tempfile.gettempdir()) < 20 else "/tmp"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None and process.stdout is not None
     with suppress(BrokenPipeError):
         process.stdin.close()
     with suppress(subprocess.TimeoutExpired):
         process.wait(_END)
-    with suppress(ProcessLookupError):  # the driver, if it hangs, and what Ray left of a local cluster
+    with suppress(ProcessLookupError):  # the driver, if it hangs, and what is left of a local cluster
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
 
 
 def _remove(folder: Path) -> None:
-    """Ray's last processes still write their logs while they end."""
+    """Remove a folder into which Ray's last processes still write logs while they end."""
     for _ in range(50):
         shutil.rmtree(folder, ignore_errors=True)
         if not folder.exists():

@@ -1,112 +1,203 @@
-"""What runs inside a cluster: the workers that score parts, and the job that hands the parts out to them.
+"""What runs inside the cluster: scoring of one part, the workers that do it, and the job that hands out the parts.
 
-Nothing is returned by exception: a receipt says what a part gave, or why it could not be scored, so that a message
-arrives as it was written. Ray repeats a part whose worker died. Before a worker scores a part it notes the attempt
-beside the results, so that a part which kills its workers is given up and named.
+Nothing is returned by exception: a receipt says what a part gave, or why it could not be scored, so that the message
+arrives as it was written. Ray repeats a part whose worker died. Before a worker scores a part it records the attempt
+beside the results, so that a part that kills its workers is given up and named.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from runtime.data.checks import Checks, large
+from runtime.data.nonfinite import NonFinite
+from runtime.data.sinks import results_table
+from runtime.data.source_arrow import parquet
+from runtime.data.streaming import scores_of
 from runtime.errors import ClusterError, InputError, MissingPackageError, ModelError, OutputError, ProviderError
 from runtime.extras import imported
+from runtime.files import whole_file
+from runtime.model.annotate_ports import described
+from runtime.model.port import Port
+from runtime.model.ranges import Outside, OutsideTally
 from runtime.session.session import Session
 from runtime.version import VERSION
 
-from .part import score_part
-from .partition import Part
+from .partition import PURPOSE, Part
 
-ATTEMPTS = 3
-NOTES = ".attempts"
-ERRORS = (InputError, ModelError, OutputError, ProviderError, MissingPackageError, ClusterError)
-"""What a receipt may carry; ``raised`` raises it again."""
+ATTEMPTS_FOLDER = ".attempts"
+_MAX_ATTEMPTS = 3
+_ERRORS = {
+    error.__name__: error
+    for error in (InputError, ModelError, OutputError, ProviderError, MissingPackageError, ClusterError)
+}
+"""What a record may carry; ``raise_error`` raises it again."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is to be done, the same for every worker; it travels as JSON."""
+class ScoredPart:
+    """What scoring a part did."""
 
-    parts: tuple[Part, ...]
+    rows: int
+    """Written."""
+    size: int
+    """Of the file of results, in bytes."""
+    outside_rows: int
+    """Rows outside a range that the model declares for its input."""
+    outside: Outside | None
+    """The first feature outside its range; its row is counted in the source."""
+    nonfinite: NonFinite | None
+    """NaN and infinite values, which went through the model."""
+    failed_rows: int
+    """Rows that could not be read and have empty results."""
+    failed: tuple[str, ...]
+    """The first of them."""
+
+
+class JobSpec(TypedDict):
+    """The work, the same for every worker, as it travels."""
+
+    parts: list[dict[str, Any]]
+    """The fields of each ``Part``."""
     folder: str
-    """Of the results, which every machine of the cluster sees under this path."""
+    """For the results; every machine of the cluster sees it under this path."""
     device: str
     threads: int
     options: dict[str, Any]
     """Of ``score_part``."""
-    version: str = VERSION
+    version: str
 
 
-def work_of(record: dict[str, Any]) -> Work:
-    """The work that a record of it (``dataclasses.asdict``, through JSON) holds."""
-    parts = tuple(Part(**part | {"row_groups": tuple(part["row_groups"])}) for part in record["parts"])
-    fields: dict[str, Any] = record | {"parts": parts}
-    return Work(**fields)
+def input_ports(session: Session) -> tuple[Port, ...]:
+    """The inputs of a session with what its file says of their features. Raises ModelError."""
+    summary = session.summary
+    return described(summary.inputs if summary is not None else None, session.inputs, session.path)
 
 
-def told(error: Exception) -> dict[str, Any]:
+def score_part(
+    session: Session,
+    part: Part,
+    folder: str | Path,
+    *,
+    dtype: str | None = None,
+    on_error: str = "fail",
+    reject_nonfinite: bool = False,
+    keep: Sequence[str] = (),
+) -> ScoredPart:
+    """Score the rows of ``part`` into its file in ``folder``: kept columns, then those of ``runtime.columns_of``.
+
+    The file appears under its name when it is complete, and replaces an earlier one, so that a part may be scored
+    again. Options and errors are those of ``runtime.score_file``.
+    """
+    polars, arrow = (imported(name, PURPOSE) for name in ("polars", "pyarrow.parquet"))
+    ports, path = input_ports(session), Path(part.source)
+    checks = Checks(ports, path, skipping=on_error == "null", reject_nonfinite=reject_nonfinite)
+    checks.rows = part.first_row  # so that rows are counted as in the file
+    writer: Any = None
+    with (
+        whole_file(Path(folder) / part.target) as temporary,
+        parquet(path, ports, dtype is not None, False, row_groups=part.row_groups, keep=keep, readers=1) as source,
+        closing(checks.of(source)) as batches,
+    ):
+        try:
+            for checked in large(batches):
+                results = results_table(polars, scores_of(session, checked), checked.failed)
+                table = _with_kept_columns(arrow, results, checked.batch.table, part, keep)
+                if writer is None:
+                    texts = [field.name for field in table.schema if str(field.type) in ("string", "large_string")]
+                    writer = arrow.ParquetWriter(
+                        temporary, table.schema, compression="zstd", use_dictionary=texts or False
+                    )
+                writer.write_table(table)
+        finally:
+            if writer is not None:
+                writer.close()
+        size = temporary.stat().st_size
+    outside = checks.left or OutsideTally()
+    return ScoredPart(
+        rows=checks.rows - part.first_row,
+        size=size,
+        outside_rows=outside.rows,
+        outside=min(outside.features, key=lambda feature: feature.first_row, default=None),
+        nonfinite=checks.nonfinite,
+        failed_rows=checks.failed_rows,
+        failed=tuple(checks.failed),
+    )
+
+
+def _with_kept_columns(parquet: Any, results: Any, source: Any, part: Part, keep: Sequence[str]) -> Any:
+    """The kept columns and the results as one table, with metadata that says which rows of which file they are."""
+    pyarrow = imported("pyarrow", PURPOSE)
+    duplicate = next((name for name in keep if name in results.schema.names), None)
+    if duplicate is not None:
+        message = f"column '{duplicate}' cannot be kept, since a column of the results has that name"
+        raise InputError(f"{part.source}: {message}")
+    if keep and source is None:  # there are no rows
+        schema = parquet.read_schema(part.source)
+        kept = [pyarrow.nulls(results.num_rows, schema.field(name).type) for name in keep]
+    else:
+        kept = [source.column(name) for name in keep]
+    table = pyarrow.table([*kept, *results.columns], names=[*keep, *results.schema.names])
+    return table.replace_schema_metadata({"mlpx.source": part.origin, "mlpx.first_row": str(part.first_row)})
+
+
+def error_record(error: Exception) -> dict[str, Any]:
     """An error as it travels."""
-    kind = next((kind for kind in ERRORS if isinstance(error, kind)), None)
-    message = str(error) if kind is not None else f"{type(error).__name__}: {error}"
-    return {"error": (kind or ClusterError).__name__, "message": message}
+    name = next((name for name, kind in _ERRORS.items() if isinstance(error, kind)), None)
+    message = str(error) if name is not None else f"{type(error).__name__}: {error}"
+    return {"error": name or ClusterError.__name__, "message": message}
 
 
-def raised(record: dict[str, Any]) -> None:
-    """Raise the error that a record holds, where it holds one."""
+def raise_error(record: dict[str, Any]) -> None:
+    """Raise the error that a record holds, if it holds one."""
     if "error" in record:
-        raise {kind.__name__: kind for kind in ERRORS}[record["error"]](record["message"])
+        raise _ERRORS[record["error"]](record["message"])
 
 
 class Worker:
     """Scores parts. The model is loaded with the first of them."""
 
-    def __init__(self, work: dict[str, Any], model: Any):
-        self._work, self._model = work_of(work), model
+    def __init__(self, job: JobSpec, model: Any):
+        self._job, self._model = job, model
         self._session: Session | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """The receipt of the part with this number."""
-        import json
-
         number = int(row["part"])
         try:
-            receipt = self._scored(number)
+            receipt = self._score(number)
         except Exception as error:
-            receipt = told(error)
+            receipt = error_record(error)
         return {"receipt": json.dumps(receipt | {"part": number})}
 
-    def _scored(self, number: int) -> dict[str, Any]:
-        work, part = self._work, self._work.parts[number]
-        if work.version != VERSION:
-            raise ClusterError(
-                f"{socket.gethostname()} has mlpx {VERSION}, and this machine {work.version}. "
-                "What to do: install the same version on every machine of the cluster"
-            )
-        attempts = _noted(Path(work.folder) / NOTES / str(number))
-        if attempts > ATTEMPTS:
+    def _score(self, number: int) -> dict[str, Any]:
+        job, part, host = self._job, Part(**self._job["parts"][number]), socket.gethostname()
+        if job["version"] != VERSION:
+            hint = "install the same version on every machine of the cluster"
+            raise ClusterError(f"{host} has mlpx {VERSION}, and this machine {job['version']}. What to do: {hint}")
+        attempts = _count_attempt(Path(job["folder"]) / ATTEMPTS_FOLDER / str(number))
+        if attempts > _MAX_ATTEMPTS:
             rows = f"rows {part.first_row + 1:,} to {part.first_row + part.rows:,}"
-            hint = "look whether its machine ran out of memory, and score that file alone"
-            raise ClusterError(f"{part.source}: {ATTEMPTS} workers died over {rows}. What to do: {hint}")
+            hint = "check whether its machine ran out of memory, and score that file alone"
+            raise ClusterError(f"{part.source}: {_MAX_ATTEMPTS} workers died over {rows}. What to do: {hint}")
         if self._session is None:
-            model = (
-                self._model if isinstance(self._model, bytes) else imported("ray", "scoring on Ray").get(self._model)
-            )
-            self._session = Session(model, work.device, threads=work.threads, workers=work.threads)
+            model = self._model if isinstance(self._model, bytes) else imported("ray", PURPOSE).get(self._model)
+            self._session = Session(model, job["device"], threads=job["threads"], workers=job["threads"])
         began = time.time()
-        scored = score_part(self._session, part, work.folder, **work.options)
-        took = {"began": began, "ended": time.time()}
-        who = f"{socket.gethostname()}:{os.getpid()}"
-        return asdict(scored) | {"device": self._session.device, "worker": who, "attempts": attempts} | took
+        scored = score_part(self._session, part, job["folder"], **job["options"])
+        times = {"began": began, "ended": time.time()}
+        return asdict(scored) | times | {"device": self._session.device, "attempts": attempts}
 
 
-def _noted(path: Path) -> int:
-    """How often a part has been begun, this time included."""
+def _count_attempt(path: Path) -> int:
+    """Record the attempt as a byte of a file; how many there have been."""
     try:
         path.parent.mkdir(exist_ok=True)
         with open(path, "ab") as file:
@@ -114,25 +205,24 @@ def _noted(path: Path) -> int:
         return path.stat().st_size
     except OSError as error:
         hint = "give a folder that this machine and every machine of the cluster see under the same path"
-        raise OutputError(
-            f"{path.parent.parent}: cannot be written on {socket.gethostname()}: {error.strerror}. What to do: {hint}"
-        ) from None
+        reason = f"cannot be written on {socket.gethostname()}: {error.strerror}"
+        raise OutputError(f"{path.parent.parent}: {reason}. What to do: {hint}") from None
 
 
 class Job:
-    """Hands the parts out to workers, by Ray Data. It is an actor in the cluster, since Ray Data runs nowhere else."""
+    """Hands out the parts to workers, by Ray Data. It is an actor in the cluster, as Ray Data runs nowhere else."""
 
-    def __init__(self, work: dict[str, Any], model: list[Any], workers: int, gpu: bool):
-        data: Any = imported("ray.data", "scoring on Ray")
+    def __init__(self, job: JobSpec, model: list[Any], workers: int, gpu: bool):
+        data: Any = imported("ray.data", PURPOSE)
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
-        self._model = model  # its bytes live as long as somebody holds them
-        numbers = [{"part": number} for number in range(len(work["parts"]))]
+        self._model = model  # Ray frees the bytes when nothing refers to them
+        numbers = [{"part": number} for number in range(len(job["parts"]))]
         dataset = data.from_items(numbers, override_num_blocks=len(numbers)).map(
             Worker,
-            fn_constructor_args=(work, model[0]),
+            fn_constructor_args=(job, model[0]),
             compute=data.ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
-            num_cpus=work["threads"],
+            num_cpus=job["threads"],
             num_gpus=1 if gpu else 0,
         )
         self._receipts: Iterator[dict[str, Any]] = iter(dataset.iter_rows())
