@@ -11,7 +11,7 @@ from runtime.errors import InputError, UnreachableError
 from runtime.model.certificate import Answers, Certificate, read_certificate
 
 from .causes import causes_of
-from .connection import Address, Connection, parse_url
+from .connection import Connection, parse_url
 from .judge import USUAL_RATIO, Judgement, fixed_batch, judge, judge_interface
 from .probe import Exchange, Probe, connect
 from .protocol import Client, ModelInfo, Response, ServerError, ServerInfo
@@ -49,9 +49,19 @@ def check_live(
     if not isinstance(certificate, Certificate):
         certificate = read_certificate(certificate)
     answers = _answers(certificate)
-    _check_options(address, tensors, timeout, token, ca_file)
-    values = sum(exact[0].size for exact in answers.exact.values())
-    max_response = 2**20 + 64 * answers.rows * values
+    if tensors not in TENSORS:
+        raise InputError(f"tensors: expected {', '.join(TENSORS)}, got '{tensors}'")
+    if address.grpc and tensors == "json":
+        hint = "leave tensors out, or give an http:// URL"
+        raise InputError(f"{address}: tensors are never JSON over gRPC. What to do: {hint}")
+    if not 0 < timeout < 1e6:
+        raise InputError(f"timeout: expected seconds, more than 0, got {timeout:g}")
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token and token):
+        problem = "it is empty, or holds a space around it, a line break or a character beyond ASCII"
+        raise InputError(f"the token cannot be sent: {problem}. What to do: set it again")
+    if ca_file is not None and not address.encrypted:
+        raise InputError(f"a CA file goes with https:// or grpcs://, and the URL is {address}")
+    max_response = 2**20 + 64 * sum(exact.size for exact in answers.exact.values())
     connection = Connection(address, timeout, token, None if ca_file is None else Path(ca_file), max_response)
     with closing(connect(connection)) as client:
         return _Check(certificate, answers, connection, client, start).report(tensors)
@@ -65,23 +75,6 @@ def _answers(certificate: Certificate) -> Answers:
         reason = "it holds no answers to compare with: an older version of mlpx made it, or no row has a finite answer"
     hint = "make it again with mlpx build, export or verify -o"
     raise InputError(f"{certificate.path}: {reason}. What to do: {hint}")
-
-
-def _check_options(
-    address: Address, tensors: str, timeout: float, token: str | None, ca_file: str | Path | None
-) -> None:
-    if tensors not in TENSORS:
-        raise InputError(f"tensors: expected {', '.join(TENSORS)}, got '{tensors}'")
-    if address.grpc and tensors == "json":
-        hint = "leave tensors out, or give an http:// URL"
-        raise InputError(f"{address}: tensors are never JSON over gRPC. What to do: {hint}")
-    if not 0 < timeout < 1e6:
-        raise InputError(f"timeout: expected seconds, more than 0, got {timeout:g}")
-    if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token and token):
-        hint = "set it again"
-        raise InputError(f"the token holds a space, a line break or a character beyond ASCII. What to do: {hint}")
-    if ca_file is not None and not address.encrypted:
-        raise InputError(f"a CA file goes with https:// or grpcs://, and the URL is {address}")
 
 
 def _visible(text: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from runtime.extras import imported
 
 from .connection import Connection
-from .protocol import ModelInfo, OutputTensor, Request, Response, ServerError, ServerInfo, TensorInfo, encode
+from .protocol import ModelInfo, OutputTensor, Response, ServerError, ServerInfo, TensorInfo, encode
 
 _STATUS = {
     **dict.fromkeys(("INVALID_ARGUMENT", "OUT_OF_RANGE", "FAILED_PRECONDITION"), 400),
@@ -85,14 +87,13 @@ class GrpcClient:
         response = self._call(self._stub.RepositoryIndex, self._messages.RepositoryIndexRequest())
         return [model.name for model in response.models]
 
-    def infer(self, request: Request) -> Response:
-        version = request.version or ""
-        message = self._messages.ModelInferRequest(model_name=self._model, model_version=version, id=request.id)
-        for name, values in request.inputs.items():
+    def infer(self, inputs: Mapping[str, np.ndarray], request_id: str, version: str | None, binary: bool) -> Response:
+        request = self._messages.ModelInferRequest(model_name=self._model, model_version=version or "", id=request_id)
+        for name, values in inputs.items():
             datatype, encoded = encode(values)
-            message.inputs.add(name=name, datatype=datatype, shape=list(values.shape))
-            message.raw_input_contents.append(encoded)
-        response = self._call(self._stub.ModelInfer, message)
+            request.inputs.add(name=name, datatype=datatype, shape=list(values.shape))
+            request.raw_input_contents.append(encoded)
+        response = self._call(self._stub.ModelInfer, request)
         raw, outputs = list(response.raw_output_contents), dict[str, OutputTensor]()
         if raw and len(raw) != len(response.outputs):
             raise ServerError(f"{len(response.outputs)} outputs with the bytes of {len(raw)}")

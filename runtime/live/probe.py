@@ -8,10 +8,11 @@ batches of a fixed size gets those, filled up with the rows that follow.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from threading import Barrier
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from runtime.model.certificate import Answers
 
 from .connection import Connection
 from .grpc_client import GrpcClient
-from .protocol import Client, Request, Response, ServerError
+from .protocol import Client, Response, ServerError
 from .rest_client import RestClient
 
 _BATCH_SIZES = 2, 3, 5, 8, 16
@@ -118,8 +119,8 @@ class Probe:
                 break
             request_id = f"mlpx-verify-{next(self._request_ids)}"
             inputs = {name: values[list(rows)] for name, values in self.answers.inputs.items()}
-            request = Request(inputs, request_id, self.version, method.tensors == "bytes")
-            response = _infer_with_retries(client or self.client, request)
+            infer = partial((client or self.client).infer, inputs, request_id, self.version, method.tensors == "bytes")
+            response = _with_retries(infer)
             if isinstance(response, ServerError) and response.no_answer:
                 self.stopped = True  # the next hundred requests would each wait as long
             exchanges.append(Exchange(method, rows, request_id, response))
@@ -140,12 +141,12 @@ class Probe:
             return [exchange for exchanges in pool.map(send, clients, shares) for exchange in exchanges]
 
 
-def _infer_with_retries(client: Client, request: Request) -> Response | ServerError:
+def _with_retries(infer: Callable[[], Response]) -> Response | ServerError:
     """The response; a busy server is asked again after the time that it names."""
     retries = 0
     while True:
         try:
-            return client.infer(request)
+            return infer()
         except ServerError as error:
             if error.status not in (429, 503) or error.unreachable or retries == _RETRIES:
                 return error

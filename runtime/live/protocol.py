@@ -69,17 +69,6 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class Request:
-    """Rows for a model: float32 or int64 arrays (rows, ...) by input name."""
-
-    inputs: Mapping[str, np.ndarray]
-    id: str
-    version: str | None
-    binary: bool
-    """Whether tensors travel as bytes (over gRPC always) or as JSON."""
-
-
-@dataclass(frozen=True)
 class OutputTensor:
     """A tensor of a response. ``values`` is float64 of that shape; None for a datatype that is not numeric."""
 
@@ -132,7 +121,9 @@ class Client(Protocol):
         """All models of the server; listing them is an extension of the protocol."""
         ...
 
-    def infer(self, request: Request) -> Response: ...
+    def infer(self, inputs: Mapping[str, np.ndarray], request_id: str, version: str | None, binary: bool) -> Response:
+        """Send float32 or int64 rows (rows, ...) by input name, as bytes or as JSON; over gRPC always as bytes."""
+        ...
 
     def close(self) -> None: ...
 

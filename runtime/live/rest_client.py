@@ -11,8 +11,10 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from threading import Timer
 from typing import Any
 
+import numpy as np
+
 from .connection import Connection
-from .protocol import ModelInfo, OutputTensor, Request, Response, ServerError, ServerInfo, TensorInfo, encode
+from .protocol import ModelInfo, OutputTensor, Response, ServerError, ServerInfo, TensorInfo, encode
 
 _MAX_METADATA = 2**22
 """Bytes of metadata that are read."""
@@ -58,24 +60,24 @@ class RestClient:
         rows = rows if isinstance(rows, list) else []
         return [str(row["name"]) for row in rows if isinstance(row, dict) and "name" in row]
 
-    def infer(self, request: Request) -> Response:
+    def infer(self, inputs: Mapping[str, np.ndarray], request_id: str, version: str | None, binary: bool) -> Response:
         tensors: list[dict[str, Any]] = []
         data: list[bytes] = []
-        for name, values in request.inputs.items():
+        for name, values in inputs.items():
             datatype, encoded = encode(values)
             tensors.append({"name": name, "shape": list(values.shape), "datatype": datatype})
-            if request.binary:
+            if binary:
                 data.append(encoded)
                 tensors[-1]["parameters"] = {"binary_data_size": len(encoded)}
             else:
                 tensors[-1]["data"] = values.ravel().tolist()
-        record: dict[str, Any] = {"id": request.id, "inputs": tensors}
-        if request.binary:
+        record: dict[str, Any] = {"id": request_id, "inputs": tensors}
+        if binary:
             record["parameters"] = {"binary_data_output": True}
         header = json.dumps(record).encode()
-        binary = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))}
-        path, body = f"{self._address.model_path(request.version)}/infer", b"".join([header, *data])
-        return _decode(*self._request("POST", path, body, binary if request.binary else _JSON, self._max_response))
+        headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))} if binary else _JSON
+        path, body = f"{self._address.model_path(version)}/infer", b"".join([header, *data])
+        return _decode(*self._request("POST", path, body, headers, self._max_response))
 
     def close(self) -> None:
         self._http.close()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import secrets
+import selectors
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -45,47 +44,36 @@ def driver_messages(task: dict[str, Any], address: str) -> Iterator[Iterator[dic
             env=_environment(address),
             start_new_session=True,  # so that Ctrl-C reaches it only through this process
         )
-    lines: queue.Queue[bytes | None] = queue.Queue()
-    threading.Thread(target=_forward_lines, args=(process, lines), daemon=True).start()
     try:
         assert process.stdin is not None
         task = task | {"address": address, "temporary": str(temporary / "ray")}
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps(task).encode() + b"\n")
             process.stdin.flush()
-        yield _read_messages(process, lines, log, address)
+        yield _read_messages(process, log, address)
     finally:
         _stop(process)
         _remove(temporary)
 
 
-def _read_messages(
-    process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None], log: Path, address: str
-) -> Iterator[dict[str, Any]]:
-    wait: float | None = _START if address == "local" else _CONNECT
-    while True:
-        try:
-            line = lines.get(timeout=wait)
-        except queue.Empty:
-            process.kill()  # while it connects, it ignores other signals
-            if address == "local":
-                raise ClusterError(f"Ray did not start on this machine within {wait:.0f} s") from None
-            raise _unreachable(address, f"no Ray cluster answered within {wait:.0f} s") from None
-        wait = None
-        if line is None:
-            last = [text for text in log.read_text(errors="replace").splitlines() if text.strip()][-1:]
-            raise ClusterError(f"the process that connects to Ray died: {''.join(last) or 'without a message'}")
-        record = json.loads(line)
-        if "done" in record:
-            return
-        yield record
-
-
-def _forward_lines(process: subprocess.Popen[bytes], lines: queue.Queue[bytes | None]) -> None:
+def _read_messages(process: subprocess.Popen[bytes], log: Path, address: str) -> Iterator[dict[str, Any]]:
     assert process.stdout is not None
+    wait = _START if address == "local" else _CONNECT
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        answered = selector.select(wait)
+    if not answered:
+        process.kill()  # while it connects, it ignores other signals
+        if address == "local":
+            raise ClusterError(f"Ray did not start on this machine within {wait:.0f} s")
+        raise _unreachable(address, f"no Ray cluster answered within {wait:.0f} s")
     for line in process.stdout:
-        lines.put(line)
-    lines.put(None)
+        message = json.loads(line)
+        if "done" in message:
+            return
+        yield message
+    last = [text for text in log.read_text(errors="replace").splitlines() if text.strip()][-1:]
+    raise ClusterError(f"the process that connects to Ray died: {''.join(last) or 'without a message'}")
 
 
 def _probe(address: str) -> None:
