@@ -25,7 +25,7 @@ def model(folder: Path, *, width: int = 16, features: Any = NAMES, name: str = "
     return folder / name
 
 
-def written(path: Path, rows: int, *, seed: int = 0, group: int | None = None, **more: Any) -> Path:
+def write_rows(path: Path, rows: int, *, seed: int = 0, group: int | None = None, **more: Any) -> Path:
     """A Parquet file of that many rows for the model, each with an id of its own, in row groups of ``group`` rows."""
     rng = np.random.default_rng(seed)
     columns: dict[str, Any] = {name: rng.normal(size=rows).astype(np.float32) for name in reversed(NAMES)}
@@ -35,12 +35,12 @@ def written(path: Path, rows: int, *, seed: int = 0, group: int | None = None, *
     return path
 
 
-def together(folder: Path, parts: Sequence[Part]) -> polars.DataFrame:
+def read_results(folder: Path, parts: Sequence[Part]) -> polars.DataFrame:
     """All results, in the order of the data."""
     return polars.concat([polars.read_parquet(folder / part.target) for part in parts])
 
 
-def alone(file: Path, sources: Sequence[Path], folder: Path) -> polars.DataFrame:
+def score_alone(file: Path, sources: Sequence[Path], folder: Path) -> polars.DataFrame:
     """What one machine gives for these files, in order, with the ids of the rows before it."""
     frames = []
     with Session(file, "cpu") as session:
@@ -51,6 +51,6 @@ def alone(file: Path, sources: Sequence[Path], folder: Path) -> polars.DataFrame
     return polars.concat(frames)
 
 
-def hidden(folder: Path) -> list[str]:
+def hidden_files(folder: Path) -> list[str]:
     """What is left in a folder that no user asked for."""
     return [path.name for path in folder.iterdir() if path.name.startswith(".")]

@@ -21,7 +21,7 @@ import pytest
 
 from runtime import ClusterError, score_folder
 from tests.commands import Run
-from tests.folders import NAMES, alone, hidden, model, together, written
+from tests.folders import NAMES, hidden_files, model, read_results, score_alone, write_rows
 
 pytest.importorskip("ray", reason="Ray is not installed")
 
@@ -36,10 +36,10 @@ class Cluster(NamedTuple):
 
     def workers(self) -> list[int]:
         """The processes that score."""
-        found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+        pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
         return [
             pid
-            for pid in found
+            for pid in pids
             if _in_session(pid, self.group) and _command(pid).startswith("ray::") and "Worker" in _command(pid)
         ]
 
@@ -97,9 +97,9 @@ def _free_port() -> int:
 def test_an_existing_cluster_gives_what_one_machine_gives(cluster: Cluster, tmp_path: Path, run: Run) -> None:
     file = model(tmp_path)
     sources = [
-        written(tmp_path / "in" / "a.parquet", 5000, seed=1, group=700),
-        written(tmp_path / "in" / "b.parquet", 1, seed=2),
-        written(tmp_path / "in" / "c" / "d.parquet", 0),
+        write_rows(tmp_path / "in" / "a.parquet", 5000, seed=1, group=700),
+        write_rows(tmp_path / "in" / "b.parquet", 1, seed=2),
+        write_rows(tmp_path / "in" / "c" / "d.parquet", 0),
     ]
     options = ["--engine", "ray", "--address", cluster.address, "--keep", "id", "--json"]
     done = run("predict", file, tmp_path / "in", "-o", tmp_path / "out", *options)
@@ -107,21 +107,21 @@ def test_an_existing_cluster_gives_what_one_machine_gives(cluster: Cluster, tmp_
     report = json.loads(done.out)
     assert report["rows"] == 5001 and report["workers"] == 2 and report["devices"] == ["cpu"]
     assert [part["target"] for part in report["parts"]] == ["a.parquet", "b.parquet", "c/d.parquet"]
-    found = polars.concat([polars.read_parquet(tmp_path / "out" / part["target"]) for part in report["parts"]])
-    assert found.equals(alone(file, sources, tmp_path))
-    assert hidden(tmp_path) == [] == hidden(tmp_path / "out")
+    results = polars.concat([polars.read_parquet(tmp_path / "out" / part["target"]) for part in report["parts"]])
+    assert results.equals(score_alone(file, sources, tmp_path))
+    assert hidden_files(tmp_path) == [] == hidden_files(tmp_path / "out")
 
 
 def test_a_cluster_by_rays_client(cluster: Cluster, tmp_path: Path) -> None:
-    file, source = model(tmp_path), written(tmp_path / "in.parquet", 3000, group=500)
+    file, source = model(tmp_path), write_rows(tmp_path / "in.parquet", 3000, group=500)
     report = score_folder(file, source, tmp_path / "out", address=cluster.client, keep=["id"], part_rows=1000)
     assert [part.target for part in report.parts] == [f"in-0000{n}-of-00003.parquet" for n in range(3)]
-    assert together(tmp_path / "out", report.parts).equals(alone(file, [source], tmp_path))
+    assert read_results(tmp_path / "out", report.parts).equals(score_alone(file, [source], tmp_path))
 
 
 def test_a_worker_that_is_killed_half_way_costs_no_row_and_doubles_none(cluster: Cluster, tmp_path: Path) -> None:
     file = model(tmp_path, width=20_000)
-    sources = [written(tmp_path / "in" / f"{n}.parquet", 24_000, seed=n, group=4000) for n in range(3)]
+    sources = [write_rows(tmp_path / "in" / f"{n}.parquet", 24_000, seed=n, group=4000) for n in range(3)]
     killed: list[int] = []
     ended = threading.Event()
 
@@ -144,12 +144,12 @@ def test_a_worker_that_is_killed_half_way_costs_no_row_and_doubles_none(cluster:
         ended.set()
         thread.join()
     assert len(killed) == 1 and report.repeated >= 1 and len(report.parts) == 18
-    assert together(tmp_path / "out", report.parts).equals(alone(file, sources, tmp_path))
-    assert hidden(tmp_path / "out") == []
+    assert read_results(tmp_path / "out", report.parts).equals(score_alone(file, sources, tmp_path))
+    assert hidden_files(tmp_path / "out") == []
 
 
 def test_rows_that_kill_every_worker_are_given_up_and_named(cluster: Cluster, tmp_path: Path) -> None:
-    file, source = model(tmp_path, width=20_000), written(tmp_path / "in.parquet", 200_000)
+    file, source = model(tmp_path, width=20_000), write_rows(tmp_path / "in.parquet", 200_000)
     ended = threading.Event()
 
     def kill() -> None:  # as the kernel does where memory ends: each of the three that begins
@@ -168,22 +168,22 @@ def test_rows_that_kill_every_worker_are_given_up_and_named(cluster: Cluster, tm
     finally:
         ended.set()
         thread.join()
-    assert not (tmp_path / "out").exists() and hidden(tmp_path) == []
+    assert not (tmp_path / "out").exists() and hidden_files(tmp_path) == []
 
 
 def test_a_row_that_cannot_be_read_is_named_and_nothing_is_written(cluster: Cluster, tmp_path: Path, run: Run) -> None:
     file = model(tmp_path)
-    written(tmp_path / "in" / "a.parquet", 100)
+    write_rows(tmp_path / "in" / "a.parquet", 100)
     gap = polars.Series([1.0] * 41 + [None] + [1.0] * 58, dtype=polars.Float32)
-    written(tmp_path / "in" / "b.parquet", 100, age=gap)
+    write_rows(tmp_path / "in" / "b.parquet", 100, age=gap)
     options = ["--engine", "ray", "--address", cluster.address]
     done = run("predict", file, tmp_path / "in", "-o", tmp_path / "out", *options)
     assert done.code == 2 and "b.parquet: column 'age' has 1 empty values, the first in row 42" in done.err
-    assert not (tmp_path / "out").exists() and hidden(tmp_path) == []
+    assert not (tmp_path / "out").exists() and hidden_files(tmp_path) == []
 
 
 def test_what_the_cluster_has_not_is_not_waited_for(cluster: Cluster, tmp_path: Path) -> None:
-    file, source = model(tmp_path), written(tmp_path / "in.parquet", 10)
+    file, source = model(tmp_path), write_rows(tmp_path / "in.parquet", 10)
     with pytest.raises(ClusterError, match=r"5 workers of 1 CPUs were asked for, and the cluster has 2 CPUs"):
         score_folder(file, source, tmp_path / "out", address=cluster.address, workers=5)
 
@@ -192,7 +192,7 @@ def test_a_local_cluster_ends_with_its_run_and_is_not_seen_from_outside(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features = [{"name": name, "range": [-1, 1]} for name in NAMES]
-    file, source = model(tmp_path, features=features), written(tmp_path / "in.parquet", 1000)
+    file, source = model(tmp_path, features=features), write_rows(tmp_path / "in.parquet", 1000)
     before = set(Path("/tmp").glob("mlpx-ray-*"))
     seen: list[str] = []
     report = score_folder(
@@ -200,12 +200,12 @@ def test_a_local_cluster_ends_with_its_run_and_is_not_seen_from_outside(
     )
     assert seen and set(seen) == {"127.0.0.1"}
     assert report.outside_rows > 100 and " of the 1,000 rows of in.parquet are outside" in report.notes[0]
-    assert together(tmp_path / "out", report.parts).equals(alone(file, [source], tmp_path))
+    assert read_results(tmp_path / "out", report.parts).equals(score_alone(file, [source], tmp_path))
     assert set(Path("/tmp").glob("mlpx-ray-*")) <= before
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
-    file, source = model(tmp_path), written(tmp_path / "in.parquet", 4000, group=100)
+    file, source = model(tmp_path), write_rows(tmp_path / "in.parquet", 4000, group=100)
     before = set(Path("/tmp").glob("mlpx-ray-*"))
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
@@ -220,12 +220,12 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
             )
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert not (tmp_path / "out").exists() and hidden(tmp_path) == []
+    assert not (tmp_path / "out").exists() and hidden_files(tmp_path) == []
     assert set(Path("/tmp").glob("mlpx-ray-*")) <= before
 
 
 def test_a_cluster_that_cannot_be_reached_is_named_in_bounded_time(tmp_path: Path, run: Run) -> None:
-    file, source = model(tmp_path), written(tmp_path / "in.parquet", 10)
+    file, source = model(tmp_path), write_rows(tmp_path / "in.parquet", 10)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -239,11 +239,11 @@ def test_a_cluster_that_cannot_be_reached_is_named_in_bounded_time(tmp_path: Pat
             done = run("predict", file, source, "-o", tmp_path / "out", *options)
             assert done.code == 3 and re.search(expected, done.err) and address in done.err
             assert len(done.err.splitlines()) == 1
-    assert not (tmp_path / "out").exists() and hidden(tmp_path) == []
+    assert not (tmp_path / "out").exists() and hidden_files(tmp_path) == []
 
 
 def test_without_ray_the_install_line_is_given(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, source = model(tmp_path), written(tmp_path / "in.parquet", 10)
+    file, source = model(tmp_path), write_rows(tmp_path / "in.parquet", 10)
     (tmp_path / "without").mkdir()
     (tmp_path / "without" / "sitecustomize.py").write_text("import sys\nsys.modules['ray'] = None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
@@ -262,15 +262,15 @@ def _listening() -> list[str]:
         if any(_in_session(pid, group) for group in groups):
             with contextlib.suppress(OSError):
                 inodes |= {str(link.readlink())[8:-1] for link in Path(f"/proc/{pid}/fd").iterdir()}
-    found = []
+    addresses = []
     for table, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
             _, local, _, state, *rest = line.split()
             if state == "0A" and rest[5] in inodes:
                 words = bytes.fromhex(local.partition(":")[0])
                 packed = b"".join(words[start : start + 4][::-1] for start in range(0, len(words), 4))
-                found.append(socket.inet_ntop(family, packed).removeprefix("::ffff:"))
-    return found
+                addresses.append(socket.inet_ntop(family, packed).removeprefix("::ffff:"))
+    return addresses
 
 
 def _parent(pid: int) -> int:

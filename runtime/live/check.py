@@ -64,7 +64,7 @@ def check_live(
     max_response = 2**20 + 64 * sum(exact.size for exact in answers.exact.values())
     connection = Connection(address, timeout, token, None if ca_file is None else Path(ca_file), max_response)
     with closing(connect(connection)) as client:
-        return _Check(certificate, answers, connection, client, start).report(tensors)
+        return _Check(certificate, answers, connection, client).report(tensors, start)
 
 
 def _answers(certificate: Certificate) -> Answers:
@@ -88,20 +88,18 @@ def _version(exchange: Exchange) -> str:
 
 
 class _Check:
-    """One check of one server: what has been learned so far."""
+    """One check of one server, and its results so far."""
 
-    def __init__(
-        self, certificate: Certificate, answers: Answers, connection: Connection, client: Client, start: float
-    ):
+    def __init__(self, certificate: Certificate, answers: Answers, connection: Connection, client: Client):
         self.certificate, self.answers, self.connection, self.client = certificate, answers, connection, client
-        self.address, self.start = connection.address, start
+        self.address = connection.address
         self.server, self.info = ServerInfo(), ModelInfo()
         self.findings: list[Finding] = []
         self.causes: list[str] = []
         self.warnings: list[str] = []
         self.exchanges: list[Exchange] = []
 
-    def report(self, tensors: str) -> LiveReport:
+    def report(self, tensors: str, start: float) -> LiveReport:
         """Metadata first, then the rows, then the causes."""
         self.server = self._server_info()
         judgement = self._judge([])
@@ -128,7 +126,7 @@ class _Check:
             share=judgement.share,
             at_proof=self.certificate.largest,
             told_apart=judgement.told_apart,
-            seconds=time.monotonic() - self.start,
+            seconds=time.monotonic() - start,
         )
 
     def _judge(self, exchanges: Sequence[Exchange]) -> Judgement:

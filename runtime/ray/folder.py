@@ -107,14 +107,10 @@ def score_folder(
         workers = workers or max(1, usable_cores() // threads)
     with _staged_folder(output) as stage:
         options = {"dtype": dtype, "on_error": on_error, "reject_nonfinite": reject_nonfinite, "keep": list(keep)}
-        job: JobSpec = {
-            "parts": [asdict(part) for part in parts],
-            "folder": str(stage),
-            "device": device,
-            "threads": threads,
-            "options": options,
-            "version": VERSION,
-        }
+        records = [asdict(part) for part in parts]
+        job = JobSpec(
+            parts=records, folder=str(stage), device=device, threads=threads, options=options, version=VERSION
+        )
         task = {"file": str(file.absolute()), "workers": workers, "job": job}
         by_number: dict[int, dict[str, Any]] = {}
         with driver_messages(task, address) as messages:

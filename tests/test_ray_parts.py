@@ -15,7 +15,7 @@ from runtime import InputError, Session
 from runtime.ray.partition import partition
 from runtime.ray.worker import input_ports, score_part
 from tests.commands import Run
-from tests.folders import NAMES, alone, hidden, model, together, written
+from tests.folders import NAMES, hidden_files, model, read_results, score_alone, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,10 @@ def test_every_row_is_in_one_part_and_its_results_are_those_of_one_machine(
     sizes: list[int], group: int, most: int, file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("data")
-    sources = [
-        written(folder / "in" / f"{n % 2}" / f"p{n}.parquet", size, seed=n, group=group) for n, size in enumerate(sizes)
-    ]
+    sources = []
+    for n, size in enumerate(sizes):
+        path = folder / "in" / f"{n % 2}" / f"p{n}.parquet"
+        sources.append(write_rows(path, size, seed=n, group=group))
     sources.sort()
     with Session(file, "cpu", threads=1) as session:
         parts, how = partition(folder / "in", input_ports(session), keep=["id"], max_rows=most)
@@ -43,17 +44,18 @@ def test_every_row_is_in_one_part_and_its_results_are_those_of_one_machine(
     assert how == "columns by name, 'id' not used"
     assert [each.rows for each in scored] == [part.rows for part in parts]
     assert all(part.rows <= max(most, group) for part in parts)
-    found = together(folder / "out", parts)
-    assert found.equals(alone(file, sources, folder)) and found.schema == alone(file, sources, folder).schema
+    results = read_results(folder / "out", parts)
+    expected = score_alone(file, sources, folder)
+    assert results.equals(expected) and results.schema == expected.schema
     for part in parts:
         ids = polars.read_parquet(part.source, columns=["id"])["id"][part.first_row :][: part.rows]
         assert polars.read_parquet(folder / "out" / part.target)["id"].equals(ids)
 
 
 def test_a_file_that_is_one_part_keeps_its_name_and_others_are_numbered(file: Path, tmp_path: Path) -> None:
-    written(tmp_path / "in" / "small.parquet", 10)
-    written(tmp_path / "in" / "2026" / "large.parquet", 35, group=10)
-    written(tmp_path / "in" / "_old" / "x.parquet", 1)
+    write_rows(tmp_path / "in" / "small.parquet", 10)
+    write_rows(tmp_path / "in" / "2026" / "large.parquet", 35, group=10)
+    write_rows(tmp_path / "in" / "_old" / "x.parquet", 1)
     (tmp_path / "in" / "_SUCCESS").touch()
     (tmp_path / "in" / ".small.parquet.crc").touch()
     with Session(file, "cpu") as session:
@@ -67,35 +69,35 @@ def test_a_file_that_is_one_part_keeps_its_name_and_others_are_numbered(file: Pa
 def test_the_results_say_where_their_rows_come_from(file: Path, tmp_path: Path) -> None:
     import pyarrow.parquet as parquet
 
-    written(tmp_path / "in" / "large.parquet", 35, group=10)
+    write_rows(tmp_path / "in" / "large.parquet", 35, group=10)
     with Session(file, "cpu") as session:
         parts, _ = partition(tmp_path / "in", input_ports(session), max_rows=20)
         for part in parts:
             score_part(session, part, tmp_path / "out")
-    found = parquet.read_schema(tmp_path / "out" / parts[1].target).metadata
-    assert found[b"mlpx.source"] == b"large.parquet" and found[b"mlpx.first_row"] == b"20"
+    metadata = parquet.read_schema(tmp_path / "out" / parts[1].target).metadata
+    assert metadata[b"mlpx.source"] == b"large.parquet" and metadata[b"mlpx.first_row"] == b"20"
 
 
 def test_a_part_that_is_scored_again_replaces_its_file(file: Path, tmp_path: Path) -> None:
-    source = written(tmp_path / "in.parquet", 50)
+    source = write_rows(tmp_path / "in.parquet", 50)
     with Session(file, "cpu") as session:
         (part,), _ = partition(source, input_ports(session), keep=["id"])
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / part.target).write_bytes(b"half of a file")
         score_part(session, part, tmp_path / "out", keep=["id"])
         score_part(session, part, tmp_path / "out", keep=["id"])
-    assert together(tmp_path / "out", [part]).equals(alone(file, [source], tmp_path))
-    assert not hidden(tmp_path / "out")
+    assert read_results(tmp_path / "out", [part]).equals(score_alone(file, [source], tmp_path))
+    assert not hidden_files(tmp_path / "out")
 
 
 def test_the_first_wrong_row_is_named_as_it_is_counted_in_the_file(file: Path, tmp_path: Path) -> None:
     gap = [None if row == 33 else 1.0 for row in range(40)]
-    source = written(tmp_path / "in.parquet", 40, group=10, age=polars.Series(gap, dtype=polars.Float32))
+    source = write_rows(tmp_path / "in.parquet", 40, group=10, age=polars.Series(gap, dtype=polars.Float32))
     with Session(file, "cpu") as session:
         *_, last = partition(source, input_ports(session), max_rows=10)[0]
         with pytest.raises(InputError, match=r"in\.parquet: column 'age' has empty values, the first in row 34"):
             score_part(session, last, tmp_path / "out")
-        tenth = written(tmp_path / "in.parquet", 40, group=10, age=np.array([0.5] * 35 + [0.1] * 5))
+        tenth = write_rows(tmp_path / "in.parquet", 40, group=10, age=np.array([0.5] * 35 + [0.1] * 5))
         *_, last = partition(tenth, input_ports(session), max_rows=10)[0]
         with pytest.raises(InputError, match=r"column 'age' is float64.*0\.1 in row 36 would become"):
             score_part(session, last, tmp_path / "out")
@@ -103,7 +105,7 @@ def test_the_first_wrong_row_is_named_as_it_is_counted_in_the_file(file: Path, t
 
 
 def test_a_damaged_row_group_is_an_error_that_names_its_file(file: Path, tmp_path: Path) -> None:
-    source = written(tmp_path / "in.parquet", 5000, group=1000)
+    source = write_rows(tmp_path / "in.parquet", 5000, group=1000)
     content = bytearray(source.read_bytes())
     content[60:30000] = bytes(29940)
     source.write_bytes(content)
@@ -119,7 +121,7 @@ def test_ranges_are_counted_in_the_rows_of_the_file(tmp_path: Path) -> None:
     file = model(tmp_path, features=features)
     far = np.zeros(40, np.float32)
     far[[25, 31]] = 11
-    source = written(tmp_path / "in.parquet", 40, group=10, weight=far)
+    source = write_rows(tmp_path / "in.parquet", 40, group=10, weight=far)
     with Session(file, "cpu") as session:
         third = partition(source, input_ports(session), max_rows=10)[0][2]
         scored = score_part(session, third, tmp_path / "out")
@@ -129,7 +131,7 @@ def test_ranges_are_counted_in_the_rows_of_the_file(tmp_path: Path) -> None:
 
 def test_rows_that_cannot_be_read_have_empty_results_and_keep_their_key(file: Path, tmp_path: Path) -> None:
     gap = polars.Series([None if row in (33, 35) else 1.0 for row in range(40)], dtype=polars.Float32)
-    source = written(tmp_path / "in.parquet", 40, group=10, age=gap, weight=np.full(40, np.inf, np.float32))
+    source = write_rows(tmp_path / "in.parquet", 40, group=10, age=gap, weight=np.full(40, np.inf, np.float32))
     with Session(file, "cpu") as session:
         *_, last = partition(source, input_ports(session), max_rows=10)[0]
         scored = score_part(session, last, tmp_path / "out", on_error="null", keep=["id"])
@@ -137,23 +139,23 @@ def test_rows_that_cannot_be_read_have_empty_results_and_keep_their_key(file: Pa
         assert scored.nonfinite is not None and (scored.nonfinite.rows, scored.nonfinite.first_row) == (8, 31)
         with pytest.raises(InputError, match=r"in\.parquet: 'weight' is inf in row 11"):
             score_part(session, replace(last, row_groups=(1,), first_row=10), tmp_path, reject_nonfinite=True)
-    found = polars.read_parquet(tmp_path / "out" / last.target)
-    assert found["id"].to_list() == [f"in-{row}" for row in range(30, 40)]
-    assert [row for row, label in enumerate(found["y_no"]) if label is None] == [3, 5]
+    results = polars.read_parquet(tmp_path / "out" / last.target)
+    assert results["id"].to_list() == [f"in-{row}" for row in range(30, 40)]
+    assert [row for row, label in enumerate(results["y_no"]) if label is None] == [3, 5]
 
 
 def test_folders_that_cannot_be_scored(file: Path, tmp_path: Path, run: Run) -> None:
-    good = written(tmp_path / "good" / "a.parquet", 5)
+    good = write_rows(tmp_path / "good" / "a.parquet", 5)
     (tmp_path / "empty").mkdir()
-    written(tmp_path / "other" / "a.parquet", 5)
+    write_rows(tmp_path / "other" / "a.parquet", 5)
     (tmp_path / "other" / "notes.txt").touch()
-    written(tmp_path / "mixed" / "a.parquet", 5)
-    written(tmp_path / "mixed" / "b.parquet", 5, more=[1] * 5)
-    written(tmp_path / "broken" / "a.parquet", 5).write_bytes(b"PAR1")
-    written(tmp_path / "text" / "a.parquet", 5, age=["1"] * 5)
-    written(tmp_path / "kinds" / "a.parquet", 5)
-    written(tmp_path / "kinds" / "b.parquet", 5, id=list(range(5)))
-    written(tmp_path / "twins" / "a.parquet", 5)
+    write_rows(tmp_path / "mixed" / "a.parquet", 5)
+    write_rows(tmp_path / "mixed" / "b.parquet", 5, more=[1] * 5)
+    write_rows(tmp_path / "broken" / "a.parquet", 5).write_bytes(b"PAR1")
+    write_rows(tmp_path / "text" / "a.parquet", 5, age=["1"] * 5)
+    write_rows(tmp_path / "kinds" / "a.parquet", 5)
+    write_rows(tmp_path / "kinds" / "b.parquet", 5, id=list(range(5)))
+    write_rows(tmp_path / "twins" / "a.parquet", 5)
     polars.DataFrame({"age": [1.0], "height": [1.0]}).write_parquet(tmp_path / "lacking.parquet")
     table = {
         "nowhere": r"no such file or folder",
@@ -175,11 +177,11 @@ def test_folders_that_cannot_be_scored(file: Path, tmp_path: Path, run: Run) -> 
         assert done.code == 2 and re.search(expected, done.err), (name, done.err)
     done = run("predict", file, good, "-o", tmp_path / "good", "--engine", "ray")
     assert done.code == 3 and "the folder exists and is not empty; nothing was changed" in done.err
-    assert not (tmp_path / "out").exists() and not hidden(tmp_path)
+    assert not (tmp_path / "out").exists() and not hidden_files(tmp_path)
 
 
 def test_options_that_need_ray_or_do_not_fit_it(file: Path, tmp_path: Path, run: Run) -> None:
-    data = written(tmp_path / "a.parquet", 5)
+    data = write_rows(tmp_path / "a.parquet", 5)
     assert "--keep needs --engine ray" in run("predict", file, data, "--keep", "id").err.replace("\n", " ")
     assert "-o FOLDER" in run("predict", file, data, "--engine", "ray").err
     assert "here or ray" in run("predict", file, data, "--engine", "spark").err
