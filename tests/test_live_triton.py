@@ -48,8 +48,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Live]
         "loose": {"path": folder / "plain.onnx", "delay_us": 100_000},
     }
     packages = {
-        name: package(target="triton", folder=folder / name, name=name, backend="python", **given)
-        for name, given in options.items()
+        name: package(target="triton", folder=folder / name, name=name, backend="python", **settings)
+        for name, settings in options.items()
     }
     let_any_width_by(packages["loose"].folder / "models" / "loose" / "config.pbtxt")
     repository = folder / "repository"
@@ -71,8 +71,8 @@ def let_any_width_by(config: Path) -> None:
 def test_every_row_is_answered_within_its_bound(served: dict[str, Live], way: Way, name: str) -> None:
     live = served[name]
     parts = [slice(0, 1), slice(0, live.answers.rows)]
-    for rows, found in zip(parts, way(live, parts), strict=True):
-        assert_proved(live, rows, found)
+    for rows, outputs in zip(parts, way(live, parts), strict=True):
+        assert_proved(live, rows, outputs)
 
 
 @pytest.mark.parametrize("name", ["plain", "policy"])
@@ -80,9 +80,9 @@ def test_every_row_is_answered_within_its_bound(served: dict[str, Live], way: Wa
 def test_sixteen_at_once_have_their_own_answers_from_fewer_runs(served: dict[str, Live], way: Way, name: str) -> None:
     live = served[name]
     parts, before = sixteen(live.answers), executions(live)
-    found = way(live, parts)
+    answers = way(live, parts)
     assert executions(live) - before < len(parts)
-    for rows, outputs in zip(parts, found, strict=True):
+    for rows, outputs in zip(parts, answers, strict=True):
         assert_proved(live, rows, outputs)
 
 
@@ -93,16 +93,16 @@ def executions(live: Live) -> int:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_fixed_batch_is_asked_whole(served: dict[str, Live], way: Way) -> None:
     whole = slice(0, 12)
-    for found in way(served["fixed"], [whole] * 3):
-        assert_proved(served["fixed"], whole, found)
+    for outputs in way(served["fixed"], [whole] * 3):
+        assert_proved(served["fixed"], whole, outputs)
 
 
 @pytest.mark.parametrize("name", ["plain", "policy"])
 def test_the_metadata_is_the_file_s(served: dict[str, Live], name: str) -> None:
-    told, summary = get(served[name]), served[name].package.deployment.summary
+    metadata, summary = get(served[name]), served[name].package.deployment.summary
     for kind in ("inputs", "outputs"):
         expected = [(port.name, "FP32", [-1, *port.shape[1:]]) for port in getattr(summary, kind)]
-        assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in told[kind]] == expected
+        assert [(tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in metadata[kind]] == expected
 
 
 @pytest.mark.parametrize("rows", [65, 1000])
@@ -113,15 +113,15 @@ def test_more_rows_than_a_batch_may_have_are_refused(served: dict[str, Live], ro
 
 def test_a_request_that_spoils_a_batch_has_its_own_error_and_the_others_their_answers(served: dict[str, Live]) -> None:
     live = served["loose"]
-    asked = [{"input": live.answers.inputs["input"][index : index + 2]} for index in range(8)]
-    asked[3] = {"input": np.zeros((2, 8), np.float32)}
+    requests = [{"input": live.answers.inputs["input"][index : index + 2]} for index in range(8)]
+    requests[3] = {"input": np.zeros((2, 8), np.float32)}
     before = executions(live)
     with ThreadPoolExecutor(8) as pool:
-        found = [pool.submit(ask_grpc, live, inputs) for inputs in asked]
+        futures = [pool.submit(ask_grpc, live, inputs) for inputs in requests]
     with pytest.raises(InferenceServerException, match="ONNX Runtime cannot run it"):
-        found[3].result()
+        futures[3].result()
     for index in {*range(8)} - {3}:
-        assert_proved(live, slice(index, index + 2), found[index].result())
+        assert_proved(live, slice(index, index + 2), futures[index].result())
     assert executions(live) - before < 8
 
 

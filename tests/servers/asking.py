@@ -46,9 +46,9 @@ class Live:
 
     @property
     def answers(self) -> Answers:
-        found = self.package.deployment.certificate.answers
-        assert found is not None
-        return found
+        answers = self.package.deployment.certificate.answers
+        assert answers is not None
+        return answers
 
 
 Outputs = dict[str, np.ndarray]
@@ -80,9 +80,9 @@ def ask_grpc(live: Live, inputs: Outputs) -> Outputs:
 
 def over_grpc(live: Live, parts: Sequence[slice]) -> list[Outputs]:
     """The outputs for parts of the certificate's rows, each asked for by a client of its own, all at once."""
-    asked = [{name: values[rows] for name, values in live.answers.inputs.items()} for rows in parts]
+    batches = [{name: values[rows] for name, values in live.answers.inputs.items()} for rows in parts]
     with ThreadPoolExecutor(len(parts)) as pool:
-        return list(pool.map(lambda inputs: ask_grpc(live, inputs), asked))
+        return list(pool.map(lambda inputs: ask_grpc(live, inputs), batches))
 
 
 def over_rest(live: Live, parts: Sequence[slice], *, binary: bool = False) -> list[Outputs]:
@@ -102,10 +102,10 @@ def sixteen(answers: Answers) -> list[slice]:
     return [slice(start, start + 1 + index % 3) for index, start in enumerate(starts)]
 
 
-def assert_proved(live: Live, rows: slice, found: Outputs) -> None:
+def assert_proved(live: Live, rows: slice, outputs: Outputs) -> None:
     """Every output is there, and within the certificate's bound."""
-    assert sorted(found) == sorted(live.answers.exact)
-    for name, values in found.items():
+    assert sorted(outputs) == sorted(live.answers.exact)
+    for name, values in outputs.items():
         assert values.shape == live.answers.exact[name][rows].shape
         assert np.all(np.abs(values - live.answers.exact[name][rows]) <= live.answers.bound[name][rows])
 
@@ -123,9 +123,10 @@ def request(live: Live, rows: slice = slice(0, 1)) -> dict[str, Any]:
 def post(live: Live, body: object, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     """The status and the JSON of an answer to a body: bytes, or what is written as JSON."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-    asked = urllib.request.Request(f"{live.url}/infer", sent, {"Content-Type": "application/json"} | (headers or {}))
+    headers = {"Content-Type": "application/json"} | (headers or {})
+    http_request = urllib.request.Request(f"{live.url}/infer", sent, headers)
     try:
-        with urllib.request.urlopen(asked, timeout=30) as response:
+        with urllib.request.urlopen(http_request, timeout=30) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         with error:

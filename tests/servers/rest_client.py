@@ -25,25 +25,25 @@ def rest(
 
     Raises AssertionError with what the client said.
     """
-    given, found = folder / "inputs.npz", folder / "outputs.npz"
-    np.savez(given, allow_pickle=False, **inputs)
-    command = [python, __file__, address, model, given, found, "binary" if binary else "json"]
+    inputs_file, outputs_file = folder / "inputs.npz", folder / "outputs.npz"
+    np.savez(inputs_file, allow_pickle=False, **inputs)
+    command = [python, __file__, address, model, inputs_file, outputs_file, "binary" if binary else "json"]
     spans = [f"{part.start}:{part.stop}" for part in parts]
     done = subprocess.run([*map(str, command), *spans], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    with np.load(found) as held:
+    with np.load(outputs_file) as archive:
         outputs: list[dict[str, np.ndarray]] = [{} for _ in parts]
-        for key in held.files:
+        for key in archive.files:
             index, name = key.split("/", 1)
-            outputs[int(index)][name] = held[key]
+            outputs[int(index)][name] = archive[key]
     return outputs
 
 
-def _main(address: str, model: str, given: str, found: str, encoding: str, *spans: str) -> None:
+def _main(address: str, model: str, inputs_file: str, outputs_file: str, encoding: str, *spans: str) -> None:
     from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput  # pyright: ignore
 
-    with np.load(given) as held:
-        inputs = dict(held)
+    with np.load(inputs_file) as archive:
+        inputs = dict(archive)
     binary = encoding == "binary"
 
     def ask(span: str) -> dict[str, np.ndarray]:
@@ -55,14 +55,14 @@ def _main(address: str, model: str, given: str, found: str, encoding: str, *span
             tensors[-1].set_data_from_numpy(part, binary_data=binary)
         with InferenceServerClient(address) as client:
             names = [output["name"] for output in client.get_model_metadata(model)["outputs"]]
-            asked = [InferRequestedOutput(name, binary_data=binary) for name in names]
+            requested = [InferRequestedOutput(name, binary_data=binary) for name in names]
             kind = None if binary else {"Content-Type": "application/json"}  # KServe takes it for bytes without
-            result: Any = client.infer(model, tensors, outputs=asked, headers=kind)
+            result: Any = client.infer(model, tensors, outputs=requested, headers=kind)
         return {name: result.as_numpy(name) for name in names}
 
     with ThreadPoolExecutor(len(spans)) as pool:
         answers = list(pool.map(ask, spans))
-    np.savez(found, **{f"{i}/{name}": v for i, outputs in enumerate(answers) for name, v in outputs.items()})
+    np.savez(outputs_file, **{f"{i}/{name}": v for i, outputs in enumerate(answers) for name, v in outputs.items()})
 
 
 if __name__ == "__main__":

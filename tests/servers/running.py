@@ -17,8 +17,8 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def free_ports(count: int) -> list[int]:
     """That many loopback ports that nothing listens on."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
@@ -94,11 +94,11 @@ def _stop(process: subprocess.Popen[bytes], grace: float) -> None:
 
 def session(leader: int) -> list[int]:
     """The running processes of a session: also those that have made a group of their own, as Ray's workers do."""
-    found = []
+    pids = []
     for path in Path("/proc").iterdir():
         if path.name.isdecimal():
             with suppress(ProcessLookupError, PermissionError, FileNotFoundError):
                 ended = (path / "stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "ZX"
                 if os.getsid(int(path.name)) == leader and not ended:
-                    found.append(int(path.name))
-    return found
+                    pids.append(int(path.name))
+    return pids

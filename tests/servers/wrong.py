@@ -15,7 +15,7 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def _set(key: str, value: object) -> Change:
-    return lambda asked: asked["inputs"][0].__setitem__(key, value)
+    return lambda record: record["inputs"][0].__setitem__(key, value)
 
 
 WRONG: dict[str, tuple[Change, str]] = {
@@ -33,18 +33,18 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a number beyond float32": (_set("data", [1e39, 0.0, 0.0]), "a number that is too large for FP32"),
     "another datatype": (_set("datatype", "INT64"), "has the datatype FP32, and INT64 was given"),
     "another input": (_set("name", "nobody"), "there is no input 'nobody'; the model takes 'obs', 'goal'"),
-    "one input only": (lambda asked: asked["inputs"].pop(), "the input 'goal' is missing"),
-    "an input twice": (lambda asked: asked["inputs"].append(asked["inputs"][0]), "the input 'obs' is given twice"),
-    "another output": (lambda asked: asked.update(outputs=[{"name": "nobody"}]), "there is no output 'nobody'"),
+    "one input only": (lambda record: record["inputs"].pop(), "the input 'goal' is missing"),
+    "an input twice": (lambda record: record["inputs"].append(record["inputs"][0]), "the input 'obs' is given twice"),
+    "another output": (lambda record: record.update(outputs=[{"name": "nobody"}]), "there is no output 'nobody'"),
 }
 """What is changed of a request with the inputs obs (1, 3) and goal (1, 2), and words of the error."""
 
 
 def wrong(live: Live, name: str) -> dict[str, Any]:
     """A row of the table as a request."""
-    asked = copy.deepcopy(request(live))
-    WRONG[name][0](asked)
-    return asked
+    record = copy.deepcopy(request(live))
+    WRONG[name][0](record)
+    return record
 
 
 def assert_neighbours_are_answered(live: Live) -> None:
