@@ -1,12 +1,12 @@
-from .data.file_formats import read_inputs as read_inputs
-from .data.file_formats import read_rows as read_rows
-from .data.nonfinite import NonFinite as NonFinite
+from .data.reading import read_inputs as read_inputs
+from .data.reading import read_rows as read_rows
 from .data.scoring import Scores as Scores
 from .data.scoring import columns_of as columns_of
 from .data.scoring import score as score
 from .data.scoring import score_table as score_table
 from .data.streaming import ScoreReport as ScoreReport
 from .data.streaming import score_file as score_file
+from .data.unusual_values import NonFinite as NonFinite
 from .errors import ClusterError as ClusterError
 from .errors import InputError as InputError
 from .errors import MissingPackageError as MissingPackageError

@@ -19,8 +19,8 @@ from torch import nn
 from builder import json_schema
 from mlpx.cli.options import FORMATS
 from runtime import Session
-from runtime.data.file_formats import READERS
-from runtime.data.sinks import SINKS
+from runtime.data.reading import READERS
+from runtime.data.results import SINKS
 from tests.commands import Run
 
 SPEC = """name: tiny

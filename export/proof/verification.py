@@ -25,7 +25,7 @@ from export.trace import Signature, signature_of, trace
 from export.trace.signature import Example, parameters_of
 from runtime import InputError, ModelError, Port, choose, read_inputs, summary_of, this_machine
 from runtime.data.arrays import as_float32, as_inputs
-from runtime.data.integers import HINT, first_of, index_limits
+from runtime.data.indices import HINT, first_of, index_limits
 
 from .examination import Examination
 from .exposing import Recording

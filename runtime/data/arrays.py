@@ -10,7 +10,7 @@ import numpy as np
 from runtime.errors import InputError
 from runtime.model.summary import Port
 
-from .integers import BOOL_HINT, HINT, NO_BOOL, first_of, int64_of, not_whole
+from .indices import BOOL_HINT, HINT, NO_BOOL, first_of, int64_of, not_whole
 
 _NO_TABLES = (np.ndarray, Mapping, list, tuple)
 

@@ -17,9 +17,9 @@ from runtime.model.ranges import Outside, OutsideTally, outside_by_place
 
 from .batches import Batch, Source, ahead
 from .columns import Counted, Flaw, index_flaws
-from .file_formats import told_of
-from .integers import allowed_rows
-from .nonfinite import NonFinite, nonfinite
+from .indices import allowed_rows
+from .reading import told_of
+from .unusual_values import NonFinite, nonfinite
 
 SHOWN = 5
 """Rows that could not be read are named up to this many."""

@@ -13,7 +13,7 @@ from runtime.model.port import Port
 
 from .arrays import float32_of, would_change
 from .headers import by_feature
-from .integers import BOOL_HINT, NO_BOOL, IndexLimits, first_of, index_limits, int64_of, why_wrong
+from .indices import BOOL_HINT, NO_BOOL, IndexLimits, first_of, index_limits, int64_of, why_wrong
 
 
 @dataclass(frozen=True)

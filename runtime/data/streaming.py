@@ -16,10 +16,10 @@ from runtime.model.ranges import Outside, OutsideTally, limits, told
 from runtime.session.session import Session
 
 from .checks import Checked, Checks, joined, large
-from .file_formats import opened
-from .nonfinite import NonFinite, nonfinite_words
+from .reading import opened
+from .results import Write, check_target, opened_sink
 from .scoring import Scores, score
-from .sinks import Write, check_target, opened_sink
+from .unusual_values import NonFinite, nonfinite_words
 
 ON_ERROR = ("fail", "null")
 

@@ -14,8 +14,8 @@ from time import perf_counter
 from typing import Any
 
 from runtime.data.checks import SHOWN
-from runtime.data.nonfinite import NonFinite, nonfinite_words
 from runtime.data.streaming import ON_ERROR, failed_words
+from runtime.data.unusual_values import NonFinite, nonfinite_words
 from runtime.errors import ClusterError, InputError, ModelError, OutputError
 from runtime.model.ranges import Outside, limits, told
 from runtime.session.processor import usable_cores

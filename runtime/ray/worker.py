@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from runtime.data.checks import Checks, large
-from runtime.data.nonfinite import NonFinite
-from runtime.data.sinks import results_table
-from runtime.data.source_arrow import parquet
+from runtime.data.format_arrow import parquet
+from runtime.data.results import results_table
 from runtime.data.streaming import scores_of
+from runtime.data.unusual_values import NonFinite
 from runtime.errors import ClusterError, InputError, MissingPackageError, ModelError, OutputError, ProviderError
 from runtime.extras import imported
 from runtime.files import whole_file

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter, time
 from typing import Any
 
-from runtime.data.integers import allowed_rows
+from runtime.data.indices import allowed_rows
 from runtime.errors import InputError, ModelError
 from runtime.files import sha256
 from runtime.model.certificate import Certificate, read_certificate

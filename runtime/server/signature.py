@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from runtime.data.integers import int64_of
+from runtime.data.indices import int64_of
 from runtime.model.port import Port
 
 from .refusals import Malformed, TooLarge

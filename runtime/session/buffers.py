@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.data.integers import allowed_rows
+from runtime.data.indices import allowed_rows
 from runtime.model.port import Port
 
 FLOAT32 = np.dtype(np.float32)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from runtime.data.arrays import as_inputs
-from runtime.data.integers import HINT, first_of, index_limits
+from runtime.data.indices import HINT, first_of, index_limits
 from runtime.errors import InputError, ModelError
 from runtime.model.annotate_ports import described
 from runtime.model.port import Port

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.data.file_formats import read_inputs
+from runtime.data.reading import read_inputs
 from runtime.errors import InputError
 from runtime.model.port import Port
 from runtime.model.ranges import limits

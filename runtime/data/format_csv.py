@@ -17,7 +17,7 @@ from runtime.model.port import Port
 
 from .batches import BATCH_BYTES, Batch, Source, never_none
 from .columns import Flaw, Matching, gaps, matching, wrong_texts
-from .integers import int64_of
+from .indices import int64_of
 
 _BLOCK = 2 * BATCH_BYTES
 _WINDOW = 1 << 16

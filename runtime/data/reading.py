@@ -13,9 +13,9 @@ from runtime.model.port import Port
 
 from .batches import Source, ahead
 from .columns import Counted, index_flaws
-from .source_arrow import ipc, parquet
-from .source_csv import csv_file
-from .source_numpy import npy, npz
+from .format_arrow import ipc, parquet
+from .format_csv import csv_file
+from .format_numpy import npy, npz
 
 
 def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tuple[np.ndarray, str]:

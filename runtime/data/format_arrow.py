@@ -18,8 +18,8 @@ from runtime.model.port import Port
 from .batches import Batch, Source, never_none
 from .columns import Flaw, Matching, columns_to_rows, matching
 from .dataframes import arrow_column, is_arrow_number, not_arrow_numbers
-from .source_csv import first_line
-from .source_numpy import batch_rows
+from .format_csv import first_line
+from .format_numpy import batch_rows
 
 _Part = tuple[Any, int, float]
 """Rows as Arrow has them, or why they cannot be read; their number; how much of the file has been read with them."""
