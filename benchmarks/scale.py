@@ -57,8 +57,9 @@ def write_case(name: str, folder: Path, rows: int) -> None:
 def on_one_core(folder: Path) -> dict[str, float]:
     """In this process: what a worker does with all parts of the data."""
     from runtime import Session
+    from runtime.data.scoring import input_ports
     from runtime.ray.partition import partition
-    from runtime.ray.worker import input_ports, score_part
+    from runtime.ray.worker import score_part
 
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with Session(folder / "model.onnx", "cpu", threads=1, workers=1) as session, tempfile.TemporaryDirectory() as out:

@@ -7,6 +7,7 @@ from .data.scoring import score_table as score_table
 from .data.streaming import ScoreReport as ScoreReport
 from .data.streaming import score_file as score_file
 from .data.unusual_values import NonFinite as NonFinite
+from .data.unusual_values import Outside as Outside
 from .errors import ClusterError as ClusterError
 from .errors import InputError as InputError
 from .errors import MissingPackageError as MissingPackageError
@@ -32,7 +33,6 @@ from .model.certificate import read_certificate as read_certificate
 from .model.onnx_header import Header as Header
 from .model.onnx_header import read_header as read_header
 from .model.port import Port as Port
-from .model.ranges import Outside as Outside
 from .model.summary import BlockSummary as BlockSummary
 from .model.summary import Summary as Summary
 from .model.summary import summary_of as summary_of

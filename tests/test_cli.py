@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,10 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from builder import json_schema
-from mlpx.cli.options import FORMATS
 from runtime import Session
-from runtime.data.reading import READERS
-from runtime.data.results import SINKS
+from runtime.data.file_formats import DATA_SUFFIXES, FORMATS, RESULTS_SUFFIXES
 from tests.commands import Run
 
 SPEC = """name: tiny
@@ -346,10 +345,26 @@ def test_help_and_version(run: Run) -> None:
     assert all(name in text for name in ("build", "export", "inspect", "predict", "schema", "doctor"))
 
 
-def test_the_formats_that_the_help_lists_are_those_of_the_runtime() -> None:
-    for table in (READERS, SINKS):
-        first = {reader: suffix for suffix, reader in reversed(table.items())}
-        assert tuple(reversed(first.values())) == FORMATS
+@pytest.mark.parametrize("command", ["predict", "inspect", "bench", "tune", "verify", "build", "export"])
+def test_the_help_lists_every_format(command: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    suffixes = re.findall(r"\.[a-z]+\b", run(command, "--help").out)
+    assert set(DATA_SUFFIXES) <= set(suffixes)
+    assert command != "predict" or all(suffixes.count(suffix) == 2 for suffix in RESULTS_SUFFIXES)
+
+
+def test_every_format_can_be_read_and_written() -> None:
+    assert len({suffix for each in FORMATS for suffix in each.suffixes}) == sum(len(each.suffixes) for each in FORMATS)
+    for each in FORMATS:
+        assert all(callable(each.load(function, "a test")) for function in (each.read, each.write) if function)
+
+
+def test_the_list_of_formats_needs_no_library(root: Path) -> None:
+    code = (
+        "import sys, mlpx.cli.options; print([name for name in ('numpy', 'polars', 'pyarrow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.fixture

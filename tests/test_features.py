@@ -20,7 +20,7 @@ from builder import MLPSpec, SpecError, assemble, json_schema, load_spec
 from export import export, inspect, verify
 from export.proof.verification import examine
 from runtime import InputError, ModelError, Port, Session, Summary, read_rows, score_file, summary_of
-from runtime.model.ranges import outside
+from runtime.data.unusual_values import Outside, find_outside
 from tests.cases import network
 from tests.commands import Run
 
@@ -59,6 +59,12 @@ def arm(tmp_path: Path) -> Path:
 def csv(folder: Path, text: str) -> Path:
     (folder / "rows.csv").write_text(text, encoding="utf-8")
     return folder / "rows.csv"
+
+
+def outside(rows: np.ndarray, port: Port) -> tuple[int, tuple[Outside, ...]]:
+    """How many rows leave a declared range, and each feature that does."""
+    count, features = find_outside(rows, port)
+    return count, tuple(features.values())
 
 
 UNHURRIED = settings(deadline=None)

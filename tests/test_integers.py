@@ -103,7 +103,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "infinite": ([[float("inf"), 2.0]], r"feature 'genre': inf is not a whole number"),
     "inexact": ([[2**53 + 1, 2.0]], r"feature 'genre': 9007199254740992\.0 is a float from 2\*\*53 on"),
     "unsigned": (np.array([[2**63, 1]], np.uint64), r"feature 'genre': 9223372036854775808 is not a whole number"),
-    "bool": (np.ones((1, 2), bool), r"'ids' holds bool, .*name no row of a table. What to do: .*astype\(numpy.int64\)"),
+    "bool": (
+        np.ones((1, 2), bool),
+        r"'ids' holds bool, .*index the rows of a table. What.*astype\(numpy.int64\)",
+    ),
     "bool in a list": ([[True, 2]], r"'ids' holds bool"),
     "text": ([["a", "b"]], r"'ids' expects numbers; this holds <U1 values"),
     "shape": ([1, 2], r"'ids' expects shape \(batch, 2\), and got \(2,\); for a single row, give x\[None\]"),
@@ -329,7 +332,7 @@ def test_archives_hold_each_input_in_its_dtype(files: dict[str, Path], tmp_path:
         score_file(session, tmp_path / "data.npz", tmp_path / "out.npy")
         near(np.load(tmp_path / "out.npy"), of_both(OBS, ids[:, 0]))
         np.savez(tmp_path / "data.npz", obs=OBS, ids=ids + 0.5)
-        with pytest.raises(InputError, match=r"'ids', row 1, feature 1: 3.5 is not a whole number"):
+        with pytest.raises(InputError, match=r"'ids', row 1, feature 'genre': 3.5 is not a whole number"):
             score_file(session, tmp_path / "data.npz", tmp_path / "out.npy")
         np.savez(tmp_path / "data.npz", obs=OBS, ids=ids > 0)
         with pytest.raises(InputError, match="'ids' holds bool"):

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import InputError, Session
+from runtime.data.scoring import input_ports
 from runtime.ray.partition import partition
-from runtime.ray.worker import input_ports, score_part
+from runtime.ray.worker import score_part
 from tests.commands import Run
 from tests.folders import NAMES, hidden_files, model, read_results, score_alone, write_rows
 

@@ -141,11 +141,13 @@ def test_what_is_not_rows_is_refused(name: str, session: Session) -> None:
 
 
 def test_arrays_and_tensors_are_read_without_a_copy() -> None:
-    from runtime.data.arrays import as_float32
+    from runtime import Port
+    from runtime.data.arrays import as_array
 
     tensor = torch.ones(4, 3)
-    assert as_float32(tensor, "x", (3,)).ctypes.data == tensor.data_ptr()
-    assert as_float32(X, "x", (3,)) is X
+    port = Port("x", ("batch", 3))
+    assert as_array(tensor, port).ctypes.data == tensor.data_ptr()
+    assert as_array(X, port) is X
 
 
 def test_an_empty_batch(session: Session) -> None:

@@ -7,8 +7,10 @@ import pty
 import re
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 from builder import MLPSpec, assemble
 from export import export
 from runtime import InputError, Port, Session, read_rows, score_file
+from runtime.data.batches import decode_ahead
 
 WIDTH = 16
 NAMES = [f"f{i}" for i in range(WIDTH)]
@@ -138,7 +141,7 @@ def test_other_types_and_orders_of_arrays(model: Path, tmp_path: Path) -> None:
         other = rows.astype(np.float64)
         other[149_000, 7] = 0.1
         np.save(tmp_path / "rows.npy", other)
-        with pytest.raises(InputError, match=r"0\.1 in row 149001, feature 8 would become"):
+        with pytest.raises(InputError, match=r"0\.1 in row 149001, feature 'f7' would become"):
             score_file(session, tmp_path / "rows.npy", tmp_path / "out.npy")
 
 
@@ -251,3 +254,27 @@ def test_progress_on_a_terminal_and_none_in_a_pipe(model: Path, root: Path, tmp_
     os.close(terminal)
     assert process.returncode == 0 and b"scoring" in shown
     assert re.search(rb"[\d,]+ rows, .*[\d,]+ rows/s", shown) and b"scoring" not in plain.stderr.encode()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    count=st.integers(0, 30), threads=st.integers(1, 8), wrong_task=st.integers(0, 40), wrong_read=st.integers(0, 40)
+)
+def test_batches_and_errors_come_in_order(count: int, threads: int, wrong_task: int, wrong_read: int) -> None:
+    def decode(number: int) -> int:
+        if number == wrong_task:
+            raise InputError(f"{number}")
+        return number
+
+    def tasks() -> Iterator[Callable[[], int]]:
+        for number in range(count):
+            if number == wrong_read:
+                raise InputError(f"{number}")
+            yield partial(decode, number)
+
+    first_error = min(wrong_task, wrong_read)
+    numbers: list[int] = []
+    with pytest.raises(InputError, match=f"^{first_error}$") if first_error < count else nullcontext():
+        for number in decode_ahead(tasks(), threads):
+            numbers.append(number)
+    assert numbers == list(range(min(count, first_error)))

@@ -18,7 +18,9 @@ import torch
 from export.evaluation import follow
 from export.graph import Graph, Input, Row, Rows, Shape, batch_axis, row_of, width
 from runtime import InputError, ModelError, Port
-from runtime.model.ranges import in_words, limits, outside, told
+from runtime.data.file_formats import has_lines
+from runtime.data.unusual_values import find_outside, format_outside
+from runtime.model.port import format_range, limits
 
 from .report import Findings
 
@@ -186,9 +188,9 @@ def _looked_at(data: np.ndarray, origin: str, port: Port, shape: Shape, found: F
     odd = int((~np.isfinite(data.reshape(len(data), -1))).any(axis=1).sum())
     if odd:
         found.warned("data", f"{odd:,} of the {len(data):,} rows of {origin} hold NaN or infinity")
-    count, features = outside(data, port)
+    count, features = find_outside(data, port)
     if features:
-        found.warned("data", told(count, features, len(data), origin, line=origin.lower().endswith(".csv")))
+        found.warned("data", format_outside(count, [*features.values()], len(data), origin, lines=has_lines(origin)))
     return np.require(data, requirements=["C", "W"])
 
 
@@ -236,7 +238,7 @@ def _within(declared: tuple[np.ndarray, np.ndarray], shape: tuple[int, ...], rng
     ends = set(zip(low[~without].tolist(), high[~without].tolist(), strict=True))
     words = "each feature uniform over its declared range"
     if len(ends) == 1:
-        words = f"uniform over the declared range {in_words(next(iter(ends)))}"
+        words = f"uniform over the declared range {format_range(next(iter(ends)))}"
     if without.any():
         words += f", {int(without.sum()):,} without one standard normal"
     return Inputs("range", f"{_ROWS:,} rows, {words}", drawn.astype(np.float32).reshape(_ROWS, *shape))

@@ -24,8 +24,9 @@ from export.onnxfile.reading import read_model
 from export.trace import Signature, signature_of, trace
 from export.trace.signature import Example, parameters_of
 from runtime import InputError, ModelError, Port, choose, read_inputs, summary_of, this_machine
-from runtime.data.arrays import as_float32, as_inputs
-from runtime.data.indices import HINT, first_of, index_limits
+from runtime.data.arrays import as_array
+from runtime.data.indices import index_limits
+from runtime.data.inputs import as_inputs
 
 from .examination import Examination
 from .exposing import Recording
@@ -194,12 +195,9 @@ def _data(
             shape = np.shape(data)
         except ValueError:
             raise InputError("the data's rows have different lengths") from None
-        held = {port.name: as_float32(data, port.name, shape[1:], dtype=dtype)}
+        held = {port.name: as_array(data, Port(port.name, ("batch", *shape[1:])), dtype=dtype)}
     for limits in index_limits(ports):  # an index beyond the end of its table
-        given = held[limits.port.name]
-        if (wrong := limits.wrong(given)) is not None:
-            row, column = first_of(wrong)
-            raise InputError(f"{limits.words(given, row, column, f'row {row + 1}')}. {HINT}")
+        limits.check(held)
     return joined([held[name].astype(np.float32, copy=False) for name in order if name in held]), origin
 
 

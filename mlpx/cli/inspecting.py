@@ -96,9 +96,9 @@ def _print_features(port: "Port") -> None:
 
 
 def _format_range(limits: tuple[float, float] | None) -> str:
-    from runtime.model.ranges import in_words
+    from runtime.model.port import format_range
 
-    return "" if limits is None else in_words(limits)
+    return "" if limits is None else format_range(limits)
 
 
 def _format_shape(shape: tuple[int | str, ...] | None) -> str:

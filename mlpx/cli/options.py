@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Option
 
-FORMATS = (".npy", ".npz", ".csv", ".parquet", ".arrow")
-"""File formats of data and of results, as ``runtime`` reads and writes them, listed without importing NumPy."""
-LISTED = ", ".join(FORMATS)
-ONE_OF = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+from runtime.data.file_formats import DATA_SUFFIXES, RESULTS_SUFFIXES
+
+LISTED = ", ".join(DATA_SUFFIXES)
+DATA_FILE, RESULTS_FILE = (f"{', '.join(each[:-1])} or {each[-1]}" for each in (DATA_SUFFIXES, RESULTS_SUFFIXES))
+"""The formats of data and of results, such as ``.npy, .npz or .csv``."""
 
 File = Annotated[Path, "An ONNX file."]
 AnyFile = Annotated[Path, "An ONNX file, written by mlpx or by another tool."]

@@ -5,7 +5,7 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from .options import ONE_OF, Device, Dtype, File, Json, refuse
+from .options import DATA_FILE, RESULTS_FILE, Device, Dtype, File, Json, refuse
 from .terminal import format_rate, long_run, note, print_json
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def predict(
     file: File,
-    data: Annotated[Path, f"The rows: a {ONE_OF} file, of any size."],
-    output: Annotated[Path | None, f"Where to write the results: {ONE_OF}; default: CSV on standard output."] = None,
+    data: Annotated[Path, f"The rows: a {DATA_FILE} file, of any size."],
+    output: Annotated[Path | None, f"Results file: {RESULTS_FILE}; default: CSV on standard output."] = None,
     device: Device = "auto",
     dtype: Dtype = None,
     threads: Annotated[int | None, "Threads; default: all usable cores (on Ray, 1).", 1, 1024] = None,

@@ -1,96 +1,72 @@
-"""Whatever a user holds data in, as the float32 or int64 array that a model takes."""
+"""Arrays, tensors and lists of numbers as the float32 or int64 array that a model takes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.model.summary import Port
+from runtime.model.port import LARGEST_INT, Port, format_feature
 
-from .indices import BOOL_HINT, HINT, NO_BOOL, first_of, int64_of, not_whole
+from .flaws import Flaw, flaw_of_values, location
 
-_NO_TABLES = (np.ndarray, Mapping, list, tuple)
+_EXACT = 2**53
+"""From here on, float64 does not hold every whole number."""
+WHOLE_NUMBERS_HINT = "give whole numbers, encoded as those that the model was trained on"
 
 
-def as_float32(data: Any, name: str, row_shape: tuple[int | str, ...], *, dtype: str | None = None) -> np.ndarray:
-    """``data`` as a float32 array of shape (batch, *row_shape), without a copy where it is one already.
+def as_array(data: Any, port: Port, *, dtype: str | None = None) -> np.ndarray:
+    """``data`` as an array of the port's shape (batch, *row) and dtype, not copied if it is one already.
 
-    Arrays and tensors of other dtypes are converted where no value changes; ``dtype="float32"`` lets them be rounded.
-    Python's numbers in a list have no dtype: they become the nearest float32.
-    Raises InputError naming both shapes, or the first value that would change.
+    Arrays and tensors of other dtypes are converted if no value changes; with ``dtype="float32"``, values for a
+    float32 input may be rounded. Python numbers in a list have no dtype: they become the nearest float32.
+    Raises InputError naming both shapes, or the first value that would change, or bool for int64.
     """
+    rounding = allows_rounding(dtype)
+    types = _leaf_types(data)
+    array = _numpy_array(data, types, port.name)
+    check_shape(array, port)
+    if port.dtype == "int64" and bool in types:
+        raise _bool_for_int64(f"'{port.name}'")
+    if array.dtype == port.dtype and array.dtype.isnative:
+        return array
+    rounding = rounding or (array.dtype == np.float64 and types <= {float, int, bool})
+    converted, flaw = convert(array, port.dtype, f"'{port.name}'", port, rounding=rounding)
+    if flaw is not None:
+        raise flaw.error()
+    return converted
+
+
+def allows_rounding(dtype: str | None) -> bool:
+    """Whether the option ``dtype`` lets values be rounded to float32. Raises InputError for other dtypes."""
     if dtype not in (None, "float32"):
         raise InputError(f"dtype is 'float32' or left out, not {dtype!r}")
-    array = _array(data, name)
-    check_rows(array, name, row_shape)
-    if array.dtype == np.float32 and array.dtype.isnative:
-        return array
-    rounding = dtype is not None or (array.dtype == np.float64 and _is_plain(data))
-    return exact_float32(array, f"'{name}'", rounding=rounding)
+    return dtype is not None
 
 
-def as_int64(data: Any, port: Port) -> np.ndarray:
-    """``data`` as an int64 array of the port's shape (batch, *row), without a copy where it is one already.
-
-    Integers of every dtype and floats become int64 where each value is a whole number. Raises InputError naming both
-    shapes, the first value that is none, or bool.
-    """
-    array = _array(data, port.name)
-    check_rows(array, port.name, port.shape[1:])
-    if array.dtype.kind == "b" or (isinstance(data, list | tuple) and _has_bool(data)):
-        raise InputError(f"'{port.name}' {NO_BOOL}. {BOOL_HINT}")
-    found, wrong = int64_of(array)
-    if wrong is not None:
-        row, column = first_of(wrong)
-        raise InputError(f"{not_whole(array, port, row, column, f'row {row + 1}')}. {HINT}")
-    return found
-
-
-def as_inputs(
-    data: Any,
-    ports: Sequence[Port],
-    *,
-    dtype: str | None = None,
-    named: Callable[[], Sequence[Port]] | None = None,
-) -> dict[str, np.ndarray]:
-    """What a model is given, by the names of its inputs: the data for the only one, or a mapping for several.
-
-    A table (see ``frames.rows_of_table``) gives all inputs their columns; ``named`` is asked for the ports with their
-    features then. Raises InputError as ``as_float32`` and ``as_int64``, and for names that are missing or unknown, or
-    batches of unequal length.
-    """
-    if not isinstance(data, _NO_TABLES):
-        from .dataframes import rows_of_table
-
-        rows = rows_of_table(data, ports if named is None else named(), dtype=dtype)
-        if rows is not None:
-            return rows
-    names = [port.name for port in ports]
-    given = data
-    if len(ports) == 1 and not isinstance(data, Mapping):
-        given = {names[0]: data}
-    if not isinstance(given, Mapping):
-        listed = ", ".join(names)
-        hint = f"give a dict, {{'{names[0]}': …, '{names[1]}': …}}"
-        raise InputError(f"this model has {len(ports)} inputs ({listed}), and got one array. What to do: {hint}")
-    wrong = [f"'{name}' is missing" for name in names if name not in given]
-    wrong += [f"'{name}' is unknown" for name in given if name not in names]
-    if wrong:
-        raise InputError(f"{'; '.join(wrong)}; the model's inputs are: {', '.join(names)}")
-    arrays = {
-        port.name: as_int64(given[port.name], port)
-        if port.dtype == "int64"
-        else as_float32(given[port.name], port.name, port.shape[1:], dtype=dtype)
-        for port in ports
-    }
-    return of_one_length(arrays)
+def check_shape(array: np.ndarray, port: Port) -> None:
+    """Raises InputError unless the array holds numbers in rows of the port's shape."""
+    name, row_shape = port.name, port.shape[1:]
+    if array.dtype.kind not in "fiub":
+        message = f"'{name}' expects numbers; this holds {array.dtype} values"
+        if array.dtype.kind in "OUS" and array.size:
+            message += f", such as {array.flat[0]!r}"
+        raise InputError(message)
+    if array.ndim == 1 + len(row_shape) and all(
+        not isinstance(expected, int) or expected == size
+        for expected, size in zip(row_shape, array.shape[1:], strict=True)
+    ):
+        return
+    shape = "(" + ", ".join(["batch", *map(str, row_shape)]) + ")"
+    message = f"'{name}' expects shape {shape}, and got {array.shape}"
+    if array.shape == row_shape:
+        message += "; for a single row, give x[None]"
+    raise InputError(message)
 
 
-def of_one_length(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays, by the inputs' names, of as many rows each. Raises InputError."""
+def check_lengths(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays, by the inputs' names. Raises InputError unless they have equal numbers of rows."""
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"'{name}' {count}" for name, count in counts.items())
@@ -98,93 +74,46 @@ def of_one_length(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _is_plain(data: Any) -> bool:
-    """Nested lists of Python's own numbers, which have no dtype."""
-    if isinstance(data, list | tuple):
-        return all(_is_plain(item) for item in data)
-    return type(data) in (float, int, bool)
+def convert(
+    array: np.ndarray, dtype: str, label: str, port: Port | None = None, *, rounding: bool
+) -> tuple[np.ndarray, Flaw | None]:
+    """Numbers (rows, ...) as float32 or int64, and the flaw of those that ``dtype`` cannot hold.
 
-
-def _has_bool(data: list[Any] | tuple[Any, ...]) -> bool:
-    return any(_has_bool(item) if isinstance(item, list | tuple) else type(item) is bool for item in data)
-
-
-def _is_masked(data: Any) -> bool:
-    if isinstance(data, list | tuple):
-        return any(_is_masked(item) for item in data if not isinstance(item, float | int))
-    return isinstance(data, np.ma.MaskedArray) and bool(np.ma.is_masked(data))
-
-
-def _array(data: Any, name: str) -> np.ndarray:
-    if _is_masked(data):
-        raise InputError(f"'{name}' has masked values. What to do: fill or drop those rows")
-    if isinstance(data, np.ndarray):
-        array = np.asarray(data)
-    elif isinstance(data, list | tuple):
-        try:
-            array = np.asarray(data)
-        except (ValueError, TypeError, RuntimeError) as error:
-            raise InputError(
-                f"'{name}': the rows of the list are not equally long, or hold more than numbers"
-            ) from error
-    elif hasattr(data, "__dlpack__"):
-        array = _from_dlpack(data)
-    else:
-        kind = type(data).__name__
-        raise InputError(f"'{name}' expects an array, a tensor or a list of rows, not {kind}")
-    return array
-
-
-def _from_dlpack(tensor: Any) -> np.ndarray:
-    if type(tensor).__module__.partition(".")[0] == "torch":  # a view may hold a negation that DLPack leaves out
-        tensor = tensor.detach().resolve_neg()
-    if (
-        str(getattr(tensor, "dtype", None)) == "torch.bfloat16"
-    ):  # numpy has no such type; float32 holds each of its values
-        tensor = tensor.float()
-    try:
-        on_host = tensor.__dlpack_device__()[0] in (1, 3)  # kDLCPU, kDLCUDAHost
-        return np.from_dlpack(tensor if on_host else tensor.cpu())
-    except (RuntimeError, BufferError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"this {type(tensor).__name__} cannot be read by DLPack: {error}") from error
-
-
-def check_rows(array: np.ndarray, name: str, row_shape: tuple[int | str, ...]) -> None:
-    """Raises InputError unless the array holds numbers in rows of this shape."""
-    if array.dtype.kind not in "fiub":
-        message = f"'{name}' expects numbers; this holds {array.dtype} values"
-        if array.dtype.kind in "OUS" and array.size:
-            message += f", such as {array.flat[0]!r}"
-        raise InputError(message)
-    fits = array.ndim == 1 + len(row_shape) and all(
-        not isinstance(wanted, int) or wanted == found
-        for wanted, found in zip(row_shape, array.shape[1:], strict=False)
-    )
-    if fits:
-        return
-    expected = "(" + ", ".join(["batch", *map(str, row_shape)]) + ")"
-    message = f"'{name}' expects shape {expected}, and got {array.shape}"
-    if array.shape == row_shape:
-        message += "; for a single row, give x[None]"
-    raise InputError(message)
-
-
-def exact_float32(array: np.ndarray, what: str, *, rounding: bool, first: int = 0) -> np.ndarray:
-    """An array of numbers as float32.
-
-    Raises InputError at the first value that would change, or with ``rounding`` at the first that would become
-    infinite; ``what`` names the array there, and ``first`` is the number of rows before it.
+    For float32 the flaw is fatal unless ``rounding``. Messages call the array ``label`` and, if it is the rows of
+    ``port``, name the feature. Raises InputError: bool for int64.
     """
-    converted, changed = float32_of(array, rounding=rounding)
-    if changed is not None:
-        raise InputError(would_change(array, converted, changed, what, rounding=rounding, first=first))
-    return converted
+
+    if dtype == "int64":
+        if array.dtype.kind == "b":
+            raise _bool_for_int64(label)
+        converted, wrong = to_int64(array)
+    else:
+        converted, wrong = to_float32(array, rounding=rounding)
+    if wrong is None:
+        return converted, None
+    values, results = (each.reshape(len(each), -1) for each in (array, converted))
+
+    def describe(row: int, column: int, number: str) -> str:
+        feature = format_feature(port, column, array.shape[1:]) if port is not None else ""
+        if dtype == "int64":
+            return f"{location(label, number, feature)}: {_why_not_int64(values[row, column])}"
+        if not number:
+            return f"{label} is too large for float32"
+        change = f"{values[row, column].item()!r} in {location(number, feature)} would become"
+        return f"{label} is {array.dtype} and the model takes float32: {change} {results[row, column].item()!r}"
+
+    if dtype == "int64":
+        return converted, flaw_of_values(wrong, describe, WHOLE_NUMBERS_HINT)
+    if rounding:
+        return converted, flaw_of_values(wrong, describe)
+    hint = "round it yourself with x.astype(numpy.float32), or allow it with dtype='float32' (--dtype float32)"
+    return converted, flaw_of_values(wrong, describe, hint, fatal=True)
 
 
-def float32_of(array: np.ndarray, *, rounding: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """An array of numbers as float32, without a copy where it is; and where values change, as bool, or None.
+def to_float32(array: np.ndarray, *, rounding: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers as float32, not copied if they are float32 already, and which values change (bool), or None.
 
-    With ``rounding`` only a finite value that becomes infinite counts as changed.
+    With ``rounding`` only finite values that become infinite count as changed.
     """
     if array.dtype == np.float32 and array.dtype.isnative:
         return array, None
@@ -193,31 +122,83 @@ def float32_of(array: np.ndarray, *, rounding: bool) -> tuple[np.ndarray, np.nda
     if rounding:
         changed = np.isinf(converted) & np.isfinite(array)
     elif array.dtype.kind in "iu":
-        # int64 and float32 meet only in Python's integers: every float type rounds one of them.
+        # NumPy would compare int64 with float32 as float64, which rounds; Python's integers compare exactly.
         limit = 1 << 24
         changed = (array > limit) | (array < -limit)
         if changed.any():
-            places = np.argwhere(changed)
-            exact = [int(array[tuple(p)]) == int(converted[tuple(p)]) for p in places]
-            changed[tuple(places[exact].T)] = False
+            large = zip(array[changed].tolist(), converted[changed].tolist(), strict=True)
+            changed[changed] = [value != int(nearest) for value, nearest in large]
     else:
         changed = (converted != array) & ~(np.isnan(converted) & np.isnan(array))
     return converted, changed if changed.any() else None
 
 
-def would_change(
-    array: np.ndarray, converted: np.ndarray, changed: np.ndarray, what: str, *, rounding: bool, first: int = 0
-) -> str:
-    """The message that names the first value that ``float32_of`` changes."""
-    place = tuple(int(i) for i in np.argwhere(changed)[0])
-    value, nearest = array[place].item(), converted[place].item()
-    change = f"{value!r} in row {_row((place[0] + first, *place[1:]))} would become {nearest!r}"
-    message = f"{what} is {array.dtype} and the model takes float32: {change}"
-    hint = "round it yourself with x.astype(numpy.float32), or allow it with dtype='float32' (--dtype float32)"
-    return message if rounding else f"{message}. What to do: {hint}"
+def to_int64(array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers as int64, not copied if they are int64 already, and which are not whole numbers of int64, or None.
+
+    Floats count as whole below 2**53, where they are exact. The result is 0 where a value is wrong.
+    """
+    if array.dtype == np.int64 and array.dtype.isnative:
+        return array, None
+    if array.dtype.kind == "f":
+        values = array.astype(np.float64, copy=False)
+        wrong = ~((np.floor(values) == values) & (np.abs(values) < _EXACT))
+    elif array.dtype.kind == "u":
+        wrong = array > LARGEST_INT
+    else:
+        return array.astype(np.int64), None
+    if not wrong.any():
+        return array.astype(np.int64), None
+    return np.where(wrong, array.dtype.type(0), array).astype(np.int64), wrong
 
 
-def _row(place: tuple[int, ...]) -> str:
-    return (
-        f"{place[0] + 1}" if len(place) == 1 else f"{place[0] + 1}, feature {', '.join(str(i + 1) for i in place[1:])}"
-    )
+def _why_not_int64(value: np.generic) -> str:
+    if value.dtype.kind == "f" and np.isfinite(value) and np.floor(value) == value:
+        return f"{value!s} is a float from 2**53 on, where floats skip whole numbers"
+    return f"{value!s} is not a whole number that int64 holds"
+
+
+def _bool_for_int64(label: str) -> InputError:
+    message = f"{label} holds bool, and the model takes whole numbers (int64), which index the rows of a table"
+    return InputError(f"{message}. What to do: if 0 and 1 are meant, convert it with x.astype(numpy.int64)")
+
+
+def _leaf_types(data: Any) -> set[type]:
+    """The types of what nested lists hold; anything else is its own leaf."""
+    if not isinstance(data, list | tuple):
+        return {type(data)}
+    types = set(map(type, data))
+    nested = {kind for kind in types if issubclass(kind, list | tuple)}
+    return (types - nested).union(*(_leaf_types(item) for item in data if type(item) in nested)) if nested else types
+
+
+def _is_masked(data: Any) -> bool:
+    return any(map(_is_masked, data)) if isinstance(data, list | tuple) else bool(np.ma.is_masked(data))
+
+
+def _numpy_array(data: Any, types: set[type], name: str) -> np.ndarray:
+    if any(issubclass(kind, np.ma.MaskedArray) for kind in types) and _is_masked(data):
+        raise InputError(f"'{name}' has masked values. What to do: fill or drop those rows")
+    if isinstance(data, np.ndarray):
+        return np.asarray(data)
+    if isinstance(data, list | tuple):
+        try:
+            return np.asarray(data)
+        except (ValueError, TypeError, RuntimeError) as error:
+            message = f"'{name}': the rows of the list are not equally long, or hold more than numbers"
+            raise InputError(message) from error
+    if hasattr(data, "__dlpack__"):
+        return _from_dlpack(data)
+    raise InputError(f"'{name}' expects an array, a tensor or a list of rows, not {type(data).__name__}")
+
+
+def _from_dlpack(tensor: Any) -> np.ndarray:
+    if type(tensor).__module__.partition(".")[0] == "torch":  # a view may hold a negation that DLPack leaves out
+        tensor = tensor.detach().resolve_neg()
+    if str(getattr(tensor, "dtype", None)) == "torch.bfloat16":  # NumPy has no such type; float32 holds its values
+        tensor = tensor.float()
+    try:
+        on_host = tensor.__dlpack_device__()[0] in (1, 3)  # kDLCPU, kDLCUDAHost
+        return np.from_dlpack(tensor if on_host else tensor.cpu())
+    except (RuntimeError, BufferError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"this {type(tensor).__name__} cannot be read by DLPack: {error}") from error

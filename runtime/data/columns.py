@@ -1,102 +1,21 @@
-"""Which columns of a table are a model's features, and what they hold as float32 or int64."""
+"""Which columns of a table are a model's features, and their values as the rows of its inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from unicodedata import normalize
 
 import numpy as np
 
 from runtime.errors import InputError
 from runtime.model.port import Port
 
-from .arrays import float32_of, would_change
-from .headers import by_feature
-from .indices import BOOL_HINT, NO_BOOL, IndexLimits, first_of, index_limits, int64_of, why_wrong
+from .arrays import convert
+from .flaws import Flaw, RowNumbers
 
-
-@dataclass(frozen=True)
-class Matching:
-    """The columns of a table that a model takes."""
-
-    ports: tuple[Port, ...]
-    chosen: tuple[int, ...]
-    """Their places in the table, in the order of the model's features."""
-    how: str
-    """In words: by name or by order, and what is not used."""
-
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        """Of the chosen columns, as their inputs take them."""
-        return tuple(port.dtype for port, width in self._widths() for _ in range(width))
-
-    def rows_of(self, columns: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        """The rows of every input, C-contiguous (rows, *row), from the chosen columns (rows,), in order."""
-        found, start = {}, 0
-        for port, width in self._widths():
-            shape = tuple(size for size in port.shape[1:] if isinstance(size, int))
-            matrix = _interleaved(columns[start : start + width], port.dtype)
-            start += width
-            whole = prod(shape) == width and len(shape) == len(port.shape) - 1
-            found[port.name] = matrix.reshape(len(matrix), *(shape if whole else (width,)))
-        return found
-
-    def empty(self, rows: int) -> dict[str, np.ndarray]:
-        """So many rows of zeros for every input."""
-        return self.rows_of([np.zeros(rows, dtype) for dtype in self.dtypes])
-
-    def _widths(self) -> list[tuple[Port, int]]:
-        """Each input, and how many columns are its."""
-        if len(self.ports) == 1:
-            return [(self.ports[0], len(self.chosen))]
-        return [(port, prod(size for size in port.shape[1:] if isinstance(size, int))) for port in self.ports]
-
-
-def matching(headers: Sequence[str], ports: Sequence[Port], *, holder: str = "the file") -> Matching:
-    """Match a table's columns with the inputs' features by name (and unit), or by order where a model names none.
-
-    Several inputs take the columns of their features, or for an input ``obs`` without named features the columns
-    ``obs_0``, ``obs_1`` and so on, or ``obs`` where it has only one. ``holder`` is what messages call the table.
-    Raises InputError: missing or doubled columns, another unit, another number of columns.
-    """
-    port = ports[0] if len(ports) == 1 else _joined(ports)
-    if port.features is None:
-        width = port.shape[-1]
-        if len(port.shape) != 2 or (isinstance(width, int) and width != len(headers)):
-            expected = f"rows of shape {list(port.shape[1:])}" if len(port.shape) != 2 else f"{width} columns"
-            message = f"'{port.name}' expects {expected} and the model names no features; {holder} has {len(headers)}"
-            raise InputError(f"{message}: {few(headers)}")
-        return Matching(tuple(ports), tuple(range(len(headers))), "columns by order")
-    places, other_unit = by_feature(headers, port)
-    missing = [name for name in port.features if not places[name]]
-    other = next((name for name in missing if name in other_unit), None)
-    if other is not None:
-        header, unit, own = other_unit[other]
-        message = f"column '{header}' is in {unit or 'no unit'}, and the model takes '{other}' in {own}"
-        raise InputError(f"{message}. What to do: convert it, and name it '{other} [{own}]' or '{other}'")
-    if missing:
-        message = f"{len(missing)} of the model's {len(port.features)} columns are missing: {few(missing)}"
-        raise InputError(f"{message}; {holder} has {few(headers)}")
-    doubled = sorted(name for name in port.features if len(places[name]) > 1)
-    if doubled:
-        both = [headers[index] for index in places[doubled[0]]]
-        raise InputError(f"{holder} has more than one column named {few(doubled)}: {few(both)}")
-    chosen = tuple(places[name][0] for name in port.features)
-    unused = [name for index, name in enumerate(headers) if index not in set(chosen)]
-    return Matching(tuple(ports), chosen, "columns by name" + (f", {few(unused)} not used" if unused else ""))
-
-
-def _joined(ports: Sequence[Port]) -> Port:
-    """Several inputs as one whose features are all of theirs."""
-    names: list[str] = []
-    units: list[str | None] = []
-    for port in ports:
-        width = prod(size for size in port.shape[1:] if isinstance(size, int))
-        own = port.features or ((port.name,) if width == 1 else tuple(f"{port.name}_{i}" for i in range(width)))
-        names += own
-        units += port.units or [None] * len(own)
-    return Port("the inputs", ("batch", len(names)), features=tuple(names), units=tuple(units))
+_BRACKETS = {"]": "[", ")": "("}
 
 
 @dataclass(frozen=True)
@@ -105,168 +24,184 @@ class Column:
 
     name: str
     values: np.ndarray
-    """(rows,) of any dtype of numbers; where a value is missing, any."""
+    """(rows,) of any dtype of numbers; arbitrary where a value is missing."""
     missing: np.ndarray | None = None
-    """bool (rows,); None where no value is."""
+    """bool (rows,); None if no value is missing."""
 
 
 @dataclass(frozen=True)
-class Counted:
-    """How the rows of a batch are counted for a user."""
+class ColumnMatch:
+    """The columns of a table that a model takes."""
 
-    first: int = 0
-    """The rows before the batch."""
-    lines: bool = False
-    """As lines of a CSV file, whose first line is the header."""
-    whole: bool = True
-    """There are no other rows."""
+    ports: tuple[Port, ...]
+    indices: tuple[int, ...]
+    """Of the columns in the table, in the order of the model's features."""
+    description: str
+    """For the user: matched by name or by order, and which columns are not used."""
 
-    def __call__(self, row: int) -> str:
-        return f"line {self.first + row + 2}" if self.lines else f"row {self.first + row + 1}"
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """What each of the columns is converted to."""
+        return tuple(port.dtype for port, width in self._widths() for _ in range(width))
+
+    def to_rows(self, columns: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The rows of every input, C-contiguous (rows, *row), from the matched columns (rows,), in order."""
+        rows, start = {}, 0
+        for port, width in self._widths():
+            matrix = _interleave(columns[start : start + width], port.dtype)
+            start += width
+            shape = port.shape[1:]
+            is_fixed = all(isinstance(size, int) for size in shape) and prod(map(int, shape)) == width
+            rows[port.name] = matrix.reshape(len(matrix), *(map(int, shape) if is_fixed else (width,)))
+        return rows
+
+    def zeros(self, rows: int) -> dict[str, np.ndarray]:
+        """Rows of zeros for every input."""
+        return self.to_rows([np.zeros(rows, dtype) for dtype in self.dtypes])
+
+    def _widths(self) -> list[tuple[Port, int]]:
+        """Each input, and how many of the columns are its own."""
+        if len(self.ports) == 1:
+            return [(self.ports[0], len(self.indices))]
+        return [(port, _width(port)) for port in self.ports]
 
 
-@dataclass(frozen=True)
-class Flaw:
-    """Rows of a batch that cannot be read, all for one kind of reason."""
+def match_columns(headers: Sequence[str], ports: Sequence[Port], *, table: str = "the file") -> ColumnMatch:
+    """Match a table's columns with the inputs' features by name (and unit), or by order if the model names none.
 
-    rows: np.ndarray
-    """bool (rows,)"""
-    message: Callable[[Counted], str]
-    """The error that names the first of them."""
-    reason: Callable[[int], str]
-    """Why one of them, counted from 0 in the batch, cannot be read."""
-    fatal: bool = False
-    """It says something about the whole file, so that leaving its rows out would be no remedy."""
+    Several inputs take the columns of their features; an input ``obs`` without named features takes the columns
+    ``obs_0``, ``obs_1`` and so on, or ``obs`` if it has only one. ``table`` is what messages call the table.
+    Raises InputError: missing or duplicate columns, another unit, another number of columns.
+    """
+    port = ports[0] if len(ports) == 1 else _combined(ports)
+    if port.features is None:
+        width = port.shape[-1]
+        if len(port.shape) != 2 or (isinstance(width, int) and width != len(headers)):
+            expected = f"rows of shape {list(port.shape[1:])}" if len(port.shape) != 2 else f"{width} columns"
+            message = f"'{port.name}' expects {expected} and the model names no features; {table} has {len(headers)}"
+            raise InputError(f"{message}: {format_names(headers)}")
+        return ColumnMatch(tuple(ports), tuple(range(len(headers))), "columns by order")
+    columns, other_units = _columns_of_features(headers, port)
+    missing = [name for name in port.features if not columns[name]]
+    for name in missing:
+        if name in other_units:
+            header, unit, expected = other_units[name]
+            message = f"column '{header}' is in {unit or 'no unit'}, and the model takes '{name}' in {expected}"
+            raise InputError(f"{message}. What to do: convert it, and name it '{name} [{expected}]' or '{name}'")
+    if missing:
+        message = f"{len(missing)} of the model's {len(port.features)} columns are missing: {format_names(missing)}"
+        raise InputError(f"{message}; {table} has {format_names(headers)}")
+    duplicates = sorted(name for name in port.features if len(columns[name]) > 1)
+    if duplicates:
+        same = format_names([headers[index] for index in columns[duplicates[0]]])
+        raise InputError(f"{table} has more than one column named {format_names(duplicates)}: {same}")
+    indices = tuple(columns[name][0] for name in port.features)
+    unused = [name for index, name in enumerate(headers) if index not in set(indices)]
+    description = "columns by name" + (f", {format_names(unused)} not used" if unused else "")
+    return ColumnMatch(tuple(ports), indices, description)
 
 
-_HINT = "What to do: correct or drop those rows, or give them empty results with on_error='null' (--on-error null)"
+def columns_to_rows(
+    columns: Sequence[Column], match: ColumnMatch, *, rounding: bool
+) -> tuple[dict[str, np.ndarray], list[Flaw]]:
+    """The rows of every input from the matched columns, and the flaws: missing values, or too large or inexact ones.
+
+    Raises InputError for columns of unequal length, and for bool where an input takes int64.
+    """
+    for column in columns:
+        if len(column.values) != len(columns[0].values):
+            expected = f"'{columns[0].name}' has {len(columns[0].values)}"
+            raise InputError(f"column '{column.name}' has {len(column.values)} rows, and {expected}")
+    flaws: list[Flaw] = []
+    converted: list[np.ndarray] = []
+    for column, dtype in zip(columns, match.dtypes, strict=True):
+        values = column.values
+        if column.missing is not None and column.missing.any():
+            flaws.append(missing_values(column.name, column.missing))
+            values = np.where(column.missing, values.dtype.type(0), values)
+        numbers, flaw = convert(values, dtype, f"column '{column.name}'", rounding=rounding)
+        converted.append(numbers)
+        if flaw is not None:
+            flaws.append(flaw)
+    return match.to_rows(converted), flaws
 
 
-def not_numbers(name: str, kind: str) -> InputError:
-    """The error for a column that holds something else, in its library's word."""
-    return InputError(f"column '{name}' holds {kind}, not numbers")
-
-
-def gaps(name: str, missing: np.ndarray) -> Flaw:
+def missing_values(name: str, missing: np.ndarray) -> Flaw:
     """The flaw of empty values in a column."""
 
-    def message(counted: Counted) -> str:
-        many = f"{int(missing.sum())} empty values" if counted.whole else "empty values"
-        return f"column '{name}' has {many}, the first in {counted(int(missing.argmax()))}. {_HINT}"
+    def message(numbers: RowNumbers) -> str:
+        count = f"{int(missing.sum())} empty values" if numbers.complete else "empty values"
+        return f"column '{name}' has {count}, the first in {numbers(int(missing.argmax()))}"
 
     return Flaw(missing, message, lambda row: f"column '{name}' is empty")
 
 
-def wrong_texts(name: str, wrong: np.ndarray, why: Callable[[int], str]) -> Flaw:
-    """The flaw of texts in a column that are no numbers; ``why`` says it of a row, as ``'tall' is not a number``."""
-    first = int(wrong.argmax())
-    return Flaw(
-        wrong,
-        lambda counted: f"column '{name}', {counted(first)}: {why(first)}. {_HINT}",
-        lambda row: f"column '{name}': {why(row)}",
-    )
+def not_numbers(name: str, dtype: str) -> InputError:
+    """The error for a column of another type, in its library's word."""
+    return InputError(f"column '{name}' holds {dtype}, not numbers")
 
 
-def numbers_as(dtype: str, array: np.ndarray, what: str, *, rounding: bool) -> tuple[np.ndarray, Flaw | None]:
-    """Numbers (rows, ...) as float32 or int64, and the flaw of those that have no place in it.
+def format_names(names: Sequence[str]) -> str:
+    """The first six names, and how many more there are."""
+    first = ", ".join(f"'{name}'" for name in names[:6])
+    return f"{first} and {len(names) - 6} more" if len(names) > 6 else first
 
-    For float32 it is fatal without ``rounding``. Raises InputError: bool for int64.
+
+def _width(port: Port) -> int:
+    return prod(size for size in port.shape[1:] if isinstance(size, int))
+
+
+def _combined(ports: Sequence[Port]) -> Port:
+    """Several inputs as one with all their features."""
+    names: list[str] = []
+    units: list[str | None] = []
+    for port in ports:
+        width = _width(port)
+        features = port.features or ((port.name,) if width == 1 else tuple(f"{port.name}_{i}" for i in range(width)))
+        names += features
+        units += port.units or [None] * len(features)
+    return Port("the inputs", ("batch", len(names)), features=tuple(names), units=tuple(units))
+
+
+def _columns_of_features(
+    headers: Sequence[str], port: Port
+) -> tuple[dict[str, list[int]], dict[str, tuple[str, str, str]]]:
+    """The indices of each feature's columns; and of features with a column in another unit: header, unit, expected.
+
+    A column belongs to a feature by its name alone or, if the feature has a unit, as in ``speed [m/s]`` and
+    ``speed (m/s)``. Units are compared as text, after Unicode's normalisation NFKC.
     """
-    return _int64_rows(array, what) if dtype == "int64" else _float32_rows(array, what, rounding=rounding)
+    features = port.features or ()
+    units = dict(zip(features, port.units or (None,) * len(features), strict=True))
+    columns: dict[str, list[int]] = {feature: [] for feature in features}
+    other_units: dict[str, tuple[str, str, str]] = {}
+    for index, header in enumerate(headers):
+        name, unit = (header, None) if header in columns else _split_unit(header, units)
+        if name is None:
+            continue
+        expected = units[name]
+        if unit is None or expected is None or normalize("NFKC", unit) == normalize("NFKC", expected):
+            columns[name].append(index)
+        else:
+            other_units.setdefault(name, (header, unit, expected))
+    return columns, other_units
 
 
-def _int64_rows(array: np.ndarray, what: str) -> tuple[np.ndarray, Flaw | None]:
-    if array.dtype.kind == "b":
-        raise InputError(f"{what} {NO_BOOL}. {BOOL_HINT}")
-    found, wrong = int64_of(array)
-    if wrong is None:
-        return found, None
-    flat, odd = array.reshape(len(array), -1), wrong.reshape(len(array), -1)
-
-    def told(row: int, column: int) -> str:
-        feature = f", feature {column + 1}" if array.ndim > 1 else ""
-        return f"{feature}: {why_wrong(flat[row, column])}"
-
-    row, column = first_of(wrong)
-    return found, Flaw(
-        np.asarray(odd.any(axis=1)),
-        lambda counted: f"{what}, {counted(row)}{told(row, column)}. {_HINT}",
-        lambda row: f"{what}{told(row, int(odd[row].argmax()))}",
-    )
+def _split_unit(header: str, units: dict[str, str | None]) -> tuple[str | None, str | None]:
+    """The feature with a unit that the header begins with, and the unit in the brackets that it ends with."""
+    opening = _BRACKETS.get(header[-1:])
+    for index, character in enumerate(header):
+        if character == opening and units.get(name := header[:index].rstrip()) is not None:
+            return name, header[index + 1 : -1].strip()
+    return None, None
 
 
-def index_flaws(rows: Mapping[str, np.ndarray], ports: Sequence[Port], without: np.ndarray | None = None) -> list[Flaw]:
-    """The flaw of every input with indices beyond its limits; the rows of ``without`` (bool) do not count."""
-    flaws = []
-    for limits in index_limits(ports):
-        held = rows[limits.port.name]
-        wrong = limits.wrong(held)
-        if wrong is not None and without is not None:
-            wrong &= ~without[:, None]
-        if wrong is not None and wrong.any():
-            flaws.append(_index_flaw(limits, held, wrong))
-    return flaws
-
-
-def _index_flaw(limits: IndexLimits, rows: np.ndarray, wrong: np.ndarray) -> Flaw:
-    row, column = first_of(wrong)
-    return Flaw(
-        np.asarray(wrong.any(axis=1)),
-        lambda counted: f"{limits.words(rows, row, column, counted(row))}. {_HINT}",
-        lambda at: limits.words(rows, at, int(wrong[at].argmax())),
-    )
-
-
-def _float32_rows(array: np.ndarray, what: str, *, rounding: bool) -> tuple[np.ndarray, Flaw | None]:
-    found, changed = float32_of(array, rounding=rounding)
-    if changed is None:
-        return found, None
-
-    def message(counted: Counted) -> str:
-        text = would_change(array, found, changed, what, rounding=rounding, first=counted.first)
-        return f"{text}. {_HINT}" if rounding else text
-
-    rows = np.asarray(changed.reshape(len(changed), -1).any(axis=1))
-    return found, Flaw(rows, message, lambda row: f"{what} is too large for float32", fatal=not rounding)
-
-
-def columns_to_rows(
-    columns: Sequence[Column], matched: Matching, *, rounding: bool
-) -> tuple[dict[str, np.ndarray], list[Flaw]]:
-    """The rows of every input from the chosen columns, and the flaws of rows that are missing, too large or inexact.
-
-    Raises InputError for columns of unequal length, and of bool for an int64 input.
-    """
-    odd = next((column for column in columns if len(column.values) != len(columns[0].values)), None)
-    if odd is not None:
-        found, wanted = len(odd.values), len(columns[0].values)
-        raise InputError(f"column '{odd.name}' has {found} rows, and '{columns[0].name}' has {wanted}")
-    flaws: list[Flaw] = []
-    converted: list[np.ndarray] = []
-    for column, dtype in zip(columns, matched.dtypes, strict=True):
-        values = column.values
-        if column.missing is not None and column.missing.any():
-            flaws.append(gaps(column.name, column.missing))
-            values = np.where(column.missing, values.dtype.type(0), values)
-        found, flaw = numbers_as(dtype, values, f"column '{column.name}'", rounding=rounding)
-        converted.append(found)
-        if flaw is not None:
-            flaws.append(flaw)
-    return matched.rows_of(converted), flaws
-
-
-def _interleaved(columns: Sequence[np.ndarray], dtype: str) -> np.ndarray:
+def _interleave(columns: Sequence[np.ndarray], dtype: str) -> np.ndarray:
     """Columns (rows,) as a C-contiguous matrix (rows, columns)."""
     rows = len(columns[0]) if columns else 0
     matrix = np.empty((rows, len(columns)), dtype)
-    for start in range(0, rows, 1024):  # as many rows as stay in the cache until every column is in them
-        part = matrix[start : start + 1024]
+    for start in range(0, rows, 1024):  # so few rows stay in the cache until every column is in them
+        block = matrix[start : start + 1024]
         for index, column in enumerate(columns):
-            part[:, index] = column[start : start + 1024]
+            block[:, index] = column[start : start + 1024]
     return matrix
-
-
-def few(names: Sequence[str]) -> str:
-    """The first six names, and how many there are besides."""
-    shown = ", ".join(f"'{name}'" for name in names[:6])
-    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown

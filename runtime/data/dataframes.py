@@ -1,9 +1,8 @@
-"""Tables in memory, of pandas, polars or Arrow, as the rows of a model."""
+"""Tables in memory (pandas, polars, Arrow, or named arrays) as the rows of a model's inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,113 +11,106 @@ from runtime.errors import InputError, MissingPackageError
 from runtime.extras import imported
 from runtime.model.port import Port
 
-from .columns import Column, Counted, columns_to_rows, matching, not_numbers
+from .arrays import allows_rounding
+from .columns import Column, ColumnMatch, columns_to_rows, match_columns, not_numbers
 
+_TABLES = {
+    *(("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"), ("pyarrow", "RecordBatch")),
+}
 _INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _ARROW_NUMBERS = {"halffloat": "float16", "float": "float32", "double": "float64", "bool": "bool"} | _INTEGERS
-"""Arrow's types of numbers, and numpy's."""
-
-
-@dataclass(frozen=True)
-class _Library:
-    names: Callable[[Any], Sequence[str]]
-    column: Callable[[Any, int, str], Column]
+"""Arrow's numeric types, and NumPy's."""
 
 
 def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None) -> dict[str, np.ndarray] | None:
-    """The rows of a table for every input, by name, as its dtype; None for what is not a table.
+    """The rows of a table for every input, by name and in its dtype; None for data that are not a table.
 
-    Tables are pandas and polars data frames, Arrow tables and record batches, and whatever else has
-    ``__arrow_c_stream__`` and gives columns. Columns are matched and converted as those of files (see
-    ``runtime.read_inputs``). NaN in a pandas column that has no other way to say it is NaN, not a gap.
-    Raises InputError: columns that do not match, that hold no numbers, gaps, values that float32 cannot hold
-    (unless ``dtype="float32"``), or for an int64 input bool or values that are no whole numbers.
+    Tables are pandas and polars data frames, Arrow tables and record batches, any other object whose
+    ``__arrow_c_stream__`` gives columns, and dicts of numpy arrays (rows,), whose masked values are missing. Columns
+    are matched and converted as those of files (see ``runtime.read_inputs``). In NumPy-backed pandas columns NaN is a
+    value, not a missing entry.
+    Raises InputError: columns that do not match or do not hold numbers, missing values, values that float32 cannot
+    hold (unless ``dtype="float32"``), and for an int64 input bool or values that are not whole numbers.
     """
-    found = _library(data)
-    if found is None:
+    package = _package_of(data)
+    if package is None:
         return None
-    table, library = found
-    names = library.names(table)
-    return rows_of_columns(names, lambda index: library.column(table, index, names[index]), ports, dtype=dtype)
-
-
-def rows_of_columns(
-    names: Sequence[str], column: Callable[[int], Column], ports: Sequence[Port], *, dtype: str | None = None
-) -> dict[str, np.ndarray]:
-    """The rows for every input from a table's columns, of which those that the model takes are asked for by place.
-
-    Raises InputError, as ``rows_of_table``.
-    """
-    if dtype not in (None, "float32"):
-        raise InputError(f"dtype is 'float32' or left out, not {dtype!r}")
-    matched = matching(names, ports, holder="the table")
-    rows, flaws = columns_to_rows([column(index) for index in matched.chosen], matched, rounding=dtype is not None)
+    if package == "arrow_c_stream":
+        try:
+            data = imported("pyarrow", f"reading a {type(data).__name__}").table(data)
+        except (MissingPackageError, TypeError, ValueError):  # a single column, for example
+            return None
+        package = "pyarrow"
+    column_names, column = _READERS[package]
+    names = column_names(data)
+    rounding = allows_rounding(dtype)
+    match = match_columns(names, ports, table="the table")
+    columns = [column(data, index, names[index]) for index in match.indices]
+    rows, flaws = columns_to_rows(columns, match, rounding=rounding)
     if flaws:
-        raise InputError(flaws[0].message(Counted()))
+        raise flaws[0].error()
     return rows
 
 
-def _library(data: Any) -> tuple[Any, _Library] | None:
-    kind = type(data)
-    origin = kind.__module__.partition(".")[0]
-    if origin == "polars" and kind.__name__ == "LazyFrame":
+def _package_of(data: Any) -> str | None:
+    """The package that a table is of; None for data that are not a table."""
+    package, kind = type(data).__module__.partition(".")[0], type(data).__name__
+    if (package, kind) == ("polars", "LazyFrame"):
         raise InputError("a polars LazyFrame holds no rows yet. What to do: give frame.collect()")
-    if (origin, kind.__name__) in (("pandas", "DataFrame"), ("polars", "DataFrame")):
-        return data, _LIBRARIES[origin]
-    if origin == "pyarrow" and kind.__name__ in ("Table", "RecordBatch"):
-        return data, _LIBRARIES[origin]
-    if hasattr(data, "__arrow_c_stream__"):
-        try:
-            pyarrow = imported("pyarrow", f"reading a {kind.__name__}")
-            return pyarrow.table(data), _LIBRARIES["pyarrow"]
-        except (MissingPackageError, TypeError, ValueError):  # one column, or of no use here
-            return None
-    return None
+    if isinstance(data, Mapping):
+        return "dict"
+    if (package, kind) in _TABLES:
+        return package
+    return "arrow_c_stream" if hasattr(data, "__arrow_c_stream__") else None
+
+
+def _array(table: Mapping[str, np.ndarray], index: int, name: str) -> Column:
+    del index
+    array = table[name]
+    values = _numbers(np.asarray(array), name, str(array.dtype))
+    if values.ndim != 1:
+        raise InputError(f"column '{name}' expects one value per row, and got an array of shape {values.shape}")
+    return Column(name, values, np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None)
 
 
 def _pandas(frame: Any, index: int, name: str) -> Column:
     series = frame.iloc[:, index]
     if isinstance(series.dtype, np.dtype):
         return Column(name, _numbers(series.to_numpy(), name, str(series.dtype)))
-    plain = getattr(series.dtype, "numpy_dtype", None)  # pandas' own nullable types, and Arrow's in pandas
-    if plain is None or plain.kind not in "fiub":
+    dtype = getattr(series.dtype, "numpy_dtype", None)  # pandas' own nullable types, and Arrow's in pandas
+    if dtype is None or dtype.kind not in "fiub":
         raise not_numbers(name, str(series.dtype))
-    values = series.to_numpy(dtype=plain, na_value=plain.type(0))
+    values = series.to_numpy(dtype=dtype, na_value=dtype.type(0))
     return Column(name, values, series.isna().to_numpy() if series.hasnans else None)
 
 
 def _polars(frame: Any, index: int, name: str) -> Column:
     series = frame.to_series(index)
-    kind = series.dtype
-    if not (kind.is_float() or kind.is_integer() or str(kind) == "Boolean"):
-        raise not_numbers(name, str(kind))
+    dtype = series.dtype
+    if not (dtype.is_float() or dtype.is_integer() or str(dtype) == "Boolean"):
+        raise not_numbers(name, str(dtype))
     if not series.null_count():
-        return Column(name, _numbers(series.to_numpy(), name, str(kind)))
-    values = series.fill_null(strategy="zero" if str(kind) != "Boolean" else "min").to_numpy()
-    return Column(name, _numbers(values, name, str(kind)), series.is_null().to_numpy())
+        return Column(name, _numbers(series.to_numpy(), name, str(dtype)))
+    values = series.fill_null(strategy="zero" if str(dtype) != "Boolean" else "min").to_numpy()
+    return Column(name, _numbers(values, name, str(dtype)), series.is_null().to_numpy())
 
 
 def arrow_column(table: Any, index: int, name: str) -> Column:
-    """A column of an Arrow table or record batch, not copied where it need not be. Raises InputError: no numbers.
+    """A column of an Arrow table or record batch, without a copy if possible. Raises InputError: not numbers.
 
-    It is read from its buffers, since pyarrow's own ``to_numpy`` imports pandas where that is installed.
+    It is read from its buffers, since pyarrow's own ``to_numpy`` imports pandas if that is installed.
     """
     column = table.column(index)
     dtype = _ARROW_NUMBERS.get(str(column.type))
     if dtype is None:
-        raise not_arrow_numbers(name, column.type)
-    parts = [_buffers(part, dtype) for part in getattr(column, "chunks", [column])]
-    if len(parts) == 1:
-        return Column(name, *parts[0])
-    values = np.concatenate([values for values, _ in parts]) if parts else np.zeros(0, dtype)
-    if all(missing is None for _, missing in parts):
-        return Column(name, values)
-    masks = [np.zeros(len(values), bool) if missing is None else missing for values, missing in parts]
-    return Column(name, values, np.concatenate(masks))
+        raise _not_arrow_numbers(name, column.type)
+    if hasattr(column, "chunks"):
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    return Column(name, *_buffers(column, dtype))
 
 
 def _buffers(array: Any, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """The values of an Arrow array, and which are missing."""
+    """The values of an Arrow array, and which are missing (bool), or None."""
     valid, data = array.buffers()
     start, stop = array.offset, array.offset + len(array)
 
@@ -131,29 +123,17 @@ def _buffers(array: Any, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
     return values, ~bits(valid) if array.null_count else None
 
 
-def not_arrow_numbers(name: str, kind: Any) -> InputError:
-    """The error for a column of an Arrow type that is none of numbers."""
-    return not_numbers(name, str(kind).removeprefix("large_").capitalize())
+def match_schema(schema: Any, ports: Sequence[Port]) -> ColumnMatch:
+    """Match the columns of an Arrow schema. Raises InputError, also for a column that does not hold numbers."""
+    match = match_columns(schema.names, ports)
+    for index in match.indices:
+        if str(schema.field(index).type) not in _ARROW_NUMBERS:
+            raise _not_arrow_numbers(schema.names[index], schema.field(index).type)
+    return match
 
 
-def is_arrow_number(kind: Any) -> bool:
-    """Whether an Arrow type is one of numbers that numpy has."""
-    return str(kind) in _ARROW_NUMBERS
-
-
-def array_columns(columns: Mapping[str, np.ndarray]) -> tuple[list[str], Callable[[int], Column]]:
-    """Named numpy arrays (rows,) as ``rows_of_columns`` takes them; masked arrays have gaps."""
-    names = list(columns)
-
-    def column(index: int) -> Column:
-        name = names[index]
-        given = columns[name]
-        values = _numbers(np.asarray(given), name, str(given.dtype))
-        if values.ndim != 1:
-            raise InputError(f"column '{name}' expects one value per row, and got an array of shape {values.shape}")
-        return Column(name, values, np.ma.getmaskarray(given) if isinstance(given, np.ma.MaskedArray) else None)
-
-    return names, column
+def _not_arrow_numbers(name: str, dtype: Any) -> InputError:
+    return not_numbers(name, str(dtype).removeprefix("large_").capitalize())
 
 
 def _numbers(values: np.ndarray, name: str, kind: str) -> np.ndarray:
@@ -162,8 +142,10 @@ def _numbers(values: np.ndarray, name: str, kind: str) -> np.ndarray:
     return values
 
 
-_LIBRARIES = {
-    "pandas": _Library(lambda frame: [str(name) for name in frame.columns], _pandas),
-    "polars": _Library(lambda frame: frame.columns, _polars),
-    "pyarrow": _Library(lambda table: table.schema.names, arrow_column),
+_READERS: dict[str, tuple[Callable[[Any], Sequence[str]], Callable[[Any, int, str], Column]]] = {
+    "dict": (list, _array),
+    "pandas": (lambda frame: [str(name) for name in frame.columns], _pandas),
+    "polars": (lambda frame: frame.columns, _polars),
+    "pyarrow": (lambda table: table.schema.names, arrow_column),
 }
+"""What gives a table's names of columns, and a column by its index and name."""

@@ -1,34 +1,39 @@
-"""Rows from Parquet and Arrow IPC files."""
+"""Parquet files and Arrow IPC files of rows and of results."""
 
 from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+import pyarrow
+import pyarrow.ipc
+import pyarrow.parquet
 
 from runtime.errors import InputError
-from runtime.extras import imported
 from runtime.model.port import Port
 
-from .batches import Batch, Source, never_none
-from .columns import Flaw, Matching, columns_to_rows, matching
-from .dataframes import arrow_column, is_arrow_number, not_arrow_numbers
-from .format_csv import first_line
-from .format_numpy import batch_rows
+from .batches import Batch, Source, at_least_one, batch_rows, first_line, unreadable
+from .columns import ColumnMatch, columns_to_rows
+from .dataframes import arrow_column, match_schema
+from .flaws import Flaw
 
 _Part = tuple[Any, int, float]
-"""Rows as Arrow has them, or why they cannot be read; their number; how much of the file has been read with them."""
-_AT_ONCE = 1 << 20
-"""Bytes of a column that are read at once."""
+"""A record batch, or why the rows cannot be read; their number; how much of the file has been read with them."""
+_BUFFER_BYTES = 1 << 20
+"""Of a column that are read at once."""
+_GROUP_ROWS, _GROUP_BYTES = 1 << 17, 1 << 26
+"""A row group of Parquet ends at whichever is reached first."""
+_DAMAGE = (pyarrow.ArrowException, OSError, UnicodeDecodeError)
+"""What pyarrow raises for a file that is damaged or of another kind."""
 
 
 @contextmanager
-def parquet(
+def read_parquet(
     path: Path,
     ports: Sequence[Port],
     rounding: bool,
@@ -36,114 +41,160 @@ def parquet(
     *,
     row_groups: Sequence[int] | None = None,
     keep: Sequence[str] = (),
-    readers: int | None = None,
+    threads: int | None = None,
 ) -> Iterator[Source]:
-    """A table, row group by row group: all of them or some, with columns to ``keep`` in the batches besides."""
+    """A table, row group by row group: all of them or some; the batches also have the columns ``keep``."""
     del whole  # batches are copied together anyway
-    module = imported("pyarrow.parquet", "reading Parquet")
     with _readable("Parquet"):
-        file = module.ParquetFile(path, buffer_size=_AT_ONCE, pre_buffer=False, page_checksum_verification=True)
+        file = pyarrow.parquet.ParquetFile(
+            path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
+        )
     with file:
-        matched = _matched(file.schema_arrow, ports)
-        read = sorted({*matched.chosen, *map(file.schema_arrow.names.index, keep)})
-        names = [file.schema_arrow.names[index] for index in read]
-        arrow = imported("pyarrow", "reading Parquet")
-        kept = arrow.schema([file.schema_arrow.field(index) for index in read]) if keep else None
+        schema = file.schema_arrow
+        match = match_schema(schema, ports)
+        read = sorted({*match.indices, *map(schema.names.index, keep)})
+        names = [schema.names[index] for index in read]
+        kept = pyarrow.schema([schema.field(index) for index in read]) if keep else None
         total, groups = max(1, file.metadata.num_rows), file.metadata.num_row_groups
-        size = batch_rows(len(set(matched.chosen)))
+        size = batch_rows(len(set(match.indices)))
 
-        def batches() -> Iterator[_Part]:
+        def parts() -> Iterator[_Part]:
             done = 0
             for group in range(groups) if row_groups is None else row_groups:
                 end = done + file.metadata.row_group(group).num_rows
                 try:
                     for batch in file.iter_batches(
-                        size, row_groups=[group], columns=names, use_threads=readers is None
+                        size, row_groups=[group], columns=names, use_threads=threads is None
                     ):
                         done += batch.num_rows
                         yield batch, batch.num_rows, done / total
-                except _damage() as error:
-                    why = f"row group {group + 1} of {groups} cannot be read: {first_line(error)}"
+                except _DAMAGE as error:
+                    reason = f"row group {group + 1} of {groups} cannot be read: {first_line(error)}"
                     while done < end:
                         rows = min(size, end - done)
                         done += rows
-                        yield why, rows, done / total
+                        yield reason, rows, done / total
 
-        yield Source(matched.how, _decoded(batches(), matched, read, rounding, kept), readers=readers)
+        yield Source(match.description, _decoders(parts(), match, read, rounding, kept), threads)
 
 
 @contextmanager
-def ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
+def read_ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
     """A table in Arrow's IPC format (Feather version 2), as a file or a stream, mapped into memory."""
     del whole
-    arrow = imported("pyarrow", "reading Arrow files")
     with open(path, "rb") as file, _readable("Arrow IPC"):
         if not path.stat().st_size:
             raise InputError("cannot be read as Arrow IPC: it is empty")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    buffer = arrow.py_buffer(mapped)
+    buffer = pyarrow.py_buffer(mapped)
+    is_file = mapped[:6] == b"ARROW1"
+    open_reader = pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream
     with _readable("Arrow IPC"):
-        is_file = mapped[:6] == b"ARROW1"
-        reader = arrow.ipc.open_file(buffer) if is_file else arrow.ipc.open_stream(buffer)
-        matched = _matched(reader.schema, ports)
-    read = sorted(set(matched.chosen))
-    options = arrow.ipc.IpcReadOptions(included_fields=read)
-    with _readable("Arrow IPC"):
-        reader = (arrow.ipc.open_file if is_file else arrow.ipc.open_stream)(buffer, options=options)
+        match = match_schema(open_reader(buffer).schema, ports)
+        read = sorted(set(match.indices))
+        reader = open_reader(buffer, options=pyarrow.ipc.IpcReadOptions(included_fields=read))
     size, count = batch_rows(len(read)), reader.num_record_batches if is_file else 0
 
-    def batches() -> Iterator[_Part]:
-        parts = (reader.get_batch(i) for i in range(count)) if is_file else iter(reader)
+    def parts() -> Iterator[_Part]:
+        batches = (reader.get_batch(index) for index in range(count)) if is_file else iter(reader)
         with _readable("Arrow IPC"):
-            for number, part in enumerate(parts):
-                part.validate()
-                for start in range(0, part.num_rows, size):
-                    cut = part.slice(start, size)
-                    done = number + (start + cut.num_rows) / part.num_rows
-                    yield cut, cut.num_rows, done / count if count else 0.0
-                    if hasattr(mmap, "MADV_DONTNEED"):  # what has been read would stay in memory with the mapping
+            for number, batch in enumerate(batches):
+                batch.validate()
+                for start in range(0, batch.num_rows, size):
+                    part = batch.slice(start, size)
+                    done = number + (start + part.num_rows) / batch.num_rows
+                    yield part, part.num_rows, done / count if count else 0.0
+                    if hasattr(mmap, "MADV_DONTNEED"):  # pages that were read would stay in memory with the mapping
                         mapped.madvise(mmap.MADV_DONTNEED)
 
-    yield Source(matched.how, _decoded(batches(), matched, read, rounding))
+    yield Source(match.description, _decoders(parts(), match, read, rounding))
 
 
-def _matched(schema: Any, ports: Sequence[Port]) -> Matching:
-    matched = matching(schema.names, ports)
-    for index in matched.chosen:
-        if not is_arrow_number(schema.field(index).type):
-            raise not_arrow_numbers(schema.names[index], schema.field(index).type)
-    return matched
-
-
-def _decoded(
-    batches: Iterator[_Part], matched: Matching, read: Sequence[int], rounding: bool, kept: Any = None
+def _decoders(
+    parts: Iterator[_Part], match: ColumnMatch, read: Sequence[int], rounding: bool, kept: Any = None
 ) -> Iterator[Callable[[], Batch]]:
-    """The batches, of which each has the columns ``read`` of the file; they stay in it as ``kept``, an Arrow schema."""
-    arrow = imported("pyarrow", "reading Arrow files")
-    at = {index: place for place, index in enumerate(read)}
-    places = [at[index] for index in matched.chosen]
+    """For parts with the columns ``read`` of the file; batches keep them if ``kept`` is their Arrow schema."""
+    positions = [read.index(index) for index in match.indices]
 
-    def decode(batch: Any, rows: int, share: float) -> Batch:
-        if isinstance(batch, str):
-            every = Flaw(np.ones(rows, bool), lambda counted: f"{batch}, from {counted(0)} on", lambda row: batch)
-            nulls = [arrow.nulls(rows, field.type) for field in kept or ()]
-            table = None if kept is None else arrow.RecordBatch.from_arrays(nulls, schema=kept)
-            return Batch(matched.empty(rows), [every], share, table)
-        columns = [arrow_column(batch, place, batch.schema.names[place]) for place in places]
-        found, flaws = columns_to_rows(columns, matched, rounding=rounding)
-        return Batch(found, flaws, share, None if kept is None else batch)
+    def decode(part: Any, rows: int, share: float) -> Batch:
+        if isinstance(part, str):
+            flaw = Flaw(
+                np.ones(rows, bool),
+                lambda numbers: f"{part}, from {numbers(0)} on",
+                lambda row: part,
+                "write the file again",
+            )
+            nulls = [pyarrow.nulls(rows, field.type) for field in kept or ()]
+            table = None if kept is None else pyarrow.RecordBatch.from_arrays(nulls, schema=kept)
+            return Batch(match.zeros(rows), [flaw], share, table)
+        columns = [arrow_column(part, position, part.schema.names[position]) for position in positions]
+        values, flaws = columns_to_rows(columns, match, rounding=rounding)
+        return Batch(values, flaws, share, None if kept is None else part)
 
-    return never_none((partial(decode, *part) for part in batches), matched)
+    return at_least_one((partial(decode, *part) for part in parts), match)
 
 
 @contextmanager
 def _readable(kind: str) -> Iterator[None]:
     try:
         yield
-    except _damage() as error:
-        raise InputError(f"cannot be read as {kind}: {first_line(error)}") from None
+    except _DAMAGE as error:
+        raise unreadable(kind, error) from None
 
 
-def _damage() -> tuple[type[BaseException], ...]:
-    """What pyarrow raises for a file that is damaged or of another kind."""
-    return (imported("pyarrow", "reading Arrow files").lib.ArrowException, OSError, UnicodeDecodeError)
+def arrow_table(results: Any) -> Any:
+    """A polars data frame as an Arrow table. (pyarrow's own constructors import pandas if that is installed.)"""
+    import polars
+
+    return results.to_arrow(compat_level=polars.CompatLevel.oldest())
+
+
+def parquet_writer(file: IO[bytes] | Path, schema: Any) -> Any:
+    """A writer of tables with this schema, compressed, with dictionaries for texts only."""
+    texts: Any = [field.name for field in schema if "string" in str(field.type)]
+    return pyarrow.parquet.ParquetWriter(file, schema, compression="zstd", use_dictionary=texts or False)
+
+
+@contextmanager
+def write_parquet(file: IO[bytes]) -> Iterator[Callable[[Any], None]]:
+    """A table, in row groups."""
+    waiting: list[Any] = []
+    writer: Any = None
+
+    def write(results: Any) -> None:
+        nonlocal writer
+        waiting.append(arrow_table(results))
+        writer = writer or parquet_writer(file, waiting[0].schema)
+        if sum(t.num_rows for t in waiting) >= _GROUP_ROWS or sum(t.nbytes for t in waiting) >= _GROUP_BYTES:
+            write_group()
+
+    def write_group() -> None:
+        table = pyarrow.concat_tables(waiting)
+        waiting.clear()
+        writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+    try:
+        yield write
+        if waiting:
+            write_group()
+        writer.close()
+    except BaseException:
+        if writer is not None:  # otherwise it would be closed when it is collected
+            with suppress(Exception):
+                writer.close()
+        raise
+
+
+@contextmanager
+def write_ipc(file: IO[bytes]) -> Iterator[Callable[[Any], None]]:
+    """A table in Arrow's IPC file format (Feather version 2), uncompressed."""
+    writer: Any = None
+
+    def write(results: Any) -> None:
+        nonlocal writer
+        table = arrow_table(results)
+        writer = writer or pyarrow.ipc.new_file(file, table.schema)
+        writer.write_table(table)
+
+    yield write
+    writer.close()

@@ -1,143 +1,130 @@
-"""Rows from CSV files."""
+"""CSV files of rows and of results."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+import polars
 
 from runtime.errors import InputError
-from runtime.extras import imported
 from runtime.model.port import Port
 
-from .batches import BATCH_BYTES, Batch, Source, never_none
-from .columns import Flaw, Matching, gaps, matching, wrong_texts
-from .indices import int64_of
+from .arrays import to_int64
+from .batches import BATCH_BYTES, Batch, Source, at_least_one, unreadable
+from .columns import ColumnMatch, match_columns, missing_values
+from .flaws import Flaw, flaw_of_values, location
 
 _BLOCK = 2 * BATCH_BYTES
 _WINDOW = 1 << 16
 _LONGEST = 64 * _BLOCK
-"""Bytes that one line may have."""
+"""Bytes that a line may have."""
+_FIRST_LINE = re.compile(rb'(?:[^"\n]++|"[^"]*+")*+\n')
+"""A line break within quotes does not end it."""
 
 
 @contextmanager
-def csv_file(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
+def read_csv(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
     """A table whose first line names its columns, read in blocks of whole lines.
 
     Numbers become the nearest float32; those for an int64 input must be whole.
     """
-    del rounding, whole  # texts are no numbers yet, and blocks are copied together anyway
-    polars = imported("polars", "reading CSV")
+    del rounding, whole  # texts have no dtype yet, and blocks are copied together anyway
     size = path.stat().st_size
     with open(path, "rb", buffering=0) as file:
-        head, start = _header(file)
+        header, start = _header(file)
         try:
-            names = polars.read_csv(head, has_header=False, infer_schema=False).row(0)
+            names = polars.read_csv(header, has_header=False, infer_schema=False).row(0)
         except (polars.exceptions.PolarsError, OSError) as error:
-            raise InputError(f"cannot be read as CSV: {first_line(error)}") from None
+            raise unreadable("CSV", error) from None
         headers = [(name or "").strip() for name in names]
         if any("\r" in name for name in headers):
             raise InputError("its lines end in CR alone. What to do: end them in LF or CR LF")
         if all(port.features is None for port in ports) and any(name == "" or _is_number(name) for name in headers):
-            shown = ", ".join(headers[:3])
-            hint = "put a line with the columns' names first"
-            raise InputError(f"the first line ({shown}, …) holds values, not names of columns. What to do: {hint}")
-        matched = matching(headers, ports)
-        decoder = _Decoder(polars, headers, matched)
+            message = f"the first line ({', '.join(headers[:3])}, …) holds values, not names of columns"
+            raise InputError(f"{message}. What to do: put a line with the columns' names first")
+        match = match_columns(headers, ports)
+        decode = _Decoder(headers, match)
 
-        def pieces() -> Iterator[Callable[[], Batch]]:
+        def decoders() -> Iterator[Callable[[], Batch]]:
             end = _end_of_text(file, size)
-            for block, read in _blocks(file, start, end):
-                yield lambda block=block, read=read: decoder.batch(block, read / end)
+            for block, position in _blocks(file, start, end):
+                yield partial(decode, block, position / end)
 
-        yield Source(matched.how, never_none(pieces(), matched), lines=True)
+        yield Source(match.description, at_least_one(decoders(), match))
 
 
 class _Decoder:
     """From the text of whole lines to a batch."""
 
-    def __init__(self, polars: Any, headers: Sequence[str], matched: Matching):
-        self.polars, self.headers, self.matched = polars, headers, matched
-        self.taken = list(zip(matched.chosen, matched.dtypes, strict=True))
-        chosen, whole = set(matched.chosen), {index for index, dtype in self.taken if dtype == "int64"}
-        self.numbers = {
-            f"{i}": polars.Int64 if i in whole else polars.Float32 if i in chosen else polars.String
-            for i in range(len(headers))
-        }
+    def __init__(self, headers: Sequence[str], match: ColumnMatch):
+        self.headers, self.match = headers, match
+        # Of a column that several inputs take, int64 comes last and counts: it holds every digit.
+        dtypes = dict(sorted(zip(match.indices, match.dtypes, strict=True)))
+        parsed = {None: polars.String, "float32": polars.Float32, "int64": polars.Int64}
+        self.numbers = {f"{index}": parsed[dtypes.get(index)] for index in range(len(headers))}
         self.texts = dict.fromkeys(self.numbers, polars.String)
 
-    def batch(self, block: bytes, share: float) -> Batch:
-        columns, flaws = self._plain(block), []
+    def __call__(self, block: bytes, share: float) -> Batch:
+        columns, flaws = self._parse(block), []
         if columns is None:
-            columns, flaws = self._named(block)
-        return Batch(self.matched.rows_of(columns), flaws, share)
+            columns, flaws = self._parse_texts(block)
+        return Batch(self.match.to_rows(columns), flaws, share)
 
-    def _plain(self, block: bytes) -> list[np.ndarray] | None:
-        """The chosen columns, by polars' own parsers of numbers; None where something there is not plainly a number."""
+    def _parse(self, block: bytes) -> list[np.ndarray] | None:
+        """The matched columns, by polars' parsers of numbers; None if something is not plainly a number."""
         try:
             frame = self._read(block, self.numbers, quote_char='"' if b'"' in block else None)
-        except (self.polars.exceptions.PolarsError, self.polars.exceptions.PanicException):
+        except (polars.exceptions.PolarsError, polars.exceptions.PanicException):
             return None
-        columns = {i: frame[f"{i}"] for i in dict.fromkeys(self.matched.chosen)}
+        columns = {index: frame[f"{index}"] for index in dict.fromkeys(self.match.indices)}
         if any(column.null_count() for column in columns.values()):
             return None
-        arrays = {i: column.to_numpy() for i, column in columns.items()}
+        arrays = {index: column.to_numpy() for index, column in columns.items()}
         # The sum of finite values may overflow; that only costs a second look.
         with np.errstate(over="ignore", invalid="ignore"):
             may_be_infinite = any(not np.isfinite(array.sum()) and np.isinf(array).any() for array in arrays.values())
-        return None if may_be_infinite else [arrays[i] for i in self.matched.chosen]
+        return None if may_be_infinite else [arrays[index] for index in self.match.indices]
 
-    def _named(self, block: bytes) -> tuple[list[np.ndarray], list[Flaw]]:
-        """The chosen columns by way of their texts, and what is wrong with which rows."""
-        polars = self.polars
+    def _parse_texts(self, block: bytes) -> tuple[list[np.ndarray], list[Flaw]]:
+        """The matched columns from their texts, and the rows that cannot be read."""
         # A row in front, since polars takes the number of columns from the first.
         block = b",".join([b"0"] * len(self.headers)) + b"\n" + block
         flaws: list[Flaw] = []
         try:
             frame = self._read(block, self.texts)
         except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as error:
-            found = self._too_long(block)
-            if found is None:
-                raise InputError(f"cannot be read as CSV: {first_line(error)}") from None
-            flaws.append(found)
+            flaw = self._too_long(block)
+            if flaw is None:
+                raise unreadable("CSV", error) from None
+            flaws.append(flaw)
             frame = self._read(block, self.texts, truncate_ragged_lines=True)
-        frame = frame[1:]
         columns: list[np.ndarray] = []
-        for index, dtype in self.taken:
-            name, text = self.headers[index], frame[f"{index}"].str.strip_chars()
-            values = self._whole(text) if dtype == "int64" else text.cast(polars.Float32, strict=False)
+        for index, dtype in zip(self.match.indices, self.match.dtypes, strict=True):
+            text = frame[f"{index}"][1:].str.strip_chars()
+            values = _to_int64(text) if dtype == "int64" else text.cast(polars.Float32, strict=False)
             empty = (text.is_null() | (text == "")).to_numpy()
             if empty.any():
-                flaws.append(gaps(name, empty))
+                flaws.append(missing_values(self.headers[index], empty))
             infinite = values.cast(polars.Float64).is_infinite()
             too_large = (infinite & ~text.str.contains("(?i)inf")).fill_null(False).to_numpy()
             wrong = (values.is_null().to_numpy() & ~empty) | too_large
             if wrong.any():
-                kind = "not a whole number that int64 holds" if dtype == "int64" else "not a number"
-
-                def why(row: int, text: Any = text, too_large: np.ndarray = too_large, kind: str = kind) -> str:
-                    return f"'{text[row]}' is {'too large for float32' if too_large[row] else kind}"
-
-                flaws.append(wrong_texts(name, wrong, why))
+                flaws.append(_wrong_texts(self.headers[index], text, dtype, wrong, too_large))
             columns.append(values.fill_null(0).to_numpy())
         return columns, flaws
 
-    def _whole(self, text: Any) -> Any:
-        """Texts as int64, such as 3, 3.0 or 3e0; null where they are no whole number."""
-        found, wrong = int64_of(text.cast(self.polars.Float64, strict=False).fill_null(np.nan).to_numpy())
-        floats = self.polars.Series(found)
-        if wrong is not None:
-            floats = floats.set(self.polars.Series(wrong), None)
-        return text.cast(self.polars.Int64, strict=False).fill_null(floats)
-
-    def _read(self, block: bytes, schema: dict[str, Any], **more: Any) -> Any:
-        # All columns: where some are chosen, polars no longer sees lines that have too many values or end in a quote.
-        return self.polars.read_csv(block, has_header=False, schema=schema, **more)
+    def _read(self, block: bytes, schema: Mapping[str, Any], **options: Any) -> polars.DataFrame:
+        # All columns: if some are chosen, polars no longer sees lines that have too many values or end in a quote.
+        return polars.read_csv(block, has_header=False, schema=dict(schema), **options)
 
     def _too_long(self, block: bytes) -> Flaw | None:
         """The lines with more values than the header."""
@@ -145,82 +132,95 @@ class _Decoder:
             counts = [len(row) for row in csv.reader(block.decode(errors="replace").splitlines(keepends=True))][1:]
         except csv.Error:
             return None
-        wanted = len(self.headers)
-        wrong = np.array([count > wanted for count in counts], bool)
+        wrong = np.array([count > len(self.headers) for count in counts], bool)
         if not wrong.any():
             return None
-        first = int(wrong.argmax())
-        return Flaw(
-            wrong,
-            lambda counted: f"{counted(first)} has {counts[first]} values, and the header has {wanted} names",
-            lambda row: f"{counts[row]} values, and the header has {wanted} names",
-        )
+
+        def describe(row: int, _: int, number: str) -> str:
+            has = f"{number} has " if number else ""
+            return f"{has}{counts[row]} values, and the header has {len(self.headers)} names"
+
+        return flaw_of_values(wrong, describe)
+
+
+def _to_int64(text: polars.Series) -> polars.Series:
+    """Texts as int64, such as 3, 3.0 or 3e0; null if they are not whole numbers."""
+    values, wrong = to_int64(text.cast(polars.Float64, strict=False).fill_null(np.nan).to_numpy())
+    floats = polars.Series(values)
+    if wrong is not None:
+        floats = floats.set(polars.Series(wrong), None)
+    return text.cast(polars.Int64, strict=False).fill_null(floats)
+
+
+def _wrong_texts(name: str, text: polars.Series, dtype: str, wrong: np.ndarray, too_large: np.ndarray) -> Flaw:
+    """The flaw of texts in a column that are not numbers of this dtype, or larger than float32."""
+    label = f"column '{name}'"
+    expected = "not a whole number that int64 holds" if dtype == "int64" else "not a number"
+
+    def describe(row: int, _: int, number: str) -> str:
+        why = "too large for float32" if too_large[row] else expected
+        return f"{location(label, number)}: '{text[row]}' is {why}"
+
+    return flaw_of_values(wrong, describe)
 
 
 def _header(file: Any) -> tuple[bytes, int]:
-    """The bytes of the first line, and where the second begins."""
-    head, quotes, at = b"", 0, 0
-    while at < _LONGEST:
-        part = os.pread(file.fileno(), _WINDOW, at)
-        end = _line_end(part, quotes)
-        if end is not None or not part:
-            return head + part[:end], at + (end or 0)
-        head, quotes, at = head + part, quotes + part.count(b'"'), at + len(part)
+    """The bytes of the first line, and the position after it."""
+    size = _WINDOW
+    while size <= _LONGEST:
+        text = os.pread(file.fileno(), size, 0)
+        line = _FIRST_LINE.match(text)
+        if line is not None or len(text) < size:
+            text = text if line is None else line[0]
+            return text, len(text)
+        size *= 2
     raise InputError(f"cannot be read as CSV: its first line does not end within {_LONGEST:,} bytes")
 
 
-def _line_end(text: bytes, quotes: int) -> int | None:
-    """Behind the first line break outside quotes, where ``quotes`` came before; None where there is none."""
-    end = text.find(b"\n")
-    while end >= 0 and (quotes + text.count(b'"', 0, end)) % 2:
-        end = text.find(b"\n", end + 1)
-    return end + 1 if end >= 0 else None
-
-
 def _blocks(file: Any, start: int, end: int) -> Iterator[tuple[bytes, int]]:
-    """The bytes from ``start`` to ``end`` in blocks of whole lines, and where each ends.
+    """The bytes from ``start`` to ``end`` in blocks of whole lines, and the position after each.
 
     A line break within quotes does not end a line.
     """
-    handle, wanted = file.fileno(), _BLOCK
+    handle, size = file.fileno(), _BLOCK
     while start < end:
-        stop = min(start + wanted, end)
+        stop = min(start + size, end)
         if stop < end:
-            found = os.pread(handle, _WINDOW, stop).find(b"\n")
-            stop = min(stop + (found + 1 if found >= 0 else _WINDOW), end)
+            line_break = os.pread(handle, _WINDOW, stop).find(b"\n")
+            stop = min(stop + (line_break + 1 if line_break >= 0 else _WINDOW), end)
         block = os.pread(handle, stop - start, start)
         if stop < end and (not block.endswith(b"\n") or (b'"' in block and block.count(b'"') % 2)):
             block = block[: _last_line_end(block)]
         if not block:
-            wanted = 2 * (stop - start)
-            if wanted > _LONGEST:
+            size = 2 * (stop - start)
+            if size > _LONGEST:
                 hint = "look for a quotation mark that is not closed"
                 raise InputError(f"cannot be read as CSV: a line does not end within {_LONGEST:,} bytes; {hint}")
             continue
-        start, wanted = start + len(block), _BLOCK
+        start, size = start + len(block), _BLOCK
         yield block, start
 
 
 def _last_line_end(block: bytes) -> int:
-    """Behind the last line break outside quotes; 0 where there is none."""
+    """The position after the last line break outside quotes; 0 without one."""
     end, quotes = len(block), block.count(b'"')
-    while (found := block.rfind(b"\n", 0, end)) >= 0:
-        quotes -= block.count(b'"', found, end)
+    while (line_break := block.rfind(b"\n", 0, end)) >= 0:
+        quotes -= block.count(b'"', line_break, end)
         if quotes % 2 == 0:
-            return found + 1
-        end = found
+            return line_break + 1
+        end = line_break
     return 0
 
 
 def _end_of_text(file: Any, size: int) -> int:
-    """Where the last line that is not empty ends."""
+    """The position after the last line that is not empty."""
     end = size
     while end:
         start = max(0, end - _WINDOW)
         text = len(os.pread(file.fileno(), end - start, start).rstrip(b"\r\n"))
         if text:
-            rest = os.pread(file.fileno(), 2, start + text)
-            return min(size, start + text + (2 if rest == b"\r\n" else 1))
+            line_break = os.pread(file.fileno(), 2, start + text)
+            return min(size, start + text + (2 if line_break == b"\r\n" else 1))
         end = start
     return 0
 
@@ -233,6 +233,16 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def first_line(error: BaseException) -> str:
-    """Of a library's message."""
-    return str(error).strip().partition("\n")[0]
+@contextmanager
+def write_csv(file: IO[bytes]) -> Iterator[Callable[[polars.DataFrame], None]]:
+    """A table with a header."""
+    header = True
+
+    def write(results: polars.DataFrame) -> None:
+        nonlocal header
+        buffer = BytesIO()  # so that a full disk raises OSError, not an error of polars
+        results.write_csv(buffer, include_header=header)
+        file.write(buffer.getbuffer())
+        header = False
+
+    yield write

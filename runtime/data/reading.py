@@ -1,32 +1,36 @@
-"""Rows for a model from files."""
+"""Rows for a model from files of every format, whole or in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from runtime.errors import InputError
 from runtime.model.port import Port
 
-from .batches import Source, ahead
-from .columns import Counted, index_flaws
-from .format_arrow import ipc, parquet
-from .format_csv import csv_file
-from .format_numpy import npy, npz
+from .arrays import allows_rounding
+from .batches import Batch, Source, decode_ahead
+from .file_formats import format_of, has_lines
+from .flaws import RowNumbers, failed_rows
+from .indices import IndexLimits, index_limits
 
 
 def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tuple[np.ndarray, str]:
-    """The rows of a ``.npy``, ``.npz``, ``.csv``, ``.parquet`` or ``.arrow`` file, and how they match.
+    """The rows of a file for a model's only input, and how its columns were matched, in words.
 
-    Columns are matched by name where the port names its features (a header may carry the unit, as in
-    ``speed [m/s]``), else by order. For a float32 port numbers in a CSV file become the nearest float32; in the other
-    formats a value that float32 cannot hold is an error unless ``dtype="float32"``. For int64 each must be whole.
-    Raises InputError: unreadable file, missing columns, another unit, text or gaps where numbers are expected, a
-    wrong number of features, an index beyond its limits; MissingPackageError: polars is not there for CSV, or pyarrow
-    for Parquet and Arrow.
+    The file is in one of the formats of ``runtime.data.file_formats``. Columns are matched by name if the port names
+    its features (a header may carry the unit, as in ``speed [m/s]``), else by order. For a float32 port, numbers in a
+    CSV file become the nearest float32; in other formats a value that float32 cannot hold is an error unless
+    ``dtype="float32"``. For an int64 port each number must be whole.
+    Raises InputError: unreadable file, missing columns, another unit, text or empty values instead of numbers, a
+    wrong number of features, an index beyond its limits; MissingPackageError: polars (CSV) or pyarrow (Parquet, Arrow)
+    is not installed.
     """
     rows, matched = read_inputs(path, [port], dtype=dtype)
     return rows[port.name], matched
@@ -37,15 +41,16 @@ def read_inputs(
 ) -> tuple[dict[str, np.ndarray], str]:
     """The rows of a file for every input of a model, by name, and how they were matched; otherwise as ``read_rows``.
 
-    For several inputs a ``.npz`` file holds an array of each name; a table holds their features' columns, or for an
-    input ``obs`` without named features the columns ``obs_0``, ``obs_1`` and so on, or ``obs`` where it has only one.
+    For several inputs an ``.npz`` file holds an array of each name; a table holds the columns of their features, or
+    for an input ``obs`` without named features ``obs_0``, ``obs_1`` and so on, or ``obs`` if it has only one.
     """
-    with opened(path, ports, dtype=dtype, whole=True) as source, told_of(path):
-        batches, first = [], 0
-        for batch in ahead(source.pieces):
-            if flaws := batch.flaws or index_flaws(batch.rows, ports):
-                counted = Counted(first, source.lines, whole=first == 0 and batch.share == 1)
-                raise InputError(flaws[0].message(counted))
+    batches: list[dict[str, np.ndarray]] = []
+    first = 0
+    with open_rows(path, ports, dtype=dtype, whole=True) as source, name_in_errors(path):
+        for batch in decode_ahead(source.decoders, source.threads):
+            if batch.flaws:
+                numbers = RowNumbers(first, has_lines(str(path)), complete=first == 0 and batch.share == 1)
+                raise batch.flaws[0].error(numbers)
             batches.append(batch.rows)
             first += len(batch)
     if len(batches) == 1:
@@ -54,32 +59,37 @@ def read_inputs(
 
 
 @contextmanager
-def opened(
-    path: str | Path, ports: Sequence[Port], *, dtype: str | None = None, whole: bool = False
+def open_rows(
+    path: str | Path, ports: Sequence[Port], *, dtype: str | None = None, whole: bool = False, **options: Any
 ) -> Iterator[Source]:
-    """A file of rows, to be read in batches, of which there is at least one; ``whole`` allows any size of them.
+    """A file of rows, to be read in one batch or more, of any size if ``whole``; ``options`` are the format's own.
 
     Raises InputError and MissingPackageError, as ``read_inputs``.
     """
-    path = Path(path)
-    if dtype not in (None, "float32"):
-        raise InputError(f"dtype is 'float32' or left out, not {dtype!r}")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: data is read from {', '.join(READERS)} files, not from '{path.suffix}'")
+    path, rounding = Path(path), allows_rounding(dtype)
+    file_format = format_of(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    with told_of(path):
-        context = reader(path, ports, dtype is not None, whole)
-        source = context.__enter__()
-    try:
+    read = file_format.load(file_format.read, f"reading {file_format.name}")
+    with ExitStack() as stack:
+        with name_in_errors(path):
+            source = stack.enter_context(read(path, ports, rounding, whole, **options))
+        limits = index_limits(ports)
+        if limits:
+            source = replace(source, decoders=(partial(_check_indices, decode, limits) for decode in source.decoders))
         yield source
-    finally:
-        context.__exit__(None, None, None)
+
+
+def _check_indices(decode: Callable[[], Batch], limits: Sequence[IndexLimits]) -> Batch:
+    """A batch, with the flaws of its indices."""
+    batch = decode()
+    failed = failed_rows(batch.flaws)
+    flaws = [each.flaw(batch.rows[each.port.name], failed) for each in limits]
+    return replace(batch, flaws=[*batch.flaws, *filter(None, flaws)])
 
 
 @contextmanager
-def told_of(path: str | Path) -> Iterator[None]:
+def name_in_errors(path: str | Path) -> Iterator[None]:
     """Errors about the rows of a file name the file."""
     try:
         yield
@@ -87,15 +97,3 @@ def told_of(path: str | Path) -> Iterator[None]:
         raise InputError(f"{path}: {error}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
-Reader = Callable[[Path, Sequence[Port], bool, bool], AbstractContextManager[Source]]
-READERS: dict[str, Reader] = {
-    ".npy": npy,
-    ".npz": npz,
-    ".csv": csv_file,
-    ".parquet": parquet,
-    ".arrow": ipc,
-    ".feather": ipc,
-}
-"""The formats of data: from a path, the inputs, whether rounding is allowed, and whether batches may be of any size."""

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.model.annotate_ports import described
-from runtime.model.port import Port
+from runtime.model.port import Port, annotate_ports
 from runtime.session.session import Session
 
-from .dataframes import array_columns, rows_of_columns
+from .dataframes import rows_of_table
 
 
 @dataclass(frozen=True)
 class Scores:
-    """The outputs of a model for some rows, read by what its file says of them."""
+    """The outputs of a model for some rows, interpreted by the metadata of its file."""
 
     outputs: np.ndarray
     """float32 (rows, ...), as the model gave them."""
@@ -32,9 +31,9 @@ class Scores:
 
     @property
     def probabilities(self) -> np.ndarray | None:
-        """(rows, labels), where the model has labels and its outputs are probabilities or logits.
+        """(rows, labels), if the model has labels and its outputs are probabilities or logits.
 
-        Logits become probabilities here, by softmax or, for a single output, the sigmoid; the file gives logits.
+        Logits, which the file gives, become probabilities by softmax or, for a single output, the sigmoid.
         """
         if self.port.labels is None or self.port.scores == "values":
             return None
@@ -50,7 +49,7 @@ class Scores:
 
     @property
     def labels(self) -> np.ndarray | None:
-        """(rows,) the label with the highest output, None where an output is NaN; the first one of equals."""
+        """(rows,) the label with the highest output, the first of equal ones; None if an output is NaN."""
         if self.port.labels is None:
             return None
         values = self._values
@@ -61,9 +60,9 @@ class Scores:
         return names
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Everything as named columns: the label and its probabilities where there are any, then the outputs.
+        """Named columns: the label and the probabilities, if there are any, then the outputs.
 
-        Outputs are called by their features' names, where they have them.
+        Outputs have the names of their features, if the features have names.
         """
         columns, labels, probabilities = {}, self.labels, self.probabilities
         if labels is not None:
@@ -83,15 +82,21 @@ class Scores:
         return columns
 
 
+def input_ports(session: Session) -> tuple[Port, ...]:
+    """The inputs of a session with what its file says of their features. Raises ModelError."""
+    summary = session.summary
+    return annotate_ports(summary.inputs if summary is not None else None, session.inputs, session.path)
+
+
 def score(session: Session, rows: Any, *, dtype: str | None = None) -> tuple[Scores, ...]:
     """Run the model on what ``Session.predict`` takes; the scores of each of its outputs.
 
     Raises InputError for rows that the model cannot take, ModelError for metadata that describe another output.
     """
     summary = session.summary
-    ports = described(summary.outputs if summary is not None else None, session.outputs, session.path)
-    values = session.run(rows, dtype=dtype)
-    return tuple(Scores(value, port) for value, port in zip(values.values(), ports, strict=True))
+    ports = annotate_ports(summary.outputs if summary is not None else None, session.outputs, session.path)
+    outputs = session.run(rows, dtype=dtype)
+    return tuple(Scores(output, port) for output, port in zip(outputs.values(), ports, strict=True))
 
 
 def score_table(session: Session, table: Any, *, dtype: str | None = None) -> dict[str, np.ndarray]:
@@ -101,22 +106,19 @@ def score_table(session: Session, table: Any, *, dtype: str | None = None) -> di
     the model's features as those of files are. Raises InputError and ModelError.
     """
     if isinstance(table, Mapping):
-        summary = session.summary
-        ports = described(summary.inputs if summary is not None else None, session.inputs, session.path)
-        table = rows_of_columns(*array_columns(table), ports, dtype=dtype)
+        table = rows_of_table(table, input_ports(session), dtype=dtype)
     return columns_of(score(session, table, dtype=dtype))
 
 
 def columns_of(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
     """The columns (rows,) of all outputs together: what a table of results holds, in order.
 
-    Raises InputError where two outputs would give columns of one name.
+    Raises InputError if two outputs would give columns of the same name.
     """
     columns: dict[str, np.ndarray] = {}
     for each in scores:
-        found = each.columns()
-        both = next((name for name in found if name in columns), None)
-        if both is not None:
-            raise InputError(f"two outputs would both give a column '{both}'. What to do: write a .npz file")
-        columns |= found
+        for name, values in each.columns().items():
+            if name in columns:
+                raise InputError(f"two outputs would both give a column '{name}'. What to do: write a .npz file")
+            columns[name] = values
     return columns

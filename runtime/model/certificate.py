@@ -1,4 +1,4 @@
-"""The certificate of a file, ``NAME.parity.json``, as far as running, serving and asking a server need it."""
+"""The certificate of a file, ``NAME.parity.json``, as far as running, serving and live checks need it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Answers:
-    """Rows to ask a server for, arrays (rows, ...) by the names of the file's inputs and outputs.
+    """Rows for a live check and their outputs: arrays (rows, ...) by the names of the file's inputs and outputs.
 
-    A correct float32 evaluation is within ``bound`` of ``exact``, both float64. ``reduced`` is what computing in
+    A correct float32 evaluation is within ``bound`` of ``exact``, both float64. ``reduced`` is what a computation in
     "TF32", "TF32, truncated", "bfloat16" or "float16" gives, float32.
     """
 
@@ -35,7 +35,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was found of one file, by the SHA-256 of its bytes."""
+    """The verdict on a file, which is identified by the SHA-256 of its bytes."""
 
     path: Path
     proved: bool
@@ -50,18 +50,16 @@ class Certificate:
     """The day, in UTC."""
     mlpx_version: str
     largest: float | None
-    """The largest difference of the file's outputs from the exact ones when it was proved; None where not measured."""
+    """The largest difference of the file's outputs from the exact ones when it was proved; None if not measured."""
     answers: Answers | None
-    """None where the file is not proved, or no row has a finite answer."""
+    """None if the file is not proved, or no row has finite outputs."""
 
     def is_of(self, file: Path) -> bool:
         """Whether a file, and the external data beside it, still has the bytes that were proved."""
-        beside = {file.parent / name: digest for name, digest in self.data.items()}
+        digests = {file: self.sha256} | {file.parent / name: digest for name, digest in self.data.items()}
         try:
-            return all(
-                path.is_file() and sha256(path) == known for path, known in {file: self.sha256, **beside}.items()
-            )
-        except (OSError, ValueError):  # a file that cannot be read, or a name that none can have
+            return all(path.is_file() and sha256(path) == digest for path, digest in digests.items())
+        except (OSError, ValueError):  # a file that cannot be read, or a name that no file can have
             return False
 
 
@@ -98,17 +96,17 @@ def read_certificate(path: str | Path) -> Certificate:
 def _answers(record: Mapping[str, Any]) -> Answers:
     rows = int(record["rows"])
 
-    def arrays(held: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        found = {name: _array(tensor) for name, tensor in held.items()}
-        if any(len(values) != rows for values in found.values()):
-            raise ValueError("tensors of other numbers of rows")
-        return found
+    def arrays(tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        values = {name: _array(tensor) for name, tensor in tensors.items()}
+        if any(len(array) != rows for array in values.values()):
+            raise ValueError("tensors with other numbers of rows")
+        return values
 
-    whole = {key: arrays(record[key]) for key in ("inputs", "exact", "bound")}
-    return Answers(rows, **whole, reduced={name: arrays(held) for name, held in record.get("reduced", {}).items()})
+    exact = {key: arrays(record[key]) for key in ("inputs", "exact", "bound")}
+    return Answers(rows, **exact, reduced={kind: arrays(each) for kind, each in record.get("reduced", {}).items()})
 
 
 def _array(record: Mapping[str, Any]) -> np.ndarray:
-    kind = np.dtype({"float32": "<f4", "float64": "<f8", "int64": "<i8"}[record["dtype"]])
-    held = np.frombuffer(base64.b64decode(record["base64"], validate=True), kind)
-    return held.reshape(record["shape"]).astype(kind.newbyteorder("="))
+    dtype = np.dtype({"float32": "<f4", "float64": "<f8", "int64": "<i8"}[record["dtype"]])
+    values = np.frombuffer(base64.b64decode(record["base64"], validate=True), dtype)
+    return values.reshape(record["shape"]).astype(dtype.newbyteorder("="))

@@ -1,7 +1,7 @@
-"""The head of an ONNX file, read without onnx and without its weights.
+"""The header of an ONNX file, read without the package onnx and without the weights.
 
-An ONNX file is one Protocol Buffers message (``ModelProto`` of onnx.proto): fields one after the other, each with its
-number, its wire type and, for texts and messages, its length. The graph is stepped over.
+An ONNX file is one Protocol Buffers message (``ModelProto`` of onnx.proto): a sequence of fields, each with its
+number, its wire type and, for texts and messages, its length. The graph is skipped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LARGEST = 64 * 2**20
 
 @dataclass(frozen=True)
 class Header:
-    """What stands around the graph of an ONNX file."""
+    """The fields of an ONNX file other than its graph."""
 
     size: int
     """Of the file, in bytes."""
@@ -97,7 +97,7 @@ def _varint(file: BinaryIO) -> int:
 
 
 def _pair(message: int | bytes, key: int, value: int) -> tuple:
-    """Two fields of an inner message."""
+    """Two fields of a nested message."""
     content = message if isinstance(message, bytes) else b""
     fields = dict(_fields(BytesIO(content), len(content), skip=set()))
     return _text(fields.get(key, b"")), fields.get(value)

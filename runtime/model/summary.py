@@ -1,7 +1,7 @@
-"""What a file that mlpx exported says of itself, in its ONNX metadata.
+"""What the ONNX metadata of a file that mlpx exported say about it.
 
 The keys begin with ``mlpx.``. ``mlpx.format`` is the version of this record: a reader takes the version it knows and
-treats a file with a newer one as foreign; a key may be added without a new version, never given another meaning.
+treats a file with a newer one as foreign. A key may be added without a new version, but never change its meaning.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .port import Port, port_of
+from .port import Port, expect, read_port
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class BlockSummary:
-    """One block as it stands in the file; shapes are those of a row."""
+    """A block of the file; shapes are those of a row."""
 
     path: str
     op: str
@@ -44,15 +44,15 @@ class Summary:
     remarks: tuple[str, ...] = ()
     weights_sha256: str | None = None
     external_data: bool = False
-    """The weights are in a file beside it, named as the model with .data behind."""
+    """The weights are in a file beside it: the model's name with ``.data`` appended."""
     spec: dict[str, Any] | None = None
     mlpx_version: str | None = None
     variant: dict[str, Any] | None = None
-    """For a file of reduced precision: its kind, what it was made of, and that it is not proved equal."""
+    """For a file of reduced precision: its kind, its source, and that it is not proved equal."""
     rows_depend: bool = False
-    """A row's result depends on the rows beside it, so that batches are run as they come, never cut or joined."""
+    """A row's result depends on the other rows of its batch, so that batches are never split or joined."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Metadata that is not mlpx's."""
+    """The metadata of other tools."""
 
     @property
     def parameters(self) -> int:
@@ -64,11 +64,11 @@ class Summary:
 
     def to_metadata(self) -> dict[str, str]:
         """The ONNX metadata that holds this summary, in a fixed order."""
-        given = asdict(self)
-        given |= {key: [port.to_record() for port in getattr(self, key)] for key in ("inputs", "outputs")}
+        values = asdict(self)
+        values |= {key: [port.to_record() for port in getattr(self, key)] for key in ("inputs", "outputs")}
         plain = {"name", "weights_sha256", "target"}
         record = {"mlpx.format": str(FORMAT), "mlpx.version": self.mlpx_version or ""}
-        for key, value in sorted(given.items()):
+        for key, value in sorted(values.items()):
             if key in ("mlpx_version", "metadata") or value is None or (key == "rows_depend" and not value):
                 continue
             record[f"mlpx.{key}"] = value if key in plain else json.dumps(value, ensure_ascii=False)
@@ -83,7 +83,7 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
     if own.get("format") != str(FORMAT):
         return None
     try:
-        ports = {key: tuple(port_of(port) for port in json.loads(own[key])) for key in ("inputs", "outputs")}
+        ports = {key: tuple(read_port(port) for port in json.loads(own[key])) for key in ("inputs", "outputs")}
         return Summary(
             name=own["name"],
             **ports,
@@ -97,8 +97,8 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
             external_data=json.loads(own["external_data"]),
             spec=json.loads(own["spec"]) if "spec" in own else None,
             mlpx_version=own["version"],
-            variant=_record(json.loads(own["variant"])) if "variant" in own else None,
-            rows_depend=_truth(json.loads(own.get("rows_depend", "false"))),
+            variant=expect(dict)(json.loads(own["variant"])) if "variant" in own else None,
+            rows_depend=expect(bool)(json.loads(own.get("rows_depend", "false"))),
             metadata={key: value for key, value in metadata.items() if not key.startswith("mlpx.")},
         )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
@@ -106,25 +106,13 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
 
 
 def rows_depend(metadata: Mapping[str, str]) -> bool:
-    """Whether a file says that a row's result depends on the rows beside it, as with int8-dynamic."""
+    """Whether a file says that a row's result depends on the other rows of its batch, as with int8-dynamic."""
     if metadata.get("mlpx.rows_depend", "false") != "false":
         return True
     try:
         return bool(json.loads(metadata["mlpx.variant"]).get("by_batch", True)) if "mlpx.variant" in metadata else False
     except (AttributeError, ValueError, RecursionError):
         return True
-
-
-def _record(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"{value!r} is no record")
-    return value
-
-
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"{value!r} is neither true nor false")
-    return value
 
 
 def _tuples(record: dict[str, Any]) -> dict[str, Any]:

@@ -13,18 +13,18 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from runtime.data.checks import SHOWN
-from runtime.data.streaming import ON_ERROR, failed_words
-from runtime.data.unusual_values import NonFinite, nonfinite_words
+from runtime.data.checks import MOST_EXAMPLES, check_on_error
+from runtime.data.scoring import input_ports
+from runtime.data.unusual_values import NonFinite, Outside, format_failed, format_nonfinite, format_outside
 from runtime.errors import ClusterError, InputError, ModelError, OutputError
-from runtime.model.ranges import Outside, limits, told
+from runtime.model.port import limits
 from runtime.session.processor import usable_cores
 from runtime.session.session import Session
 from runtime.version import VERSION
 
 from .cluster import driver_messages
 from .partition import MAX_PART_ROWS, Part, partition
-from .worker import ATTEMPTS_FOLDER, JobSpec, input_ports, raise_error
+from .worker import ATTEMPTS_FOLDER, JobSpec, raise_error
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,7 @@ def score_folder(
     file, output = Path(file), Path(output).absolute()
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device is auto, cpu or cuda on Ray, which gives each worker its GPU, not '{device}'")
-    if on_error not in ON_ERROR:
-        raise InputError(f"on_error is 'fail' or 'null', not {on_error!r}")
+    check_on_error(on_error)
     with _open_model(file) as session:
         if not session.divisible:
             problem = f"{file}: its rows may depend on each other, so they cannot be divided among workers"
@@ -213,15 +212,17 @@ def _notes(
     origins = ["" if part.origin == name else f" (a row of {part.origin})" for part in parts]
     pairs = list(zip(receipts, origins, strict=True))
     failed = [f"{text}{origin}" for receipt, origin in pairs for text in receipt["failed"]]
-    failed_note = failed_words(sum(receipt["failed_rows"] for receipt in receipts), failed[:SHOWN], total, name)
+    failed_note = format_failed(
+        sum(receipt["failed_rows"] for receipt in receipts), failed[:MOST_EXAMPLES], total, name
+    )
     notes = [] if failed_note is None else [failed_note]
     nonfinite = [(NonFinite(**receipt["nonfinite"]), origin) for receipt, origin in pairs if receipt["nonfinite"]]
     if nonfinite:
         joined = reduce(NonFinite.joined, (values for values, _ in nonfinite))
-        notes.append(f"{nonfinite_words(joined, total, name)}{nonfinite[0][1]}")
+        notes.append(f"{format_nonfinite(joined, total, name)}{nonfinite[0][1]}")
     outside = [(Outside(**receipt["outside"]), origin) for receipt, origin in pairs if receipt["outside"]]
     if not outside:
         return notes, None
     outside_rows = sum(receipt["outside_rows"] for receipt in receipts)
     first, origin = outside[0]
-    return notes, f"{told(outside_rows, [first], total, name)}{origin}"
+    return notes, f"{format_outside(outside_rows, [first], total, name)}{origin}"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.data.columns import few, matching
-from runtime.data.dataframes import is_arrow_number, not_arrow_numbers
+from runtime.data.columns import format_names
+from runtime.data.dataframes import match_schema
 from runtime.errors import InputError
 from runtime.extras import imported
 from runtime.model.port import Port
@@ -78,7 +78,9 @@ def _files(data: Path) -> list[Path]:
     ]
     other = [str(path.relative_to(data)) for path in visible if path.suffix.lower() != ".parquet"]
     if other:
-        raise InputError(f"{data}: it holds files that are not .parquet: {few(other)}. What to do: take them out")
+        raise InputError(
+            f"{data}: it holds files that are not .parquet: {format_names(other)}. What to do: take them out"
+        )
     if not visible:
         raise InputError(f"{data}: the folder holds no .parquet file")
     return visible
@@ -96,17 +98,14 @@ def _read_footer(path: Path) -> Any:
 def _match_columns(path: Path, schema: Any, ports: Sequence[Port], keep: Sequence[str]) -> str:
     """How the columns match the model's inputs. Raises InputError: they do not, or a column to keep is missing."""
     try:
-        match = matching(schema.names, ports)
-        for index in match.chosen:
-            if not is_arrow_number(schema.field(index).type):
-                raise not_arrow_numbers(schema.field(index).name, schema.field(index).type)
+        match = match_schema(schema, ports)
         missing = [name for name in keep if schema.names.count(name) != 1]
         if missing:
-            message = f"to keep, exactly one column {few(missing)} is expected"
-            raise InputError(f"{message}; the file has {few(schema.names)}")
+            message = f"to keep, exactly one column {format_names(missing)} is expected"
+            raise InputError(f"{message}; the file has {format_names(schema.names)}")
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    return match.how
+    return match.description
 
 
 def _refuse_other_columns(path: Path, schema: Any, first: Path, expected: Any, keep: Sequence[str]) -> None:
@@ -114,8 +113,8 @@ def _refuse_other_columns(path: Path, schema: Any, first: Path, expected: Any, k
     if schema.names != expected.names:
         extra = [name for name in schema.names if name not in expected.names]
         missing = [name for name in expected.names if name not in schema.names]
-        differences = [f"it lacks {few(missing)}"] if missing else []
-        differences += [f"it has {few(extra)} besides"] if extra else []
+        differences = [f"it lacks {format_names(missing)}"] if missing else []
+        differences += [f"it has {format_names(extra)} besides"] if extra else []
         message = " and ".join(differences) or "they are in another order"
         raise InputError(f"{path}: its columns are not those of {first}: {message}")
     for name in keep:

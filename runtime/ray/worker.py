@@ -16,17 +16,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from runtime.data.checks import Checks, large
-from runtime.data.format_arrow import parquet
-from runtime.data.results import results_table
-from runtime.data.streaming import scores_of
-from runtime.data.unusual_values import NonFinite
+from runtime.data.batches import merge_small
+from runtime.data.checks import Checks
+from runtime.data.reading import open_rows
+from runtime.data.results import results_frame
+from runtime.data.scoring import input_ports
+from runtime.data.streaming import score_batch
+from runtime.data.unusual_values import NonFinite, Outside, OutsideTally
 from runtime.errors import ClusterError, InputError, MissingPackageError, ModelError, OutputError, ProviderError
 from runtime.extras import imported
 from runtime.files import whole_file
-from runtime.model.annotate_ports import described
-from runtime.model.port import Port
-from runtime.model.ranges import Outside, OutsideTally
 from runtime.session.session import Session
 from runtime.version import VERSION
 
@@ -75,12 +74,6 @@ class JobSpec(TypedDict):
     version: str
 
 
-def input_ports(session: Session) -> tuple[Port, ...]:
-    """The inputs of a session with what its file says of their features. Raises ModelError."""
-    summary = session.summary
-    return described(summary.inputs if summary is not None else None, session.inputs, session.path)
-
-
 def score_part(
     session: Session,
     part: Part,
@@ -96,31 +89,30 @@ def score_part(
     The file appears under its name when it is complete, and replaces an earlier one, so that a part may be scored
     again. Options and errors are those of ``runtime.score_file``.
     """
-    polars, arrow = (imported(name, PURPOSE) for name in ("polars", "pyarrow.parquet"))
+    for package in ("polars", "pyarrow"):
+        imported(package, PURPOSE)
+    from runtime.data.format_arrow import arrow_table, parquet_writer
+
     ports, path = input_ports(session), Path(part.source)
-    checks = Checks(ports, path, skipping=on_error == "null", reject_nonfinite=reject_nonfinite)
+    checks = Checks(ports, path, on_error=on_error, reject_nonfinite=reject_nonfinite)
     checks.rows = part.first_row  # so that rows are counted as in the file
     writer: Any = None
     with (
         whole_file(Path(folder) / part.target) as temporary,
-        parquet(path, ports, dtype is not None, False, row_groups=part.row_groups, keep=keep, readers=1) as source,
-        closing(checks.of(source)) as batches,
+        open_rows(path, ports, dtype=dtype, row_groups=part.row_groups, keep=keep, threads=1) as source,
+        closing(checks.run(source)) as batches,
     ):
         try:
-            for checked in large(batches):
-                results = results_table(polars, scores_of(session, checked), checked.failed)
-                table = _with_kept_columns(arrow, results, checked.batch.table, part, keep)
-                if writer is None:
-                    texts = [field.name for field in table.schema if str(field.type) in ("string", "large_string")]
-                    writer = arrow.ParquetWriter(
-                        temporary, table.schema, compression="zstd", use_dictionary=texts or False
-                    )
+            for batch in merge_small(batches):
+                results = arrow_table(results_frame(score_batch(session, batch), batch.failed))
+                table = _with_kept_columns(results, batch.table, part, keep)
+                writer = writer or parquet_writer(temporary, table.schema)
                 writer.write_table(table)
         finally:
             if writer is not None:
                 writer.close()
         size = temporary.stat().st_size
-    outside = checks.left or OutsideTally()
+    outside = checks.outside or OutsideTally()
     return ScoredPart(
         rows=checks.rows - part.first_row,
         size=size,
@@ -132,7 +124,7 @@ def score_part(
     )
 
 
-def _with_kept_columns(parquet: Any, results: Any, source: Any, part: Part, keep: Sequence[str]) -> Any:
+def _with_kept_columns(results: Any, source: Any, part: Part, keep: Sequence[str]) -> Any:
     """The kept columns and the results as one table, with metadata that says which rows of which file they are."""
     pyarrow = imported("pyarrow", PURPOSE)
     duplicate = next((name for name in keep if name in results.schema.names), None)
@@ -140,7 +132,7 @@ def _with_kept_columns(parquet: Any, results: Any, source: Any, part: Part, keep
         message = f"column '{duplicate}' cannot be kept, since a column of the results has that name"
         raise InputError(f"{part.source}: {message}")
     if keep and source is None:  # there are no rows
-        schema = parquet.read_schema(part.source)
+        schema = imported("pyarrow.parquet", PURPOSE).read_schema(part.source)
         kept = [pyarrow.nulls(results.num_rows, schema.field(name).type) for name in keep]
     else:
         kept = [source.column(name) for name in keep]

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from runtime.data.indices import int64_of
+from runtime.data.arrays import to_int64
 from runtime.model.port import Port
 
 from .refusals import Malformed, TooLarge
@@ -121,7 +121,7 @@ def to_model_dtype(tensor: Tensor, values: np.ndarray, datatype: str) -> np.ndar
     if datatype == FP32:
         return values
     limits = np.iinfo(DTYPES[datatype].name)
-    integers, wrong = int64_of(values)
+    integers, wrong = to_int64(values)
     if wrong is None and datatype != INT64 and values.dtype != DTYPES[datatype]:
         wrong = (integers < limits.min) | (integers > limits.max)
     if wrong is not None and wrong.any():

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ModelError, ProviderError
-from runtime.model.annotate_ports import described
-from runtime.model.port import Port
+from runtime.model.port import Port, annotate_ports
 from runtime.model.summary import rows_depend, summary_of
 
 Providers = tuple[tuple[str, dict[str, str]], ...]
@@ -129,7 +128,7 @@ def model_info(session: Any, path: str | Path | bytes, *, estimate: int = 0, div
 
 def _with_index_limits(inputs: tuple[Port, ...], metadata: Mapping[str, str], path: Path | None) -> tuple[Port, ...]:
     summary = summary_of(metadata)
-    annotated = described(None if summary is None else summary.inputs, inputs, path)
+    annotated = annotate_ports(None if summary is None else summary.inputs, inputs, path)
     return tuple(
         replace(port, shape=(port.shape[0], *other.shape[1:]), indices=other.indices)
         for port, other in zip(inputs, annotated, strict=True)

@@ -9,11 +9,10 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from runtime.data.arrays import as_inputs
-from runtime.data.indices import HINT, first_of, index_limits
+from runtime.data.indices import index_limits
+from runtime.data.inputs import as_inputs
 from runtime.errors import InputError, ModelError
-from runtime.model.annotate_ports import described
-from runtime.model.port import Port
+from runtime.model.port import Port, annotate_ports
 from runtime.model.summary import Summary, summary_of
 
 from .buffers import FLOAT32, ThreadBuffers
@@ -216,12 +215,9 @@ class Session:
 
     def _feed(self, x: Any, dtype: str | None) -> dict[str, np.ndarray]:
         """Rows for every input. Raises InputError: what cannot be converted, or an index beyond its limits."""
-        feed = as_inputs(x, self._ports, dtype=dtype, named=self._named_inputs)
+        feed = as_inputs(x, self._ports, dtype=dtype, named_ports=self._named_inputs)
         for limits in self._limits:
-            rows = feed[limits.port.name]
-            if (wrong := limits.wrong(rows)) is not None:
-                row, column = first_of(wrong)
-                raise InputError(f"{limits.words(rows, row, column, f'row {row + 1}')}. {HINT}")
+            limits.check(feed)
         return feed
 
     def _raise(self, error: Exception, rows: int) -> NoReturn:
@@ -237,7 +233,7 @@ class Session:
 
     def _named_inputs(self) -> tuple[Port, ...]:
         """The inputs with the features that the file's metadata names."""
-        return described(self.summary.inputs if self.summary is not None else None, self.inputs, self.path)
+        return annotate_ports(self.summary.inputs if self.summary is not None else None, self.inputs, self.path)
 
     def close(self) -> None:
         """Free the model's memory. A closed session cannot run."""

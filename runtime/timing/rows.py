@@ -9,8 +9,7 @@ import numpy as np
 
 from runtime.data.reading import read_inputs
 from runtime.errors import InputError
-from runtime.model.port import Port
-from runtime.model.ranges import limits
+from runtime.model.port import Port, limits
 from runtime.session.session import Session
 
 BATCH = 1024
