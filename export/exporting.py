@@ -26,7 +26,8 @@ from .folding import fold
 from .graph import ELEMENT_TYPES, Graph, Shape, rewired
 from .operators import OPERATORS
 from .trace import signature_of, trace
-from .trace.signature import Example, computed_weights, is_plain
+from .trace.isolation import computed_weights, is_plain
+from .trace.signature import Example
 from .versions import Versions, chosen
 
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}

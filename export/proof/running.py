@@ -27,7 +27,7 @@ from export.evaluation import evaluate, outputs_of
 from export.graph import ELEMENT_TYPES, Graph, Rows, Shape, Size
 from export.onnxfile.model import Model
 from export.trace import Signature
-from export.trace.signature import isolated
+from export.trace.isolation import isolated
 from export.trace.signature import outputs_of as returned_by
 from runtime import ModelError, Session
 

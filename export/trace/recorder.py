@@ -20,9 +20,10 @@ from torch.utils._pytree import tree_leaves
 from export.graph import Node, unique
 
 from .aliases import Call, Memories, Value
+from .call_sites import Places
+from .canonical import INACTIVE, LEAVES, NORMAL, SHAPE_ONLY, VIEWS, promoted, view_of
 from .decompositions import DECOMPOSED, SOMETIMES
-from .normal import INACTIVE, LEAVES, NORMAL, SHAPE_ONLY, VIEWS, promoted, view_of
-from .refusals import Places, Refusal, refusal_of
+from .refusals import Refusal, refusal_of
 
 KINDS = {torch.float32: "float32", torch.int64: "int64", torch.int32: "int64", torch.bool: "bool"}
 """The element types of values that depend on the input; 32 bits of a whole number are written as 64."""
@@ -160,7 +161,7 @@ class Recorder(TorchDispatchMode):
             self._record(calls, out)
         else:
             for call, result in zip(calls, out, strict=True):
-                refusal = self.places.refusal(call.overload, name) if call.op == "refused" else None
+                refusal = self._refusal(call.overload, name) if call.op == "refused" else None
                 self._record(call, result, refusal)
         return out
 
@@ -190,7 +191,7 @@ class Recorder(TorchDispatchMode):
             return self._refuse(func, args, kwargs, "out", name)
         if _storage(target) in self.owned and not packet.endswith("detach_"):
             changed = self.owned[_storage(target)]
-            self.record.refusals.append(self.places.refusal("buffer", name, changed))
+            self.record.refusals.append(self._refusal("buffer", name, changed))
             return func(*args, **kwargs)
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_inactive(name, args, kwargs):
             result = self._refuse(func, args, kwargs, "random", name, func(*args, **kwargs).clone())
@@ -215,7 +216,7 @@ class Recorder(TorchDispatchMode):
         self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], kind: str, name: str, out: Any = None
     ) -> Any:
         """Go on with real values, so that all refusals are seen at once; what is not read is no refusal."""
-        refusal = self.places.refusal(kind, self.decomposing[0] if self.decomposing else name)
+        refusal = self._refusal(kind, self.decomposing[0] if self.decomposing else name)
         read = list(filter(self.memories.tracked, _tensors((args, kwargs))))
         out = func(*args, **kwargs) if out is None else out
         tensors = _tensors(out)
@@ -225,6 +226,11 @@ class Recorder(TorchDispatchMode):
             if result.layout == torch.strided:
                 self._record(Call("refused", "default", {"read": read}), result, refusal)
         return out
+
+    def _refusal(self, kind: str, what: str, detail: str = "") -> Refusal:
+        """Why the call that runs now cannot be in a file."""
+        place = self.places.here()
+        return Refusal(kind, what, place.home or place.scope, place.line, detail)
 
     # Nodes.
 
@@ -243,7 +249,7 @@ class Recorder(TorchDispatchMode):
             else:
                 attributes[role] = tuple(value) if isinstance(value, list | torch.Size) else value
         if dtype not in KINDS and refusal is None:
-            refusal = self.places.refusal("dtype", call.op, str(dtype).removeprefix("torch."))
+            refusal = self._refusal("dtype", call.op, str(dtype).removeprefix("torch."))
         output, kind, home = unique(f"{path}.output", self.names), KINDS.get(dtype, "float32"), place.home or path
         given = (call.op, path, tuple(inputs), output, shape, attributes)
         node = Node(*given, overload=call.overload, dtype=kind, home=home, block=place.block, line=place.line)

@@ -5,17 +5,11 @@ Its tensors in and out are the inputs and outputs of the network.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import inspect
-import operator
-import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, combinations
-from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -24,13 +18,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_unflatten
 
 from export.errors import ExportError
-from export.graph import Input, Row
+from export.graph import Input
 
 TYPES = {"float32": torch.float32, "int64": torch.int64}
 Example = Tensor | np.ndarray | Sequence[Any] | Mapping[str, Any]
-Shapes = Mapping[str, Row | None]
-_ONE_AT_A_TIME = RLock()
-"""What is switched off is so for the whole process."""
 
 
 @dataclass(frozen=True)
@@ -194,35 +185,6 @@ def checked(own: tuple[str, ...], asked: Sequence[str], what: str) -> tuple[str,
     return names
 
 
-def row(shape: Any) -> Row:
-    """The shape of a row that a caller gives. Raises ExportError."""
-    try:
-        sizes = tuple(operator.index(size) for size in shape)
-    except TypeError:
-        sizes = None
-    if sizes is None or any(size < 1 for size in sizes):
-        raise ExportError(f"input_shape is the shape of a row, such as (64,), not {shape!r}")
-    return sizes
-
-
-def by_name(given: Any, inputs: Sequence[str], what: str, hint: str) -> dict[str, Any]:
-    """What is given for the inputs: one thing for the only input, or a mapping by name. Raises ExportError."""
-    if not isinstance(given, Mapping):
-        if given is not None and len(inputs) > 1:
-            message = f"one {what} is given, and the module takes {len(inputs)} inputs: {', '.join(inputs)}"
-            raise ExportError(f"{message}. What to do: give the {what}s by name, {hint.format(inputs[0])}")
-        return dict.fromkeys(inputs, given)
-    unknown = next((name for name in given if name not in inputs), None)
-    if unknown is not None:
-        raise ExportError(f"a {what} is given for '{unknown}'; the module's inputs are: {', '.join(inputs)}")
-    return {name: given.get(name) for name in inputs}
-
-
-def subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """None of them first, then one, and so on."""
-    return chain.from_iterable(combinations(names, count) for count in range(len(names) + 1))
-
-
 def outputs_of(returned: Any) -> dict[str, Tensor]:
     """The tensors by name: "output" for the only one, the keys of a dict, the fields of a named tuple or dataclass, or
     output_0, output_1 and so on, joined by dots where they are nested. None is left out. Raises ExportError.
@@ -267,48 +229,3 @@ def _named(value: Any, path: str) -> list[tuple[str, Tensor]]:
 
 def _is_record(value: Any) -> bool:
     return isinstance(value, Mapping) or hasattr(value, "_fields") or dataclasses.is_dataclass(value)
-
-
-def fresh(module: nn.Module) -> nn.Module:
-    """A copy that shares the tensors, so that what one run keeps in Python the next one does not see."""
-    if is_plain(module):
-        return module
-    shared: dict[int, Any] = {id(t): t for t in chain(module.parameters(), module.buffers())}
-    return copy.deepcopy(module, shared | computed_weights(module))
-
-
-def is_plain(module: nn.Module) -> bool:
-    """Blocks in containers, and no code of the caller's that could touch their tensors."""
-    for part in module.modules():
-        hooks = part._forward_hooks or part._forward_pre_hooks
-        own = {"forward", "train", "eval", "_call_impl"} & set(vars(part))
-        if not type(part).__module__.startswith(("torch.nn.modules.", "builder.")) or hooks or own:
-            return False
-    return True
-
-
-def computed_weights(module: nn.Module) -> dict[int, Any]:
-    """For ``copy.deepcopy``, which refuses tensors that a hook computed: what stands for them in the copy."""
-    held = (value for part in module.modules() for value in vars(part).values())
-    tensors = (value for value in held if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf)
-    return {id(value): value.detach().clone() for value in tensors}
-
-
-@contextmanager
-def isolated() -> Iterator[None]:
-    """In inference mode, with the random state given back, without the fast path of attention, which is one operator
-    for a whole layer, and without the checks of distributions, which ask for values.
-    """
-    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.inference_mode():
-        fast = torch.backends.mha.get_fastpath_enabled()
-        distributions = sys.modules.get("torch.distributions")
-        checked = distributions.Distribution._validate_args if distributions is not None else False
-        torch.backends.mha.set_fastpath_enabled(False)
-        if distributions is not None:
-            distributions.Distribution.set_default_validate_args(False)
-        try:
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
-            if distributions is not None:
-                distributions.Distribution.set_default_validate_args(checked)

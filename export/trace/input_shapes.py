@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, islice, product
+from itertools import chain, combinations, islice, product
 from typing import Any
 
 from torch import nn
 
 from export.errors import ExportError
 from export.evaluation import threads_for
-from export.graph import Input
+from export.graph import Input, Row
 
-from .signature import Shapes, Signature, by_name, fresh, isolated, row, subsets
+from .isolation import fresh, isolated
+from .signature import Signature
 
+Shapes = Mapping[str, Row | None]
 _ROWS = 3
 _MOST = 400
 """Combinations of widths that are tried where there are several inputs."""
@@ -27,8 +30,8 @@ def with_inputs(module: nn.Module, signature: Signature, shape: Any = None, dtyp
     same way. Raises ExportError: nothing fits, or several shapes do.
     """
     names = list(signature.inputs)
-    shapes = {n: None if s is None else row(s) for n, s in by_name(shape, names, "shape", _HINT).items()}
-    types = by_name(dtype, names, "type", "input_dtype={{'{0}': 'int64', ...}}")
+    shapes = {n: None if s is None else _row(s) for n, s in _by_name(shape, names, "shape", _HINT).items()}
+    types = _by_name(dtype, names, "type", "input_dtype={{'{0}': 'int64', ...}}")
     wrong = next((kind for kind in types.values() if kind not in (None, "float32", "int64")), None)
     if wrong is not None:
         raise ExportError(f"input_dtype is 'float32' or 'int64', not {wrong!r}")
@@ -63,7 +66,7 @@ def _tries(
     widths = _widths(module, several=len(names) > 1)
     rows = [[shapes[name]] if shapes[name] is not None else [(width,) for width in widths] for name in names]
     open_types = [name for name in names if types[name] is None and shapes[name] is not None]
-    for whole in islice(subsets(open_types), 64):
+    for whole in islice(_subsets(open_types), 64):
         kinds = {name: types[name] or ("int64" if name in whole else "float32") for name in names}
         for chosen in islice(product(*rows), _MOST):
             yield {name: Input(given or (), kinds[name]) for name, given in zip(names, chosen, strict=True)}
@@ -142,3 +145,32 @@ def _as_example(signature: Signature, shapes: Shapes, types: Mapping[str, str | 
         if types[name] not in (None, given.dtype):
             raise ExportError(f"the example of '{name}' is {given.dtype}, not {types[name]}")
     return signature
+
+
+def _row(shape: Any) -> Row:
+    """The shape of a row that a caller gives. Raises ExportError."""
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        sizes = None
+    if sizes is None or any(size < 1 for size in sizes):
+        raise ExportError(f"input_shape is the shape of a row, such as (64,), not {shape!r}")
+    return sizes
+
+
+def _by_name(given: Any, inputs: Sequence[str], what: str, hint: str) -> dict[str, Any]:
+    """What is given for the inputs: one thing for the only input, or a mapping by name. Raises ExportError."""
+    if not isinstance(given, Mapping):
+        if given is not None and len(inputs) > 1:
+            message = f"one {what} is given, and the module takes {len(inputs)} inputs: {', '.join(inputs)}"
+            raise ExportError(f"{message}. What to do: give the {what}s by name, {hint.format(inputs[0])}")
+        return dict.fromkeys(inputs, given)
+    unknown = next((name for name in given if name not in inputs), None)
+    if unknown is not None:
+        raise ExportError(f"a {what} is given for '{unknown}'; the module's inputs are: {', '.join(inputs)}")
+    return {name: given.get(name) for name in inputs}
+
+
+def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """None of them first, then one, and so on."""
+    return chain.from_iterable(combinations(names, count) for count in range(len(names) + 1))
