@@ -21,10 +21,9 @@ from runtime.version import VERSION
 from .errors import ExportError
 from .folding import block_name, blocks, is_foldable, multiply_adds
 from .graph import Graph, Node, Shape, row_of
+from .operators.movement import MOVES
 from .trace import signature_of, trace
 from .versions import Versions
-
-_MOVED = ("reshape", "permute", "select", "slice", "expand", "cat", "index_select", "_to_copy")
 
 
 def describe(
@@ -109,7 +108,7 @@ def _remarks(traced: Graph, folded: Graph) -> tuple[str, ...]:
     if traced.rows_depend:
         found.append("a row's result depends on the rows beside it: batches are never cut or joined")
     sums = {node.output for node in folded.nodes if node.op in ("add", "sub") and len(node.inputs) == 2}
-    if all(is_foldable(node) or node.op in _MOVED or node.output in sums for node in folded.nodes):
+    if all(is_foldable(node) or node.op in (*MOVES, "_to_copy") or node.output in sums for node in folded.nodes):
         found.append("no activation at all: the whole network is one affine map")
     return tuple(found)
 

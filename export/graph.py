@@ -1,7 +1,7 @@
-"""The one representation of a network: what tracing and recovery give, passes change, and files are written from.
+"""The graph of a network: what tracing records, passes change, files are written from and proofs compare with.
 
-A node is an ATen operator. Its arguments bear the names of the operator's schema: ``tensors`` are constants,
-``attributes`` everything else that is fixed, and ``inputs`` the values that fill the arguments left over, in order.
+A node is an ATen operator. Its arguments have the names in the operator's schema: ``tensors`` are constants,
+``attributes`` other fixed arguments, and ``inputs`` the values that fill the remaining arguments, in order.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Rows:
 
 Size = int | Rows
 Shape = tuple[Size, ...]
-"""Of a value, the batch dimension included, wherever it stands."""
+"""The shape of a value, with the batch dimension at whatever axis it is."""
 Row = tuple[int, ...]
-"""Of one row of a value."""
+"""The shape of one row of a value."""
 ELEMENT_TYPES: dict[str, int] = {"float32": 1, "int64": 7, "bool": 9}
-"""ONNX's numbers of the element types, by the names that a graph has for them."""
+"""ONNX's number of each element type, by its name in a graph."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Tensor:
     name: str
     values: np.ndarray
     computed: bool = False
-    """The forward computes it, in float32, from parameters and buffers."""
+    """Whether the forward computes it, in float32, from parameters and buffers."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One operator: ``op`` and ``overload`` name it in ``torch.ops.aten``, ``path`` is its place in the module."""
+    """One operator: ``op`` and ``overload`` name it in ``torch.ops.aten``, ``path`` says where in the module it is."""
 
     op: str
     path: str
@@ -57,11 +57,11 @@ class Node:
     overload: str = "default"
     dtype: str = "float32"
     home: str = ""
-    """What the names of its operators in a file begin with: the module that it belongs to, or its own path."""
+    """The prefix of the names of its operators in a file: the building block that it belongs to, or its own path."""
     block: str = ""
-    """The building block that the home is, by its name in a spec, where it is one."""
+    """The name in a spec of the building block at ``home``; empty where there is none."""
     line: str = ""
-    """Where in the user's code it comes from."""
+    """The line of the user's code that calls it."""
 
     @property
     def row(self) -> Row:
@@ -71,7 +71,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Input:
-    """An input of the network: the shape of a row, its element type, and the whole numbers that index a table.
+    """An input of the network: the shape of a row, its element type, and the limits of numbers that index a table.
 
     ``indices`` has, for each feature of a row, the lowest and the highest number allowed there, or None.
     """
@@ -87,73 +87,72 @@ class Input:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order of execution. ``outputs`` are the values by the outputs' names."""
+    """Nodes in order of execution. ``outputs`` maps the names of the outputs to values."""
 
     inputs: Mapping[str, Input]
     nodes: tuple[Node, ...]
     outputs: Mapping[str, str]
     folded: tuple[str, ...] = ()
-    """What passes did, in words, one line each."""
+    """What passes did, one line each."""
     inactive: tuple[str, ...] = ()
-    """Modules that do nothing in evaluation mode, in words."""
+    """Modules that do nothing in evaluation mode, as a message names them."""
     rows_depend: bool = False
     """A row's result depends on the rows beside it."""
 
     @property
     def shapes(self) -> dict[str, Shape]:
         """The shape of every value."""
-        return {name: given.shape for name, given in self.inputs.items()} | {n.output: n.shape for n in self.nodes}
+        return {name: port.shape for name, port in self.inputs.items()} | {n.output: n.shape for n in self.nodes}
 
     @property
     def dtypes(self) -> dict[str, str]:
         """The element type of every value."""
-        return {name: given.dtype for name, given in self.inputs.items()} | {n.output: n.dtype for n in self.nodes}
+        return {name: port.dtype for name, port in self.inputs.items()} | {n.output: n.dtype for n in self.nodes}
 
     def consumers(self, value: str) -> int:
-        """How many times a value is read, being an output of the graph included."""
-        read = sum(node.inputs.count(value) for node in self.nodes)
-        return read + list(self.outputs.values()).count(value)
+        """How many inputs of nodes and outputs of the graph a value is."""
+        return sum(node.inputs.count(value) for node in self.nodes) + list(self.outputs.values()).count(value)
 
     def with_nodes(self, nodes: Iterable[Node], notes: Iterable[str] = ()) -> Graph:
-        """The same graph with other nodes, and what was done to get there."""
+        """The graph with other nodes, and ``notes`` on what a pass did."""
         return replace(self, nodes=tuple(nodes), folded=(*self.folded, *notes))
 
     def renamed(self, names: Mapping[str, str]) -> Graph:
-        """The same graph whose outputs are other values; ``names`` maps old to new."""
+        """The graph with its outputs' values renamed; ``names`` maps old names to new ones."""
         return replace(self, outputs={name: names.get(value, value) for name, value in self.outputs.items()})
 
-    def read(self) -> Graph:
-        """The same graph without the nodes that no output depends on."""
-        needed = set(self.outputs.values())
+    def without_dead_nodes(self) -> Graph:
+        """The graph without the nodes that no output depends on."""
+        live = set(self.outputs.values())
         for node in reversed(self.nodes):
-            if node.output in needed:
-                needed.update(node.inputs)
-        return replace(self, nodes=tuple(node for node in self.nodes if node.output in needed))
+            if node.output in live:
+                live.update(node.inputs)
+        return replace(self, nodes=tuple(node for node in self.nodes if node.output in live))
 
 
 def rewired(node: Node, names: Mapping[str, str]) -> Node:
-    """The node with some of its input values renamed."""
+    """The node with some of its inputs renamed."""
     return replace(node, inputs=tuple(names.get(name, name) for name in node.inputs))
 
 
 def row_of(shape: Shape) -> Row:
-    """The shape of one row of a value: its sizes without the batch, what a row has several of as a dimension."""
+    """The shape of one row: the sizes without the batch; a size of several times the batch is a dimension of a row."""
     sizes = [size.times if isinstance(size, Rows) else size for size in shape]
     return tuple(n for n, size in zip(sizes, shape, strict=True) if not (isinstance(size, Rows) and n == 1))
 
 
 def batch_axis(shape: Shape) -> int | None:
-    """Where the batch stands in a shape; None for a value that has none."""
+    """The axis of the batch in a shape; None where there is none."""
     return next((axis for axis, size in enumerate(shape) if isinstance(size, Rows)), None)
 
 
 def width(node: Node) -> int:
-    """The number of values in a row of the node's value."""
+    """The number of elements in a row of the node's value."""
     return prod(node.row)
 
 
 def unique(name: str, taken: set[str]) -> str:
-    """The name, or the name with the lowest number that nobody has; taken from now on."""
+    """The name, or the name with the lowest number that is not in ``taken``, which it is added to."""
     candidate, number = name, 0
     while candidate in taken:
         number += 1

@@ -265,7 +265,7 @@ def test_another_method_and_whole_numbers(run: Run, tmp_path: Path) -> None:
 def test_an_operator_that_no_file_has_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "nets.py").write_text(MODULE)
     done = run("export", f"{tmp_path / 'nets.py'}:Odd", "-o", tmp_path / "odd.onnx", "--seed", 0)
-    assert done.code == 2 and "no operator of a file for tan at line 17 of nets.py" in done.err
+    assert done.code == 2 and "a file has no operator for tan at line 17 of nets.py" in done.err
     assert not list(tmp_path.glob("odd*"))
 
 

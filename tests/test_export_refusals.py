@@ -89,7 +89,7 @@ CHANGES = r"the forward changes '{}' in place"
 RANDOM = r"{} at .*line \d+ of test_export_refusals.py draws random numbers, so two runs would differ"
 POOL = r"{}.* at 'parts.0', line \d+ of test_export_refusals.py is a convolution or a pooling.*torch.onnx"
 CELL = r"{}.* at 'parts.0', line \d+ of test_export_refusals.py is a recurrent cell.*torch.onnx"
-MISSING = r"no operator of a file for {} at line \d+ of test_export_refusals.py"
+MISSING = r"a file has no operator for {} at line \d+ of test_export_refusals.py"
 BATCH = r"What to do: take the number of rows out of what is computed"
 LEFT = r"nothing is left to compute"
 RETURNS = r"forward returns {}; expected a tensor, or a tuple or dict of tensors"
@@ -104,7 +104,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         r"number of its results depends on the data at line \d+ of test_export_refusals.py: nonzero"),
     "a Python list": (of(lambda m, x: x * x.sum(1).tolist()[0]), r"mul at 'mul'.* takes .* for 3 rows and .* for 5"),
     "numpy on the way": (of(lambda m, x: x + torch.from_numpy(x.numpy() * 2)),
-        r"add at 'add'.* takes a constant that is another one for every row"),
+        r"add at 'add'.* takes a constant that differs from row to row"),
     "active dropout": (of(lambda m, x: F.dropout(m.parts[0](x), 0.5), LINEAR),
         r"dropout at line \d+ of .*stays active in evaluation mode.*training=self.training"),
     "active alpha dropout": (of(lambda m, x: F.alpha_dropout(x, 0.5, True)),
@@ -151,7 +151,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
         r"takes a sparse tensor, and a file holds dense ones.*to_dense"),
     "a sparse buffer": (sparse_buffer(),
         r"_sparse_mm at line \d+ of .* takes a sparse tensor, and a file holds dense ones"),
-    "a quantised layer": (quantised(), r"no operator of a file for .* at '0'"),
+    "a quantised layer": (quantised(), r"a file has no operator for .* at '0'"),
     "an operator that no file has": (of(lambda m, x: torch.erfinv(x)), MISSING.format("erfinv")),
     "the name that was called": (of(lambda m, x: torch.lgamma(x) + 1), MISSING.format("lgamma")),
     "complex numbers": (of(lambda m, x: torch.fft.rfft(x).abs()), MISSING.format(".*fft.*")),
@@ -183,10 +183,10 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "divided by the number of rows": (of(lambda m, x: x / len(x)),
         r"div at 'div'.*takes 3.0 for 3 rows and 5.0 for 5.*" + BATCH),
     "numbers of rows": (of(lambda m, x: x + torch.arange(len(x))[:, None]),
-        r"add at 'add'.*another one for every row.*" + BATCH),
+        r"add at 'add'.*differs from row to row.*" + BATCH),
     "rows counted out": (of(lambda m, x: torch.cat([x[1:], x[:1]])),
         r"has a size of 2 for 3 rows and of 4 for 5.*" + BATCH),
-    "rows turned round": (of(lambda m, x: x.flip(0) * 2), r"index_select at 'index_select'.*another one for every row"),
+    "rows turned round": (of(lambda m, x: x.flip(0) * 2), r"index_select at 'index_select'.*differs from row to row"),
     "variance over the batch": (of(lambda m, x: x / x.std(0)), r"var at '.*' is taken over the rows of the batch"),
     "shapes that do not chain": (nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(6, 2)),
         r"forward of Sequential does not run on rows of 'input' \[4\]: RuntimeError: mat1.*input_shape=.*example="),

@@ -189,6 +189,13 @@ def masked_attention(m: Written, x: Tensor) -> Tensor:
     return m.parts[0](rows, rows, rows, attn_mask=hidden)[0] + causal
 
 
+def a_lookup_of_a_choice(m: Written, x: Tensor) -> Tensor:
+    y = x
+    for _ in range(40):
+        y = y + torch.tanh(y)
+    return m.parts[0](y.argmax(1))
+
+
 LINEAR = nn.Linear(4, 4)
 ACCEPTED: dict[str, nn.Module] = {
     "softshrink": nn.Sequential(nn.Linear(4, 4), nn.Softshrink()),
@@ -230,6 +237,7 @@ ACCEPTED: dict[str, nn.Module] = {
     "a constant beside, for every row": Written(lambda m, x: {"y": x * 2, "ones": torch.ones(len(x), 2)}),
     "padding": Written(lambda m, x: torch.cat([F.pad(x[:, None], (2, 1), mode=k) for k in ("reflect", "circular",
         "replicate")], 1)),
+    "a lookup of what many residual blocks choose": Written(a_lookup_of_a_choice, nn.Embedding(4, 3)),
     "int32 on the way": Written(lambda m, x: (x > 0).int().float() * (x > 1).int().sum(1, keepdim=True) * x),
 }  # fmt: skip
 """Each takes rows of four features."""

@@ -68,6 +68,8 @@ def _refuse_sort(node: Node) -> str | None:
     return None if node.dtype == "float32" else "it sorts whole numbers, and only float32 can be sorted"
 
 
+MOVES = ("reshape", "permute", "select", "slice", "expand", "cat", "index_select")
+"""Operators whose values are values of their inputs at other positions."""
 OPERATORS = {
     "reshape": Operator(_reshape, overloads=(), refuse=lambda node: _refuse_two(node.attributes["shape"])),
     "permute": Operator(one("Transpose", perm="dims"), overloads=()),

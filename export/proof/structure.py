@@ -64,7 +64,7 @@ class Structure:
 
 def match(graph: Graph, model: Model) -> Structure:
     """Walk the module's nodes in order, each to the operators of the file that compute it from the same values."""
-    graph = graph.read()
+    graph = graph.without_dead_nodes()
     wiring = wiring_of(graph, model)
     problem = model.problem or _ports(graph, model, wiring)
     if not (problem or graph.nodes):

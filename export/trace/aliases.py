@@ -1,7 +1,7 @@
-"""Who shares whose memory, so that a write in place is seen by everyone who looks at it.
+"""Alias analysis: which tensors share memory, so that a write in place is seen through every view of it.
 
-A memory has a content: a value of the graph, or a constant. A tensor is a chain of views of it. A write gives the
-memory a new content, made by the views' inverses; whoever reads an older view then looks through its views again.
+A storage has a content: a value of the graph, or a constant. A tensor is a chain of views of its storage. A write gives
+the storage a new content, computed by the inverses of the views; a tensor read later applies its views to that again.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from torch.utils._pytree import tree_leaves
 from export.errors import ExportError
 from export.evaluation import schema
 
+from .indexing import scatter_order
+
 
 @dataclass(frozen=True)
 class Call:
-    """An operator and its arguments by name: tensors, names of values, and everything else."""
+    """An ATen operator and its arguments by name: tensors, names of values, and options."""
 
     op: str
     overload: str
@@ -28,7 +30,7 @@ class Call:
 
 
 class Value(str):
-    """The name of a value of the graph, told apart from options that are words."""
+    """The name of a value of the graph; a type of its own, since options may be strings too."""
 
 
 Content = Value | Tensor
@@ -51,7 +53,9 @@ class View:
 
 
 @dataclass
-class _Memory:
+class _Storage:
+    """Memory that tensors share. ``version`` counts the writes."""
+
     base: Tensor
     content: Content
     version: int = 0
@@ -59,94 +63,96 @@ class _Memory:
 
 @dataclass
 class Alias:
-    """What a tensor is of its memory, and the value that it held at one version of it."""
+    """A tensor as a chain of views of its storage, and its content at one version of the storage."""
 
     tensor: Tensor
-    memory: _Memory
+    storage: _Storage
     views: tuple[View, ...]
     content: Content
     version: int = 0
 
 
-class Memories:
-    """Every tensor that was seen while recording. ``emit`` adds a node and gives the name of its value."""
+class Aliases:
+    """The alias of every tensor seen while recording. ``emit`` adds a node and returns the name of its value."""
 
     def __init__(self, emit: Emit):
         self._emit = emit
         self._aliases: dict[int, Alias] = {}
         self._by_storage: dict[int, list[Alias]] = {}
 
-    def value(self, tensor: Tensor, name: Value) -> None:
-        """A new memory that holds a value of the graph."""
-        self._hold(tensor, _Memory(tensor, name), (), name)
+    def add_value(self, tensor: Tensor, name: Value) -> None:
+        """A tensor with a new storage that holds a value of the graph."""
+        self._add(tensor, _Storage(tensor, name), (), name)
 
-    def constant(self, tensor: Tensor, source: Tensor | None = None, view: View | None = None) -> None:
-        """A tensor that no input has a part in; of ``source``'s memory where it is a view of it."""
+    def add_constant(self, tensor: Tensor, source: Tensor | None = None, view: View | None = None) -> None:
+        """A tensor that does not depend on the input; in the storage of ``source`` where it is a view of it."""
         if source is None or view is None or id(tensor) in self._aliases:
             self._alias(tensor)
         else:
-            of = self._alias(source)
-            self._hold(tensor, of.memory, (*of.views, view), tensor)
+            base = self._alias(source)
+            self._add(tensor, base.storage, (*base.views, view), tensor)
 
-    def derived(self, tensor: Tensor, source: Tensor, view: View | None = None, *, copied: bool) -> None:
-        """A tensor with the content of another, or of a view of it; in memory of its own if ``copied``."""
+    def add_derived(self, tensor: Tensor, source: Tensor, view: View | None = None, *, copied: bool) -> None:
+        """A tensor with the content of another, or of a view of it; in a new storage if ``copied``."""
         if tensor is source:
             return
-        content, of = self.read(source), self._alias(source)
+        content, base = self.read(source), self._alias(source)
         if view is not None:
             content = self._emit(view.call(content), view.after, tensor.dtype)
         if copied:
-            self._hold(tensor, _Memory(tensor, content), (), content)
+            self._add(tensor, _Storage(tensor, content), (), content)
         else:
-            self._hold(tensor, of.memory, of.views if view is None else (*of.views, view), content)
+            self._add(tensor, base.storage, base.views if view is None else (*base.views, view), content)
 
     def tracked(self, tensor: Tensor) -> bool:
         """Whether a tensor depends on the input."""
-        return isinstance(self._alias(tensor).memory.content, Value)
+        return isinstance(self._alias(tensor).storage.content, Value)
 
     def read(self, tensor: Tensor) -> Content:
-        """What a tensor holds now."""
+        """The current content of a tensor."""
         alias = self._alias(tensor)
-        if not isinstance(alias.memory.content, Value):
+        storage = alias.storage
+        if not isinstance(storage.content, Value):
             return tensor
-        if alias.version != alias.memory.version or not isinstance(alias.content, Value):
-            alias.content = self._through(alias.memory.content, alias.views, tensor.dtype)[-1]
-            alias.version = alias.memory.version
+        if alias.version != storage.version or not isinstance(alias.content, Value):
+            alias.content = self._view_contents(storage.content, alias.views, tensor.dtype)[-1]
+            alias.version = storage.version
         return alias.content
 
     def before_write(self, tensor: Tensor) -> None:
-        """Keep what a memory of constants holds, before the tensor is overwritten."""
-        memory = self._alias(tensor).memory
-        if isinstance(memory.content, Tensor):
-            memory.content = memory.base.clone()
+        """Keep the content of a storage that is a constant, before the tensor is overwritten."""
+        storage = self._alias(tensor).storage
+        if isinstance(storage.content, Tensor):
+            storage.content = storage.base.clone()
 
     def write(self, tensor: Tensor, result: Tensor) -> None:
-        """The tensor's memory after ``result`` was written to it."""
+        """Give the tensor's storage the content it has after ``result`` was written to the tensor."""
         alias, content = self._alias(tensor), self.read(result)
+        storage = alias.storage
         if isinstance(content, Tensor):
             content = content.clone()
-        parents = self._through(alias.memory.content, alias.views[:-1], tensor.dtype)
+        parents = self._view_contents(storage.content, alias.views[:-1], tensor.dtype)
         new = content
         for view, parent in zip(reversed(alias.views), reversed(parents), strict=False):
-            new = self._undo(view, parent, new, tensor.dtype)
-        alias.memory.content = new
-        alias.memory.version += 1
-        alias.content, alias.version = content, alias.memory.version
+            new = self._invert(view, parent, new, tensor.dtype)
+        storage.content = new
+        storage.version += 1
+        alias.content, alias.version = content, storage.version
 
-    def _through(self, content: Content, views: tuple[View, ...], dtype: torch.dtype) -> list[Content]:
-        """The content of a memory, and what each view makes of it."""
+    def _view_contents(self, content: Content, views: tuple[View, ...], dtype: torch.dtype) -> list[Content]:
+        """The content of a storage, and the content after each of the views."""
         contents = [content]
         for view in views:
             contents.append(self._apply(view.call(contents[-1]), view.after, dtype))
         return contents
 
-    def _undo(self, view: View, parent: Content, new: Content, dtype: torch.dtype) -> Content:
-        """The parent of a view after ``new`` was written through it."""
+    def _invert(self, view: View, parent: Content, new: Content, dtype: torch.dtype) -> Content:
+        """The content that a view is of, after ``new`` was written through the view."""
         if view.op == "reshape":
             return self._apply(Call("reshape", "default", {"self": new, "shape": view.before}), view.before, dtype)
         if view.op == "permute":
-            back = tuple(sorted(range(len(view.before)), key=lambda axis: view.options["dims"][axis]))
-            return self._apply(Call("permute", "default", {"self": new, "dims": back}), view.before, dtype)
+            inverse = tuple(sorted(range(len(view.before)), key=lambda axis: view.options["dims"][axis]))
+            return self._apply(Call("permute", "default", {"self": new, "dims": inverse}), view.before, dtype)
         if view.op not in ("select", "slice"):
             raise ExportError(f"the forward writes in place through {view.op}; a file cannot say that")
         dim = view.options["dim"]
@@ -159,39 +165,36 @@ class Memories:
             positions = list(range(size))[view.options["start"] : view.options["end"] : view.options["step"]]
         if len(positions) == size:
             return new
-        order = torch.arange(size)
-        order[positions] = size + torch.arange(len(positions))
-        both = (*view.before[:dim], size + len(positions), *view.before[dim + 1 :])
-        joined = self._apply(Call("cat", "default", {"tensors": [parent, new], "dim": dim}), both, dtype)
-        return self._apply(
-            Call("index_select", "default", {"self": joined, "dim": dim, "index": order}), view.before, dtype
-        )
+        joined_shape = (*view.before[:dim], size + len(positions), *view.before[dim + 1 :])
+        joined = self._apply(Call("cat", "default", {"tensors": [parent, new], "dim": dim}), joined_shape, dtype)
+        picked = Call("index_select", "default", {"self": joined, "dim": dim, "index": scatter_order(size, positions)})
+        return self._apply(picked, view.before, dtype)
 
     def _apply(self, call: Call, shape: tuple[int, ...], dtype: torch.dtype) -> Content:
-        """What a call gives: the value of a node, or a constant where it takes constants alone."""
+        """The result of a call: the value of a new node, or a constant where all its arguments are constants."""
         if any(isinstance(part, Value) for part in tree_leaves(call.arguments)):
             return self._emit(call, shape, dtype)
         return schema(call.op, call.overload)[0](**call.arguments)
 
-    def _hold(self, tensor: Tensor, memory: _Memory, views: tuple[View, ...], content: Content) -> None:
-        alias = Alias(tensor, memory, views, content, memory.version)
+    def _add(self, tensor: Tensor, storage: _Storage, views: tuple[View, ...], content: Content) -> None:
+        alias = Alias(tensor, storage, views, content, storage.version)
         self._aliases[id(tensor)] = alias
         self._by_storage.setdefault(tensor.untyped_storage()._cdata, []).append(alias)
 
     def _alias(self, tensor: Tensor) -> Alias:
         if id(tensor) not in self._aliases:
-            alike = self._alike(tensor)
-            if alike is not None:  # a tensor that was made out of sight, such as x.data
-                self._hold(tensor, alike.memory, alike.views, alike.content)
+            same = self._same_region(tensor)
+            if same is not None:  # a tensor created where the recorder does not see it, such as x.data
+                self._add(tensor, same.storage, same.views, same.content)
             else:
-                self._hold(tensor, _Memory(tensor, tensor), (), tensor)
+                self._add(tensor, _Storage(tensor, tensor), (), tensor)
         return self._aliases[id(tensor)]
 
-    def _alike(self, tensor: Tensor) -> Alias | None:
-        """A tensor that is the same piece of the same memory."""
+    def _same_region(self, tensor: Tensor) -> Alias | None:
+        """A known tensor that covers the same region of the same memory."""
         aliases = self._by_storage.get(tensor.untyped_storage()._cdata, [])
-        return next((alias for alias in aliases if _piece(alias.tensor) == _piece(tensor)), None)
+        return next((alias for alias in aliases if _region(alias.tensor) == _region(tensor)), None)
 
 
-def _piece(tensor: Tensor) -> tuple[object, ...]:
+def _region(tensor: Tensor) -> tuple[object, ...]:
     return tensor.shape, tensor.stride(), tensor.storage_offset()

@@ -13,15 +13,19 @@ from torch import nn
 from builder.blocks import BLOCKS
 
 _TORCH = str(Path(torch.__file__).parent)
-_OURS = str(Path(__file__).parent)
+_THIS_FOLDER = str(Path(__file__).parent)
 _PACKAGE = str(Path(__file__).parent.parent)
-_HOMES = ("torch.nn.", "builder.")
-_BLOCKS = {block.torch_name: block.kind for block in BLOCKS.values()}
+_BLOCK_PACKAGES = ("torch.nn.", "builder.")
+_BLOCK_NAMES = {block.torch_name: block.kind for block in BLOCKS.values()}
 
 
 @dataclass(frozen=True)
-class Place:
-    """``scope`` is the module whose forward runs; ``home`` too where that is a building block, whole in itself."""
+class CallSite:
+    """Where an operator is called: ``scope`` is the path of the module whose forward runs, ``line`` a line of code.
+
+    ``home`` is the path of the building block that the module is, and ``block`` that block's name in a spec; both are
+    empty where the module is code of the user's own.
+    """
 
     scope: str
     home: str
@@ -29,58 +33,59 @@ class Place:
     line: str
 
     def path_of(self, op: str) -> str:
-        """The path of a node: that of its building block, else the operator's name within its module."""
+        """The path of a node: its building block's, else the operator's name below its module's."""
         return self.home or (f"{self.scope}.{op}" if self.scope else op)
 
 
-def _plain(part: nn.Module) -> str:
-    """The name of its class; that of a parametrised layer has a word in front."""
+def _class_name(part: nn.Module) -> str:
+    """The name of a module's class; PyTorch puts a word in front of that of a parametrised layer."""
     return type(part).__name__.removeprefix("Parametrized")
 
 
-def _is_whole(part: nn.Module) -> bool:
-    """Whether a module has no parts but what computes its own weights."""
+def _is_leaf(part: nn.Module) -> bool:
+    """Whether a module has no children but those that compute its own weights."""
     return all(name == "parametrizations" for name, _ in part.named_children())
 
 
-class Places:
-    """The paths of a module's parts, and what is running now."""
+class CallSites:
+    """Finds the call site of the operator that runs now, by the paths of a module's parts."""
 
     def __init__(self, module: nn.Module):
         self._paths = {id(part): path for path, part in module.named_modules()}
-        self._calls: dict[str, int] = {}
-        self._frame: FrameType | None = None
+        self._call_counts: dict[str, int] = {}
+        self._forward: FrameType | None = None
         self._home = ""
 
-    def here(self) -> Place:
-        """The innermost module whose forward is on the stack, and the innermost line of code that is the user's."""
+    def current(self) -> CallSite:
+        """The innermost module whose forward is on the stack, and the innermost line of the user's code."""
         frame: FrameType | None = sys._getframe(1)
         line, scope, home, block = "", None, "", ""
         while frame is not None and (scope is None or not line):
-            name = frame.f_code.co_filename
-            if name.startswith(_PACKAGE) and not name.startswith(_OURS):
+            file = frame.f_code.co_filename
+            if file.startswith(_PACKAGE) and not file.startswith(_THIS_FOLDER):
                 break
-            if not line and not name.startswith((_TORCH, _OURS)) and not name.startswith("<"):
-                line = f"line {frame.f_lineno} of {Path(name).name}"
+            if not line and not file.startswith((_TORCH, _THIS_FOLDER)) and not file.startswith("<"):
+                line = f"line {frame.f_lineno} of {Path(file).name}"
             if scope is None and frame.f_code.co_varnames[:1] == ("self",):
                 part = frame.f_locals.get("self")
-                if isinstance(part, nn.Module) and id(part) in self._paths and not name.startswith(_OURS):
+                if isinstance(part, nn.Module) and id(part) in self._paths and not file.startswith(_THIS_FOLDER):
                     scope = self._paths[id(part)]
-                    if type(part).__module__.startswith(_HOMES) and _is_whole(part):
-                        block = _BLOCKS.get(_plain(part), _plain(part).lower())
+                    if type(part).__module__.startswith(_BLOCK_PACKAGES) and _is_leaf(part):
+                        name = _class_name(part)
+                        block = _BLOCK_NAMES.get(name, name.lower())
                         home = self._home_of(scope, frame, block)
             frame = frame.f_back
-        return Place(scope or "", home, block, line)
+        return CallSite(scope or "", home, block, line)
 
     def _home_of(self, path: str, frame: FrameType, block: str) -> str:
-        """A block that is called again has the name with a number; one call may be several operators."""
+        """A block's path, with a number from its second call on; one call may run several operators."""
         path = path or block
         forward = frame
         while forward.f_back is not None and forward.f_back.f_locals.get("self") is frame.f_locals["self"]:
             forward = forward.f_back
-        if forward is not self._frame:
-            self._frame = forward
-            count = self._calls.get(path, 0)
-            self._calls[path] = count + 1
+        if forward is not self._forward:
+            self._forward = forward
+            count = self._call_counts.get(path, 0)
+            self._call_counts[path] = count + 1
             self._home = f"{path}_{count}" if count else path
         return self._home

@@ -1,8 +1,8 @@
-"""What ATen calls become: many spellings come down to the few operators of the table.
+"""Canonical forms of ATen calls: many operators and overloads are rewritten to the few operators of the table.
 
-``VIEWS`` share memory with their input, ``NORMAL`` are rewritten, ``LEAVES`` are taken as they are. A call that stands
-in none of them is decomposed. Operands of several element types are brought to one first: PyTorch does that by itself,
-and an ONNX operator does not.
+``VIEWS`` share memory with their input, ``REWRITES`` become other calls, ``LEAVES`` are recorded as they are. A call in
+none of the three is decomposed. Operands of several element types are cast to one first: PyTorch promotes types by
+itself, and an ONNX operator does not.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from export.operators import OPERATORS, activations, arithmetic, logic
 
 from .aliases import Call, View
 
-INACTIVE = {
+IDENTITIES = {
     *("dropout.default", "feature_dropout.default", "alpha_dropout.default", "feature_alpha_dropout.default"),
     *("clone.default", "contiguous.default", "detach.default", "alias.default", "lift_fresh.default", "lift.default"),
     *("positive.default", "resolve_neg.default", "resolve_conj.default"),
 }
-"""They give their input back; a dropout does in evaluation mode."""
+"""Operators that return the values of their input; a dropout does in evaluation mode."""
 SHAPE_ONLY = {
     f"{name}.default"
     for name in (
@@ -33,17 +33,15 @@ SHAPE_ONLY = {
         *("_shape_as_tensor", "numel"),
     )
 } | {"sym_size.int", "sym_size.default", "size.int", "new_empty_strided.default", "sym_numel.default", "dim.default"}
-"""They take a tensor and depend on its shape and type alone."""
-
-
+"""Operators on a tensor whose result depends on its shape and type alone."""
 ViewOf = tuple[str, str, dict[str, Any]]
-"""The operator of a view, its overload, and its options."""
+"""A view's operator, its overload, and its options."""
 
 
 def view_of(name: str, before: Tensor, after: Tensor, *args: Any, **options: Any) -> View | None:
-    """The view that gives ``after`` of ``before``; None where it gives its input itself."""
-    found = VIEWS[name](before, after, *args, **options)
-    return None if found is None else View(*found, tuple(before.shape), tuple(after.shape))
+    """The view that makes ``after`` of ``before``; None where nothing changes."""
+    view = VIEWS[name](before, after, *args, **options)
+    return None if view is None else View(*view, tuple(before.shape), tuple(after.shape))
 
 
 def _sized(op: str, option: str, before: Tensor, after: Tensor, *args: Any, **options: Any) -> ViewOf | None:
@@ -97,28 +95,28 @@ VIEWS: dict[str, Callable[..., ViewOf | None]] = {
     "slice.Tensor": _sliced,
     **dict.fromkeys(("expand.default", "expand_as.default", "broadcast_to.default"), partial(_sized, "expand", "size")),
 }
-"""By the operator: the view that it is, of the tensors before and after it and its other arguments."""
+"""By operator: from the tensors before and after the view, and its other arguments, to its canonical form."""
 
-Given = Mapping[str, Any]
+Arguments = Mapping[str, Any]
 """The arguments of a call by name."""
 Rewritten = Call | tuple[Call, Call] | None
-"""What to record in place of a call, one for each of its results; None for one that gives its input."""
+"""What is recorded in place of a call, one for each of its results; None for one that returns its input."""
 
 
 def refused(kind: str) -> Call:
-    """What stands for a result that no file has."""
+    """The call that stands for a result that a file cannot give."""
     return Call("refused", kind, {})
 
 
-def _to(op: str, overload: str, given: Given, out: Any = None, **options: Any) -> Call:
-    """The same arguments to another operator, with some that are fixed."""
+def _to(op: str, overload: str, arguments: Arguments, out: Any = None, **options: Any) -> Call:
+    """A call of another operator with the same arguments, some of them replaced by ``options``."""
     names = [name for name, *_ in schema(op, overload)[1]]
-    return Call(op, overload, {name: value for name, value in {**given, **options}.items() if name in names})
+    return Call(op, overload, {name: value for name, value in {**arguments, **options}.items() if name in names})
 
 
-def _arithmetic(op: str, given: Given, out: Tensor) -> Call:
+def _arithmetic(op: str, arguments: Arguments, out: Tensor) -> Call:
     """add, sub, rsub, mul and div of values and constants; a factor ``alpha`` is a product of its own."""
-    left, right = given["self"], given["other"]
+    left, right = arguments["self"], arguments["other"]
     if op == "rsub":
         op, left, right = "sub", right, left
     if out.dtype == torch.bool:
@@ -127,76 +125,78 @@ def _arithmetic(op: str, given: Given, out: Tensor) -> Call:
 
 
 def _operand(value: Any, out: Tensor) -> Any:
-    """Numbers as the result's: integers are exact, others are rounded once."""
+    """A number as a float where the result is one: integers are exact, others are rounded once."""
     return value if isinstance(value, Tensor) or not out.is_floating_point() else float(value)
 
 
-def _reduced(op: str, overload: str, given: Given, out: Any) -> Call:
-    """Sums and the like: every dimension named, counted from the front."""
-    rank, dims = given["self"].ndim, given.get("dim")
+def _reduced(op: str, overload: str, arguments: Arguments, out: Any) -> Call:
+    """A reduction, with all its dimensions listed and counted from the front."""
+    rank, dims = arguments["self"].ndim, arguments.get("dim")
     dims = [dims] if isinstance(dims, int) else dims
     named = tuple(sorted(dim % max(1, rank) for dim in dims)) if dims else tuple(range(rank))
-    return _to(op, overload, given, dim=named, keepdim=given.get("keepdim", False), dtype=None)
+    return _to(op, overload, arguments, dim=named, keepdim=arguments.get("keepdim", False), dtype=None)
 
 
-def _variance(given: Given, out: Any) -> Call:
-    call = _reduced("var", "correction", given, out)
-    call.arguments["count"] = prod(given["self"].shape[dim] for dim in call.arguments["dim"])
+def _variance(arguments: Arguments, out: Any) -> Call:
+    call = _reduced("var", "correction", arguments, out)
+    call.arguments["count"] = prod(arguments["self"].shape[dim] for dim in call.arguments["dim"])
     return call
 
 
-def _along(op: str, overload: str, given: Given, out: Any) -> Call:
+def _along(op: str, overload: str, arguments: Arguments, out: Any) -> Call:
     """An operator along one dimension, counted from the front."""
-    dim = given["dim"]
-    return _to(op, overload, given, dim=dim if dim is None else dim % given["self"].ndim, dtype=None)
+    dim = arguments["dim"]
+    return _to(op, overload, arguments, dim=dim if dim is None else dim % arguments["self"].ndim, dtype=None)
 
 
-def _place(op: str, given: Given, out: Any) -> Call:
-    """Where the largest or the smallest value stands, of how many."""
-    call, x = _along(op, "default", given, out), given["self"]
+def _arg_extremum(op: str, arguments: Arguments, out: Any) -> Call:
+    """argmax and argmin, with the number of values that they choose from."""
+    call, x = _along(op, "default", arguments, out), arguments["self"]
     dim = call.arguments["dim"]
     call.arguments["count"] = x.numel() if dim is None else x.shape[dim]
     return call
 
 
-def _extremum(op: str, given: Given, out: Any) -> tuple[Call, Call]:
-    """max(dim) and min(dim): the values, and where they stand."""
-    place = _place(f"arg{op}", given, out)
-    dims = {"dim": (place.arguments["dim"],), "keepdim": given["keepdim"]}
-    return Call(f"a{op}", "default", {"self": given["self"], **dims}), place
+def _extremum(op: str, arguments: Arguments, out: Any) -> tuple[Call, Call]:
+    """max(dim) and min(dim): the values, and their positions."""
+    position = _arg_extremum(f"arg{op}", arguments, out)
+    dims = {"dim": (position.arguments["dim"],), "keepdim": arguments["keepdim"]}
+    return Call(f"a{op}", "default", {"self": arguments["self"], **dims}), position
 
 
-def _sorted(op: str, given: Given, out: Any) -> tuple[Call, Call]:
-    """The values alone: where equal ones stand, each library chooses for itself."""
-    x = given["self"]
-    dim = given["dim"] % x.ndim
+def _sorted(op: str, arguments: Arguments, out: Any) -> tuple[Call, Call]:
+    """The sorted values alone: in which order equal ones come differs between libraries."""
+    x = arguments["self"]
+    dim = arguments["dim"] % x.ndim
     count = x.shape[dim]
-    descending = given.get("descending", given.get("largest", True))
-    kept = {"self": x, "dim": dim, "k": given.get("k", count), "descending": descending, "count": count}
+    descending = arguments.get("descending", arguments.get("largest", True))
+    kept = {"self": x, "dim": dim, "k": arguments.get("k", count), "descending": descending, "count": count}
     if op == "topk":
-        kept |= {"largest": given["largest"], "sorted": True}
-    return Call(op, "default", kept), refused("places")
+        kept |= {"largest": arguments["largest"], "sorted": True}
+    return Call(op, "default", kept), refused("positions")
 
 
-def _addmm(given: Given, out: Any) -> Call:
+def _addmm(arguments: Arguments, out: Any) -> Call:
     """bias + x·matrix, of constants."""
-    return Call("linear", "default", {"input": given["mat1"], "weight": given["mat2"].t(), "bias": given["self"]})
+    return Call(
+        "linear", "default", {"input": arguments["mat1"], "weight": arguments["mat2"].t(), "bias": arguments["self"]}
+    )
 
 
-def _matmul(given: Given, out: Tensor) -> Call:
-    return Call("matmul", "default", dict(zip(("self", "other"), given.values(), strict=True)))
+def _matmul(arguments: Arguments, out: Tensor) -> Call:
+    return Call("matmul", "default", dict(zip(("self", "other"), arguments.values(), strict=True)))
 
 
-def _cast(given: Given, out: Tensor) -> Call | None:
-    """A change of type; to the type that is there, nothing."""
-    x = given["self"]
+def _cast(arguments: Arguments, out: Tensor) -> Call | None:
+    """A change of type; None where the type stays."""
+    x = arguments["self"]
     return None if out.dtype == x.dtype else Call("_to_copy", "default", {"self": x, "dtype": out.dtype})
 
 
-def _power(given: Given, out: Tensor) -> Call | None:
-    base, exponent = given["self"], given["exponent"]
+def _power(arguments: Arguments, out: Tensor) -> Call | None:
+    base, exponent = arguments["self"], arguments["exponent"]
     if isinstance(exponent, Tensor) or not isinstance(base, Tensor):
-        return Call("pow", "Tensor_Tensor" if isinstance(base, Tensor) else "Scalar", dict(given))
+        return Call("pow", "Tensor_Tensor" if isinstance(base, Tensor) else "Scalar", dict(arguments))
     if exponent == 1:
         return None
     if exponent == 2:
@@ -209,38 +209,38 @@ def _power(given: Given, out: Tensor) -> Call | None:
 _POWERS = {0.5: "sqrt", -1: "reciprocal", -0.5: "rsqrt"}
 
 
-def _clamped(given: Given, out: Tensor) -> Call:
-    low, high = (given.get(name, given.get(f"{name}_val")) for name in ("min", "max"))
-    low, high = (None if bound is None else _typed(bound, out) for bound in (low, high))
-    return Call("clamp", "default", {"self": given["self"], "min": low, "max": high})
+def _clamped(arguments: Arguments, out: Tensor) -> Call:
+    bounds = (arguments.get(name, arguments.get(f"{name}_val")) for name in ("min", "max"))
+    low, high = (None if bound is None else _typed(bound, out) for bound in bounds)
+    return Call("clamp", "default", {"self": arguments["self"], "min": low, "max": high})
 
 
 def _typed(number: float, out: Tensor) -> float:
-    """A number of the kind that the result is."""
+    """A number of the result's kind, float or integer."""
     return float(number) if out.is_floating_point() else int(number)
 
 
-def _where(given: Given, out: Tensor) -> Call:
-    chosen = {name: given[name] for name in ("self", "other")}
+def _where(arguments: Arguments, out: Tensor) -> Call:
+    chosen = {name: arguments[name] for name in ("self", "other")}
     numbers = {name: torch.tensor(x, dtype=out.dtype) for name, x in chosen.items() if not isinstance(x, Tensor)}
-    return Call("where", "self", {"condition": given["condition"], **chosen, **numbers})
+    return Call("where", "self", {"condition": arguments["condition"], **chosen, **numbers})
 
 
-def _rms_norm(given: Given, out: Any) -> Call:
-    """float32's own epsilon where none is given, in whatever precision it is computed later."""
-    eps = torch.finfo(torch.float32).eps if given["eps"] is None else given["eps"]
-    return Call("rms_norm", "default", {**given, "eps": eps})
+def _rms_norm(arguments: Arguments, out: Any) -> Call:
+    """Where eps is left out, that of float32, whatever precision it is computed in later."""
+    eps = torch.finfo(torch.float32).eps if arguments["eps"] is None else arguments["eps"]
+    return Call("rms_norm", "default", {**arguments, "eps": eps})
 
 
-def _cat(given: Given, out: Tensor) -> Call:
-    """Tensors of one element and no other dimension are nothing to PyTorch, as an empty list is."""
-    parts = [part for part in given["tensors"] if part.shape != (0,)]
-    return Call("cat", "default", {"tensors": parts, "dim": given["dim"] % out.ndim})
+def _cat(arguments: Arguments, out: Tensor) -> Call:
+    """Tensors of shape (0,) are left out, as PyTorch does."""
+    parts = [part for part in arguments["tensors"] if part.shape != (0,)]
+    return Call("cat", "default", {"tensors": parts, "dim": arguments["dim"] % out.ndim})
 
 
 _ARITHMETIC = {op: op for op in ("add", "sub", "mul", "div", "rsub")}
 _ARITHMETIC |= {"subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div"}
-NORMAL: dict[str, Callable[[Given, Any], Rewritten]] = {
+REWRITES: dict[str, Callable[[Arguments, Any], Rewritten]] = {
     **{f"{name}.{kind}": partial(_arithmetic, op) for name, op in _ARITHMETIC.items() for kind in ("Tensor", "Scalar")},
     **dict.fromkeys(("mm.default", "bmm.default", "matmul.default", "mv.default"), _matmul),
     **dict.fromkeys(("to.dtype", "_to_copy.default", "type_as.default", "to.device", "to.dtype_layout"), _cast),
@@ -262,8 +262,8 @@ NORMAL: dict[str, Callable[[Given, Any], Rewritten]] = {
     "topk.default": partial(_sorted, "topk"),
     "max.dim": partial(_extremum, "max"),
     "min.dim": partial(_extremum, "min"),
-    "argmax.default": partial(_place, "argmax"),
-    "argmin.default": partial(_place, "argmin"),
+    "argmax.default": partial(_arg_extremum, "argmax"),
+    "argmin.default": partial(_arg_extremum, "argmin"),
     "max.other": partial(_to, "maximum", "default"),
     "min.other": partial(_to, "minimum", "default"),
     "softmax.int": partial(_along, "softmax", "int"),
@@ -277,25 +277,25 @@ NORMAL: dict[str, Callable[[Given, Any], Rewritten]] = {
     "layer_norm.default": partial(_to, "layer_norm", "default", cudnn_enable=False),
     "embedding.default": partial(_to, "embedding", "default", padding_idx=-1, scale_grad_by_freq=False, sparse=False),
 }
-"""By the operator: from its arguments by name and its result to what is recorded."""
+"""By operator: from its arguments by name and its result to what is recorded."""
 LEAVES = {f"{op}.{overload}" for op, row in OPERATORS.items() for overload in row.overloads}
-"""Operators of the table, as they are called."""
+"""Operators that are recorded as they are called."""
 
-_NUMBERS = {*activations.OPERATORS, *arithmetic.OPERATORS, "subtract", "rsub", "multiply", "divide", "true_divide"}
-_NUMBERS |= {"max", "min", "mean", "where", "cat"}
-"""Operands in the type of the result."""
+_ARITHMETIC_OPERANDS = {*activations.OPERATORS, *arithmetic.OPERATORS, *_ARITHMETIC}
+_ARITHMETIC_OPERANDS |= {"max", "min", "mean", "where", "cat"}
+"""Operators that take their operands in the type of the result."""
 _COMPARED = {"gt", "lt", "ge", "le", "eq", "ne"}
-"""Both operands in the type that holds both."""
-_TRUTHS = {name for name in logic.OPERATORS if name.startswith("logical_")} | {"any", "all"}
-"""Numbers as true or false."""
+"""Operators that take both operands in the type that PyTorch promotes them to."""
+_BOOLEAN = {name for name in logic.OPERATORS if name.startswith("logical_")} | {"any", "all"}
+"""Operators that take numbers as bools."""
 _SUMMED = {"sum", "cumsum"}
-"""Truths as whole numbers."""
+"""Operators that take bools and int32 as int64."""
 
 
 def promoted(op: str, args: Sequence[Any], out: Any) -> list[Any] | None:
-    """The arguments with every tensor operand in the type that PyTorch computes in; None where they are in it.
+    """The arguments with every tensor operand cast to the type that PyTorch computes in; None where none needs it.
 
-    ``out`` is the result. The first argument of ``where`` is a truth, and stays one.
+    ``out`` is the result. The first argument of ``where`` is a bool, and stays one.
     """
     if op == "cat":
         wanted = {part.dtype for part in args[0]} - {out.dtype}
@@ -304,11 +304,11 @@ def promoted(op: str, args: Sequence[Any], out: Any) -> list[Any] | None:
     numbers = args[first : first + 2]
     if any(number.is_complex() for number in numbers if isinstance(number, Tensor)):  # refused by itself
         return None
-    if op in _NUMBERS and isinstance(out, Tensor):
+    if op in _ARITHMETIC_OPERANDS and isinstance(out, Tensor):
         wanted = out.dtype
     elif op in _COMPARED:
         wanted = torch.result_type(*numbers)
-    elif op in _TRUTHS:
+    elif op in _BOOLEAN:
         wanted = torch.bool
     elif op in _SUMMED and not args[0].is_floating_point():
         wanted, numbers = torch.int64, args[:1]
@@ -321,5 +321,5 @@ def promoted(op: str, args: Sequence[Any], out: Any) -> list[Any] | None:
 
 
 def _is_number(tensor: Tensor, wanted: torch.dtype) -> bool:
-    """A constant of no dimension is a number to PyTorch, whatever its type."""
+    """PyTorch takes a floating-point constant without dimensions as a number, whatever its type."""
     return tensor.ndim == 0 and tensor.is_floating_point() and wanted.is_floating_point

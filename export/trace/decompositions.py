@@ -1,13 +1,12 @@
-"""Operators in terms of others, where PyTorch has no decomposition, or one that a file could not say as well.
+"""Decompositions of operators, where PyTorch has none, or one that makes a worse file.
 
-Each is a function of real tensors that runs while they are recorded, so what it calls is recorded in its place.
+Each is a function of real tensors that runs while the forward is recorded, so what it calls is recorded in its place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import accumulate
 from math import log, prod
 from typing import Any
 
@@ -15,129 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import indexing
+
 aten = torch.ops.aten
 Weight = Tensor | None
 Number = float | None
-
-
-def _split(x: Tensor, sizes: Sequence[int], dim: int = 0) -> list[Tensor]:
-    return [x.narrow(dim, end - size, size) for end, size in zip(accumulate(sizes), sizes, strict=True)]
-
-
-def _unbind(x: Tensor, dim: int = 0) -> list[Tensor]:
-    return [x.select(dim, i) for i in range(x.shape[dim])]
-
-
-def _stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    dim %= tensors[0].ndim + 1
-    return torch.cat([tensor.unsqueeze(dim) for tensor in tensors], dim)
-
-
-def _index(x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
-    """Constants that pick along neighbouring dimensions, which are joined to one."""
-    first, flat, places, shape = _along_one(x, indices)
-    return torch.index_select(flat, first, places).reshape(shape)
-
-
-def _looked_up(table: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
-    """Rows of a constant by a number of the input."""
-    (index,) = (index for index in indices if index is not None)
-    rows = torch.embedding(table.reshape(len(table), -1), index)
-    return rows.reshape(*index.shape, *table.shape[1:])
-
-
-def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
-    """A mask chooses; constants along neighbouring dimensions are put in by position."""
-    first = next(i for i, index in enumerate(indices) if index is not None)
-    mask = indices[first]
-    if mask is not None and mask.dtype == torch.bool and values.numel() == 1:
-        wide = mask.reshape(*[1] * first, *mask.shape, *[1] * (x.ndim - first - mask.ndim))
-        return torch.where(wide, values, x)
-    first, flat, places, shape = _along_one(x, indices)
-    put = values.expand(shape)
-    return _scattered(flat, put.flatten(first, first + put.ndim - flat.ndim), first, places).reshape(x.shape)
-
-
-def _along_one(x: Tensor, indices: Sequence[Tensor | None]) -> tuple[int, Tensor, Tensor, tuple[int, ...]]:
-    """The first dimension that indices pick along, ``x`` with all of them joined to that one, the places there, and
-    the shape of what is picked. A mask picks the places where it is true.
-    """
-    first = next(i for i, index in enumerate(indices) if index is not None)
-    given = [index for index in indices if index is not None]
-    given = [part for index in given for part in (index.nonzero().unbind(1) if index.dtype == torch.bool else (index,))]
-    sizes = x.shape[first : first + len(given)]
-    places = torch.zeros(torch.broadcast_shapes(*(index.shape for index in given)), dtype=torch.int64)
-    for index, size in zip(given, sizes, strict=True):
-        places = places * size + torch.where(index < 0, index + size, index)
-    flat = x.flatten(first, first + len(given) - 1) if len(given) > 1 else x
-    return first, flat, places.flatten(), (*x.shape[:first], *places.shape, *x.shape[first + len(given) :])
-
-
-def _scattered(x: Tensor, part: Tensor, dim: int, positions: list[int] | Tensor) -> Tensor:
-    """``x`` with a part in place of what stands at some positions of a dimension."""
-    order = torch.arange(x.shape[dim])
-    order[positions] = x.shape[dim] + torch.arange(len(positions))
-    return torch.index_select(torch.cat([x, part.to(x.dtype)], dim), dim, order)
-
-
-def _slice_scatter(
-    x: Tensor, part: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
-) -> Tensor:
-    return _scattered(x, part, dim % x.ndim, list(range(x.shape[dim]))[slice(start, end, step)])
-
-
-def _select_scatter(x: Tensor, part: Tensor, dim: int, index: int) -> Tensor:
-    dim %= x.ndim
-    return _scattered(x, part.unsqueeze(dim), dim, [index % x.shape[dim]])
-
-
-def _repeat(x: Tensor, repeats: Sequence[int]) -> Tensor:
-    """Copies beside each other, dimension by dimension."""
-    x = x.reshape(*[1] * (len(repeats) - x.ndim), *x.shape)
-    for dim, count in enumerate(repeats):
-        if count != 1 and x.shape[dim] != 1:
-            x = torch.cat([x] * count, dim)
-        elif count != 1:
-            x = x.expand(*x.shape[:dim], count, *x.shape[dim + 1 :])
-    return x
-
-
-def _roll(x: Tensor, shifts: Sequence[int], dims: Sequence[int] = ()) -> Tensor:
-    if not dims:
-        return _roll(x.flatten(), shifts, [0]).reshape(x.shape)
-    for shift, dim in zip(shifts, dims, strict=True):
-        at = -shift % x.shape[dim]
-        x = torch.cat([x.narrow(dim, at, x.shape[dim] - at), x.narrow(dim, 0, at)], dim) if at else x
-    return x
-
-
-def _flip(x: Tensor, dims: Sequence[int]) -> Tensor:
-    for dim in dims:
-        x = torch.index_select(x, dim % x.ndim, torch.arange(x.shape[dim]).flip(0))
-    return x
-
-
-def _pad(x: Tensor, pad: Sequence[int], mode: str = "constant", value: Number = None) -> Tensor:
-    """Values before and behind, from the last dimension; where constants are, a negative width cuts off."""
-    for dim, before, behind in zip(reversed(range(x.ndim)), pad[::2], pad[1::2], strict=False):
-        size = x.shape[dim]
-        if mode != "constant":
-            x = torch.index_select(x, dim, _places(mode, torch.arange(-before, size + behind), size))
-            continue
-        x = aten.slice.Tensor(x, dim, max(0, -before), size - max(0, -behind))
-        edges = [x.new_full((*x.shape[:dim], max(0, w), *x.shape[dim + 1 :]), value or 0.0) for w in (before, behind)]
-        parts = [part for part in (edges[0], x, edges[1]) if part.shape[dim]]
-        x = torch.cat(parts, dim) if len(parts) > 1 else x
-    return x
-
-
-def _places(mode: str, places: Tensor, size: int) -> Tensor:
-    """Where a value beyond the ends comes from: the last one, the next ones backwards, or those of the other end."""
-    if mode == "replicate":
-        return places.clamp(0, size - 1)
-    if mode == "reflect":
-        return (size - 1) - (places.abs() - (size - 1)).abs()
-    return places % size
 
 
 def _product_with_vector(a: Tensor, b: Tensor) -> Tensor:
@@ -157,12 +38,12 @@ def _triangle(cut: Callable[..., Tensor], x: Tensor, diagonal: int = 0) -> Tenso
 
 
 def _one_hot(x: Tensor, classes: int = -1) -> Tensor:
-    """Rows of the identity, so that a class which is not there is an index beyond a table."""
+    """Rows of the identity matrix, so that a class that does not exist is an index beyond the table."""
     return torch.embedding(torch.eye(classes, dtype=torch.int64), x)
 
 
 def _group_norm(
-    x: Tensor, groups: int, weight: Weight = None, bias: Weight = None, eps: float = 1e-5, cudnn: bool = True
+    x: Tensor, groups: int, weight: Weight = None, bias: Weight = None, eps: float = 1e-5, *options: Any
 ) -> Tensor:
     rows = x.reshape(x.shape[0], groups, prod(x.shape[1:]) // groups)
     y = F.layer_norm(rows, rows.shape[2:], None, None, eps).reshape(x.shape)
@@ -174,7 +55,7 @@ def _group_norm(
 def _instance_norm(
     x: Tensor, weight: Weight, bias: Weight, mean: Weight, var: Weight, of_input: bool, *options: Any
 ) -> Tensor:
-    """Each channel of each row by itself, or by statistics that are kept."""
+    """Each channel of each row normalised by itself, or by running statistics."""
     _momentum, eps, _cudnn = options
     if of_input:
         return _group_norm(x, x.shape[1], weight, bias, eps)
@@ -266,7 +147,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Weight = None) -> Tensor:
     return product if bias is None else product + bias
 
 
-def _layer(x: Tensor, matrix: Tensor) -> Tensor:
+def _times_constant(x: Tensor, matrix: Tensor) -> Tensor:
     """A product with a constant matrix."""
     return F.linear(x, matrix.t())
 
@@ -288,17 +169,7 @@ def _lerp(a: Tensor, b: Tensor, weight: Any) -> Tensor:
 
 
 DECOMPOSED: dict[str, Callable[..., Any]] = {
-    "split_with_sizes.default": _split,
-    "unbind.int": _unbind,
-    "stack.default": _stack,
-    "index.Tensor": _index,
-    **dict.fromkeys(("index_put.default", "_unsafe_index_put.default"), _index_put),
-    "slice_scatter.default": _slice_scatter,
-    "select_scatter.default": _select_scatter,
-    "repeat.default": _repeat,
-    "roll.default": _roll,
-    "flip.default": _flip,
-    **dict.fromkeys(("pad.default", "constant_pad_nd.default"), _pad),
+    **indexing.DECOMPOSED,
     **dict.fromkeys(("masked_fill.Scalar", "masked_fill.Tensor"), _masked_fill),
     "tril.default": partial(_triangle, torch.tril),
     "triu.default": partial(_triangle, torch.triu),
@@ -325,52 +196,63 @@ DECOMPOSED: dict[str, Callable[..., Any]] = {
     "exp2.default": partial(torch.pow, 2.0),
     **dict.fromkeys(("lerp.Scalar", "lerp.Tensor"), _lerp),
 }
-"""By the operator that they stand for."""
+"""By operator: the function that computes the same in other operators."""
 
 Tracked = Callable[[Tensor], bool]
+"""Whether a tensor depends on the input."""
 
 
-def _has_factor(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
-    return given.get("alpha", args[2] if len(args) > 2 else 1) != 1
+def _has_factor(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
+    return kwargs.get("alpha", args[2] if len(args) > 2 else 1) != 1
 
 
-def _weight_depends(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
-    return any(isinstance(a, Tensor) and tracked(a) for a in (*args[1:], *given.values()))
+def _weight_depends(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
+    return any(isinstance(a, Tensor) and tracked(a) for a in (*args[1:], *kwargs.values()))
 
 
-def _is_no_linear(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
-    factors = any(given.get(name, 1) != 1 for name in ("alpha", "beta"))
+def _is_not_linear(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
+    factors = any(kwargs.get(name, 1) != 1 for name in ("alpha", "beta"))
     return factors or tracked(args[0]) or tracked(args[2]) or args[0].ndim != 1 or len(args[0]) != args[2].shape[1]
 
 
-def _index_depends(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
+def _index_depends(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
     return any(index is not None and tracked(index) for index in args[1])
 
 
-def _has_vector(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
+def _has_vector(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
     return args[0].ndim + args[1].ndim > 2 and min(args[0].ndim, args[1].ndim) == 1
 
 
-def _by_constant_matrix(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
+def _by_constant_matrix(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
     return not tracked(args[1]) and args[1].ndim == 2 and args[1].is_floating_point()
 
 
-def _several(args: Sequence[Any], given: Mapping[str, Any], tracked: Tracked) -> bool:
+def _several(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
     return len(args[1]) > 1
 
 
 Condition = Callable[[Sequence[Any], Mapping[str, Any], Tracked], bool]
-SOMETIMES: dict[str, tuple[tuple[Condition, Callable[..., Any]], ...]] = {
+_CONDITIONAL: dict[str, tuple[tuple[Condition, Callable[..., Any]], ...]] = {
     "add.Tensor": ((_has_factor, partial(_scaled, torch.add)),),
     "sub.Tensor": ((_has_factor, partial(_scaled, torch.sub)),),
     **dict.fromkeys(("rsub.Tensor", "rsub.Scalar"), ((_has_factor, _rsub),)),
     "linear.default": ((_weight_depends, _linear),),
-    "addmm.default": ((_is_no_linear, _addmm),),
+    "addmm.default": ((_is_not_linear, _addmm),),
     "rms_norm.default": ((_several, _rms_norm),),
-    "mm.default": ((_by_constant_matrix, _layer),),
+    "mm.default": ((_by_constant_matrix, _times_constant),),
     **dict.fromkeys(
-        ("matmul.default", "mv.default"), ((_has_vector, _product_with_vector), (_by_constant_matrix, _layer))
+        ("matmul.default", "mv.default"), ((_has_vector, _product_with_vector), (_by_constant_matrix, _times_constant))
     ),
-    "index.Tensor": ((_index_depends, _looked_up),),
+    "index.Tensor": ((_index_depends, indexing.looked_up),),
 }
-"""The same where a condition on the arguments holds: the first one that does."""
+"""By operator: functions for calls whose arguments meet a condition; the first that does counts."""
+
+
+def decomposition_of(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked
+) -> Callable[..., Any] | None:
+    """The function to run in place of a call; None where there is none."""
+    for condition, function in _CONDITIONAL.get(name, ()):
+        if condition(args, kwargs, tracked):
+            return function
+    return DECOMPOSED.get(name)

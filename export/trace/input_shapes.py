@@ -1,10 +1,10 @@
-"""The shapes and types of the inputs: given, or found by trying the widths of the module's own weights."""
+"""The shapes and types of the inputs: as given, or found by trying the widths of the module's own weights."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, combinations, islice, product
+from itertools import chain, combinations, islice, permutations, product
 from typing import Any
 
 from torch import nn
@@ -17,90 +17,93 @@ from .isolation import fresh, isolated
 from .signature import Signature
 
 Shapes = Mapping[str, Row | None]
+Types = Mapping[str, str | None]
 _ROWS = 3
-_MOST = 400
+_MOST_SHAPES = 400
 """Combinations of widths that are tried where there are several inputs."""
-_HINT = "input_shape={{'{0}': (4,), ...}}"
+_MOST_TYPES = 64
+_SHAPE_HINT = "input_shape={{'{0}': (4,), ...}}"
+_TYPE_HINT = "input_dtype={{'{0}': 'int64', ...}}"
 
 
-def with_inputs(module: nn.Module, signature: Signature, shape: Any = None, dtype: Any = None) -> Signature:
+def resolve_inputs(module: nn.Module, signature: Signature, shape: Any = None, dtype: Any = None) -> Signature:
     """The signature with the shape and the type of every input: as given, as in its example, or found.
 
     ``shape`` is that of a row, by the input's name where there are several; ``dtype`` is "float32" or "int64", in the
     same way. Raises ExportError: nothing fits, or several shapes do.
     """
     names = list(signature.inputs)
-    shapes = {n: None if s is None else _row(s) for n, s in _by_name(shape, names, "shape", _HINT).items()}
-    types = _by_name(dtype, names, "type", "input_dtype={{'{0}': 'int64', ...}}")
-    wrong = next((kind for kind in types.values() if kind not in (None, "float32", "int64")), None)
-    if wrong is not None:
-        raise ExportError(f"input_dtype is 'float32' or 'int64', not {wrong!r}")
+    shapes = {n: None if s is None else _row(s) for n, s in _by_name(shape, names, "shape", _SHAPE_HINT).items()}
+    types = _by_name(dtype, names, "type", _TYPE_HINT)
+    invalid = next((dtype for dtype in types.values() if dtype not in (None, "float32", "int64")), None)
+    if invalid is not None:
+        raise ExportError(f"input_dtype is 'float32' or 'int64', not {invalid!r}")
     if signature.example is not None:
-        return _as_example(signature, shapes, types)
+        _check_example(signature, shapes, types)
+        return signature
     if all(shapes[name] is not None and types[name] is not None for name in names):  # the trace says what is wrong
-        return signature.of({name: Input(shapes[name] or (), str(types[name])) for name in names})
-    open_ = [name for name in names if shapes[name] is None]
+        return signature.with_inputs({name: Input(shapes[name] or (), str(types[name])) for name in names})
+    unknown = [name for name in names if shapes[name] is None]
     failure: Exception | None = None
     fitting: list[dict[str, Input]] = []
-    for tried in _tries(module, names, shapes, types):
-        reason = _fails(module, signature.of(tried))
-        failure = failure or reason
-        if reason is None:
-            fitting.append(tried)
-        if reason is None and len(open_) > 1:
-            fitting += _neighbours(module, signature, tried, open_)
-        if fitting and (not open_ or len(fitting) > 1):
+    for candidate in _candidates(module, names, shapes, types):
+        error = _error(module, signature.with_inputs(candidate))
+        failure = failure or error
+        if error is None:
+            fitting.append(candidate)
+        if error is None and len(unknown) > 1:
+            fitting += _alternative(module, signature, candidate, unknown)
+        if fitting and (not unknown or len(fitting) > 1):
             break
     if not fitting:
-        raise _nothing_fits(module, signature, shapes, open_, failure)
+        raise _nothing_fits(module, signature, shapes, unknown, failure)
     if len(fitting) > 1:
-        listed = " or ".join(_listed(each, open_) for each in fitting[:2])
-        raise ExportError(f"{_unseen(names, open_[0])}: {listed} would do. What to do: give {_how(names, open_[0])}")
-    return signature.of(fitting[0])
+        widths = " or ".join(_format_widths(inputs, unknown) for inputs in fitting[:2])
+        raise ExportError(f"{_unknown_width(names, unknown[0])}: {widths} would do. {_hint(names, unknown[0])}")
+    return signature.with_inputs(fitting[0])
 
 
-def _tries(
-    module: nn.Module, names: Sequence[str], shapes: Shapes, types: Mapping[str, str | None]
-) -> Iterator[dict[str, Input]]:
+def _candidates(module: nn.Module, names: Sequence[str], shapes: Shapes, types: Types) -> Iterator[dict[str, Input]]:
     """What the inputs may be, the likeliest first; whole numbers only where a type or a shape is given."""
     widths = _widths(module, several=len(names) > 1)
     rows = [[shapes[name]] if shapes[name] is not None else [(width,) for width in widths] for name in names]
     open_types = [name for name in names if types[name] is None and shapes[name] is not None]
-    for whole in islice(_subsets(open_types), 64):
-        kinds = {name: types[name] or ("int64" if name in whole else "float32") for name in names}
-        for chosen in islice(product(*rows), _MOST):
-            yield {name: Input(given or (), kinds[name]) for name, given in zip(names, chosen, strict=True)}
+    subsets = chain.from_iterable(combinations(open_types, count) for count in range(len(open_types) + 1))
+    for whole_numbers in islice(subsets, _MOST_TYPES):
+        dtypes = {name: types[name] or ("int64" if name in whole_numbers else "float32") for name in names}
+        for chosen in islice(product(*rows), _MOST_SHAPES):
+            yield {name: Input(row or (), dtypes[name]) for name, row in zip(names, chosen, strict=True)}
 
 
 def _widths(module: nn.Module, *, several: bool) -> list[int]:
-    """The widths that weights show, in their order: of a matrix the last first, since it may stand either way.
+    """The widths of the weights, in their order: last dimensions, then first ones of matrices, which may be transposed.
 
-    With several inputs the differences too, since inputs are joined. 1 comes last.
+    With several inputs the differences too, since inputs may be concatenated. 1 comes last.
     """
     tensors = [t for t in chain(module.parameters(), module.buffers()) if t.ndim]
-    found = [t.shape[-1] for t in tensors] + [t.shape[0] for t in tensors if t.ndim == 2]
-    held = list(dict.fromkeys(found))
+    widths = [t.shape[-1] for t in tensors] + [t.shape[0] for t in tensors if t.ndim == 2]
+    widths = list(dict.fromkeys(widths))
     if several:
-        held += [a - b for a in held for b in held if a > b]
-    return sorted(dict.fromkeys(held), key=lambda width: width == 1)
+        widths += [a - b for a in widths for b in widths if a > b]
+    return sorted(dict.fromkeys(widths), key=lambda width: width == 1)
 
 
-def _neighbours(
-    module: nn.Module, signature: Signature, tried: dict[str, Input], open_: Sequence[str]
+def _alternative(
+    module: nn.Module, signature: Signature, inputs: dict[str, Input], unknown: Sequence[str]
 ) -> list[dict[str, Input]]:
-    """Other widths that would do as well: one input wider by as much as another is narrower."""
-    for wider in open_:
-        for narrower in open_:
-            width = tried[narrower].row[0]
-            if wider == narrower or width == 1:
-                continue
-            other = {**tried, wider: Input((tried[wider].row[0] + 1,)), narrower: Input((width - 1,))}
-            if _fails(module, signature.of(other)) is None:
-                return [other]
+    """Other widths that would do as well, if any: one input wider by one, and another one narrower."""
+    for wider, narrower in permutations(unknown, 2):
+        width = inputs[narrower].row[0]
+        if width == 1:
+            continue
+        other = {**inputs, wider: Input((inputs[wider].row[0] + 1,)), narrower: Input((width - 1,))}
+        if _error(module, signature.with_inputs(other)) is None:
+            return [other]
     return []
 
 
-def _fails(module: nn.Module, signature: Signature) -> Exception | None:
+def _error(module: nn.Module, signature: Signature) -> Exception | None:
+    """What the module raises when it is called on random rows."""
     try:
         with isolated(), threads_for(sum(parameter.numel() for parameter in module.parameters())):
             signature.call(fresh(module), signature.rows(_ROWS))
@@ -110,41 +113,41 @@ def _fails(module: nn.Module, signature: Signature) -> Exception | None:
 
 
 def _nothing_fits(
-    module: nn.Module, signature: Signature, shapes: Shapes, open_: list[str], failure: Any
+    module: nn.Module, signature: Signature, shapes: Shapes, unknown: list[str], failure: Exception | None
 ) -> ExportError:
     names = list(signature.inputs)
     first_line = str(failure).strip().partition("\n")[0]
-    said = f"{type(failure).__name__}: {first_line}"
-    if open_:
-        cause = "" if failure is None else f" ({said})"
-        return ExportError(f"{_unseen(names, open_[0])}{cause}. What to do: give {_how(names, open_[0])}")
+    reason = f"{type(failure).__name__}: {first_line}"
+    if unknown:
+        cause = "" if failure is None else f" ({reason})"
+        return ExportError(f"{_unknown_width(names, unknown[0])}{cause}. {_hint(names, unknown[0])}")
     listed = ", ".join(f"'{name}' {list(shapes[name] or ())}" for name in names)
-    message = f"the forward of {type(module).__name__} does not run on rows of {listed}: {said}"
+    message = f"the forward of {type(module).__name__} does not run on rows of {listed}: {reason}"
     return ExportError(f"{message}. What to do: give the shape of a row, input_shape=(...), or example=")
 
 
-def _unseen(names: Sequence[str], name: str) -> str:
+def _unknown_width(names: Sequence[str], name: str) -> str:
     what = f"the number of features of the input '{name}'" if len(names) > 1 else "the number of input features"
     return f"{what} cannot be seen from the module"
 
 
-def _how(names: Sequence[str], name: str) -> str:
+def _hint(names: Sequence[str], name: str) -> str:
     if len(names) > 1:
-        return f"input_shape={{'{name}': (features,)}} (--features {name}=N)"
-    return "input_shape=(features,) (--features), a spec, or example="
+        return f"What to do: give input_shape={{'{name}': (features,)}} (--features {name}=N)"
+    return "What to do: give input_shape=(features,) (--features), a spec, or example="
 
 
-def _listed(tried: Mapping[str, Input], open_: Sequence[str]) -> str:
-    return ", ".join(f"{name} {tried[name].row[0]}" if len(tried) > 1 else str(tried[name].row[0]) for name in open_)
+def _format_widths(inputs: Mapping[str, Input], unknown: Sequence[str]) -> str:
+    return ", ".join(f"{n} {inputs[n].row[0]}" if len(inputs) > 1 else str(inputs[n].row[0]) for n in unknown)
 
 
-def _as_example(signature: Signature, shapes: Shapes, types: Mapping[str, str | None]) -> Signature:
-    for name, given in signature.inputs.items():
-        if shapes[name] not in (None, given.row):
-            raise ExportError(f"the example of '{name}' has rows of {list(given.row)}, not {list(shapes[name] or ())}")
-        if types[name] not in (None, given.dtype):
-            raise ExportError(f"the example of '{name}' is {given.dtype}, not {types[name]}")
-    return signature
+def _check_example(signature: Signature, shapes: Shapes, types: Types) -> None:
+    """Raise ExportError where a shape or a type is given that is not the example's."""
+    for name, port in signature.inputs.items():
+        if shapes[name] not in (None, port.row):
+            raise ExportError(f"the example of '{name}' has rows of {list(port.row)}, not {list(shapes[name] or ())}")
+        if types[name] not in (None, port.dtype):
+            raise ExportError(f"the example of '{name}' is {port.dtype}, not {types[name]}")
 
 
 def _row(shape: Any) -> Row:
@@ -159,7 +162,7 @@ def _row(shape: Any) -> Row:
 
 
 def _by_name(given: Any, inputs: Sequence[str], what: str, hint: str) -> dict[str, Any]:
-    """What is given for the inputs: one thing for the only input, or a mapping by name. Raises ExportError."""
+    """What is given for the inputs: one value for the only input, or a mapping by name. Raises ExportError."""
     if not isinstance(given, Mapping):
         if given is not None and len(inputs) > 1:
             message = f"one {what} is given, and the module takes {len(inputs)} inputs: {', '.join(inputs)}"
@@ -169,8 +172,3 @@ def _by_name(given: Any, inputs: Sequence[str], what: str, hint: str) -> dict[st
     if unknown is not None:
         raise ExportError(f"a {what} is given for '{unknown}'; the module's inputs are: {', '.join(inputs)}")
     return {name: given.get(name) for name in inputs}
-
-
-def _subsets(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """None of them first, then one, and so on."""
-    return chain.from_iterable(combinations(names, count) for count in range(len(names) + 1))

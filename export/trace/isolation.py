@@ -18,7 +18,7 @@ _ONE_AT_A_TIME = RLock()
 
 
 def fresh(module: nn.Module) -> nn.Module:
-    """A copy that shares the tensors, so that what one run keeps in Python the next one does not see."""
+    """A copy that shares the tensors, so that a run does not see what an earlier one kept in Python attributes."""
     if is_plain(module):
         return module
     shared: dict[int, Any] = {id(t): t for t in chain(module.parameters(), module.buffers())}
@@ -26,7 +26,7 @@ def fresh(module: nn.Module) -> nn.Module:
 
 
 def is_plain(module: nn.Module) -> bool:
-    """Blocks in containers, and no code of the caller's that could touch their tensors."""
+    """Whether a module is building blocks in containers, without code of the user's that could change their tensors."""
     for part in module.modules():
         hooks = part._forward_hooks or part._forward_pre_hooks
         own = {"forward", "train", "eval", "_call_impl"} & set(vars(part))
@@ -36,27 +36,29 @@ def is_plain(module: nn.Module) -> bool:
 
 
 def computed_weights(module: nn.Module) -> dict[int, Any]:
-    """For ``copy.deepcopy``, which refuses tensors that a hook computed: what stands for them in the copy."""
-    held = (value for part in module.modules() for value in vars(part).values())
-    tensors = (value for value in held if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf)
-    return {id(value): value.detach().clone() for value in tensors}
+    """A memo for ``copy.deepcopy``, which refuses tensors that a hook computed: copies of them without a gradient."""
+    attributes = (value for part in module.modules() for value in vars(part).values())
+    tensors = (value for value in attributes if isinstance(value, Tensor) and value.requires_grad and not value.is_leaf)
+    return {id(tensor): tensor.detach().clone() for tensor in tensors}
 
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """In inference mode, with the random state given back, without the fast path of attention, which is one operator
-    for a whole layer, and without the checks of distributions, which ask for values.
+    """Inference mode, with the random state restored afterwards.
+
+    The fast path of attention is off, which is one operator for a whole layer, and so are the checks of distributions,
+    which read values.
     """
     with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.inference_mode():
-        fast = torch.backends.mha.get_fastpath_enabled()
+        fast_path = torch.backends.mha.get_fastpath_enabled()
         distributions = sys.modules.get("torch.distributions")
-        checked = distributions.Distribution._validate_args if distributions is not None else False
+        validates = distributions.Distribution._validate_args if distributions is not None else False
         torch.backends.mha.set_fastpath_enabled(False)
         if distributions is not None:
             distributions.Distribution.set_default_validate_args(False)
         try:
             yield
         finally:
-            torch.backends.mha.set_fastpath_enabled(fast)
+            torch.backends.mha.set_fastpath_enabled(fast_path)
             if distributions is not None:
-                distributions.Distribution.set_default_validate_args(checked)
+                distributions.Distribution.set_default_validate_args(validates)

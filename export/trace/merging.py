@@ -1,4 +1,4 @@
-"""The records of two runs as one graph: sizes that differ as the batch does become sizes of the batch."""
+"""Merging the records of two runs into one graph: a size that differs between them is a multiple of the batch."""
 
 from __future__ import annotations
 
@@ -15,74 +15,86 @@ from export.evaluation import schema
 from export.graph import Graph, Input, Node, Rows, Shape, Size, Tensor, batch_axis, rewired, row_of, unique
 from export.operators import OPERATORS
 
-from .recorder import Constant, Record, Recorded
-from .refusals import told
+from .recorder import Record, RecordedConstant, RecordedNode
+from .refusals import format_refusals
 
 SIZES = (3, 5)
 """Batch sizes that the module is run at."""
+_BROADCAST = ("add", "sub", "mul", "div", "where", "maximum", "minimum", "pow", "gt", "lt", "ge", "le", "eq", "ne")
+"""Operators that broadcast a constant row over the batch by themselves."""
 _HINT = "What to do: take the number of rows out of what is computed"
 
 
-def merged(
-    first: Record, second: Record, inputs: Mapping[str, Input], outputs: Mapping[str, str], again: Mapping[str, str]
-) -> Graph:
-    """One graph of both. Raises UnsupportedError: operators that no file has. Raises ExportError: sizes or constants
-    that depend on the batch in another way than as its multiples.
+Run = tuple[Record, Mapping[str, str]]
+"""What a run of the module called, and the values of its outputs by name."""
+
+
+def merged(first: Run, second: Run, inputs: Mapping[str, Input]) -> Graph:
+    """The graph of two runs, at the two ``SIZES``.
+
+    Raises UnsupportedError: operators that a file does not have. Raises ExportError: sizes or constants that depend on
+    the batch and are not multiples of it.
     """
-    (ones, unread), (others, _) = _read(first, outputs), _read(second, again)
-    refused = [one.refusal for one in ones if one.refusal is not None]
-    if refused:
-        raise UnsupportedError(told(refused))
-    if _calls(ones, outputs) != _calls(others, again):
+    (nodes, unread), (others, _) = _live(*first), _live(*second)
+    refusals = [node.refusal for node in nodes if node.refusal is not None]
+    if refusals:
+        raise UnsupportedError(format_refusals(refusals))
+    record, outputs = first
+    if _calls(nodes, outputs) != _calls(others, second[1]):
         raise ExportError(f"the forward calls other operators for another number of rows. {_HINT}")
-    names = {one.node.output for one in first.nodes} | set(inputs)
-    nodes = [node for one, other in zip(ones, others, strict=True) for node in _nodes(one, other, names)]
-    left_out = [one.node for one in unread if any(constant.own for constant in one.constants.values())]
-    notes = tuple(f"{node.op} '{node.path}' left out: no output depends on it" for node in left_out)
-    graph = Graph(inputs, tuple(nodes), outputs, notes, inactive=tuple(dict.fromkeys(first.inactive)))
-    graph = _by_home(graph)
+    names = {recorded.node.output for recorded in record.nodes} | set(inputs)
+    pairs = zip(nodes, others, strict=True)
+    merged_nodes = tuple(node for recorded, other in pairs for node in _merged_nodes(recorded, other, names))
+    with_weights = [recorded.node for recorded in unread if any(c.own for c in recorded.constants.values())]
+    notes = tuple(f"{node.op} '{node.path}' left out: no output depends on it" for node in with_weights)
+    graph = Graph(inputs, merged_nodes, outputs, notes, inactive=tuple(dict.fromkeys(record.inactive)))
+    graph = _named_by_home(graph)
     _refuse_unwritable(graph)
     return graph
 
 
-def _read(record: Record, outputs: Mapping[str, str]) -> tuple[list[Recorded], list[Recorded]]:
-    """What an output depends on, and the rest."""
-    graph = Graph({}, tuple(one.node for one in record.nodes), outputs).read()
-    read = {node.output for node in graph.nodes}
-    kept = [one for one in record.nodes if one.node.output in read]
-    return kept, [one for one in record.nodes if one.node.output not in read]
+def _live(record: Record, outputs: Mapping[str, str]) -> tuple[list[RecordedNode], list[RecordedNode]]:
+    """The nodes that an output depends on, and the others."""
+    graph = Graph({}, tuple(recorded.node for recorded in record.nodes), outputs).without_dead_nodes()
+    live = {node.output for node in graph.nodes}
+    kept = [recorded for recorded in record.nodes if recorded.node.output in live]
+    return kept, [recorded for recorded in record.nodes if recorded.node.output not in live]
 
 
-def _calls(recorded: list[Recorded], outputs: Mapping[str, str]) -> list[object]:
-    """What is called, on which values, and which of them are returned."""
-    calls = [(one.node.op, one.node.inputs, one.node.output, *one.constants) for one in recorded]
+def _calls(nodes: list[RecordedNode], outputs: Mapping[str, str]) -> list[object]:
+    """The operators with the names of what they read and give, and the values that are returned."""
+    calls = [(r.node.op, r.node.inputs, r.node.output, *r.constants) for r in nodes]
     return [*calls, list(outputs.values())]
 
 
-def _nodes(one: Recorded, other: Recorded, names: set[str]) -> Iterator[Node]:
-    """The node of both, behind one for every constant that has to be as long as the batch."""
-    node = one.node
+def _merged_nodes(recorded: RecordedNode, other: RecordedNode, names: set[str]) -> Iterator[Node]:
+    """The node of both runs, after an ``expand`` for every constant that must be as long as the batch."""
+    node = recorded.node
     shape = _attribute(node.shape, other.node.shape, node)
     attributes = {key: _attribute(value, other.node.attributes[key], node) for key, value in node.attributes.items()}
     tensors: dict[str, Tensor] = {}
     inputs = list(node.inputs)
-    for role, constant in one.constants.items():
-        tensor, wide = _tensor(constant, other.constants[role], node)
-        if wide is None or (node.op in _BROADCAST and node.inputs) or node.op == "expand":
+    for role, constant in recorded.constants.items():
+        tensor, expanded = _tensor(constant, other.constants[role], node)
+        if expanded is None or (node.op in _BROADCAST and node.inputs) or node.op == "expand":
             tensors[role] = tensor
             continue
         path = f"{node.path}.{role}"
         value = unique(f"{path}.output", names)
-        size, kind = {"size": wide, "implicit": False}, str(tensor.values.dtype)
-        yield Node("expand", path, (), value, wide, size, {"self": tensor}, dtype=kind, home=path, line=node.line)
-        inputs.insert(_position(one, role, tensors), value)
+        yield Node(
+            *("expand", path, (), value, expanded, {"size": expanded, "implicit": False}, {"self": tensor}),
+            dtype=str(tensor.values.dtype),
+            home=path,
+            line=node.line,
+        )
+        inputs.insert(_input_index(recorded, role, tensors), value)
     if "count" in attributes and node.attributes["count"] != other.node.attributes["count"]:
         raise ExportError(f"{node.op} at '{node.path}' is taken over the rows of the batch. {_HINT}")
     yield replace(node, inputs=tuple(inputs), shape=shape, attributes=attributes, tensors=tensors)
 
 
-def _by_home(graph: Graph) -> Graph:
-    """Blocks of several operators: each has the operator's name behind the block's, and the last gives its value."""
+def _named_by_home(graph: Graph) -> Graph:
+    """In a building block of several operators each is named after both, and the last one's value after the block."""
     counts = Counter(node.home for node in graph.nodes)
     last = {node.home: node.output for node in graph.nodes}
     paths = {node.path for node in graph.nodes if counts[node.home] == 1}
@@ -98,30 +110,30 @@ def _by_home(graph: Graph) -> Graph:
     return graph.with_nodes(nodes).renamed(names)
 
 
-_BROADCAST = ("add", "sub", "mul", "div", "where", "maximum", "minimum", "pow", "gt", "lt", "ge", "le", "eq", "ne")
-
-
-def _position(one: Recorded, role: str, tensors: Mapping[str, Tensor]) -> int:
-    """Where among a node's inputs a value for an argument stands."""
+def _input_index(recorded: RecordedNode, role: str, tensors: Mapping[str, Tensor]) -> int:
+    """The index among a node's inputs of a value for the argument ``role``."""
     if "." in role:
         index = int(role.rpartition(".")[2])
         return index - sum(int(key.rpartition(".")[2]) < index for key in tensors)
-    order = [name for name, *_ in schema(one.node.op, one.node.overload)[1]]
-    values = [name for name in order if name not in one.constants and name not in one.node.attributes]
-    return sum(order.index(name) < order.index(role) for name in values[: len(one.node.inputs)])
+    node = recorded.node
+    order = [name for name, *_ in schema(node.op, node.overload)[1]]
+    values = [name for name in order if name not in recorded.constants and name not in node.attributes]
+    return sum(order.index(name) < order.index(role) for name in values[: len(node.inputs)])
 
 
 def _size(a: int, b: int, node: Node) -> Size:
+    """A size of both runs: fixed, or a multiple of the batch."""
     if a == b:
         return a
-    times, left = divmod(a, SIZES[0])
-    if not left and times * SIZES[1] == b:
+    times, remainder = divmod(a, SIZES[0])
+    if not remainder and times * SIZES[1] == b:
         return Rows(times)
     message = f"{node.op} at '{node.path}' has a size of {a} for {SIZES[0]} rows and of {b} for {SIZES[1]}"
     raise ExportError(f"{message}; in a file a size is fixed or grows with the batch. {_HINT}")
 
 
 def _attribute(a: Any, b: Any, node: Node) -> Any:
+    """An attribute of both runs."""
     if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
         return tuple(_attribute(x, y, node) for x, y in zip(a, b, strict=True))
     if type(a) is int and type(b) is int:
@@ -132,33 +144,33 @@ def _attribute(a: Any, b: Any, node: Node) -> Any:
     raise ExportError(f"{message}: the forward computes with the number of rows. {_HINT}")
 
 
-def _tensor(one: Constant, other: Constant, node: Node) -> tuple[Tensor, Shape | None]:
-    """A constant, and its shape where it is one row that is repeated for the whole batch."""
-    values, again = _array(one.values, node), _array(other.values, node)
-    if values.shape == again.shape:
-        if one.values is not other.values and not _same_bits(values, again):
-            raise ExportError(f"'{one.name}' at '{node.path}' is another constant at every call: is it random?")
-        return Tensor(one.name, values, not one.own), None
-    if len(values.shape) == len(again.shape):
-        shape = tuple(_size(a, b, node) for a, b in zip(values.shape, again.shape, strict=True))
+def _tensor(constant: RecordedConstant, other: RecordedConstant, node: Node) -> tuple[Tensor, Shape | None]:
+    """A constant of both runs, and its shape where it is one row that is repeated for the whole batch."""
+    values, other_values = _array(constant.values, node), _array(other.values, node)
+    if values.shape == other_values.shape:
+        if constant.values is not other.values and not _same_bits(values, other_values):
+            raise ExportError(f"'{constant.name}' at '{node.path}' differs from call to call: is it random?")
+        return Tensor(constant.name, values, not constant.own), None
+    if values.ndim == other_values.ndim:
+        shape = tuple(_size(a, b, node) for a, b in zip(values.shape, other_values.shape, strict=True))
         axis = batch_axis(shape)
         if axis is not None:
-            row, other_row = (np.take(part, [0], axis) for part in (values, again))
+            row, other_row = (np.take(part, [0], axis) for part in (values, other_values))
             if _same_bits(np.broadcast_to(row, values.shape), values) and _same_bits(row, other_row):
-                return Tensor(one.name, np.ascontiguousarray(row), True), shape
-    message = f"{node.op} at '{node.path}' takes a constant that is another one for every row of the batch"
+                return Tensor(constant.name, np.ascontiguousarray(row), True), shape
+    message = f"{node.op} at '{node.path}' takes a constant that differs from row to row of the batch"
     raise ExportError(f"{message}, of shape {list(values.shape)} for {SIZES[0]} rows. {_HINT}")
 
 
 def _array(tensor: torch.Tensor, node: Node) -> np.ndarray:
-    """A constant as a file holds it: float32, int64 or bool."""
+    """A constant as a file stores it: float32, int64 or bool."""
     tensor = tensor.detach().cpu()
     if tensor.dtype == torch.bool:
         return tensor.numpy()
     if not tensor.is_floating_point() and not tensor.is_complex():
         return tensor.to(torch.int64).numpy()
     if tensor.dtype == torch.float32 or (tensor.is_floating_point() and (not tensor.ndim or node.dtype != "float32")):
-        return tensor.float().numpy()  # of another precision: PyTorch takes it as a number
+        return tensor.float().numpy()  # in another precision PyTorch takes it as a number
     raise ExportError(f"{node.op} at '{node.path}' takes a constant of {tensor.dtype}; a file computes in float32")
 
 
@@ -167,15 +179,15 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _refuse_unwritable(graph: Graph) -> None:
-    """Raise UnsupportedError or ExportError for what has no place in a file, all at once."""
-    found = []
+    """Raise UnsupportedError for the operators that a file cannot hold, all at once; ExportError for the outputs."""
+    reasons = []
     for node in graph.nodes:
         row = OPERATORS.get(node.op)
-        reason = "no operator of a file does it" if row is None else row.refuse(node)
+        reason = "a file has no operator for it" if row is None else row.refuse(node)
         if reason:
-            found.append(f"{node.op} at '{node.path}'{f', {node.line}' if node.line else ''}: {reason}")
-    if found:
-        raise UnsupportedError("; ".join(found))
+            reasons.append(f"{node.op} at '{node.path}'{f', {node.line}' if node.line else ''}: {reason}")
+    if reasons:
+        raise UnsupportedError("; ".join(reasons))
     for name, value in graph.outputs.items():
         shape = graph.shapes[value]
         if 0 in shape:

@@ -1,8 +1,8 @@
-"""The ATen operators that a module calls on real tensors, and which of them depend on its input.
+"""Recording the ATen operators that a module calls on real tensors.
 
-The mode stands below autograd, in inference mode, so operators arrive whole (``linear``, ``layer_norm``), views and
-writes in place among them. What does not depend on the input is computed and becomes a constant. What does is a node:
-an operator of the table as it is, any other by its decomposition, ours or PyTorch's.
+The dispatch mode runs below autograd, in inference mode, so that composite operators arrive undecomposed (``linear``,
+``layer_norm``), views and writes in place among them. What does not depend on the input is computed and becomes a
+constant. What does becomes a node: an operator of the table as it is, others by a decomposition, ours or PyTorch's.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from torch.utils._pytree import tree_leaves
 
 from export.graph import Node, unique
 
-from .aliases import Call, Memories, Value
-from .call_sites import Places
-from .canonical import INACTIVE, LEAVES, NORMAL, SHAPE_ONLY, VIEWS, promoted, view_of
-from .decompositions import DECOMPOSED, SOMETIMES
+from .aliases import Aliases, Call, Value
+from .call_sites import CallSites
+from .canonical import IDENTITIES, LEAVES, REWRITES, SHAPE_ONLY, VIEWS, promoted, view_of
+from .decompositions import DECOMPOSED, decomposition_of
 from .refusals import Refusal, refusal_of
 
-KINDS = {torch.float32: "float32", torch.int64: "int64", torch.int32: "int64", torch.bool: "bool"}
-"""The element types of values that depend on the input; 32 bits of a whole number are written as 64."""
-_RESHAPED = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapdims_", "swapaxes_", "resize_", "set_", "as_strided_")
-"""Operators in place that change what a tensor is a view of."""
+DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.int32: "int64", torch.bool: "bool"}
+"""The element types of values that depend on the input; int32 is written as int64."""
+_RESHAPING = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapdims_", "swapaxes_", "resize_", "set_", "as_strided_")
+"""Operators in place that change the shape of a tensor or what it is a view of."""
 
 
 @dataclass(frozen=True)
-class Constant:
-    """A tensor that no input has a part in; ``own`` if it is a parameter or buffer of the module under ``name``."""
+class RecordedConstant:
+    """A tensor that does not depend on the input; ``own`` if it is the module's parameter or buffer ``name``."""
 
     name: str
     values: Tensor
@@ -41,11 +41,11 @@ class Constant:
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """One operator as it was called: the sizes of ``node`` are those of the batch that was run."""
+class RecordedNode:
+    """One operator as it was called: the sizes in ``node`` are those of the batch that was run."""
 
     node: Node
-    constants: dict[str, Constant]
+    constants: dict[str, RecordedConstant]
     refusal: Refusal | None = None
 
 
@@ -53,38 +53,38 @@ class Recorded:
 class Record:
     """Everything that one run of the module called."""
 
-    nodes: list[Recorded] = field(default_factory=list)
+    nodes: list[RecordedNode] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
-    """What is refused whether or not an output reads it."""
+    """Those that hold whether or not an output reads the result."""
     inactive: list[str] = field(default_factory=list)
 
 
 class Recorder(TorchDispatchMode):
-    """Record what is called while the mode is on; ``value_of`` says which value a tensor holds.
+    """Records what is called while the mode is on; ``value_of`` gives the graph's value that a tensor holds.
 
-    Without ``computing`` products with matrices are ones: what is called is looked at, not what comes of it.
+    Without ``computing`` products with matrices are not computed: their results are ones.
     """
 
     def __init__(self, module: nn.Module, inputs: Mapping[str, Tensor], computing: bool = True):
         super().__init__()
         self.computing = computing
         self.record = Record()
-        self.places = Places(module)
+        self.call_sites = CallSites(module)
         self.decomposing: list[str] = []
-        """Operators that are being replaced by others: what is refused of those is said of the first."""
+        """The operators that are being decomposed; a refusal of what they call names the first of them."""
         self.names = set(inputs)
         self.rows = len(next(iter(inputs.values())))
         self.paths: set[str] = set()
-        self.memories = Memories(self._emit)
-        self.owned: dict[int, str] = {}
+        self.aliases = Aliases(self._emit)
+        self.owners: dict[int, str] = {}
         for name, tensor in reversed([*module.named_parameters(), *module.named_buffers()]):
             if tensor.layout == torch.strided:  # the first name of a tensor that has several
-                self.memories.constant(tensor)
-                self.owned[_storage(tensor)] = name
+                self.aliases.add_constant(tensor)
+                self.owners[_storage(tensor)] = name
         for name, tensor in inputs.items():
-            self.memories.value(tensor, Value(name))
+            self.aliases.add_value(tensor, Value(name))
 
-    # What arrives, from the most to the least special.
+    # One method per way in which a call is recorded.
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
@@ -99,48 +99,47 @@ class Recorder(TorchDispatchMode):
         if func._schema.is_mutable:
             return self._write(func, name, args, kwargs)
         random = torch.Tag.nondeterministic_seeded in func.tags and name not in DECOMPOSED
-        if random and not _is_inactive(name, args, kwargs):
+        if random and not _is_idle_dropout(name, args, kwargs):
             return self._refuse(func, args, kwargs, "random", name)
-        tracked = self.memories.tracked
+        tracked = self.aliases.tracked
         if not any(map(tracked, tensors)) or name in SHAPE_ONLY:
-            return self._plain(func, name, args, kwargs)
-        if name in INACTIVE:
-            return self._inactive(func, name, args, kwargs)
+            return self._computed(func, name, args, kwargs)
+        if name in IDENTITIES:
+            return self._identity(func, name, args, kwargs)
         reason = refusal_of(name, args, tracked)
         if reason is not None:
             return self._refuse(func, args, kwargs, reason, name)
-        conditional = SOMETIMES.get(name, ())
-        function = next((function for applies, function in conditional if applies(args, kwargs, tracked)), None)
-        function = function or DECOMPOSED.get(name)
-        if function is not None:
+        decomposition = decomposition_of(name, args, kwargs, tracked)
+        if decomposition is not None:
             with self:
-                return function(*args, **kwargs)
-        if name in VIEWS or name in NORMAL or name in LEAVES:
+                return decomposition(*args, **kwargs)
+        if name in VIEWS or name in REWRITES or name in LEAVES:
             return self._leaf(func, name, args, kwargs)
         return self._decomposed(func, name, args, kwargs)
 
-    def _plain(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """What no input has a part in: computed, as PyTorch does."""
+    def _computed(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """A call that does not depend on the input: its results are constants."""
         out = func(*args, **kwargs)
         for result in _tensors(out):
-            if name.startswith(("empty", "new_empty")):  # what lies there is nobody's value
+            if name.startswith(("empty", "new_empty")):  # uninitialised memory
                 result.zero_()
             shared = (tensor for tensor in _tensors(args) if tensor is not result and _same_memory(tensor, result))
             source = next(shared, None)
             view = view_of(name, args[0], result, *args[1:], **kwargs) if source is not None and name in VIEWS else None
-            self.memories.constant(result, source, view)
+            self.aliases.add_constant(result, source, view)
         return out
 
-    def _inactive(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """Dropout in evaluation mode, and operators that give the values of their input."""
-        place = self.places.here()
+    def _identity(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """Dropout in evaluation mode, and other operators that return the values of their input."""
+        site = self.call_sites.current()
         out = func(*args, **kwargs)
         if name.endswith(("dropout.default", "dropout1d.default")):
-            self.record.inactive.append(f"dropout '{place.home or place.scope or 'dropout'}'")
-        self.memories.derived(out, args[0], copied=not _same_memory(out, args[0]))
+            self.record.inactive.append(f"dropout '{site.home or site.scope or 'dropout'}'")
+        self.aliases.add_derived(out, args[0], copied=not _same_memory(out, args[0]))
         return out
 
     def _leaf(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """A call that becomes a view, or one node for each of its results."""
         if self.computing or name != "linear.default":
             out = func(*args, **kwargs)
         else:
@@ -151,12 +150,12 @@ class Recorder(TorchDispatchMode):
                 return func(*cast, **kwargs)
         if name in VIEWS:
             view = view_of(name, args[0], out, *args[1:], **kwargs)
-            self.memories.derived(out, args[0], view, copied=not _same_memory(out, args[0]))
+            self.aliases.add_derived(out, args[0], view, copied=not _same_memory(out, args[0]))
             return out
-        given, (op, _, overload) = _by_name(func, args, kwargs), name.partition(".")
-        calls = NORMAL[name](given, out) if name in NORMAL else Call(op, overload, given)
+        arguments, (op, _, overload) = _arguments_by_name(func, args, kwargs), name.partition(".")
+        calls = REWRITES[name](arguments, out) if name in REWRITES else Call(op, overload, arguments)
         if calls is None:
-            self.memories.derived(out, args[0], copied=True)
+            self.aliases.add_derived(out, args[0], copied=True)
         elif isinstance(calls, Call):
             self._record(calls, out)
         else:
@@ -166,8 +165,8 @@ class Recorder(TorchDispatchMode):
         return out
 
     def _record(self, call: Call, result: Tensor, refusal: Refusal | None = None) -> None:
-        """A node that gives a new tensor its value."""
-        self.memories.value(result, self._emit(call, tuple(result.shape), result.dtype, refusal))
+        """A node whose value the new tensor ``result`` holds."""
+        self.aliases.add_value(result, self._emit(call, tuple(result.shape), result.dtype, refusal))
 
     def _decomposed(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         self.decomposing.append(name)
@@ -183,41 +182,43 @@ class Recorder(TorchDispatchMode):
             self.decomposing.pop()
 
     def _write(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """An operator in place: its functional twin, and the result written to whoever sees the memory."""
+        """An operator in place: its functional variant is recorded, and the result written to the target's storage."""
         target = args[0] if args else None
         written = [a for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
         packet, _, overload = name.partition(".")
         if len(written) != 1 or written[0].name != "self" or not isinstance(target, Tensor):
             return self._refuse(func, args, kwargs, "out", name)
-        if _storage(target) in self.owned and not packet.endswith("detach_"):
-            changed = self.owned[_storage(target)]
-            self.record.refusals.append(self._refusal("buffer", name, changed))
+        if _storage(target) in self.owners and not packet.endswith("detach_"):
+            self.record.refusals.append(self._refusal("buffer", name, self.owners[_storage(target)]))
             return func(*args, **kwargs)
-        if torch.Tag.nondeterministic_seeded in func.tags and not _is_inactive(name, args, kwargs):
+        if torch.Tag.nondeterministic_seeded in func.tags and not _is_idle_dropout(name, args, kwargs):
             result = self._refuse(func, args, kwargs, "random", name, func(*args, **kwargs).clone())
-            self.memories.before_write(target)
-            self.memories.write(target, result)
+            self.aliases.before_write(target)
+            self.aliases.write(target, result)
             return target
-        if packet in _RESHAPED:
+        if packet in _RESHAPING:
             return self._refuse(func, args, kwargs, "out", name)
-        if not any(map(self.memories.tracked, _tensors((args, kwargs)))):
+        if not any(map(self.aliases.tracked, _tensors((args, kwargs)))):
             return func(*args, **kwargs)
         with self:
             result = _functional(packet, overload, args, kwargs)
         if result is None:
             return self._refuse(func, args, kwargs, "operator", name)
         if result is not target:
-            self.memories.before_write(target)
+            self.aliases.before_write(target)
             target.copy_(result)
-            self.memories.write(target, result)
+            self.aliases.write(target, result)
         return target
 
     def _refuse(
         self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], kind: str, name: str, out: Any = None
     ) -> Any:
-        """Go on with real values, so that all refusals are seen at once; what is not read is no refusal."""
+        """Record a refusal and go on with real values, so that all refusals are reported at once.
+
+        It counts only where an output depends on its results.
+        """
         refusal = self._refusal(kind, self.decomposing[0] if self.decomposing else name)
-        read = list(filter(self.memories.tracked, _tensors((args, kwargs))))
+        read = list(filter(self.aliases.tracked, _tensors((args, kwargs))))
         out = func(*args, **kwargs) if out is None else out
         tensors = _tensors(out)
         if not tensors or kind in ("data", "out"):
@@ -227,44 +228,50 @@ class Recorder(TorchDispatchMode):
                 self._record(Call("refused", "default", {"read": read}), result, refusal)
         return out
 
-    def _refusal(self, kind: str, what: str, detail: str = "") -> Refusal:
+    def _refusal(self, kind: str, operator: str, detail: str = "") -> Refusal:
         """Why the call that runs now cannot be in a file."""
-        place = self.places.here()
-        return Refusal(kind, what, place.home or place.scope, place.line, detail)
+        site = self.call_sites.current()
+        return Refusal(kind, operator, site.home or site.scope, site.line, detail)
 
     # Nodes.
 
     def _emit(self, call: Call, shape: tuple[int, ...], dtype: torch.dtype, refusal: Refusal | None = None) -> Value:
-        place = self.places.here()
-        path = unique(place.path_of(call.op), self.paths)
+        site = self.call_sites.current()
+        path = unique(site.path_of(call.op), self.paths)
         inputs: list[str] = []
-        constants: dict[str, Constant] = {}
+        constants: dict[str, RecordedConstant] = {}
         attributes: dict[str, Any] = {}
-        for role, value in _one_by_one(call.arguments):
-            content = self.memories.read(value) if isinstance(value, Tensor) else value
+        for role, value in _flattened(call.arguments):
+            content = self.aliases.read(value) if isinstance(value, Tensor) else value
             if isinstance(content, Value):
                 inputs.append(content)
             elif isinstance(content, Tensor):
                 constants[role] = self._constant(content, f"{path}.{role}")
             else:
                 attributes[role] = tuple(value) if isinstance(value, list | torch.Size) else value
-        if dtype not in KINDS and refusal is None:
+        if dtype not in DTYPES and refusal is None:
             refusal = self._refusal("dtype", call.op, str(dtype).removeprefix("torch."))
-        output, kind, home = unique(f"{path}.output", self.names), KINDS.get(dtype, "float32"), place.home or path
-        given = (call.op, path, tuple(inputs), output, shape, attributes)
-        node = Node(*given, overload=call.overload, dtype=kind, home=home, block=place.block, line=place.line)
-        self.record.nodes.append(Recorded(node, constants, refusal))
+        output = unique(f"{path}.output", self.names)
+        node = Node(
+            *(call.op, path, tuple(inputs), output, shape, attributes),
+            overload=call.overload,
+            dtype=DTYPES.get(dtype, "float32"),
+            home=site.home or path,
+            block=site.block,
+            line=site.line,
+        )
+        self.record.nodes.append(RecordedNode(node, constants, refusal))
         return Value(output)
 
-    def _constant(self, tensor: Tensor, name: str) -> Constant:
-        own = self.owned.get(_storage(tensor))
+    def _constant(self, tensor: Tensor, name: str) -> RecordedConstant:
+        own = self.owners.get(_storage(tensor))
         if own is not None and tensor.numel() == tensor.untyped_storage().nbytes() // tensor.element_size():
-            return Constant(own, tensor, True)
-        return Constant(name, tensor.clone() if own is None else tensor, False)
+            return RecordedConstant(own, tensor, True)
+        return RecordedConstant(name, tensor.clone() if own is None else tensor, False)
 
     def value_of(self, tensor: Tensor) -> str | None:
-        """The value of the graph that a tensor holds at the end; None for a constant that is no row for each input."""
-        content = self.memories.read(tensor)
+        """The graph's value that a tensor holds at the end; None for a constant without a row for each input row."""
+        content = self.aliases.read(tensor)
         if isinstance(content, Value):
             return content
         if not tensor.ndim or len(tensor) != self.rows:
@@ -276,14 +283,14 @@ def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
-def _by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments_by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Every argument by its name in the schema, defaults included."""
     arguments = {argument.name: argument.default_value for argument in func._schema.arguments}
     return {**arguments, **dict(zip(arguments, args, strict=False)), **kwargs}
 
 
-def _one_by_one(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Arguments by their names; the parts of a list of tensors have numbers."""
+def _flattened(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Arguments by name; the tensors of a list have its name and a number."""
     for role, value in arguments.items():
         if isinstance(value, list) and any(isinstance(part, Tensor | Value) for part in value):
             yield from ((f"{role}.{i}", part) for i, part in enumerate(value))
@@ -292,7 +299,7 @@ def _one_by_one(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _functional(packet: str, overload: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """What an operator in place would give as a new tensor, of the type and shape of its target."""
+    """What an operator in place writes, as a new tensor of the type and shape of its target; None: no such variant."""
     target = args[0]
     if packet in ("detach_", "lift_fresh_"):
         return target
@@ -309,9 +316,9 @@ def _functional(packet: str, overload: str, args: Sequence[Any], kwargs: Mapping
     return result if result.dtype == target.dtype else result.to(target.dtype)
 
 
-def _is_inactive(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """A dropout that is not in training mode, or has nothing to drop."""
-    if name not in INACTIVE:
+def _is_idle_dropout(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a dropout is not in training mode, or drops nothing."""
+    if name not in IDENTITIES:
         return False
     train = args[2] if len(args) > 2 else kwargs.get("train", True)
     return not train or args[1] == 0

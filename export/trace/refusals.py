@@ -1,7 +1,4 @@
-"""What a file cannot hold, each kind with its sentence and what to do, and where it was called.
-
-The place in the module, and the line of the user's code, are read off the Python stack.
-"""
+"""What a file cannot hold: the kinds of refusal, and for each the error's sentence with what to do."""
 
 from __future__ import annotations
 
@@ -14,25 +11,25 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Refusal:
-    """One reason: what was called, at which module's path and which line of the user's code."""
+    """Why a call cannot be in a file: its kind, the operator, the module's path and the line of the user's code."""
 
     kind: str
-    what: str
+    operator: str
     path: str
     line: str
     detail: str = ""
 
     def __str__(self) -> str:
-        op = self.what.rpartition(".")[0] or self.what
-        place = ", ".join(part for part in (self.path and f"'{self.path}'", self.line) if part)
-        words = _SENTENCES[_KIND_OF.get(op, self.kind)]
-        return words.format(op=op, detail=self.detail, at=place and f" at {place}")
+        op = self.operator.rpartition(".")[0] or self.operator
+        site = ", ".join(part for part in (self.path and f"'{self.path}'", self.line) if part)
+        sentence = _SENTENCES[_KIND_OF.get(op, self.kind)]
+        return sentence.format(op=op, detail=self.detail, at=site and f" at {site}")
 
 
 _SENTENCES = {
-    "operator": "no operator of a file for {op}{at}. What to do: write it with operators that docs/export.md lists",
-    "data": "the forward depends on the data{at}: {op} takes a value of the input to decide with, and a file has one "
-    "way for every input. What to do: write it with torch.where",
+    "operator": "a file has no operator for {op}{at}. What to do: write it with operators that docs/export.md lists",
+    "data": "the forward depends on the data{at}: {op} reads a value of the input, and a file takes the same "
+    "steps for every input. What to do: write it with torch.where",
     "random": "{op}{at} draws random numbers, so two runs would differ. What to do: take sampling out of it",
     "buffer": "the forward changes '{detail}' in place{at}; a file cannot do that. What to do: return the new value "
     "instead",
@@ -41,8 +38,8 @@ _SENTENCES = {
     "out": "{op}{at} writes into out=, or changes a shape in place. What to do: use what it returns",
     "sparse": "{op}{at} takes a sparse tensor, and a file holds dense ones. What to do: .to_dense() before it",
     "classes": "{op}{at} counts its classes in the data. What to do: give num_classes",
-    "places": "{op}{at} tells where sorted values stood, and equal ones may stand in any order. What to do: use its "
-    "values alone",
+    "positions": "{op}{at} returns the positions of sorted values, and equal values may come in any order. What to do: "
+    "use its values alone",
     "dropout": "{op}{at}: this dropout stays active in evaluation mode; call it with training=self.training, or let "
     "eval() reach it",
     "max_norm": "{op}{at} shortens rows of '{detail}' to max_norm at every call; a file cannot do that. What to do: "
@@ -53,8 +50,8 @@ _SENTENCES = {
     "recurrent": "{op}{at} is a recurrent cell, and mlpx is for networks without a state. What to do: export it by "
     "torch.onnx",
 }
-"""By the kind of refusal, or the kind of operator."""
-_KINDS = {
+"""By the kind of refusal, or of operator."""
+_OPERATORS = {
     "dropout": ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
     "max_norm": ("embedding_renorm_",),
     "shapes": ("nonzero", "masked_select", "unique", "_unique2", "unique_dim"),
@@ -64,16 +61,19 @@ _KINDS = {
         *("mkldnn_convolution", "adaptive_max_pool1d", "max_pool1d_with_indices", "upsample_nearest2d"),
     ),
     "recurrent": ("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell"),
-    "places": ("sort", "topk", "argsort", "msort", "kthvalue", "median", "mode"),
+    "positions": ("sort", "topk", "argsort", "msort", "kthvalue", "median", "mode"),
 }
 """Operators whose refusal has a sentence of its own, whatever the reason is."""
-_KIND_OF = {op: kind for kind, ops in _KINDS.items() for op in ops}
-_DATA_DEPENDENT = ("_local_scalar_dense", "item", "is_nonzero", "equal", *_KINDS["shapes"])
-_UNSUPPORTED = {*_KINDS["convolution"], *_KINDS["recurrent"], *_KINDS["places"], "embedding_bag"} - {"sort", "topk"}
+_KIND_OF = {op: kind for kind, ops in _OPERATORS.items() for op in ops}
+_DATA_DEPENDENT = ("_local_scalar_dense", "item", "is_nonzero", "equal", *_OPERATORS["shapes"])
+_UNSUPPORTED = {*_OPERATORS["convolution"], *_OPERATORS["recurrent"], *_OPERATORS["positions"], "embedding_bag"} - {
+    "sort",
+    "topk",
+}
 
 
 def refusal_of(name: str, args: Sequence[Any], tracked: Callable[[Tensor], bool]) -> str | None:
-    """The kind of refusal that a call on values of the input is; None where it is none by itself."""
+    """The kind of refusal of a call on values that depend on the input; None for a call that is not refused here."""
     op = name.partition(".")[0]
     if op in _DATA_DEPENDENT:
         return "data"
@@ -84,22 +84,23 @@ def refusal_of(name: str, args: Sequence[Any], tracked: Callable[[Tensor], bool]
     if name not in ("index.Tensor", "index_put.default"):
         return None
     indices = [index for index in args[1] if index is not None]
-    moving = [index for index in indices if tracked(index)]
+    dependent = [index for index in indices if tracked(index)]
     if name == "index_put.default":
         accumulates = len(args) > 3 and args[3]
         by_mask = len(indices) == 1 and _is_mask(indices[0])
-        return "operator" if accumulates or (moving and not by_mask) else None
-    if moving and _is_mask(moving[0]):
+        return "operator" if accumulates or (dependent and not by_mask) else None
+    if dependent and _is_mask(dependent[0]):
         return "data"
-    of_table = not tracked(args[0]) and len(indices) == 1 and args[1][0] is not None
-    return "operator" if moving and not of_table else None
+    is_lookup = not tracked(args[0]) and len(indices) == 1 and args[1][0] is not None
+    return "operator" if dependent and not is_lookup else None
 
 
 def _is_mask(index: Tensor) -> bool:
     return str(index.dtype) in ("torch.bool", "torch.uint8")
 
 
-def told(refusals: Iterable[Refusal]) -> str:
-    """All of them in one message, each once."""
-    words = list(dict.fromkeys(map(str, refusals)))
-    return words[0] if len(words) == 1 else "; ".join(f"({i}) {each}" for i, each in enumerate(words, 1))
+def format_refusals(refusals: Iterable[Refusal]) -> str:
+    """One message of all refusals, without repetitions, numbered where there are several."""
+    sentences = list(dict.fromkeys(map(str, refusals)))
+    numbered = (f"({number}) {sentence}" for number, sentence in enumerate(sentences, 1))
+    return sentences[0] if len(sentences) == 1 else "; ".join(numbered)

@@ -1,7 +1,4 @@
-"""How a module is called, on a copy of its own and without what PyTorch does besides, and what it returns.
-
-Its tensors in and out are the inputs and outputs of the network.
-"""
+"""The signature of a module: how it is called with the network's inputs, and the outputs in what it returns."""
 
 from __future__ import annotations
 
@@ -26,9 +23,9 @@ Example = Tensor | np.ndarray | Sequence[Any] | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Signature:
-    """One call of a module: ``inputs`` by name in their order, and rows of each where an example was given.
+    """A way to call a module: ``inputs`` by name, in order, and ``example`` rows of each where the caller gave them.
 
-    ``leaves`` are the arguments, flattened: the place of an input, or what is given as it is.
+    ``leaves`` are the flattened arguments: a placeholder for each input, and other values, passed as they are.
     """
 
     inputs: Mapping[str, Input]
@@ -39,44 +36,46 @@ class Signature:
 
     def call(self, module: nn.Module, values: Mapping[str, Tensor]) -> Any:
         """What the module returns for its inputs, called as a user calls it: hooks, defaults and ``__call__``."""
-        given = [values[leaf.name] if isinstance(leaf, _Place) else leaf for leaf in self.leaves]
-        args, kwargs = tree_unflatten(given, self.tree)
-        called = module if self.method == "forward" else getattr(module, self.method)
-        return called(*args, **kwargs)
+        leaves = [values[leaf.name] if isinstance(leaf, _Placeholder) else leaf for leaf in self.leaves]
+        args, kwargs = tree_unflatten(leaves, self.tree)
+        function = module if self.method == "forward" else getattr(module, self.method)
+        return function(*args, **kwargs)
 
     def rows(self, count: int, seed: int = 0) -> dict[str, Tensor]:
-        """Rows to run the module on: those of the example again and again, else drawn; whole numbers are 0."""
+        """Rows to run the module on: those of the example, repeated, else random ones; whole numbers are 0."""
         generator = torch.Generator().manual_seed(seed)
         rows = {}
-        for name, given in self.inputs.items():
+        for name, port in self.inputs.items():
             if self.example is not None:
                 rows[name] = self.example[name][torch.arange(count) % len(self.example[name])].clone()
-            elif given.dtype == "float32":
-                rows[name] = torch.randn(count, *given.row, generator=generator, dtype=torch.float32)
+            elif port.dtype == "float32":
+                rows[name] = torch.randn(count, *port.row, generator=generator, dtype=torch.float32)
             else:
-                rows[name] = torch.zeros(count, *given.row, dtype=torch.int64)
+                rows[name] = torch.zeros(count, *port.row, dtype=torch.int64)
         return rows
 
-    def of(self, inputs: Mapping[str, Input]) -> Signature:
-        """The same call with other shapes or types of its inputs, by the same names."""
+    def with_inputs(self, inputs: Mapping[str, Input]) -> Signature:
+        """The same call with other shapes or types of the inputs, by the same names."""
         return replace(self, inputs={name: inputs[name] for name in self.inputs})
 
     def named(self, names: Sequence[str]) -> Signature:
         """The same call with other names of the inputs. Raises ExportError: names that do not fit."""
-        names = checked(tuple(self.inputs), names, "input")
+        names = checked_names(tuple(self.inputs), names, "input")
         new = dict(zip(self.inputs, names, strict=True))
-        leaves = tuple(_Place(new[leaf.name]) if isinstance(leaf, _Place) else leaf for leaf in self.leaves)
+        leaves = tuple(_Placeholder(new[leaf.name]) if isinstance(leaf, _Placeholder) else leaf for leaf in self.leaves)
         example = None if self.example is None else {new[name]: value for name, value in self.example.items()}
         return replace(self, inputs={new[n]: i for n, i in self.inputs.items()}, leaves=leaves, example=example)
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Placeholder:
+    """An argument that is the input of this name."""
+
     name: str = ""
 
 
 def parameters_of(module: nn.Module, method: str = "forward") -> dict[str, bool]:
-    """The parameters that take a tensor each, those without a default or the first, and whether by name only.
+    """The parameters that take a tensor: those without a default, else the first; and whether they are keyword-only.
 
     Raises ExportError: no such method, or one that is not Python.
     """
@@ -88,22 +87,22 @@ def parameters_of(module: nn.Module, method: str = "forward") -> dict[str, bool]
     except ValueError:
         raise ExportError(f"a {kind} cannot be traced: it has no Python forward") from None
     named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    needed = [p for p in named if p.default is p.empty] or named[:1]
-    return {p.name: p.kind == p.KEYWORD_ONLY for p in needed} or {"input": False}
+    required = [p for p in named if p.default is p.empty] or named[:1]
+    return {p.name: p.kind == p.KEYWORD_ONLY for p in required} or {"input": False}
 
 
-def plain(module: nn.Module, method: str = "forward") -> Signature:
-    """The call with a tensor for every parameter that needs one; the shapes are still open."""
-    by_name = parameters_of(module, method)
-    args = tuple(_Place() for only_by_name in by_name.values() if not only_by_name)
-    kwargs = {name: _Place() for name, only_by_name in by_name.items() if only_by_name}
+def from_parameters(module: nn.Module, method: str = "forward") -> Signature:
+    """The call with a tensor for every parameter that takes one; the shapes are still open."""
+    parameters = parameters_of(module, method)
+    args = tuple(_Placeholder() for keyword_only in parameters.values() if not keyword_only)
+    kwargs = {name: _Placeholder() for name, keyword_only in parameters.items() if keyword_only}
     return _signature(module, method, args, kwargs)
 
 
-def by_example(module: nn.Module, example: Example, method: str = "forward") -> Signature:
+def from_example(module: nn.Module, example: Example, method: str = "forward") -> Signature:
     """The call with the tensors of an example (batch, *row): one, a tuple of arguments, or a dict of them by name.
 
-    Tensors may be nested in dicts, tuples and lists; what is no tensor is given as it is. Raises ExportError.
+    Tensors may be nested in dicts, tuples and lists; other values are passed as they are. Raises ExportError.
     """
     if not callable(getattr(module, method, None)):
         parameters_of(module, method)  # says what is wrong
@@ -119,23 +118,22 @@ def by_example(module: nn.Module, example: Example, method: str = "forward") -> 
 
 def _signature(module: nn.Module, method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Signature:
     flat, tree = tree_flatten_with_path((args, kwargs))
-    given = [(path, _as_tensor(leaf)) for path, leaf in flat]
-    moving = [(path, leaf) for path, leaf in given if isinstance(leaf, Tensor | _Place)]
-    if not moving:
+    leaves = [(path, _as_tensor(leaf)) for path, leaf in flat]
+    tensors = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Tensor | _Placeholder)]
+    if not tensors:
         raise ExportError("the example has no tensor. What to do: give a tensor (batch, ...) for every input")
-    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    called = inspect.signature(getattr(module, method)).parameters.values()
-    parameters = [parameter.name for parameter in called if parameter.kind in by_place]
-    names = ["input"] if len(moving) == 1 else [_name(path, parameters) for path, _ in moving]
-    named = [(name, leaf) for name, (_, leaf) in zip(names, moving, strict=True)]
+    parameters = inspect.signature(getattr(module, method)).parameters.values()
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    names = ["input"] if len(tensors) == 1 else [_name(path, positional) for path, _ in tensors]
+    named = [(name, leaf) for name, (_, leaf) in zip(names, tensors, strict=True)]
     inputs = {name: _input(name, leaf) for name, leaf in named}
     queue = iter(names)
-    leaves = tuple(_Place(next(queue)) if isinstance(leaf, Tensor | _Place) else leaf for _, leaf in given)
+    values = tuple(_Placeholder(next(queue)) if isinstance(x, Tensor | _Placeholder) else x for _, x in leaves)
     example = {name: leaf for name, leaf in named if isinstance(leaf, Tensor)}
     if len({len(tensor) for tensor in example.values()}) > 1:
         counts = ", ".join(f"'{name}' {len(tensor)}" for name, tensor in example.items())
         raise ExportError(f"the tensors of the example have different numbers of rows: {counts}")
-    return Signature(inputs, method, leaves, tree, example or None)
+    return Signature(inputs, method, values, tree, example or None)
 
 
 def _as_tensor(leaf: Any) -> Any:
@@ -148,8 +146,8 @@ def _as_tensor(leaf: Any) -> Any:
     return leaf
 
 
-def _input(name: str, leaf: Tensor | _Place) -> Input:
-    if isinstance(leaf, _Place):
+def _input(name: str, leaf: Tensor | _Placeholder) -> Input:
+    if isinstance(leaf, _Placeholder):
         return Input(())
     kind = next((kind for kind, dtype in TYPES.items() if dtype == leaf.dtype), None)
     if kind is None:
@@ -162,38 +160,37 @@ def _input(name: str, leaf: Tensor | _Place) -> Input:
 
 
 def _name(path: Any, parameters: Sequence[str]) -> str:
-    """The parameter's name, and the keys below it; the rest of ``*args`` has numbers."""
+    """The parameter's name, and the keys below it; further values of ``*args`` have numbers."""
     keys = [getattr(key, "key", getattr(key, "idx", getattr(key, "name", None))) for key in path]
-    which, first, *rest = keys
-    if which == 0 and isinstance(first, int):
+    kind, first, *rest = keys
+    if kind == 0 and isinstance(first, int):
         first = parameters[first] if first < len(parameters) else f"input_{first}"
     return ".".join(str(key) for key in (first, *rest))
 
 
-def checked(own: tuple[str, ...], asked: Sequence[str], what: str) -> tuple[str, ...]:
-    """The names that were asked for, or the own ones. Raises ExportError: another number, or two of one name."""
-    names = tuple(asked) or own
+def checked_names(own: tuple[str, ...], given: Sequence[str], kind: str) -> tuple[str, ...]:
+    """The given names of inputs or outputs, else their own. Raises ExportError: another number, or repetitions."""
+    names = tuple(given) or own
     if len(names) != len(own):
-        raise ExportError(
-            f"{len(names)} names are given for the {what}s, and the module has {len(own)}: {', '.join(own)}"
-        )
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None or not all(names):
-        raise ExportError(
-            f"every {what} needs a name of its own (--{what}-name); given are: {', '.join(map(repr, names))}"
-        )
+        message = f"{len(names)} names are given for the {kind}s, and the module has {len(own)}: {', '.join(own)}"
+        raise ExportError(message)
+    if len(set(names)) < len(names) or not all(names):
+        listed = ", ".join(map(repr, names))
+        raise ExportError(f"every {kind} needs a name of its own (--{kind}-name); given are: {listed}")
     return names
 
 
 def outputs_of(returned: Any) -> dict[str, Tensor]:
-    """The tensors by name: "output" for the only one, the keys of a dict, the fields of a named tuple or dataclass, or
-    output_0, output_1 and so on, joined by dots where they are nested. None is left out. Raises ExportError.
+    """The tensors that a forward returns, by name; None is left out. Raises ExportError: other values.
+
+    Names are "output" for the only one, the keys of a dict, the fields of a named tuple or dataclass, or output_0,
+    output_1 and so on, joined by dots where they are nested.
     """
-    named = _named(returned, "")
+    named = _named_tensors(returned, "")
     outputs = dict(named)
     if len(outputs) != len(named):
-        twice = next(name for name, count in Counter(name for name, _ in named).items() if count > 1)
-        raise ExportError(f"forward returns two outputs of the name '{twice}'. What to do: give each its own")
+        repeated = next(name for name, count in Counter(name for name, _ in named).items() if count > 1)
+        raise ExportError(f"forward returns two outputs with the name '{repeated}'. What to do: give each its own")
     if not outputs:
         kind = "nothing" if returned is None else f"a {type(returned).__name__} without a tensor"
         raise ExportError(f"forward returns {kind}{_HINT}")
@@ -208,7 +205,7 @@ _HINT = (
 )
 
 
-def _named(value: Any, path: str) -> list[tuple[str, Tensor]]:
+def _named_tensors(value: Any, path: str) -> list[tuple[str, Tensor]]:
     if value is None:
         return []
     if isinstance(value, Tensor):
@@ -222,9 +219,9 @@ def _named(value: Any, path: str) -> list[tuple[str, Tensor]]:
     elif isinstance(value, list | tuple):
         parts = [(f"output_{i}" if not path else str(i), part) for i, part in enumerate(value)]
     else:
-        where = f" as '{path}'" if path else ""
-        raise ExportError(f"forward returns a {type(value).__name__}{where}{_HINT}")
-    return [each for key, part in parts for each in _named(part, f"{path}.{key}" if path else key)]
+        position = f" as '{path}'" if path else ""
+        raise ExportError(f"forward returns a {type(value).__name__}{position}{_HINT}")
+    return [named for key, part in parts for named in _named_tensors(part, f"{path}.{key}" if path else key)]
 
 
 def _is_record(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""From a module to a graph: it runs on real rows at two batch sizes, and the two records become one."""
+"""Tracing: a module runs on real rows at two batch sizes, and the records of the two runs become one graph."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from export.evaluation import threads_for
 from export.graph import Graph
 
 from .index_limits import index_limits
-from .input_shapes import with_inputs
+from .input_shapes import resolve_inputs
 from .isolation import fresh, isolated
 from .merging import SIZES, merged
 from .recorder import Record, Recorder
-from .refusals import told
+from .refusals import format_refusals
 from .row_dependence import rows_depend
-from .signature import Example, Signature, by_example, checked, outputs_of, plain
+from .signature import Example, Signature, checked_names, from_example, from_parameters, outputs_of
 
 _SMALL = 2**22
 """Elements of parameters up to which they are compared before and after a run."""
@@ -40,31 +40,31 @@ def signature_of(
     """How ``module`` is called, with the shape and the type of every input; see ``export``. Raises ExportError."""
     if not isinstance(input_name, tuple | list):
         input_name = (str(input_name),)
-    given = plain(module, method) if example is None else by_example(module, example, method)
-    return with_inputs(module, given.named(input_name), input_shape, input_dtype)
+    signature = from_parameters(module, method) if example is None else from_example(module, example, method)
+    return resolve_inputs(module, signature.named(input_name), input_shape, input_dtype)
 
 
 def trace(module: nn.Module, signature: Signature, outputs: Sequence[str] = (), *, computing: bool = True) -> Graph:
-    """The operators that the module runs, in their order; ``outputs`` names what it returns.
+    """The operators that the module runs, in order of execution; ``outputs`` names what it returns.
 
-    Where only the operators count, ``computing=False`` spares the products with matrices.
+    Where only the operators matter and not their values, ``computing=False`` skips the products with matrices.
 
     The module must be in evaluation mode; it is run, and must not change itself. Raises UnsupportedError: control flow
-    that depends on data, randomness, changed buffers, operators that no file has, all of them at once. Raises
-    ExportError: whatever the forward raises, and results that are no outputs.
+    that depends on data, randomness, changed buffers, operators that a file does not have, all of them at once. Raises
+    ExportError: whatever the forward raises, and results that cannot be outputs.
     """
     with threads_for(sum(parameter.numel() for parameter in module.parameters())):
-        (first, values), (second, again) = (_run(module, signature, n, computing) for n in SIZES)
-        if list(values) != list(again):
+        runs = [_run(module, signature, size, computing) for size in SIZES]
+        if len({tuple(values) for _, values in runs}) > 1:
             raise ExportError("the forward returns other outputs for another number of rows")
-        names, names_again = (_named(each, outputs, signature) for each in (values, again))
-        return rows_depend(index_limits(merged(first, second, signature.inputs, names, names_again)))
+        first, second = ((record, _output_values(values, outputs, signature)) for record, values in runs)
+        return rows_depend(index_limits(merged(first, second, signature.inputs)))
 
 
 def _run(module: nn.Module, signature: Signature, size: int, computing: bool) -> tuple[Record, dict[str, str | None]]:
-    """What one run calls, and the values of its outputs by name."""
+    """The record of one run on ``size`` rows, and the graph's values of its outputs by name; None for a constant."""
     rows = signature.rows(size, seed=size)
-    module, held = fresh(module), _held(module)
+    module, before = fresh(module), _copies(module)
     recorder = Recorder(module, rows, computing)
     try:
         with isolated():
@@ -75,11 +75,11 @@ def _run(module: nn.Module, signature: Signature, size: int, computing: bool) ->
         raise
     except Exception as error:  # the forward is the caller's code: it may raise anything
         _refuse(recorder.record)
-        shapes = ", ".join(f"{list(given.row)}" for given in signature.inputs.values())
+        shapes = ", ".join(f"{list(port.row)}" for port in signature.inputs.values())
         message = f"the forward of {type(module).__name__} cannot be traced on rows of {shapes}"
-        raise ExportError(f"{message}: {type(error).__name__}: {error}{_where(error)}") from error
+        raise ExportError(f"{message}: {type(error).__name__}: {error}{_user_line(error)}") from error
     _refuse(recorder.record)
-    changed = next((name for name, (now, before) in held.items() if not _equal(now, before)), None)
+    changed = next((name for name, (tensor, copy) in before.items() if not _equal(tensor, copy)), None)
     if changed is not None:
         raise UnsupportedError(f"the forward changes '{changed}' in place; a file cannot do that")
     return recorder.record, values
@@ -88,24 +88,25 @@ def _run(module: nn.Module, signature: Signature, size: int, computing: bool) ->
 def _refuse(record: Record) -> None:
     """Raise UnsupportedError for what is refused whether or not an output reads it."""
     if record.refusals:
-        kept = [node.refusal for node in record.nodes if node.refusal is not None]
-        raise UnsupportedError(told([*record.refusals, *kept]))
+        of_nodes = [node.refusal for node in record.nodes if node.refusal is not None]
+        raise UnsupportedError(format_refusals([*record.refusals, *of_nodes]))
 
 
-def _named(values: Mapping[str, str | None], asked: Sequence[str], signature: Signature) -> dict[str, str]:
-    names = checked(tuple(values), asked, "output")
+def _output_values(values: Mapping[str, str | None], names: Sequence[str], signature: Signature) -> dict[str, str]:
+    """The outputs' values by their names, which are ``names`` where those are given. Raises ExportError."""
+    names = checked_names(tuple(values), names, "output")
     constant = next((name for name, value in values.items() if value is None), None)
     if constant is not None:
         message = f"the output '{constant}' does not depend on the input"
         raise ExportError(f"{message}. What to do: leave it out of what the forward returns, it is a constant")
-    both = next((name for name in names if name in signature.inputs), None)
-    if both is not None:
-        raise ExportError(f"input and output need different names, not both '{both}' (--input-name, --output-name)")
+    shared = next((name for name in names if name in signature.inputs), None)
+    if shared is not None:
+        raise ExportError(f"input and output need different names, not both '{shared}' (--input-name, --output-name)")
     return dict(zip(names, (str(value) for value in values.values()), strict=True))
 
 
-def _held(module: nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-    """What a forward could change, and copies; of large ones the recorder sees the writes."""
+def _copies(module: nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """The tensors that a forward could change, and copies; writes to large ones are seen by the recorder alone."""
     named = list(chain(module.named_parameters(), module.named_buffers()))
     tensors = {name: tensor for name, tensor in named if tensor.layout == torch.strided}
     if sum(tensor.numel() for tensor in tensors.values()) > _SMALL:
@@ -113,15 +114,16 @@ def _held(module: nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     return {name: (tensor, tensor.detach().clone()) for name, tensor in tensors.items()}
 
 
-def _equal(now: torch.Tensor, before: torch.Tensor) -> bool:
-    return torch.equal(now, before) or bool(((now == before) | ((now != now) & (before != before))).all())
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether all elements are equal, NaN with NaN."""
+    return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
 
 
-def _where(error: BaseException) -> str:
-    """The last line outside torch and this package that an error passed through."""
-    where, ours = "", str(Path(__file__).parent)
+def _user_line(error: BaseException) -> str:
+    """The innermost line outside torch and this package that an error passed through."""
+    text, this_folder = "", str(Path(__file__).parent)
     for frame, line in walk_tb(error.__traceback__):
-        name = frame.f_code.co_filename
-        if "/torch/" not in name.replace("\\", "/") and not name.startswith(ours):
-            where = f", at line {line} of {frame.f_code.co_qualname}"
-    return where
+        file = frame.f_code.co_filename
+        if "/torch/" not in file.replace("\\", "/") and not file.startswith(this_folder):
+            text = f", at line {line} of {frame.f_code.co_qualname}"
+    return text
