@@ -105,7 +105,7 @@ def model_of(node: Node, inputs: Sequence[np.ndarray | torch.Tensor], opset: int
     given = [torch.as_tensor(x) for x in inputs]
     types = [str(x.dtype).removeprefix("torch.") for x in given]
     rows = {name: Input(tuple(x.shape[1:]), kind) for name, x, kind in zip(node.inputs, given, types, strict=True)}
-    emit = Emitter([*node.inputs, node.output], opset, graph=Graph(rows, (node,), {"y": node.output}))
+    emit = Emitter(Graph(rows, (node,), {}), opset)
     OPERATORS[node.op].lower(emit, node)
     read = [
         onnx.helper.make_tensor_value_info(name, _TYPES[one.dtype], [None] * (1 + len(one.row)))

@@ -1,7 +1,7 @@
-"""A graph computed by calling its ATen operators, in float32 or in float64.
+"""Evaluation of a graph by calling its ATen operators, in float32 or in float64.
 
-In float64 it is the exact value that a proof compares with: constants are the float32 ones, widened, and numbers are
-those that a float32 kernel works with. Operators come from the traced module, never from the exported file.
+In float64 it gives the exact values that a proof compares with: constants are the float32 ones, converted, and numbers
+those that a float32 kernel computes with. Operators come from the traced module, never from the exported file.
 """
 
 from __future__ import annotations
@@ -19,14 +19,16 @@ from torch import Tensor
 from .graph import Graph, Node, Rows
 
 _SMALL = 2**20
-"""Elements of all weights below which a network is small."""
+"""Elements of all weights up to which one thread is used."""
+_OPERANDS = ("Tensor", "Optional[Tensor]", "number")
+"""The types of arguments that an operator of a file takes as inputs."""
 _CHUNK = 2**20
-"""Weights are widened in parts of this many elements, so that a large layer does not need three times its memory."""
+"""Weights are converted in parts of this many elements, so that a large layer does not need three times its memory."""
 
 
 @contextmanager
 def threads_for(elements: int) -> Iterator[None]:
-    """One thread of torch for a small network: waking another for each small product takes longer than the product."""
+    """One torch thread for a small network: waking another one takes longer than a small product."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if elements < _SMALL else before)
     try:
@@ -37,10 +39,35 @@ def threads_for(elements: int) -> Iterator[None]:
 
 @cache
 def schema(op: str, overload: str) -> tuple[Any, tuple[tuple[str, str, bool, Any], ...]]:
-    """An ATen operator, and of its arguments the name, the type, whether by keyword only, and the default."""
+    """An ATen operator, and the name, type, whether keyword-only, and default of each of its arguments."""
     function = getattr(getattr(torch.ops.aten, op), overload)
     arguments = [(a.name, str(a.type), a.kwarg_only, a.default_value) for a in function._schema.arguments]
     return function, tuple(arguments)
+
+
+def operands(node: Node) -> list[int | str]:
+    """A node's tensor arguments in the order of the schema: each an index of its inputs, or the name of a constant.
+
+    Numbers that fill a tensor argument, or multiply one, count as constants.
+    """
+    remaining = iter(range(len(node.inputs)))
+    found: list[int | str] = []
+    for role, kind, *_ in schema(node.op, node.overload)[1]:
+        if kind == "List[Tensor]":
+            found += [key if key in node.tensors else next(remaining) for key in _list_keys(node, role)]
+        elif role in node.tensors:
+            found.append(role)
+        elif role in node.attributes:
+            found += [role] if kind in _OPERANDS and node.attributes[role] is not None else []
+        elif kind in ("Tensor", "Optional[Tensor]"):
+            found += [index for index in (next(remaining, None),) if index is not None]
+    return found
+
+
+def _list_keys(node: Node, role: str) -> list[str]:
+    """The names that the tensors of a list argument have among the node's constants."""
+    count = len(node.inputs) + sum(key.startswith(f"{role}.") for key in node.tensors)
+    return [f"{role}.{i}" for i in range(count)]
 
 
 def evaluate(
@@ -61,7 +88,7 @@ def evaluate(
         if matrix.size > _CHUNK and matrix.ndim == 2:
             y, bias = _Product.apply(inputs[0], matrix), constant(node, "bias", inputs[0])
             return y if bias is None else y + bias
-    left = iter(inputs)
+    remaining = iter(inputs)
 
     def argument(name: str, kind: str, default: Any) -> Any:
         if name in node.tensors:
@@ -69,26 +96,25 @@ def evaluate(
         if name in node.attributes:
             return _number(node.attributes[name], dtype, rows, rounded)
         if kind in ("List[Tensor]", "List[Optional[Tensor]]"):
-            count = len(node.inputs) + sum(key.startswith(f"{name}.") for key in node.tensors)
-            keys = [f"{name}.{i}" for i in range(count)]
-            return [_tensor(node.tensors[k].values, dtype) if k in node.tensors else next(left) for k in keys]
-        return next(left, None) if kind in ("Tensor", "Optional[Tensor]") else default
+            constants = [node.tensors.get(key) for key in _list_keys(node, name)]
+            return [next(remaining) if t is None else _tensor(t.values, dtype) for t in constants]
+        return next(remaining, None) if kind in ("Tensor", "Optional[Tensor]") else default
 
     function, arguments = schema(node.op, node.overload)
-    positional = [argument(name, kind, default) for name, kind, by_keyword, default in arguments if not by_keyword]
-    keywords = {name: argument(name, kind, default) for name, kind, by_keyword, default in arguments if by_keyword}
+    positional = [argument(name, kind, default) for name, kind, keyword_only, default in arguments if not keyword_only]
+    keywords = {name: argument(name, kind, default) for name, kind, keyword_only, default in arguments if keyword_only}
     if node.op == "linear" and not keywords:
         return F.linear(*positional)  # as nn.Linear calls it
-    found = function(*positional, **keywords)
-    found = found[0] if isinstance(found, tuple) else found  # of sort and topk the values
-    return found.to(torch.int64) if found.dtype == torch.int32 else found  # as a file has it
+    result = function(*positional, **keywords)
+    value = result[0] if isinstance(result, tuple) else result  # of sort and topk the values
+    return value.to(torch.int64) if value.dtype == torch.int32 else value  # as in a file
 
 
 def _tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
-    """A constant in memory as it lies: a transposed matrix takes the kernel that PyTorch takes for it."""
-    plain = values.flags.writeable and all(step >= 0 for step in values.strides)
-    held = torch.from_numpy(values if plain else np.array(values))
-    return held.to(dtype) if held.is_floating_point() else held
+    """A constant with its own strides, so that a transposed matrix takes the kernel that PyTorch takes for it."""
+    shareable = values.flags.writeable and all(step >= 0 for step in values.strides)
+    tensor = torch.from_numpy(values if shareable else np.array(values))
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def _number(value: Any, dtype: torch.dtype, rows: int | None, rounded: bool) -> Any:
@@ -103,7 +129,7 @@ def _number(value: Any, dtype: torch.dtype, rows: int | None, rounded: bool) -> 
 
 
 def constant(node: Node, role: str, like: Tensor) -> Tensor | None:
-    """A constant argument in the precision of ``like``, a number as float32 has it; None where there is none."""
+    """A constant argument in the precision of ``like``, a number rounded to float32; None where there is none."""
     if role in node.tensors:
         return _tensor(node.tensors[role].values, like.dtype)
     if node.attributes.get(role) is None:
@@ -112,7 +138,7 @@ def constant(node: Node, role: str, like: Tensor) -> Tensor | None:
 
 
 def number(node: Node, role: str, *, rounded: bool = True) -> float:
-    """A number among the attributes; ``rounded`` gives the float32 that a kernel works with."""
+    """A number among the attributes; ``rounded`` gives the float32 that a kernel computes with."""
     value = float(node.attributes[role])
     with np.errstate(over="ignore"):
         return float(np.float32(value)) if rounded else value
@@ -121,21 +147,21 @@ def number(node: Node, role: str, *, rounded: bool = True) -> float:
 def times(weight: np.ndarray, z: Tensor, *, absolute: bool = False) -> Tensor:
     """z @ weightᵀ, or z @ abs(weight)ᵀ, for z (..., in) and weight (out, in); without a gradient.
 
-    The weights are widened part by part into one buffer: a new one each time would leave the heap in pieces.
+    The weights are converted part by part into one buffer: a new one for each part would fragment the heap.
     """
     step = max(1, _CHUNK // max(1, weight.shape[1]))
     buffer = torch.empty(min(step, len(weight)), weight.shape[1], dtype=z.dtype)
     y = torch.empty(*z.shape[:-1], len(weight), dtype=z.dtype)
     with torch.no_grad():
         for start in range(0, len(weight), step):
-            held = torch.from_numpy(np.ascontiguousarray(weight[start : start + step]))
-            part = buffer[: len(held)].copy_(held)
+            rows = torch.from_numpy(np.ascontiguousarray(weight[start : start + step]))
+            part = buffer[: len(rows)].copy_(rows)
             y[..., start : start + step] = z @ (part.abs_() if absolute else part).T
     return y
 
 
 class _Product(torch.autograd.Function):
-    """``times`` with a gradient that widens the weights again instead of keeping them wide."""
+    """``times`` with a gradient that converts the weights again instead of keeping them in float64."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: np.ndarray) -> Tensor:
@@ -150,18 +176,18 @@ class _Product(torch.autograd.Function):
 def follow(
     nodes: Sequence[Node], values: Mapping[str, Tensor], *, precision: torch.dtype, rows: int, rounded: bool = True
 ) -> dict[str, Tensor]:
-    """The values of the nodes for ``rows`` rows, one after the other, besides the ``values`` they start from."""
-    held = dict(values)
+    """The values of the nodes, evaluated in order for ``rows`` rows, together with the ``values`` they start from."""
+    known = dict(values)
     for node in nodes:
-        given = [held[name] for name in node.inputs]
-        held[node.output] = evaluate(node, given, precision=precision, rows=rows, rounded=rounded)
-    return held
+        inputs = [known[name] for name in node.inputs]
+        known[node.output] = evaluate(node, inputs, precision=precision, rows=rows, rounded=rounded)
+    return known
 
 
 def outputs_of(
     graph: Graph, inputs: Mapping[str, Tensor], *, precision: torch.dtype, rounded: bool = True
 ) -> list[Tensor]:
-    """The network's outputs for its inputs (batch, *row), in order."""
+    """The outputs of the network, in order, for inputs (batch, *row)."""
     rows = len(next(iter(inputs.values())))
     values = follow(graph.nodes, inputs, precision=precision, rows=rows, rounded=rounded)
     return [values[value] for value in graph.outputs.values()]

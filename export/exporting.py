@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -151,27 +150,18 @@ def lower(graph: Graph, name: str, versions: Versions) -> tuple[onnx.ModelProto,
     """
     _refuse_nothing(graph)
     names = {value: output for output, value in reversed(list(graph.outputs.items())) if value not in graph.inputs}
-    counts = Counter(node.home for node in graph.nodes)
-    last = {node.home: node.output for node in graph.nodes}
-    inner = {n.output for n in graph.nodes if last[n.home] != n.output and n.output not in names}
-    emit = Emitter(
-        [*graph.outputs, *graph.shapes],
-        versions.opset,
-        graph=graph,
-        inner=frozenset(inner),
-        crowded=frozenset(home for home, count in counts.items() if count > 1),
-    )
+    emit = Emitter(graph, versions.opset)
     for node in graph.nodes:
         renamed = replace(rewired(node, names), output=names.get(node.output, node.output))
         OPERATORS[node.op].lower(emit, renamed)
         names |= emit.renamed
-    for output, value in graph.outputs.items():  # what is returned again, or given in
+    for output, value in graph.outputs.items():  # a value returned twice, or an input
         if names.get(value) != output:
             emit("Identity", [names.get(value, value)], output, f"{output}/Identity")
     proto = helper.make_graph(
         emit.nodes,
         name,
-        [_port(value, given.shape, given.dtype) for value, given in graph.inputs.items()],
+        [_port(value, port.shape, port.dtype) for value, port in graph.inputs.items()],
         [_port(output, graph.shapes[value], graph.dtypes[value]) for output, value in graph.outputs.items()],
     )
     opset = helper.make_opsetid("", versions.opset)

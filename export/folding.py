@@ -1,8 +1,8 @@
-"""Folding: a BatchNorm goes into its Linear, and affine neighbours become one where that is asked for.
+"""Folding: a BatchNorm becomes part of the Linear before it, and on request any affine operators in a row become one.
 
 Affine maps are composed in float64 in a fixed order and rounded once. Every sum runs element by element over the inner
-dimension in ascending order, with separately rounded products: the result has the same bits on any machine, which a
-BLAS product has not.
+dimension in ascending order, with separately rounded products: the result has the same bits on any machine, unlike a
+BLAS product.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _FOLDABLE = ("linear", "batch_norm", "add", "sub", "mul", "div", "neg")
 
 
 def fold(graph: Graph, *, affine: bool = False) -> Graph:
-    """The graph as it is exported: a BatchNorm that follows a Linear, and alone reads it, goes into it.
+    """The graph as it is exported: a BatchNorm that is the only reader of a Linear is folded into it.
 
-    With ``affine`` all affine nodes in a row become one; afterwards no affine node alone reads another, unless float32
-    overflows. BatchNorm is among them: folding it first would round twice. What belongs to one building block alone,
-    such as a Standardize, stays as it is.
+    With ``affine`` all affine nodes in a row become one, BatchNorms included, since folding those first would round
+    twice; only where float32 would overflow some remain. The nodes of one building block alone, such as a Standardize,
+    stay as they are.
     """
     groups: list[list[Node]] = []
     for node in graph.nodes:
@@ -34,22 +34,20 @@ def fold(graph: Graph, *, affine: bool = False) -> Graph:
             groups.append([node])
         else:
             group.append(node)
-    kept, notes = [], []
+    nodes, notes = [], []
     for group in groups:
         merged = _merged(group) if len({node.home for node in group}) > 1 else None
-        if merged is None:
-            kept += group
-        else:
-            kept.append(merged)
-            notes.append(_note(group, merged))
-    return graph.with_nodes(kept, notes)
+        nodes += group if merged is None else [merged]
+        notes += [] if merged is None else [_note(group, merged)]
+    return graph.with_nodes(nodes, notes)
 
 
 def _joins(graph: Graph, group: list[Node], node: Node, affine: bool) -> bool:
+    """Whether a node is folded into the group before it."""
     last = group[-1]
-    wanted = affine or (group[0].op == "linear" and node.op == "batch_norm")
-    alone = node.inputs == (last.output,) and graph.consumers(last.output) == 1
-    return wanted and alone and is_foldable(last) and is_foldable(node)
+    requested = affine or (group[0].op == "linear" and node.op == "batch_norm")
+    only_reader = node.inputs == (last.output,) and graph.consumers(last.output) == 1
+    return requested and only_reader and is_foldable(last) and is_foldable(node)
 
 
 def is_foldable(node: Node) -> bool:
@@ -66,10 +64,8 @@ def is_foldable(node: Node) -> bool:
 
 
 def _merged(group: list[Node]) -> Node | None:
-    """The group as one linear, or as one factor and offset where no member mixes features; None where float32
-    overflows.
-    """
-    affine, home = _composed(group), _home(group)
+    """The group as one linear, or as a factor and an offset where no member mixes features; None: float32 overflows."""
+    affine, home = _composed(group), _named_after(group)
     roles = ("weight", "bias") if affine.is_matrix else ("factor", "offset")
     tensors = {}
     with np.errstate(over="ignore"):
@@ -81,24 +77,24 @@ def _merged(group: list[Node]) -> Node | None:
     return as_one(group, tensors)
 
 
-def _home(group: Sequence[Node]) -> Node:
+def _named_after(group: Sequence[Node]) -> Node:
     """The member that a merged node is named after: the last linear, else the last."""
     return next((node for node in reversed(group) if node.op == "linear"), group[-1])
 
 
 def as_one(group: Sequence[Node], tensors: dict[str, Tensor]) -> Node:
     """The node that stands for a group: a linear (weight, bias), or offset + factor·x (mul without an offset)."""
-    home, last = _home(group), group[-1]
+    named_after, last = _named_after(group), group[-1]
     if "weight" in tensors:
-        op, held = "linear", tensors
+        op, constants = "linear", tensors
     elif "offset" in tensors:
-        op, held = "addcmul", {"self": tensors["offset"], "tensor2": tensors["factor"]}
+        op, constants = "addcmul", {"self": tensors["offset"], "tensor2": tensors["factor"]}
     else:
-        op, held = "mul", {"other": tensors["factor"]}
+        op, constants = "mul", {"other": tensors["factor"]}
     overload = "Tensor" if op == "mul" else "default"
     block = "linear" if op == "linear" else "scale"
-    place = home.home
-    return Node(op, place, group[0].inputs, last.output, last.shape, {}, held, overload, home=place, block=block)
+    home = named_after.home
+    return Node(op, home, group[0].inputs, last.output, last.shape, {}, constants, overload, home=home, block=block)
 
 
 def blocks(nodes: Sequence[Node]) -> list[list[Node]]:
@@ -107,12 +103,12 @@ def blocks(nodes: Sequence[Node]) -> list[list[Node]]:
 
 
 def block_name(group: Sequence[Node]) -> str:
-    """What a user calls it: the block's name in a spec, else its operator's in ATen."""
+    """The block's name in a spec, else the name of its first operator in ATen."""
     return group[0].block or group[0].op.strip("_")
 
 
 def multiply_adds(nodes: Sequence[Node]) -> int:
-    """Of a row, for all of them."""
+    """The multiply-adds of nodes for one row."""
     return sum(OPERATORS[node.op].multiply_adds(node) for node in nodes)
 
 
@@ -124,7 +120,7 @@ def _note(group: list[Node], merged: Node) -> str:
 
 @dataclass(frozen=True)
 class _Affine:
-    """x ↦ factor·x + shift per feature, or matrix (out, in) @ x + shift. ``shift`` None means no shift at all."""
+    """x ↦ factor·x + shift per feature, or factor (out, in) @ x + shift for a matrix; None for no shift."""
 
     factor: np.ndarray
     shift: np.ndarray | None
@@ -134,7 +130,7 @@ class _Affine:
         return self.factor.ndim == 2
 
     def scaled(self, constant: np.ndarray, operation: np.ufunc = np.multiply) -> _Affine:
-        """Multiplied, or divided, per feature of what comes out."""
+        """The result multiplied, or divided, by a constant per feature."""
         rows = constant[:, None] if self.is_matrix else constant
         return _Affine(operation(self.factor, rows), None if self.shift is None else operation(self.shift, constant))
 
@@ -144,13 +140,13 @@ class _Affine:
         return _Affine(self.factor, self.shift + shift)
 
     def times(self, matrix: np.ndarray) -> _Affine:
-        """Multiplied with a matrix (out, in) from the left."""
+        """The result multiplied by a matrix (out, in) from the left."""
         factor = _product(matrix, self.factor) if self.is_matrix else matrix * self.factor
         return _Affine(factor, None if self.shift is None else _product(matrix, self.shift[:, None])[:, 0])
 
 
 def _composed(nodes: Sequence[Node]) -> _Affine:
-    """The nodes one after the other, still in float64."""
+    """The nodes composed in order, in float64."""
     first = nodes[0]
     affine = _Affine(np.ones(first.tensors["weight"].values.shape[1] if first.op == "linear" else _size(first)), None)
     for node in nodes:
@@ -159,6 +155,7 @@ def _composed(nodes: Sequence[Node]) -> _Affine:
 
 
 def _after(x: _Affine, node: Node) -> _Affine:
+    """The map followed by a node."""
     if node.op == "linear":
         bias = node.tensors["bias"].values.astype(np.float64) if "bias" in node.tensors else None
         return x.times(node.tensors["weight"].values.astype(np.float64)).shifted(bias)
@@ -189,9 +186,9 @@ def _size(node: Node) -> int:
 
 
 def _per_feature(node: Node, role: str) -> np.ndarray:
-    """The constant with a value per feature, as the file would hold it."""
-    held: Any = node.tensors[role].values if role in node.tensors else np.float32(node.attributes[role])
-    return np.broadcast_to(np.asarray(held, np.float64).reshape(-1), (_size(node),)).copy()
+    """A constant with a value per feature, a number rounded to float32 as in a file."""
+    constant: Any = node.tensors[role].values if role in node.tensors else np.float32(node.attributes[role])
+    return np.broadcast_to(np.asarray(constant, np.float64).reshape(-1), (_size(node),)).copy()
 
 
 def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from export.emitter import Emitter
+from export.graph import Graph
 from export.operators import OPERATORS
 from export.proof.running import read_by
 from export.proof.structure import Layer
@@ -194,9 +195,9 @@ def _gelu(site: Site) -> Edit | None:
     layer = site.pick("gelu", fits=lambda layer: layer.held.attributes["approximate"] == "none")
     if layer is None:
         return None
-    emit = Emitter(["planted"], site.model.opset)
     source, attributes = read_by(site.model, layer), {"approximate": "tanh"}
     node = replace(layer.held, inputs=(source,), output=layer.output, home="planted", attributes=attributes)
+    emit = Emitter(Graph({}, (node,), {}), site.model.opset)
     OPERATORS["gelu"].lower(emit, node)
     old = {node.output[0] for node in layer.nodes}
 

@@ -1,6 +1,6 @@
-"""Functions of one value, and softmax.
+"""Activations: functions of one value, and softmax.
 
-A spelling that an opset does not have yet is replaced by one that it has.
+Where an opset does not have an operator yet, it is written in older ones.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from math import pi, sqrt
 
-from export.emitter import PREVIOUS, Emitter, Operator, chain, one
+from export.emitter import PREVIOUS, Emitter, Operator, chain, single
 from export.graph import Node
 
 
@@ -48,7 +48,7 @@ def _hardswish(emit: Emitter, node: Node) -> None:
 
 
 def _softplus(emit: Emitter, node: Node) -> None:
-    """Softplus(beta·x) / beta; from the threshold on x itself, where that is not the same in float32 anyway."""
+    """Softplus(beta·x) / beta; from the threshold on x itself, unless that is the same in float32 anyway."""
     (x,), beta, threshold = node.inputs, node.attributes["beta"], node.attributes["threshold"]
     scaled = x if beta == 1 else emit.step("Mul", node, x, emit.constant(f"{node.home}.beta", beta))
     steps = [["Softplus", scaled]]
@@ -57,11 +57,11 @@ def _softplus(emit: Emitter, node: Node) -> None:
     if threshold < 20:  # log1p(e^-20) is below half an ulp of 20
         above = emit.step("Greater", node, scaled, emit.constant(f"{node.home}.threshold", threshold))
         steps.append(["Where", above, x, PREVIOUS])
-    emit.in_turn(node, *steps)
+    emit.sequence(node, *steps)
 
 
 def _clamp(emit: Emitter, node: Node) -> None:
-    """A Clip; a bound that is not there is left out, and is an infinity where it must be said."""
+    """A Clip with two bounds, a Max or a Min with one."""
     bounds = {role: value for role in ("min", "max") if (value := node.attributes[role]) is not None}
     if emit.opset < 11:
         emit.last("Clip", node, *node.inputs, **{role: emit.float32(value) for role, value in bounds.items()})
@@ -81,26 +81,26 @@ def _softmax(emit: Emitter, node: Node, op_type: str) -> None:
 
 
 def _refuse_scaled(node: Node) -> str | None:
-    plain = all(node.attributes.get(name, 1) == 1 for name in ("scale", "input_scale"))
-    return None if plain else "its scale or input_scale is not 1"
+    unscaled = all(node.attributes.get(name, 1) == 1 for name in ("scale", "input_scale"))
+    return None if unscaled else "its scale or input_scale is not 1"
 
 
 OPERATORS = {
-    "sigmoid": Operator(one("Sigmoid")),
-    "relu": Operator(one("Relu")),
-    "leaky_relu": Operator(one("LeakyRelu", alpha="negative_slope")),
-    "_prelu_kernel": Operator(one("PRelu")),
-    "elu": Operator(one("Elu", alpha="alpha"), refuse=_refuse_scaled),
+    "sigmoid": Operator(single("Sigmoid")),
+    "relu": Operator(single("Relu")),
+    "leaky_relu": Operator(single("LeakyRelu", alpha="negative_slope")),
+    "_prelu_kernel": Operator(single("PRelu")),
+    "elu": Operator(single("Elu", alpha="alpha"), refuse=_refuse_scaled),
     # PyTorch's constants, which have more digits than float32 keeps
-    "selu": Operator(one("Selu", alpha=1.6732632423543772848170429916717, gamma=1.0507009873554804934193349852946)),
-    "celu": Operator(one("Celu", alpha="alpha")),
-    "tanh": Operator(one("Tanh")),
+    "selu": Operator(single("Selu", alpha=1.6732632423543772848170429916717, gamma=1.0507009873554804934193349852946)),
+    "celu": Operator(single("Celu", alpha="alpha")),
+    "tanh": Operator(single("Tanh")),
     "gelu": Operator(_gelu),
     "silu": Operator(_silu),
     "mish": Operator(_mish),
     "softplus": Operator(_softplus),
     "log_sigmoid": Operator(chain("Neg", "Softplus", "Neg")),
-    "hardsigmoid": Operator(one("HardSigmoid", alpha=1 / 6, beta=0.5)),
+    "hardsigmoid": Operator(single("HardSigmoid", alpha=1 / 6, beta=0.5)),
     "hardswish": Operator(_hardswish),
     "clamp": Operator(_clamp, overloads=()),
     "softmax": Operator(partial(_softmax, op_type="Softmax"), overloads=()),

@@ -1,10 +1,10 @@
-"""Sums, products, powers and elementary functions, element by element."""
+"""Elementwise arithmetic: sums, products, powers and elementary functions."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from export.emitter import Emitter, Operator, chain, one
+from export.emitter import Emitter, Operator, chain, single
 from export.graph import Node, width
 
 
@@ -16,9 +16,9 @@ def _expm1(emit: Emitter, node: Node) -> None:
     emit.last("Sub", node, emit.step("Exp", node, *node.inputs), emit.constant("one", 1.0))
 
 
-def _of_two(emit: Emitter, node: Node, op_type: str) -> None:
+def _extremum(emit: Emitter, node: Node, op_type: str) -> None:
     if emit.opset < 8:
-        emit.refuse(node, 8, f"{op_type} of two shapes")
+        emit.refuse(node, 8, f"{op_type} with broadcasting")
     emit.last(op_type, node, *emit.operands(node))
 
 
@@ -30,7 +30,7 @@ def _sign(emit: Emitter, node: Node) -> None:
 
 
 def _scaled_and_shifted(emit: Emitter, node: Node) -> None:
-    """Folding's offset + factor·x."""
+    """offset + factor·x, which folding makes."""
     product = emit.step("Mul", node, *node.inputs, emit.tensor(node.tensors["tensor2"]))
     emit.last("Add", node, product, emit.tensor(node.tensors["self"]))
 
@@ -40,22 +40,22 @@ def _by_constant(node: Node) -> int:
 
 
 OPERATORS = {
-    "add": Operator(one("Add"), overloads=()),
-    "sub": Operator(one("Sub"), overloads=()),
-    "mul": Operator(one("Mul"), overloads=(), multiply_adds=_by_constant),
-    "div": Operator(one("Div"), overloads=(), multiply_adds=_by_constant),
+    "add": Operator(single("Add"), overloads=()),
+    "sub": Operator(single("Sub"), overloads=()),
+    "mul": Operator(single("Mul"), overloads=(), multiply_adds=_by_constant),
+    "div": Operator(single("Div"), overloads=(), multiply_adds=_by_constant),
     "addcmul": Operator(_scaled_and_shifted, overloads=(), multiply_adds=width),
-    "pow": Operator(one("Pow"), overloads=("Tensor_Tensor", "Tensor_Scalar", "Scalar")),
+    "pow": Operator(single("Pow"), overloads=("Tensor_Tensor", "Tensor_Scalar", "Scalar")),
     **{
-        name: Operator(one(op_type))
+        name: Operator(single(op_type))
         for name, op_type in (
             *(("neg", "Neg"), ("abs", "Abs"), ("exp", "Exp"), ("log", "Log"), ("sqrt", "Sqrt"), ("sin", "Sin")),
             *(("cos", "Cos"), ("erf", "Erf"), ("floor", "Floor"), ("ceil", "Ceil"), ("round", "Round")),
             *(("reciprocal", "Reciprocal"), ("atan", "Atan"), ("asinh", "Asinh")),
         )
     },
-    "maximum": Operator(partial(_of_two, op_type="Max")),
-    "minimum": Operator(partial(_of_two, op_type="Min")),
+    "maximum": Operator(partial(_extremum, op_type="Max")),
+    "minimum": Operator(partial(_extremum, op_type="Min")),
     "rsqrt": Operator(chain("Sqrt", "Reciprocal")),
     "log1p": Operator(_log1p),
     "expm1": Operator(_expm1),

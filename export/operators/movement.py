@@ -1,17 +1,17 @@
-"""Other shapes and orders of the same values, and values picked by whole numbers; a reshape computes nothing."""
+"""Movement: other shapes and orders of the same values, sorted values, and lookups by index."""
 
 from __future__ import annotations
 
 from math import inf, nan
 
-from export.emitter import Emitter, Operator, one
+from export.emitter import Emitter, Operator, single
 from export.graph import Node, Rows, Shape
 
 from .reductions import reduced
 
 
 def _reshape(emit: Emitter, node: Node) -> None:
-    """A Flatten to rows of one dimension, else a Reshape; the batch's size is what is left over."""
+    """A Flatten where rows of one dimension come out, else a Reshape with -1 for the size of the batch."""
     if emit.flattens(node):
         emit.last("Flatten", node, *node.inputs, axis=1)
         return
@@ -30,12 +30,12 @@ def _select(emit: Emitter, node: Node) -> None:
 
 def _slice(emit: Emitter, node: Node) -> None:
     options = {"starts": "start", "ends": "end", "axes": "dim", "steps": "step"}
-    given = {role: [node.attributes[option]] for role, option in options.items()}
-    if emit.opset < 10 and given["steps"] == [1]:
-        del given["steps"]
-        emit.last("Slice", node, *node.inputs, **given)
+    values = {name: [node.attributes[option]] for name, option in options.items()}
+    if emit.opset < 10 and values["steps"] == [1]:
+        del values["steps"]
+        emit.last("Slice", node, *node.inputs, **values)
         return
-    emit.last("Slice", node, *node.inputs, *(emit.integers(f"{node.home}.{r}", v) for r, v in given.items()))
+    emit.last("Slice", node, *node.inputs, *(emit.integers(f"{node.home}.{n}", v) for n, v in values.items()))
 
 
 def _expand(emit: Emitter, node: Node) -> None:
@@ -47,39 +47,38 @@ def _refuse_embedding(node: Node) -> str | None:
 
 
 def _largest(emit: Emitter, node: Node) -> None:
-    """The first values in order. PyTorch takes NaN for larger than any number; ONNX Runtime does not: it is put in
-    after sorting, as often as it stands there, where the rank is beyond the numbers.
+    """sort and topk: the first values in order. PyTorch takes NaN as larger than any number, and ONNX Runtime does not:
+    numbers are sorted, and NaN is put where the rank is beyond them, as often as it occurs.
     """
     (x,), dim, k, descending = node.inputs, node.attributes["dim"], node.attributes["k"], node.attributes["descending"]
-    is_missing = emit.step("IsNaN", node, x)
-    missing = emit.step("Cast", node, is_missing, to=1)
-    count = reduced(emit, node, "ReduceSum", missing, keep=True)
-    numbers = emit.step("Where", node, is_missing, emit.constant("most", inf), x)
-    given = {"axis": dim, "largest": int(bool(descending)), "sorted": 1, "further": 1}
-    ordered = emit.step("TopK", node, numbers, emit.integers(f"{node.home}.k", [k]), **given)
-    # how many values stand before each place, along the sorted dimension: more NaN than that put one there
+    is_nan = emit.step("IsNaN", node, x)
+    count = reduced(emit, node, "ReduceSum", emit.step("Cast", node, is_nan, to=1), keep=True)
+    numbers = emit.step("Where", node, is_nan, emit.constant("most", inf), x)
+    attributes = {"axis": dim, "largest": int(bool(descending)), "sorted": 1, "further": 1}
+    ordered = emit.step("TopK", node, numbers, emit.integers(f"{node.home}.k", [k]), **attributes)
+    # a position is NaN if there are more NaN than positions before it, counted from the end where NaN comes
     ranks = [float(i if descending else node.attributes["count"] - 1 - i) for i in range(k)]
     shape = tuple(k if axis == dim else 1 for axis in range(len(node.shape)))
-    lost = emit.step("Greater", node, count, emit.constant(f"{node.home}.ranks", ranks, shape))
-    emit.last("Where", node, lost, emit.constant("nan", nan), ordered)
+    beyond = emit.step("Greater", node, count, emit.constant(f"{node.home}.ranks", ranks, shape))
+    emit.last("Where", node, beyond, emit.constant("nan", nan), ordered)
 
 
 def _refuse_sort(node: Node) -> str | None:
-    return None if node.dtype == "float32" else "it sorts whole numbers, and only float32 can be sorted"
+    return None if node.dtype == "float32" else "it sorts integers, and only float32 can be sorted"
 
 
 MOVES = ("reshape", "permute", "select", "slice", "expand", "cat", "index_select")
 """Operators whose values are values of their inputs at other positions."""
 OPERATORS = {
     "reshape": Operator(_reshape, overloads=(), refuse=lambda node: _refuse_two(node.attributes["shape"])),
-    "permute": Operator(one("Transpose", perm="dims"), overloads=()),
+    "permute": Operator(single("Transpose", perm="dims"), overloads=()),
     "select": Operator(_select, overloads=()),
     "slice": Operator(_slice, overloads=()),
     "expand": Operator(_expand, overloads=(), refuse=lambda node: _refuse_two(node.attributes["size"])),
-    "cat": Operator(one("Concat", axis="dim"), overloads=()),
+    "cat": Operator(single("Concat", axis="dim"), overloads=()),
     "sort": Operator(_largest, overloads=(), refuse=_refuse_sort),
     "topk": Operator(_largest, overloads=(), refuse=_refuse_sort),
-    "embedding": Operator(one("Gather", axis=0), overloads=(), refuse=_refuse_embedding),
-    "index_select": Operator(one("Gather", axis="dim"), overloads=()),
-    "gather": Operator(one("GatherElements", axis="dim"), overloads=()),
+    "embedding": Operator(single("Gather", axis=0), overloads=(), refuse=_refuse_embedding),
+    "index_select": Operator(single("Gather", axis="dim"), overloads=()),
+    "gather": Operator(single("GatherElements", axis="dim"), overloads=()),
 }

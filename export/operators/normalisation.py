@@ -1,4 +1,4 @@
-"""Rows brought to mean 0 or to size 1."""
+"""Normalisation of rows: LayerNorm and RMSNorm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def _layer_norm(emit: Emitter, node: Node) -> None:
         _layer_norm_in_steps(emit, node)
         return
     shape = tuple(node.attributes["normalized_shape"])
-    constants = [emit.filled(node, "weight", 1.0, shape)]
+    constants = [emit.tensor_or(node, "weight", 1.0, shape)]
     constants += [emit.tensor(node.tensors["bias"])] if "bias" in node.tensors else []
     attributes = {"axis": -len(shape), "epsilon": emit.float32(node.attributes["eps"]), "stash_type": 1}
     emit.last("LayerNormalization", node, *node.inputs, *constants, **attributes)
@@ -34,11 +34,11 @@ def _over_root(emit: Emitter, node: Node, x: str, axes: list[int]) -> None:
     """x / √(mean of squares + eps) · weight + bias."""
     mean = emit.reduction("ReduceMean", node, emit.step("Mul", node, x, x), axes)
     raised = emit.step("Add", node, mean, emit.constant(f"{node.home}.eps", node.attributes["eps"]))
-    steps = [["Div", x, emit.step("Sqrt", node, raised)]]
+    operators = [["Div", x, emit.step("Sqrt", node, raised)]]
     for op_type, role in (("Mul", "weight"), ("Add", "bias")):
         if role in node.tensors:
-            steps.append([op_type, PREVIOUS, emit.tensor(node.tensors[role])])
-    emit.in_turn(node, *steps)
+            operators.append([op_type, PREVIOUS, emit.tensor(node.tensors[role])])
+    emit.sequence(node, *operators)
 
 
 OPERATORS = {

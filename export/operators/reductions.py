@@ -1,4 +1,4 @@
-"""Sums, means, extremes and norms over dimensions."""
+"""Reductions over dimensions: sums, means, extrema, norms, and cumulative sums."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def _reduction(emit: Emitter, node: Node, op_type: str) -> None:
     reduced(emit, node, op_type, node.inputs[0], last=True)
 
 
-def _missing(emit: Emitter, node: Node) -> tuple[str, str]:
-    """Where the node's input is NaN, as 0 and 1, and whether it is anywhere along the dimensions."""
-    missing = emit.step("Cast", node, emit.step("IsNaN", node, *node.inputs), to=1)
-    return missing, emit.step("Cast", node, reduced(emit, node, "ReduceMax", missing), to=9)
+def _nans(emit: Emitter, node: Node) -> tuple[str, str]:
+    """Where the node's input is NaN, as 0 and 1, and whether any value along the dimensions is."""
+    is_nan = emit.step("Cast", node, emit.step("IsNaN", node, *node.inputs), to=1)
+    return is_nan, emit.step("Cast", node, reduced(emit, node, "ReduceMax", is_nan), to=9)
 
 
-def _extreme(emit: Emitter, node: Node, op_type: str) -> None:
-    """ONNX Runtime's ReduceMax may pass over NaN, and PyTorch's never does: where there is any, NaN is chosen."""
+def _extremum(emit: Emitter, node: Node, op_type: str) -> None:
+    """amax and amin. ONNX Runtime's ReduceMax may skip NaN, PyTorch's gives NaN where there is one."""
     (x,) = node.inputs
     if emit.dtype(x) != "float32":
         reduced(emit, node, op_type, x, last=True)
         return
-    _, anywhere = _missing(emit, node)
-    extreme = reduced(emit, node, op_type, x)
-    emit.last("Where", node, anywhere, emit.constant("nan", nan), extreme)
+    _, any_nan = _nans(emit, node)
+    extremum = reduced(emit, node, op_type, x)
+    emit.last("Where", node, any_nan, emit.constant("nan", nan), extremum)
 
 
 def _norm(emit: Emitter, node: Node) -> None:
@@ -50,23 +50,23 @@ def _refuse_norm(node: Node) -> str | None:
 def _variance(emit: Emitter, node: Node) -> None:
     """The sum of the squared distances from the mean, over n minus the correction."""
     (x,) = node.inputs
-    off = emit.step("Sub", node, x, reduced(emit, node, "ReduceMean", x, keep=True))
-    total = reduced(emit, node, "ReduceSum", emit.step("Mul", node, off, off))
+    deviation = emit.step("Sub", node, x, reduced(emit, node, "ReduceMean", x, keep=True))
+    total = reduced(emit, node, "ReduceSum", emit.step("Mul", node, deviation, deviation))
     correction = node.attributes["correction"]
     degrees = max(0.0, node.attributes["count"] - (1.0 if correction is None else correction))
     emit.last("Div", node, total, emit.constant(f"{node.home}.count", degrees))
 
 
-def _index_of(emit: Emitter, node: Node, op_type: str) -> None:
-    """ONNX Runtime passes over NaN, and PyTorch stops at the first: where there is any, its place is chosen."""
+def _arg_extremum(emit: Emitter, node: Node, op_type: str) -> None:
+    """argmax and argmin. ONNX Runtime skips NaN, and PyTorch stops at the first: where there is one, it is chosen."""
     (x,) = node.inputs
-    given = {"axis": node.attributes["dim"], "keepdims": int(node.attributes["keepdim"])}
+    attributes = {"axis": node.attributes["dim"], "keepdims": int(node.attributes["keepdim"])}
     if emit.dtype(x) != "float32":
-        emit.last(op_type, node, x, **given)
+        emit.last(op_type, node, x, **attributes)
         return
-    missing, anywhere = _missing(emit, node)
-    first, place = emit.step("ArgMax", node, missing, **given), emit.step(op_type, node, x, **given)
-    emit.last("Where", node, anywhere, first, place)
+    is_nan, any_nan = _nans(emit, node)
+    first_nan, index = emit.step("ArgMax", node, is_nan, **attributes), emit.step(op_type, node, x, **attributes)
+    emit.last("Where", node, any_nan, first_nan, index)
 
 
 def _truth(emit: Emitter, node: Node, op_type: str) -> None:
@@ -87,12 +87,12 @@ def _refuse_dimensionless(node: Node) -> str | None:
 OPERATORS = {
     "sum": Operator(partial(_reduction, op_type="ReduceSum"), overloads=()),
     "mean": Operator(partial(_reduction, op_type="ReduceMean"), overloads=()),
-    "amax": Operator(partial(_extreme, op_type="ReduceMax"), overloads=()),
-    "amin": Operator(partial(_extreme, op_type="ReduceMin"), overloads=()),
+    "amax": Operator(partial(_extremum, op_type="ReduceMax"), overloads=()),
+    "amin": Operator(partial(_extremum, op_type="ReduceMin"), overloads=()),
     "linalg_vector_norm": Operator(_norm, overloads=(), refuse=_refuse_norm),
     "var": Operator(_variance, overloads=()),
-    "argmax": Operator(partial(_index_of, op_type="ArgMax"), overloads=(), refuse=_refuse_dimensionless),
-    "argmin": Operator(partial(_index_of, op_type="ArgMin"), overloads=(), refuse=_refuse_dimensionless),
+    "argmax": Operator(partial(_arg_extremum, op_type="ArgMax"), overloads=(), refuse=_refuse_dimensionless),
+    "argmin": Operator(partial(_arg_extremum, op_type="ArgMin"), overloads=(), refuse=_refuse_dimensionless),
     "any": Operator(partial(_truth, op_type="ReduceMax"), overloads=()),
     "all": Operator(partial(_truth, op_type="ReduceMin"), overloads=()),
     "cumsum": Operator(_cumsum, overloads=()),

@@ -28,7 +28,7 @@ from export.graph import ELEMENT_TYPES, Graph, Rows, Shape, Size
 from export.onnxfile.model import Model
 from export.trace import Signature
 from export.trace.isolation import isolated
-from export.trace.signature import outputs_of as returned_by
+from export.trace.signature import named_outputs
 from runtime import ModelError, Session
 
 from .rows import USUAL, Inputs, Wiring, by_row, given_to, in_batches, joined, output_shapes, place_of
@@ -68,7 +68,7 @@ class Called:
         parts = given_to(rows.copy(), self.graph.inputs, self.precision)
         named = dict(zip(self._signature.inputs, parts.values(), strict=True))
         with isolated(), self._widening:
-            values = list(returned_by(self._signature.call(self._module, named)).values())
+            values = list(named_outputs(self._signature.call(self._module, named)).values())
         kinds = ["float32" if v.is_floating_point() else "bool" if v.dtype == torch.bool else "int64" for v in values]
         wanted = [self.graph.dtypes[value] for value in self.graph.outputs.values()]
         if kinds != wanted:

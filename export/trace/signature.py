@@ -180,7 +180,7 @@ def checked_names(own: tuple[str, ...], given: Sequence[str], kind: str) -> tupl
     return names
 
 
-def outputs_of(returned: Any) -> dict[str, Tensor]:
+def named_outputs(returned: Any) -> dict[str, Tensor]:
     """The tensors that a forward returns, by name; None is left out. Raises ExportError: other values.
 
     Names are "output" for the only one, the keys of a dict, the fields of a named tuple or dataclass, or output_0,

@@ -22,7 +22,7 @@ from .merging import SIZES, merged
 from .recorder import Record, Recorder
 from .refusals import format_refusals
 from .row_dependence import rows_depend
-from .signature import Example, Signature, checked_names, from_example, from_parameters, outputs_of
+from .signature import Example, Signature, checked_names, from_example, from_parameters, named_outputs
 
 _SMALL = 2**22
 """Elements of parameters up to which they are compared before and after a run."""
@@ -70,7 +70,7 @@ def _run(module: nn.Module, signature: Signature, size: int, computing: bool) ->
         with isolated():
             with recorder:
                 returned = signature.call(module, rows)
-            values = {name: recorder.value_of(tensor) for name, tensor in outputs_of(returned).items()}
+            values = {name: recorder.value_of(tensor) for name, tensor in named_outputs(returned).items()}
     except ExportError:
         raise
     except Exception as error:  # the forward is the caller's code: it may raise anything
