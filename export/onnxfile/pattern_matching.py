@@ -1,10 +1,9 @@
-"""One node's patterns, compared with the operators of a file that read the same values: what fits, what differs."""
+"""Matching a node's patterns with the operators of a file that read the same values, constant by constant."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
@@ -14,15 +13,15 @@ from export.graph import Node
 
 from .model import Model
 from .patterns import PATTERNS
-from .patterns.language import COMMUTATIVE, Integers, OneOf, Pattern, Sizes, Source, Step, Tensor
+from .patterns.language import COMMUTATIVE, Integers, NodeTensor, OneOf, Pattern, Sizes, Source, Step, input_name
 
-WITHOUT_EFFECT = {("BatchNormalization", "momentum")}
-"""Attributes that inference does not read."""
+_WITHOUT_EFFECT = {("BatchNormalization", "momentum")}
+"""Attributes that do not matter in inference."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A constant or an attribute that is not the module's: what, where in it, and both values."""
+    """A constant or an attribute of the file that is not the module's: what differs, where, and both values."""
 
     path: str
     what: str
@@ -40,23 +39,24 @@ class Difference:
             return f"{self.what} of '{self.path}' is {self.file}, and the module's is {self.module}"
         if self.folded:
             rounding = f"{self.count:,} of {self.size:,} values, by at most {self.ulp:,} ulp"
-            found = f"first at {list(self.index)}: file {self.file!r}, folded from the module {self.module!r}"
+            first = f"first at {list(self.index)}: file {self.file!r}, folded from the module {self.module!r}"
             cause = " (another exporter's folding, which rounds more than once?)" if self.ulp <= 16 else ""
-            return f"{self.what} of '{self.path}' is not what folding the module gives in {rounding}{cause}, {found}"
-        many = f"{self.count:,} of {self.size:,} values" if self.size > 1 else "its value"
-        where = f"first at {list(self.index)}: file {self.file!r}, module {self.module!r}"
-        far = f", by at most {self.ulp:,} ulp" if self.ulp else ""
-        return f"{self.what} of '{self.path}' differs from the module's in {many}{far}, {where}"
+            return f"{self.what} of '{self.path}' is not what folding the module gives in {rounding}{cause}, {first}"
+        count = f"{self.count:,} of {self.size:,} values" if self.size > 1 else "its value"
+        distance = f", by at most {self.ulp:,} ulp" if self.ulp else ""
+        first = f"first at {list(self.index)}: file {self.file!r}, module {self.module!r}"
+        return f"{self.what} of '{self.path}' differs from the module's in {count}{distance}, {first}"
 
 
 Match = tuple[tuple[NodeProto, ...], str, list[Difference]]
+"""The operators, the value they give, and the differences."""
 
 
 def matches(node: Node, inputs: Sequence[str], model: Model, used: set[int]) -> Iterator[Match]:
-    """Where a node's patterns fit: the operators, the value they give, and the constants that differ."""
+    """The matches of a node's patterns with operators that read ``inputs`` and are not ``used``."""
     for pattern in PATTERNS[node.op](node):
-        given: dict[Source, str] = {"x" if i == 0 else f"x{i}": name for i, name in enumerate(inputs)}
-        yield from _extend(node, pattern, given, (), model, used, [])
+        values: dict[Source, str] = {input_name(index): name for index, name in enumerate(inputs)}
+        yield from _extend(node, pattern, values, (), model, used, [])
 
 
 def _extend(
@@ -68,7 +68,7 @@ def _extend(
     used: set[int],
     differences: list[Difference],
 ) -> Iterator[Match]:
-    """The rest of a pattern after its first ``nodes``; constants that differ do not end the search, wiring does."""
+    """The matches that begin with ``nodes``; a different constant does not end the search, another input does."""
     if len(nodes) == len(pattern):
         yield nodes, nodes[-1].output[0], differences
         return
@@ -82,38 +82,41 @@ def _extend(
             or candidate.domain not in ("", "ai.onnx")
         ):
             continue
-        found = _compare(node, step, candidate, values, model)
+        found = _step_differences(node, step, candidate, values, model)
         if found is not None:
-            held = {**values, len(nodes): candidate.output[0]}
-            yield from _extend(node, pattern, held, (*nodes, candidate), model, used, differences + found)
+            extended = {**values, len(nodes): candidate.output[0]}
+            yield from _extend(node, pattern, extended, (*nodes, candidate), model, used, differences + found)
 
 
-def _compare(
+def _step_differences(
     node: Node, step: Step, candidate: NodeProto, values: dict[Source, str], model: Model
 ) -> list[Difference] | None:
-    """What differs in the constants and attributes of one operator; None where it is wired differently."""
+    """What differs in the constants and attributes of one operator; None where it reads other values."""
     if "alpha" in step.free and not all(_is_power_of_two(a.f) for a in candidate.attribute if a.name in step.free):
         return None  # its products are rounded once more
     names = list(candidate.input)
     while names and not names[-1]:
         names.pop()
-    orders = [names, names[::-1]] if step.op in COMMUTATIVE else [names]
-    for order in orders:
-        found = [
-            _read(node, source, order[i] if i < len(order) else "", candidate, values, model)
-            for i, source in enumerate(step.inputs)
-        ]
-        if len(order) <= len(step.inputs) and all(part is not None for part in found):
+    if len(names) > len(step.inputs):
+        return None
+    missing = [""] * (len(step.inputs) - len(names))
+    for order in (names, names[::-1]) if step.op in COMMUTATIVE else (names,):
+        pairs = zip(step.inputs, order + missing, strict=True)
+        found = [_input_differences(node, source, name, candidate, values, model) for source, name in pairs]
+        if all(differences is not None for differences in found):
             try:
-                return [d for part in found if part for d in part] + _attributes(node, step, candidate, model)
-            except onnx.defs.SchemaError:  # the file's opset has no such operator
+                of_inputs = [difference for differences in found if differences for difference in differences]
+                return of_inputs + _attribute_differences(node, step, candidate, model)
+            except onnx.defs.SchemaError:  # the file's opset does not have this operator
                 return None
     return None
 
 
-def _read(
+def _input_differences(
     node: Node, source: Source, name: str, candidate: NodeProto, values: dict[Source, str], model: Model
 ) -> list[Difference] | None:
+    """What differs in one input, ``name`` in the file; None where it is another value."""
+    constant = model.constants.get(name)
     if source is None:
         return None if name else []
     if isinstance(source, int | str):
@@ -121,105 +124,94 @@ def _read(
     if isinstance(source, Sizes):
         return [] if model.sizes(name) == source.shape else None
     if isinstance(source, Integers):
-        held = model.constants.get(name)
-        fits = held is not None and held.dtype == np.int64 and source.fit(held.reshape(-1).tolist())
-        return [] if fits else None
-    if isinstance(source, Tensor):
-        tensor = node.tensors.get(source.role)
-        if tensor is None and source.default is None:
-            return [] if not name or not _nonzero(name, model) else None
-        expected = tensor.values if tensor is not None else _filled(node, source.default or 0.0)
-        what = source.role if tensor is None else f"{source.role} ({tensor.name})"
-    else:
-        expected, what = _number(node, source.value, model, name), "a constant"
-    if isinstance(source, Tensor) and not name:
+        if constant is None or constant.dtype != np.int64:
+            return None
+        return [] if source.fits(constant.reshape(-1).tolist()) else None
+    if not isinstance(source, NodeTensor):
+        if constant is None:
+            return None
+        with np.errstate(invalid="ignore"):  # infinity as an integer equals none of the file's
+            number = np.asarray(source.value(node) if callable(source.value) else source.value)
+            expected = number.astype(np.int64 if constant.dtype == np.int64 else np.float32)
+        return _constant_differences(*_broadcast(constant, expected), node.path, "a constant", exact=False)
+    tensor = node.tensors.get(source.role)
+    if tensor is None and source.default is None:
+        return [] if not name or (constant is not None and not constant.any()) else None
+    expected = tensor.values if tensor is not None else _default(node, source.default or 0.0)
+    what = source.role if tensor is None else f"{source.role} ({tensor.name})"
+    if not name:
         return [Difference(node.path, what, expected.size, expected.size, (), "missing", "there")]
-    held = model.constants.get(name)
-    if held is None:
+    if constant is None:
         return None
-    if isinstance(source, Tensor):
-        held = _as_block_holds(source, held, candidate)
-    return compared(*_broadcast(held, expected), node.path, what, exact=isinstance(source, Tensor))
+    constant = _as_module_holds(source, constant, candidate)
+    return _constant_differences(*_broadcast(constant, expected), node.path, what)
 
 
-def _filled(node: Node, number: float) -> np.ndarray:
-    """A constant that the node leaves out: as large as those beside it, else as what is normalised."""
+def _default(node: Node, number: float) -> np.ndarray:
+    """A constant that the node leaves out, in the shape of its other constants, else of what it normalises."""
     shape = next((t.values.shape for t in node.tensors.values()), tuple(node.attributes.get("normalized_shape", (1,))))
     return np.full(shape, number, np.float32)
 
 
-def _number(node: Node, value: Any, model: Model, name: str) -> np.ndarray:
-    held = model.constants.get(name)
-    kind = held.dtype if held is not None and held.dtype == np.int64 else np.float32
-    with np.errstate(invalid="ignore"):  # infinity as a whole number equals none of the file's
-        return np.asarray(value(node) if callable(value) else value).astype(kind)
-
-
-def _broadcast(held: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _broadcast(constant: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both in one shape where they broadcast alike: leading dimensions of 1, or one number for every feature."""
-    plain = [
-        part.shape[next((i for i, n in enumerate(part.shape) if n != 1), part.ndim) :] for part in (held, expected)
+    trimmed = [
+        part.shape[next((i for i, n in enumerate(part.shape) if n != 1), part.ndim) :] for part in (constant, expected)
     ]
-    if plain[0] == plain[1] and held.shape != expected.shape:
-        return held.reshape(expected.shape), expected
-    if expected.ndim == 1 and held.size in (1, expected.size):
-        return np.broadcast_to(held.reshape(-1), expected.shape), expected
-    if held.size == expected.size and [n for n in held.shape if n > 1] == [n for n in expected.shape if n > 1]:
-        return held.reshape(expected.shape), expected
-    if expected.size == 1 and held.size and bool((held == held.flat[0]).all()):
-        return held.reshape(-1)[:1], expected.reshape(-1)
-    return held, expected
+    if trimmed[0] == trimmed[1] and constant.shape != expected.shape:
+        return constant.reshape(expected.shape), expected
+    if expected.ndim == 1 and constant.size in (1, expected.size):
+        return np.broadcast_to(constant.reshape(-1), expected.shape), expected
+    if constant.size == expected.size and [n for n in constant.shape if n > 1] == [n for n in expected.shape if n > 1]:
+        return constant.reshape(expected.shape), expected
+    if expected.size == 1 and constant.size and bool((constant == constant.flat[0]).all()):
+        return constant.reshape(-1)[:1], expected.reshape(-1)
+    return constant, expected
 
 
-def _as_block_holds(source: Tensor, held: np.ndarray, candidate: NodeProto) -> np.ndarray:
-    """A constant of the file as the block would hold it: turned, negated, multiplied by an attribute."""
-    if held.dtype != np.float32:
-        return held
+def _as_module_holds(source: NodeTensor, constant: np.ndarray, candidate: NodeProto) -> np.ndarray:
+    """A constant of the file as the module holds it: transposed, negated, multiplied by an attribute."""
+    if constant.dtype != np.float32:
+        return constant
     factor = next((a.f for a in candidate.attribute if a.name == source.times), 1.0)
-    held = held.T if source.transposed else held
+    constant = constant.T if source.transposed else constant
     # A sum with -0 is a sum with 0, and 0 - 0 is 0.
-    return 0 - held if source.negated else held if factor == 1 else held * np.float32(factor) + 0
+    return 0 - constant if source.negated else constant if factor == 1 else constant * np.float32(factor) + 0
 
 
 def _is_power_of_two(number: float) -> bool:
     return abs(float(np.frexp(number)[0])) == 0.5
 
 
-def _nonzero(name: str, model: Model) -> bool:
-    held = model.constants.get(name)
-    return held is None or bool(held.any())
-
-
-def _attributes(node: Node, step: Step, candidate: NodeProto, model: Model) -> list[Difference]:
+def _attribute_differences(node: Node, step: Step, candidate: NodeProto, model: Model) -> list[Difference]:
+    """What differs in an operator's attributes; one that is not there has its default in the file's opset."""
     schema = onnx.defs.get_schema(candidate.op_type, max(1, model.opset), "")
-    given = {a.name: _value(a) for a in candidate.attribute if (step.op, a.name) not in WITHOUT_EFFECT}
-    found = []
+    values = {a.name: _attribute_value(a) for a in candidate.attribute if (step.op, a.name) not in _WITHOUT_EFFECT}
+    found: list[tuple[str, float | str, float | str]] = []
     for name, description in schema.attributes.items():
-        if (step.op, name) in WITHOUT_EFFECT or name in step.free:
-            given.pop(name, None)
+        if (step.op, name) in _WITHOUT_EFFECT or name in step.free:
+            values.pop(name, None)
             continue
         default = onnx.helper.get_attribute_value(description.default_value) if description.default_value.name else None
-        wanted = step.attributes.get(name, default)
-        wanted = wanted(node) if callable(wanted) else wanted
-        have = given.pop(name, default)
-        if isinstance(wanted, OneOf):
-            wanted = next((each for each in wanted.values if _plain(each) == _plain(have)), wanted.values[0])
-        if _plain(have) != _plain(wanted):
-            found.append(Difference(node.path, name, 1, 1, (), _plain(have), _plain(wanted)))
-    found += [Difference(node.path, name, 1, 1, (), _plain(value), "not there") for name, value in given.items()]
-    # A pattern of another opset: without the attribute the operator means something else.
-    return found + [
-        Difference(node.path, name, 1, 1, (), "not there", "another opset's")
-        for name in step.attributes
-        if name not in schema.attributes
-    ]
+        expected = step.attributes.get(name, default)
+        expected = expected(node) if callable(expected) else expected
+        value = _comparable(values.pop(name, default))
+        if isinstance(expected, OneOf):
+            expected = next((each for each in expected.values if _comparable(each) == value), expected.values[0])
+        if value != _comparable(expected):
+            found.append((name, value, _comparable(expected)))
+    found += [(name, _comparable(value), "not there") for name, value in values.items()]
+    # In an opset without the attribute the operator means something else.
+    found += [(name, "not there", "another opset's") for name in step.attributes if name not in schema.attributes]
+    return [Difference(node.path, name, 1, 1, (), in_file, in_module) for name, in_file, in_module in found]
 
 
-def _value(attribute: onnx.AttributeProto) -> object:
+def _attribute_value(attribute: onnx.AttributeProto) -> object:
     return "a reference" if attribute.ref_attr_name else onnx.helper.get_attribute_value(attribute)
 
 
-def _plain(value: object) -> float | str:
+def _comparable(value: object) -> float | str:
+    """An attribute's value as text, or as the float32 number that it is."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, list | tuple):
@@ -232,38 +224,31 @@ def attribute(node: NodeProto, name: str, default: float) -> float:
     return next((a.f if a.type == a.FLOAT else a.i for a in node.attribute if a.name == name), default)
 
 
-def compared(
-    held: np.ndarray, expected: np.ndarray, path: str, what: str, *, exact: bool = True
+def _constant_differences(
+    constant: np.ndarray, expected: np.ndarray, path: str, what: str, *, exact: bool = True
 ) -> list[Difference] | None:
-    """The difference between two constants, bit for bit; None for other shapes. A single number fits every shape."""
-    if held.shape != expected.shape and (exact or held.size != 1):
+    """What differs between two constants, floats by their bits; None for another type or shape.
+
+    Without ``exact`` a single number may have any shape.
+    """
+    if constant.dtype != expected.dtype or (constant.shape != expected.shape and (exact or constant.size != 1)):
         return None
-    if held.dtype != np.float32 or expected.dtype != np.float32:
-        return _whole(held, expected, path, what) if held.dtype == expected.dtype else None
-    wanted = np.ascontiguousarray(expected, dtype=np.float32).reshape(held.shape)
-    bits, right = np.ascontiguousarray(held).view(np.int32), wanted.view(np.int32)
-    apart = bits != right
-    if not apart.any():
+    shape = constant.shape
+    constant, expected = (np.ascontiguousarray(part).reshape(shape) for part in (constant, expected))
+    is_float32 = constant.dtype == np.float32
+    bits, expected_bits = (part.view(np.int32) if is_float32 else part for part in (constant, expected))
+    differs = np.asarray(bits != expected_bits)
+    if not differs.any():
         return []
-    first = np.unravel_index(int(np.argmax(apart)), held.shape)
-    index = tuple(int(i) for i in first)
-    ulp = max(_distance_in_ulp(a, b) for a, b in zip(np.atleast_2d(bits), np.atleast_2d(right), strict=True))
-    return [Difference(path, what, int(apart.sum()), held.size, index, float(held[first]), float(wanted[first]), ulp)]
-
-
-def _whole(held: np.ndarray, expected: np.ndarray, path: str, what: str) -> list[Difference]:
-    """The difference between whole numbers, or between truths."""
-    wrong = held != expected.reshape(held.shape)
-    if not wrong.any():
-        return []
-    first = np.unravel_index(int(np.argmax(wrong)), held.shape)
-    index = tuple(int(i) for i in first)
-    values = held[first].item(), expected.reshape(held.shape)[first].item()
-    return [Difference(path, what, int(wrong.sum()), held.size, index, *values)]
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(differs)), shape))
+    values = constant[index].item(), expected[index].item()
+    rows = zip(np.atleast_2d(bits), np.atleast_2d(expected_bits), strict=True) if is_float32 else ()
+    ulp = max((_distance_in_ulp(a, b) for a, b in rows), default=0)
+    return [Difference(path, what, int(differs.sum()), constant.size, index, *values, ulp)]
 
 
 def _distance_in_ulp(a: np.ndarray, b: np.ndarray) -> int:
-    """How many float32 numbers lie between two rows of them, given as bits, at most; NaN and infinity aside."""
+    """The largest distance, in float32 numbers, between two rows of them given as bits; NaN and infinity aside."""
     finite = np.isfinite(a.view(np.float32)) & np.isfinite(b.view(np.float32))
     first, second = (np.where(wide >= 0, wide, -(2**31) - wide) for wide in (a.astype(np.int64), b.astype(np.int64)))
     return int(np.abs(first - second)[finite].max(initial=0))

@@ -1,7 +1,7 @@
-"""How an ATen operator may stand in an ONNX file, a file per family: every row is the patterns of one operator.
+"""The patterns in which an ATen operator may occur in an ONNX file, a file per family of operators.
 
-It is what the verifier accepts, written apart from what the exporter writes (``export.operators``), and takes in what
-other exporters write as well.
+The verifier accepts these and no others. They are written independently of what the exporter writes
+(``export.operators``), and include what other exporters write.
 """
 
 from __future__ import annotations
@@ -13,13 +13,8 @@ from export.graph import Node
 from . import activations, affine, arithmetic, logic, movement, normalisation, reductions
 from .language import Pattern
 
+_FAMILIES = (affine, activations, arithmetic, reductions, movement, normalisation, logic)
 PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
-    **affine.PATTERNS,
-    **activations.PATTERNS,
-    **arithmetic.PATTERNS,
-    **reductions.PATTERNS,
-    **movement.PATTERNS,
-    **normalisation.PATTERNS,
-    **logic.PATTERNS,
+    op: patterns for family in _FAMILIES for op, patterns in family.PATTERNS.items()
 }
 """Every operator that can be proved, by its name in ``torch.ops.aten``."""

@@ -1,4 +1,4 @@
-"""Functions of one value, and softmax."""
+"""Activations: functions of one value, and softmax."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from export.graph import Node
 
-from .language import ABSENT, Constant, Input, Op, Pattern, Tensor, X, axis, each, one, op, option, patterns
+from .language import ABSENT, Constant, Input, NodeTensor, Op, Pattern, X, axis, each, op, option, patterns, single
 from .reductions import reduced
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -27,22 +27,22 @@ def _clamp(node: Node) -> list[Pattern]:
     """Two inputs from opset 11 on, two attributes before; a bound of the largest float32 may be left out."""
     low, high = (bound if node.dtype == "int64" else float(np.float32(bound)) for bound in _bounds(node))
     lower, upper = Constant(low), Constant(high)
-    found = [op("Clip", X, lower, upper), op("Clip", X, min=lower.value, max=upper.value)]
-    found += [op("Min", op("Max", X, lower), upper), op("Max", op("Min", X, upper), lower)]
+    roots = [op("Clip", X, lower, upper), op("Clip", X, min=lower.value, max=upper.value)]
+    roots += [op("Min", op("Max", X, lower), upper), op("Max", op("Min", X, upper), lower)]
     # A Clip without a bound ends at the largest float32, a Max or Min does not.
     if high == _LARGEST:
-        found.append(op("Clip", X, lower))
+        roots.append(op("Clip", X, lower))
     if low == -_LARGEST:
-        found.append(op("Clip", X, ABSENT, upper))
+        roots.append(op("Clip", X, ABSENT, upper))
     if high == np.inf:
-        found.append(op("Max", X, lower))
+        roots.append(op("Max", X, lower))
     if low == -np.inf:
-        found.append(op("Min", X, upper))
+        roots.append(op("Min", X, upper))
     if low == 0:
         positive = (op("Relu", X), op("Max", X, 0.0))
-        found += each(lambda x: (op("Clip", x, 0.0, upper), op("Clip", x, min=0.0, max=upper.value)), (positive[0],))
-        found += each(lambda x: op("Min", x, upper), positive)
-    return patterns(*found)
+        roots += each(lambda x: (op("Clip", x, 0.0, upper), op("Clip", x, min=0.0, max=upper.value)), (positive[0],))
+        roots += each(lambda x: op("Min", x, upper), positive)
+    return patterns(*roots)
 
 
 def _bounds(node: Node) -> tuple[float, float]:
@@ -52,30 +52,30 @@ def _bounds(node: Node) -> tuple[float, float]:
 
 def _leaky_relu(node: Node) -> list[Pattern]:
     slope = Constant(option("negative_slope"))
-    found = [op("LeakyRelu", X, alpha=slope.value), op("PRelu", X, slope)]
+    roots = [op("LeakyRelu", X, alpha=slope.value), op("PRelu", X, slope)]
     if 0 <= node.attributes["negative_slope"] <= 1:
-        found.append(op("Max", X, op("Mul", X, slope)))
-    return patterns(*found)
+        roots.append(op("Max", X, op("Mul", X, slope)))
+    return patterns(*roots)
 
 
 def _hardsigmoids() -> list[Op]:
     shifted = [op("Clip", op("Add", X, 3.0), 0.0, 6.0), op("Clip", op("Add", X, 3.0), min=0.0, max=6.0)]
     sloped = [op("Add", part, 0.5) for part in (op("Mul", X, 1 / 6), op("Div", X, 6.0))]
-    found = [op("HardSigmoid", X, alpha=1 / 6, beta=0.5)]
-    found += each(lambda x: (op("Div", x, 6.0), op("Mul", x, 1 / 6)), shifted)
-    return found + each(lambda x: (op("Clip", x, 0.0, 1.0), op("Clip", x, min=0.0, max=1.0)), sloped)
+    roots = [op("HardSigmoid", X, alpha=1 / 6, beta=0.5)]
+    roots += each(lambda x: (op("Div", x, 6.0), op("Mul", x, 1 / 6)), shifted)
+    return roots + each(lambda x: (op("Clip", x, 0.0, 1.0), op("Clip", x, min=0.0, max=1.0)), sloped)
 
 
 def _hardswish(node: Node) -> list[Pattern]:
     return patterns(op("HardSwish", X), *(op("Mul", X, gate) for gate in _hardsigmoids()))
 
 
-def _halves(x: Op) -> tuple[Op, Op]:
+def _halves(x: Input) -> tuple[Op, Op]:
     return op("Mul", x, 0.5), op("Div", x, 2.0)
 
 
 def _gelu(node: Node) -> list[Pattern]:
-    """x·one_more / 2 in any order, where one_more is 1 + erf(x/√2) or 1 + tanh(√(2/π)·(x + 0.044715·x³))."""
+    """x·t / 2 in any order, where t is 1 + erf(x/√2) or 1 + tanh(√(2/π)·(x + 0.044715·x³))."""
     if node.attributes["approximate"] == "tanh":
         root = sqrt(2 / pi)
         squares = [op("Mul", X, X), op("Pow", X, 2.0)]
@@ -86,30 +86,30 @@ def _gelu(node: Node) -> list[Pattern]:
         inner = each(lambda term: op("Add", X, term), cubic) + each(lambda factor: op("Mul", X, factor), factors)
         scaled = each(lambda term: op("Mul", term, root), inner)
         scaled += each(lambda factor: op("Mul", op("Mul", X, root), factor), factors)
-        ones = each(lambda term: op("Add", op("Tanh", term), 1.0), scaled)
+        terms = each(lambda term: op("Add", op("Tanh", term), 1.0), scaled)
     else:
-        ones = [op("Add", op("Erf", part), 1.0) for part in (op("Div", X, sqrt(2)), op("Mul", X, sqrt(0.5)))]
-    found = [op("Gelu", X, approximate=str(node.attributes["approximate"]))]
-    for more in ones:
-        found += [*_halves(op("Mul", X, more)), *(op("Mul", X, half) for half in _halves(more))]
-        found += [op("Mul", half, more) for half in (op("Mul", X, 0.5), op("Div", X, 2.0))]
-    return patterns(*found)
+        terms = [op("Add", op("Erf", part), 1.0) for part in (op("Div", X, sqrt(2)), op("Mul", X, sqrt(0.5)))]
+    roots = [op("Gelu", X, approximate=str(node.attributes["approximate"]))]
+    for term in terms:
+        roots += [*_halves(op("Mul", X, term)), *(op("Mul", X, half) for half in _halves(term))]
+        roots += [op("Mul", half, term) for half in _halves(X)]
+    return patterns(*roots)
 
 
 def _softplus(node: Node) -> list[Pattern]:
     beta, threshold = Constant(option("beta")), Constant(option("threshold"))
     scaled: Input = X if node.attributes["beta"] == 1 else op("Mul", X, beta)
-    found = []
-    for made in (op("Softplus", scaled), op("Log", op("Add", op("Exp", scaled), 1.0))):
-        divided = made if node.attributes["beta"] == 1 else op("Div", made, beta)
-        found.append(op("Where", op("Greater", scaled, threshold), X, divided))
-        # From 20 on both branches are the same float32 number, so choosing may be left out.
-        found += [divided] if node.attributes["threshold"] >= 20 else []
-    return patterns(*found)
+    roots = []
+    for softplus in (op("Softplus", scaled), op("Log", op("Add", op("Exp", scaled), 1.0))):
+        divided = softplus if node.attributes["beta"] == 1 else op("Div", softplus, beta)
+        roots.append(op("Where", op("Greater", scaled, threshold), X, divided))
+        # From 20 on both branches are the same float32 number, so the choice may be left out.
+        roots += [divided] if node.attributes["threshold"] >= 20 else []
+    return patterns(*roots)
 
 
 def _softmax(node: Node) -> list[Pattern]:
-    exponentials = [op("Exp", X), *(op("Exp", op("Sub", X, most)) for most in reduced(node, "ReduceMax", X))]
+    exponentials = [op("Exp", X), *(op("Exp", op("Sub", X, largest)) for largest in reduced(node, "ReduceMax", X))]
     steps = [op("Div", e, total) for e in exponentials for total in reduced(node, "ReduceSum", e)]
     return patterns(op("Softmax", X, axis=axis(node)), *steps)
 
@@ -128,11 +128,11 @@ PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
     ),
     "relu": _relu,
     "leaky_relu": _leaky_relu,
-    "_prelu_kernel": lambda node: patterns(op("PRelu", X, Tensor("weight"))),
+    "_prelu_kernel": lambda node: patterns(op("PRelu", X, NodeTensor("weight"))),
     "elu": lambda node: patterns(op("Elu", X, alpha=option("alpha"))),
     "selu": _selu,
     "celu": lambda node: patterns(op("Celu", X, alpha=option("alpha"))),
-    "tanh": one("Tanh"),
+    "tanh": single("Tanh"),
     "gelu": _gelu,
     "silu": lambda node: patterns(
         op("Mul", X, op("Sigmoid", X)), op("Div", X, _one_plus_exp()), op("Swish", X, alpha=1.0)

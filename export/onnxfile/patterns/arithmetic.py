@@ -1,4 +1,4 @@
-"""Sums, products, powers and elementary functions, element by element."""
+"""Elementwise arithmetic: sums, products, powers and elementary functions."""
 
 from __future__ import annotations
 
@@ -7,70 +7,70 @@ from dataclasses import replace
 
 from export.graph import Node
 
-from .language import Constant, Input, Pattern, Tensor, X, one, op, operands, option, patterns, same
+from .language import Constant, Input, NodeTensor, Pattern, X, is_filled_with, op, operands, option, patterns, single
 
 
-def _constant(node: Node) -> tuple[str, Tensor | Constant] | None:
-    """The role of a node's one constant operand, and how a file holds it; None where both operands are values."""
+def _constant(node: Node) -> tuple[str, NodeTensor | Constant] | None:
+    """The role of a node's constant operand, and its pattern; None where both operands are values."""
     role = next((r for r in ("self", "other") if r in node.tensors or r in node.attributes), None)
     if role is None:
         return None
-    return role, Tensor(role) if role in node.tensors else Constant(option(role))
+    return role, NodeTensor(role) if role in node.tensors else Constant(option(role))
 
 
-def _negated(constant: Tensor | Constant, node: Node) -> Input:
-    if isinstance(constant, Tensor):
+def _negated(constant: NodeTensor | Constant, node: Node) -> Input:
+    if isinstance(constant, NodeTensor):
         return replace(constant, negated=True)
     number = constant.value
     return Constant(-number(node)) if callable(number) else constant
 
 
 def _add(node: Node) -> list[Pattern]:
-    found = [op("Add", *operands(node)), op("Sum", *operands(node))]
-    given = _constant(node)
-    if given is not None:
-        found.append(op("Sub", X, _negated(given[1], node)))
-    return patterns(*found)
+    roots = [op("Add", *operands(node)), op("Sum", *operands(node))]
+    constant = _constant(node)
+    if constant is not None:
+        roots.append(op("Sub", X, _negated(constant[1], node)))
+    return patterns(*roots)
 
 
 def _sub(node: Node) -> list[Pattern]:
-    found = [op("Sub", *operands(node))]
-    given = _constant(node)
-    if given is not None and given[0] == "other":
-        found.append(op("Add", X, _negated(given[1], node)))
-    if given is not None and given[0] == "self" and same(node, "self", 0):
-        found.append(op("Neg", X))
-    return patterns(*found)
+    roots = [op("Sub", *operands(node))]
+    constant = _constant(node)
+    if constant is not None and constant[0] == "other":
+        roots.append(op("Add", X, _negated(constant[1], node)))
+    if constant is not None and constant[0] == "self" and is_filled_with(node, "self", 0):
+        roots.append(op("Neg", X))
+    return patterns(*roots)
 
 
 def _mul(node: Node) -> list[Pattern]:
-    found = [op("Mul", *operands(node))]
-    given = _constant(node)
-    if given is not None and same(node, given[0], -1):
-        found.append(op("Neg", X))
-    if given is None and node.inputs[0] == node.inputs[1]:
-        found.append(op("Pow", X, 2.0))
-    return patterns(*found)
+    roots = [op("Mul", *operands(node))]
+    constant = _constant(node)
+    if constant is not None and is_filled_with(node, constant[0], -1):
+        roots.append(op("Neg", X))
+    if constant is None and node.inputs[0] == node.inputs[1]:
+        roots.append(op("Pow", X, 2.0))
+    return patterns(*roots)
 
 
 def _div(node: Node) -> list[Pattern]:
-    found = [op("Div", *operands(node))]
-    given = _constant(node)
-    if given is not None and given[0] == "self" and same(node, "self", 1):
-        found.append(op("Reciprocal", X))
-    return patterns(*found)
+    roots = [op("Div", *operands(node))]
+    constant = _constant(node)
+    if constant is not None and constant[0] == "self" and is_filled_with(node, "self", 1):
+        roots.append(op("Reciprocal", X))
+    return patterns(*roots)
 
 
 def _pow(node: Node) -> list[Pattern]:
-    found = [op("Pow", *operands(node))]
+    roots = [op("Pow", *operands(node))]
     if node.attributes.get("exponent") == 3:
-        found.append(op("Mul", op("Mul", X, X), X))
-    return patterns(*found)
+        roots.append(op("Mul", op("Mul", X, X), X))
+    return patterns(*roots)
 
 
 def _scaled_and_shifted(node: Node) -> list[Pattern]:
-    """Folding's offset + factor·x."""
-    offset, factor = Tensor("self"), Tensor("tensor2")
+    """offset + factor·x, which folding makes."""
+    offset, factor = NodeTensor("self"), NodeTensor("tensor2")
     product = op("Mul", X, factor)
     return patterns(op("Add", product, offset), op("Sub", product, replace(offset, negated=True)))
 
@@ -103,8 +103,8 @@ PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
     "log1p": lambda node: patterns(op("Log", op("Add", X, 1.0))),
     "expm1": lambda node: patterns(op("Sub", op("Exp", X), 1.0)),
     **{
-        name: one(written)
-        for name, written in (
+        name: single(op_type)
+        for name, op_type in (
             *(("abs", "Abs"), ("exp", "Exp"), ("log", "Log"), ("sin", "Sin"), ("cos", "Cos"), ("erf", "Erf")),
             *(("floor", "Floor"), ("ceil", "Ceil"), ("round", "Round"), ("atan", "Atan"), ("asinh", "Asinh")),
             *(("maximum", "Max"), ("minimum", "Min")),

@@ -1,4 +1,4 @@
-"""A pattern: a small graph of ONNX operators, written as nested operators."""
+"""The language of patterns: a pattern is a small graph of ONNX operators, written as nested operators."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from export.evaluation import schema
+from export import evaluation
 from export.graph import Node, Shape
 
 Value = float | int | str | tuple[float, ...] | Callable[[Node], float]
@@ -16,11 +16,11 @@ COMMUTATIVE = ("Add", "Mul", "Sum", "Min", "Max", "And", "Or", "Equal")
 
 
 @dataclass(frozen=True)
-class Tensor:
+class NodeTensor:
     """A constant that must have the bits of the node's tensor ``role``; ``transposed`` for a matrix stored (in, out).
 
-    ``default`` stands for every entry where the node has no such tensor; None means that the input is then left out.
-    The file's constant is negated, or multiplied by the operator's attribute ``times``, before it is compared.
+    Where the node has no such tensor, every element must be ``default``, or with None the input must be left out. The
+    file's constant is negated, or multiplied by the operator's attribute ``times``, before it is compared.
     """
 
     role: str
@@ -32,40 +32,40 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Constant:
-    """A number that is no tensor of the module."""
+    """A number that is not a tensor of the module."""
 
     value: Value
 
 
 @dataclass(frozen=True)
 class Integers:
-    """Whole numbers, such as the axes of a reduction: those given, or what ``accepts`` takes."""
+    """Integers, such as the axes of a reduction: ``values``, or those that ``accepts`` takes."""
 
     values: tuple[int, ...] = ()
     accepts: Callable[[list[int]], bool] | None = field(default=None, compare=False)
 
-    def fit(self, values: list[int]) -> bool:
+    def fits(self, values: list[int]) -> bool:
         return values == list(self.values) if self.accepts is None else self.accepts(values)
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """A shape that the file gives, or computes of the batch's size."""
+    """A shape that the file holds, or computes from the size of the batch."""
 
     shape: Shape
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Values of an attribute that mean the same, such as an axis counted from either end."""
+    """Equivalent values of an attribute, such as an axis counted from either end."""
 
     values: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
 class Op:
-    """An operator on inputs. Attributes that are not named have their default in ONNX; those that are belong to the
-    operator in the opset of the file, so that a pattern of another opset does not fit. ``free`` ones are any number.
+    """An operator on inputs. Attributes that are not listed have their default in ONNX; those that are must exist in
+    the opset of the file, so that a pattern for another opset does not match. ``free`` ones may be any number.
     """
 
     name: str
@@ -78,14 +78,14 @@ X = "x"
 """The node's input; further ones are "x1", "x2" and so on."""
 ABSENT = None
 """An optional input that is left out before others."""
-Input = str | None | Tensor | Constant | Integers | Sizes | Op
-Source = int | str | None | Tensor | Constant | Integers | Sizes
-"""What a step reads: the node's input, the value of an earlier step, or a constant."""
+Input = str | None | NodeTensor | Constant | Integers | Sizes | Op
+Source = int | str | None | NodeTensor | Constant | Integers | Sizes
+"""What a step reads: an input of the node, the value of an earlier step by its index, or a constant."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One operator of a pattern, and where its inputs come from."""
+    """One operator of a pattern, and the sources of its inputs."""
 
     op: str
     inputs: tuple[Source, ...]
@@ -97,20 +97,20 @@ Pattern = tuple[Step, ...]
 
 
 def op(name: str, *inputs: Input | float, **attributes: Value | OneOf) -> Op:
-    """An operator; a number among the inputs stands for a constant."""
-    given = tuple(Constant(part) if isinstance(part, float | int) else part for part in inputs)
-    return Op(name, given, tuple(attributes.items()))
+    """An operator; a number among the inputs is a constant."""
+    sources = tuple(Constant(part) if isinstance(part, float | int) else part for part in inputs)
+    return Op(name, sources, tuple(attributes.items()))
 
 
 def patterns(*roots: Op) -> list[Pattern]:
-    """The patterns as steps in an order in which each reads what is there; the same operator stands once."""
+    """The patterns as steps, each after those that it reads; an operator that occurs twice is one step."""
     return [tuple(_steps(root)) for root in roots]
 
 
 def each(make: Callable[..., Op | Iterable[Op]], *parts: Iterable[Op]) -> list[Op]:
-    """What ``make`` gives for every choice of its parts."""
-    made = (make(*chosen) for chosen in product(*parts))
-    return [one for given in made for one in ([given] if isinstance(given, Op) else given)]
+    """What ``make`` returns for every combination of its parts."""
+    made = (make(*combination) for combination in product(*parts))
+    return [op for ops in made for op in ([ops] if isinstance(ops, Op) else ops)]
 
 
 def option(name: str) -> Callable[[Node], float]:
@@ -119,29 +119,22 @@ def option(name: str) -> Callable[[Node], float]:
 
 
 def operands(node: Node) -> list[Input]:
-    """The node's tensor arguments in the order of its schema: values, constants, and numbers as constants."""
-    places = iter(range(len(node.inputs)))
-    found: list[Input] = []
-    for role, kind, *_ in schema(node.op, node.overload)[1]:
-        if kind == "List[Tensor]":
-            count = len(node.inputs) + sum(key.startswith(f"{role}.") for key in node.tensors)
-            keys = [f"{role}.{i}" for i in range(count)]
-            found += [Tensor(key) if key in node.tensors else value(next(places)) for key in keys]
-        elif role in node.tensors:
-            found.append(Tensor(role))
-        elif role in node.attributes:
-            found += [Constant(option(role))] if kind in ("Tensor", "number") else []
-        elif kind == "Tensor" and (place := next(places, None)) is not None:
-            found.append(value(place))
-    return found
+    """The node's tensor arguments in the order of its schema: values, tensors, and numbers as constants."""
+    return [_operand(node, operand) for operand in evaluation.operands(node)]
 
 
-def value(place: int) -> str:
-    """The name of the node's input at a place."""
-    return X if place == 0 else f"x{place}"
+def _operand(node: Node, operand: int | str) -> Input:
+    if isinstance(operand, int):
+        return input_name(operand)
+    return NodeTensor(operand) if operand in node.tensors else Constant(option(operand))
 
 
-def one(name: str) -> Callable[[Node], list[Pattern]]:
+def input_name(index: int) -> str:
+    """The name in a pattern of the node's input at an index."""
+    return X if index == 0 else f"x{index}"
+
+
+def single(name: str) -> Callable[[Node], list[Pattern]]:
     """One operator on all operands."""
     return lambda node: patterns(op(name, *operands(node)))
 
@@ -152,26 +145,26 @@ def axis(node: Node, role: str = "dim", rank: int | None = None) -> OneOf:
     return OneOf((dim, dim - rank))
 
 
-def same(node: Node, role: str, number: float) -> bool:
-    """Whether a constant of the node is one number everywhere, so that another operator does the same."""
-    held = node.tensors[role].values if role in node.tensors else node.attributes.get(role)
-    return held is not None and bool(np.all(np.asarray(held) == number))
+def is_filled_with(node: Node, role: str, number: float) -> bool:
+    """Whether every element of a constant of the node is one number, so that another operator computes the same."""
+    constant = node.tensors[role].values if role in node.tensors else node.attributes.get(role)
+    return constant is not None and bool(np.all(np.asarray(constant) == number))
 
 
-def free(made: Op, *names: str) -> Op:
+def free(operator: Op, *names: str) -> Op:
     """The operator with attributes that may be any number."""
-    return replace(made, free=names)
+    return replace(operator, free=names)
 
 
 def _steps(root: Op) -> Iterator[Step]:
-    places: dict[Op, int] = {}
+    indices: dict[Op, int] = {}
 
-    def walk(node: Op) -> Iterator[Step]:
-        for part in node.inputs:
-            if isinstance(part, Op) and part not in places:
+    def walk(operator: Op) -> Iterator[Step]:
+        for part in operator.inputs:
+            if isinstance(part, Op) and part not in indices:
                 yield from walk(part)
-        sources = tuple(places[part] if isinstance(part, Op) else part for part in node.inputs)
-        places[node] = len(places)
-        yield Step(node.name, sources, dict(node.attributes), node.free)
+        sources = tuple(indices[part] if isinstance(part, Op) else part for part in operator.inputs)
+        indices[operator] = len(indices)
+        yield Step(operator.name, sources, dict(operator.attributes), operator.free)
 
     return walk(root)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from export.graph import ELEMENT_TYPES, Node
 
-from .language import Pattern, X, one, op, operands, patterns
+from .language import Pattern, X, op, operands, patterns, single
 
 _COMPARED = {"gt": "Greater", "lt": "Less", "ge": "GreaterOrEqual", "le": "LessOrEqual"}
 _OPPOSITE = {"gt": "Less", "lt": "Greater", "ge": "LessOrEqual", "le": "GreaterOrEqual"}
@@ -18,12 +18,12 @@ def _compared(name: str) -> Callable[[Node], list[Pattern]]:
 
 PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
     **{name: _compared(name) for name in _COMPARED},
-    "eq": one("Equal"),
+    "eq": single("Equal"),
     "ne": lambda node: patterns(op("Not", op("Equal", *operands(node)))),
-    **{name: one("And") for name in ("logical_and", "bitwise_and")},
-    **{name: one("Or") for name in ("logical_or", "bitwise_or")},
-    **{name: one("Not") for name in ("logical_not", "bitwise_not")},
-    "isnan": one("IsNaN"),
-    "where": one("Where"),
+    **{name: single("And") for name in ("logical_and", "bitwise_and")},
+    **{name: single("Or") for name in ("logical_or", "bitwise_or")},
+    **{name: single("Not") for name in ("logical_not", "bitwise_not")},
+    "isnan": single("IsNaN"),
+    "where": single("Where"),
     "_to_copy": lambda node: patterns(op("Cast", X, to=ELEMENT_TYPES[node.dtype])),
 }

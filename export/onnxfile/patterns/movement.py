@@ -1,4 +1,4 @@
-"""Other orders of the same values, and values picked by whole numbers; a reshape is seen through."""
+"""Movement: other orders of the same values, sorted values, and lookups by index; a reshape is looked through."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import inf, nan
 
 from export.graph import Node
 
-from .language import Constant, Input, Integers, Pattern, Sizes, Tensor, X, axis, op, operands, patterns
+from .language import Constant, Input, Integers, NodeTensor, Pattern, Sizes, X, axis, op, operands, patterns
 from .reductions import reduced
 
 
@@ -17,27 +17,24 @@ def _permute(node: Node) -> list[Pattern]:
 
 def _select(node: Node) -> list[Pattern]:
     dim, index = node.attributes["dim"], node.attributes["index"]
-    whole = _span(dim, index, index + 1, 1, len(node.shape) + 1)
-    picked = op("Gather", X, Integers((index,)), axis=axis(node, rank=len(node.shape) + 1))
-    return patterns(picked, *(op("Slice", X, *given) for given in whole))
+    rank = len(node.shape) + 1
+    gather = op("Gather", X, Integers((index,)), axis=axis(node, rank=rank))
+    return patterns(gather, *(op("Slice", X, *inputs) for inputs in _slice_inputs(dim, index, index + 1, 1, rank)))
 
 
 def _slice(node: Node) -> list[Pattern]:
-    given = node.attributes
-    spans = _span(given["dim"], given["start"], given["end"], given["step"], len(node.shape))
-    starts, ends, axes = (given["start"],), (given["end"],), (given["dim"],)
-    found = [op("Slice", X, *span) for span in spans]
-    if given["step"] == 1:
-        found.append(op("Slice", X, starts=starts, ends=ends, axes=axes))
-    return patterns(*found)
+    dim, start, end, step = (node.attributes[name] for name in ("dim", "start", "end", "step"))
+    roots = [op("Slice", X, *inputs) for inputs in _slice_inputs(dim, start, end, step, len(node.shape))]
+    if step == 1:
+        roots.append(op("Slice", X, starts=(start,), ends=(end,), axes=(dim,)))
+    return patterns(*roots)
 
 
-def _span(dim: int, start: int, end: int, step: int, rank: int) -> list[list[Input]]:
-    """Starts, ends, axes and steps; the last may be left out where it is 1."""
-    starts, ends = Integers((start,)), Integers((end,))
+def _slice_inputs(dim: int, start: int, end: int, step: int, rank: int) -> list[list[Input]]:
+    """Starts, ends, axes and steps; the steps may be left out where they are 1."""
     axes = Integers((dim,), lambda values: [value % rank for value in values] == [dim])
-    whole: list[list[Input]] = [[starts, ends, axes, Integers((step,))]]
-    return [*whole, [starts, ends, axes]] if step == 1 else whole
+    inputs: list[Input] = [Integers((start,)), Integers((end,)), axes]
+    return [[*inputs, Integers((step,))], *([inputs] if step == 1 else [])]
 
 
 def _expand(node: Node) -> list[Pattern]:
@@ -57,20 +54,19 @@ def _gather(node: Node) -> list[Pattern]:
 
 
 def _embedding(node: Node) -> list[Pattern]:
-    return patterns(op("Gather", Tensor("weight"), X, axis=0))
+    return patterns(op("Gather", NodeTensor("weight"), X, axis=0))
 
 
 def _largest(node: Node) -> list[Pattern]:
-    """In order, with NaN put back behind the numbers: a place is NaN where more of them are missing than its rank."""
+    """sort and topk, with NaN put back: a position is NaN where there are more NaN than its rank."""
     dim, rank, largest = node.attributes["dim"], len(node.shape), bool(node.attributes["descending"])
-    missing, k = op("IsNaN", X), Integers((node.attributes["k"],))
-    counts = reduced(node, "ReduceSum", op("Cast", missing, to=1), (dim,), rank)
-    numbers = op("Where", missing, Constant(inf), X)
-    found = op("TopK", numbers, k, axis=axis(node), largest=int(largest), sorted=1)
-    places = range(node.attributes["k"])
-    ranks = tuple(float(i if largest else node.attributes["count"] - 1 - i) for i in places)
-    lost = [op("Greater", count, Constant(ranks)) for count in counts]
-    return patterns(*(op("Where", each, Constant(nan), found) for each in lost))
+    is_nan, k = op("IsNaN", X), node.attributes["k"]
+    counts = reduced(node, "ReduceSum", op("Cast", is_nan, to=1), (dim,), rank)
+    numbers = op("Where", is_nan, Constant(inf), X)
+    ordered = op("TopK", numbers, Integers((k,)), axis=axis(node), largest=int(largest), sorted=1)
+    ranks = tuple(float(i if largest else node.attributes["count"] - 1 - i) for i in range(k))
+    beyond = [op("Greater", count, Constant(ranks)) for count in counts]
+    return patterns(*(op("Where", condition, Constant(nan), ordered) for condition in beyond))
 
 
 PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {

@@ -1,4 +1,4 @@
-"""Rows brought to mean 0 or to size 1."""
+"""Normalisation of rows: LayerNorm and RMSNorm."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ from collections.abc import Callable
 
 from export.graph import Node
 
-from .language import Constant, OneOf, Op, Pattern, Tensor, X, op, option, patterns
+from .language import Constant, NodeTensor, OneOf, Op, Pattern, X, op, option, patterns
 from .reductions import reduced
 
 
 def _layer_norm(node: Node) -> list[Pattern]:
-    """One operator from opset 17 on, or in steps."""
+    """One operator from opset 17 on, or its formula."""
     count, rank = len(node.attributes["normalized_shape"]), len(node.shape)
-    eps, inputs = option("eps"), (X, Tensor("weight", default=1.0), Tensor("bias"))
-    found = [op("LayerNormalization", *inputs, epsilon=eps, axis=OneOf((-count, rank - count)))]
+    eps, inputs = option("eps"), (X, NodeTensor("weight", default=1.0), NodeTensor("bias"))
+    roots = [op("LayerNormalization", *inputs, epsilon=eps, axis=OneOf((-count, rank - count)))]
     dims = tuple(range(rank - count, rank))
     for mean in reduced(node, "ReduceMean", X, dims, rank):
-        off = op("Sub", X, mean)
-        for square in (op("Mul", off, off), op("Pow", off, 2.0)):
+        deviation = op("Sub", X, mean)
+        for square in (op("Mul", deviation, deviation), op("Pow", deviation, 2.0)):
             for variance in reduced(node, "ReduceMean", square, dims, rank):
-                found += _ends(node, off, op("Sqrt", op("Add", variance, Constant(eps))))
-    return patterns(*found)
+                roots += _scaled(node, deviation, op("Sqrt", op("Add", variance, Constant(eps))))
+    return patterns(*roots)
 
 
-def _ends(node: Node, x: Op | str, deviation: Op) -> list[Op]:
+def _scaled(node: Node, x: Op | str, divisor: Op) -> list[Op]:
     """The quotient, times the weight, plus the bias."""
-    ends = [op("Div", x, deviation), op("Mul", x, op("Reciprocal", deviation)), op("Mul", x, op("Div", 1.0, deviation))]
+    roots = [op("Div", x, divisor), op("Mul", x, op("Reciprocal", divisor)), op("Mul", x, op("Div", 1.0, divisor))]
     for name, role in (("Mul", "weight"), ("Add", "bias")):
-        ends = [op(name, end, Tensor(role)) if role in node.tensors else end for end in ends]
-    return ends
+        roots = [op(name, root, NodeTensor(role)) if role in node.tensors else root for root in roots]
+    return roots
 
 
 def _rms_norm(node: Node) -> list[Pattern]:
     rank, eps = len(node.shape), Constant(option("eps"))
-    found = []
+    roots = []
     for square in (op("Mul", X, X), op("Pow", X, 2.0)):
         for mean in reduced(node, "ReduceMean", square, (rank - 1,), rank):
-            found += _ends(node, X, op("Sqrt", op("Add", mean, eps)))
-    weight = Tensor("weight", default=1.0)
-    found.append(op("RMSNormalization", X, weight, epsilon=option("eps"), axis=OneOf((-1, rank - 1))))
-    return patterns(*found)
+            roots += _scaled(node, X, op("Sqrt", op("Add", mean, eps)))
+    weight = NodeTensor("weight", default=1.0)
+    roots.append(op("RMSNormalization", X, weight, epsilon=option("eps"), axis=OneOf((-1, rank - 1))))
+    return patterns(*roots)
 
 
 PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {"layer_norm": _layer_norm, "rms_norm": _rms_norm}

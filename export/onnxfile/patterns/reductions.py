@@ -1,8 +1,9 @@
-"""Sums, means, extremes and norms over dimensions."""
+"""Reductions over dimensions: sums, means, extrema, norms, and cumulative sums."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import nan
 
 from export.graph import Node
 
@@ -12,78 +13,84 @@ _FLOAT, _BOOL = 1, 9
 
 
 def reduced(node: Node, name: str, x: Input, dims: tuple[int, ...] | None = None, rank: int | None = None) -> list[Op]:
-    """Over the node's dimensions, counted from either end; the axes are an attribute, or in newer opsets an input.
+    """Reductions over the node's dimensions; the axes are an attribute, or in newer opsets an input.
 
-    Whether they are kept, as dimensions of 1, is another shape of the same values.
+    Whether these are kept, as dimensions of 1, is only another shape of the same values.
     """
-    given = node.attributes["dim"] if dims is None else dims
-    wanted = sorted((given,) if isinstance(given, int) else given)
+    reduced_dims: int | tuple[int, ...] = node.attributes["dim"] if dims is None else dims
+    expected = sorted((reduced_dims,) if isinstance(reduced_dims, int) else reduced_dims)
     rank = _rank(node) if rank is None else rank
-    forms = OneOf((tuple(wanted), tuple(dim - rank for dim in wanted)))
-    fits = Integers(tuple(wanted), lambda axes: sorted(a % rank for a in axes) == wanted)
-    made = [op(name, x, axes=forms), op(name, x, fits)]
-    if len(wanted) == rank:
-        made.append(op(name, x))
-    return [free(each, "keepdims") for each in made]
+    attribute = OneOf((tuple(expected), tuple(dim - rank for dim in expected)))
+    integers = Integers(tuple(expected), lambda axes: sorted(a % rank for a in axes) == expected)
+    roots = [op(name, x, axes=attribute), op(name, x, integers)]
+    if len(expected) == rank:
+        roots.append(op(name, x))
+    return [free(root, "keepdims") for root in roots]
 
 
 def _rank(node: Node) -> int:
-    """Of what is reduced."""
+    """The rank of what is reduced."""
     dims = node.attributes.get("dim")
     dropped = 0 if node.attributes.get("keepdim", True) else len(dims) if isinstance(dims, tuple) else 1
     return len(node.shape) + dropped
 
 
-def _plain(name: str) -> Callable[[Node], list[Pattern]]:
+def _reduction(name: str) -> Callable[[Node], list[Pattern]]:
     return lambda node: patterns(*reduced(node, name, X))
 
 
-def _extreme(name: str) -> Callable[[Node], list[Pattern]]:
-    """With NaN put back where there is any: PyTorch's never passes over it."""
+_IS_NAN = op("Cast", op("IsNaN", X), to=_FLOAT)
 
-    def made(node: Node) -> list[Pattern]:
-        missing = op("Cast", op("IsNaN", X), to=_FLOAT)
-        somewhere = [op("Cast", any_, to=_BOOL) for any_ in reduced(node, "ReduceMax", missing)]
-        found = [op("Where", w, Constant(float("nan")), r) for w in somewhere for r in reduced(node, name, X)]
-        return patterns(*found, *(reduced(node, name, X) if node.dtype != "float32" else ()))
 
-    return made
+def _any_nan(node: Node) -> list[Op]:
+    return [op("Cast", largest, to=_BOOL) for largest in reduced(node, "ReduceMax", _IS_NAN)]
+
+
+def _extremum(name: str) -> Callable[[Node], list[Pattern]]:
+    """amax and amin, with NaN put back where there is one, unless they are of integers."""
+
+    def of_node(node: Node) -> list[Pattern]:
+        extrema = reduced(node, name, X)
+        roots = [op("Where", any_nan, Constant(nan), extremum) for any_nan in _any_nan(node) for extremum in extrema]
+        return patterns(*roots, *(extrema if node.dtype != "float32" else ()))
+
+    return of_node
 
 
 def _norm(node: Node) -> list[Pattern]:
-    return _plain({1: "ReduceL1", 2: "ReduceL2"}[node.attributes["ord"]])(node)
+    return _reduction({1: "ReduceL1", 2: "ReduceL2"}[node.attributes["ord"]])(node)
 
 
 def _variance(node: Node) -> list[Pattern]:
-    found = []
+    roots = []
     correction = node.attributes["correction"]
     degrees = float(max(0.0, node.attributes["count"] - (1.0 if correction is None else correction)))
     for mean in reduced(node, "ReduceMean", X):
-        off = op("Sub", X, mean)
-        for square in (op("Mul", off, off), op("Pow", off, 2.0)):
-            found += [op("Div", total, degrees) for total in reduced(node, "ReduceSum", square)]
-            found += reduced(node, "ReduceMean", square) if correction == 0 else []
-    return patterns(*found)
+        deviation = op("Sub", X, mean)
+        for square in (op("Mul", deviation, deviation), op("Pow", deviation, 2.0)):
+            roots += [op("Div", total, degrees) for total in reduced(node, "ReduceSum", square)]
+            roots += reduced(node, "ReduceMean", square) if correction == 0 else []
+    return patterns(*roots)
 
 
-def _place(name: str) -> Callable[[Node], list[Pattern]]:
-    """With the place of the first NaN where there is any; of whole numbers as they are."""
+def _arg_extremum(name: str) -> Callable[[Node], list[Pattern]]:
+    """argmax and argmin, with the index of the first NaN where there is one; of integers without that."""
 
-    def made(node: Node) -> list[Pattern]:
-        where = axis(node, rank=_rank(node))
-        missing = op("Cast", op("IsNaN", X), to=_FLOAT)
-        first, found = (free(op(each, x, axis=where), "keepdims") for each, x in (("ArgMax", missing), (name, X)))
-        somewhere = [op("Cast", any_, to=_BOOL) for any_ in reduced(node, "ReduceMax", missing)]
-        return patterns(*(op("Where", each, first, found) for each in somewhere), found)
+    def of_node(node: Node) -> list[Pattern]:
+        dim = axis(node, rank=_rank(node))
+        first_nan, index = free(op("ArgMax", _IS_NAN, axis=dim), "keepdims"), free(op(name, X, axis=dim), "keepdims")
+        return patterns(*(op("Where", any_nan, first_nan, index) for any_nan in _any_nan(node)), index)
 
-    return made
+    return of_node
 
 
 def _truth(name: str) -> Callable[[Node], list[Pattern]]:
-    def made(node: Node) -> list[Pattern]:
-        return patterns(*(op("Cast", r, to=_BOOL) for r in reduced(node, name, op("Cast", X, to=_FLOAT))))
+    """any and all: the largest or the smallest of 0 and 1."""
 
-    return made
+    def of_node(node: Node) -> list[Pattern]:
+        return patterns(*(op("Cast", number, to=_BOOL) for number in reduced(node, name, op("Cast", X, to=_FLOAT))))
+
+    return of_node
 
 
 def _cumsum(node: Node) -> list[Pattern]:
@@ -93,14 +100,14 @@ def _cumsum(node: Node) -> list[Pattern]:
 
 
 PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
-    "sum": _plain("ReduceSum"),
-    "mean": _plain("ReduceMean"),
-    "amax": _extreme("ReduceMax"),
-    "amin": _extreme("ReduceMin"),
+    "sum": _reduction("ReduceSum"),
+    "mean": _reduction("ReduceMean"),
+    "amax": _extremum("ReduceMax"),
+    "amin": _extremum("ReduceMin"),
     "linalg_vector_norm": _norm,
     "var": _variance,
-    "argmax": _place("ArgMax"),
-    "argmin": _place("ArgMin"),
+    "argmax": _arg_extremum("ArgMax"),
+    "argmin": _arg_extremum("ArgMin"),
     "any": _truth("ReduceMax"),
     "all": _truth("ReduceMin"),
     "cumsum": _cumsum,
