@@ -180,10 +180,11 @@ def inner_values(model: Any, names: Iterable[str], rows: Mapping[str, np.ndarray
 
     A file that fixes its batch gets the last row again and again in the last one.
     """
-    present = {*rows, *(output.name for output in model.graph.output)}
-    for name in names:
-        if name not in present:
-            model.graph.output.add(name=name)
+    from onnx import ValueInfoProto
+
+    from .onnxfile.model import add_outputs
+
+    add_outputs(model, (ValueInfoProto(name=name) for name in names if name not in rows))
     with Session(model.SerializeToString(), "cpu") as session:
         for chunk, _ in batches(rows, session.inputs[0].shape[0]):
             yield chunk | session.run(chunk)

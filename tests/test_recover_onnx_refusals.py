@@ -215,7 +215,7 @@ PLACES: dict[str, tuple[dict[str, str], list[str]]] = {
     "link": ({"location": "link"}, ["symbolic link"]),
     "link to a folder": ({"location": "linked/data"}, ["symbolic link"]),
     "missing": ({"location": "nothing"}, ["cannot be read", "What to do"]),
-    "a folder": ({"location": "folder"}, ["no ordinary file"]),
+    "a folder": ({"location": "folder"}, ["not a regular file"]),
     "beyond": ({"location": "data", "offset": "8"}, ["96 bytes from 8 on", "data file of 96 bytes"]),
     "before": ({"location": "data", "offset": "-8"}, ["-8"]),
     "shorter": ({"location": "data", "length": "4"}, ["takes 96 bytes"]),

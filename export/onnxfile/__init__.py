@@ -1,1 +1,1 @@
-"""ONNX files as they are read: operators, constants, and the patterns in which operators stand there."""
+"""Reading ONNX files: operators, constants, and the patterns in which operators occur there."""

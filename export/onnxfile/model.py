@@ -1,7 +1,8 @@
-"""An ONNX file's graph: operators and constants, with the names they are known by."""
+"""The graph of an ONNX file: its operators, its constants, and what is known of its values."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +18,16 @@ RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _SIZED = ("Reshape", "Expand")
 """Operators whose second input is a shape."""
 OF_SIZES = ("Shape", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Mul")
-"""Operators that an exporter writes to compute the shape which a Reshape gives."""
+"""Operators that an exporter writes to compute the target shape of a Reshape."""
 _MOST_SIZES = 64
-"""Of a shape, and operators in a row to compute one."""
+"""The most sizes of a shape, and the most operators in a row that compute one."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A file's graph. ``constants`` holds every constant; ``proto`` has the small ones, ``large`` names the others.
+    """The graph of a file. ``constants`` has every constant, ``proto`` the small ones; ``large`` names the others.
 
-    A graph that is to be run gets them back (``export.proof.running``).
+    Those must be added to ``proto`` again before it is run (``export.proof.running``).
     """
 
     path: Path
@@ -34,10 +35,10 @@ class Model:
     constants: dict[str, np.ndarray]
     large: frozenset[str]
     problem: str | None = None
-    """What makes the file's meaning depend on who reads it, if anything does; nothing is proved of it then."""
+    """What makes the file's meaning depend on its reader, if anything does; nothing is proved of it then."""
     recovering: bool = False
-    """Whether the file is only read back: a Dropout that does nothing in inference may stand in it then, and its output
-    may give the module's rows in another shape.
+    """Whether the file is read for recovery: it may then have a Dropout that does nothing in inference, and an output
+    with the module's rows in another shape.
     """
 
     @cached_property
@@ -47,62 +48,62 @@ class Model:
 
     @property
     def batch(self) -> int | None:
-        """The number of rows that the file fixes, if it does; its inputs then take no other."""
-        sizes = [value.type.tensor_type.shape.dim[:1] for value in self.inputs]
-        return next((dims[0].dim_value for dims in sizes if dims and dims[0].dim_value), None)
+        """The batch size, where the file fixes it."""
+        firsts = (dim for value in self.inputs for dim in value.type.tensor_type.shape.dim[:1])
+        return next((dim.dim_value for dim in firsts if dim.dim_value), None)
 
     @cached_property
     def nodes(self) -> list[NodeProto]:
-        """The operators that compute something; constants, Identity and changes of shape are seen through."""
+        """The operators that compute something; constants, Identity and changes of shape are looked through."""
         nodes = [n for n in self.proto.graph.node if not (is_plain(n) or self._reshapes(n) or self._is_constant(n))]
         return [n for n in nodes if not set(n.output) <= self.shape_values]
 
     @cached_property
     def shape_values(self) -> set[str]:
-        """Values that only say what shape a Reshape gives, computed from the shape of a value."""
-        found: set[str] = set()
+        """Values that are nothing but the target shape of a Reshape or Expand, or compute it from shapes of values."""
+        shapes: set[str] = set()
         for node in reversed(self.proto.graph.node):
             if node.op_type in _SIZED and len(node.input) > 1:
-                found.add(node.input[1])
-            elif found.intersection(node.output) and node.op_type in OF_SIZES:
-                found.update(node.input)
+                shapes.add(node.input[1])
+            elif shapes.intersection(node.output) and node.op_type in OF_SIZES:
+                shapes.update(node.input)
         data = {n for node in self.proto.graph.node if node.op_type not in (*OF_SIZES, *_SIZED) for n in node.input}
         reshaped = {node.input[0] for node in self.proto.graph.node if node.op_type in (*_SIZED, "Shape")}
         outputs = {value.name for value in self.proto.graph.output}
-        return found - data - reshaped - outputs
+        return shapes - data - reshaped - outputs
 
     @cached_property
     def _sources(self) -> dict[str, str]:
-        """What a value is a copy of, or the same rows in another shape."""
-        found: dict[str, str] = {}
+        """The value that a value is a copy of, or has the rows of in another shape."""
+        sources: dict[str, str] = {}
         for node in self.proto.graph.node:
             if node.input and not self._is_constant(node) and (is_plain(node) or self._reshapes(node)):
-                found[node.output[0]] = found.get(node.input[0], node.input[0])
-        return found
+                sources[node.output[0]] = sources.get(node.input[0], node.input[0])
+        return sources
 
     @cached_property
     def _readers(self) -> dict[str, list[NodeProto]]:
-        found: dict[str, list[NodeProto]] = {}
+        readers: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(self.value(name) for name in node.input):
-                found.setdefault(name, []).append(node)
-        return found
+                readers.setdefault(name, []).append(node)
+        return readers
 
     @cached_property
     def _inferred(self) -> dict[str, onnx.ValueInfoProto]:
         """Types and shapes of values, as ONNX infers them."""
-        whole = ModelProto()
-        whole.CopyFrom(self.proto)
-        float32 = TensorProto.FLOAT
-        whole.graph.input.extend(
-            onnx.helper.make_tensor_value_info(name, float32, self.constants[name].shape) for name in self.large
+        proto = ModelProto()
+        proto.CopyFrom(self.proto)
+        proto.graph.input.extend(
+            onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, self.constants[name].shape)
+            for name in self.large
         )
-        inferred = onnx.shape_inference.infer_shapes(whole).graph
+        inferred = onnx.shape_inference.infer_shapes(proto).graph
         return {value.name: value for value in (*inferred.input, *inferred.value_info, *inferred.output)}
 
     @cached_property
     def rows(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of rows of values; where ONNX cannot infer one, a value is missing."""
+        """The shapes of rows of the values whose shapes ONNX can infer."""
         known = {name: value for name, value in self._inferred.items() if value.type.tensor_type.shape.dim}
         shapes = {name: row_shape(value) for name, value in known.items()}
         return {
@@ -122,9 +123,9 @@ class Model:
         return known.type.tensor_type.elem_type if known is not None else TensorProto.FLOAT
 
     def sizes(self, name: str, depth: int = 0) -> Shape | None:
-        """A shape that the file gives, or computes of the shapes of values; None where it is computed of anything else.
+        """A shape that the file holds, or computes from shapes of values; None where it is computed from anything else.
 
-        The batch is the first dimension of the file's inputs, if they leave it open.
+        The batch is the first dimension of the file's inputs, where it is symbolic.
         """
         if name not in self._known_sizes:
             sizes = self._computed_sizes(name, depth) if depth < _MOST_SIZES else None
@@ -139,43 +140,43 @@ class Model:
         if name in self.constants:
             constant = self.constants[name]
             return tuple(constant.reshape(-1).tolist()) if constant.dtype == np.int64 else None
-        maker = next((node for node in self.proto.graph.node if name in node.output), None)
-        if maker is None:
+        producer = next((node for node in self.proto.graph.node if name in node.output), None)
+        if producer is None:
             return None
-        if maker.op_type == "Shape":
-            shape, part = self._shape_of(maker.input[0]), {a.name: a.i for a in maker.attribute}
-            return None if shape is None else shape[part.get("start", 0) : part.get("end")]
-        parts = [self.sizes(part, depth + 1) for part in maker.input]
-        known = [part for part in parts if part is not None]
-        if len(known) != len(parts) or not known:
+        if producer.op_type == "Shape":
+            shape, ends = self._shape_of(producer.input[0]), {a.name: a.i for a in producer.attribute}
+            return None if shape is None else shape[ends.get("start", 0) : ends.get("end")]
+        inputs = [self.sizes(part, depth + 1) for part in producer.input]
+        known = [sizes for sizes in inputs if sizes is not None]
+        if len(known) != len(inputs) or not known:
             return None
-        if maker.op_type == "Concat":
-            return tuple(size for part in known for size in part)
-        if maker.op_type in ("Unsqueeze", "Squeeze", "Cast", "Identity"):
+        if producer.op_type == "Concat":
+            return tuple(size for sizes in known for size in sizes)
+        if producer.op_type in ("Unsqueeze", "Squeeze", "Cast", "Identity"):
             return known[0]
-        if maker.op_type == "Gather":
-            inside = [i for i in known[1] if isinstance(i, int) and -len(known[0]) <= i < len(known[0])]
-            return tuple(known[0][i] for i in inside) if len(inside) == len(known[1]) else None
-        if maker.op_type == "Mul":
+        if producer.op_type == "Gather":
+            indices = [i for i in known[1] if isinstance(i, int) and -len(known[0]) <= i < len(known[0])]
+            return tuple(known[0][i] for i in indices) if len(indices) == len(known[1]) else None
+        if producer.op_type == "Mul":
             return _multiplied(known[0], known[1])
         return None
 
     def _shape_of(self, name: str) -> Shape | None:
-        """As the file declares it, or ONNX infers it."""
+        """The shape of a value, as the file declares it or ONNX infers it."""
         inferred = self._inferred.get(name)
         if inferred is None or not inferred.type.tensor_type.HasField("shape"):
             return None
         batches = {d.dim_param for value in self.inputs for d in value.type.tensor_type.shape.dim[:1]} - {""}
-        given = any(value.name == name for value in self.inputs)
+        is_input = any(value.name == name for value in self.inputs)
         sizes = [
-            dim.dim_value or (Rows() if dim.dim_param in batches or (given and axis == 0) else None)
+            dim.dim_value or (Rows() if dim.dim_param in batches or (is_input and axis == 0) else None)
             for axis, dim in enumerate(inferred.type.tensor_type.shape.dim)
         ]
         known = tuple(size for size in sizes if size is not None)
         return known if len(known) == len(sizes) else None
 
     def value(self, name: str) -> str:
-        """The value that a name stands for, seen through Identity and changes of shape."""
+        """The value that a name is a copy of, or has the rows of in another shape; else the name itself."""
         return self._sources.get(name, name)
 
     def consumers(self, value: str) -> list[NodeProto]:
@@ -186,12 +187,12 @@ class Model:
         return bool(node.output) and node.output[0] in self.constants
 
     def _reshapes(self, node: NodeProto) -> bool:
-        """An operator that gives the same rows in another shape. That rows stay rows is seen when the file is run."""
+        """Whether an operator returns the rows in another shape. That rows stay rows is checked when the file runs."""
         if node.domain not in ("", "ai.onnx") or self._is_constant(node):
             return False
         if node.op_type == "Cast":
-            same = self.element_type(node.input[0]) == TensorProto.FLOAT
-            return same and any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
+            from_float = self.element_type(node.input[0]) == TensorProto.FLOAT
+            return from_float and any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
         if node.op_type == "Dropout":
             training = self.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.False_
             return self.recovering and len(node.output) == 1 and training is not None and not training.any()
@@ -214,8 +215,38 @@ class Model:
         return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
+def live_and_dead(nodes: Iterable[NodeProto], outputs: Iterable[str]) -> tuple[list[NodeProto], list[NodeProto]]:
+    """The operators that the outputs depend on, and the others, in order."""
+    live, dead, needed = [], [], set(outputs)
+    for node in reversed(list(nodes)):
+        if needed.intersection(node.output):
+            needed |= values_read(node)
+            live.append(node)
+        else:
+            dead.append(node)
+    return live[::-1], dead[::-1]
+
+
+def values_read(node: NodeProto) -> set[str]:
+    """The values that an operator reads, with those that only the bodies of an If, a Loop or a Scan read."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for body in (attribute.g, *attribute.graphs):
+            names |= {value.name for value in body.output}
+            names = names.union(*map(values_read, body.node))
+    return names
+
+
+def add_outputs(proto: ModelProto, values: Iterable[onnx.ValueInfoProto]) -> None:
+    """Make inner values outputs of a file; those that are outputs already stay as they are."""
+    outputs = proto.graph.output
+    for value in values:
+        if all(value.name != output.name for output in outputs):
+            outputs.append(value)
+
+
 def _multiplied(left: Shape, right: Shape) -> Shape | None:
-    """A size times a number."""
+    """The product of two single sizes, at most one of which grows with the batch."""
     if len(left) != 1 or len(right) != 1:
         return None
     (a,), (b,) = left, right
@@ -227,17 +258,17 @@ def _multiplied(left: Shape, right: Shape) -> Shape | None:
 
 
 def is_plain(node: NodeProto) -> bool:
-    """Whether a node gives a constant, or what it reads."""
+    """Whether a node returns a constant, or its input."""
     return node.op_type in ("Constant", "Identity") and node.domain in ("", "ai.onnx")
 
 
 def label(node: NodeProto) -> str:
-    """An operator in messages, by its own name or that of its first output."""
+    """How a message names an operator: by its own name or that of its first output."""
     return f"{node.op_type} '{node.name or next(iter(node.output), '')}'"
 
 
 def attributes_of(node: NodeProto, opset: int) -> dict[str, Any]:
-    """The attributes of a standard operator, with the opset's defaults where it has none of its own."""
+    """The attributes of a standard operator, with the opset's defaults for those that it does not have."""
     schema = onnx.defs.get_schema(node.op_type, opset, "")
     defaults = [row.default_value for row in schema.attributes.values() if row.default_value.name]
     return {a.name: onnx.helper.get_attribute_value(a) for a in (*defaults, *node.attribute)}

@@ -1,4 +1,4 @@
-"""Reading an ONNX file with its constants: those that it stores, and those computed of nothing else."""
+"""Reading an ONNX file with its constants: those that it stores, and those computed from constants alone."""
 
 from __future__ import annotations
 
@@ -17,84 +17,85 @@ from runtime import ModelError, read_header
 from .model import RESHAPES, Model, is_plain
 from .tensors import Tensors
 
-_OF_CONSTANTS = (
+_FOLDED = (
     *("Transpose", *RESHAPES, "Cast", "Add", "Sub", "Mul", "Div", "Sqrt", "Neg"),
     *("Max", "Min", "Abs", "Reciprocal", "Clip"),
 )
-"""Operators that are computed here where all that they read is constant: one float32 rounding at most."""
+"""Operators that are folded here where all their inputs are constants: each rounds in float32 at most once."""
 NUMBERS = {"value_float": "<f4", "value_floats": "<f4", "value_int": "<i8", "value_ints": "<i8"}
-"""The types of the numbers that a Constant may hold in place of a tensor, by the attribute."""
+"""The types of the numbers that a Constant may hold in place of a tensor, by attribute."""
 _LARGE = 2**10
-"""Values from which a constant is kept apart: Protocol Buffers would copy it at every turn."""
+"""Elements from which a constant is kept outside the graph: Protocol Buffers would copy it again and again."""
 
 
 def external_data(path: Path) -> dict[str, Path]:
-    """The files beside it that a model keeps constants in, by name. Raises ModelError: unreadable, or one missing."""
-    return _beside(path, _parsed(path))
+    """A model's external data files, by name. Raises ModelError: unreadable, or one is missing."""
+    return _external_files(path, _parsed(path))
 
 
 def _parsed(path: Path) -> ModelProto:
-    read_header(path)  # says what is wrong with a file
+    read_header(path)  # raises where the file is damaged
     try:
         return onnx.load(str(path), load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
-        raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
+        raise ModelError(f"{path}: not a proto ONNX file: {error}") from None
 
 
-def tensors_of(whole: ModelProto) -> dict[str, TensorProto]:
+def tensors_of(proto: ModelProto) -> dict[str, TensorProto]:
     """The tensors that a file stores, as initialisers and in Constant nodes, by the names of their values."""
-    stored = {tensor.name: tensor for tensor in whole.graph.initializer}
-    for node in whole.graph.node:
+    stored = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
         if node.op_type == "Constant":
             stored |= {name: a.t for a in node.attribute if a.type == a.TENSOR for name in node.output}
     return stored
 
 
-def _beside(path: Path, whole: ModelProto) -> dict[str, Path]:
-    external = [t for t in tensors_of(whole).values() if t.data_location == TensorProto.EXTERNAL]
+def _external_files(path: Path, proto: ModelProto) -> dict[str, Path]:
+    external = [t for t in tensors_of(proto).values() if t.data_location == TensorProto.EXTERNAL]
     names = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
-    beside = {name: path.parent / name for name in sorted(names)}
-    missing = next((data for data in beside.values() if not data.is_file()), None)
+    files = {name: path.parent / name for name in sorted(names)}
+    missing = next((data for data in files.values() if not data.is_file()), None)
     if missing is not None:
         raise ModelError(f"{path}: its external data is missing. What to do: put {missing.name} beside it")
-    return beside
+    return files
 
 
 def read_model(path: Path, *, recovering: bool = False) -> Model:
     """Read a file with its weights. Raises ModelError: missing, damaged or not ONNX."""
-    whole = _parsed(path)
-    _beside(path, whole)
-    return model_of(path, whole, _problem(whole), recovering=recovering)
+    proto = _parsed(path)
+    _external_files(path, proto)
+    return model_of(path, proto, _problem(proto), recovering=recovering)
 
 
-def model_of(path: Path, whole: ModelProto, problem: str | None = None, *, recovering: bool = False) -> Model:
-    """A file that was parsed, with its constants: those stored, and where there is no ``problem`` those computed of
-    nothing else. Raises ModelError: a constant is damaged.
+def model_of(path: Path, proto: ModelProto, problem: str | None = None, *, recovering: bool = False) -> Model:
+    """A parsed file with its constants: those stored, and where there is no ``problem`` those computed from constants.
+
+    Raises ModelError: a constant is damaged.
     """
     tensors, constants = Tensors(path), dict[str, np.ndarray]()
-    large = {tensor.name for tensor in whole.graph.initializer if _is_large(tensor)}
+    large = {tensor.name for tensor in proto.graph.initializer if _is_large(tensor)}
     try:
-        for name, tensor in tensors_of(whole).items():
+        for name, tensor in tensors_of(proto).items():
             constants[name] = tensors.array(tensor, f"the constant '{name}'")
             if tensor.data_location == TensorProto.EXTERNAL and name not in large:
                 tensor.CopyFrom(numpy_helper.from_array(constants[name], tensor.name))
-        for node in whole.graph.node if problem is None else ():
+        for node in proto.graph.node if problem is None else ():
             if node.op_type == "Constant":
                 constants |= dict.fromkeys(node.output, _constant(node, constants))
-            elif (value := _computed(whole, node, constants)) is not None:
+            elif (value := _folded(proto, node, constants)) is not None:
                 constants[node.output[0]] = value
     except ModelError:
         raise
     except Exception as error:  # whatever ONNX's reference raises for operators that do not fit their constants
         raise ModelError(f"{path}: a constant of the file is damaged: {error}") from None
-    return Model(path, _without(whole, large), constants, frozenset(large), problem, recovering)
+    return Model(path, _stripped(proto, large), constants, frozenset(large), problem, recovering)
 
 
-def _problem(whole: ModelProto) -> str | None:
-    """Spellings that readers understand differently, and that no exporter of dense networks needs."""
-    graph = whole.graph
-    if whole.functions:
-        return f"the file defines operators of its own: '{whole.functions[0].name}'"
+def _problem(proto: ModelProto) -> str | None:
+    """A construct that readers interpret differently, and that exporters of dense networks do not write."""
+    graph = proto.graph
+    if proto.functions:
+        return f"the file defines operators of its own: '{proto.functions[0].name}'"
     if graph.sparse_initializer:
         return "the file holds a sparse constant"
     for node in graph.node:
@@ -103,24 +104,24 @@ def _problem(whole: ModelProto) -> str | None:
         if not node.output:
             return f"the file has an operator without an output: {node.op_type} '{node.name}'"
     names = [name for node in graph.node for name in node.output if name] + [t.name for t in graph.initializer]
-    given = {tensor.name for tensor in graph.initializer}
-    names += [value.name for value in graph.input if value.name not in given]
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
-    return None if twice is None else f"the file gives two things one name: '{twice}'"
+    stored = {tensor.name for tensor in graph.initializer}
+    names += [value.name for value in graph.input if value.name not in stored]
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    return None if repeated is None else f"the file uses one name for two values: '{repeated}'"
 
 
 def _is_large(tensor: TensorProto) -> bool:
-    """Whether a constant is kept apart from the graph that is to be run."""
-    apart = bool(tensor.raw_data) or tensor.data_location == TensorProto.EXTERNAL
-    return apart and tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= _LARGE
+    """Whether a constant is kept outside the graph."""
+    separable = bool(tensor.raw_data) or tensor.data_location == TensorProto.EXTERNAL
+    return separable and tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= _LARGE
 
 
-def _without(whole: ModelProto, names: set[str]) -> ModelProto:
-    """A copy without some constants (clearing them in place would not free them), and without inner Identities."""
-    outputs = {value.name for value in whole.graph.output}
+def _stripped(proto: ModelProto, large: set[str]) -> ModelProto:
+    """A copy without the large constants (clearing them in place would not free them) and without inner Identities."""
+    outputs = {value.name for value in proto.graph.output}
     aliases: dict[str, str] = {}
     kept: list[NodeProto] = []
-    for node in whole.graph.node:
+    for node in proto.graph.node:
         if is_plain(node) and len(node.input) == len(node.output) == 1 and node.output[0] not in outputs:
             aliases[node.output[0]] = aliases.get(node.input[0], node.input[0])
             continue
@@ -129,39 +130,40 @@ def _without(whole: ModelProto, names: set[str]) -> ModelProto:
         copied.input[:] = [aliases.get(name, name) for name in node.input]
         kept.append(copied)
     graph = GraphProto(
-        name=whole.graph.name,
+        name=proto.graph.name,
         node=kept,
-        input=whole.graph.input,
-        output=whole.graph.output,
-        initializer=[tensor for tensor in whole.graph.initializer if tensor.name not in names],
+        input=proto.graph.input,
+        output=proto.graph.output,
+        initializer=[tensor for tensor in proto.graph.initializer if tensor.name not in large],
     )
     return ModelProto(
-        ir_version=whole.ir_version,
-        opset_import=whole.opset_import,
-        metadata_props=whole.metadata_props,
+        ir_version=proto.ir_version,
+        opset_import=proto.opset_import,
+        metadata_props=proto.metadata_props,
         graph=graph,
     )
 
 
-def _computed(whole: ModelProto, node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The value of an operator that reads nothing but constants; None for any other."""
-    known = node.op_type in (*_OF_CONSTANTS, "Identity") and node.domain in ("", "ai.onnx") and len(node.output) == 1
-    if not known or not all(name in constants for name in node.input):
+def _folded(proto: ModelProto, node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The value of an operator that reads constants alone; None for any other."""
+    foldable = node.op_type in (*_FOLDED, "Identity") and node.domain in ("", "ai.onnx") and len(node.output) == 1
+    if not foldable or not all(name in constants for name in node.input):
         return None
     if node.op_type == "Identity":
         return constants[node.input[0]]
     inputs = [onnx.ValueInfoProto(name=name) for name in dict.fromkeys(node.input) if name]
-    plain = NodeProto()
-    plain.CopyFrom(node)
-    plain.domain = ""
-    graph = GraphProto(name="constant", node=[plain], input=inputs, output=[onnx.ValueInfoProto(name=node.output[0])])
-    alone = ModelProto(ir_version=whole.ir_version, opset_import=whole.opset_import, graph=graph)
-    (value,) = ReferenceEvaluator(alone).run(None, {name: constants[name] for name in node.input if name})
+    standard = NodeProto()
+    standard.CopyFrom(node)
+    standard.domain = ""
+    output = onnx.ValueInfoProto(name=node.output[0])
+    graph = GraphProto(name="constant", node=[standard], input=inputs, output=[output])
+    model = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, graph=graph)
+    (value,) = ReferenceEvaluator(model).run(None, {name: constants[name] for name in node.input if name})
     return np.ascontiguousarray(value)
 
 
 def _constant(node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
-    """What a Constant node gives. Raises ValueError: neither one tensor nor one list of numbers."""
+    """The value of a Constant node. Raises ValueError: neither one tensor nor one list of numbers."""
     (attribute,) = node.attribute
     if attribute.name == "value" and node.output[0] in constants:
         return constants[node.output[0]]

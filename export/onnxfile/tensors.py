@@ -21,7 +21,7 @@ _READ: dict[int, tuple[str, str]] = {
     TensorProto.BOOL: ("|b1", "int32_data"),
 }
 MOST_DIMENSIONS = 32
-"""More than any file of a dense network has; NumPy stops at 64."""
+"""More than any file of a dense network has; NumPy allows 64."""
 _MOST_ENTRIES = 2**48
 
 
@@ -38,7 +38,7 @@ class Tensors:
         if any(size < 0 for size in dims):
             raise self._error(what, f"has a negative dimension: {list(dims)}")
         if len(dims) > MOST_DIMENSIONS or prod(filter(None, dims)) > _MOST_ENTRIES:
-            raise self._error(what, f"has dimensions that no weight has: {list(dims)}")
+            raise self._error(what, f"has dimensions that are too many or too large for a weight: {list(dims)}")
         if tensor.data_type not in _READ:
             return numpy_helper.to_array(tensor, str(self.path.parent))
         dtype, field = _READ[tensor.data_type]
@@ -60,7 +60,7 @@ class Tensors:
         try:
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
         except ValueError:
-            raise self._error(what, f"has external data at no readable place: {entries}") from None
+            raise self._error(what, f"has external data whose offset or length is not a number: {entries}") from None
         data = self._map(entries.get("location", ""), what)
         if offset < 0 or length != size or offset + size > len(data):
             message = f"takes {size:,} bytes; it is given {length:,} bytes from {offset:,} on"
@@ -70,22 +70,22 @@ class Tensors:
 
     def _map(self, location: str, what: str) -> mmap.mmap | bytes:
         if location not in self.maps:
-            self.maps[location] = self._opened(location, what)
+            self.maps[location] = self._open(location, what)
         return self.maps[location]
 
-    def _opened(self, location: str, what: str) -> mmap.mmap | bytes:
+    def _open(self, location: str, what: str) -> mmap.mmap | bytes:
         parts = PurePosixPath(location.replace("\\", "/")).parts
         outside = PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive or ".." in parts
         if outside or not parts or "\0" in location:
             raise self._error(what, f"has its data in '{location}', which is not a file in the model's folder")
         inner = [self.path.parent.joinpath(*parts[: depth + 1]) for depth in range(len(parts))]
-        if any(place.is_symlink() for place in inner):
+        if any(part.is_symlink() for part in inner):
             raise self._error(what, f"has its data in '{location}', a symbolic link; it may lead out of the folder")
         try:
             if not stat.S_ISREG(inner[-1].stat().st_mode):
-                raise self._error(what, f"has its data in '{location}', which is no ordinary file")
+                raise self._error(what, f"has its data in '{location}', which is not a regular file")
             with open(inner[-1], "rb") as file:
-                # Private pages: who changes a value changes no file.
+                # Private pages: changing a value does not change the file.
                 return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if os.fstat(file.fileno()).st_size else b""
         except OSError as error:
             hint = "What to do: put the data file beside the ONNX file"

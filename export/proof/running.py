@@ -25,7 +25,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from export.artifact import is_external, write
 from export.evaluation import evaluate, outputs_of
 from export.graph import ELEMENT_TYPES, Graph, Rows, Shape, Size
-from export.onnxfile.model import Model
+from export.onnxfile.model import Model, add_outputs
 from export.trace import Signature
 from export.trace.isolation import isolated
 from export.trace.signature import named_outputs
@@ -268,16 +268,14 @@ def with_layers(model: Model, layers: Sequence[Layer], opener: Opener) -> Iterat
     """The file with the value of every layer as an output besides its own."""
     proto = ModelProto()
     proto.CopyFrom(model.proto)
-    present = {value.name for value in proto.graph.output}
-    shown = [layer for layer in layers if layer.output not in present]
     batch = model.batch or _BATCH
-    for layer in shown:  # declared, since constants that are listed as inputs keep ONNX Runtime from inferring shapes
+    for layer in layers:  # declared, since constants that are listed as inputs keep ONNX Runtime from inferring shapes
         sizes = _sizes(layer.held.shape, batch)
         if layer.output in model.rows:  # which may be other rows than the module's
             first = batch if model.has_batch(layer.output) else f"{layer.output} rows"
             sizes = [first, *model.rows[layer.output]]
         kind = ELEMENT_TYPES[layer.held.dtype]
-        proto.graph.output.append(helper.make_tensor_value_info(layer.output, kind, sizes))
+        add_outputs(proto, [helper.make_tensor_value_info(layer.output, kind, sizes)])
     with opened(proto, opener, {name: model.constants[name] for name in model.large}) as running:
         yield running
 

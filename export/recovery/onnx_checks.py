@@ -9,7 +9,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs
 
 from builder.errors import RecoveryError
-from export.onnxfile.model import Model, attributes_of, label
+from export.onnxfile.model import Model, attributes_of, label, live_and_dead
 from export.onnxfile.reading import NUMBERS, model_of, tensors_of
 
 _SPEC_NOTE = "the file carries the spec that mlpx exported it from; it was not used, the operators were read"
@@ -41,19 +41,13 @@ def read_graph(path: Path, known: frozenset[str]) -> tuple[Model, list[str]]:
 
 def _prune(proto: ModelProto) -> list[str]:
     """Remove the operators that the output does not depend on; notes on them and on Dropout."""
-    needed, kept, unused = {value.name for value in proto.graph.output}, [], []
-    for node in reversed(proto.graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input)
-            kept.append(node)
-        else:
-            unused.append(node)
+    kept, unused = live_and_dead(proto.graph.node, (value.name for value in proto.graph.output))
     dropouts = sum(node.op_type == "Dropout" for node in kept)
     notes = [f"{dropouts} Dropout left out: it does nothing in inference"] if dropouts else []
     if unused:
         what = "operators that the output does not depend on left out"
-        notes.append(f"{len(unused)} {what}: {label(unused[-1])}, ...")
-        kept = [NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
+        notes.append(f"{len(unused)} {what}: {label(unused[0])}, ...")
+        kept = [NodeProto.FromString(node.SerializeToString()) for node in kept]
         del proto.graph.node[:]
         proto.graph.node.extend(kept)
     return notes

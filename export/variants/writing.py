@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from export.errors import ExportError
 from export.inspection import inner_values
-from export.onnxfile.model import Model
+from export.onnxfile.model import Model, live_and_dead, values_read
 from export.onnxfile.reading import read_model
 from runtime import InputError, ModelError, read_header, sha256, summary_of, through_link, write_whole
 
@@ -155,7 +155,7 @@ def _matmul(model: Model, node: NodeProto, weight: np.ndarray) -> LinearLayer | 
     if len(model.rows.get(node.input[0], ())) != 1:
         return None
     name, output = node.name or node.output[0], node.output[0]
-    readers = [other for other in model.proto.graph.node if output in _values_read(other)]
+    readers = [other for other in model.proto.graph.node if output in values_read(other)]
     is_output = any(value.name == output for value in model.proto.graph.output)
     if len(readers) == 1 and readers[0].op_type == "Add" and not is_output:
         (add,) = readers
@@ -199,7 +199,7 @@ def _rewrite(model: Model, layers: list[LinearLayer], kind: Kind, way: str, limi
     graph = model.proto.graph
     taken = set(model.constants)
     for node in graph.node:
-        taken |= {*_values_read(node), *node.output, node.name}
+        taken |= {*values_read(node), *node.output, node.name}
     constants, replaced = dict(model.constants), dict[str, list[NodeProto]]()
     for layer in layers:
         writer = LayerWriter(layer, taken)
@@ -208,7 +208,9 @@ def _rewrite(model: Model, layers: list[LinearLayer], kind: Kind, way: str, limi
         replaced |= {name: [] for node in layer.nodes for name in node.output}
         replaced[layer.output] = writer.nodes
     nodes = [written for node in graph.node for written in replaced.get(node.output[0], [node])]
-    nodes, needed = _needed(nodes, {value.name for value in graph.output})
+    outputs = {value.name for value in graph.output}
+    nodes, _ = live_and_dead(nodes, outputs)
+    needed = outputs.union(*map(values_read, nodes))
     computed = {name for node in nodes for name in node.output}
     initializers = [
         numpy_helper.from_array(np.ascontiguousarray(values), name)
@@ -224,26 +226,6 @@ def _rewrite(model: Model, layers: list[LinearLayer], kind: Kind, way: str, limi
         metadata_props=model.proto.metadata_props,
         graph=proto,
     )
-
-
-def _needed(nodes: list[NodeProto], outputs: set[str]) -> tuple[list[NodeProto], set[str]]:
-    """The operators that the outputs depend on, and every value that these read or that is an output."""
-    needed, kept = set(outputs), []
-    for node in reversed(nodes):
-        if needed.intersection(node.output):
-            kept.append(node)
-            needed |= _values_read(node)
-    return kept[::-1], needed
-
-
-def _values_read(node: NodeProto) -> set[str]:
-    """The values that an operator reads, those that only the bodies of an If, a Loop or a Scan read included."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for body in (attribute.g, *attribute.graphs):
-            names |= {value.name for value in body.output}
-            names = names.union(*map(_values_read, body.node))
-    return names
 
 
 def _set_metadata(variant: ModelProto, record: dict[str, Any]) -> None:
