@@ -1,8 +1,8 @@
-"""The file: its model is checked, and written with its weights straight from their arrays.
+"""Checking a model, and writing it with its weights straight from their arrays.
 
-``SerializeToString`` would copy every weight three times. Protocol Buffers let a writer put fields one after the other,
-each message behind its number, wire type and length (protobuf.dev, Encoding), so the small parts come from the
-library and the values of the weights are written as they lie in memory.
+``SerializeToString`` would copy every weight three times. In Protocol Buffers fields follow one another, each with its
+number, wire type and length in front (protobuf.dev, Encoding), so the library serialises the small parts, and the
+values of the weights are written straight from memory.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from .errors import ExportError
 from .graph import ELEMENT_TYPES
 
 ONE_FILE_LIMIT = 2**31 - 2**20
-"""Protocol Buffers end at 2 GB; beyond it the weights go into a file of their own."""
+"""Protocol Buffers are limited to 2 GB; above this, which leaves room for the graph, weights go into another file."""
 _ALIGNMENT = 4096
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _SMALL = 64
 _COMPLETE = 13
-"""The opset from which on every operator can be written."""
-# Field numbers of onnx.proto.
+"""The opset from which every operator can be written."""
+# Field numbers in onnx.proto.
 _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An exported file. ``proved`` is False: that it computes the same has not been proved by writing it."""
+    """An exported file. ``proved`` is False until it is proved to compute what its module computes."""
 
     path: Path
     size: int
-    """In bytes, an external data file included."""
+    """Bytes, with an external data file."""
     summary: Summary
     proved: bool = False
 
@@ -54,7 +54,7 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def weights_hashing(module: nn.Module) -> Future[str]:
-    """``weights_hash`` in a thread of its own, beside what else is to be done: a long hash lets others run."""
+    """``weights_hash`` in a thread of its own; hashing releases the interpreter lock."""
     pool = ThreadPoolExecutor(1)
     hashing = pool.submit(_hash, module.state_dict())
     pool.shutdown(wait=False)
@@ -67,7 +67,7 @@ def _hash(state: Mapping[str, Any]) -> str:
         if isinstance(tensor, torch.Tensor):
             values = tensor.detach().cpu().contiguous()
             digest.update(f"{name}\0{values.dtype}\0{list(values.shape)}\0".encode())
-            # numpy has no bfloat16; integers of the same size have the same bytes
+            # NumPy has no bfloat16, so the bytes are read as integers of the same size
             digest.update(values.view(_INTEGERS[values.dtype.itemsize]).numpy().data)
     return digest.hexdigest()
 
@@ -75,8 +75,8 @@ def _hash(state: Mapping[str, Any]) -> str:
 def check(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
     """Run ``onnx.checker`` with full, strict shape inference, and compare the shapes of the outputs.
 
-    Weights stand in as inputs of their shape: the checker would copy their values, which takes longer than the export.
-    Raises ExportError: a graph that ONNX does not accept is a defect of the exporter, never of the caller.
+    Large weights are replaced by inputs: the checker would copy their values, which takes longer than the export.
+    Raises ExportError: ONNX does not accept the graph, which is a defect of the exporter.
     """
     skeleton = onnx.ModelProto()
     skeleton.CopyFrom(model)
@@ -98,9 +98,9 @@ def check(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
             raise ExportError(f"{message} ({error}). What to do: give opset {_COMPLETE} or more") from error
         raise ExportError(f"the exported graph is not valid ONNX, which is a defect of mlpx: {error}") from error
     for output, other in zip(model.graph.output, inferred.graph.output, strict=True):
-        declared, found = _dims(output), _dims(other)
-        if len(declared) != len(found) or not all(map(_agree, declared, found)):
-            message = f"the output '{output.name}' should have shape {declared}, but ONNX infers {found}"
+        declared, shape = _dims(output), _dims(other)
+        if len(declared) != len(shape) or not all(map(_agree, declared, shape)):
+            message = f"the output '{output.name}' should have shape {declared}, but ONNX infers {shape}"
             raise ExportError(f"{message}: a defect of mlpx")
 
 
@@ -108,14 +108,14 @@ def _dims(info: onnx.ValueInfoProto) -> list[int | str]:
     return [d.dim_param or d.dim_value for d in info.type.tensor_type.shape.dim]
 
 
-def _agree(declared: int | str, found: int | str) -> bool:
-    """A size may be one that ONNX cannot infer: that of an Expand, or one that grows with the batch."""
-    return declared == found or (isinstance(found, str) and found.startswith("unk__"))
+def _agree(declared: int | str, inferred: int | str) -> bool:
+    """Whether two sizes agree; one that ONNX cannot infer, as of an Expand, agrees with any."""
+    return declared == inferred or (isinstance(inferred, str) and inferred.startswith("unk__"))
 
 
-def is_external(weights: Mapping[str, np.ndarray], asked: bool | None) -> bool:
-    """Whether the weights go into a file of their own: as asked, else above what one file can hold."""
-    return sum(values.nbytes for values in weights.values()) > ONE_FILE_LIMIT if asked is None else asked
+def is_external(weights: Mapping[str, np.ndarray], requested: bool | None) -> bool:
+    """Whether the weights go into a file of their own: as requested, else only if one file cannot hold them."""
+    return sum(values.nbytes for values in weights.values()) > ONE_FILE_LIMIT if requested is None else requested
 
 
 def write(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], path: Path, *, external: bool) -> int:
@@ -138,7 +138,7 @@ def write(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], path: Path,
 
 
 def _write_beside(file: BinaryIO, location: str, weights: Mapping[str, np.ndarray]) -> Iterator[TensorProto]:
-    """Write the weights one after the other, each at an aligned place, and say where."""
+    """Write the weights at aligned offsets; yields the tensors that refer to them."""
     for name, values in weights.items():
         offset = -(-file.tell() // _ALIGNMENT) * _ALIGNMENT
         file.write(b"\0" * (offset - file.tell()))
@@ -151,20 +151,20 @@ def _write_beside(file: BinaryIO, location: str, weights: Mapping[str, np.ndarra
 
 
 def _write_model(file: BinaryIO, model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
-    around = onnx.ModelProto()
-    around.CopyFrom(model)
-    around.ClearField("graph")
+    shell = onnx.ModelProto()
+    shell.CopyFrom(model)
+    shell.ClearField("graph")
     graph = model.graph.SerializeToString(deterministic=True)
     heads = {name: _initializer_head(name, values) for name, values in weights.items()}
     length = len(graph) + sum(len(heads[name]) + values.nbytes for name, values in weights.items())
-    file.write(around.SerializeToString(deterministic=True) + _field(_MODEL_GRAPH, length) + graph)
+    file.write(shell.SerializeToString(deterministic=True) + _field(_MODEL_GRAPH, length) + graph)
     for name, values in weights.items():
         file.write(heads[name])
         file.write(_stored(values))
 
 
 def _initializer_head(name: str, values: np.ndarray) -> bytes:
-    """What stands in the graph before the values of a weight."""
+    """The bytes of an initializer before its values."""
     tensor = _tensor(name, values).SerializeToString(deterministic=True) + _field(_TENSOR_RAW_DATA, values.nbytes)
     return _field(_GRAPH_INITIALIZER, len(tensor) + values.nbytes) + tensor
 
@@ -175,12 +175,12 @@ def _tensor(name: str, values: np.ndarray) -> TensorProto:
 
 
 def _stored(values: np.ndarray) -> memoryview:
-    """Values as ONNX stores them, little-endian, without a copy where they lie so already."""
+    """Values as ONNX stores them, little-endian and contiguous; a copy only where they are not."""
     return np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).data
 
 
 def _field(number: int, length: int) -> bytes:
-    """What stands before a message or a run of bytes: its number, the wire type 2, its length."""
+    """The bytes before a message or a byte string: the field's number, wire type 2, the length."""
     return _varint(number << 3 | 2) + _varint(length)
 
 

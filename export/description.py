@@ -1,6 +1,6 @@
-"""What a file says of its network: its inputs and outputs as the spec declares them, its blocks, and remarks.
+"""The summary that a file has of its network: inputs and outputs as the spec declares them, blocks, and remarks.
 
-A spec goes into the file, and readers believe it: it must be the spec of the module.
+A spec goes into the file, and readers rely on it, so it is checked against the module.
 """
 
 from __future__ import annotations
@@ -29,19 +29,18 @@ from .versions import Versions
 def describe(
     name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, versions: Versions, weights_hash: str, external: bool
 ) -> Summary:
-    """The summary of a graph as it is exported, which was traced as ``traced``."""
+    """The summary of the graph ``folded``, which was ``traced`` before passes changed it."""
     shapes, dtypes = folded.shapes, folded.dtypes
-    sources = tuple(
-        Port(source, _sizes(given.shape), dtype=given.dtype, indices=given.indices)
-        for source, given in folded.inputs.items()
+    inputs = tuple(
+        Port(name, _sizes(port.shape), dtype=port.dtype, indices=port.indices) for name, port in folded.inputs.items()
     )
-    sinks = tuple(Port(sink, _sizes(shapes[v]), dtype=dtypes[v]) for sink, v in folded.outputs.items())
+    outputs = tuple(Port(name, _sizes(shapes[value]), dtype=dtypes[value]) for name, value in folded.outputs.items())
     if spec is not None:  # it has one of each
-        sources, sinks = (declared_input(sources[0], spec.input),), (declared_output(sinks[0], spec),)
+        inputs, outputs = (declared_input(inputs[0], spec.input),), (declared_output(outputs[0], spec),)
     return Summary(
         name=name,
-        inputs=sources,
-        outputs=sinks,
+        inputs=inputs,
+        outputs=outputs,
         blocks=tuple(_block(group, shapes) for group in blocks(folded.nodes)),
         opset=versions.opset,
         ir_version=versions.ir_version,
@@ -72,14 +71,14 @@ def _block(group: Sequence[Node], shapes: Mapping[str, Shape]) -> BlockSummary:
     )
 
 
-def declared_input(port: Port, given: InputSpec) -> Port:
-    """The port with the features, units and ranges that the spec gives it, and nothing else of its own."""
-    limits = (given.range[0], given.range[1]) if given.range else None
-    return replace(port, range=limits, **_features(given.listed))
+def declared_input(port: Port, spec: InputSpec) -> Port:
+    """The port with the features, units and ranges of the spec in place of its own."""
+    limits = (spec.range[0], spec.range[1]) if spec.range else None
+    return replace(port, range=limits, **_features(spec.listed))
 
 
 def declared_output(port: Port, spec: MLPSpec) -> Port:
-    """The port with the labels, or the features, units and ranges, that the spec gives it."""
+    """The port with the labels, or the features, units and ranges, of the spec in place of its own."""
     labels = tuple(spec.output.labels) if spec.output.labels else None
     scores = spec.scores if labels else None
     return replace(port, labels=labels, scores=scores, **_features(spec.output.listed))
@@ -96,61 +95,63 @@ def _features(listed: Sequence[FeatureSpec] | None) -> dict[str, Any]:
 
 
 def _remarks(traced: Graph, folded: Graph) -> tuple[str, ...]:
-    """What a user may want to know about a network that is otherwise right."""
-    found = []
+    """What a user may want to know about a network that is exported correctly."""
+    remarks = []
     producers = {node.output: node for node in folded.nodes}
     for node in folded.nodes:
         before = producers.get(node.inputs[0]) if node.inputs else None
         if before is not None and {before.op, node.op} == {"linear"} and folded.consumers(before.output) == 1:
             message = f"linear '{before.path}' and linear '{node.path}' stand in a row without an activation between"
-            found.append(f"{message}: together they are one affine map (--fold-affine makes them one)")
-    found += [f"{words} is not in the file: in evaluation mode it does nothing" for words in traced.inactive]
+            remarks.append(f"{message}: together they are one affine map (--fold-affine makes them one)")
+    remarks += [f"{module} is not in the file: in evaluation mode it does nothing" for module in traced.inactive]
     if traced.rows_depend:
-        found.append("a row's result depends on the rows beside it: batches are never cut or joined")
+        remarks.append("a row's result depends on the rows beside it: batches are never cut or joined")
     sums = {node.output for node in folded.nodes if node.op in ("add", "sub") and len(node.inputs) == 2}
     if all(is_foldable(node) or node.op in (*MOVES, "_to_copy") or node.output in sums for node in folded.nodes):
-        found.append("no activation at all: the whole network is one affine map")
-    return tuple(found)
+        remarks.append("no activation at all: the whole network is one affine map")
+    return tuple(remarks)
 
 
 def refuse_another_network(graph: Graph, spec: MLPSpec) -> None:
     """Raise ExportError, naming the first difference, where the traced module is not the chain of ``spec``."""
-    for wanted, found in _differences(graph, spec):
-        message = f"the spec '{spec.name}' is not of this module: it says {wanted}, where the module is {found}"
+    difference = next(_differences(graph, spec), None)
+    if difference is not None:
+        in_spec, in_module = difference
+        message = f"the spec '{spec.name}' is not of this module: it says {in_spec}, where the module is {in_module}"
         raise ExportError(message)
 
 
 def _differences(graph: Graph, spec: MLPSpec) -> Iterator[tuple[str, str]]:
-    """What the spec says, and what the module is instead; what comes after a first difference may follow from it.
+    """What the spec says, and what the module is instead; differences after the first may follow from it.
 
-    What the spec says is traced too, without its values, and the two are held against each other.
+    The spec's own module is traced too, without computing its values, and the two graphs are compared.
     """
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         yield "one input and one output", f"with {len(graph.inputs)} and {len(graph.outputs)}"
     with torch.device("meta"):
-        said = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape)).eval()
-    ones = {name: torch.ones(()).expand(tensor.shape) for name, tensor in said.state_dict().items()}
-    said.load_state_dict(ones, assign=True)
-    signature = signature_of(said, input_shape=spec.input.row_shape, input_dtype="float32")
-    wanted = trace(said, signature, computing=False)
-    places = dict(zip(wanted.inputs, graph.inputs, strict=True))
-    for one, other in zip(wanted.nodes, graph.nodes, strict=False):
-        name, found = block_name([one]), f"{block_name([other])} '{other.home}'"
-        inputs = tuple(places.get(value) for value in one.inputs)
-        if one.op != other.op or one.shape != other.shape or inputs != other.inputs:
-            yield f"{name} to rows of shape {list(one.row)}", f"{found} to rows of shape {list(other.row)}"
-        for option, value in one.attributes.items():
-            held = other.attributes.get(option, value)
-            if held != value and option not in ("training", "momentum"):
-                yield f"{name} with {option} {value}", f"{found} with {held}"
+        module = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape)).eval()
+    ones = {name: torch.ones(()).expand(tensor.shape) for name, tensor in module.state_dict().items()}
+    module.load_state_dict(ones, assign=True)
+    signature = signature_of(module, input_shape=spec.input.row_shape, input_dtype="float32")
+    expected = trace(module, signature, computing=False)
+    values = dict(zip(expected.inputs, graph.inputs, strict=True))
+    for node, own in zip(expected.nodes, graph.nodes, strict=False):
+        block, own_block = block_name([node]), f"{block_name([own])} '{own.home}'"
+        inputs = tuple(values.get(value) for value in node.inputs)
+        if node.op != own.op or node.shape != own.shape or inputs != own.inputs:
+            yield f"{block} to rows of shape {list(node.row)}", f"{own_block} to rows of shape {list(own.row)}"
+        for option, value in node.attributes.items():
+            own_value = own.attributes.get(option, value)
+            if own_value != value and option not in ("training", "momentum"):
+                yield f"{block} with {option} {value}", f"{own_block} with {own_value}"
         for role in ("weight", "bias"):
-            if (role in one.tensors) != (role in other.tensors):
-                yield f"{name} with {role} {role in one.tensors}", f"{found} with {role in other.tensors}"
-        places[one.output] = other.output
-    missing, more = wanted.nodes[len(graph.nodes) :], graph.nodes[len(wanted.nodes) :]
+            if (role in node.tensors) != (role in own.tensors):
+                yield f"{block} with {role} {role in node.tensors}", f"{own_block} with {role in own.tensors}"
+        values[node.output] = own.output
+    missing, surplus = expected.nodes[len(graph.nodes) :], graph.nodes[len(expected.nodes) :]
     if missing:
         yield block_name(missing[:1]), "at its end"
-    if more:
-        yield "nothing more", f"{block_name(more[:1])} '{more[0].home}'"
-    if [places[value] for value in wanted.outputs.values()] != list(graph.outputs.values()):
+    if surplus:
+        yield "nothing more", f"{block_name(surplus[:1])} '{surplus[0].home}'"
+    if [values[value] for value in expected.outputs.values()] != list(graph.outputs.values()):
         yield "the last block's output", f"'{next(iter(graph.outputs.values()))}'"

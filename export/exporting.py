@@ -1,4 +1,4 @@
-"""From a module to an ONNX file: a copy is traced, its graph folded, and written as ONNX operators."""
+"""Exporting a module to an ONNX file: a copy is traced, its graph folded and lowered to ONNX operators."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .operators import OPERATORS
 from .trace import signature_of, trace
 from .trace.isolation import computed_weights, is_plain
 from .trace.signature import Example
-from .versions import Versions, chosen
+from .versions import Versions, choose_versions
 
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 
@@ -53,20 +53,20 @@ def export(
 ) -> Artifact:
     """Write ``module``, as it computes in evaluation mode, to an ONNX file with a symbolic batch dimension.
 
-    The file maps float32 or int64 (batch, *input_shape) to (batch, ...). The module comes back as it was: a copy is put
-    into evaluation mode and run on a few rows, and the operators that it calls are written.
+    The file maps float32 or int64 (batch, *input_shape) to (batch, ...). The module is not changed: a copy is put into
+    evaluation mode and run on a few rows, and the operators that it calls are written.
 
     Args:
-        spec: names the model, its input and output, and goes into the file's metadata; without one, ``name`` (the
-            file's stem unless given), ``input_name`` and ``output_name`` do, one name or one for each; else several
-            inputs have the names of the forward's parameters, several outputs those of the dict or record that it
-            returns.
+        spec: names the model, its input and output, and goes into the file's metadata. Without one, ``name`` (by
+            default the file's stem), ``input_name`` and ``output_name`` do, one name or one for each; by default
+            several inputs have the names of the forward's parameters, several outputs those of the dict or record
+            that it returns.
         example: tensors (batch, *row) to call it with: one, a tuple of arguments or a dict of them by name, which may
-            be nested. What is no tensor is passed on as it is.
+            be nested. Other values are passed on as they are.
         input_shape: of one row, without the batch dimension; by the input's name where there are several. Left out, it
             is that of the example, or found by trying the widths of the module's own weights.
         input_dtype: "float32" or "int64", in the same way; left out, what the example is, or the module runs on.
-        method: the one that is called, where it is not ``forward``.
+        method: the method to call in place of ``forward``.
         fold_affine: compose affine blocks that follow each other, in float64, rounded once.
         dtype: "float32" exports a module of another dtype, rounded to float32.
         external_data: weights into ``NAME.onnx.data``; None does so only above 2 GB.
@@ -85,7 +85,7 @@ def export(
         name, input_name, output_name = spec.name, spec.input.name, spec.output.name
         input_shape, input_dtype = spec.input.row_shape, "float32"
     path = through_link(path)  # external data goes beside the file itself
-    versions = chosen(opset, ir_version, target)
+    versions = choose_versions(opset, ir_version, target)
     copied, hashing = evaluated_copy(module, dtype), weights_hashing(module)
     signature = signature_of(
         copied, example=example, input_shape=input_shape, input_dtype=input_dtype, input_name=input_name, method=method
@@ -108,15 +108,15 @@ def export(
 def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
     """A copy in evaluation mode and in float32.
 
-    It shares the caller's tensors where nothing but blocks and plain containers can touch them; code of the caller's
-    (a forward, a ``train()`` that merges weights) gets tensors of its own. Raises ExportError: no module, a tensor of
-    another dtype and no ``dtype="float32"``, or a module that cannot be copied.
+    It shares the caller's tensors where only building blocks and plain containers use them; code of the caller's (a
+    forward, a ``train()`` that merges weights) gets tensors of its own. Raises ExportError: not a module, a tensor of
+    another dtype without ``dtype="float32"``, or a module that cannot be copied.
     """
     if not isinstance(module, nn.Module):
         raise ExportError(f"expected an nn.Module, not a {type(module).__name__}")
     inner = next((name for kind, name in _WRAPPERS.items() if type(module).__name__ == kind), None)
     if inner is not None:
-        raise ExportError(f"a {type(module).__name__} wraps the module that is meant. What to do: export its .{inner}")
+        raise ExportError(f"a {type(module).__name__} wraps another module. What to do: export its .{inner}")
     if dtype not in (None, "float32"):
         raise ExportError(f"dtype is 'float32' or left out, not {dtype!r}: the file computes in float32")
     tensors = dict(chain(module.named_parameters(), module.named_buffers()))
@@ -133,8 +133,8 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
     try:
         memo = {id(tensor): tensor for tensor in shared} | computed_weights(module)
         copied = copy.deepcopy(module, memo).cpu().eval()
-    except Exception as error:  # the caller's classes may copy themselves in their own way
-        raise ExportError(f"the module cannot be copied, so it was left alone: {error}") from error
+    except Exception as error:  # the caller's classes may define how they are copied
+        raise ExportError(f"the module cannot be copied: {error}") from error
     if other:
         copied = copied.float()
         for key, values in copied.state_dict().items():
@@ -144,11 +144,11 @@ def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
 
 
 def lower(graph: Graph, name: str, versions: Versions) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """The model whose initialisers are still empty, and their values by name.
+    """The graph as an ONNX model without initialisers, and their values by name.
 
-    Raises ExportError where nothing is computed, or the opset lacks an operator of a node.
+    Raises ExportError: nothing is computed, or the opset lacks an operator.
     """
-    _refuse_nothing(graph)
+    _refuse_identity(graph)
     names = {value: output for output, value in reversed(list(graph.outputs.items())) if value not in graph.inputs}
     emit = Emitter(graph, versions.opset)
     for node in graph.nodes:
@@ -169,7 +169,7 @@ def lower(graph: Graph, name: str, versions: Versions) -> tuple[onnx.ModelProto,
     return model, emit.initialisers
 
 
-def _refuse_nothing(graph: Graph) -> None:
+def _refuse_identity(graph: Graph) -> None:
     if all(node.op == "reshape" for node in graph.nodes):
         what = "the output is the input itself" if len(graph.outputs) == 1 else "every output is an input itself"
         hint = "give the model at least one block that acts in evaluation mode"

@@ -1,4 +1,4 @@
-"""What a model file holds: for files of ours as export stored it, for others as the graph says."""
+"""Inspecting a model file: the summary that ``export`` stored in it, or for other files one read off the graph."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NEEDS = "inspecting a file that mlpx did not write, or --data,"
 
 @dataclass(frozen=True)
 class DeadUnits:
-    """The units of one ReLU that gave 0 for every row of a data sample."""
+    """The units of one ReLU whose output is 0 for every row of a data sample."""
 
     path: str
     units: tuple[int, ...]
@@ -41,7 +41,7 @@ class DeadUnits:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A file in figures; ``own`` when mlpx wrote it. ``dead`` is None where no data was given."""
+    """A file's size and summary; ``own`` if mlpx wrote it. ``dead`` is None where no data was given."""
 
     path: Path
     size: int
@@ -52,7 +52,7 @@ class Inspection:
 
 
 def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | None = None) -> Inspection:
-    """What an ONNX file holds. With ``data`` (see ``runtime.read_rows``) also its dead ReLU units, per layer.
+    """The summary of an ONNX file. With ``data`` (see ``runtime.read_rows``) also its dead ReLU units, per layer.
 
     A file that mlpx wrote is read without onnx and without its weights; others, and ``data``, need the extra
     ``mlpx[inspect]``. Raises ModelError, InputError and MissingPackageError.
@@ -60,7 +60,7 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
     path = Path(path)
     header = read_header(path)
     stored = summary_of(header.metadata)
-    summary = stored or _foreign(path, header)
+    summary = stored or _summary_of_graph(path, header)
     beside = path.with_name(f"{path.name}.data")
     size = header.size + (beside.stat().st_size if summary.external_data and beside.exists() else 0)
     inspection = Inspection(path, size, stored is not None, summary)
@@ -73,7 +73,7 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
     return replace(inspection, rows=len(rows), dead=_dead_units(path, {first.name: rows}))
 
 
-def _loaded(path: Path) -> Any:
+def _load(path: Path) -> Any:
     onnx = imported("onnx", _NEEDS)
     from google.protobuf.message import DecodeError
 
@@ -83,9 +83,9 @@ def _loaded(path: Path) -> Any:
         raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
 
 
-def _foreign(path: Path, header: Header) -> Summary:
+def _summary_of_graph(path: Path, header: Header) -> Summary:
     onnx = imported("onnx", _NEEDS)
-    model = _loaded(path)
+    model = _load(path)
     with suppress(onnx.shape_inference.InferenceError):  # shapes are shown where they are known
         model = onnx.shape_inference.infer_shapes(model)
     graph = model.graph
@@ -95,21 +95,21 @@ def _foreign(path: Path, header: Header) -> Summary:
     shapes = {v.name: _dims(v) for v in [*graph.input, *graph.value_info, *graph.output]}
     blocks = []
     for index, node in enumerate(graph.node):
-        own = [name for name in node.input if name in sizes]
+        constants = [name for name in node.input if name in sizes]
         source = shapes.get(next((name for name in node.input if name and name not in sizes), ""))
         result = shapes.get(node.output[0])
-        matrix = next((sizes[n] for n in own if len(sizes[n]) == 2 and node.op_type in _PRODUCTS), None)
+        matrix = next((sizes[n] for n in constants if len(sizes[n]) == 2 and node.op_type in _PRODUCTS), None)
         blocks.append(
             BlockSummary(
                 path=node.name or f"node {index}",
                 op=node.op_type,
                 input_shape=source[1:] if source else None,
                 output_shape=result[1:] if result else None,
-                parameters=sum(prod(sizes[name]) for name in own if name in uncounted),
+                parameters=sum(prod(sizes[name]) for name in constants if name in uncounted),
                 multiply_adds=prod(matrix) if matrix else 0,
             )
         )
-        uncounted -= set(own)
+        uncounted -= set(constants)
     return Summary(
         name=graph.name or path.stem,
         inputs=tuple(_port(value) for value in graph.input if value.name not in sizes),
@@ -123,12 +123,12 @@ def _foreign(path: Path, header: Header) -> Summary:
 
 
 def _remarks(graph: Any, sizes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
-    """Remarks on a graph that is known by its ONNX nodes alone."""
-    found = []
+    """Remarks on a graph of ONNX nodes."""
+    remarks = []
     producers = {name: node for node in graph.node for name in node.output}
 
     def linear_behind(node: Any) -> Any:
-        """The Gemm or MatMul at the end of this chain of constant additions and dropouts."""
+        """The Gemm or MatMul before a chain of additions of constants, dropouts and identities."""
         while node is not None and node.op_type in ("Add", "Dropout", "Identity"):
             inner = [name for name in node.input if name not in sizes]
             if len(inner) != 1 and node.op_type == "Add":
@@ -141,13 +141,13 @@ def _remarks(graph: Any, sizes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
             before = linear_behind(producers.get(node.input[0]))
             if before is not None:
                 first, second = (n.name or n.output[0] for n in (before, node))
-                found.append(f"'{first}' and '{second}' stand in a row without an activation between: one affine map")
+                remarks.append(f"'{first}' and '{second}' stand in a row without an activation between: one affine map")
         if node.op_type == "Dropout":
-            found.append(f"the dropout '{node.name or node.output[0]}' is still in the file")
+            remarks.append(f"the dropout '{node.name or node.output[0]}' is still in the file")
     batch = _dims(graph.input[0])[:1] if graph.input else ()
     if batch and isinstance(batch[0], int):
-        found.append(f"the batch is fixed at {batch[0]}")
-    return tuple(found)
+        remarks.append(f"the batch is fixed at {batch[0]}")
+    return tuple(remarks)
 
 
 def _dims(value: Any) -> tuple[int | str, ...]:
@@ -164,7 +164,7 @@ def _port(value: Any) -> Port:
 def _dead_units(path: Path, rows: dict[str, np.ndarray]) -> tuple[DeadUnits, ...]:
     if not len(next(iter(rows.values()))):
         raise InputError("the data has no rows, so every unit would count as dead")
-    model = _loaded(path)
+    model = _load(path)
     relus = {node.output[0]: node.name or node.output[0] for node in model.graph.node if node.op_type == "Relu"}
     alive: dict[str, np.ndarray] = {}
     for values in inner_values(model, relus, rows):
@@ -176,9 +176,9 @@ def _dead_units(path: Path, rows: dict[str, np.ndarray]) -> tuple[DeadUnits, ...
 
 
 def inner_values(model: Any, names: Iterable[str], rows: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """The inputs, the outputs and the values called ``names`` of an ONNX model that runs on ``rows``, batch by batch.
+    """The inputs, the outputs and the values called ``names`` of an ONNX model for ``rows``, batch by batch.
 
-    A file that fixes its batch gets the last row again and again in the last one.
+    Where the file fixes its batch, the last one is filled up with the last row.
     """
     from onnx import ValueInfoProto
 

@@ -1,4 +1,4 @@
-"""A file that appears under its name only when it is proved."""
+"""Publishing: an exported file appears under its name only when it is proved."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def publish(
 ) -> tuple[Artifact, ParityReport]:
     """Export beside ``path``, prove on ``device`` that the file computes what the module computes, and rename it.
 
-    ``NAME.parity.json`` goes with it, and ``NAME.parity.html`` where ``mlpx[report]`` is installed (``page`` True or
-    False insists). A file that is not proved never appears under its name: it is kept, with its report, in the folder
+    ``NAME.parity.json`` is written with it, and ``NAME.parity.html`` where ``mlpx[report]`` is installed (or as
+    ``page`` says). A file that is not proved never appears under its name: it is kept, with its report, in the folder
     ``NAME.failed``. ``options`` are those of ``export``; ``data``, ``dtype`` and ``seed`` those of ``verify``;
-    ``recording`` is what the proof of another file of this network found.
+    ``recording`` is that of the proof of another file of this network.
 
     Returns: the artifact and the report.
     Raises ProofError, whose ``report`` says why, and what ``export`` and ``verify`` raise.
@@ -45,30 +45,30 @@ def publish(
     path = through_link(path)
     if path.suffix != ".onnx":
         raise ExportError(f"the file's name ends in .onnx, not '{path.name or path}'")
-    choose(device, this_machine(cuda=device != "cpu"))  # before any work
+    choose(device, this_machine(cuda=device != "cpu"))  # raises before any work
     with whole_files(path.parent) as stage:
         written = export(module, stage / path.name, dtype=dtype, **options)
         final = replace(written, path=path.with_name(written.path.name))
-        asked = {"spec": options.get("spec"), "device": device, "data": data, "dtype": dtype, "seed": seed}
-        asked |= {key: options[key] for key in ("example", "method") if key in options}
-        report = examine(module, written.path, **asked, recording=recording)
-        kept = path.with_name(f"{path.stem}.failed")
+        proof_options = {"spec": options.get("spec"), "device": device, "data": data, "dtype": dtype, "seed": seed}
+        proof_options |= {key: options[key] for key in ("example", "method") if key in options}
+        report = examine(module, written.path, **proof_options, recording=recording)
+        failed = path.with_name(f"{path.stem}.failed")
         if not report.proved:
-            report = report.model_copy(update={"kept": str(kept / path.name)})
+            report = report.model_copy(update={"kept": str(failed / path.name)})
         report.write(stage / f"{path.stem}.parity.json")
         if page := can_write_page() if page is None else page:
             write_page(report, stage / f"{path.stem}.parity.html")
         if not report.proved:
-            with whole_files(kept) as other:
+            with whole_files(failed) as failed_stage:
                 for file in stage.iterdir():
-                    shutil.move(file, other / file.name)
+                    shutil.move(file, failed_stage / file.name)
             message = f"{path.name} is {report.verdict}: {report.why}"
-            raise ProofError(f"{message}. It was not published; the file and its report are in {kept}", report)
-    if not page:  # the page of the file that was there before
+            raise ProofError(f"{message}. It was not published; the file and its report are in {failed}", report)
+    if not page:  # an older file's page
         path.with_name(f"{path.stem}.parity.html").unlink(missing_ok=True)
-    # what was kept of an earlier refusal goes, now that a file of the name is proved; other files stay
+    # an earlier file of this name that was not proved is removed; other files in the folder stay
     for name in (path.name, f"{path.name}.data", f"{path.stem}.parity.json", f"{path.stem}.parity.html"):
-        (kept / name).unlink(missing_ok=True)
+        (failed / name).unlink(missing_ok=True)
     with suppress(OSError):
-        kept.rmdir()
+        failed.rmdir()
     return replace(final, proved=True), report

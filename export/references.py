@@ -1,4 +1,4 @@
-"""A module that a user names: ``package.module:factory`` or ``path/to/file.py:name``."""
+"""Modules by reference: ``package.module:factory`` or ``path/to/file.py:name``."""
 
 from __future__ import annotations
 
@@ -19,59 +19,59 @@ from .errors import ExportError
 
 
 def load_module(reference: str, *, weights: str | Path | None = None, seed: int | None = None) -> nn.Module:
-    """The ``nn.Module`` that ``reference`` names, or that the class or function it names gives when called.
+    """The ``nn.Module`` that ``reference`` names, or that the class or function it names returns.
 
-    One that has other weights at every call is random: ``weights`` (safetensors or ``torch.save``) are loaded into it,
-    or ``seed`` says aloud that they are random, and which. This imports, and so runs, the code it names.
-    Raises ExportError: what was not found, or random weights that nobody asked for; WeightsError.
+    A function whose modules have other weights at every call needs ``weights`` (safetensors or ``torch.save``), which
+    are loaded, or a ``seed`` for random ones. This imports, and so runs, the code that is named.
+    Raises ExportError: nothing of that name, or random weights without a seed; WeightsError.
     """
     home, colon, name = reference.rpartition(":")
     if not colon or not home or not name:
         raise ExportError(f"a module is named as package.module:factory or path/to/file.py:name, not '{reference}'")
     code = _from_file(Path(home)) if home.endswith(".py") else _from_package(home)
     try:
-        found: object = attrgetter(name)(code)
+        module: object = attrgetter(name)(code)
     except AttributeError:
         known = [key for key in vars(code) if not key.startswith("_")]
         raise ExportError(f"{home} has no '{name}'; it has {', '.join(known) or 'nothing'}") from None
-    if not isinstance(found, nn.Module):
-        if not callable(found):
-            message = f"{reference} is a {type(found).__name__}; expected an nn.Module or a function that gives one"
+    if not isinstance(module, nn.Module):
+        if not callable(module):
+            message = f"{reference} is a {type(module).__name__}; expected an nn.Module or a function that returns one"
             raise ExportError(message)
-        make = found
-        found = _called(make, reference, seed or 0)
-        if weights is None and seed is None and _differ(found, _called(make, reference, 1)):
-            message = f"{reference} is a new network at every call, with random weights"
-            hint = "give trained weights (--weights FILE), or say that random ones are meant (--seed 0)"
+        factory = module
+        module = _call(factory, reference, seed or 0)
+        if weights is None and seed is None and _differ(module, _call(factory, reference, 1)):
+            message = f"{reference} returns a new network with random weights at every call"
+            hint = "give trained weights (--weights FILE), or a seed for random ones (--seed 0)"
             raise ExportError(f"{message}. What to do: {hint}")
-    if not isinstance(found, nn.Module):
-        raise ExportError(f"{reference} gave a {type(found).__name__}; expected an nn.Module")
+    if not isinstance(module, nn.Module):
+        raise ExportError(f"{reference} returned a {type(module).__name__}; expected an nn.Module")
     if weights is not None:
-        load_weights(found, weights)
-    return found
+        load_weights(module, weights)
+    return module
 
 
-def _called(make: Callable[[], object], reference: str, seed: int) -> object:
+def _call(factory: Callable[[], object], reference: str, seed: int) -> object:
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return make()
+            return factory()
     except Exception as error:  # the caller's code: it may raise anything
-        message = f"{reference} is called without arguments, and that ended with {type(error).__name__}: {error}"
+        message = f"{reference} was called without arguments and raised {type(error).__name__}: {error}"
         raise ExportError(message) from error
 
 
-def _differ(one: object, other: object) -> bool:
-    """Whether both are networks, and a tensor of the first has other values in the second, which NaN equals."""
-    if not isinstance(one, nn.Module) or not isinstance(other, nn.Module):
+def _differ(module: object, other: object) -> bool:
+    """Whether both are modules, and a tensor of the first has other values in the second; NaN equals NaN."""
+    if not isinstance(module, nn.Module) or not isinstance(other, nn.Module):
         return False
-    held = other.state_dict()
-    for key, value in one.state_dict().items():
+    other_state = other.state_dict()
+    for key, value in module.state_dict().items():
         if isinstance(value, torch.Tensor):
-            again = held.get(key)
-            if not isinstance(again, torch.Tensor):
+            other_value = other_state.get(key)
+            if not isinstance(other_value, torch.Tensor):
                 return True
-            if not value.is_meta and not torch.equal(value.nan_to_num(), again.nan_to_num()):
+            if not value.is_meta and not torch.equal(value.nan_to_num(), other_value.nan_to_num()):
                 return True
     return False
 
@@ -87,7 +87,7 @@ def _from_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(code)
     except (Exception, SystemExit) as error:  # the caller's code: it may raise anything
-        raise ExportError(f"{path}: running it ended with {type(error).__name__}: {error}") from error
+        raise ExportError(f"{path}: running it raised {type(error).__name__}: {error}") from error
     return code
 
 

@@ -1,7 +1,7 @@
-"""What inference servers read: the highest opset and IR version of each release, and where that is said.
+"""What inference servers read: the highest opset and IR version of each release, with the source of it.
 
-A release is as good as what is known of it. ONNX Runtime reads whatever an earlier release read, so a release whose own
-limits nobody has published has those of the last one before it that has; what it takes beyond is unknown here.
+ONNX Runtime reads whatever an earlier release read, so a release without published limits has those of the last release
+before it that has them; it may read more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .errors import ExportError
 
 @dataclass(frozen=True)
 class Server:
-    """The highest opset and IR version that a release is known to read, and the addresses that say so."""
+    """The highest opset and IR version that a release is known to read, and the address of the source."""
 
     opset: int
     ir_version: int
@@ -43,7 +43,7 @@ _RUNTIMES = {
     **dict.fromkeys((f"1.{minor}" for minor in range(21, 31)), Server(21, 10, f"{_ONNX_RUNTIME} (as 1.20)")),
     "1.31": Server(26, 13, _TRIED),
 }
-"""ONNX Runtime by minor release."""
+"""ONNX Runtime, by minor release."""
 
 _TRITONS = {
     "21.12": ("1.10", f"{_TRITON}/releases/tag/v2.17.0"),
@@ -62,7 +62,7 @@ _TRITONS = {
     "26.07": ("1.27", _MATRIX),
     "26.08": ("1.28", _MATRIX),
 }
-"""Triton by container release: the ONNX Runtime in it."""
+"""Triton, by container release: the ONNX Runtime in it."""
 
 _OPENED = "https://pypi.org/project/openvino/{tried}/ was tried: every block in opsets 7 to 26, IR 4 to 13"
 _OPENVINOS = {
@@ -93,16 +93,16 @@ SERVERS: dict[str, Server] = {
     # Its log says "max supported IR version: 8"; that came with ONNX 1.10, and so with opset 15.
     "triton:22.12": Server(15, 8, "https://github.com/ultralytics/ultralytics/issues/17378"),
 }
-"""Every server that a file can be written for, by the name that ``target`` takes."""
+"""Every server that a file can be written for, by the value of ``target``."""
 
 _WITHOUT = {"triton:24.02": f"it has no ONNX Runtime in it ({_TRITON}/releases/tag/v2.43.0)"}
-"""Releases that run no ONNX file at all, and why."""
+"""Releases that cannot run ONNX files, and why."""
 
 
 def server(target: str) -> Server:
-    """The row of a target, such as "triton:23.10" or "onnxruntime:1.16" (1.16.3 is the same).
+    """The row of a target, such as "triton:23.10" or "onnxruntime:1.16" (or 1.16.3).
 
-    Raises ExportError: a server or a release that is not in the table, with the nearest older release that is.
+    Raises ExportError: a server or a release that is not in the table; the message names the nearest older release.
     """
     if not isinstance(target, str):
         raise ExportError(f"a server is a name and a release, not {target!r}. What to do: write it as 'triton:23.10'")
@@ -126,17 +126,17 @@ def server(target: str) -> Server:
 
 
 def oldest(name: str, opset: int, ir_version: int) -> str | None:
-    """The first release of a server that is known to read files of an opset and an IR version; None: no one is."""
+    """The first release of a server that is known to read files of an opset and an IR version; None where none is."""
     rows = ((release, SERVERS[f"{name}:{release}"]) for release in _releases(name))
     return next((r for r, row in rows if opset <= row.opset and ir_version <= row.ir_version), None)
 
 
 def _releases(name: str) -> list[str]:
-    """The known releases of a server, the oldest first."""
+    """The known releases of a server, oldest first."""
     return sorted((key.partition(":")[2] for key in SERVERS if key.startswith(f"{name}:")), key=number)
 
 
 def number(release: str) -> tuple[int, ...]:
-    """A release in an order; empty where it is no version."""
+    """A release as numbers, which sort; empty where it is not a version."""
     parts = release.split(".")
     return tuple(map(int, parts)) if all(re.fullmatch("[0-9]{1,4}", part) for part in parts) else ()

@@ -1,4 +1,4 @@
-"""Which opset and IR version a file is written in: those that are asked for, or that its server takes."""
+"""The opset and the IR version that a file is written in: those requested, or those that its server reads."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class Versions:
 
 @dataclass(frozen=True)
 class _Kind:
+    """A kind of version: its name, the field of ``Versions`` and the CLI option for it, and the oldest supported."""
+
     name: str
     field: str
     option: str
@@ -37,26 +39,26 @@ class _Kind:
 
 USUAL = Versions()
 _OPSET = _Kind("opset", "opset", "--opset", 7)
-"""ONNX Runtime promises to run models from opset 7 on."""
+"""ONNX Runtime guarantees to run models from opset 7 on."""
 _IR = _Kind("IR version", "ir_version", "--ir-version", 4)
-"""Before IR 4 weights are inputs that a caller may replace."""
+"""Before IR 4 weights are inputs, which a caller may replace."""
 
 
-def chosen(opset: int | None = None, ir_version: int | None = None, target: str | None = None) -> Versions:
-    """What is asked for; what is left out is the nearest to opset 17 and IR 8 that goes with it and with the server.
+def choose_versions(opset: int | None = None, ir_version: int | None = None, target: str | None = None) -> Versions:
+    """The requested versions; one that is left out is the nearest to opset 17 and IR 8 that fits the rest.
 
     Raises ExportError: a version that does not exist, that the installed onnx or ONNX Runtime lacks, or that is above
-    what the server takes; an opset that needs a newer IR version; a server that is not in the table.
+    what the server reads; an opset that needs a newer IR version; a server that is not in the table.
     """
-    takes = Server(USUAL.opset, int(onnx.IR_VERSION), "") if target is None else server(target)
-    opset, ir_version = _asked(_OPSET, opset), _asked(_IR, ir_version)
+    limits = Server(USUAL.opset, int(onnx.IR_VERSION), "") if target is None else server(target)
+    opset, ir_version = _checked(_OPSET, opset), _checked(_IR, ir_version)
     for kind, number in ((_OPSET, opset), (_IR, ir_version)) if target is not None else ():
-        limit = getattr(takes, kind.field)
+        limit = getattr(limits, kind.field)
         if number is not None and number > limit:
             message = f"{kind.name} {number} was asked for, and {target} is known to take {kind.name} {limit} at most"
             hint = f"leave {kind.option} out, or give {limit} or less ({kind.option} {limit})"
-            raise ExportError(f"{message} ({takes.source}). What to do: {hint}")
-    highest, most = ir_version or takes.ir_version, opset or min(USUAL.opset, takes.opset)
+            raise ExportError(f"{message} ({limits.source}). What to do: {hint}")
+    highest, most = ir_version or limits.ir_version, opset or min(USUAL.opset, limits.opset)
     fitting = [number for number in range(_OPSET.oldest, most + 1) if needed_ir_version(number) <= highest]
     opset = opset or fitting[-1]
     needed = needed_ir_version(opset)
@@ -76,7 +78,7 @@ def needed_ir_version(opset: int) -> int:
 def newest() -> Versions:
     """The highest opset and IR version that the installed onnx knows and the installed ONNX Runtime opens.
 
-    ONNX Runtime does not say what it takes, so it is shown a model of one operator in each version, from the newest.
+    ONNX Runtime does not report what it opens, so a model of one operator is tried in each version, newest first.
     """
     opsets = range(onnx.defs.onnx_opset_version(), USUAL.opset, -1)
     irs = range(int(onnx.IR_VERSION), USUAL.ir_version, -1)
@@ -97,8 +99,8 @@ def _opens(opset: int, ir_version: int) -> bool:
     return True
 
 
-def _asked(kind: _Kind, value: int | None) -> int | None:
-    """The version that was asked for, where it is one that can be written and proved here."""
+def _checked(kind: _Kind, value: int | None) -> int | None:
+    """A requested version. Raises ExportError: it cannot be written or proved with what is installed."""
     if value is None:
         return None
     try:

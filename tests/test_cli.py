@@ -238,7 +238,7 @@ def test_a_class_of_random_weights_wants_weights_or_a_seed(run: Run, tmp_path: P
     (tmp_path / "nets.py").write_text(MODULE)
     reference, target = f"{tmp_path / 'nets.py'}:Net", tmp_path / "net.onnx"
     done = run("export", reference, "-o", target)
-    assert done.code == 2 and "a new network at every call, with random weights" in done.err and "--seed 0" in done.err
+    assert done.code == 2 and "a new network with random weights at every call" in done.err and "--seed 0" in done.err
     assert run("export", reference, "-o", target, "--seed", 7).code == 0
     random = target.read_bytes()
     torch.manual_seed(7)
@@ -336,7 +336,7 @@ def test_export_of_a_file_that_imports_its_neighbour(run: Run, tmp_path: Path) -
     assert run("export", f"{tmp_path / 'nets2.py'}:net", "-o", tmp_path / "m.onnx").code == 0
     (tmp_path / "nets3.py").write_text("raise SystemExit(0)")
     done = run("export", f"{tmp_path / 'nets3.py'}:net", "-o", tmp_path / "n.onnx")
-    assert done.code == 2 and "running it ended with SystemExit" in done.err
+    assert done.code == 2 and "running it raised SystemExit" in done.err
 
 
 def test_help_and_version(run: Run) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from export import ExportError, export
 from export.servers import SERVERS, oldest, server
-from export.versions import Versions, chosen, needed_ir_version, newest
+from export.versions import Versions, choose_versions, needed_ir_version, newest
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"opset": 6}, "opset 6 is older than 7"),
@@ -58,7 +58,7 @@ def test_what_is_chosen_is_what_was_asked_for_and_what_the_server_reads(
     opset: int | None, ir_version: int | None, target: str | None
 ) -> None:
     try:
-        found = chosen(opset, ir_version, target)
+        found = choose_versions(opset, ir_version, target)
     except ExportError as error:
         assert opset is not None or ir_version is not None
         assert "What to do: " in str(error)
@@ -76,7 +76,7 @@ def test_every_row_of_the_table_has_its_source_and_can_be_written_for(target: st
     row = server(target)
     assert re.match(r"https://\S+", row.source)
     assert needed_ir_version(row.opset) <= row.ir_version
-    assert chosen(target=target) == Versions(min(17, row.opset), min(8, row.ir_version), target)
+    assert choose_versions(target=target) == Versions(min(17, row.opset), min(8, row.ir_version), target)
 
 
 def test_later_releases_of_a_server_read_no_less() -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from export.evaluation import outputs_of
 from export.graph import Graph, Input, Rows
-from export.operators import activations, arithmetic, logic, normalisation
+from export.operators import activations, arithmetic, logic, normalisation, reductions
 
 _ROWS = 4
 _TRIES = 3
@@ -43,19 +43,7 @@ _SOFTMAX = {"softmax", "log_softmax"}
 _ROWWISE = {*activations.OPERATORS, *arithmetic.OPERATORS, *logic.OPERATORS, *normalisation.OPERATORS} - _SOFTMAX
 _ROWWISE |= {"linear", "batch_norm", "embedding", "expand"}
 """Operators that keep rows apart where the batch is the first dimension of their inputs and of their output."""
-_ROWWISE_ALONG_DIM = {
-    *_SOFTMAX,
-    "cat",
-    "select",
-    "slice",
-    "sum",
-    "mean",
-    "amax",
-    "amin",
-    "argmax",
-    "argmin",
-    "cumsum",
-}
+_ROWWISE_ALONG_DIM = {*_SOFTMAX, *reductions.OPERATORS, "cat", "select", "slice"}
 """Operators that do so where the batch is not their dimension."""
 
 
@@ -66,7 +54,7 @@ def _keeps_rows_apart(graph: Graph) -> bool:
         values = [node.shape, *(shapes[name] for name in node.inputs)]
         if any(not shape or shape[0] != Rows() or any(isinstance(s, Rows) for s in shape[1:]) for shape in values):
             return False
-        dims = node.attributes.get("dim", ())
+        dims = node.attributes.get("dim", 0)
         within_rows = node.op in _ROWWISE_ALONG_DIM and 0 not in (dims if isinstance(dims, tuple) else (dims,))
         if not (within_rows or node.op in _ROWWISE or node.op == "reshape"):
             return False
