@@ -28,15 +28,6 @@ def _product_with_vector(a: Tensor, b: Tensor) -> Tensor:
     return (a.unsqueeze(0) @ b).squeeze(-2)
 
 
-def _masked_fill(x: Tensor, mask: Tensor, value: Any) -> Tensor:
-    return torch.where(mask, value, x)
-
-
-def _triangle(cut: Callable[..., Tensor], x: Tensor, diagonal: int = 0) -> Tensor:
-    kept = cut(torch.ones(x.shape[-2:], dtype=torch.bool), diagonal)
-    return torch.where(kept, x, torch.zeros((), dtype=x.dtype))
-
-
 def _one_hot(x: Tensor, classes: int = -1) -> Tensor:
     """Rows of the identity matrix, so that a class that does not exist is an index beyond the table."""
     return torch.embedding(torch.eye(classes, dtype=torch.int64), x)
@@ -85,10 +76,6 @@ def _scaled(operation: Callable[..., Tensor], x: Any, y: Any, *, alpha: float = 
 
 def _rsub(x: Any, y: Any, alpha: float = 1) -> Tensor:
     return torch.sub(y, x * alpha)
-
-
-def _std(x: Tensor, dim: Any = None, *, correction: Number = None, keepdim: bool = False) -> Tensor:
-    return torch.sqrt(aten.var.correction(x, dim, correction=correction, keepdim=keepdim))
 
 
 def _logsumexp(x: Tensor, dim: Sequence[int], keepdim: bool = False) -> Tensor:
@@ -170,16 +157,12 @@ def _lerp(a: Tensor, b: Tensor, weight: Any) -> Tensor:
 
 DECOMPOSED: dict[str, Callable[..., Any]] = {
     **indexing.DECOMPOSED,
-    **dict.fromkeys(("masked_fill.Scalar", "masked_fill.Tensor"), _masked_fill),
-    "tril.default": partial(_triangle, torch.tril),
-    "triu.default": partial(_triangle, torch.triu),
     "one_hot.default": _one_hot,
     "group_norm.default": _group_norm,
     "instance_norm.default": _instance_norm,
     "addcmul.default": partial(_plus, torch.mul),
     "addcdiv.default": partial(_plus, torch.div),
     **dict.fromkeys(("baddbmm.default", "addmv.default"), _addmm),
-    "std.correction": _std,
     "var_mean.correction": _var_mean,
     "logsumexp.default": _logsumexp,
     "nan_to_num.default": _nan_to_num,
@@ -189,7 +172,7 @@ DECOMPOSED: dict[str, Callable[..., Any]] = {
     "scaled_dot_product_attention.default": _attention,
     "square.default": lambda x: x.to(torch.int64) if x.dtype == torch.bool else x * x,
     "bilinear.default": _bilinear,
-    **dict.fromkeys(("logical_xor.default", "bitwise_xor.Tensor", "__xor__.Tensor"), torch.ne),
+    **dict.fromkeys(("logical_xor.default", "bitwise_xor.Tensor"), torch.ne),
     "hypot.default": _hypot,
     "log2.default": lambda x: torch.log(x) / log(2.0),
     "log10.default": lambda x: torch.log(x) / log(10.0),
