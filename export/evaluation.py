@@ -51,17 +51,17 @@ def operands(node: Node) -> list[int | str]:
     Numbers that fill a tensor argument, or multiply one, count as constants.
     """
     remaining = iter(range(len(node.inputs)))
-    found: list[int | str] = []
+    listed: list[int | str] = []
     for role, kind, *_ in schema(node.op, node.overload)[1]:
         if kind == "List[Tensor]":
-            found += [key if key in node.tensors else next(remaining) for key in _list_keys(node, role)]
+            listed += [key if key in node.tensors else next(remaining) for key in _list_keys(node, role)]
         elif role in node.tensors:
-            found.append(role)
+            listed.append(role)
         elif role in node.attributes:
-            found += [role] if kind in _OPERANDS and node.attributes[role] is not None else []
+            listed += [role] if kind in _OPERANDS and node.attributes[role] is not None else []
         elif kind in ("Tensor", "Optional[Tensor]"):
-            found += [index for index in (next(remaining, None),) if index is not None]
-    return found
+            listed += [index for index in (next(remaining, None),) if index is not None]
+    return listed
 
 
 def _list_keys(node: Node, role: str) -> list[str]:

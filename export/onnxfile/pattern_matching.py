@@ -82,10 +82,10 @@ def _extend(
             or candidate.domain not in ("", "ai.onnx")
         ):
             continue
-        found = _step_differences(node, step, candidate, values, model)
-        if found is not None:
+        more = _step_differences(node, step, candidate, values, model)
+        if more is not None:
             extended = {**values, len(nodes): candidate.output[0]}
-            yield from _extend(node, pattern, extended, (*nodes, candidate), model, used, differences + found)
+            yield from _extend(node, pattern, extended, (*nodes, candidate), model, used, differences + more)
 
 
 def _step_differences(
@@ -102,10 +102,10 @@ def _step_differences(
     missing = [""] * (len(step.inputs) - len(names))
     for order in (names, names[::-1]) if step.op in COMMUTATIVE else (names,):
         pairs = zip(step.inputs, order + missing, strict=True)
-        found = [_input_differences(node, source, name, candidate, values, model) for source, name in pairs]
-        if all(differences is not None for differences in found):
+        by_input = [_input_differences(node, source, name, candidate, values, model) for source, name in pairs]
+        if all(differences is not None for differences in by_input):
             try:
-                of_inputs = [difference for differences in found if differences for difference in differences]
+                of_inputs = [difference for differences in by_input if differences for difference in differences]
                 return of_inputs + _attribute_differences(node, step, candidate, model)
             except onnx.defs.SchemaError:  # the file's opset does not have this operator
                 return None
@@ -187,7 +187,7 @@ def _attribute_differences(node: Node, step: Step, candidate: NodeProto, model: 
     """What differs in an operator's attributes; one that is not there has its default in the file's opset."""
     schema = onnx.defs.get_schema(candidate.op_type, max(1, model.opset), "")
     values = {a.name: _attribute_value(a) for a in candidate.attribute if (step.op, a.name) not in _WITHOUT_EFFECT}
-    found: list[tuple[str, float | str, float | str]] = []
+    differences: list[tuple[str, float | str, float | str]] = []
     for name, description in schema.attributes.items():
         if (step.op, name) in _WITHOUT_EFFECT or name in step.free:
             values.pop(name, None)
@@ -199,11 +199,11 @@ def _attribute_differences(node: Node, step: Step, candidate: NodeProto, model: 
         if isinstance(expected, OneOf):
             expected = next((each for each in expected.values if _comparable(each) == value), expected.values[0])
         if value != _comparable(expected):
-            found.append((name, value, _comparable(expected)))
-    found += [(name, _comparable(value), "not there") for name, value in values.items()]
+            differences.append((name, value, _comparable(expected)))
+    differences += [(name, _comparable(value), "not there") for name, value in values.items()]
     # In an opset without the attribute the operator means something else.
-    found += [(name, "not there", "another opset's") for name in step.attributes if name not in schema.attributes]
-    return [Difference(node.path, name, 1, 1, (), in_file, in_module) for name, in_file, in_module in found]
+    differences += [(name, "not there", "another opset's") for name in step.attributes if name not in schema.attributes]
+    return [Difference(node.path, name, 1, 1, (), in_file, in_module) for name, in_file, in_module in differences]
 
 
 def _attribute_value(attribute: onnx.AttributeProto) -> object:

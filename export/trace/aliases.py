@@ -154,7 +154,7 @@ class Aliases:
             inverse = tuple(sorted(range(len(view.before)), key=lambda axis: view.options["dims"][axis]))
             return self._apply(Call("permute", "default", {"self": new, "dims": inverse}), view.before, dtype)
         if view.op not in ("select", "slice"):
-            raise ExportError(f"the forward writes in place through {view.op}; a file cannot say that")
+            raise ExportError(f"the forward writes in place through {view.op}; a file cannot do that")
         dim = view.options["dim"]
         size = view.before[dim]
         if view.op == "select":
