@@ -219,7 +219,7 @@ PLACES: dict[str, tuple[dict[str, str], list[str]]] = {
     "beyond": ({"location": "data", "offset": "8"}, ["96 bytes from 8 on", "data file of 96 bytes"]),
     "before": ({"location": "data", "offset": "-8"}, ["-8"]),
     "shorter": ({"location": "data", "length": "4"}, ["takes 96 bytes"]),
-    "no number": ({"location": "data", "offset": "ten"}, ["no readable place"]),
+    "no number": ({"location": "data", "offset": "ten"}, ["offset or length is not a number"]),
     "empty": ({"location": "empty"}, ["data file of 0 bytes"]),
 }
 
