@@ -406,7 +406,7 @@ def hide(graph: onnx.GraphProto, how: str) -> None:
     ("how", "part"),
     [
         ("sparse", "sparse constant"),
-        ("twice", "two things one name: '0.weight'"),
+        ("twice", "one name for two values: '0.weight'"),
         ("domain", "operator that the module has not: Identity"),
     ],
 )
