@@ -35,7 +35,7 @@ from export.graph import Input
 from export.onnxfile.reading import read_model
 from export.proof.running import on_device
 from export.proof.structure import match
-from export.proof.verification import examine
+from export.proof.verify import examine
 from export.trace import Signature, signature_of, trace
 from runtime import Session
 

@@ -8,7 +8,7 @@ from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect
 from .proof.report import ParityReport as ParityReport
 from .proof.report import read_report as read_report
-from .proof.verification import verify as verify
+from .proof.verify import verify as verify
 from .publishing import publish as publish
 from .recovery.checkpoint import read_checkpoint as read_checkpoint
 from .recovery.onnx_network import read_onnx as read_onnx

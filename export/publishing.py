@@ -16,8 +16,8 @@ from .artifact import Artifact
 from .errors import ExportError, ProofError
 from .exporting import export
 from .proof import ParityReport, can_write_page, write_page
-from .proof.exposing import Recording
-from .proof.verification import Data, examine
+from .proof.instrumented import Recording
+from .proof.verify import Data, examine
 
 
 def publish(

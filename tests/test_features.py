@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from builder import MLPSpec, SpecError, assemble, json_schema, load_spec
 from export import export, inspect, verify
-from export.proof.verification import examine
+from export.proof.verify import examine
 from runtime import InputError, ModelError, Port, Session, Summary, read_rows, score_file, summary_of
 from runtime.data.unusual_values import Outside, find_outside
 from tests.cases import network

@@ -24,7 +24,7 @@ from export.onnxfile.reading import external_data, read_model
 from export.proof.rules import RULES
 from export.proof.running import Opener, Running, on_device
 from export.proof.structure import Structure, match
-from export.proof.verification import examine
+from export.proof.verify import examine
 from export.trace import signature_of, trace
 from export.trace.decompositions import DECOMPOSED
 from runtime import InputError, ModelError

@@ -3,4 +3,3 @@ from .page import write_page as write_page
 from .report import ParityReport as ParityReport
 from .report import file_record as file_record
 from .report import read_report as read_report
-from .verification import verify as verify

@@ -22,11 +22,12 @@ from torch import Tensor
 from export.evaluation import evaluate
 from export.graph import Row, Shape
 
-from .layerwise import SLACK, Step, Value, expected, seen_as, walk
+from .eager import Called, traced
+from .inputs import Inputs
+from .layer_bounds import SLACK, Step, Value, expected, seen_as, walk
 from .report import AnswersRecord, EndToEnd, TensorRecord
-from .rows import Inputs, by_row, given_to, joined, rows_of_inputs, split
-from .rules.parts import Radius
-from .running import Called, apart, traced
+from .rows import apart, by_row, given_to, joined, rows_of_inputs, split
+from .rules.common import Radius
 from .structure import Layer, Structure
 
 _ROWS = {"data": 12, "range": 12, "normal": 12}

@@ -26,7 +26,7 @@ from export.graph import Node, Rows
 from export.onnxfile.model import Model
 from export.onnxfile.pattern_matching import attribute
 
-from .layerwise import LayerCheck
+from .layer_bounds import LayerCheck
 from .running import Opener, alone, row_sizes
 from .structure import Layer, Structure
 

@@ -17,10 +17,9 @@ from export.artifact import Artifact
 from export.errors import ProofError
 from export.onnxfile.reading import external_data
 from export.proof import ParityReport
-from export.proof.exposing import Recording
-from export.proof.rows import in_batches
-from export.proof.running import apart
-from export.proof.verification import examine
+from export.proof.instrumented import Recording
+from export.proof.rows import apart, in_batches
+from export.proof.verify import examine
 from export.publishing import publish
 from runtime import Session, choose, sha256, this_machine, whole_files
 

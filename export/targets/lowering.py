@@ -6,7 +6,7 @@ from pathlib import Path
 
 from builder import MLPSpec, RecoveryError
 from export.errors import ExportError, ProofError, TargetError
-from export.proof.verification import verify
+from export.proof.verify import verify
 from export.publishing import publish
 from export.recovery.recovered import Recovered
 from export.recovery.recovering import read_network

@@ -11,7 +11,7 @@ Everything is float64, whose own error (2^-29 of a float32 rounding) the caller 
 """
 
 from . import arithmetic, elementwise, exact, reductions
-from .parts import Rule, guarded
+from .common import Rule, guarded
 
 RULES: dict[str, Rule] = {
     op: guarded(rule) for family in (arithmetic, elementwise, exact, reductions) for op, rule in family.RULES.items()

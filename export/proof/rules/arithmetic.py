@@ -10,8 +10,8 @@ from torch import Tensor
 from export.evaluation import constant, number, times
 from export.graph import Node
 
+from .common import Radius, Rule, denormal, exact_in_whole, lost_where, nothing, operands, size
 from .constants import CONSTANTS, ETA, LARGEST, U, gamma
-from .parts import Radius, Rule, denormal, exact_in_whole, lost_where, nothing, operands, size
 
 _ARITHMETIC = ("add", "sub", "mul", "div")
 

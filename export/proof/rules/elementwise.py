@@ -11,8 +11,8 @@ from torch import Tensor
 from export.evaluation import evaluate, number
 from export.graph import Node
 
+from .common import Radius, Rule, denormal, lost_where, nothing, operands, radius_of, reach, size, widened
 from .constants import CONSTANTS, ETA, LARGEST, U, gamma
-from .parts import Radius, Rule, denormal, lost_where, nothing, operands, radius_of, reach, size, widened
 
 _FLUSHED = 4 * ETA
 """Of a function whose slope is at most 2: its result may be flushed, and so may its argument."""

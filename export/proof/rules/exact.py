@@ -12,8 +12,8 @@ from torch import Tensor
 from export.evaluation import evaluate
 from export.graph import Node, Rows
 
+from .common import NEAREST, Operand, Radius, Rule, exact, nothing, operands, radius_of, size, widened
 from .constants import U
-from .parts import NEAREST, Operand, Radius, Rule, exact, nothing, operands, radius_of, size, widened
 
 _TABLES = {"embedding": "weight", "index_select": "self", "gather": "self"}
 """Operators that pick from one argument what the others, which are whole numbers, say."""

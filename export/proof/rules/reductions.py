@@ -11,8 +11,8 @@ from torch import Tensor
 from export.evaluation import constant, number
 from export.graph import Node
 
+from .common import Radius, Rule, exact_in_whole, lost_where, nothing, radius_of, reach, size, widened
 from .constants import CONSTANTS, ETA, LARGEST, U, gamma
-from .parts import Radius, Rule, exact_in_whole, lost_where, nothing, radius_of, reach, size, widened
 
 
 def dims_of(node: Node, z: Tensor) -> tuple[int, ...]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from export.onnxfile.model import Model
 
-from .layerwise import LayerCheck
-from .rows import Domain, Inputs, search
+from .inputs import Domain, Inputs, search
+from .layer_bounds import LayerCheck
 from .running import Opener, outputs, with_layers
 from .structure import Layer, Structure
 

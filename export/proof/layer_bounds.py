@@ -16,12 +16,13 @@ from export.graph import Rows, row_of
 from export.onnxfile.pattern_matching import attribute
 from runtime import ModelError
 
+from .inputs import USUAL
 from .report import ElementRecord, LayerRecord
-from .rows import USUAL, by_row, in_shape, sized
+from .rows import by_row, in_shape, sized
 from .rules import RULES
 from .rules.arithmetic import magnitude, merged, roundings
+from .rules.common import Radius, size
 from .rules.constants import LARGEST, sharper
-from .rules.parts import Radius, size
 from .structure import Layer
 
 SLACK = 1 + 2.0**-20

@@ -13,15 +13,17 @@ from export.onnxfile.model import Model
 from export.trace import Signature
 from runtime import InputError, ModelError, Port
 
-from .exposing import LEVELS, Exposing, Recording
-from .layerwise import BINS, LayerCheck, layer_records
+from .eager import Called, disagreement, same_bits, traced
+from .inputs import USUAL, Inputs, batches, planned
+from .instrumented import LEVELS, Exposing, Recording
+from .layer_bounds import BINS, LayerCheck, layer_records
 from .network import answers, end_to_end
 from .probes import probe_constants, probe_ranges
 from .report import AnswersRecord, ConstantRecord, ElementRecord, EndToEnd, Findings, InputsRecord, Stop, counted
-from .rows import USUAL, Inputs, batches, in_shape, planned
+from .rows import apart, in_shape
 from .rules import RULES
 from .rules.constants import CONSTANTS
-from .running import Called, Opener, Running, apart, disagreement, opened, outputs, same_bits, traced
+from .running import Opener, Running, opened, outputs
 from .structure import Structure, match
 
 _MOST_EXEMPT = 0.01

@@ -28,8 +28,8 @@ from runtime.data.arrays import as_array
 from runtime.data.indices import index_limits
 from runtime.data.inputs import as_inputs
 
-from .examination import Examination
-from .exposing import Recording
+from .checks import Examination
+from .instrumented import Recording
 from .report import Findings, ParityReport, Stop, file_record, machine, versions
 from .rows import joined
 from .rows import row_shape as row_shape_of
