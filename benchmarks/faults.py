@@ -35,7 +35,7 @@ from export.graph import Input
 from export.onnxfile.reading import read_model
 from export.proof.running import on_device
 from export.proof.structure import match
-from export.proof.verify import examine
+from export.proof.verify import prove
 from export.trace import Signature, signature_of, trace
 from runtime import Session
 
@@ -170,9 +170,9 @@ def tried(name: str) -> dict[str, Any]:
             caught = {gate: GATES[gate].catches(found[gate], subject.eager[gate]) for gate in GATES}
             why = {}
             if fault not in RUNTIME_ONLY:
-                report = examine(module, broken, **asked)
+                report = prove(module, broken, **asked)
                 caught["mlpx"], why["file"] = not report.proved, report.why
-            report = examine(module, subject.path, **asked, opener=faulty(on_device("cpu"), edit))
+            report = prove(module, subject.path, **asked, opener=faulty(on_device("cpu"), edit))
             caught["mlpx, in the runtime"], why["runtime"] = not report.proved, report.why
             by = next((check.name for check in report.checks if check.outcome == "failed"), "")
             record["faults"][fault] = {"seen": seen, "caught": caught, "by": by, "why": why}
@@ -184,7 +184,7 @@ def fault_free(name: str) -> dict[str, Any]:
     record: dict[str, Any] = {"clean": name}
     with _subject(name) as subject:
         start = perf_counter()
-        report = examine(subject.network.module, subject.path, device="cpu", **subject.asked)
+        report = prove(subject.network.module, subject.path, device="cpu", **subject.asked)
         record |= {"seconds": perf_counter() - start, "why": report.why}
         record["ratio"] = max((layer.ratio for layer in report.layers), default=0.0)
         found = subject.outputs(subject.path)

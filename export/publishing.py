@@ -17,7 +17,7 @@ from .errors import ExportError, ProofError
 from .exporting import export
 from .proof import ParityReport, can_write_page, write_page
 from .proof.instrumented import Recording
-from .proof.verify import Data, examine
+from .proof.verify import Data, prove
 
 
 def publish(
@@ -51,7 +51,7 @@ def publish(
         final = replace(written, path=path.with_name(written.path.name))
         proof_options = {"spec": options.get("spec"), "device": device, "data": data, "dtype": dtype, "seed": seed}
         proof_options |= {key: options[key] for key in ("example", "method") if key in options}
-        report = examine(module, written.path, **proof_options, recording=recording)
+        report = prove(module, written.path, **proof_options, recording=recording)
         failed = path.with_name(f"{path.stem}.failed")
         if not report.proved:
             report = report.model_copy(update={"kept": str(failed / path.name)})

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from builder import MLPSpec, SpecError, assemble, json_schema, load_spec
 from export import export, inspect, verify
-from export.proof.verify import examine
+from export.proof.verify import prove
 from runtime import InputError, ModelError, Port, Session, Summary, read_rows, score_file, summary_of
 from runtime.data.unusual_values import Outside, find_outside
 from tests.cases import network
@@ -435,7 +435,7 @@ def test_a_file_that_declares_something_else_fails(old: str, new: str, part: str
         if entry.key in ("mlpx.inputs", "mlpx.outputs"):
             entry.value = entry.value.replace(old, new)
     onnx.save(model, arm)
-    report = examine(assemble(spec, seed=1), arm, spec=spec, device="cpu", stop_early=True)
+    report = prove(assemble(spec, seed=1), arm, spec=spec, device="cpu", stop_early=True)
     assert report.verdict == "failed" and part in report.why
 
 

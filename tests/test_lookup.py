@@ -210,7 +210,7 @@ def test_the_certificate_has_rows_of_whole_numbers(tabular: tuple[Tabular, Path]
     assert (np.abs(found - answers.exact["output"]) <= answers.bound["output"]).all()
     report = read_report(path.with_suffix(".parity.json"))
     assert report.answers is not None and report.answers.inputs["cat"].dtype == "int64"
-    assert any("whole numbers over all that may come" in given.words for given in report.inputs)
+    assert any("whole numbers over their whole range" in given.words for given in report.inputs)
 
 
 def test_a_file_is_proved_again_from_itself(tabular: tuple[Tabular, Path]) -> None:

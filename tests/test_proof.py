@@ -24,7 +24,7 @@ from export.onnxfile.reading import external_data, read_model
 from export.proof.rules import RULES
 from export.proof.running import Opener, Running, on_device
 from export.proof.structure import Structure, match
-from export.proof.verify import examine
+from export.proof.verify import prove
 from export.trace import signature_of, trace
 from export.trace.decompositions import DECOMPOSED
 from runtime import InputError, ModelError
@@ -111,7 +111,7 @@ def test_a_fault_in_the_file_is_caught(fault: str, victims: dict[str, Victim], d
     edit = plan(fault, model, structure, 0)
     assert edit is not None, "the victim has a place for every fault"
     planted(model, edit, tmp_path / "m.onnx")
-    report = examine(module, tmp_path / "m.onnx", device=device, example=example)
+    report = prove(module, tmp_path / "m.onnx", device=device, example=example)
     assert not report.proved and report.why != "every check passed"
 
 
@@ -122,7 +122,7 @@ def test_a_fault_in_the_runtime_is_caught_by_what_it_computes(
     module, example, model, structure = with_a_place(victims, fault)
     edit = plan(fault, model, structure, 0)
     assert edit is not None
-    report = examine(module, model.path, device=device, opener=faulty(on_device(device), edit), example=example)
+    report = prove(module, model.path, device=device, opener=faulty(on_device(device), edit), example=example)
     assert not report.proved
     assert outcome(report, "structure") == outcome(report, "constants") == "passed"
 
@@ -131,7 +131,7 @@ def test_a_failure_names_the_first_layer_that_diverges(tmp_path: Path, victim: V
     module, _, model, structure = victim
     edit = plan("slope 0.010001", model, structure, 0)
     assert edit is not None
-    report = examine(module, model.path, device="cpu", opener=faulty(on_device("cpu"), edit))
+    report = prove(module, model.path, device="cpu", opener=faulty(on_device("cpu"), edit))
     e = report.failure
     assert e is not None and e.layer == "3" and e.ratio > 1 and e.features == 7 and len(e.x) == 7
     assert abs(e.file - e.exact) > e.bound >= abs(e.eager - e.exact)
@@ -172,9 +172,9 @@ def fused(outputs: int, factor: float) -> Opener:
 @pytest.mark.parametrize(
     ("outputs", "factor", "verdict", "part"),
     [
-        (2, 1 + 2.0**-23, "proved", "the runtime fuses layers, so every linear layer with its activation was held"),
+        (2, 1 + 2.0**-23, "proved", "the runtime fuses layers, so every linear layer with its activation was compared"),
         (2, 1 + 2.0**-6, "failed", "'1', row "),
-        (1, 1 + 2.0**-23, "not proved", "what it computes without cannot be seen"),
+        (1, 1 + 2.0**-23, "not proved", "what it computes without them cannot be seen"),
     ],
 )
 def test_a_runtime_that_fuses_is_held_against_the_bound_of_what_it_fused(
@@ -182,7 +182,7 @@ def test_a_runtime_that_fuses_is_held_against_the_bound_of_what_it_fused(
 ) -> None:
     spec, module = network([{"linear": 16}, "elu", {"linear": 3}])
     path = export(module, tmp_path / "m.onnx", spec=spec).path
-    report = examine(module, path, device="cpu", opener=fused(outputs, factor))
+    report = prove(module, path, device="cpu", opener=fused(outputs, factor))
     assert report.verdict == verdict and any(part in check.words for check in report.checks)
 
 
@@ -304,7 +304,7 @@ def test_more_operators_than_the_module_has(tmp_path: Path) -> None:
         graph.node.append(onnx.helper.make_node("Clip", ["before"], [graph.output[0].name], name="extra"))
 
     report = verify(module, rebuilt(path, one_more), device="cpu")
-    assert report.verdict == "not proved" and "operator that the module has not: Clip 'extra'" in report.why
+    assert report.verdict == "not proved" and "operator that the module lacks: Clip 'extra'" in report.why
 
 
 def test_another_activation(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def hide(graph: onnx.GraphProto, how: str) -> None:
     [
         ("sparse", "sparse constant"),
         ("twice", "one name for two values: '0.weight'"),
-        ("domain", "operator that the module has not: Identity"),
+        ("domain", "operator that the module lacks: Identity"),
     ],
 )
 def test_files_that_readers_understand_differently_are_not_proved(how: str, part: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 
 from export import ParityReport, export, publish, read_report, verify
 from export.proof import write_page
-from export.proof.report import Check
+from export.proof.report import CheckRecord
 from runtime import InputError, MissingPackageError
 from tests.browser import CHROMIUM, look
 from tests.cases import network
@@ -130,7 +130,7 @@ def test_the_page_needs_nothing_else_and_says_what_was_found(
 
 def test_checks_that_need_no_explanation_are_shown_too(reports: dict[str, ParityReport], tmp_path: Path) -> None:
     names = ["data", "blocks", "outputs", "running", "probabilistic bounds"]
-    checks = [Check(name=name, outcome="warning", words=f"words of {name}") for name in names]
+    checks = [CheckRecord(name=name, outcome="warning", words=f"words of {name}") for name in names]
     write_page(reports["proved"].model_copy(update={"checks": checks}), tmp_path / "p.html")
     page = Page((tmp_path / "p.html").read_text(encoding="utf-8"))
     assert all(f"words of {name}" in page.text for name in names)

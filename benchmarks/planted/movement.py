@@ -22,7 +22,7 @@ def _slice(site: Site) -> Edit | None:
     """A slice that starts and ends one later, or one earlier where it reaches the end."""
 
     def moved(layer: Layer) -> int | None:
-        given, size = layer.held.attributes, layer.shapes[0][layer.held.attributes["dim"]]
+        given, size = layer.expected.attributes, layer.input_shapes[0][layer.expected.attributes["dim"]]
         if isinstance(size, Rows) or layer.nodes[-1].op_type != "Slice":
             return None
         return 1 if given["end"] < size else -1 if given["start"] > 0 else None
@@ -31,7 +31,7 @@ def _slice(site: Site) -> Edit | None:
     by = moved(layer) if layer is not None else None
     if layer is None or by is None:
         return None
-    given = layer.held.attributes
+    given = layer.expected.attributes
     start, end = (np.array([given[role] + by], np.int64) for role in ("start", "end"))
     return together(reading(layer.output, 1, start), reading(layer.output, 2, end))
 
@@ -48,7 +48,7 @@ def _index(site: Site, layer: Layer) -> tuple[NodeProto, int, np.ndarray] | None
 
 def _size_of_indexed(layer: Layer) -> int:
     """Of the dimension that an index picks from; 1 where that is the batch."""
-    size = layer.shapes[0][layer.held.attributes["dim"]]
+    size = layer.input_shapes[0][layer.expected.attributes["dim"]]
     return size if isinstance(size, int) else 1
 
 
@@ -87,12 +87,14 @@ def _two_indices(site: Site) -> Edit | None:
 
 
 def _two_columns(site: Site) -> Edit | None:
-    picked = [(layer, _index(site, layer)) for layer in site.layers if layer.held.op == "select"]
+    picked = [(layer, _index(site, layer)) for layer in site.layers if layer.expected.op == "select"]
     known = [(layer, found) for layer, found in picked if found is not None]
     for i in site.rng.permutation(len(known)).tolist():
         (layer, (node, place, held)) = known[i]
         for other, (reader, its_place, index) in known[i + 1 :]:
-            alike = other.inputs == layer.inputs and other.held.attributes["dim"] == layer.held.attributes["dim"]
+            alike = (
+                other.inputs == layer.inputs and other.expected.attributes["dim"] == layer.expected.attributes["dim"]
+            )
             if alike and not np.array_equal(held, index):
                 exchanged = reading(reader.output[0], its_place, held.reshape(index.shape))
                 return together(reading(node.output[0], place, index.reshape(held.shape)), exchanged)
@@ -103,7 +105,7 @@ def _permutation(site: Site) -> Edit | None:
     """Two dimensions of one size, each in the other's place of a permutation."""
 
     def pairs(layer: Layer) -> list[tuple[int, int]]:
-        shape = layer.held.shape
+        shape = layer.expected.shape
         alike = [(i, j) for i in range(len(shape)) for j in range(i) if shape[i] == shape[j] != 1]
         return alike if layer.nodes[-1].op_type == "Transpose" else []
 
@@ -111,7 +113,7 @@ def _permutation(site: Site) -> Edit | None:
     if layer is None:
         return None
     first, second = pairs(layer)[site.rng.integers(len(pairs(layer)))]
-    dims = list(layer.held.attributes["dims"])
+    dims = list(layer.expected.attributes["dims"])
     dims[first], dims[second] = dims[second], dims[first]
     return edited(layer.output, lambda node: set_attribute(node, "perm", dims))
 

@@ -75,10 +75,10 @@ def _inputs(op_type: str, order: Callable[[int], list[int]], *ops: str) -> Plan:
 
 def _alike(site: Site, layer: Layer) -> bool:
     """Whether a product of two values allows them in the other order."""
-    if layer.held.op != "matmul":
+    if layer.expected.op != "matmul":
         return True
-    shapes = [shape[-2:] for shape in layer.shapes]
-    return len(shapes) == 2 and shapes[0] == shapes[1] and len(set(shapes[0])) == 1 and len(layer.shapes[0]) > 2
+    shapes = [shape[-2:] for shape in layer.input_shapes]
+    return len(shapes) == 2 and shapes[0] == shapes[1] and len(set(shapes[0])) == 1 and len(layer.input_shapes[0]) > 2
 
 
 def _reduction(becomes: Mapping[str, str], *ops: str) -> Plan:
@@ -118,14 +118,14 @@ def _axes(site: Site, node: NodeProto) -> list[int]:
 
 def _several(site: Site, layer: Layer, node: NodeProto) -> bool:
     """Whether a reduction makes one value of several."""
-    return any(layer.shapes[0][axis] != 1 for axis in _axes(site, node))
+    return any(layer.input_shapes[0][axis] != 1 for axis in _axes(site, node))
 
 
 def _another_axis(site: Site) -> Edit | None:
     """A sum or a mean over another dimension, which has the same size, so that the shape stays."""
 
     def others(layer: Layer) -> list[int]:
-        shape, axes = layer.shapes[0], _axes(site, layer.nodes[-1])
+        shape, axes = layer.input_shapes[0], _axes(site, layer.nodes[-1])
         if len(axes) != 1:
             return []
         axis = axes[0] % len(shape)
@@ -144,7 +144,7 @@ def _softmax_axis(site: Site) -> Edit | None:
     """A softmax along another dimension of a row."""
 
     def others(layer: Layer) -> list[int]:
-        shape, own = layer.held.shape, layer.held.attributes["dim"]
+        shape, own = layer.expected.shape, layer.expected.attributes["dim"]
         found = [i for i, size in enumerate(shape) if isinstance(size, int) and i != own]
         return [i for i in found if not shape[i] == shape[own] == 1] if len(layer.nodes) == 1 else []
 
@@ -161,7 +161,7 @@ def _norm_epsilon(op: str) -> Plan:
     def plan(site: Site) -> Edit | None:
         # The distance of one value from its own mean is 0, whatever it is divided by.
         layer = site.pick(
-            op, fits=lambda layer: op != "layer_norm" or tuple(layer.held.attributes["normalized_shape"]) != (1,)
+            op, fits=lambda layer: op != "layer_norm" or tuple(layer.expected.attributes["normalized_shape"]) != (1,)
         )
         if layer is None:
             return None
@@ -192,11 +192,11 @@ def _exponent(change: Callable[[np.ndarray], np.ndarray]) -> Plan:
 
 
 def _gelu(site: Site) -> Edit | None:
-    layer = site.pick("gelu", fits=lambda layer: layer.held.attributes["approximate"] == "none")
+    layer = site.pick("gelu", fits=lambda layer: layer.expected.attributes["approximate"] == "none")
     if layer is None:
         return None
     source, attributes = read_by(site.model, layer), {"approximate": "tanh"}
-    node = replace(layer.held, inputs=(source,), output=layer.output, home="planted", attributes=attributes)
+    node = replace(layer.expected, inputs=(source,), output=layer.output, home="planted", attributes=attributes)
     emit = Emitter(Graph({}, (node,), {}), site.model.opset)
     OPERATORS["gelu"].lower(emit, node)
     old = {node.output[0] for node in layer.nodes}

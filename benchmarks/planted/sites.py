@@ -31,12 +31,12 @@ class Site:
 
     def pick(self, *ops: str, fits: Callable[[Layer], bool] = lambda layer: True) -> Layer | None:
         """A layer of one of these kinds; None where there is none."""
-        found = [layer for layer in self.layers if layer.held.op in ops and fits(layer)]
+        found = [layer for layer in self.layers if layer.expected.op in ops and fits(layer)]
         return found[self.rng.integers(len(found))] if found else None
 
     def constant(self, layer: Layer, role: str) -> str | None:
         """The file's name for a tensor of a layer."""
-        held = layer.held.tensors.get(role)
+        held = layer.expected.tensors.get(role)
         if held is None:
             return None
         names = [name for node in layer.nodes for name in node.input if name in self.model.constants]

@@ -21,7 +21,7 @@ _ELEMENTWISE = ("relu", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu", 
 
 def _matrix(site: Site, fits: Callable[[np.ndarray], bool]) -> tuple[Layer, str] | None:
     """A linear layer whose weight fits, and the name of that weight."""
-    layer = site.pick("linear", fits=lambda layer: fits(layer.held.tensors["weight"].values))
+    layer = site.pick("linear", fits=lambda layer: fits(layer.expected.tensors["weight"].values))
     name = site.constant(layer, "weight") if layer is not None else None
     return None if layer is None or name is None else (layer, name)
 
@@ -102,7 +102,7 @@ def _columns(site: Site) -> Edit | None:
     if found is None:
         return None
     layer, name = found
-    pair = _two_unlike(site, layer.held.tensors["weight"].values.T)
+    pair = _two_unlike(site, layer.expected.tensors["weight"].values.T)
     return None if pair is None else changed((name, _exchanged(*pair, axis=0 if _is_turned(site, *found) else 1)))
 
 
@@ -115,7 +115,7 @@ def _embedding_rows(site: Site) -> Edit | None:
 
 def _bias(change: Change) -> Plan:
     def plan(site: Site) -> Edit | None:
-        layer = site.pick("linear", fits=lambda layer: "bias" in layer.held.tensors)
+        layer = site.pick("linear", fits=lambda layer: "bias" in layer.expected.tensors)
         name = site.constant(layer, "bias") if layer is not None else None
         return None if name is None else changed((name, change))
 
@@ -123,7 +123,7 @@ def _bias(change: Change) -> Plan:
 
 
 def _no_bias(site: Site) -> Edit | None:
-    layer = site.pick("linear", fits=lambda layer: "bias" in layer.held.tensors and len(layer.nodes) <= 2)
+    layer = site.pick("linear", fits=lambda layer: "bias" in layer.expected.tensors and len(layer.nodes) <= 2)
 
     def change(node: NodeProto) -> None:
         node.input.pop()
@@ -135,11 +135,13 @@ def _no_bias(site: Site) -> Edit | None:
 
 def _layers_swapped(site: Site) -> Edit | None:
     """The constants of two linear layers of one shape, each in the other's place."""
-    linear = [layer for layer in site.layers if layer.held.op == "linear"]
+    linear = [layer for layer in site.layers if layer.expected.op == "linear"]
     for i in site.rng.permutation(len(linear)).tolist():
         for other in linear[i + 1 :]:
-            roles = [role for role in ("weight", "bias") if role in linear[i].held.tensors]
-            shapes = [[layer.held.tensors[r].values.shape for r in layer.held.tensors] for layer in (linear[i], other)]
+            roles = [role for role in ("weight", "bias") if role in linear[i].expected.tensors]
+            shapes = [
+                [layer.expected.tensors[r].values.shape for r in layer.expected.tensors] for layer in (linear[i], other)
+            ]
             names = [(site.constant(linear[i], role), site.constant(other, role)) for role in roles]
             if shapes[0] == shapes[1] and all(a is not None and b is not None and a != b for a, b in names):
                 held = {name: site.model.constants[name].copy() for pair in names for name in pair if name}
@@ -162,7 +164,7 @@ def _rounded(rounding: Change) -> Plan:
     """Every weight matrix."""
 
     def plan(site: Site) -> Edit | None:
-        names = [site.constant(layer, "weight") for layer in site.layers if layer.held.op == "linear"]
+        names = [site.constant(layer, "weight") for layer in site.layers if layer.expected.op == "linear"]
         found = [(name, rounding) for name in names if name is not None]
         return changed(*found) if found else None
 
@@ -171,7 +173,9 @@ def _rounded(rounding: Change) -> Plan:
 
 def _mean_and_std(site: Site) -> Edit | None:
     """What a Standardize subtracts and what it divides by, each in the other's place."""
-    divisions = {layer.inputs[0]: layer for layer in site.layers if layer.held.op == "div" and len(layer.inputs) == 1}
+    divisions = {
+        layer.inputs[0]: layer for layer in site.layers if layer.expected.op == "div" and len(layer.inputs) == 1
+    }
     layer = site.pick("sub", fits=lambda layer: len(layer.inputs) == 1 and layer.output in divisions)
     if layer is None:
         return None
@@ -189,7 +193,7 @@ def _batch_norm_epsilon(site: Site) -> Edit | None:
     layer = site.pick("batch_norm")
     if layer is not None:
         return edited(layer.output, lambda node: set_attribute(node, "epsilon", 1e-3))
-    layer = site.pick("linear", "addcmul", fits=lambda layer: any(m.op == "batch_norm" for m in layer.members))
+    layer = site.pick("linear", "addcmul", fits=lambda layer: any(m.op == "batch_norm" for m in layer.source_nodes))
     if layer is None:
         return None
 
@@ -198,8 +202,10 @@ def _batch_norm_epsilon(site: Site) -> Edit | None:
         return replace(member, attributes=wrong) if member.op == "batch_norm" else member
 
     roles = {"factor": "tensor2", "offset": "self"}
-    constants = {roles.get(role, role): v for role, v in refolded([other(member) for member in layer.members]).items()}
-    right = {role: tensor.values for role, tensor in layer.held.tensors.items()}
+    constants = {
+        roles.get(role, role): v for role, v in refolded([other(member) for member in layer.source_nodes]).items()
+    }
+    right = {role: tensor.values for role, tensor in layer.expected.tensors.items()}
     moved = {
         role: constants[role].astype(np.float64) / np.where(right[role] == 0, 1, right[role]) for role in constants
     }
@@ -211,8 +217,8 @@ def _batch_norm_epsilon(site: Site) -> Edit | None:
 
 def _reversed(site: Site) -> Edit | None:
     """The outputs in the opposite order, where nothing behind the last linear layer mixes or names features."""
-    last = next((i for i in range(len(site.layers))[::-1] if site.layers[i].held.op == "linear"), None)
-    if last is None or any(layer.held.op not in (*_ELEMENTWISE, "softmax") for layer in site.layers[last + 1 :]):
+    last = next((i for i in range(len(site.layers))[::-1] if site.layers[i].expected.op == "linear"), None)
+    if last is None or any(layer.expected.op not in (*_ELEMENTWISE, "softmax") for layer in site.layers[last + 1 :]):
         return None
     layer = site.layers[last]
     names = [site.constant(layer, role) for role in ("weight", "bias")]

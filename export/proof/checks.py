@@ -1,283 +1,301 @@
-"""The checks of a proof, one after the other, and what each found."""
+"""The proof as a list of checks, ``CHECKS``, in the order in which they run: from the cheapest to the dearest."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
 
-from export.graph import Graph, Rows
-from export.onnxfile.model import Model
-from export.trace import Signature
-from runtime import InputError, ModelError, Port
+from runtime import InputError, ModelError
 
-from .eager import Called, disagreement, same_bits, traced
-from .inputs import USUAL, Inputs, batches, planned
-from .instrumented import LEVELS, Exposing, Recording
-from .layer_bounds import BINS, LayerCheck, layer_records
+from .eager import EagerModule, find_disagreement, has_traced_bits, run_graph
+from .inputs import USUAL, batch_inputs, data_warnings, plan_inputs
+from .instrumented import LEVELS, Instrumented, LayerResults
+from .interface import compare_interface
+from .layer_bounds import LayerCheck
 from .network import answers, end_to_end
 from .probes import probe_constants, probe_ranges
-from .report import AnswersRecord, ConstantRecord, ElementRecord, EndToEnd, Findings, InputsRecord, Stop, counted
-from .rows import apart, in_shape
+from .report import counted
+from .rows import absolute_difference, row_shape
 from .rules import RULES
-from .rules.constants import CONSTANTS
-from .running import Opener, Running, opened, outputs
-from .structure import Structure, match
+from .running import FileRunner
+from .state import Proof, Result
+from .structure import match
 
 _MOST_EXEMPT = 0.01
-"""The share of a layer's values, on one set of usual rows, that may go without a bound."""
+"""The share of a layer's elements, on one set of usual rows, that may be without a bound."""
 
 
-class Examination:
-    """One file against one module; ``run`` makes the checks, ``record`` says what they found."""
+def _interface(proof: Proof) -> Iterator[Result]:
+    if proof.spec is not None:
+        yield compare_interface(proof.model, proof.spec, row_shape(proof.graph.inputs))
 
-    def __init__(
-        self, model: Model, port: Port, opener: Opener, seed: int, stop_early: bool, recording: Recording | None = None
-    ):
-        self.recording = recording
-        self.model, self.port, self.opener, self.seed = model, port, opener, seed
-        self.found = Findings(stop_early)
-        self.layers: list[LayerCheck] = []
-        self.ranges: dict[str, float] = {}
-        self.inputs: list[Inputs] = []
-        self.searched = 0
-        self.failures: list[ElementRecord] = []
-        self.end: EndToEnd | None = None
-        self.shipped: list[np.ndarray] = []
-        self.answers: AnswersRecord | None = None
 
-    def run(self, module: nn.Module, signature: Signature, graph: Graph, data: np.ndarray | None, origin: str) -> None:
-        """Make every check, from the cheapest to the dearest."""
-        self.signature = signature
-        self.inputs = planned(graph, self.port, data, origin, self.seed, self.found)
+def _data(proof: Proof) -> Iterator[Result]:
+    if proof.data is not None:
+        for words in data_warnings(proof.data, proof.origin, proof.port):
+            yield "warning", words
+    proof.inputs = plan_inputs(proof.graph, proof.port, proof.data, proof.origin, proof.seed)
+
+
+def _weights(proof: Proof) -> Iterator[Result]:
+    for tensor in (t for node in proof.graph.nodes if node.op != "where" for t in node.tensors.values()):
+        wrong = ~np.isfinite(tensor.values)
+        # A computed constant may be infinite, such as a mask of attention.
+        if np.isnan(tensor.values).any() if tensor.computed else wrong.any():
+            count = f"{int(wrong.sum()):,} of {wrong.size:,} values, first at {np.argwhere(wrong)[0].tolist()}"
+            words = f"the module's own '{tensor.name}' is NaN or infinite in {count}"
+            hint = "nothing can be proved of it. What to do: look at the training"
+            yield "unprovable", f"{words}; {hint}"
+
+
+def _structure(proof: Proof) -> Iterator[Result]:
+    structure = proof.structure = match(proof.graph, proof.model)
+    proof.runner = FileRunner(proof.model, structure.wiring, proof.opener)
+    without = next((node for layer in structure.layers for node in layer.source_nodes if node.op not in RULES), None)
+    if structure.problem is not None:
+        yield "unproved", structure.problem
+    elif without is not None:
+        yield "unprovable", f"no rule bounds {without.op} at '{without.path}'"
+    else:
+        operators, layers = counted(len(proof.model.nodes), "operator"), counted(len(structure.layers), "layer")
+        yield "passed", f"{operators} for the {layers} of the module, no Dropout"
+
+
+def _constants(proof: Proof) -> Iterator[Result]:
+    layers = proof.structure.layers
+    differences = [difference for layer in layers for difference in layer.differences]
+    if differences:
+        with_constants = [layer for layer in layers if layer.expected.tensors]
+        every = len(with_constants) > 1 and all(layer.differences for layer in with_constants)
+        hint = "; every layer's constants differ: is it the same module, with the same weights?" if every else ""
+        yield "failed", f"{differences[0]}{hint}"
+    elif proof.structure.problem is None:
+        words = f"{sum(layer.parameters for layer in layers):,} weights and constants"
+        yield "passed", f"{words} have the module's bits, attributes its values"
+
+
+def _exact_probes(proof: Proof) -> Iterator[Result]:
+    probed = probe_constants(proof.runner, proof.structure.layers, proof.seed)
+    if probed.mismatches:
+        rest = f"the runtime does not use the module's weights in float32 ({probed.mismatches:,} mismatches)"
+        yield "failed", f"{probed.first}; {rest}"
+        return
+    skipped = f", {probed.skipped:,} beyond the normal numbers skipped" if probed.skipped else ""
+    words = f"{counted(probed.layers, 'layer')} with constants, {probed.elements:,} results, every bit right"
+    yield "passed", f"{words}{skipped}"
+    if probed.rounded_twice:
+        layers = counted(probed.rounded_twice, "linear layer")
+        yield "warning", f"{layers} with an alpha or beta compared with their bounds only"
+
+
+def _whole_range(proof: Proof) -> Iterator[Result]:
+    ratios = proof.range_ratios
+    for check in probe_ranges(proof.runner, proof.structure, proof.seed):
+        op = check.layers[0].expected.op
+        ratios[op] = max(check.ratio, ratios.get(op, 0.0))
+        if check.failure is not None:
+            yield _beyond_bound(proof, check)
+    if ratios and all(ratio <= 1 for ratio in ratios.values()):
+        name, share = max(ratios.items(), key=lambda item: item[1])
+        yield "passed", f"{', '.join(ratios)}; {name} took most of its bound, {share:.2f}"
+
+
+def _beyond_bound(proof: Proof, check: LayerCheck) -> Result:
+    e = check.failure
+    assert e is not None
+    proof.failures.append(e)
+    element = f"'{e.layer}', row {e.row} of '{e.inputs}', output {e.index}"
+    values = f"the file gives {e.file:.9g}, eager PyTorch {e.eager:.9g}, exact is {e.exact:.9g}"
+    return "failed", f"{element}: {values}; the bound is {e.bound:.3g} (error / bound {e.ratio:.3g})"
+
+
+def _module(proof: Proof) -> Iterator[Result]:
+    recording = proof.recording
+    if recording is not None and recording.module_words is not None:
+        yield "passed", recording.module_words
+        return
+    rows = f"on {sum(len(inputs.rows) for inputs in proof.inputs):,} rows"
+    words, problem = f"its operators give the bits of the module as it is called, {rows}", None
+    subject = proof.module, proof.signature, proof.structure.graph
+    try:
+        single = EagerModule(*subject, torch.float32)
+        if not all(has_traced_bits(single, inputs) for inputs in proof.inputs):
+            words = f"its operators are the module as it is called, in float64 and float32, {rows}"
+            for precision in (torch.float64, torch.float32):
+                eager = EagerModule(*subject, precision)
+                disagreements = (find_disagreement(eager, inputs) for inputs in proof.inputs)
+                problem = problem or next(filter(None, disagreements), None)
+    except ModelError as error:
+        problem = str(error)
+    except Exception as error:  # the caller's code: it may raise anything
+        problem = f"the module does not run: {type(error).__name__}: {error}"
+    if problem is not None:
+        yield "unprovable", f"{problem}. What to do: take Python state and randomness out of forward"
+        return
+    if recording is not None:
+        recording.module_words = words
+    yield "passed", words
+
+
+def _outputs(proof: Proof) -> Iterator[Result]:
+    runner, graph, problem = proof.runner, proof.structure.graph, proof.structure.problem
+    with runner.open() as run:
+        for inputs in proof.inputs:
+            if inputs.kind == "extremes":  # where another correct program may overflow
+                continue
+            values, exact = runner.output(run, inputs.rows), run_graph(graph, inputs.rows, torch.float64)
+            if values.shape != exact.shape:
+                shapes = f"rows of shape {list(values.shape[1:])}, not {list(exact.shape[1:])}"
+                yield "failed", f"{problem}; it gives {shapes}"
+                return
+            difference = absolute_difference(values, exact).reshape(len(values), -1).max(axis=1)
+            row = int(np.argmax(difference))
+            largest = np.abs(exact[np.isfinite(exact)]).max(initial=0.0)
+            if difference[row] > 1e-2 * largest:
+                off = f"row {row} of '{inputs.kind}' is off by {difference[row]:.3g}"
+                yield "failed", f"{problem}; and {off}, where outputs reach {largest:.3g}"
+                return
+
+
+def _any_batch(proof: Proof) -> Iterator[Result]:
+    proof.runs = [*proof.inputs, *batch_inputs(proof.inputs[0])]
+    with proof.runner.open() as run:
         try:
-            self._weights(graph)
-            structure = self._structure(graph)
-            if structure.problem is None:
-                self._probes(structure)
-            self._calls(module, structure.graph)
-            if structure.problem is not None:
-                return self._only_outputs(structure)
-            self._layers(structure)
-            self._end_to_end(module, structure)
-            if self.found.verdict == "proved":
-                self.answers = answers(structure, self.inputs)
-        except Stop:
-            return
-        except (ModelError, InputError) as error:  # the data was looked at before
-            self.found.unproved("running", f"the file does not run on the module's rows: {error}")
+            proof.runner.output(run, proof.inputs[0].rows[:0])
+        except ModelError:  # files of other tools may not take one, because of a Reshape to (0, -1)
+            yield "warning", "the file does not run on an empty batch"
+            proof.runs = [inputs for inputs in proof.runs if len(inputs.rows)]
+        proof.shipped = [proof.runner.output(run, inputs.rows) for inputs in proof.runs]
 
-    def _weights(self, graph: Graph) -> None:
-        tensors = [t for node in graph.nodes if node.op != "where" for t in node.tensors.values()]
-        # A computed constant may be infinite, as a mask of attention is.
-        for tensor in tensors:
-            wrong = ~np.isfinite(tensor.values)
-            if np.isnan(tensor.values).any() if tensor.computed else wrong.any():
-                places = f"{int(wrong.sum()):,} of {wrong.size:,} values, first at {np.argwhere(wrong)[0].tolist()}"
-                words = f"the module's own '{tensor.name}' is NaN or infinite in {places}"
-                self.found.unproved("module", f"{words}; nothing can be proved of it. What to do: look at the training")
-                raise Stop
 
-    def _structure(self, graph: Graph) -> Structure:
-        structure = match(graph, self.model)
-        lost = next((m for layer in structure.layers for m in layer.members if m.op not in RULES), None)
-        if structure.problem is not None:
-            self.found.unproved("structure", structure.problem)
-        elif lost is not None:
-            self.found.unproved("structure", f"no rule bounds {lost.op} at '{lost.path}'")
-            raise Stop
-        else:
-            have, need = counted(len(self.model.nodes), "operator"), counted(len(structure.layers), "layer")
-            self.found.passed("structure", f"{have} for the {need} of the module, no Dropout")
-        differences = [difference for layer in structure.layers for difference in layer.differences]
-        if differences:
-            held = [layer for layer in structure.layers if layer.held.tensors]
-            every = len(held) > 1 and all(layer.differences for layer in held)
-            hint = "; every layer's constants differ: is it the same module, with the same weights?" if every else ""
-            self.found.failed("constants", f"{differences[0]}{hint}")
-        elif structure.problem is None:
-            words = f"{sum(layer.parameters for layer in structure.layers):,} weights and constants"
-            self.found.passed("constants", f"{words} have the module's bits, attributes its values")
-        return structure
+def _layer_bounds(proof: Proof) -> Iterator[Result]:
+    files = proof.runner, proof.structure, proof.inputs, proof.runs, proof.shipped
+    results = proof.layers = Instrumented(*files, proof.seed, proof.stop_early, proof.recording).compare()
+    if not results.repeats:  # the next check fails
+        return
+    beyond = next((check for check in results.checks if check.failure is not None), None)
+    unbounded = max(results.checks, key=lambda check: check.unbounded)
+    if beyond is not None:
+        yield _beyond_bound(proof, beyond)
+    elif unbounded.unbounded > _MOST_EXEMPT:
+        share = f"{unbounded.unbounded:.1%} of the values of '{unbounded.path}' have no bound on usual rows"
+        hint = "scale the inputs or the weights, or put a Standardize in front"
+        yield "unproved", f"{share}: float32 may overflow there, or cancel. What to do: {hint}"
+    else:
+        yield "passed", _format_layers(results)
 
-    def _calls(self, module: nn.Module, graph: Graph) -> None:
-        if self.recording is not None and self.recording.called is not None:
-            return self.found.passed("module", self.recording.called)
-        rows = f"on {sum(len(given.rows) for given in self.inputs):,} rows"
-        words, problem = f"its operators give the bits of the module as it is called, {rows}", None
-        try:
-            single = Called(module, self.signature, graph, torch.float32)
-            if not all(same_bits(single, given) for given in self.inputs):
-                words = f"its operators are the module as it is called, in float64 and float32, {rows}"
-                for precision in (torch.float64, torch.float32):
-                    called = Called(module, self.signature, graph, precision)
-                    problem = problem or next(filter(None, (disagreement(called, g) for g in self.inputs)), None)
-        except ModelError as error:
-            problem = str(error)
-        except Exception as error:  # the caller's code: it may raise anything
-            problem = f"the module does not run: {type(error).__name__}: {error}"
-        if problem is not None:
-            self.found.unproved("module", f"{problem}. What to do: take Python state and randomness out of forward")
-            raise Stop
-        self.found.passed("module", words)
-        if self.recording is not None:
-            self.recording.called = words
 
-    def _only_outputs(self, structure: Structure) -> None:
-        """Where the structure is another, the outputs may still show that the file is wrong."""
-        with opened(self.model.path, self.opener) as running:
-            for given in self.inputs:
-                if given.kind == "extremes":  # where another correct program may overflow
-                    continue
-                found = self._output(structure, running, given.rows)
-                exact = traced(structure.graph, given.rows, torch.float64)
-                if found.shape != exact.shape:
-                    shapes = f"rows of shape {list(found.shape[1:])}, not {list(exact.shape[1:])}"
-                    return self.found.failed("outputs", f"{structure.problem}; it gives {shapes}")
-                difference = apart(found, exact).reshape(len(found), -1).max(axis=1)
-                row = int(np.argmax(difference))
-                largest = np.abs(exact[np.isfinite(exact)]).max(initial=0.0)
-                if difference[row] > 1e-2 * largest:
-                    off = f"row {row} of '{given.kind}' is off by {difference[row]:.3g}"
-                    off += f", where outputs reach {largest:.3g}"
-                    return self.found.failed("outputs", f"{structure.problem}; and {off}")
+def _format_layers(results: LayerResults) -> str:
+    """How many values were compared, and how near they came to their bounds."""
+    checks = results.checks
+    worst = max(checks, key=lambda check: check.ratio)
+    compared, exempt, by_kind = (sum(getattr(c, name) for c in checks) for name in ("compared", "exempt", "by_kind"))
+    words = f"{compared:,} values of {LEVELS[results.level]} within their bound, at most {worst.ratio:.2g} of it"
+    words += f" ('{worst.path}')"
+    rows = "of extreme rows " if not any(check.unbounded for check in checks) else ""
+    words += f"; {exempt:,} {rows}that may overflow or cancel are exempt" if exempt else ""
+    return words + (f", {by_kind:,} of them NaN or infinite as PyTorch's own kernel gives them" if by_kind else "")
 
-    def _output(self, structure: Structure, running: Running, rows: np.ndarray) -> np.ndarray:
-        values = outputs(self.model, structure.wiring, running, rows)
-        for name, row in structure.wiring.outputs.items():
-            if self.model.recovering:
-                values[name] = in_shape(values[name], len(rows), (Rows(), *row))
-            if values[name].shape != (len(rows), *row):
-                found = f"of shape {list(values[name].shape)} for {counted(len(rows), 'row')}"
-                raise ModelError(f"its output '{name}' is {found}, and the module's has rows of shape {list(row)}")
-        return structure.wiring.output(values)
 
-    def _probes(self, structure: Structure) -> None:
-        probed = probe_constants(self.model, structure.layers, self.opener, self.seed)
-        if probed.mismatches:
-            rest = f"the runtime does not use the module's weights in float32 ({probed.mismatches:,} mismatches)"
-            self.found.failed("exact probes", f"{probed.first}; {rest}")
-        else:
-            skipped = f", {probed.skipped:,} beyond the normal numbers skipped" if probed.skipped else ""
-            words = f"{counted(probed.layers, 'layer')} with constants, {probed.elements:,} results, every bit right"
-            self.found.passed("exact probes", f"{words}{skipped}")
-            if probed.rounded_twice:
-                layers = counted(probed.rounded_twice, "linear layer")
-                self.found.warned("exact probes", f"{layers} with an alpha or beta held only against their bounds")
-        for check in probe_ranges(self.model, structure, self.opener, self.seed):
-            op = check.layers[0].held.op
-            self.ranges[op] = max(check.ratio, self.ranges.get(op, 0.0))
-            self._say_failure("whole range", check)
-        if self.ranges and all(ratio <= 1 for ratio in self.ranges.values()):
-            name, share = max(self.ranges.items(), key=lambda item: item[1])
-            self.found.passed("whole range", f"{', '.join(self.ranges)}; {name} took most of its bound, {share:.2f}")
+def _shipped_file(proof: Proof) -> Iterator[Result]:
+    rows = f"on {sum(len(inputs.rows) for inputs in proof.runs):,} rows"
+    if not proof.layers.repeats:
+        words = "with layers' values as outputs the file gives other bits"
+        yield "unproved", f"{words}, so what it computes without them cannot be seen"
+    elif proof.layers.level == 0:
+        yield "passed", f"the same bits as with the value of every layer as an output, {rows}"
+    else:
+        words = f"the runtime fuses layers, so {LEVELS[proof.layers.level]} was compared with its bound"
+        yield "warning", f"{words}; the same bits with these values as outputs, {rows}"
 
-    def _say_failure(self, name: str, check: LayerCheck) -> None:
-        if check.failure is None:
-            return
-        e = check.failure
-        self.failures.append(e)
-        place = f"'{e.layer}', row {e.row} of '{e.inputs}', output {e.index}"
-        values = f"the file gives {e.file:.9g}, eager PyTorch {e.eager:.9g}, exact is {e.exact:.9g}"
-        self.found.failed(name, f"{place}: {values}; the bound is {e.bound:.3g} (error / bound {e.ratio:.3g})")
 
-    def _layers(self, structure: Structure) -> None:
-        runs = [*self.inputs, *batches(self.inputs[0])]
-        with opened(self.model.path, self.opener) as running:
-            try:
-                self._output(structure, running, self.inputs[0].rows[:0])
-            except ModelError:  # files of other tools may not take one: Reshape to (0, -1) is such
-                self.found.warned("batches", "the file does not run on an empty batch")
-                runs = [given for given in runs if len(given.rows)]
-            self.shipped = [self._output(structure, running, given.rows) for given in runs]
-        given = (self.model, structure, self.inputs, runs, self.shipped, self.opener, self.seed)
-        exposed = Exposing(*given, stop_early=self.found.stop_early, recording=self.recording).finest()
-        self.layers, self.searched = exposed.checks, exposed.searched
-        if not exposed.repeats:
-            words = "with layers' values as outputs the file gives other bits"
-            return self.found.unproved("shipped file", f"{words}, so what it computes without cannot be seen")
-        failed = next((check for check in self.layers if check.failure is not None), None)
-        unbounded = max(self.layers, key=lambda check: check.unbounded)
-        if failed is not None:
-            self._say_failure("layer bounds", failed)
-        elif unbounded.unbounded > _MOST_EXEMPT:
-            share = f"{unbounded.unbounded:.1%} of the values of '{unbounded.path}' have no bound on usual rows"
-            hint = "scale the inputs or the weights, or put a Standardize in front"
-            self.found.unproved("layer bounds", f"{share}: float32 may overflow there, or cancel. What to do: {hint}")
-        else:
-            self.found.passed("layer bounds", exposed.words())
-        rows = f"on {sum(len(given.rows) for given in runs):,} rows"
-        if exposed.level == 0:
-            self.found.passed("shipped file", f"the same bits as with the value of every layer as an output, {rows}")
-        else:
-            words = f"the runtime fuses layers, so {LEVELS[exposed.level]} was held against its bound"
-            self.found.warned("shipped file", f"{words}; the same bits with these values as outputs, {rows}")
-        self._rows_alone(runs, structure.graph.rows_depend)
-        likely = next((check for check in self.layers if check.likely > 1 >= check.ratio), None)
-        if likely is not None:
-            words = f"'{likely.path}' is above its probabilistic line, {likely.likely:.2g} of it"
-            self.found.warned("probabilistic bounds", words)
-
-    def _rows_alone(self, runs: list[Inputs], rows_depend: bool) -> None:
-        """Each was held against its bound; what is said is how far they are apart."""
-        whole = self.shipped[0].astype(np.float64)
-        if rows_depend:
-            sizes = ", ".join(map(str, sorted({len(given.rows) for given in runs})))
-            words = f"batches of {sizes} rows, each within its bound; a row's result depends on the rows beside it"
-            return self.found.passed("batches", words)
-        single = [self.shipped[i] for i, given in enumerate(runs) if given.kind == "row alone"]
-        difference = max((float(apart(one[0], whole[i]).max()) for i, one in enumerate(single)), default=0.0)
-        chosen = ("kinks", "extremes")
-        sizes = ", ".join(map(str, sorted({len(given.rows) for given in runs if given.kind not in chosen})))
-        if self.model.batch is not None:
-            words = f"the file takes batches of exactly {counted(self.model.batch, 'row')}, and was given its rows so"
-            return self.found.passed("batches", words)
+def _batches(proof: Proof) -> Iterator[Result]:
+    """Each row was compared with its bound; here it is how far they are apart."""
+    runs = proof.runs
+    if not proof.layers.repeats:
+        return
+    if proof.structure.graph.rows_depend:
+        sizes = ", ".join(map(str, sorted({len(inputs.rows) for inputs in runs})))
+        yield "passed", f"batches of {sizes} rows, each within its bound; a row's result depends on the rows beside it"
+    elif proof.model.batch is not None:
+        rows = counted(proof.model.batch, "row")
+        yield "passed", f"the file takes batches of exactly {rows}, and was given its rows so"
+    else:
+        together = proof.shipped[0].astype(np.float64)
+        alone = [output for inputs, output in zip(runs, proof.shipped, strict=True) if inputs.kind == "row alone"]
+        differences = (absolute_difference(row[0], together[i]) for i, row in enumerate(alone))
+        difference = max((float(each.max()) for each in differences), default=0.0)
+        sizes = sorted({len(inputs.rows) for inputs in runs if inputs.kind not in ("kinks", "extremes")})
         alike = f"differ by at most {difference:.2g}" if difference else "give the same bits"
-        words = f"batches of {sizes} rows; {counted(len(single), 'row')} alone and in a batch {alike}"
-        within = ", each within its bound" if difference and all(not check.failure for check in self.layers) else ""
-        self.found.passed("batches", words + within)
+        if difference and all(not check.failure for check in proof.layers.checks):
+            alike += ", each within its bound"
+        batches = f"batches of {', '.join(map(str, sizes))} rows"
+        yield "passed", f"{batches}; {counted(len(alone), 'row')} alone and in a batch {alike}"
 
-    def _end_to_end(self, module: nn.Module, structure: Structure) -> None:
-        usual = [(given, self.shipped[i]) for i, given in enumerate(self.inputs) if given.kind in USUAL]
-        single = Called(module, self.signature, structure.graph, torch.float32)
-        self.end = end = end_to_end(single, structure, usual, self.seed)
-        words = f"from float64 {end.from_float64:.2g}, from eager PyTorch {end.from_eager:.2g}, where outputs reach"
-        words += f" {end.magnitude:.3g}; {end.bound_share:.2g} of the first-order bound"
-        beyond = end.bound_share > 1 or not np.isfinite(end.from_float64)
-        say = self.found.warned if beyond else self.found.passed
-        sampled = f"{counted(end.sampled_rows, 'row')} and {counted(end.sampled_outputs, 'output')} sampled"
-        say("end to end", f"{words} ({sampled})")
 
-    def record(self) -> dict[str, Any]:
-        """The parts of the report that the checks found."""
-        # A layer on a row of the network says more than one on its own over the whole range.
-        failures = sorted(self.failures, key=lambda element: element.inputs == "whole range")
-        inputs = [InputsRecord(kind=g.kind, words=g.words, rows=len(g.rows)) for g in self.inputs]
-        if self.searched:
-            words = f"{self.searched:,} rows of a search that drives error / bound up"
-            inputs.append(InputsRecord(kind="search", words=words, rows=self.searched))
-        return {
-            "verdict": self.found.verdict,
-            "why": self.found.why,
-            "checks": self.found.checks,
-            "layers": layer_records(self.layers),
-            "inputs": inputs,
-            "failure": failures[0] if failures else None,
-            "end_to_end": self.end,
-            "constants": self._constants(),
-            "bins": list(BINS),
-            "answers": self.answers,
-        }
+def _probabilistic_bounds(proof: Proof) -> Iterator[Result]:
+    above = next((check for check in proof.layers.checks if check.likely > 1 >= check.ratio), None)
+    if above is not None and proof.layers.repeats:
+        yield "warning", f"'{above.path}' is above its probabilistic line, {above.likely:.2g} of it"
 
-    def _constants(self) -> list[ConstantRecord]:
-        """Of the activations, and how much of its bound each took over the whole range."""
-        nodes = [member for check in self.layers for layer in check.layers for member in layer.members]
-        used = {f"{n.op} tanh" if n.attributes.get("approximate") == "tanh" else n.op for n in nodes}
-        shares = {name: self.ranges.get(name.partition(" ")[0]) for name in CONSTANTS if name in used}
-        known = [(name, *CONSTANTS[name].limits, CONSTANTS[name].source, share) for name, share in shares.items()]
-        return [
-            ConstantRecord(block=name, absolute=a, relative=r, argument=m, source=source, share=share)
-            for name, a, r, m, source, share in known
-        ]
+
+def _end_to_end(proof: Proof) -> Iterator[Result]:
+    pairs = zip(proof.inputs, proof.shipped, strict=False)
+    usual = [(inputs, output) for inputs, output in pairs if inputs.kind in USUAL]
+    single = EagerModule(proof.module, proof.signature, proof.structure.graph, torch.float32)
+    end = proof.end_to_end = end_to_end(single, proof.structure, usual, proof.seed)
+    words = f"from float64 {end.from_float64:.2g}, from eager PyTorch {end.from_eager:.2g}, where outputs reach"
+    words += f" {end.magnitude:.3g}; {end.bound_share:.2g} of the first-order bound"
+    sampled = f"{counted(end.sampled_rows, 'row')} and {counted(end.sampled_outputs, 'output')} sampled"
+    beyond = end.bound_share > 1 or not np.isfinite(end.from_float64)
+    yield "warning" if beyond else "passed", f"{words} ({sampled})"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of the proof."""
+
+    name: str
+    when: Literal["always", "matched", "unmatched"]
+    """Whether it needs operators that were all matched with the module's, or such as were not."""
+    run: Callable[[Proof], Iterator[Result]]
+    purpose: str
+
+
+CHECKS = (
+    Check("interface", "always", _interface, "The file declares what the spec declares; programs rely on it."),
+    Check("data", "always", _data, "Your own rows are finite and within the declared ranges."),
+    Check("module", "always", _weights, "The module's own weights are finite."),
+    Check("structure", "always", _structure, "Each operator of the file matches a block of the module, in order."),
+    Check("constants", "always", _constants, "The constants have the module's bits; folded weights are folded again."),
+    Check("exact probes", "matched", _exact_probes, "Other weights, or products rounded to TF32, show in single bits."),
+    Check("whole range", "matched", _whole_range, "Each other layer alone is within its bound on numbers of any size."),
+    Check("module", "always", _module, "The module, called as you call it, is neither random nor more than its trace."),
+    Check("outputs", "unmatched", _outputs, "Without a match, outputs may still show that the file is wrong."),
+    Check("batches", "matched", _any_batch, "The file takes batches of any size, an empty one too."),
+    Check("layer bounds", "matched", _layer_bounds, "Each layer is as near to float64 as float32 rounding allows."),
+    Check("shipped file", "matched", _shipped_file, "Making layers' values outputs, to look inside, changed nothing."),
+    Check("batches", "matched", _batches, "A row's result must not depend on the rows beside it."),
+    Check("probabilistic bounds", "matched", _probabilistic_bounds, "A sharper line, which is only a warning."),
+    Check("end to end", "matched", _end_to_end, "A figure, not part of the proof: how far rounding adds up."),
+)
+"""Every check of a proof; one without anything to say records no result."""
+
+
+def run_checks(proof: Proof) -> None:
+    """Make every check that can be made."""
+    try:
+        for check in CHECKS:
+            if check.when != "always" and (check.when == "matched") != (proof.structure.problem is None):
+                continue
+            for outcome, words in check.run(proof):
+                if not proof.add(check.name, outcome, words):
+                    return
+        if proof.verdict == "proved":
+            proof.answers = answers(proof.structure, proof.inputs)
+    except (ModelError, InputError) as error:
+        proof.add("running", "unproved", f"the file does not run on the module's rows: {error}")

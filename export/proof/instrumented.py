@@ -1,25 +1,21 @@
-"""The file with its layers' values as outputs: each layer against its bound, and the file's own bits against it.
+"""The instrumented file, with the values of its layers as outputs: each layer against its bound, all on real inputs.
 
-A runtime may fuse operators. Asking it for a value in the middle of what it fuses changes the bits behind it, so the
-proof asks for fewer values, level by level, until the file gives its own bits again. Layers that a runtime may compute
-in one kernel are then held against the bound of them together.
+A runtime may fuse operators. Asking it for a value in the middle of a fused kernel changes the bits after it, so the
+proof asks for fewer values, level by level, until the instrumented file gives the bits of the file itself. Layers that
+a runtime may compute in one kernel are then compared with their bound as one.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import count
 
 import numpy as np
 
-from export.onnxfile.model import Model
-
 from .inputs import Domain, Inputs, search
 from .layer_bounds import LayerCheck
-from .running import Opener, outputs, with_layers
+from .running import FileRunner, Run
 from .structure import Layer, Structure
 
 LEVELS = (
@@ -28,19 +24,19 @@ LEVELS = (
     "every chain of elementwise operators",
     "every linear layer with the elementwise operators before it",
 )
-"""From the finest."""
+"""What is compared as one, from the finest level to the coarsest."""
 _SCALES = ("mul", "div", "permute")
-_APART = ("linear", "matmul", "batch_norm", "layer_norm", "rms_norm", "softmax", "log_softmax", "embedding", "sort")
-_APART += ("permute", "select", "slice", "expand", "cat", "index_select", "gather", "argmax", "argmin", "any", "all")
-_APART += ("sum", "mean", "amax", "amin", "var", "linalg_vector_norm", "cumsum")
-"""Operators that are no part of a chain of elementwise ones."""
+_UNFUSED = ("linear", "matmul", "batch_norm", "layer_norm", "rms_norm", "softmax", "log_softmax", "embedding", "sort")
+_UNFUSED += ("permute", "select", "slice", "expand", "cat", "index_select", "gather", "argmax", "argmin", "any", "all")
+_UNFUSED += ("sum", "mean", "amax", "amin", "var", "linalg_vector_norm", "cumsum")
+"""Operators that are not part of a chain of elementwise ones."""
 
 
 def groups(structure: Structure, level: int = 0) -> list[LayerCheck]:
     """The layers in groups with one output each, in order.
 
-    A product of two values is one with the factors and the permutations around it at every level: runtimes move them
-    into the product even where the values between are asked for.
+    A product of two values forms a group with the factors and permutations around it at every level: runtimes move them
+    into the product even where the values between are outputs.
     """
     layers = structure.layers
     readers: dict[str, set[int]] = {}
@@ -49,11 +45,11 @@ def groups(structure: Structure, level: int = 0) -> list[LayerCheck]:
             readers.setdefault(name, set()).add(index)
     for output in structure.wiring.outputs:
         readers.setdefault(structure.values.get(output, output), set()).add(-1)
-    taken: set[int] = set()
-    found: list[list[int]] = []
+    grouped: set[int] = set()
+    indices: list[list[int]] = []
     makers = {layer.output: index for index, layer in enumerate(layers)}
     for index in reversed(range(len(layers))):
-        if index in taken:
+        if index in grouped:
             continue
         group = {index}
         waiting = list(layers[index].inputs)
@@ -61,190 +57,179 @@ def groups(structure: Structure, level: int = 0) -> list[LayerCheck]:
             maker = makers.get(waiting.pop())
             if maker is None or maker in group or not readers[layers[maker].output] <= group:
                 continue
-            if _fuse([layers[i] for i in sorted({maker, *group})], level):
+            if _may_fuse([layers[i] for i in sorted({maker, *group})], level):
                 group.add(maker)
                 waiting += layers[maker].inputs
-        taken |= group
-        found.append(sorted(group))
-    return [LayerCheck(tuple(layers[i] for i in group), structure.graph.rows_depend) for group in reversed(found)]
+        grouped |= group
+        indices.append(sorted(group))
+    return [LayerCheck(tuple(layers[i] for i in group), structure.graph.rows_depend) for group in reversed(indices)]
 
 
-def _fuse(layers: Sequence[Layer], level: int) -> bool:
-    """Whether layers, in order, are what a runtime computes in one kernel."""
-    ops = [layer.held.op for layer in layers]
+def _may_fuse(layers: Sequence[Layer], level: int) -> bool:
+    """Whether a runtime may compute these layers, in order, in one kernel."""
+    ops = [layer.expected.op for layer in layers]
     unscaled = [op for op in ops if op not in _SCALES]
     # A product of two values with factors and permutations; of these alone at least one permutation, at the end.
     if unscaled == ["matmul"] or (not unscaled and ops[-1] == "permute"):
         return True
     if level == 1:
         return len(ops) == 2 and ops[0] == "linear" and ops[1] != "linear" and len(layers[1].inputs) == 1
-    # Some fusions are not made where their own value is asked for.
+    # Some fusions are not made where their own value is an output.
     before = ops[:-1] if level == 3 and ops[-1] == "linear" else ops
-    return level > 1 and not any(op in _APART for op in before)
+    return level > 1 and not any(op in _UNFUSED for op in before)
 
 
-class Differs(Exception):
-    """The second file gives other bits, or its layers are others."""
+@dataclass
+class LayerResults:
+    """The layers' checks at one level."""
+
+    level: int
+    checks: list[LayerCheck]
+    repeats: bool = True
+    """Whether the instrumented file gives the bits of the file itself."""
+    searched: int = 0
+    """Rows of the search."""
 
 
 @dataclass
 class Recording:
-    """What one proof found of its layers, for a second file that gives the same bits on the same rows.
+    """The results of one proof's layers, for a second file of the network that gives the same bits on the same rows.
 
-    Two files of one network need not be compared twice: where every layer of the second received and gave the bits that
-    it received and gave in the first, all that was found of the first holds for the second.
+    Two files of one network need not be compared twice: where every layer of the second receives and gives the bits
+    that it received and gave in the first, all results of the first hold for the second.
     """
 
-    runs: list[tuple[bytes, np.ndarray]] = field(default_factory=list)
-    """In order: a digest of every layer's bits, and the largest share of the bound in each row."""
+    digests: list[bytes] = field(default_factory=list)
+    """Of the bits of all layers, for each run and then for each batch of rows that was ``searched``."""
+    searched: list[np.ndarray] = field(default_factory=list)
     checks: list[LayerCheck] = field(default_factory=list)
-    called: str | None = None
-    """What was found of the module as it is called, which is the same whatever the file."""
+    """Empty until the runs of a file are complete."""
+    module_words: str | None = None
+    """The result for the module as it is called, which does not depend on the file."""
 
     def restart(self) -> None:
-        """Forget the runs of a file whose proof went no further, or that another one was unlike."""
-        self.runs, self.checks = [], []
+        """Forget a file whose proof stopped, or whose bits the second file does not give."""
+        self.digests, self.searched, self.checks = [], [], []
 
-    def record(self, checks: Sequence[LayerCheck], values: Mapping[str, np.ndarray], shares: np.ndarray) -> None:
-        """Keep a run of the first file."""
-        self.runs.append((_digest(checks, values), shares))
-
-    def replayed(self, turn: int, checks: Sequence[LayerCheck], values: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What was found of a run of the first file, for the same run of the second. Raises Differs."""
-        if turn >= len(self.runs) or self.runs[turn][0] != _digest(checks, values):
-            raise Differs
-        return self.runs[turn][1]
-
-    def adopted(self, checks: Sequence[LayerCheck]) -> list[LayerCheck]:
-        """What was found of the first file, as of the layers of the second. Raises Differs."""
-        if len(checks) != len(self.checks) or any(map(_unlike, checks, self.checks)):
-            raise Differs
-        found = []
+    def checks_for(self, checks: Sequence[LayerCheck]) -> list[LayerCheck] | None:
+        """The recorded results, for a second file's layers; None if these compute something else."""
+        if len(checks) != len(self.checks) or any(map(_differ, checks, self.checks)):
+            return None
+        results = []
         for own, known in zip(checks, self.checks, strict=True):
             worst, failure = (e and e.model_copy(update={"layer": own.path}) for e in (known.worst, known.failure))
-            found.append(replace(known, layers=own.layers, worst=worst, failure=failure))
-        return found
+            results.append(replace(known, layers=own.layers, worst=worst, failure=failure))
+        return results
+
+
+def _differ(own: LayerCheck, known: LayerCheck) -> bool:
+    """Whether two checks are of layers with other operators or other constants."""
+    nodes, others = ([node for layer in check.layers for node in layer.source_nodes] for check in (own, known))
+    described = [[(n.op, dict(n.attributes), n.shape, set(n.tensors)) for n in each] for each in (nodes, others)]
+    if described[0] != described[1]:
+        return True
+    pairs = [(t, other.tensors[role]) for n, other in zip(nodes, others, strict=True) for role, t in n.tensors.items()]
+    return not all(np.array_equal(tensor.values, other.values) for tensor, other in pairs)
 
 
 def _digest(checks: Sequence[LayerCheck], values: Mapping[str, np.ndarray]) -> bytes:
-    """Of each value once, in the order in which the layers read and give them."""
+    """A digest of each value once, in the order in which the layers read and give them."""
     digest = hashlib.sha256()
     names = [name for check in checks for name in (*check.layers[0].inputs, check.layers[-1].output)]
-    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    digest.update(str([places[name] for name in names]).encode())
-    for name in places:
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    digest.update(str([numbers[name] for name in names]).encode())
+    for name in numbers:
         digest.update(f"{len(values[name])} {values[name].size} ".encode())
         digest.update(np.ascontiguousarray(values[name]).data)
     return digest.digest()
 
 
-def _unlike(own: LayerCheck, known: LayerCheck) -> bool:
-    """Whether two checks are of blocks that compute something else, or of other constants."""
-    blocks, others = ([member for layer in check.layers for member in layer.members] for check in (own, known))
-    described = [[(n.op, dict(n.attributes), n.shape, set(n.tensors)) for n in each] for each in (blocks, others)]
-    if described[0] != described[1]:
-        return True
-    pairs = [(t, other.tensors[role]) for n, other in zip(blocks, others, strict=True) for role, t in n.tensors.items()]
-    return not all(np.array_equal(tensor.values, other.values) for tensor, other in pairs)
-
-
-@dataclass
-class Exposed:
-    """What was found at the finest level at which the file with more outputs has the bits of the file itself."""
-
-    level: int
-    checks: list[LayerCheck]
-    searched: int
-    repeats: bool
-    """Whether there was such a level; the bound of the whole network at once would be too wide to prove anything."""
-
-    def words(self) -> str:
-        """How many values were compared, and how near they came to their bound."""
-        worst = max(self.checks, key=lambda check: check.ratio)
-        compared, exempt, alike = (sum(getattr(c, n) for c in self.checks) for n in ("compared", "exempt", "by_kind"))
-        words = f"{compared:,} values of {LEVELS[self.level]} within their bound, at most {worst.ratio:.2g} of it"
-        words += f" ('{worst.path}')"
-        where = "of extreme rows " if not any(check.unbounded for check in self.checks) else ""
-        words += f"; {exempt:,} {where}that may overflow or cancel are exempt" if exempt else ""
-        return words + (f", {alike:,} of them NaN or infinite as PyTorch's own kernel gives them" if alike else "")
-
-
 @dataclass(frozen=True)
-class Exposing:
-    """What is needed to run the file with its layers' values as outputs; ``shipped`` are its own outputs of ``runs``.
+class Instrumented:
+    """The instrumented file, on ``runs``, for which the file itself gave the outputs ``shipped``.
 
-    ``inputs`` are the sets of rows, the first of ``runs``, from which the search starts. The first run whose bits
-    differ ends a level before the coarsest; with ``stop_early`` also the first that a layer fails.
+    ``inputs`` are the first of the runs, where the search starts. The first run with other bits ends a level except
+    the coarsest; with ``stop_early`` also the first run on which a layer fails.
     """
 
-    model: Model
+    runner: FileRunner
     structure: Structure
     inputs: Sequence[Inputs]
     runs: Sequence[Inputs]
     shipped: Sequence[np.ndarray]
-    opener: Opener
     seed: int
     stop_early: bool
     recording: Recording | None = None
-    """Of another file of the same network, or an empty one to be filled; only the finest level is recorded."""
+    """Of another file of the network, or an empty one to be filled; only the finest level is recorded."""
 
-    def finest(self) -> Exposed:
-        """Every layer checked on all runs, at the finest level that repeats the file's own bits, else the coarsest."""
-        found = None
-        if self.recording is not None and self.recording.checks:
-            with suppress(Differs):  # of a file with the bits of another all holds that was found of that one
-                found = self._at(0, self.recording)
-        found = found or self._at(0)
+    def compare(self) -> LayerResults:
+        """Compare all layers with their bounds, at the finest level that repeats the file's bits, else the coarsest."""
+        results = self._recorded() or self._compare_at(0)
         for level in range(1, len(LEVELS)):
-            found = found if found.repeats else self._at(level)
-        return found
+            results = results if results.repeats else self._compare_at(level)
+        return results
 
-    def _at(self, level: int, known: Recording | None = None) -> Exposed:
-        checks = groups(self.structure, level)
-        turn = count()
-        found = Exposed(level, checks, 0, True)
-        shown = [check.layers[-1] for check in checks]
-        wiring = self.structure.wiring
-        recording = self.recording if level == 0 and known is None else None
+    def _run(self, run: Run, rows: np.ndarray) -> dict[str, np.ndarray]:
+        return run(rows) | self.structure.wiring.feed(rows)
+
+    def _recorded(self) -> LayerResults | None:
+        """The results of the recorded file, if this one has its layers and gives its bits on the same rows."""
+        recording, own_checks = self.recording, groups(self.structure)
+        checks = recording.checks_for(own_checks) if recording is not None else None
+        if recording is None or checks is None:
+            return None
+        pairs = zip(self.runs, self.shipped, strict=True)
+        runs: list[tuple[np.ndarray, np.ndarray | None]] = [(inputs.rows, own) for inputs, own in pairs if len(own)]
+        runs += [(rows, None) for rows in recording.searched]
+        if len(runs) != len(recording.digests):
+            return None
+        with self.runner.open_with([check.layers[-1] for check in own_checks]) as run:
+            for (rows, own), digest in zip(runs, recording.digests, strict=True):
+                values = self._run(run, rows)
+                repeats = own is None or _same_bits(self.structure.wiring.output(values), own)
+                if not repeats or _digest(own_checks, values) != digest:
+                    return None
+        return LayerResults(0, checks, searched=sum(map(len, recording.searched)))
+
+    def _compare_at(self, level: int) -> LayerResults:
+        results = LayerResults(level, checks := groups(self.structure, level))
+        recording = self.recording if level == 0 else None
         if recording is not None:
             recording.restart()
-        with with_layers(self.model, shown, self.opener) as running:
+        with self.runner.open_with([check.layers[-1] for check in checks]) as run:
 
-            def values_of(rows: np.ndarray) -> dict[str, np.ndarray]:
-                return outputs(self.model, wiring, running, rows) | wiring.feed(rows)
-
-            def shares_of(values: Mapping[str, np.ndarray], rows: np.ndarray, kind: str = "search") -> np.ndarray:
-                if known is not None:
-                    return known.replayed(next(turn), checks, values)
-                shares = np.max([check.compare(kind, values, rows) for check in checks], axis=0)
+            def shares_of(values: Mapping[str, np.ndarray], rows: np.ndarray, kind: str) -> np.ndarray:
                 if recording is not None:
-                    recording.record(checks, values, shares)
-                return shares
+                    recording.digests.append(_digest(checks, values))
+                return np.max([check.compare(kind, values, rows) for check in checks], axis=0)
+
+            def measure(rows: np.ndarray) -> np.ndarray:
+                if recording is not None:
+                    recording.searched.append(rows)
+                return shares_of(self._run(run, rows), rows, "search")
 
             shares = []
-            for given, own in zip(self.runs, self.shipped, strict=True):
-                if not len(given.rows):  # there is nothing to compare
+            for inputs, own in zip(self.runs, self.shipped, strict=True):
+                if not len(inputs.rows):  # nothing to compare
                     shares.append(np.zeros(0))
                     continue
-                values = values_of(given.rows)
-                found.repeats &= _bit_equal(wiring.output(values), own)
-                if not found.repeats and (self.stop_early or level < len(LEVELS) - 1):
-                    return found
-                shares.append(shares_of(values, given.rows, given.kind))
+                values = self._run(run, inputs.rows)
+                results.repeats &= _same_bits(self.structure.wiring.output(values), own)
+                if not results.repeats and (self.stop_early or level < len(LEVELS) - 1):
+                    return results
+                shares.append(shares_of(values, inputs.rows, inputs.kind))
                 if self.stop_early and any(check.failure for check in checks):
-                    return found
-            finite = [np.isfinite(given.rows.reshape(len(given.rows), -1)).all(axis=1) for given in self.inputs]
-            start = np.concatenate([given.rows[kept] for given, kept in zip(self.inputs, finite, strict=True)])
+                    return results
+            finite = [np.isfinite(inputs.rows.reshape(len(inputs.rows), -1)).all(axis=1) for inputs in self.inputs]
+            start = np.concatenate([inputs.rows[kept] for inputs, kept in zip(self.inputs, finite, strict=True)])
             best = np.concatenate([share[kept] for share, kept in zip(shares, finite, strict=False)])
             fit = Domain(self.structure.graph.inputs).fit
-            found.searched = search(start, best, lambda rows: shares_of(values_of(rows), rows), self.seed, fit)
-        if known is not None:
-            found.checks = known.adopted(checks)
-        elif recording is not None:
+            results.searched = search(start, best, measure, self.seed, fit)
+        if recording is not None:
             recording.checks = checks
-        return found
+        return results
 
 
-def _bit_equal(a: np.ndarray, b: np.ndarray) -> bool:
-    """The same bits; any NaN is as good as another, and zeros are compared unsigned: x + 0 may be left out."""
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    """Equal bits; any NaN equals another, and zeros are compared unsigned, since x + 0 may be left out."""
     return a.shape == b.shape and a.dtype == b.dtype and bool(((a == b) | ((a != a) & (b != b))).all())

@@ -1,12 +1,11 @@
-"""What the layers and their bounds make of the whole network.
+"""The layers and their bounds as a whole network: what to ask a live server, and the errors from end to end.
 
-For a live server: rows with their exact answers and how far a float32 runtime may be from them. The exact answer is the
-module's, in float64. The radius of every layer's result is carried through all layers behind it by the rules of the
-proof (``export.proof.rules``), so the bound holds for every correct float32 evaluation of the whole network, on any
-device. Besides, what reduced precisions would answer is kept: a server that computes in one of them is nearer to that
-answer than to the exact one, even where the bound is wide.
+For a live server: rows, their exact outputs (the module's, in float64), and how far a float32 runtime may be from them.
+The radius of each layer's value is carried through the later layers by the rules of the proof (``export.proof.rules``),
+so the bound holds for every correct float32 evaluation of the network, on any device. The outputs in reduced precisions
+are kept too: a server that computes in one of them is nearer to those than to the exact ones, even with wide bounds.
 
-For the report: how far the output of the whole file is from the module's; figures with the worst input, no proof.
+For the report: how far the file's outputs are from the module's; figures with the worst input, not part of the proof.
 """
 
 from __future__ import annotations
@@ -22,47 +21,49 @@ from torch import Tensor
 from export.evaluation import evaluate
 from export.graph import Row, Shape
 
-from .eager import Called, traced
+from .eager import EagerModule, run_graph
 from .inputs import Inputs
-from .layer_bounds import SLACK, Step, Value, expected, seen_as, walk
+from .layer_bounds import SLACK, Step, Value, bounded, reshaped, walk
 from .report import AnswersRecord, EndToEnd, TensorRecord
-from .rows import apart, by_row, given_to, joined, rows_of_inputs, split
+from .rows import absolute_difference, as_tensors, by_row, join, row_shapes, split
 from .rules.common import Radius
 from .structure import Layer, Structure
 
 _ROWS = {"data": 12, "range": 12, "normal": 12}
-"""Of each kind that there is: rows that a server's users would send, where nothing overflows."""
+"""At most of each kind: rows that users of a server would send, where nothing overflows."""
 _BYTES = 2**18
-"""Of the values that are kept, about; fewer rows of a wide network, one at least."""
+"""About, of the values that are kept; a wide network has fewer rows, at least one."""
 _SAMPLED_ROWS, _SAMPLED_OUTPUTS = 32, 16
 
 _Rounding = Callable[[Tensor], Tensor]
 
 
 def answers(structure: Structure, inputs: list[Inputs]) -> AnswersRecord | None:
-    """What a live server is asked, from the first rows of the usual kinds; None where no row has a finite answer."""
+    """Rows to ask a live server for, the first of the usual kinds; None where no row has a finite answer."""
     graph = structure.graph
-    if graph.rows_depend:  # a server may join the rows of several requests
+    if graph.rows_depend:  # a server may batch the rows of several requests
         return None
     shapes = structure.wiring.outputs
-    values, per_output = sum(map(prod, rows_of_inputs(graph.inputs).values())), 8 + 8 + 4 * len(_REDUCED)
+    values, per_output = sum(map(prod, row_shapes(graph.inputs).values())), 8 + 8 + 4 * len(_REDUCED)
     most = max(1, _BYTES // (4 * values + per_output * sum(map(prod, shapes.values()))))
-    chosen = [given.rows[: min(_ROWS[given.kind], most)] for given in inputs if given.kind in _ROWS]
+    chosen = [each.rows[: min(_ROWS[each.kind], most)] for each in inputs if each.kind in _ROWS]
     rows = np.concatenate(chosen)[:most]
 
-    def bounded(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius]) -> Value:
-        y, radius = expected(layer, z, e, len(rows))
-        # Infinity times 0 is no bound either.
+    def step(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius]) -> Value:
+        y, radius = bounded(layer, z, e, len(rows))
+        # Infinity times 0 is not a bound either.
         return y, radius.nan_to_num(torch.inf, torch.inf).expand(y.shape)
 
     with torch.inference_mode():
-        exact, bound = _outputs(structure, rows, bounded)
+        exact, bound = _outputs(structure, rows, step)
         parts = (torch.from_numpy(rows), exact, bound)
-        usable = torch.stack([part.isfinite().reshape(len(rows), -1).all(dim=1) for part in parts]).all(dim=0)
-        if not usable.any():
+        finite = torch.stack([part.isfinite().reshape(len(rows), -1).all(dim=1) for part in parts]).all(dim=0)
+        if not finite.any():
             return None
-        rows, exact, bound = rows[usable.numpy()], exact[usable], bound[usable]
-        reduced = {n: _outputs(structure, rows, _in(*rounding, len(rows)))[0] for n, rounding in _REDUCED.items()}
+        rows, exact, bound = rows[finite.numpy()], exact[finite], bound[finite]
+        reduced = {
+            n: _outputs(structure, rows, _reduced_step(*rounding, len(rows)))[0] for n, rounding in _REDUCED.items()
+        }
     return AnswersRecord(
         rows=len(rows),
         inputs={name: TensorRecord.of(part) for name, part in structure.wiring.feed(rows).items()},
@@ -77,13 +78,13 @@ def _records(rows: Tensor, kind: str, shapes: Mapping[str, Row]) -> dict[str, Te
 
 
 def _outputs(structure: Structure, rows: np.ndarray, step: Step) -> tuple[Tensor, Tensor]:
-    """The rows of all outputs for rows of all inputs, layer by layer, and the radius that the layers leave."""
-    parts = given_to(rows, structure.wiring.inputs, torch.float64)
+    """The rows of all outputs for rows of all inputs, and their radii, by ``step`` at each layer."""
+    parts = as_tensors(rows, structure.wiring.inputs, torch.float64)
     values = walk(structure.layers, {name: (part, None) for name, part in parts.items()}, len(rows), step)
     shapes = structure.wiring.outputs.items()
-    last = [seen_as(values[structure.values[name]], (len(rows), *row)) for name, row in shapes]
-    radii = [torch.zeros_like(y, dtype=torch.float64) if e is None else e for y, e in last]
-    return joined([y.double() for y, _ in last]), joined(radii)
+    outputs = [reshaped(values[structure.values[name]], (len(rows), *row)) for name, row in shapes]
+    radii = [torch.zeros_like(y, dtype=torch.float64) if e is None else e for y, e in outputs]
+    return join([y.double() for y, _ in outputs]), join(radii)
 
 
 def _truncated(values: Tensor) -> Tensor:
@@ -103,88 +104,89 @@ _REDUCED: dict[str, tuple[_Rounding, bool]] = {
     "bfloat16": (Tensor.bfloat16, True),
     "float16": (Tensor.half, True),
 }
-"""How each precision rounds, and whether it rounds what every layer gives or only the factors of products."""
+"""How each precision rounds, and whether it rounds the values of all layers or only the factors of products."""
 
 
-def _in(rounding: _Rounding, everywhere: bool, rows: int) -> Step:
-    """What a layer of the file gives where the factors of its product are rounded, or every value that it takes."""
+def _reduced_step(rounding: _Rounding, everywhere: bool, rows: int) -> Step:
+    """A layer of the file in a reduced precision: the factors of its product are rounded, or all of its values."""
 
     def rounded(values: Tensor) -> Tensor:
-        """Whole numbers and truths stay as they are."""
         return rounding(values).to(values.dtype) if values.is_floating_point() else values
 
     def step(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius]) -> Value:
-        held = layer.held
-        if everywhere or held.op == "linear":
+        node = layer.expected
+        if everywhere or node.op == "linear":
             tensors = {
                 role: replace(t, values=rounded(torch.from_numpy(np.ascontiguousarray(t.values))).numpy())
-                for role, t in held.tensors.items()
+                for role, t in node.tensors.items()
                 if t.values.dtype == np.float32 and (everywhere or role == "weight")
             }
-            held, z = replace(held, tensors={**held.tensors, **tensors}), [rounded(values) for values in z]
-        y = evaluate(held, z, precision=torch.float64, rows=rows)
+            node, z = replace(node, tensors={**node.tensors, **tensors}), [rounded(values) for values in z]
+        y = evaluate(node, z, precision=torch.float64, rows=rows)
         return rounded(y) if everywhere else y, None
 
     return step
 
 
-def end_to_end(eager: Called, structure: Structure, usual: Sequence[tuple[Inputs, np.ndarray]], seed: int) -> EndToEnd:
-    """The largest differences between the file's output, eager PyTorch's and the exact one, over some inputs."""
-    rows = np.concatenate([given.rows for given, _ in usual])
-    found = np.concatenate([output for _, output in usual])
-    with torch.inference_mode():  # with the options as float32, as every float32 kernel has them
-        exact = traced(structure.graph, rows, torch.float64)
+def end_to_end(
+    eager: EagerModule, structure: Structure, usual: Sequence[tuple[Inputs, np.ndarray]], seed: int
+) -> EndToEnd:
+    """The largest differences between the outputs of the file, of eager PyTorch and the exact ones, on usual rows."""
+    rows = np.concatenate([inputs.rows for inputs, _ in usual])
+    file = np.concatenate([output for _, output in usual])
+    with torch.inference_mode():  # with the options rounded to float32, as every float32 kernel has them
+        exact = run_graph(structure.graph, rows, torch.float64)
     single = eager(rows)
-    away = apart(found, exact).reshape(len(rows), -1)
-    origin = [(given.kind, row) for given, _ in usual for row in range(len(given.rows))]
-    worst_inputs, worst_row = origin[int(np.argmax(away.max(axis=1)))]
-    share, sampled_rows, sampled_outputs = _first_order(structure, rows, away, seed)
+    errors = absolute_difference(file, exact).reshape(len(rows), -1)
+    origin = [(inputs.kind, row) for inputs, _ in usual for row in range(len(inputs.rows))]
+    worst_inputs, worst_row = origin[int(np.argmax(errors.max(axis=1)))]
+    share, sampled_rows, sampled_outputs = _first_order(structure, rows, errors, seed)
     return EndToEnd(
         rows=len(rows),
-        from_float64=float(away.max(initial=0.0)),
-        from_eager=float(apart(found, single.astype(np.float64)).max(initial=0.0)),
-        eager_from_float64=float(apart(single, exact).max(initial=0.0)),
+        from_float64=float(errors.max(initial=0.0)),
+        from_eager=float(absolute_difference(file, single.astype(np.float64)).max(initial=0.0)),
+        eager_from_float64=float(absolute_difference(single, exact).max(initial=0.0)),
         magnitude=float(np.abs(exact[np.isfinite(exact)]).max(initial=0.0)),
         bound_share=share,
         sampled_rows=sampled_rows,
         sampled_outputs=sampled_outputs,
         worst_inputs=worst_inputs,
         worst_row=worst_row,
-        bit_equal_to_eager=float((found == single).mean()),
+        bit_equal_to_eager=float((file == single).mean()),
     )
 
 
-def _first_order(structure: Structure, rows: np.ndarray, apart: np.ndarray, seed: int) -> tuple[float, int, int]:
-    """The largest difference as a share of Σ over layers of abs(Jacobian) · layer bound, on sampled rows and outputs.
+def _first_order(structure: Structure, rows: np.ndarray, errors: np.ndarray, seed: int) -> tuple[float, int, int]:
+    """The largest error as a share of Σ over layers of abs(Jacobian) · layer bound, on sampled rows and outputs.
 
-    ``apart`` (rows, outputs) are the differences from float64. It is a first-order estimate: the layers' bounds are
-    taken to the output by the derivative of the exact network. Returns the share, and how many rows and outputs.
+    ``errors`` (rows, outputs) are the distances from float64. It is a first-order estimate: the derivative of the exact
+    network carries the layers' bounds to the output. Returns the share and the numbers of rows and outputs.
     """
     chosen = np.random.default_rng(seed).choice(len(rows), min(_SAMPLED_ROWS, len(rows)), replace=False)
-    outputs = np.argsort(-apart[chosen].max(axis=0), kind="stable")[:_SAMPLED_OUTPUTS]
-    moved: list[Tensor] = []
+    outputs = np.argsort(-errors[chosen].max(axis=0), kind="stable")[:_SAMPLED_OUTPUTS]
+    shifts: list[Tensor] = []
     bounds: list[tuple[Tensor, Shape]] = []
 
     def step(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius]) -> Value:
-        y, radius = expected(layer, z, e, len(chosen))
+        y, radius = bounded(layer, z, e, len(chosen))
         if not y.is_floating_point():
             return y, None
-        moved.append(torch.zeros_like(y).requires_grad_())
-        bounds.append((radius.detach().expand(y.shape), layer.held.shape))
-        return y + moved[-1], None
+        shifts.append(torch.zeros_like(y).requires_grad_())
+        bounds.append((radius.detach().expand(y.shape), layer.expected.shape))
+        return y + shifts[-1], None
 
     last = _outputs(structure, rows[chosen], step)[0].reshape(len(chosen), -1)
     if not last.requires_grad:
         return 0.0, len(chosen), len(outputs)
     share = 0.0
     for output in outputs.tolist():
-        gradients = torch.autograd.grad(last[:, output].sum(), moved, retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(last[:, output].sum(), shifts, retain_graph=True, allow_unused=True)
         bound = torch.zeros(len(chosen), dtype=torch.float64)
         for gradient, (radius, shape) in zip(gradients, bounds, strict=True):
             if gradient is not None:
                 bound += by_row(gradient.abs() * radius, len(chosen), shape).sum(dim=1)
-        found = torch.from_numpy(apart[chosen][:, output])
-        ratio = torch.where(found == 0, 0.0, found / bound)
+        error = torch.from_numpy(errors[chosen][:, output])
+        ratio = torch.where(error == 0, 0.0, error / bound)
         finite = ratio[ratio.isfinite()]
         share = max(share, float(finite.max()) if len(finite) else 0.0)
     return share, len(chosen), len(outputs)

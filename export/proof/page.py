@@ -1,6 +1,6 @@
-"""The report as one page that needs nothing else, ``NAME.parity.html``.
+"""The report as one self-contained page, ``NAME.parity.html``.
 
-Its pictures are SVG that takes its colours from the page, so that it fits light and dark.
+Its pictures are SVG with the page's colours, so that they fit light and dark.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from typing import Any
 
 from runtime import imported, write_whole
 
+from .checks import CHECKS
 from .report import MEANING, LayerRecord, ParityReport
 
 _MOST_WORST = 6
 _MOST_HISTOGRAMS = 12
 _WIDTH = 3.4
-"""Inches at 96 pixels: what a phone of 360 pixels shows at full size."""
+"""Inches at 96 pixels: full size on a phone of 360 pixels."""
 _COLOURS = {"#010101": "var(--ink)", "#020202": "var(--line)", "#030303": "var(--good)", "#040404": "var(--bad)"}
 _COLOURS["#050505"] = "var(--panel)"
 _INK, _LINE, _GOOD, _BAD, _PANEL = _COLOURS
@@ -35,21 +36,6 @@ _STYLE = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
 }
-_EXPLAINED = {
-    "interface": "A program that calls the model goes by these words.",
-    "structure": "Each operator of the file was matched with a block of the module, in order.",
-    "constants": "Compared without running anything. Folded weights were folded again from the module.",
-    "exact probes": "Each linear layer alone, on inputs whose result takes one rounding only: a runtime that used "
-    "other weights, or rounded products to TF32, would show in single bits.",
-    "whole range": "Every other layer alone, on numbers from the smallest to the largest that float32 has.",
-    "module": "The module was called as you call it: one that is random, or does other things than its trace, shows.",
-    "layer bounds": "Each layer, on the input that it really received, was computed again in float64 from the module. "
-    "Rounding allows a certain error, which the bound is; 1 is the limit, and 0.9 is no worse than 0.1.",
-    "shipped file": "To look inside, layers' values were made outputs. This says that looking changed nothing.",
-    "batches": "Rows must not depend on the rows beside them.",
-    "end to end": "A figure, not part of the proof. The first-order bound adds up what rounding in each layer can do.",
-}
-"""What each check is for."""
 
 
 def can_write_page() -> bool:
@@ -58,7 +44,7 @@ def can_write_page() -> bool:
 
 
 def write_page(report: ParityReport, path: str | Path) -> None:
-    """Write the report as a self-contained HTML page, whole. Raises MissingPackageError without ``mlpx[report]``."""
+    """Write the report as a self-contained HTML page. Raises MissingPackageError without ``mlpx[report]``."""
     jinja2 = imported("jinja2", "the report as a page")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
@@ -66,12 +52,12 @@ def write_page(report: ParityReport, path: str | Path) -> None:
     drawn = [layer for layer in inexact if sum(layer.histogram)][:_MOST_HISTOGRAMS]
     text = template.render(
         report=report,
-        rows=sum(given.rows for given in report.inputs),
+        rows=sum(inputs.rows for inputs in report.inputs),
         network=_network(report),
         histograms=[(f"{layer.path}, {layer.op}", _histogram(layer, report.bins)) for layer in drawn],
         hidden=len(inexact) - len(drawn),
         exact=sum(1 for layer in report.layers if layer.ratio == 0),
-        explained=_EXPLAINED,
+        purposes={check.name: check.purpose for check in CHECKS},
         worst=[layer.worst for layer in inexact if layer.worst is not None][:_MOST_WORST],
         meaning=MEANING,
         number=lambda value: f"{value:.9g}",
@@ -86,17 +72,17 @@ def _network(report: ParityReport) -> str:
         return ""
     patches = imported("matplotlib.patches", "the report as a page")
     lanes: dict[str, int] = {}
-    places = {"input": 0.0} | {layer.path: index + 1.0 for index, layer in enumerate(report.layers)}
-    for index, layer in enumerate(report.layers):  # a value that was made earlier is led around the side
+    heights = {"input": 0.0} | {layer.path: index + 1.0 for index, layer in enumerate(report.layers)}
+    for index, layer in enumerate(report.layers):  # an earlier value is drawn around the side
         for source in layer.inputs:
-            if places.get(source, index) != index:
+            if heights.get(source, index) != index:
                 lanes.setdefault(source, len(lanes))
 
     def draw(axes: Any) -> None:
         rounded = "round,pad=0,rounding_size=0.03"
         arrow = {"arrowstyle": "->", "color": _LINE, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 8}
         for layer in report.layers:
-            y, bad = places[layer.path], not layer.ratio <= 1
+            y, bad = heights[layer.path], not layer.ratio <= 1
             box = {"boxstyle": rounded, "facecolor": _PANEL, "edgecolor": _BAD if bad else _LINE, "lw": 1.2}
             axes.add_patch(patches.FancyBboxPatch((0.02, y - 0.36), 0.96, 0.72, **box))
             filled = 0.96 * min(1.0, layer.ratio if isfinite(layer.ratio) else 1.0)
@@ -106,10 +92,10 @@ def _network(report: ParityReport) -> str:
             widths = f"{_shape(layer.input_shape)} to {_shape(layer.output_shape)}"
             share = "exact" if layer.ratio == 0 else f"error / bound {layer.ratio:.2g}"
             share = share if isfinite(layer.ratio) else "NaN or infinite"
-            words = f"{_cut(layer.op, 26)}, {widths}, {share}"
-            axes.text(0.05, y + 0.12, _cut(words, 52), va="center", size=8, parse_math=False)
+            label = f"{_cut(layer.op, 26)}, {widths}, {share}"
+            axes.text(0.05, y + 0.12, _cut(label, 52), va="center", size=8, parse_math=False)
             for source in dict.fromkeys(layer.inputs):
-                start = places.get(source, y - 1)
+                start = heights.get(source, y - 1)
                 if start == y - 1:
                     axes.annotate("", (0.5, y - 0.36), (0.5, start + 0.36), arrowprops=arrow)
                 else:
@@ -126,7 +112,7 @@ def _network(report: ParityReport) -> str:
 
 
 def _histogram(layer: LayerRecord, bins: Sequence[float]) -> str:
-    """How far a layer's values were from the exact ones, in ulp."""
+    """The distances of a layer's values from the exact ones, in ulp."""
     total = sum(layer.histogram)
     last = max(index for index, count in enumerate(layer.histogram) if count)
     names = ["0", *(f"≤{edge:g}" for edge in bins[1:]), f">{bins[-1]:g}"]
@@ -143,7 +129,7 @@ def _histogram(layer: LayerRecord, bins: Sequence[float]) -> str:
 
 
 def _figure(draw: Callable[[Any], None], height: float, title: str) -> str:
-    """What was drawn as an ``svg`` element with the page's colours and font, and a name for screen readers."""
+    """A drawing as an ``svg`` element with the page's colours and font, and a name for screen readers."""
     figure = imported("matplotlib.figure", "the report as a page")
     matplotlib = imported("matplotlib", "the report as a page")
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
@@ -158,8 +144,8 @@ def _figure(draw: Callable[[Any], None], height: float, title: str) -> str:
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
-    for held, wanted in _COLOURS.items():
-        svg = svg.replace(held, wanted)
+    for drawn, variable in _COLOURS.items():
+        svg = svg.replace(drawn, variable)
     svg = re.sub(r"font-family: [^;\"]*|(?<=font: )([^'\"]*?)'[^\"]*?(?=[;\"])", lambda m: m.group(1) or "", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
 
@@ -169,6 +155,6 @@ def _shape(shape: Sequence[int]) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """A long text without its middle: the ends tell layers apart."""
+    """A text without its middle if it is long: the ends tell layers apart."""
     half = (most - 1) // 2
     return text if len(text) <= most else f"{text[:half]}…{text[-half:]}"

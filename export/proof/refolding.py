@@ -1,8 +1,8 @@
-"""The weights of folded blocks, computed again from the module.
+"""The weights of folded nodes, computed again from the module.
 
-It is code of the verifier's own, and gives the same bits as ``export.folding``, because both follow one definition:
-blocks are composed from the first to the last, in float64, every product and sum rounded on its own, the sums of a
-matrix product in ascending order of the inner dimension; the result is rounded to float32 once.
+This is the verifier's own code. It gives the same bits as ``export.folding``, because both follow one definition: maps
+are composed from the first to the last, in float64, every product and sum rounded on its own, the sums of a matrix
+product in ascending order of the inner dimension; the result is rounded to float32 once.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from export.graph import Node
 
 
 def refolded(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
-    """The constants of one linear (weight, bias), or a factor and an offset, that do what the affine nodes do.
+    """The constants of the one node that affine nodes fold into: weight and bias, or factor and offset.
 
-    A role is missing where no node adds anything.
+    Without any addend there is no bias or offset.
     """
     matrix: np.ndarray = np.ones(1)
     shift: np.ndarray | None = None
@@ -42,15 +42,15 @@ def refolded(nodes: Sequence[Node]) -> dict[str, np.ndarray]:
 
 
 def _widened(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
-    """An affine node's factor (a matrix, or one number per feature) and what it adds."""
-    held = {role: np.asarray(tensor.values, dtype=np.float64) for role, tensor in node.tensors.items()}
+    """An affine node's factor (a matrix, or a number per feature) and its addend, in float64."""
+    tensors = {role: np.asarray(tensor.values, dtype=np.float64) for role, tensor in node.tensors.items()}
     if node.op == "linear":
-        return held["weight"], held.get("bias")
+        return tensors["weight"], tensors.get("bias")
     if node.op == "batch_norm":
-        deviation = np.sqrt(held["running_var"] + float(node.attributes["eps"] or 0.0))
-        factor = held["weight"] / deviation if "weight" in held else 1.0 / deviation
-        moved = held["running_mean"] * factor
-        return factor, (held["bias"] - moved if "bias" in held else 0.0 - moved)
+        deviation = np.sqrt(tensors["running_var"] + float(node.attributes["eps"] or 0.0))
+        factor = tensors["weight"] / deviation if "weight" in tensors else 1.0 / deviation
+        moved = tensors["running_mean"] * factor
+        return factor, (tensors["bias"] - moved if "bias" in tensors else 0.0 - moved)
     ones = np.ones(_features(node))
     if node.op == "neg":
         return -ones, None
@@ -64,10 +64,10 @@ def _widened(node: Node) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _constant(node: Node) -> np.ndarray:
-    """The constant operand with a value per feature, as float32 holds it."""
-    held = [tensor.values for tensor in node.tensors.values()]
-    held += [np.float32(node.attributes[role]) for role in ("self", "other") if role in node.attributes]
-    return np.array(np.broadcast_to(np.ravel(held[0]), (_features(node),)), dtype=np.float64)
+    """The constant operand with a value per feature, rounded to float32."""
+    constants = [tensor.values for tensor in node.tensors.values()]
+    constants += [np.float32(node.attributes[role]) for role in ("self", "other") if role in node.attributes]
+    return np.array(np.broadcast_to(np.ravel(constants[0]), (_features(node),)), dtype=np.float64)
 
 
 def _features(node: Node) -> int:
@@ -77,6 +77,7 @@ def _features(node: Node) -> int:
 
 
 def _inner(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """The matrix product, summed in ascending order of the inner dimension."""
     rows = np.zeros((left.shape[0], right.shape[1]))
     for index, column in enumerate(left.T):
         rows = rows + np.outer(column, right[index])

@@ -1,11 +1,10 @@
-"""What a proof found: its checks as they are made, and the record that is written beside the file, NAME.parity.json."""
+"""The report of a proof, which is written beside the file as NAME.parity.json."""
 
 from __future__ import annotations
 
 import base64
 import platform
 from contextlib import suppress
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -19,8 +18,9 @@ from runtime.session.processor import cpuinfo, instructions
 from runtime.version import VERSION
 
 FORMAT = 1
-"""Of the record: a key may be added without a new format, never given another meaning."""
+"""Version of the record: keys may be added without a new one; a key never changes its meaning."""
 Verdict = Literal["proved", "failed", "not proved"]
+"""Failed: the file is wrong. Not proved: it was not shown to be right."""
 _PACKAGES = ("torch", "onnx", "onnxruntime-gpu", "onnxruntime", "numpy")
 
 MEANING = (
@@ -39,7 +39,7 @@ class _Record(BaseModel):
 
 
 class FileRecord(_Record):
-    """The file that was verified, by the SHA-256 of its bytes and of each file of external data beside it."""
+    """The verified file, by the SHA-256 of its bytes and of those of each file of external data."""
 
     name: str
     size: int
@@ -49,16 +49,16 @@ class FileRecord(_Record):
     ir_version: int | None = None
 
 
-class Check(_Record):
-    """One question of the proof and its answer."""
+class CheckRecord(_Record):
+    """A result of one check of the proof."""
 
     name: str
-    outcome: Literal["passed", "failed", "warning", "not done"]
+    outcome: Literal["passed", "failed", "warning"]
     words: str
 
 
 class ElementRecord(_Record):
-    """One element of a layer's value: the file's, eager PyTorch's, the exact one, and how far the file's may be off."""
+    """One element of a layer's value: the file's, eager PyTorch's, the exact one, and the bound of its error."""
 
     layer: str
     inputs: str
@@ -70,12 +70,12 @@ class ElementRecord(_Record):
     bound: float
     ratio: float
     x: list[float] = []
-    """The network's input row; its first 64 features."""
+    """The first 64 features of the network's input row."""
     features: int = 0
 
 
 class LayerRecord(_Record):
-    """One layer: ``ratio`` is its largest error / bound, ``histogram`` counts errors in ulp by ``Report.bins``."""
+    """One layer: ``ratio`` is its largest error / bound, ``histogram`` counts errors in ulp by the report's bins."""
 
     path: str
     op: str
@@ -96,7 +96,7 @@ class LayerRecord(_Record):
 
 
 class InputsRecord(_Record):
-    """A set of inputs: what it is, and how many rows."""
+    """A set of input rows."""
 
     kind: str
     words: str
@@ -121,7 +121,7 @@ class EndToEnd(_Record):
 
 
 class ConstantRecord(_Record):
-    """The constants of an activation: its error may be u·(a + r·abs(y) + m·abs(z)); ``share`` of that was measured."""
+    """An activation's constants: its error may be u·(a + r·abs(y) + m·abs(z)); ``share`` of that was measured."""
 
     block: str
     absolute: float
@@ -141,8 +141,8 @@ class TensorRecord(_Record):
     @classmethod
     def of(cls, values: np.ndarray) -> TensorRecord:
         """The record of an array of one of these types."""
-        held = base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
-        return cls(shape=list(values.shape), dtype=values.dtype.name, base64=held)  # pyright: ignore[reportArgumentType]
+        encoded = base64.b64encode(values.astype(values.dtype.newbyteorder("<")).tobytes()).decode()
+        return cls(shape=list(values.shape), dtype=values.dtype.name, base64=encoded)  # pyright: ignore[reportArgumentType]
 
 
 class AnswersRecord(_Record):
@@ -160,7 +160,7 @@ class AnswersRecord(_Record):
 
 
 class ParityReport(_Record):
-    """The verdict on one file and one module, and everything it rests on."""
+    """The verdict on one file and one module, with all that it rests on."""
 
     format: int = FORMAT
     verdict: Verdict
@@ -170,7 +170,7 @@ class ParityReport(_Record):
     device: str
     seed: int
     seconds: float
-    checks: list[Check] = []
+    checks: list[CheckRecord] = []
     layers: list[LayerRecord] = []
     inputs: list[InputsRecord] = []
     failure: ElementRecord | None = None
@@ -178,15 +178,15 @@ class ParityReport(_Record):
     constants: list[ConstantRecord] = []
     bins: list[float] = []
     answers: AnswersRecord | None = None
-    """Of a file that is proved."""
+    """For a file that is proved."""
     versions: dict[str, str] = {}
     machine: dict[str, str] = {}
     made: str = ""
     """The day, in UTC."""
     source: str | None = None
-    """What the module was made from, in words."""
+    """What the module was made from."""
     kept: str | None = None
-    """Where a file that was refused was kept."""
+    """The path of a refused file."""
 
     @property
     def proved(self) -> bool:
@@ -194,21 +194,21 @@ class ParityReport(_Record):
 
     @property
     def folded(self) -> bool:
-        """Whether the file holds layers that were folded into one."""
+        """Whether the file holds folded layers."""
         return any(" + " in layer.op for layer in self.layers)
 
     @property
     def warnings(self) -> list[str]:
-        """What is worth a look and is no failure."""
+        """Results that are worth a look but not failures."""
         return [check.words for check in self.checks if check.outcome == "warning"]
 
     def write(self, path: str | Path) -> None:
-        """Write the record as JSON, whole. Raises OutputError."""
+        """Write the record as JSON, atomically. Raises OutputError."""
         write_whole(Path(path), (self.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_report(path: str | Path) -> ParityReport:
-    """Read a ``NAME.parity.json``. Raises InputError: missing, damaged, or of a newer format."""
+    """Read a ``NAME.parity.json``. Raises InputError: missing, damaged, or of another format."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -237,54 +237,20 @@ def file_record(path: Path) -> FileRecord:
 
 def versions() -> dict[str, str]:
     """Of mlpx, Python and the packages that took part."""
-    found = {"mlpx": VERSION, "python": platform.python_version()}
+    known = {"mlpx": VERSION, "python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            known[package] = version(package)
+    return known
 
 
 def machine() -> dict[str, str]:
-    """The processor and the system."""
+    """The processor, its instruction sets and the system."""
     flags = [flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni") if flag in instructions()]
     processor = cpuinfo().get("model name") or platform.processor() or platform.machine()
     return {"processor": processor, "instructions": " ".join(flags), "system": platform.system()}
 
 
-class Stop(Exception):
-    """No further check is wanted, or can be made."""
-
-
-@dataclass
-class Findings:
-    """The verdict: "failed" says that the file is wrong, "not proved" that it could not be shown right."""
-
-    stop_early: bool = False
-    checks: list[Check] = field(default_factory=list)
-    verdict: Verdict = "proved"
-    why: str = "every check passed"
-
-    def passed(self, name: str, words: str) -> None:
-        self.checks.append(Check(name=name, outcome="passed", words=words))
-
-    def warned(self, name: str, words: str) -> None:
-        self.checks.append(Check(name=name, outcome="warning", words=words))
-
-    def unproved(self, name: str, words: str) -> None:
-        """A check that could not be passed, without any sign that the file is wrong."""
-        self.checks.append(Check(name=name, outcome="failed", words=words))
-        if self.verdict == "proved":
-            self.verdict, self.why = "not proved", words
-
-    def failed(self, name: str, words: str) -> None:
-        """The file is wrong. Raises Stop where the first failure is enough."""
-        self.checks.append(Check(name=name, outcome="failed", words=words))
-        if self.verdict != "failed":
-            self.verdict, self.why = "failed", words
-        if self.stop_early:
-            raise Stop
-
-
 def counted(count: int, noun: str) -> str:
-    """A number and its noun: 1 layer, 2 layers."""
+    """A number with its noun: 1 layer, 2 layers."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

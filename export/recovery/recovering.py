@@ -18,8 +18,8 @@ from export.errors import ProofError
 from export.onnxfile.reading import external_data
 from export.proof import ParityReport
 from export.proof.instrumented import Recording
-from export.proof.rows import apart, in_batches
-from export.proof.verify import examine
+from export.proof.rows import absolute_difference, in_batches
+from export.proof.verify import prove
 from export.publishing import publish
 from runtime import Session, choose, sha256, this_machine, whole_files
 
@@ -121,7 +121,7 @@ def recover(
         artifact, report = publish(module, folder / f"{name}.onnx", spec=network.spec, recording=recording, **settings)
     with Session(artifact.path, device) as session:
         after = session.predict(rows)
-    difference = float(apart(before.reshape(after.shape), after.astype(np.float64)).max())
+    difference = float(absolute_difference(before.reshape(after.shape), after.astype(np.float64)).max())
     notes = (*network.notes, *notes)
     return dataclasses.replace(
         recovery, notes=notes, original=original, artifact=artifact, report=report, apart=difference, rows=len(rows)
@@ -156,7 +156,7 @@ def _proved(
 ) -> ParityReport:
     """The report on the old file, layer by layer against the recovered network. Raises ProofError."""
     original = module if network.flattened is None else nn.Sequential(nn.Flatten(), *module)
-    report = examine(original, path, device=device, seed=seed, recovering=True, recording=recording)
+    report = prove(original, path, device=device, seed=seed, recovering=True, recording=recording)
     if not report.proved:
         verdict = "not" if report.verdict == "failed" else "not proved to be"
         message = f"the recovered network is {verdict} what {path} computes: {report.why}"

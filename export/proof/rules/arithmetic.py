@@ -10,14 +10,14 @@ from torch import Tensor
 from export.evaluation import constant, number, times
 from export.graph import Node
 
-from .common import Radius, Rule, denormal, exact_in_whole, lost_where, nothing, operands, size
+from .common import Radius, Rule, denormal, exact_on_integers, exempt_where, operands, size, zero_radius
 from .constants import CONSTANTS, ETA, LARGEST, U, gamma
 
 _ARITHMETIC = ("add", "sub", "mul", "div")
 
 
 def is_affine(node: Node) -> bool:
-    """Whether it maps its one value affinely, with constants alone."""
+    """Whether the node is an affine map of its one input, with constants only."""
     if len(node.inputs) != 1 or node.dtype != "float32":
         return False
     if node.op == "linear":
@@ -28,38 +28,38 @@ def is_affine(node: Node) -> bool:
 
 
 def _role(node: Node) -> str:
-    """Which argument of an operator on a value and a constant is the constant."""
+    """The name of the constant argument of an operator on a value and a constant."""
     return "self" if "self" in node.tensors or node.attributes.get("self") is not None else "other"
 
 
 def magnitude(node: Node, z: Tensor, *, shifted: bool = True) -> Tensor:
-    """An affine operator with every constant and its argument z ≥ 0 taken absolute: Σ|w|·z + |b|, or Σ|w|·z alone."""
+    """An affine operator with the absolute values of its constants, on z ≥ 0: Σ|w|·z + |b|, or Σ|w|·z alone."""
 
-    def held(role: str, counts: bool = True) -> Tensor:
+    def absolute(role: str, counts: bool = True) -> Tensor:
         value = _constant(node, role, z)
         return value.abs() if counts else torch.zeros_like(value)
 
     if node.op == "linear":
-        return times(node.tensors["weight"].values, z, absolute=True) + held("bias", shifted)
+        return times(node.tensors["weight"].values, z, absolute=True) + absolute("bias", shifted)
     if node.op == "batch_norm":
-        return _factor(node, z) * (z + held("running_mean", shifted)) + held("bias", shifted)
+        return _factor(node, z) * (z + absolute("running_mean", shifted)) + absolute("bias", shifted)
     if node.op == "addcmul":
-        return held("self", shifted) + z * held("tensor2")
+        return absolute("self", shifted) + z * absolute("tensor2")
     if node.op == "neg":
         return z
     role = _role(node)
     if node.op == "mul":
-        return z * held(role)
-    return z / held(role) if node.op == "div" else z + held(role, shifted)
+        return z * absolute(role)
+    return z / absolute(role) if node.op == "div" else z + absolute(role, shifted)
 
 
 def _constant(node: Node, role: str, like: Tensor) -> Tensor:
-    """A constant, 0 where there is none; of a batch norm with one value for each channel, the second dimension."""
-    held = constant(node, role, like)
-    if held is None:
+    """A constant, 0 if absent; that of a batch norm is broadcast along its channels, the second dimension."""
+    value = constant(node, role, like)
+    if value is None:
         return torch.zeros((), dtype=like.dtype)
-    held = held.to(like.dtype)
-    return held.reshape(-1, *[1] * (like.ndim - 2)) if node.op == "batch_norm" else held
+    value = value.to(like.dtype)
+    return value.reshape(-1, *[1] * (like.ndim - 2)) if node.op == "batch_norm" else value
 
 
 def _deviation(node: Node, like: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def affine(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
         centred = reach if e[0] is None else reach + e[0]
         on_the_way = torch.maximum(on_the_way, torch.maximum(centred, centred / _deviation(node, x)))
     radius = (1 + g) * moved + g * terms + (k + 1) * ETA * (1 + reach)
-    return lost_where((1 + g) * on_the_way > LARGEST, radius)
+    return exempt_where((1 + g) * on_the_way > LARGEST, radius)
 
 
 def _matmul(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -117,12 +117,12 @@ def _matmul(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> 
     ones = torch.ones_like(a.value), torch.ones_like(b.value)
     partners = torch.matmul(a.reach, ones[1]) + torch.matmul(ones[0], b.reach)
     radius = (1 + g) * moved + g * terms + ETA * (2 * n + partners)
-    return lost_where((1 + g) * (terms + moved) > LARGEST, radius)
+    return exempt_where((1 + g) * (terms + moved) > LARGEST, radius)
 
 
-def merged(nodes: Sequence[Node], held: Node, z: Tensor, e: Radius, y: Tensor) -> Tensor:
-    """Affine operators that were composed in float64 and rounded once to the constants of ``held``, a linear, addcmul,
-    mul or add.
+def merged(nodes: Sequence[Node], folded: Node, z: Tensor, e: Radius, y: Tensor) -> Tensor:
+    """Affine operators that were composed in float64 and rounded once to the constants of ``folded``, a linear,
+    addcmul, mul or add.
 
     The constants in the file are within u of those that float64 composed, and these within c·2^-53 of the exact ones,
     relative to the product of the absolute values: c counts the roundings along the chain (``roundings`` of each, n for
@@ -130,7 +130,7 @@ def merged(nodes: Sequence[Node], held: Node, z: Tensor, e: Radius, y: Tensor) -
     γ_k as in ``affine``, and the rounded constants one more. By the chain's own roundings in float32 nothing is added:
     the runtime never takes those steps.
     """
-    k = roundings(held) + 1
+    k = roundings(folded) + 1
     chain = size(z)
     moved: Radius = e
     largest = _largest(chain)
@@ -139,12 +139,12 @@ def merged(nodes: Sequence[Node], held: Node, z: Tensor, e: Radius, y: Tensor) -
         largest = torch.maximum(largest, _largest(chain))
     c = sum(roundings(node) + 4 for node in nodes)
     carried = 0.0 if moved is None else (1 + gamma(k)) * moved
-    terms, x = magnitude(held, size(z)), size(z)
-    lost = (k + 1) * ETA * (1 + (x.sum(dim=-1, keepdim=True) if held.op == "linear" else x))
+    terms, x = magnitude(folded, size(z)), size(z)
+    lost = (k + 1) * ETA * (1 + (x.sum(dim=-1, keepdim=True) if folded.op == "linear" else x))
     radius = carried + gamma(k) * terms + c * 2.0**-53 * chain + lost
     # A Gemm with an alpha sums before it multiplies, so its sums overflow first.
     overflows = ((1 + gamma(k)) * (terms + carried) > LARGEST) | ((1 + gamma(k)) * largest > LARGEST)
-    return lost_where(overflows | radius.isnan(), radius)
+    return exempt_where(overflows | radius.isnan(), radius)
 
 
 def _largest(z: Tensor) -> Tensor:
@@ -169,17 +169,17 @@ def _divide(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> 
     """One rounding of the quotient: u·(|y| + p), p = (e₁ + |y|·e₂) / (|z₂| - e₂), which is
     |(a + α)/(b + β) - a/b| = |α - β·a/b| / |b + β|; exempt where b may be zero, or a denormal that counts as zero.
 
-    A constant divisor may be spelt as a product with its rounded reciprocal: γ_3, and the reciprocal may be flushed.
+    A file may hold a constant divisor as a product with its rounded reciprocal: γ_3, and the reciprocal may be flushed.
     """
     a, b = operands(node, z, e, "self", "other")
     inexact = a.e is not None or b.e is not None
     divisor = b.size - b.radius
-    p = (a.radius + size(y) * b.radius) / divisor if inexact else nothing(y)
+    p = (a.radius + size(y) * b.radius) / divisor if inexact else zero_radius(y)
     relative = gamma(3) if b.fixed else U
     partners = (a.reach if b.fixed else 0.0) + 1 / torch.clamp(divisor, min=ETA)
     radius = p + relative * (size(y) + p) + ETA * (1 + partners)
     infinite = b.value.isinf() if b.e is None else torch.zeros_like(b.value, dtype=torch.bool)
-    return lost_where((denormal(b.value) if b.e is None else divisor < ETA) & ~infinite, radius)
+    return exempt_where((denormal(b.value) if b.e is None else divisor < ETA) & ~infinite, radius)
 
 
 def _power(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -190,33 +190,33 @@ def _power(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
     bases, x^c is monotone in each argument, so the corners of the rectangle are the extremes. Else nothing is bounded.
     """
     x, c = operands(node, z, e, "self", "exponent")
-    p = nothing(y)
+    p = zero_radius(y)
     if x.e is not None or c.e is not None:
         corners = [(x.value + s * x.radius) ** (c.value + t * c.radius) for s in (1, -1) for t in (1, -1)]
         p = torch.stack([(corner - y).abs() for corner in corners]).amax(dim=0)
-        p = lost_where(x.value - x.radius <= 0, p)
-        whole = (c.value == c.value.round()) & (c.value >= 1) & (c.radius == 0)
-        p = torch.where(whole, x.reach**c.value - x.size**c.value, p)
+        p = exempt_where(x.value - x.radius <= 0, p)
+        integer = (c.value == c.value.round()) & (c.value >= 1) & (c.radius == 0)
+        p = torch.where(integer, x.reach**c.value - x.size**c.value, p)
         p = torch.where((x.radius == 0) & (c.radius == 0), 0.0, p)
     r = CONSTANTS["pow"].limits[1]
     lost = denormal(x.value) | ((c.value < 0) & (size(y) + p > 1 / ETA))
-    return lost_where(lost & y.isfinite(), p + U * r * (size(y) + p) + 2 * ETA)
+    return exempt_where(lost & y.isfinite(), p + U * r * (size(y) + p) + 2 * ETA)
 
 
 def _choose(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
     """The larger or the smaller of two float32 numbers: nothing is rounded, |max(a', b') - max(a, b)| ≤ max(e₁, e₂)."""
     a, b = operands(node, z, e, "self", "other")
-    return nothing(y) + torch.maximum(a.radius, b.radius)
+    return zero_radius(y) + torch.maximum(a.radius, b.radius)
 
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(("linear", "batch_norm", "addcmul"), affine),
     "matmul": _matmul,
-    "add": exact_in_whole(_add),
-    "sub": exact_in_whole(_add),
-    "mul": exact_in_whole(_multiply),
+    "add": exact_on_integers(_add),
+    "sub": exact_on_integers(_add),
+    "mul": exact_on_integers(_multiply),
     "div": _divide,
-    "pow": exact_in_whole(_power),
-    "maximum": exact_in_whole(_choose),
-    "minimum": exact_in_whole(_choose),
+    "pow": exact_on_integers(_power),
+    "maximum": exact_on_integers(_choose),
+    "minimum": exact_on_integers(_choose),
 }

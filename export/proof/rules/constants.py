@@ -1,8 +1,8 @@
-"""Roundings of float32, and the error constants of elementary functions.
+"""Rounding errors of float32, and the error constants of elementary functions.
 
 A kernel is right when its result is within u·(a + r·|y| + m·|z|) of the exact value y = f(z), u = 2^-24: ``a`` bounds
-the error absolutely, ``r`` relative to the result, ``m`` relative to the argument. The limits are what a proof allows.
-They are not fitted to a machine, so that one with a wrong kernel fails instead of being believed.
+the error absolutely, ``r`` relative to the result, ``m`` relative to the argument. The limits are what a proof
+allows. They are not fitted to a machine, so that a machine with a wrong kernel fails.
 ``python -m benchmarks.constants`` measures ONNX Runtime and PyTorch against them.
 """
 
@@ -21,19 +21,19 @@ Comput. 41(5), 2019, theorem 2.4)."""
 
 
 def gamma(k: float) -> float:
-    """The relative error of k roundings in a row; infinite where k·u reaches 1."""
+    """γ_k, the relative error of k roundings in a row; infinite where k·u reaches 1."""
     return k * U / (1 - k * U) if k * U < 1 else float("inf")
 
 
-def sharper(k: float) -> float:
-    """How many times smaller the probabilistic line expm1(λ·√k·u + k·u² / (1 - u)) is than γ_k; at least 1."""
+def probabilistic_gain(k: float) -> float:
+    """γ_k over the probabilistic line expm1(λ·√k·u + k·u² / (1 - u)); at least 1."""
     likely = float(np.expm1(PROBABILISTIC * np.sqrt(k) * U + k * U**2 / (1 - U)))
     return max(1.0, gamma(k) / likely)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The constants (a, r, m) that a proof allows, in units of u, and why these."""
+    """The constants (a, r, m) that a proof allows, in units of u, and where they come from."""
 
     limits: tuple[float, float, float]
     source: str
@@ -72,4 +72,4 @@ CONSTANTS: dict[str, Limits] = {
         (0, 5, 0), "a root and a quotient, measured 1.50 u of y; CUDA's guide says 2 ulp besides the rounding"
     ),
 }
-"""By the name of the operator; gelu has a second row for its tanh formula."""
+"""By operator; gelu has a second row for its tanh formula."""

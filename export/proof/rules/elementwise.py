@@ -11,17 +11,17 @@ from torch import Tensor
 from export.evaluation import evaluate, number
 from export.graph import Node
 
-from .common import Radius, Rule, denormal, lost_where, nothing, operands, radius_of, reach, size, widened
+from .common import Radius, Rule, denormal, exempt_where, operands, radius_of, reach, size, widened, zero_radius
 from .constants import CONSTANTS, ETA, LARGEST, U, gamma
 
 _FLUSHED = 4 * ETA
-"""Of a function whose slope is at most 2: its result may be flushed, and so may its argument."""
+"""For a function with a slope of at most 2: its result may be flushed to zero, and so may its argument."""
 
 
 def by_ends(node: Node, z: Tensor, e: Radius, y: Tensor) -> Tensor:
-    """What a monotone function makes of a radius: the distance to the ends of the interval."""
+    """The radius of a monotone function's value: the distance to the values at the ends of the interval."""
     if e is None:
-        return nothing(y)
+        return zero_radius(y)
     return torch.maximum((evaluate(node, [z + e]) - y).abs(), (y - evaluate(node, [z - e])).abs())
 
 
@@ -36,14 +36,14 @@ def smooth(name: str, slope: float | None = None, inner: float = 0.0) -> Rule:
     def rule(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
         p = by_ends(node, z[0], e[0], y) if slope is None else slope * radius_of(e[0], z[0])
         radius = p + U * (a + r * (size(y) + p) + m * reach(z[0], e[0])) + _FLUSHED
-        return lost_where(inner * reach(z[0], e[0]) > LARGEST, radius) if inner else radius
+        return exempt_where(inner * reach(z[0], e[0]) > LARGEST, radius) if inner else radius
 
     return rule
 
 
 def _unrounded(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """neg, abs, relu and clamp give float32 numbers that were there: no rounding, and never more than e."""
-    return nothing(y) + radius_of(e[0], z[0]) if node.op in ("neg", "abs") else by_ends(node, z[0], e[0], y)
+    """neg, abs, relu and clamp only select or negate float32 numbers: no rounding, and at most e."""
+    return zero_radius(y) + radius_of(e[0], z[0]) if node.op in ("neg", "abs") else by_ends(node, z[0], e[0], y)
 
 
 def _stepped(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ def _elu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Ten
 
     The slope is at most max(1, |alpha|); above zero the result is z itself. A celu's t = z/alpha is rounded once or, as
     a product with a rounded reciprocal, twice: alpha·exp(t)·|t|·2u, at most 0.74 alpha·u (|t|·exp(t) ≤ 1/e); its slope
-    is at most 1. Scales other than 1 are no elu.
+    is at most 1. Other scales than 1 have no bound.
     """
     alpha = abs(number(node, "alpha"))
     a, r, _ = CONSTANTS[node.op].limits
@@ -87,12 +87,12 @@ def _elu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Ten
     radius = p + torch.where(low > 0, 0.0, U * (a * alpha + r * (size(y) + p)) + 2 * (1 + alpha) * ETA)
     scaled = any(float(node.attributes.get(role, 1)) != 1 for role in ("scale", "input_scale"))
     wrong = scaled or (node.op == "celu" and number(node, "alpha") <= 0)
-    return lost_where(low <= 0, radius) if wrong else radius
+    return exempt_where(low <= 0, radius) if wrong else radius
 
 
 def _selu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """An elu with alpha = 1.6733, times 1.0507, both rounded to float32: two roundings more of constants and one of
-    a product. The slope is at most 1.7581, and nothing is absolute above zero."""
+    """An elu with alpha = 1.6733, times 1.0507, both rounded to float32: two more roundings of constants, one of a
+    product. The slope is at most 1.7581, and nothing is absolute above zero."""
     a, r, _ = CONSTANTS["selu"].limits
     p = 1.7581 * radius_of(e[0], z[0])
     low = z[0] - radius_of(e[0], z[0])
@@ -121,7 +121,7 @@ def _softplus(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
     jump = float(np.logaddexp(0.0, -threshold)) / abs(beta)
     flushed = _FLUSHED * (1 + 1 / abs(beta))
     radius = p + U * (a / abs(beta) + r * (size(y) + p) + m * spread) + torch.where(near, jump, 0.0) + flushed
-    return lost_where((beta * spread).abs() > LARGEST, radius)
+    return exempt_where((beta * spread).abs() > LARGEST, radius)
 
 
 def _sqrt(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _rsqrt(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
     p = by_ends(node, z[0], e[0], y)
     radius = p + gamma(CONSTANTS["rsqrt"].limits[1]) * (size(y) + p) + _FLUSHED
     bad = denormal(z[0]) if e[0] is None else z[0] - e[0] < ETA
-    return lost_where(bad, radius)
+    return exempt_where(bad, radius)
 
 
 def _reciprocal(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -151,20 +151,20 @@ def _reciprocal(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor)
 
     Exempt where the interval touches zero, or a denormal may count as 0.
     """
-    x, given = size(z[0]), radius_of(e[0], z[0])
-    p = torch.where(given > 0, given * size(y) / (x - given), 0.0)
-    bad = denormal(z[0]) if e[0] is None else x - given < ETA
-    return lost_where(bad, p + U * (size(y) + p) + ETA)
+    x, error = size(z[0]), radius_of(e[0], z[0])
+    p = torch.where(error > 0, error * size(y) / (x - error), 0.0)
+    bad = denormal(z[0]) if e[0] is None else x - error < ETA
+    return exempt_where(bad, p + U * (size(y) + p) + ETA)
 
 
 def _log(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
     """u·(a + r·(|y| + p)): near 1 the error is held absolutely. p = -log(1 - e/z) by the lower end, which is further;
     exempt where the interval touches zero, or a denormal may count as 0."""
-    given = radius_of(e[0], z[0])
-    p = torch.where(given > 0, -torch.log1p(-given / z[0]), 0.0)
+    error = radius_of(e[0], z[0])
+    p = torch.where(error > 0, -torch.log1p(-error / z[0]), 0.0)
     a, r, _ = CONSTANTS["log"].limits
-    bad = denormal(z[0]) if e[0] is None else z[0] - given < ETA
-    return lost_where(bad, p + U * (a + r * (size(y) + p)))
+    bad = denormal(z[0]) if e[0] is None else z[0] - error < ETA
+    return exempt_where(bad, p + U * (a + r * (size(y) + p)))
 
 
 RULES: dict[str, Rule] = {

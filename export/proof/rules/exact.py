@@ -1,4 +1,4 @@
-"""The bounds of what rounds nothing: comparisons, choices, other types, places and orders, exact on exact inputs."""
+"""The bounds of operators without rounding: comparisons, selection, casts, data movement and sorting."""
 
 from __future__ import annotations
 
@@ -12,101 +12,98 @@ from torch import Tensor
 from export.evaluation import evaluate
 from export.graph import Node, Rows
 
-from .common import NEAREST, Operand, Radius, Rule, exact, nothing, operands, radius_of, size, widened
+from .common import NEAREST, Operand, Radius, Rule, all_exact, operands, radius_of, size, widened, zero_radius
 from .constants import U
 
 _TABLES = {"embedding": "weight", "index_select": "self", "gather": "self"}
-"""Operators that pick from one argument what the others, which are whole numbers, say."""
+"""Operators that index one argument, here, with the others, which are integers."""
 
 
 def _compared(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """1 where the two intervals touch, so that either answer may come; else the answer is certain."""
-    if exact(e):
-        return nothing(y)
+    """1 where the two intervals touch, so that either result is possible; else 0."""
+    if all_exact(e):
+        return zero_radius(y)
     a, b = operands(node, z, e, "self", "other")
-    given = a.radius + b.radius
-    near = (a.value - b.value).abs() <= given + NEAREST * (given + a.size + b.size)
-    return nothing(y) + torch.where(near & (given > 0), 1.0, 0.0)
+    radius = a.radius + b.radius
+    touching = (a.value - b.value).abs() <= radius + NEAREST * (radius + a.size + b.size)
+    return zero_radius(y) + torch.where(touching & (radius > 0), 1.0, 0.0)
 
 
 def _open(x: Operand) -> Tensor:
-    """Where a value may be zero or not."""
+    """Where a value may be zero or nonzero."""
     return (x.radius > 0) & (x.size <= x.radius)
 
 
 def _both(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """and, or: 1 where a side may be either and the other does not settle it, as false does for and, true for or."""
-    if exact(e):
-        return nothing(y)
+    """and, or: 1 where an operand may be either and the other does not decide alone (false for and, true for or)."""
+    if all_exact(e):
+        return zero_radius(y)
     if node.dtype != "bool":
         return torch.full(y.shape, torch.inf, dtype=torch.float64)
     sides = operands(node, z, e, "self", "other")
-    settling = [~_open(x) & ((x.value == 0) if node.op.endswith("and") else (x.value != 0)) for x in sides]
-    found = (_open(sides[0]) | _open(sides[1])) & ~settling[0] & ~settling[1]
-    return nothing(y) + found.double()
+    decisive = [~_open(x) & ((x.value == 0) if node.op.endswith("and") else (x.value != 0)) for x in sides]
+    undecided = (_open(sides[0]) | _open(sides[1])) & ~decisive[0] & ~decisive[1]
+    return zero_radius(y) + undecided.double()
 
 
 def _not(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
     """1 where the value may be either."""
     (x,) = operands(node, z, e, "self")
-    return nothing(y) if exact(e) else _open(x).double()
+    return zero_radius(y) if all_exact(e) else _open(x).double()
 
 
 def _isnan(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """1 where nothing bounds the value; a value within a radius of a number is a number."""
-    return nothing(y) if e[0] is None else (~e[0].isfinite()).double()
+    """1 where the value has no bound; a value within a finite radius of a number is a number."""
+    return zero_radius(y) if e[0] is None else (~e[0].isfinite()).double()
 
 
 def _where(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """The radius of the value that is chosen; where either may be, the larger one and the distance between them."""
+    """The radius of the chosen value; where either may be chosen, the larger radius and their distance."""
     condition, first, second = operands(node, z, e, "condition", "self", "other")
     chosen = torch.where(condition.value != 0, first.radius, second.radius)
     if condition.e is None:
-        return nothing(y) + chosen
+        return zero_radius(y) + chosen
     either = torch.maximum(first.radius, second.radius) + (first.value - second.value).abs()
     either = torch.where(either.isnan(), torch.inf, either)
-    return nothing(y) + torch.where(condition.e > 0, either, chosen)
+    return zero_radius(y) + torch.where(condition.e > 0, either, chosen)
 
 
 def _cast(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """To whole numbers: towards zero, monotone, by the ends; nothing is known beyond the type or of NaN. To true or
-    false: 1 where it may be zero or not. To float32: whole numbers beyond 2^24 are rounded."""
-    x, given = z[0].double(), radius_of(e[0], z[0])
+    """To integers: truncation is monotone, so the ends of the interval; no bound beyond the type's range or for NaN.
+    To bool: 1 where the value may be zero or nonzero. To float32: integers beyond 2^24 are rounded."""
+    x, radius = z[0].double(), radius_of(e[0], z[0])
     if node.dtype == "bool":
-        return ((given > 0) & (size(x) <= given)).double()
+        return ((radius > 0) & (size(x) <= radius)).double()
     if node.dtype == "int64":
-        wider = widened(x, given)
+        wider = widened(x, radius)
         ends = torch.maximum((x + wider).trunc() - x.trunc(), x.trunc() - (x - wider).trunc())
         largest = 2.0**31 if node.attributes["dtype"] == torch.int32 else 2.0**63
-        return torch.where(x.abs() + given < largest, ends, torch.inf)
-    beyond = (size(x) + given > 2.0**24) & (not z[0].is_floating_point())
-    return given + torch.where(beyond, U * (size(x) + given), 0.0)
+        return torch.where(x.abs() + radius < largest, ends, torch.inf)
+    beyond = (size(x) + radius > 2.0**24) & (not z[0].is_floating_point())
+    return radius + torch.where(beyond, U * (size(x) + radius), 0.0)
 
 
 def _moved(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """Radii take the places of the values where nothing but places changes; a constant has none. Of a place that may be
-    another nothing is known."""
-    if exact(e):
-        return nothing(y)
+    """Data movement moves the radii as it moves the values; constants have radius 0. An inexact index has no bound."""
+    if all_exact(e):
+        return zero_radius(y)
     table = _TABLES.get(node.op)
     moving = len(z) if table is None else int(table not in node.tensors)
     if any(radius is not None and bool((radius > 0).any()) for radius in e[moving:]):
         return torch.full(y.shape, torch.inf, dtype=torch.float64)
     tensors = {
-        role: replace(held, values=np.zeros(held.values.shape, np.float32)) if table in (None, role) else held
-        for role, held in node.tensors.items()
+        role: replace(tensor, values=np.zeros(tensor.values.shape, np.float32)) if table in (None, role) else tensor
+        for role, tensor in node.tensors.items()
     }
-    given = [*map(radius_of, e[:moving], z[:moving]), *z[moving:]]
+    radii = [*map(radius_of, e[:moving], z[:moving]), *z[moving:]]
     # The size of the batch, from a value of the node; None where its shape does not depend on it.
     rows = (y.shape[axis] // size.times for axis, size in enumerate(node.shape) if isinstance(size, Rows))
-    return evaluate(replace(node, tensors=tensors), given, precision=torch.float64, rows=next(rows, None))
+    return evaluate(replace(node, tensors=tensors), radii, precision=torch.float64, rows=next(rows, None))
 
 
 def _ordered(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """Values in order are among those given; moved by at most e each, every one of them is too, since the k-th largest
-    of numbers is 1-Lipschitz in the largest difference.
-    """
-    return nothing(y) if e[0] is None else e[0].amax(node.attributes["dim"], keepdim=True).expand(y.shape)
+    """The k-th largest value is 1-Lipschitz in the largest change of any value: the largest radius holds for each."""
+    return zero_radius(y) if e[0] is None else e[0].amax(node.attributes["dim"], keepdim=True).expand(y.shape)
 
 
 RULES: dict[str, Rule] = {

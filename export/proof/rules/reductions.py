@@ -1,4 +1,4 @@
-"""The bounds of sums, means, extremes and norms over dimensions, and of what divides a row by such."""
+"""The bounds of reductions over dimensions, and of the softmax and the norms that are built on them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from export.evaluation import constant, number
 from export.graph import Node
 
-from .common import Radius, Rule, exact_in_whole, lost_where, nothing, radius_of, reach, size, widened
+from .common import Radius, Rule, exact_on_integers, exempt_where, radius_of, reach, size, widened, zero_radius
 from .constants import CONSTANTS, ETA, LARGEST, U, gamma
 
 
@@ -22,8 +22,8 @@ def dims_of(node: Node, z: Tensor) -> tuple[int, ...]:
     return tuple(dim % max(1, z.ndim) for dim in dims) if dims else tuple(range(z.ndim))
 
 
-def counted(z: Tensor, dims: tuple[int, ...]) -> int:
-    """How many values are reduced to one."""
+def reduced_size(z: Tensor, dims: tuple[int, ...]) -> int:
+    """The number of values that are reduced to one."""
     return prod(z.shape[dim] for dim in dims) if z.ndim else 1
 
 
@@ -35,7 +35,7 @@ def mean(z: Tensor, dims: tuple[int, ...]) -> Tensor:
     return z.mean(dim=dims, keepdim=True) if z.ndim else z
 
 
-def most(z: Tensor, dims: tuple[int, ...]) -> Tensor:
+def maximum(z: Tensor, dims: tuple[int, ...]) -> Tensor:
     return z.amax(dim=dims, keepdim=True) if z.ndim else z
 
 
@@ -47,10 +47,10 @@ def squeezed(z: Tensor, dims: tuple[int, ...], node: Node) -> Tensor:
 def _sum(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
     """γ_{n-1}·Σ|x|, in any order (Higham 2002, section 4.2), (1 + γ_{n-1})·Σe, and n flushed numbers or sums."""
     x, dims = z[0].double(), dims_of(node, z[0])
-    n = counted(x, dims)
+    n = reduced_size(x, dims)
     g, terms, moved = gamma(n - 1), total(size(x), dims), total(radius_of(e[0], x), dims)
     radius = (1 + g) * moved + g * terms + 2 * n * ETA
-    return squeezed(lost_where((1 + g) * (terms + moved) > LARGEST, radius), dims, node)
+    return squeezed(exempt_where((1 + g) * (terms + moved) > LARGEST, radius), dims, node)
 
 
 def _mean(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -59,14 +59,14 @@ def _mean(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Te
     Exempt where the sum may overflow.
     """
     x, dims = z[0].double(), dims_of(node, z[0])
-    n = counted(x, dims)
+    n = reduced_size(x, dims)
     g, terms, moved = gamma(n + 1), mean(size(x), dims), mean(radius_of(e[0], x), dims)
     radius = (1 + g) * moved + g * terms + 3 * ETA
-    return squeezed(lost_where((1 + g) * n * (terms + moved) > LARGEST, radius), dims, node)
+    return squeezed(exempt_where((1 + g) * n * (terms + moved) > LARGEST, radius), dims, node)
 
 
 def _cumsum(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """Each is a sum of the k numbers up to its place, in any order: γ_{k-1}·Σ|x|, as ``_sum``."""
+    """The k-th result is a sum of k numbers, in any order: γ_{k-1}·Σ|x|, as ``_sum``."""
     x, dim = z[0].double(), node.attributes["dim"]
     if not x.ndim:
         return radius_of(e[0], x)
@@ -75,13 +75,13 @@ def _cumsum(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> 
     k = torch.arange(1, x.shape[dim] + 1, dtype=torch.float64).reshape(shape)
     g = torch.where((k - 1) * U < 1, (k - 1) * U / (1 - (k - 1) * U), torch.inf)
     radius = (1 + g) * moved + g * terms + 2 * k * ETA
-    return lost_where((1 + g) * (terms + moved) > LARGEST, radius)
+    return exempt_where((1 + g) * (terms + moved) > LARGEST, radius)
 
 
 def _extreme(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """One of the float32 numbers that were there; the largest moves by no more than the largest radius."""
+    """One of the input's own float32 numbers; an extreme moves by no more than the largest radius."""
     dims = dims_of(node, z[0])
-    return nothing(y) if e[0] is None else squeezed(most(e[0], dims), dims, node)
+    return zero_radius(y) if e[0] is None else squeezed(maximum(e[0], dims), dims, node)
 
 
 def _norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -92,13 +92,13 @@ def _norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Te
     """
     if node.attributes["ord"] == 1:
         return _sum(node, z, e, y)
-    x, given, dims = z[0], radius_of(e[0], z[0]), dims_of(node, z[0])
-    n = counted(x, dims)
+    x, error, dims = z[0], radius_of(e[0], z[0]), dims_of(node, z[0])
+    n = reduced_size(x, dims)
     g = gamma(n + 3)
-    own, moved = torch.sqrt(total(size(x) ** 2, dims)), torch.sqrt(total(given**2, dims))
+    own, moved = torch.sqrt(total(size(x) ** 2, dims)), torch.sqrt(total(error**2, dims))
     radius = (1 + g) * moved + g * own + 2 * (n * ETA) ** 0.5
     overflows = (1 + g) * total(reach(x, e[0]) ** 2, dims) > LARGEST
-    return squeezed(lost_where(overflows, radius), dims, node)
+    return squeezed(exempt_where(overflows, radius), dims, node)
 
 
 def _var(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -108,44 +108,44 @@ def _var(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Ten
     t², the sum of squares and the quotient by γ. One pass has γ·(E[z²] + mean²), and Welford's n·u·√(E[z²]·var), which
     is less (Chan, Golub and LeVeque, The American Statistician 37(3), 1983). All of it times n/(n - correction).
     """
-    x, given, dims = torch.where(z[0].isfinite(), z[0], 0.0), radius_of(e[0], z[0]), dims_of(node, z[0])
-    n, correction = counted(x, dims), node.attributes.get("correction")
+    x, error, dims = torch.where(z[0].isfinite(), z[0], 0.0), radius_of(e[0], z[0]), dims_of(node, z[0])
+    n, correction = reduced_size(x, dims), node.attributes.get("correction")
     g, degrees = gamma(n + 4), max(0.0, n - (1.0 if correction is None else float(correction)))
     centre = mean(x, dims)
     centred = (x - centre).abs()
-    moved = (given + mean(given, dims)) * (1 + g) + g * mean(x.abs(), dims) + 2 * U * centred + 2 * ETA
+    moved = (error + mean(error, dims)) * (1 + g) + g * mean(x.abs(), dims) + 2 * U * centred + 2 * ETA
     slack = g * (mean(x**2, dims) + centre**2) + (1 + g) * mean(2 * centred * moved + moved**2, dims) + 4 * n * ETA
     radius = (1 + g) * slack * n / degrees if degrees else torch.full_like(slack, torch.nan)
-    overflows = (1 + g) * total((x.abs() + given) ** 2, dims) > LARGEST
-    return squeezed(lost_where(overflows, radius + 2 * ETA), dims, node)
+    overflows = (1 + g) * total((x.abs() + error) ** 2, dims) > LARGEST
+    return squeezed(exempt_where(overflows, radius + 2 * ETA), dims, node)
 
 
 def _truth(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """any and all: 1 where some values may be either and no other value settles it."""
+    """any and all: 1 where some values may be zero or nonzero and no other value decides alone."""
     if e[0] is None:
-        return nothing(y)
+        return zero_radius(y)
     x, dims = z[0].double(), dims_of(node, z[0])
     open_ = (e[0] > 0) & (x.abs() <= e[0])
-    settles = ~open_ & ((x != 0) if node.op == "any" else (x == 0))
-    found = (most(open_.double(), dims) > 0) & (most(settles.double(), dims) == 0)
-    return squeezed(found.double(), dims, node)
+    decisive = ~open_ & ((x != 0) if node.op == "any" else (x == 0))
+    undecided = (maximum(open_.double(), dims) > 0) & (maximum(decisive.double(), dims) == 0)
+    return squeezed(undecided.double(), dims, node)
 
 
 def _index_of(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """Exact inputs have one place (the first of equals). Else any place whose interval reaches the best of the
-    intervals' near ends may be found: the distance to the furthest of them."""
+    """Exact inputs have one index (the first of equals). Else any index may result whose interval reaches the best of
+    the intervals' near ends: the distance to the furthest of them."""
     if e[0] is None:
-        return nothing(y)
+        return zero_radius(y)
     x = z[0].double() if node.op == "argmax" else -z[0].double()
     if not x.ndim:
-        return nothing(y)
-    dim, given = node.attributes["dim"] % x.ndim, widened(x, e[0])
-    place = y if node.attributes.get("keepdim", False) else y.unsqueeze(dim)
+        return zero_radius(y)
+    dim, error = node.attributes["dim"] % x.ndim, widened(x, e[0])
+    chosen = y if node.attributes.get("keepdim", False) else y.unsqueeze(dim)
     shape = [-1 if axis == dim else 1 for axis in range(x.ndim)]
-    places = torch.arange(x.shape[dim], dtype=torch.float64).reshape(shape)
-    near = (x + given >= (x - given).amax(dim=dim, keepdim=True)) & (most(e[0], (dim,)) > 0)
-    found = torch.where(near, (places - place).abs(), 0.0).amax(dim=dim, keepdim=True)
-    return found if node.attributes.get("keepdim", False) else found.squeeze(dim)
+    indices = torch.arange(x.shape[dim], dtype=torch.float64).reshape(shape)
+    near = (x + error >= (x - error).amax(dim=dim, keepdim=True)) & (maximum(e[0], (dim,)) > 0)
+    distance = torch.where(near, (indices - chosen).abs(), 0.0).amax(dim=dim, keepdim=True)
+    return distance if node.attributes.get("keepdim", False) else distance.squeeze(dim)
 
 
 def _softmax(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -157,10 +157,10 @@ def _softmax(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) ->
     """
     c = CONSTANTS["softmax"].limits[1]
     dims = (node.attributes["dim"],)
-    depth = torch.where(y > 0, most(z[0], dims) - z[0], 0.0)
-    n = counted(z[0], dims)
+    depth = torch.where(y > 0, maximum(z[0], dims) - z[0], 0.0)
+    n = reduced_size(z[0], dims)
     own = U * (depth + total(y * depth, dims) + n + 2 * c + 2)
-    moved = 0.0 if e[0] is None else torch.expm1(e[0] + most(e[0], dims))
+    moved = 0.0 if e[0] is None else torch.expm1(e[0] + maximum(e[0], dims))
     return y * ((1 + own) * (1 + moved) - 1) + (n + 2) * ETA
 
 
@@ -173,14 +173,14 @@ def _log_softmax(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor
     """
     c, (a, r, _) = CONSTANTS["log_softmax"].limits[1], CONSTANTS["log"].limits
     dims = (node.attributes["dim"],)
-    given, n = radius_of(e[0], z[0]), counted(z[0], dims)
+    error, n = radius_of(e[0], z[0]), reduced_size(z[0], dims)
     known = z[0].isfinite() & y.isfinite()
-    largest = most(z[0], dims)
+    largest = maximum(z[0], dims)
     depth = torch.where(known, largest - z[0], 0.0)
     log_sum = torch.where(y.isfinite(), torch.where(known, -depth - y, 0.0), 0.0)
-    log_sum = most(torch.clamp(log_sum, min=0.0), dims)
+    log_sum = maximum(torch.clamp(log_sum, min=0.0), dims)
     inner = total(torch.where(known, y.exp() * depth, 0.0), dims)
-    moved = given + most(given, dims)
+    moved = error + maximum(error, dims)
     own = depth + inner + n + 2 * c + 2 + a + r * log_sum + size(largest) + log_sum + size(y) + moved
     return moved + U * (1 + gamma(n + 2 * c)) * own + (n + 4) * ETA
 
@@ -196,13 +196,13 @@ def _layer_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor)
     """
     x = torch.where(z[0].isfinite(), z[0], 0.0)
     dims = tuple(range(x.ndim - len(node.attributes["normalized_shape"]), x.ndim))
-    n = counted(x, dims)
+    n = reduced_size(x, dims)
     g = gamma(n + 4)
     eps = number(node, "eps", rounded=False)
     centre = mean(x, dims)
     centred = (x - centre).abs()
-    given = radius_of(e[0], x)
-    moved = (given + mean(given, dims)) * (1 + g) + g * mean(x.abs(), dims) + 2 * U * centred
+    error = radius_of(e[0], x)
+    moved = (error + mean(error, dims)) * (1 + g) + g * mean(x.abs(), dims) + 2 * U * centred
     variance = mean(centred**2, dims) + eps
     slack = g * (mean(x**2, dims) + centre**2 + eps) + mean(2 * centred * moved + moved**2, dims) + (n + 4) * ETA
     unit = 1 / torch.sqrt(variance)
@@ -211,7 +211,7 @@ def _layer_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor)
     scaled = unit * (moved * (1 + growth) + centred * (growth + 6 * U))
     radius = scaled if weight is None else weight.abs() * scaled
     radius = radius + (n + 6) * ETA * (1 + unit) + (0.0 if bias is None else 4 * U * bias.abs())
-    lost = radius.isnan() | ((x.abs() + given) ** 2).sum(dim=dims, keepdim=True).mul(1 + g).gt(LARGEST)
+    lost = radius.isnan() | ((x.abs() + error) ** 2).sum(dim=dims, keepdim=True).mul(1 + g).gt(LARGEST)
     return torch.where(lost, torch.inf, radius)
 
 
@@ -223,25 +223,28 @@ def _rms_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
     The size ρ = √q moves by at most δ = √(mean e²), so y by |w|·(e + |x|·δ/ρ) / (ρ - δ). Exempt where that or a flush
     may be all of ρ, or Σx² overflows.
     """
-    x, given, dims = torch.where(z[0].isfinite(), z[0], 0.0), radius_of(e[0], z[0]), (z[0].ndim - 1,)
-    n, eps = counted(x, dims), 2.0**-23 if node.attributes.get("eps") is None else number(node, "eps", rounded=False)
+    x, error, dims = torch.where(z[0].isfinite(), z[0], 0.0), radius_of(e[0], z[0]), (z[0].ndim - 1,)
+    n, eps = (
+        reduced_size(x, dims),
+        2.0**-23 if node.attributes.get("eps") is None else number(node, "eps", rounded=False),
+    )
     g, weight = gamma(n / 2 + 9), constant(node, "weight", x)
     w = torch.ones((), dtype=x.dtype) if weight is None else weight.abs()
     squares = mean(x**2, dims) + eps
-    rho, delta = torch.sqrt(squares), torch.sqrt(mean(given**2, dims))
+    rho, delta = torch.sqrt(squares), torch.sqrt(mean(error**2, dims))
     left = torch.where(squares > 4 * ETA, squares - 2 * ETA, torch.nan)
     growth = torch.sqrt(squares / left) - 1
     near = torch.where(rho > delta, rho - delta, torch.nan)
-    p = w * (given + x.abs() * delta / rho) / near
+    p = w * (error + x.abs() * delta / rho) / near
     radius = p + ((1 + g) * (1 + growth) - 1) * (size(y) + p) + ETA * (2 + w * (2 + 1 / rho))
     overflows = (1 + g) * total(reach(x, e[0]) ** 2, dims) > LARGEST
     return torch.where(radius.isnan() | overflows, torch.inf, radius)
 
 
 RULES: dict[str, Rule] = {
-    "sum": exact_in_whole(_sum),
+    "sum": exact_on_integers(_sum),
     "mean": _mean,
-    "cumsum": exact_in_whole(_cumsum),
+    "cumsum": exact_on_integers(_cumsum),
     "amax": _extreme,
     "amin": _extreme,
     "linalg_vector_norm": _norm,
