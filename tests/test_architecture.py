@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import subprocess
 import sys
@@ -51,6 +52,71 @@ def test_a_backward_import_would_be_seen(tmp_path: Path) -> None:
         "def f():\n    from export.trace import trace\n    import mlpx.errors\n    from ..export import y\n"
     )
     assert imports(path) == {"export", "mlpx", "a parent package"}
+
+
+def file_imports(root: Path) -> dict[str, set[str]]:
+    """The files that each file of the rooms imports, inside functions too, by dotted names.
+
+    A name that a package gathers in its ``__init__.pyi`` is followed to the file that it is at home in.
+    """
+    files: dict[str, Path] = {}
+    for path in sorted(path for room in ROOMS for path in (root / room).rglob("*.py")):
+        stub = path.with_suffix(".pyi")
+        name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        files[name] = stub if stub.exists() else path
+    sources: dict[str, dict[str, str]] = {}
+    for file, path in files.items():
+        package = file if path.stem == "__init__" else file.rpartition(".")[0]
+        sources[file] = names = {}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name: alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                source = ".".join(part for part in (package if node.level else "", node.module) if part)
+                for alias in node.names:
+                    submodule = f"{source}.{alias.name}"
+                    names[alias.name] = submodule if submodule in files else source
+
+    def home(source: str, name: str) -> str:
+        while source in files and files[source].suffix == ".pyi" and name in sources[source]:
+            source = sources[source][name]
+        return source
+
+    return {
+        file: {home(source, name) for name, source in sources[file].items()} & (files.keys() - {file})
+        for file, path in files.items()
+        if path.suffix == ".py"
+    }
+
+
+def circle(imports: dict[str, set[str]]) -> list[str] | None:
+    """Files that import each other in a circle; None where there is none."""
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return None
+
+
+def test_no_files_import_each_other_in_a_circle(root: Path) -> None:
+    imports = file_imports(root)
+    assert "runtime.session.session" in imports["export.versions"]  # through the names that ``runtime`` gathers
+    assert circle(imports) is None
+
+
+def test_a_circle_would_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "runtime").mkdir()
+    sources = {
+        "__init__.py": "",
+        "__init__.pyi": "from .a import A as A",
+        "a.py": "def f():\n    from .b import B",
+        "b.py": "from runtime import A",
+    }
+    for name, source in sources.items():
+        (tmp_path / "runtime" / name).write_text(source)
+    assert set(circle(file_imports(tmp_path)) or ()) == {"runtime.a", "runtime.b"}
+    (tmp_path / "runtime" / "b.py").write_text("import runtime.errors")
+    assert circle(file_imports(tmp_path)) is None
 
 
 PUBLIC = {
