@@ -74,6 +74,19 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
+def test_the_architecture_names_every_folder_and_files_that_exist() -> None:
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| `(\w+(?:/\w+)*)/` \|", text, re.MULTILINE))
+    rooms = ("builder", "export", "runtime", "mlpx")
+    folders = {str(path.parent.relative_to(ROOT)) for room in rooms for path in (ROOT / room).rglob("__init__.py")}
+    described_by_their_parent = {"export/onnxfile/patterns", "export/proof/rules", "export/targets/runners", "mlpx/cli"}
+    assert rows == folders - described_by_their_parent
+    paths = re.findall(r"((?:builder|export|runtime|mlpx|tests)/[\w/.]*[\w/])", text)
+    assert len(paths) > 40
+    for path in paths:
+        assert (ROOT / path.replace("NAME", "csv")).exists(), path
+
+
 def test_the_commands_and_options_exist() -> None:
     import typer.main
 
