@@ -27,8 +27,8 @@ LEVELS = (
 """What is compared as one, from the finest level to the coarsest."""
 _SCALES = ("mul", "div", "permute")
 _UNFUSED = ("linear", "matmul", "batch_norm", "layer_norm", "rms_norm", "softmax", "log_softmax", "embedding", "sort")
-_UNFUSED += ("permute", "select", "slice", "expand", "cat", "index_select", "gather", "argmax", "argmin", "any", "all")
-_UNFUSED += ("sum", "mean", "amax", "amin", "var", "linalg_vector_norm", "cumsum")
+_UNFUSED += ("topk", "permute", "select", "slice", "expand", "cat", "index_select", "gather", "argmax", "argmin")
+_UNFUSED += ("any", "all", "sum", "mean", "amax", "amin", "var", "linalg_vector_norm", "cumsum")
 """Operators that are not part of a chain of elementwise ones."""
 
 

@@ -127,7 +127,7 @@ class Session:
         rounded, and an int64 input takes whole numbers. A tensor on the session's CUDA device gives a tensor there.
         Raises InputError, also for an index beyond the limits that the file sets.
         """
-        if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None:  # the hot path of small batches
+        if type(x) is np.ndarray and x.dtype == FLOAT32 and dtype is None:  # the hot path of small batches
             buffers = self._buffers.single.get(x.shape)
             if buffers is not None and buffers.free:
                 buffers.free = False
@@ -166,7 +166,7 @@ class Session:
             except Exception as error:
                 self._raise(error, len(x))
             return
-        if type(x) is np.ndarray and type(out) is np.ndarray and x.dtype is FLOAT32 and out.dtype is FLOAT32:
+        if type(x) is np.ndarray and type(out) is np.ndarray and x.dtype == FLOAT32 and out.dtype == FLOAT32:
             buffers = self._buffers.single.get(x.shape)
             if buffers is not None and buffers.free and out.shape == buffers.output.shape and out.flags.writeable:
                 buffers.free = False
@@ -198,7 +198,7 @@ class Session:
 
     def _run(self, x: Any, dtype: str | None, outputs: list[str]) -> list[np.ndarray]:
         self._refuse_closed()
-        if type(x) is np.ndarray and x.dtype is FLOAT32 and dtype is None and x.shape[1:] == self._row and x.ndim:
+        if type(x) is np.ndarray and x.dtype == FLOAT32 and dtype is None and x.shape[1:] == self._row and x.ndim:
             feed = {self.inputs[0].name: x}
         else:
             feed = self._feed(x, dtype)
