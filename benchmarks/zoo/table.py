@@ -25,10 +25,10 @@ def totals(records: Sequence[Record], steps: Sequence[str]) -> str:
 
 
 INTRODUCTION = """\
-Networks of published packages, as their authors wrote them, with seeded weights. mlpx publishes a proved file or none;
-`torch.onnx.export(dynamo=True)` writes one with a free batch. Each file was then run at batches 1 and 7, and its
-outputs were held against eager PyTorch's. A network that was *not proved* is one whose file mlpx wrote and then
-held back."""
+Dense networks of published packages, as their authors wrote them, with seeded weights. mlpx publishes a file only if
+it is proved; `torch.onnx.export(dynamo=True)` writes a file with a free batch size. Each file was then run at batches
+1 and 7, and its outputs were compared with those of eager PyTorch. *Not proved* means that mlpx wrote a file, could
+not prove it and did not publish it."""
 
 
 def markdown(results: dict[str, Any]) -> str:
