@@ -150,7 +150,7 @@ const form = (() => {
     const words = given.replace(/^[\s[\]]+|[\s[\]]+$/g, "").split(/[\s,;]+/).filter(Boolean);
     const values = words.map(Number);
     const wrong = words.find((word, i) => !Number.isFinite(Math.fround(values[i])));
-    if (wrong !== undefined) throw new Error(`'${wrong}' is not a number that float32 holds`);
+    if (wrong !== undefined) throw new Error(`'${wrong}' is not a float32 number`);
     const broken = words.find((word, i) => whole(port, i) && !Number.isSafeInteger(values[i]));
     if (broken !== undefined) throw new Error(`'${broken}' is not a whole number`);
     if (values.length !== count) throw new Error(`${port.name} takes ${count} numbers, and ${values.length} were pasted`);
@@ -170,7 +170,7 @@ const form = (() => {
         said.textContent = error.message;
       }
     });
-    const element = make("details", { open: false }, make("summary", {}, `Row of ${count} ${count === 1 ? "number" : "numbers"}: see, copy or paste`), area, make("p", { className: "tools" }, button, said));
+    const element = make("details", { open: false }, make("summary", {}, `Row of ${count} ${count === 1 ? "number" : "numbers"}: view, copy or paste`), area, make("p", { className: "tools" }, button, said));
     element.addEventListener("toggle", () => element.open && show());
     function show() {
       if (document.activeElement !== area) area.value = JSON.stringify(Array.from(values, (v, i) => Number(text(port, i, v))));

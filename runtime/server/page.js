@@ -167,7 +167,7 @@
       await navigator.clipboard.writeText(view("curl").textContent);
       view("copied").textContent = "copied";
     } catch {
-      view("copied").textContent = "the browser does not allow it: select the text";
+      view("copied").textContent = "the browser does not allow copying: select the text";
     }
   });
   refresh().catch(fail);
