@@ -118,7 +118,7 @@ def test_a_request_that_spoils_a_batch_has_its_own_error_and_the_others_their_an
     before = executions(live)
     with ThreadPoolExecutor(8) as pool:
         futures = [pool.submit(ask_grpc, live, inputs) for inputs in requests]
-    with pytest.raises(InferenceServerException, match="ONNX Runtime cannot run it"):
+    with pytest.raises(InferenceServerException, match="ONNX Runtime cannot run the request"):
         futures[3].result()
     for index in {*range(8)} - {3}:
         assert_proved(live, slice(index, index + 2), futures[index].result())

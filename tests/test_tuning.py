@@ -124,7 +124,7 @@ def test_a_refused_file_of_an_earlier_tuning_goes_and_others_stay(tmp_path: Path
         lambda: tune(path, data=data, max_error=0),
         lambda: write_variant(path, "int8-static", rows={"input": np.load(data)}),
     ):
-        with pytest.raises(ExportError, match=r"int8-static\.onnx is there, and is no file of reduced precision"):
+        with pytest.raises(ExportError, match=r"int8-static\.onnx exists, and is not a file of reduced precision"):
             attempt()
     assert mine.read_bytes() == path.read_bytes() and (tmp_path / "model.weights4.onnx").exists()
     mine.write_bytes(made)

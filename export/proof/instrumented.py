@@ -180,9 +180,10 @@ class Instrumented:
             return None
         pairs = zip(self.runs, self.shipped, strict=True)
         runs: list[tuple[np.ndarray, np.ndarray | None]] = [(inputs.rows, own) for inputs, own in pairs if len(own)]
-        runs += [(rows, None) for rows in recording.searched]
-        if len(runs) != len(recording.digests):
+        if len(runs) + len(recording.searched) != len(recording.digests):
             return None
+        shape = self.runs[0].rows.shape  # a file that was read back may give its rows more dimensions
+        runs += [(rows.reshape(-1, *shape[1:]), None) for rows in recording.searched]
         with self.runner.open_with([check.layers[-1] for check in own_checks]) as run:
             for (rows, own), digest in zip(runs, recording.digests, strict=True):
                 values = self._run(run, rows)
