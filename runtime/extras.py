@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .errors import MissingPackageError
@@ -36,6 +35,8 @@ def imported(name: str, purpose: str) -> Any:
 
 def installed_version(distribution: str) -> str | None:
     """The version of an installed distribution; None where it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # 14 ms, which most commands need not spend
+
     try:
         return version(distribution)
     except PackageNotFoundError:

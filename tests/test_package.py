@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from export import TargetError, package, publish
-from export.targets import TARGETS
+from export.targets import target_of
 from runtime import read_certificate
 from tests.cases import network, randomised
 from tests.commands import Run
@@ -64,7 +64,7 @@ def test_what_the_command_says(run: Run, model: Path, tmp_path: Path) -> None:
     done = run("package", model, "--for", "triton", "-o", tmp_path / "p")
     assert done.code == 0 and done.err == ""
     assert (
-        f"packaged  {tmp_path / 'p'}: 8 files for triton {TARGETS['triton'].release}, backend onnxruntime" in done.out
+        f"packaged  {tmp_path / 'p'}: 8 files for triton {target_of('triton').release}, backend onnxruntime" in done.out
     )
     assert "at most 1,024 rows a batch" in done.out and "python3 smoke/check.py http://127.0.0.1:8000/v2" in done.out
 

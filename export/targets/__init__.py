@@ -1,17 +1,15 @@
 """A folder for each inference server: a file per target, each a pure function from a deployment to its files."""
 
-from . import browser, kserve, mlserver, openvino, ray_serve, triton
-from .target import Target
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-TARGETS: dict[str, Target] = {
-    target.name: target
-    for target in (
-        triton.TARGET,
-        openvino.TARGET,
-        kserve.TARGET,
-        mlserver.TARGET,
-        ray_serve.TARGET,
-        browser.TARGET,
-    )
-}
-"""Every target that packages are made for, by its name; importing it is light, since every command lists them."""
+if TYPE_CHECKING:
+    from .target import Target
+
+TARGETS = ("triton", "openvino", "kserve", "mlserver", "ray-serve", "browser")
+"""The names of all targets. Each has a file of its name with its ``TARGET``, imported on use."""
+
+
+def target_of(name: str) -> "Target":
+    """The target of one of these names."""
+    return import_module(f"{__name__}.{name.replace('-', '_')}").TARGET

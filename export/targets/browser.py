@@ -9,10 +9,10 @@ import html
 import json
 import re
 from collections.abc import Mapping
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import Any
 
+import runtime.server
 from export.errors import TargetError
 from runtime import MissingPackageError, sha256
 
@@ -77,7 +77,7 @@ def _files(deployment: Deployment) -> Files:
         "outputs": [port.to_record() for port in summary.outputs],
         "answers": {key: answers[key] for key in ("rows", "inputs", "exact", "bound")},
     }
-    shared = resources("runtime") / "server"
+    shared = Path(runtime.server.__file__).parent
     style = (shared / "page.css").read_text(encoding="utf-8")
     scripts = {
         "WIDGETS": "".join((shared / name).read_text(encoding="utf-8") for name in ("ports.js", "form.js", "bars.js")),

@@ -18,7 +18,7 @@ from export.servers import Server, number, server
 from runtime import Certificate, Summary, read_certificate, read_header, sha256, through_link, whole_folder
 from runtime.version import VERSION
 
-from . import TARGETS
+from . import TARGETS, target_of
 from .common_files import readme, smoke_test
 from .target import Deployment, Files, Target
 
@@ -216,16 +216,17 @@ def _target(name: str, release: str | None) -> tuple[Target, str]:
     """The row of a target and the release; "triton:23.10" names both."""
     name, colon, suffix = name.partition(":")
     if name not in TARGETS:
-        hint = f"name one of them (--for {next(iter(TARGETS))})"
-        message = f"no package can be made for '{name}': {suggestion(name, list(TARGETS), 'targets')}"
+        hint = f"name one of them (--for {TARGETS[0]})"
+        message = f"no package can be made for '{name}': {suggestion(name, TARGETS, 'targets')}"
         raise TargetError(f"{message}. What to do: {hint}")
     if colon and release is not None and release != suffix:
         raise TargetError(f"two releases were given, {suffix} and {release}. What to do: give one")
-    release = suffix if colon else TARGETS[name].release if release is None else release
+    target = target_of(name)
+    release = suffix if colon else target.release if release is None else release
     if not _RELEASE.fullmatch(release):
-        example = f"--target-version {TARGETS[name].release}"
+        example = f"--target-version {target.release}"
         raise TargetError(f"{release!r} is not a release of {name}. What to do: give one such as {example}")
-    return TARGETS[name], release
+    return target, release
 
 
 def _backend(target: Target, backend: str | None) -> str | None:

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files as resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,7 +136,7 @@ class Target:
 
 def source(path: str) -> str:
     """The text of a file in this folder that packages hold a copy of."""
-    return (resources("export.targets") / path).read_text(encoding="utf-8")
+    return (Path(__file__).parent / path).read_text(encoding="utf-8")
 
 
 def json_text(record: Mapping[str, Any]) -> str:
