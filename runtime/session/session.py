@@ -127,7 +127,8 @@ class Session:
         rounded, and an int64 input takes whole numbers. A tensor on the session's CUDA device gives a tensor there.
         Raises InputError, also for an index beyond the limits that the file sets.
         """
-        if type(x) is np.ndarray and x.dtype == FLOAT32 and dtype is None:  # the hot path of small batches
+        # The hot path of small batches. Identity is seen first; arrays from another process have a dtype of their own.
+        if type(x) is np.ndarray and (x.dtype is FLOAT32 or x.dtype == FLOAT32) and dtype is None:
             buffers = self._buffers.single.get(x.shape)
             if buffers is not None and buffers.free:
                 buffers.free = False
