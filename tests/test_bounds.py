@@ -427,7 +427,8 @@ def test_an_inexact_input_stays_within_the_carried_radius(name: str, seed: int, 
             for v, r in zip(z, e, strict=True)
         ]
         found = evaluate(one.node, moved, precision=torch.float64, rows=ROWS).double()
-        assert ((found - y.double()).abs() <= radius).all() or bool(found.isnan().any())
+        rounding = torch.finfo(torch.float64).eps * y.double().abs()  # of v + r, where r is tiny and the rule exact
+        assert ((found - y.double()).abs() <= radius + rounding).all() or bool(found.isnan().any())
         missing = found.isnan() & radius.isfinite()
         assert not missing.any()
 
