@@ -66,12 +66,12 @@ $(ZOO)/.ready: benchmarks/zoo/requirements.txt
 servers: $(SERVERS:%=.servers/%/.ready)
 
 # One that cannot be installed leaves .servers/NAME.reason, which its tests are skipped with.
-.servers/%/.ready: tests/servers/%.txt tests/servers/%.constraints.txt tests/servers/install.py
-	@$(PYTHON) -m tests.servers.install $*
+.servers/%/.ready: tests/support/servers/%.txt tests/support/servers/%.constraints.txt tests/support/servers/install.py
+	@$(PYTHON) -m tests.support.servers.install $*
 
 # From npm, and without anything to constrain.
-.servers/onnxruntime-web/.ready: tests/servers/onnxruntime-web.txt tests/servers/install.py
-	@$(PYTHON) -m tests.servers.install onnxruntime-web
+.servers/onnxruntime-web/.ready: tests/support/servers/onnxruntime-web.txt tests/support/servers/install.py
+	@$(PYTHON) -m tests.support.servers.install onnxruntime-web
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(ZOO) .servers out build dist *.egg-info

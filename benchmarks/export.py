@@ -27,7 +27,7 @@ from benchmarks.machine import print_machine, write_results
 from benchmarks.networks import network
 from builder import MLPSpec
 from export import export
-from tests.cases import WIDTHS, relu_network
+from tests.support.cases import WIDTHS, relu_network
 
 TARGETS = {"digits": 0.25, "deep": 0.25, "large": 0.25, "import": 0.15}
 ROOT = Path(__file__).resolve().parent.parent

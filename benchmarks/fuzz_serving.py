@@ -15,10 +15,10 @@ from time import monotonic
 
 from hypothesis import settings
 
-from tests.stress.checker import Checker
-from tests.stress.fuzzing import ask_any_body, ask_by_document
-from tests.stress.models import proved
-from tests.stress.service import serving
+from tests.support.stress.checker import Checker
+from tests.support.stress.fuzzing import ask_any_body, ask_by_document
+from tests.support.stress.models import proved
+from tests.support.stress.service import serving
 
 EXAMPLES = {"bodies": 2000, "document": 30}
 

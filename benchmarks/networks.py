@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.modules import written
 from builder import MLPSpec, assemble, load_spec, load_weights
-from tests.cases import randomised
+from tests.support.cases import randomised
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = ("digits", "breast_cancer", "diabetes")

@@ -25,7 +25,7 @@ from benchmarks.subjects import prepared
 from benchmarks.targets import BULK, PACED, TARGETS, Outcome, Target
 from runtime.timing.contenders import PLAIN
 from runtime.timing.timer import paired
-from tests.cases import WIDTHS
+from tests.support.cases import WIDTHS
 
 TEN = 10.0
 Cases = dict[tuple[str, int] | str, Case]

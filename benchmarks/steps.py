@@ -23,7 +23,7 @@ from benchmarks.machine import in_process, write_results
 from export import export
 from runtime import Session
 from runtime.session.ort_session import run_options
-from tests.cases import WIDTHS, normal, relu_network
+from tests.support.cases import WIDTHS, normal, relu_network
 
 CALLS = {"tiny": 3000, "small": 2000, "medium": 200, "deep": 500, "large": 10}
 WAITS = {

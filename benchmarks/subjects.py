@@ -17,7 +17,7 @@ from builder import MLPSpec, Scale, Standardize
 from export import export
 from runtime import Session
 from runtime.timing.rows import described_inputs, seeded_rows
-from tests.cases import WIDTHS, relu_network
+from tests.support.cases import WIDTHS, relu_network
 
 NAMES = (*WIDTHS, *MODELS)
 

@@ -27,7 +27,7 @@ from runtime.session.settings import Settings
 from runtime.timing.accuracy import difference
 from runtime.timing.candidates import Candidate
 from runtime.timing.measuring import measure
-from tests.cases import WIDTHS
+from tests.support.cases import WIDTHS
 
 TARGET = 0.4
 """Of float32's latency, for int8 within its gate."""

@@ -10,7 +10,8 @@ import pytest
 from mlpx.cli import main
 from runtime import choose, this_machine
 from runtime.errors import ProviderError
-from tests.commands import Done, Run
+from tests.support import ROOT
+from tests.support.commands import Done, Run
 
 
 def _why_no_cuda() -> str | None:
@@ -40,7 +41,7 @@ def cuda() -> str:
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
-    return Path(__file__).resolve().parent.parent
+    return ROOT
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from mlpx.cli.app import app
-from tests.commands import Run
+from tests.support import ROOT
+from tests.support.commands import Run
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = [path for folder in ("", "docs", "models/*") for path in sorted(ROOT.glob(f"{folder}/*.md".lstrip("/")))]
 
 

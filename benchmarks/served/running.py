@@ -13,10 +13,10 @@ import yaml
 
 from benchmarks.served.closed import GRPC
 from benchmarks.served.targets import KSERVE, MLSERVER, OURS, RAY, TRITON, WHOLE
-from tests.servers.environments import variables
-from tests.servers.install import ENVIRONMENTS
-from tests.servers.running import free_ports, running
-from tests.servers.triton import triton
+from tests.support.servers.environments import variables
+from tests.support.servers.install import ENVIRONMENTS
+from tests.support.servers.running import free_ports, running
+from tests.support.servers.triton import triton
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PATIENCE = 120.0

@@ -12,8 +12,8 @@ from benchmarks.served.bodies import Body, bodies
 from benchmarks.served.running import PEERS, Server, served
 from export import package, publish
 from runtime import Certificate, read_certificate
-from tests.cases import relu_network
-from tests.servers.install import ENVIRONMENTS, READY
+from tests.support.cases import relu_network
+from tests.support.servers.install import ENVIRONMENTS, READY
 
 
 @dataclass(frozen=True)

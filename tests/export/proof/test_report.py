@@ -1,0 +1,183 @@
+"""The parity report: a record that can be read again, and a page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from export import ParityReport, export, publish, read_report, verify
+from export.proof import write_page
+from export.proof.report import CheckRecord
+from runtime import InputError, MissingPackageError
+from tests.support.browser import CHROMIUM, look
+from tests.support.cases import network
+
+
+class Skip(nn.Module):
+    """Long names, letters that HTML and matplotlib give a meaning, and a value that is read again later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.an_encoder_with_quite_a_long_name = nn.Sequential(nn.Linear(6, 6), nn.GELU())
+        self.add_module("<b>$x_1$ & 'ä'</b>", nn.Linear(6, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.get_submodule("<b>$x_1$ & 'ä'</b>")(self.an_encoder_with_quite_a_long_name(x))
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ParityReport]:
+    """A proved file, a hand-written one, one with a wrong weight, and one whose module holds NaN."""
+    folder = tmp_path_factory.mktemp("reports")
+    spec, module = network(["standardize", {"linear": 32}, "tanh", {"dropout": 0.1}, {"linear": 5}, "softmax"])
+    path = export(module, folder / "model.onnx", spec=spec).path
+    torch.manual_seed(0)
+    skip = Skip()
+    found = {"proved": verify(module, path, device="cpu"), "skip": verify(skip, export(skip, folder / "s.onnx"))}
+    with torch.no_grad():
+        module[1].weight[3, 2] += 1  # type: ignore[index]
+    found["failed"] = verify(module, path, device="cpu")
+    with torch.no_grad():
+        module[1].weight[3, 2] = float("nan")  # type: ignore[index]
+    found["not proved"] = verify(module, path, device="cpu")
+    return found
+
+
+def test_a_report_is_read_as_it_was_written(reports: dict[str, ParityReport], tmp_path: Path) -> None:
+    for report in reports.values():
+        report.write(tmp_path / "r.parity.json")
+        assert read_report(tmp_path / "r.parity.json") == report
+        assert json.loads((tmp_path / "r.parity.json").read_text())["format"] == 1
+    assert [reports[key].verdict for key in ("proved", "failed", "not proved")] == ["proved", "failed", "not proved"]
+
+
+def test_numbers_that_json_lacks_survive(reports: dict[str, ParityReport], tmp_path: Path) -> None:
+    assert reports["failed"].failure is not None
+    element = reports["failed"].failure.model_copy(update={"ratio": np.inf, "file": -np.inf})
+    reports["failed"].model_copy(update={"failure": element}).write(tmp_path / "r.json")
+    read = read_report(tmp_path / "r.json").failure
+    assert read is not None and read.ratio == np.inf and read.file == -np.inf
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "no JSON", '{"format": 1}'])
+def test_what_is_no_report_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(content)
+    with pytest.raises(InputError, match="not a parity report"):
+        read_report(tmp_path / "r.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_report(tmp_path / "none.json")
+
+
+def test_a_newer_format_is_refused_and_newer_keys_are_not(reports: dict[str, ParityReport], tmp_path: Path) -> None:
+    record = json.loads(reports["proved"].model_dump_json())
+    (tmp_path / "r.json").write_text(json.dumps({**record, "later": 1}))
+    assert read_report(tmp_path / "r.json") == reports["proved"]
+    (tmp_path / "r.json").write_text(json.dumps({**record, "format": 2}))
+    with pytest.raises(InputError, match="format 2"):
+        read_report(tmp_path / "r.json")
+
+
+class Page(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.references: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.references += [value or "" for key, value in attrs if key in ("src", "href", "xlink:href")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.mark.parametrize("name", ["proved", "skip", "failed", "not proved"])
+def test_the_page_needs_nothing_else_and_says_what_was_found(
+    name: str, reports: dict[str, ParityReport], tmp_path: Path
+) -> None:
+    report = reports[name]
+    write_page(report, tmp_path / "p.html")
+    page = Page((tmp_path / "p.html").read_text(encoding="utf-8"))
+    assert all(reference.startswith("#") for reference in page.references)
+    assert not {"script", "link", "img", "iframe", "b"} & set(page.tags)
+    assert {"proved": "Proved.", "failed": "Failed.", "not proved": "Not proved."}[report.verdict] in page.text
+    for layer in report.layers:
+        assert layer.path[:16] in page.text and layer.path[-16:] in page.text
+    for part in (
+        report.file.sha256,
+        report.device,
+        *report.versions.values(),
+        *(given.words for given in report.inputs),
+    ):
+        assert part in page.text
+    if report.failure is not None:
+        assert "first layer that diverges" in page.text and f"{report.failure.exact:.9g}" in page.text
+    assert page.tags.count("svg") >= (2 if report.layers else 0)
+
+
+def test_checks_that_need_no_explanation_are_shown_too(reports: dict[str, ParityReport], tmp_path: Path) -> None:
+    names = ["data", "blocks", "outputs", "running", "probabilistic bounds"]
+    checks = [CheckRecord(name=name, outcome="warning", words=f"words of {name}") for name in names]
+    write_page(reports["proved"].model_copy(update={"checks": checks}), tmp_path / "p.html")
+    page = Page((tmp_path / "p.html").read_text(encoding="utf-8"))
+    assert all(f"words of {name}" in page.text for name in names)
+
+
+def test_the_same_report_gives_the_same_page(reports: dict[str, ParityReport], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_page(reports["proved"], tmp_path / f"{name}.html")
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("name", ["skip", "failed"])
+def test_the_page_in_a_browser(name: str, dark: bool, reports: dict[str, ParityReport], tmp_path: Path) -> None:
+    write_page(reports[name], tmp_path / "p.html")
+    for width in (360, 1200):
+        seen = look(tmp_path / "p.html", width, dark=dark)
+        assert seen["width"] == width and seen["texts"] > 50
+        assert seen["errors"] == seen["cut"] == seen["faint"] == [] and seen["scroll"] <= width
+
+
+def test_a_browser_would_see_what_is_wrong(tmp_path: Path) -> None:
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium (Debian's package chromium)")
+    words = "faint and much longer than any phone is wide, whatever its letters are"
+    wrong = f"<p style='color:#aaa;white-space:nowrap'>{words}</p>"
+    (tmp_path / "p.html").write_text(f"<html><head></head><body>{wrong}<script>nothing()</script></body></html>")
+    seen = look(tmp_path / "p.html", 360)
+    assert seen["cut"] and seen["faint"] and seen["errors"]
+
+
+def test_without_the_extra_the_record_is_written_and_the_page_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import importlib.util
+    import sys
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr("export.proof.page.find_spec", lambda name: None if name == "matplotlib" else found(name))
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == "matplotlib":
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    spec, module = network([{"linear": 3}])
+    publish(module, tmp_path / "m.onnx", spec=spec, device="cpu")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "m.parity.json"]
+    with pytest.raises(MissingPackageError, match=r'pip install "mlpx\[report\]"'):
+        publish(module, tmp_path / "n.onnx", spec=spec, device="cpu", page=True)
+    assert not (tmp_path / "n.onnx").exists()

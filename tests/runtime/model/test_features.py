@@ -1,0 +1,450 @@
+"""Names, units and ranges of features: from the spec into the file, shown, proved over, and checked by predict."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+from unicodedata import normalize
+
+import jsonschema
+import numpy as np
+import onnx
+import polars
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from builder import MLPSpec, SpecError, assemble, json_schema, load_spec
+from export import export, inspect, verify
+from export.proof.verify import prove
+from runtime import InputError, ModelError, Port, Session, Summary, read_rows, score_file, summary_of
+from runtime.data.unusual_values import Outside, find_outside
+from tests.support.cases import network
+from tests.support.commands import Run
+
+VALIDATOR = jsonschema.Draft202012Validator(json_schema())
+ARM = """name: arm
+input:
+  name: state
+  range: [-10, 10]
+  features:
+    - {name: speed, unit: m/s, range: [0, 30]}
+    - {name: pitch, unit: rad}
+    - load
+blocks: [{clip: [-20, 20]}, {standardize: {mean: [15, 0, 0], std: 3}}, {linear: 8}, tanh, {linear: 2}, {clip: [-5, 5]}]
+output:
+  name: torque
+  features: [{name: shoulder, unit: Nm, range: [-5, 5]}, elbow]
+"""
+STATE = Port(
+    "state",
+    ("batch", 3),
+    features=("speed", "pitch", "load"),
+    units=("m/s", "rad", None),
+    range=(-10, 10),
+    ranges=((0, 30), None, None),
+)
+TORQUE = Port("torque", ("batch", 2), ("shoulder", "elbow"), ("Nm", None), ranges=((-5, 5), None))
+
+
+@pytest.fixture
+def arm(tmp_path: Path) -> Path:
+    (tmp_path / "arm.yaml").write_text(ARM)
+    spec = load_spec(tmp_path / "arm.yaml")
+    return export(assemble(spec, seed=1), tmp_path / "arm.onnx", spec=spec).path
+
+
+def csv(folder: Path, text: str) -> Path:
+    (folder / "rows.csv").write_text(text, encoding="utf-8")
+    return folder / "rows.csv"
+
+
+def outside(rows: np.ndarray, port: Port) -> tuple[int, tuple[Outside, ...]]:
+    """How many rows leave a declared range, and each feature that does."""
+    count, features = find_outside(rows, port)
+    return count, tuple(features.values())
+
+
+UNHURRIED = settings(deadline=None)
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8)
+LIMITS = (
+    st.tuples(*[st.floats(-(2.0**126), 2.0**126, width=32)] * 2)
+    .map(sorted)
+    .filter(lambda limits: limits[0] < limits[1])
+    .map(list)
+)
+UNITS = NAMES.filter(lambda text: text == text.strip())
+
+
+@st.composite
+def features(draw: st.DrawFn) -> list[Any]:
+    names = draw(st.lists(NAMES.filter(lambda name: name != "label"), min_size=1, max_size=5, unique=True))
+
+    def written(name: str) -> Any:
+        more = {"unit": draw(st.none() | UNITS), "range": draw(st.none() | LIMITS)}
+        given = {key: value for key, value in more.items() if value is not None}
+        return {"name": name, **given} if given or draw(st.booleans()) else name
+
+    return [written(name) for name in names]
+
+
+@UNHURRIED
+@given(ins=features(), outs=features(), whole=st.none() | LIMITS)
+def test_a_spec_with_features_survives_and_agrees_with_the_schema(ins: list, outs: list, whole: Any) -> None:
+    written = {"name": "x", "input": {"features": ins}, "blocks": [{"linear": len(outs)}], "output": {"features": outs}}
+    if whole is not None:
+        written["input"]["range"] = whole
+    spec = MLPSpec(**written)
+    dumped = spec.model_dump(exclude_none=True)
+    assert MLPSpec(**json.loads(json.dumps(dumped))) == spec and dumped["input"]["features"] == ins
+    VALIDATOR.validate(written)
+    names = [feature if isinstance(feature, str) else feature["name"] for feature in ins]
+    assert spec.input.feature_names == names and spec.input.row_shape == (len(ins),)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[a, {nam: b}]", ["line 2, input.features[1]", "did you mean 'name'?", "The keys are: name, unit, range"]),
+        ("[{name: a, units: m}]", ["input.features[0].units: unknown key; did you mean 'unit'?"]),
+        ("[{name: a, range: [3, 1]}]", ["input.features[0].range: expected [lowest, highest], lowest below", "[3, 1]"]),
+        ("[{name: a, range: [0, 1e39]}]", ["both within float32"]),
+        ("[{name: a, range: [0, .inf]}]", ["input.features[0].range[1]", "finite"]),
+        ("[{name: a, unit: ' m'}]", ["input.features[0].unit: a unit has no space before or after it"]),
+        ("[{name: a, unit: ''}]", ["input.features[0].unit", "at least 1 character"]),
+        ("[{unit: m}]", ["input.features[0]: the key 'name' is missing"]),
+        ("[a, {name: a}]", ["line 2, input: 'a' appears more than once"]),
+        ("[3]", ["input.features[0]", "valid string, not 3"]),
+        ("[[a]]", ["input.features[0]", "valid string"]),
+        ("{a: m}", ["input.features: features are a number, or a list of their names"]),
+        ("true", ["input.features: features are a number, or a list of their names, not True"]),
+        ("[{scale: 1}]", ["input.features[0].scale: unknown key", "The keys are: name, unit, range"]),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_features_is_named(text: str, expected: list[str], tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(f"name: x\ninput: {{features: {text}}}\nblocks: [relu]")
+    with pytest.raises(SpecError) as caught:
+        load_spec(tmp_path / "s.yaml")
+    assert [part for part in expected if part not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    "bad", [True, "a", [], [3], {"a": "m"}, [{"unit": "m"}], [{"name": "a", "units": "m"}], [["a"]]]
+)
+def test_the_schema_refuses_what_the_reader_refuses(bad: Any) -> None:
+    for document in ({"input": {"features": bad}}, {"input": {"features": 1}, "output": {"features": bad}}):
+        with pytest.raises(jsonschema.ValidationError):
+            VALIDATOR.validate({"name": "x", "blocks": ["relu"], **document})
+        with pytest.raises(SpecError):
+            MLPSpec(name="x", blocks=["relu"], **document)
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ({"features": ["a"]}, r"output\.features: 1 features are listed, but the last block gives 2 features"),
+        ({"features": ["a", {"name": "a"}]}, "output: 'a' appears more than once"),
+        ({"features": ["a", "b"], "labels": ["c", "d"]}, r"either labels \(classes\) or features \(values\)"),
+        ({"features": ["a", "label"]}, "'label' is a column that predict writes"),
+        ({"features": 2}, r"output\.features: input should be a valid list"),
+        ({"features": [{"name": "a", "rnge": [0, 1]}, "b"]}, r"output\.features\[0\]\.rnge.*did you mean 'range'"),
+    ],
+)
+def test_what_is_wrong_with_the_outputs_features_is_named(output: dict, expected: str) -> None:
+    with pytest.raises(SpecError, match=expected):
+        MLPSpec(name="x", input={"features": 2}, blocks=["relu"], output=output)
+
+
+def test_the_file_holds_what_the_spec_says_of_features(arm: Path) -> None:
+    summary = inspect(arm).summary
+    assert summary.inputs == (STATE,) and summary.outputs == (TORQUE,)
+    with Session(arm, "cpu") as session:
+        assert session.summary is not None and session.summary.inputs == (STATE,)
+
+
+def test_a_file_without_units_and_ranges_says_nothing_of_them(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 2}])
+    path = export(module, tmp_path / "m.onnx", spec=spec).path
+    stored = {p.key: p.value for p in onnx.load(str(path)).metadata_props}
+    assert set(json.loads(stored["mlpx.inputs"])[0]) == {
+        *("name", "shape", "features", "range", "labels", "scores", "dtype")
+    }
+    assert '"features"' not in json.dumps(json.loads(stored["mlpx.spec"])["output"])
+
+
+TEXTS = st.text(max_size=5)
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | TEXTS, lambda inner: st.lists(inner, max_size=3)
+)
+KEYS = ["name", "shape", "features", "units", "range", "ranges", "labels", "scores", "dtype"]
+
+
+@UNHURRIED
+@given(changes=st.dictionaries(st.sampled_from([*KEYS, "new"]), JUNK, min_size=1, max_size=3), where=st.booleans())
+def test_a_record_of_another_make_is_none_or_a_sound_port(changes: dict[str, Any], where: bool) -> None:
+    record = Summary("m", (STATE,), (TORQUE,), (), 17, 8, mlpx_version="1").to_metadata()
+    key = "mlpx.inputs" if where else "mlpx.outputs"
+    ports = json.loads(record[key])
+    found = summary_of(record | {key: json.dumps([ports[0] | changes])})
+    if found is None:
+        assert set(changes) != {"new"}
+        return
+    port = (found.inputs if where else found.outputs)[0]
+    assert isinstance(port.name, str) and all(type(size) in (int, str) for size in port.shape)
+    width = math.prod(size for size in port.shape[1:] if isinstance(size, int))
+    for listed in (port.features, port.units, port.ranges):
+        assert listed is None or (isinstance(listed, tuple) and len(listed) == width)
+    assert port.features is None or (port.labels is None and len(set(port.features)) == width)
+    for limits in (port.range, *(port.ranges or ())):
+        assert limits is None or (math.isfinite(limits[0]) and limits[0] <= limits[1] < math.inf)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"features": ["a", "a", "b"]},
+        {"features": ["a", "b"]},
+        {"features": "abc"},
+        {"features": None},
+        {"labels": ["a", "b", "c"]},
+        {"shape": ["batch", "n"]},
+        {"units": ["m", None]},
+        {"units": ["m", None, 3]},
+        {"ranges": [[0, 1], None]},
+        {"ranges": [[0, 1], None, [2, 1]]},
+        {"range": [0, float("inf")]},
+        {"range": [0, 1, 2]},
+        {"range": ["0", "1"]},
+        {"range": [False, True]},
+    ],
+)
+def test_a_record_that_contradicts_itself_is_none(changes: dict[str, Any]) -> None:
+    record = Summary("m", (STATE,), (TORQUE,), (), 17, 8, mlpx_version="1").to_metadata()
+    (port,) = json.loads(record["mlpx.inputs"])
+    assert summary_of(record | {"mlpx.inputs": json.dumps([port | changes])}) is None
+
+
+@pytest.mark.parametrize("value", ["[[[" * 100_000, "7", "[7]", "{}", "null", '"ab"', "[{}]"])
+def test_a_record_that_is_no_list_of_ports(value: str) -> None:
+    record = Summary("m", (STATE,), (TORQUE,), (), 17, 8, mlpx_version="1").to_metadata()
+    assert summary_of(record) is not None
+    found = summary_of(record | {"mlpx.inputs": value})
+    assert found is None or found.inputs == ()
+
+
+@pytest.mark.parametrize("kind", ["inputs", "outputs"])
+def test_metadata_of_another_width_is_an_error(kind: str, arm: Path, tmp_path: Path) -> None:
+    model = onnx.load(str(arm))
+    entry = next(entry for entry in model.metadata_props if entry.key == f"mlpx.{kind}")
+    entry.value = json.dumps([{"name": "z", "shape": ["batch", 4], "features": list("abcd")}])
+    onnx.save(model, arm)
+    np.save(tmp_path / "rows.npy", np.zeros((1, 3), np.float32))
+    with Session(arm, "cpu") as session, pytest.raises(ModelError, match=r"describes rows of shape \[4\]"):
+        score_file(session, tmp_path / "rows.npy", tmp_path / "o.csv")
+
+
+HEADERS = [
+    "pitch,load,speed",
+    "pitch [rad],load,speed (m/s)",
+    "pitch(rad),load, speed  [ m/s ] ",
+    "pitch,load,speed,speed [km/h]",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_column_may_carry_the_features_unit(header: str, kind: str, tmp_path: Path) -> None:
+    names = [name.strip() for name in header.split(",")]
+    frame = polars.DataFrame({name: [float(i), i + 0.5] for i, name in enumerate(names)})
+    path = tmp_path / f"r.{kind}"
+    frame.write_csv(path) if kind == "csv" else frame.write_parquet(path)
+    rows, how = read_rows(path, STATE)
+    assert rows.tolist() == [[2, 0, 1], [2.5, 0.5, 1.5]] and how.startswith("columns by name")
+    assert ("'speed [km/h]' not used" in how) == (len(names) > 3)
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("speed [km/h],pitch,load", r"'speed \[km/h\]' is in km/h, and the model takes 'speed' in m/s\. What to do"),
+        ("speed,pitch (deg),load", r"column 'pitch \(deg\)' is in deg, and the model takes 'pitch' in rad"),
+        ("speed [],pitch,load", r"is in no unit, and the model takes 'speed' in m/s"),
+        ("speed,pitch,load [kg]", r"columns are missing: 'load'; the file has 'speed', 'pitch', 'load \[kg\]'"),
+        ("speed,speed [m/s],pitch,load", r"more than one column named 'speed': 'speed', 'speed \[m/s\]'"),
+    ],
+)  # fmt: skip
+def test_columns_in_another_unit_are_refused(header: str, expected: str, tmp_path: Path) -> None:
+    values = ",".join(map(str, range(len(header.split(",")))))
+    with pytest.raises(InputError, match=expected):
+        read_rows(csv(tmp_path, f"{header}\n{values}\n"), STATE)
+
+
+@UNHURRIED
+@given(unit=UNITS, other=UNITS, opening=st.sampled_from(["[]", "()"]))
+def test_any_unit_is_found_in_a_header(unit: str, other: str, opening: str, tmp_path_factory: Any) -> None:
+    port = Port("x", ("batch", 1), ("a [b",), units=(unit,))
+    path = tmp_path_factory.getbasetemp() / "units.parquet"
+    polars.DataFrame({f"a [b {opening[0]}{unit}{opening[1]}": [4.0]}).write_parquet(path)
+    assert read_rows(path, port)[0].tolist() == [[4.0]]
+    assume(normalize("NFKC", unit) != normalize("NFKC", other))
+    polars.DataFrame({f"a [b {opening[0]}{other}{opening[1]}": [4.0]}).write_parquet(path)
+    with pytest.raises(InputError, match=r"and the model takes 'a \[b' in "):
+        read_rows(path, port)
+
+
+def test_two_ways_to_write_one_sign_are_one_unit(tmp_path: Path) -> None:
+    port = Port("x", ("batch", 1), ("a",), units=("\u00b5m",))  # the micro sign
+    assert read_rows(csv(tmp_path, "a [\u03bcm]\n1\n"), port)[0].tolist() == [[1.0]]  # the letter mu
+
+
+VALUES = st.floats(width=32) | st.sampled_from([0.0, 30.0, -10.0, 10.0, 0.1])
+
+
+@UNHURRIED
+@given(rows=st.lists(st.tuples(VALUES, VALUES, VALUES), max_size=6))
+def test_what_is_outside_is_counted(rows: list[tuple[float, ...]]) -> None:
+    found, told = outside(np.array(rows, np.float32).reshape(-1, 3), STATE)
+    inside = [(0, 30), (-10, 10), (-10, 10)]
+    wrong = [[not low <= value <= high for value, (low, high) in zip(row, inside, strict=True)] for row in rows]
+    assert found == sum(map(any, wrong))
+    by_name = {feature.feature: feature for feature in told}
+    for index, name in enumerate(("speed", "pitch", "load")):
+        column = [row[index] for row in wrong]
+        assert (name in by_name) == any(column)
+        if any(column):
+            feature, first = by_name[name], column.index(True)
+            assert (feature.rows, feature.first_row, feature.range) == (sum(column), first + 1, inside[index])
+            assert np.float32(feature.value).tobytes() == np.float32(rows[first][index]).tobytes() or math.isnan(
+                feature.value
+            )
+
+
+@UNHURRIED
+@given(low=st.floats(-1e30, 1e30), share=st.floats(0, 1), width=st.floats(0, 1e30))
+def test_a_value_within_the_limits_stays_so_as_float32(low: float, share: float, width: float) -> None:
+    port = Port("x", ("batch", 1), range=(low, low + width))
+    value = min(max(low, low + share * width), low + width)
+    assert outside(np.array([[value]], np.float32), port) == (0, ())
+
+
+def test_features_without_a_range_may_be_anything() -> None:
+    port = Port("x", ("batch", 2), ("a", "b"), ranges=(None, (0, 1)))
+    count, told = outside(np.array([[np.nan, 0.5], [1e30, 2], [0, np.nan]], np.float32), port)
+    assert count == 2 and [(feature.feature, feature.rows) for feature in told] == [("b", 2)]
+    assert outside(np.full((2, 2), np.nan, np.float32), Port("x", ("batch", 2), ("a", "b"))) == (0, ())
+    many = outside(np.array([[[0, 0], [0, 9]]], np.float32), Port("x", ("batch", 2, 2), range=(0, 1)))
+    assert [feature.feature for feature in many[1]] == ["2, 2"]
+
+
+ROWS = "pitch (rad),speed [m/s],load\n0,1,2\n0,31.5,nan\n0,40,-3\n"
+WORDS = (
+    "2 of the 3 rows of rows.csv are outside the declared ranges, "
+    "in 2 features, first 'speed' in line 3: 31.5 m/s, and its range is 0 to 30 m/s"
+)
+
+
+def test_predict_notes_rows_outside_the_ranges(run: Run, arm: Path, tmp_path: Path) -> None:
+    code, out, err = run("predict", arm, csv(tmp_path, ROWS))
+    assert code == 0 and f"note: {WORDS}\n" in err
+    assert out.splitlines()[0] == "shoulder,elbow" and len(out.splitlines()) == 4
+    code, out, _ = run("predict", arm, tmp_path / "rows.csv", "-o", tmp_path / "o.parquet", "--json")
+    record = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert code == 0 and record["outside_rows"] == 2 and record["outside_words"] == WORDS
+    speed = {"feature": "speed", "rows": 2, "first_row": 2, "value": 31.5, "range": [0, 30], "unit": "m/s"}
+    load = {"feature": "load", "rows": 1, "first_row": 2, "value": "nan", "range": [-10, 10], "unit": None}
+    assert record["outside"] == [speed, load]
+    assert polars.read_parquet(tmp_path / "o.parquet").columns == ["shoulder", "elbow"]
+
+
+def test_predict_is_strict_when_asked(run: Run, arm: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.array([[30, 1, 1], [31, 0, 0]], np.float32))
+    for data, part in ((csv(tmp_path, ROWS), WORDS), (tmp_path / "rows.npy", "'speed' in row 2: 31 m/s")):
+        code, out, err = run("predict", arm, data, "-o", tmp_path / "o.csv", "--strict")
+        assert code == 2 and out == "" and part in err and not (tmp_path / "o.csv").exists()
+    code, _, err = run("predict", arm, csv(tmp_path, "speed,pitch,load\n0,10,-10\n30,-10,10\n"), "--strict")
+    assert code == 0 and "outside" not in err and "nothing to check" not in err
+    spec, module = network([{"linear": 2}], features=3)
+    plain = export(module, tmp_path / "plain.onnx", spec=spec).path
+    code, _, err = run("predict", plain, tmp_path / "rows.npy", "--strict")
+    assert code == 0 and f"note: {plain} declares no ranges, so --strict had nothing to check" in err
+
+
+def test_inspect_shows_features(run: Run, arm: Path, tmp_path: Path) -> None:
+    _, out, _ = run("inspect", arm)
+    lines = out.splitlines()
+    start = lines.index("features of state")
+    assert [line.split() for line in lines[start + 1 : start + 5]] == [
+        ["name", "unit", "range"],
+        ["speed", "m/s", "0", "to", "30"],
+        ["pitch", "rad", "-10", "to", "10"],
+        ["load", "-10", "to", "10"],
+    ]
+    assert lines[start + 5] == "features of torque" and lines[start + 7].split() == ["shoulder", "Nm", "-5", "to", "5"]
+    _, out, _ = run("inspect", arm, "--json")
+    assert json.loads(out)["summary"]["inputs"][0]["units"] == ["m/s", "rad", None]
+
+
+def test_inspect_shows_the_first_of_many_features(run: Run, tmp_path: Path) -> None:
+    many = [{"name": f"joint_{i}", "unit": "rad"} for i in range(15)]
+    spec = MLPSpec(name="m", input={"features": many}, blocks=[{"linear": 1}])
+    _, out, _ = run("inspect", export(assemble(spec, seed=0), tmp_path / "m.onnx", spec=spec).path)
+    assert "  joint_11  rad" in out and "joint_12" not in out and "  … 3 more, all with --json" in out
+
+
+def drawn(path: Path, spec: MLPSpec, **more: Any) -> Any:
+    return verify(assemble(spec, seed=1), path, spec=spec, device="cpu", **more)
+
+
+def test_the_proof_draws_over_each_features_range(arm: Path, tmp_path: Path) -> None:
+    spec = load_spec(tmp_path / "arm.yaml")
+    report = drawn(arm, spec, data=csv(tmp_path, ROWS))
+    assert report.proved, report.why
+    words = {given.kind: given.words for given in report.inputs}
+    assert words["range"] == "1,000 rows, each feature uniform over its declared range"
+    assert WORDS in [check.words for check in report.checks if check.outcome == "warning"]
+    partly = MLPSpec(name="p", input={"features": [{"name": "a", "range": [3, 4]}, "b"]}, blocks=[{"linear": 1}])
+    path = export(assemble(partly, seed=1), tmp_path / "p.onnx", spec=partly).path
+    words = {given.kind: given.words for given in drawn(path, partly).inputs}
+    assert words["range"] == "1,000 rows, uniform over the declared range 3 to 4, 1 without one standard normal"
+
+
+def test_the_proofs_rows_lie_where_the_range_does(tmp_path: Path) -> None:
+    listed = [{"name": "a", "range": [1e6, 1.1e6]}, "b"]
+    spec = MLPSpec(name="c", input={"features": listed}, blocks=[{"linear": 1}])
+    path = export(assemble(spec, seed=1), tmp_path / "c.onnx", spec=spec).path
+    report = drawn(path, spec)
+    assert report.proved and report.end_to_end is not None and report.end_to_end.magnitude > 1e5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "part"),
+    [
+        ("m/s", "km/h", "the units of the file are ['km/h', 'rad', None], and the spec's ['m/s', 'rad', None]"),
+        ("[0.0, 30.0]", "[0.0, 3.0]", "the ranges of the file are [(0.0, 3.0), None, None]"),
+        ("Nm", "lbf", "the output units of the file are"),
+        ("elbow", "wrist", "the output features of the file are"),
+        ("[-5.0, 5.0]", "[-6.0, 5.0]", "the output ranges of the file are"),
+    ],
+)
+def test_a_file_that_declares_something_else_fails(old: str, new: str, part: str, arm: Path, tmp_path: Path) -> None:
+    spec = load_spec(tmp_path / "arm.yaml")
+    model = onnx.load(str(arm))
+    for entry in model.metadata_props:
+        if entry.key in ("mlpx.inputs", "mlpx.outputs"):
+            entry.value = entry.value.replace(old, new)
+    onnx.save(model, arm)
+    report = prove(assemble(spec, seed=1), arm, spec=spec, device="cpu", stop_early=True)
+    assert report.verdict == "failed" and part in report.why
+
+
+def test_a_spec_of_another_width_fails(arm: Path, tmp_path: Path) -> None:
+    spec = load_spec(tmp_path / "arm.yaml")
+    module = assemble(spec, seed=1)
+    other = MLPSpec(
+        name="o", input={"name": "state", "features": [{"name": "a", "range": [0, 1]}, "b"]}, blocks=["relu"]
+    )
+    report = verify(module, arm, spec=other.model_copy(update={"output": spec.output}), device="cpu")
+    assert report.verdict == "failed"
+    assert report.why == "the module takes rows of shape [3], and the spec's input has [2]"
