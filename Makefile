@@ -1,10 +1,4 @@
-# make demo   build the digits model, score held-out digits with it, serve it, ask the server and verify it live
-# make test   lint, types and the whole test suite
-# make servers   the inference servers that tests start, each in an environment of its own (2 GB in all); part of make test
-# make test-gpu   the tests that need a GPU, with NVIDIA's libraries (gigabytes)
-# make bench  every target of speed, measured; about 13 minutes on 2 cores that do nothing else
-# make zoo    networks of published packages by mlpx and by torch.onnx; 700 MB, about 8 minutes on 2 cores
-# All set up .venv first. If pip's default index carries the CUDA build of torch (gigabytes), name another one:
+# All targets set up .venv first. If pip's default index carries the CUDA build of torch (gigabytes), name another one:
 #   make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 PYTHON ?= python3
@@ -17,33 +11,50 @@ ZOO := .zoo
 SERVERS := triton mlserver kserve ray-serve onnxruntime-web
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-gpu bench zoo lint install servers clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all test-gpu coverage bench zoo lint install hooks servers clean
 
-demo: $(READY)
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## build the digits model, score held-out digits with it, serve it, ask the server and verify it live
 	@$(BIN)/mlpx build models/digits/spec.yaml --data models/digits/heldout.parquet -o out/digits
 	@$(BIN)/python -m models.score digits out/digits/digits.onnx
 	@$(BIN)/python -m models.ask digits out/digits
 	@echo "try       $(BIN)/mlpx predict out/digits/digits.onnx models/digits/heldout.parquet -o out/digits/scores.csv"
 
-test: lint servers
-	$(BIN)/python -m pytest
+test: lint servers ## lint, types and the tests; at most 9 minutes on 2 cores once set up
+	$(PYTEST)
 
-test-gpu: $(READY)
+test-all: lint servers ## the same with every repeat of a property, and the coverage of branches
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -m ""
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+test-gpu: $(READY) ## the tests that need a GPU, with NVIDIA's libraries (gigabytes)
 	$(PIP) --config-settings editable_mode=compat --editable ".[build,cuda,files,report,dev]"
 	$(BIN)/python -m pytest -m cuda
 
-bench: $(READY) $(PEERS)/.ready
+bench: $(READY) $(PEERS)/.ready ## every target of speed, measured; about 13 minutes on 2 cores that do nothing else
 	$(BIN)/python -m benchmarks.speed --json out/bench/speed.json --plot out/bench/speed.png $(BENCH)
 
-zoo: $(READY) $(ZOO)/.ready
+zoo: $(READY) $(ZOO)/.ready ## networks of published packages by mlpx and by torch.onnx; 700 MB, about 8 minutes on 2 cores
 	$(BIN)/python -m benchmarks.zoo --json out/zoo/zoo.json --markdown out/zoo/zoo.md $(BENCH)
 
-lint: $(READY)
+lint: $(READY) ## ruff, the spelling, GitHub's files and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(BIN)/pyright
 
-install: $(READY)
+install: $(READY) ## only set up .venv
+
+hooks: $(READY) ## run ruff and the spelling before every commit
+	$(BIN)/pre-commit install
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -63,7 +74,7 @@ $(ZOO)/.ready: benchmarks/zoo/requirements.txt
 	$(PIP) --target $(ZOO) --upgrade --no-deps --requirement benchmarks/zoo/requirements.txt && touch $@ || \
 		echo "the zoo cannot be installed here; the table will say so"
 
-servers: $(SERVERS:%=.servers/%/.ready)
+servers: $(SERVERS:%=.servers/%/.ready) ## the inference servers that tests start, each in an environment of its own; 2 GB in all
 
 # One that cannot be installed leaves .servers/NAME.reason, which its tests are skipped with.
 .servers/%/.ready: tests/support/servers/%.txt tests/support/servers/%.constraints.txt tests/support/servers/install.py
@@ -73,5 +84,5 @@ servers: $(SERVERS:%=.servers/%/.ready)
 .servers/onnxruntime-web/.ready: tests/support/servers/onnxruntime-web.txt tests/support/servers/install.py
 	@$(PYTHON) -m tests.support.servers.install onnxruntime-web
 
-clean:
+clean: ## remove everything that these commands made
 	rm -rf $(VENV) $(PEERS) $(ZOO) .servers out build dist *.egg-info
