@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import platform
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from export.onnxfile.reading import external_data
 from runtime import InputError, read_header, sha256, write_whole
+from runtime.extras import installed_version
 from runtime.session.processor import cpuinfo, instructions
 from runtime.version import VERSION
 
@@ -238,10 +237,7 @@ def file_record(path: Path) -> FileRecord:
 def versions() -> dict[str, str]:
     """Of mlpx, Python and the packages that took part."""
     known = {"mlpx": VERSION, "python": platform.python_version()}
-    for package in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            known[package] = version(package)
-    return known
+    return known | {package: number for package in _PACKAGES if (number := installed_version(package)) is not None}
 
 
 def machine() -> dict[str, str]:
