@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from mlpx.cli import main
 from runtime import choose, this_machine
 from runtime.errors import ProviderError
 from tests.support import ROOT
 from tests.support.commands import Done, Run
+from tests.support.repeats import EVERYTHING
+
+settings.register_profile(EVERYTHING)
 
 
 def _why_no_cuda() -> str | None:

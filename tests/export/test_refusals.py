@@ -84,12 +84,12 @@ def sparse_buffer() -> nn.Module:
     return module
 
 
-DATA = r"the forward depends on the data at line \d+ of test_export_refusals.py.*torch.where"
+DATA = r"the forward depends on the data at line \d+ of test_refusals.py.*torch.where"
 CHANGES = r"the forward changes '{}' in place"
-RANDOM = r"{} at .*line \d+ of test_export_refusals.py draws random numbers, so two runs would differ"
-POOL = r"{}.* at 'parts.0', line \d+ of test_export_refusals.py is a convolution or a pooling.*torch.onnx"
-CELL = r"{}.* at 'parts.0', line \d+ of test_export_refusals.py is a recurrent cell.*torch.onnx"
-MISSING = r"a file has no operator for {} at line \d+ of test_export_refusals.py"
+RANDOM = r"{} at .*line \d+ of test_refusals.py draws random numbers, so two runs would differ"
+POOL = r"{}.* at 'parts.0', line \d+ of test_refusals.py is a convolution or a pooling.*torch.onnx"
+CELL = r"{}.* at 'parts.0', line \d+ of test_refusals.py is a recurrent cell.*torch.onnx"
+MISSING = r"a file has no operator for {} at line \d+ of test_refusals.py"
 BATCH = r"What to do: take the number of rows out of what is computed"
 LEFT = r"nothing is left to compute"
 RETURNS = r"forward returns {}; expected a tensor, or a tuple or dict of tensors"
@@ -101,7 +101,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "a branch on float()": (of(lambda m, x: x if float(x[0, 0]) > 9 else x * 2), DATA),
     "picked by a mask": (of(lambda m, x: x[x > 0]), DATA),
     "where it is not zero": (of(lambda m, x: x.nonzero()),
-        r"number of its results depends on the data at line \d+ of test_export_refusals.py: nonzero"),
+        r"number of its results depends on the data at line \d+ of test_refusals.py: nonzero"),
     "a Python list": (of(lambda m, x: x * x.sum(1).tolist()[0]), r"mul at 'mul'.* takes .* for 3 rows and .* for 5"),
     "numpy on the way": (of(lambda m, x: x + torch.from_numpy(x.numpy() * 2)),
         r"add at 'add'.* takes a constant that differs from row to row"),
@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "dropout put into training": (of(put_into_training, nn.Dropout(0.5)),
         r"dropout at 'parts.0', line \d+ of .*stays active in evaluation mode"),
     "weights changed": (of(clamped_weights, LINEAR),
-        CHANGES.format("parts.0.weight") + r" at line \d+ of test_export_refusals.py"),
+        CHANGES.format("parts.0.weight") + r" at line \d+ of test_refusals.py"),
     "weights changed by .data": (of(halved_behind_the_scenes, LINEAR), CHANGES.format("parts.0.weight")),
     "other weights": (of(other_data, LINEAR), CHANGES.format("parts.0.weight")),
     "a buffer changed": (of(running_mean, b=torch.zeros(4, dtype=torch.int64)), CHANGES.format("b")),
@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "another norm": (of(lambda m, x: x.norm(3, dim=1)),
         r"linalg_vector_norm at 'linalg_vector_norm', line \d+ of .*: a norm of order 3"),
     "out=": (of(lambda m, x: torch.add(x, 1, out=torch.empty_like(x))), r"add at line \d+ of .* writes into out="),
-    "an order of places": (of(lambda m, x: x.argsort(1)), r"argsort at line \d+ of test_export_refusals.py"),
+    "an order of places": (of(lambda m, x: x.argsort(1)), r"argsort at line \d+ of test_refusals.py"),
     "a distribution": (of(lambda m, x: torch.distributions.Normal(x, torch.ones(4))), RETURNS.format("a Normal")),
     "a distribution beside": (of(lambda m, x: (x * 2, torch.distributions.Normal(x, torch.ones(4)))),
         RETURNS.format("a Normal as 'output_1'")),
@@ -208,7 +208,7 @@ def test_the_line_is_that_of_the_user_s_file(tmp_path: Path) -> None:
         export(of(running_mean, b=torch.zeros(4, dtype=torch.int64)), tmp_path / "m.onnx", input_shape=(4,))
     lines, first = inspect.getsourcelines(running_mean)
     line = first + next(i for i, text in enumerate(lines) if "copy_" in text)
-    assert f"line {line} of test_export_refusals.py" in str(caught.value)
+    assert f"line {line} of test_refusals.py" in str(caught.value)
 
 
 def several(m: Written, x: Tensor) -> Tensor:

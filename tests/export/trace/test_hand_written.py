@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from export import load_module, publish
 from runtime import Session
 from tests.support.generated import sources
+from tests.support.repeats import examples
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -33,7 +34,11 @@ def named(inputs: dict[str, np.ndarray]) -> object:
     return inputs if len(inputs) > 1 else next(iter(inputs.values()))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example])
+@settings(
+    max_examples=examples(50, of=200),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example],
+)
 @given(sources())
 def test_generated_modules_are_exported_and_proved(
     tmp_path_factory: pytest.TempPathFactory, drawn: tuple[str, Shapes]
