@@ -19,8 +19,9 @@
     ImportError
      └─ runtime.MissingPackageError  3  a package of an extra that is not installed
 
-A command that succeeds exits with 0, and one that ends with another OSError with 3. Any other error is a defect of
-mlpx: its traceback is shown, and the exit code is 70.
+A command that succeeds exits with 0, and one that ends with another OSError with 3. One that is interrupted exits with
+130, and one whose output nobody reads any more (``mlpx inspect FILE | head -1``) quietly with 141; files that it had to
+write are written by then. Any other error is a defect of mlpx: its traceback is shown, and the exit code is 70.
 """
 
 from builder.errors import RecoveryError, SpecError, WeightsError

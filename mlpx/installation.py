@@ -33,7 +33,8 @@ class Report:
 
 def examine() -> Report:
     """Examine this installation and this machine. Nothing is changed."""
-    problems, notes = list(foreign_files()), []
+    problems = list(foreign_files())
+    notes: list[str] = []
     from runtime import ProviderError, this_machine
     from runtime.extras import installed_version
     from runtime.session.providers import DISTRIBUTIONS, obstacle

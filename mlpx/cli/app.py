@@ -6,6 +6,7 @@ import typer
 
 from runtime.version import VERSION
 
+from .help import Command, Group
 from .inspecting import doctor, inspect
 from .making import build, export, recover, schema
 from .measuring import bench, tune
@@ -14,15 +15,32 @@ from .predicting import predict
 from .proving import verify
 from .serving import package, serve
 
+COMMANDS = {
+    build: "Build the network of a spec, prove its ONNX file and write it.",
+    export: "Write a PyTorch module to an ONNX file, and prove it.",
+    recover: "Get spec and weights back from a checkpoint or an ONNX file.",
+    verify: "Prove that a file, or a live server, computes what it should.",
+    inspect: "Show what an ONNX file contains.",
+    predict: "Score a file of rows, or on Ray a folder.",
+    package: "Write the folder that an inference server needs.",
+    serve: "Serve models over REST and gRPC.",
+    bench: "Measure how fast a file runs, beside other runtimes.",
+    tune: "Find the fastest way to run a file on this machine.",
+    schema: "Write the JSON Schema of a spec.",
+    doctor: "Show what is installed, and what is missing.",
+}
+"""Every command, and what it does in one line."""
+
 app = typer.Typer(
+    cls=Group,
     help="From the building blocks of a PyTorch MLP to an ONNX file, and running it.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (build, export, recover, verify, inspect, predict, package, serve, bench, tune, schema, doctor):
-    app.command()(declared(command))
+for command, line in COMMANDS.items():
+    app.command(cls=Command, short_help=line)(declared(command))
 
 
 def _print_version(requested: bool) -> None:

@@ -9,7 +9,7 @@ from typer import Exit
 from mlpx.exit_codes import MACHINE_LACKS
 
 from .options import LISTED, AnyFile, Dtype, Json
-from .terminal import print_aligned, print_json
+from .terminal import print_aligned, print_json, print_line
 
 _MAX_NAMES = 12
 
@@ -39,7 +39,7 @@ def inspect(
 def _print_inspection(inspection: "Inspection") -> None:
     summary = inspection.summary
     writer = f"mlpx {summary.mlpx_version}" if inspection.own else "another tool"
-    print(f"{summary.name}, written by {writer}")
+    print_line(f"{summary.name}, written by {writer}")
     target = f", for {summary.target}" if summary.target else ""
     figures = [
         ("file", f"{inspection.path} ({inspection.size:,} bytes)"),
@@ -55,19 +55,19 @@ def _print_inspection(inspection: "Inspection") -> None:
     print_aligned([row for row in figures if row[1] is not None])
     for port in (*summary.inputs, *summary.outputs):
         _print_features(port)
-    print("blocks")
+    print_line("blocks")
     blocks = [(b.path, b.op, _format_shape(b.output_shape), b.parameters, b.multiply_adds) for b in summary.blocks]
     print_aligned([("path", "block", "shape of a row", "parameters", "multiply-adds"), *blocks])
     for title, lines in (("folded", summary.folded), ("remarks", summary.remarks)):
         if lines:
-            print(title, *lines, sep="\n  ")
+            print_line(title, *(f"  {line}" for line in lines))
     if inspection.dead is not None:
-        print(f"dead ReLU units, over {inspection.rows:,} rows")
+        print_line(f"dead ReLU units, over {inspection.rows:,} rows")
         if not inspection.dead:
-            print("  the file has no ReLU")
+            print_line("  the file has no ReLU")
         for layer in inspection.dead:
             listed = f": {', '.join(map(str, layer.units))}" if layer.units else ""
-            print(f"  {layer.path}: {len(layer.units)} of {layer.width}{listed}")
+            print_line(f"  {layer.path}: {len(layer.units)} of {layer.width}{listed}")
 
 
 def _format_variant(record: dict[str, Any]) -> str:
@@ -89,10 +89,10 @@ def _print_features(port: "Port") -> None:
         (name, unit or "", _format_range(index or range_ or port.range))
         for name, unit, range_, index in zip(port.features, units, ranges, indices, strict=True)
     ]
-    print(f"features of {port.name}")
+    print_line(f"features of {port.name}")
     print_aligned([("name", "unit", "range"), *rows[:_MAX_NAMES]])
     if len(rows) > _MAX_NAMES:
-        print(f"  … {len(rows) - _MAX_NAMES:,} more, all with --json")
+        print_line(f"  … {len(rows) - _MAX_NAMES:,} more, all with --json")
 
 
 def _format_range(limits: tuple[float, float] | None) -> str:
@@ -128,14 +128,14 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_json(report)
     else:
-        print(f"python {report.python} on {report.system}")
-        print("packages")
+        print_line(f"python {report.python} on {report.system}")
+        print_line("packages")
         print_aligned([(name, version or "not installed") for name, version in report.packages.items()])
-        print("execution providers")
+        print_line("execution providers")
         print_aligned(list(report.providers.items()))
         for kind, lines in (("note", report.notes), ("problem", report.problems)):
             for line in lines:
-                print(f"{kind}: {line}")
-        print("no problem found" if not report.problems else f"{len(report.problems)} problems")
+                print_line(f"{kind}: {line}")
+        print_line("no problem found" if not report.problems else f"{len(report.problems)} problems")
     if report.problems:
         raise Exit(MACHINE_LACKS)

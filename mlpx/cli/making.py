@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import BadParameter
 
-from .options import Device, Dtype, Json, Page, PublishOptions, Weights
+from .options import Device, Dtype, Json, Name, Page, PublishOptions, Weights
 from .proving import load_network, print_proof
 from .terminal import note, print_field, print_json
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def build(
     spec: Annotated[Path, "The spec: a .yaml, .json or .toml file."],
-    output: Annotated[Path | None, "The folder to write to; default: out/NAME."] = None,
+    output: Annotated[Path | None, "FOLDER", "The folder to write to; default: out/NAME."] = None,
     weights: Weights = None,
     seed: Annotated[int | None, "Seed of random weights, used instead of trained ones.", 0, 2**63 - 1] = None,
     *,
@@ -62,19 +62,24 @@ def export(
     output: Annotated[Path, "The file to write, ending in .onnx."],
     features: Annotated[
         list[str] | None,
+        "SHAPE",
         "The shape of a row, where no layer gives it: 12 or 1x28x28; obs=12 for one of several inputs.",
     ] = None,
-    name: Annotated[str | None, "The model's name; default: the file's."] = None,
+    name: Name = None,
     input_name: Annotated[
-        list[str] | None, "The input's name in the file; repeat for several, in the order of the method's arguments."
+        list[str] | None,
+        "NAME",
+        "The input's name in the file; repeat for several, in the order of the method's arguments.",
     ] = None,
     output_name: Annotated[
-        list[str] | None, "The output's name in the file; repeat for several, in the order they are returned."
+        list[str] | None, "NAME", "The output's name in the file; repeat for several, in the order they are returned."
     ] = None,
-    method: Annotated[str, "The method to export."] = "forward",
+    method: Annotated[str, "NAME", "The method to export."] = "forward",
     weights: Annotated[Path | None, "Trained weights to load into MODULE, safetensors or torch.save."] = None,
     seed: Annotated[int | None, "Seed of random weights, where MODULE is a class and no weights are given.", 0] = None,
-    integers: Annotated[list[str] | None, "The name of an input of whole numbers (int64); repeat for several."] = None,
+    integers: Annotated[
+        list[str] | None, "NAME", "The name of an input of whole numbers (int64); repeat for several."
+    ] = None,
     *,
     options: PublishOptions,
     as_json: Json = False,
@@ -109,15 +114,19 @@ def _shapes(texts: list[str]) -> dict[str, tuple[int, ...]] | tuple[int, ...] | 
 class RecoverOptions:
     """Options by their names in ``export.recover``."""
 
-    name: Annotated[str | None, "The model's name; default: the file's."] = None
-    key: Annotated[str | None, "The key of the state dict in the checkpoint, such as model_state_dict."] = None
+    name: Name = None
+    key: Annotated[str | None, "KEY", "The key of the state dict in the checkpoint, such as model_state_dict."] = None
     prefix: Annotated[
-        list[str] | None, "The prefix of the network's keys, such as actor.; repeat for consecutive parts."
+        list[str] | None, "PREFIX", "The prefix of the network's keys, such as actor.; repeat for consecutive parts."
     ] = None
-    activation: Annotated[str | None, "The activation of the hidden layers: relu, elu, leaky_relu:0.2 …"] = None
-    output_activation: Annotated[str | None, "The activation after the last layer: tanh, softmax, none …"] = None
-    activations: Annotated[str | None, "The activation of each slot, separated by commas: relu,relu,none."] = None
-    dropout: Annotated[float | None, "The proportion of a Dropout after every activation."] = None
+    activation: Annotated[str | None, "NAME", "The activation of the hidden layers: relu, elu, leaky_relu:0.2 …"] = None
+    output_activation: Annotated[str | None, "NAME", "The activation after the last layer: tanh, softmax, none …"] = (
+        None
+    )
+    activations: Annotated[str | None, "NAMES", "The activation of each slot, separated by commas: relu,relu,none."] = (
+        None
+    )
+    dropout: Annotated[float | None, "SHARE", "The proportion of a Dropout after every activation."] = None
     epsilon: Annotated[float | None, "What a normaliser adds to the variance or the deviation, such as 1e-5."] = None
     trust: Annotated[bool, "Load a TorchScript file, which may run code stored in it."] = False
     keep_shape: Annotated[bool, "Keep the input's shape and the Flatten of an ONNX file."] = False
@@ -129,7 +138,7 @@ class RecoverOptions:
 
 def recover(
     file: Annotated[Path, "A PyTorch checkpoint, a safetensors file or an ONNX file."],
-    output: Annotated[Path, "The folder to write to."],
+    output: Annotated[Path, "FOLDER", "The folder to write to."],
     options: RecoverOptions,
     as_json: Json = False,
 ) -> None:
@@ -139,7 +148,8 @@ def recover(
     if options.activations == "":
         raise BadParameter("--activations takes one for each slot: relu,relu,none")
     names = [part.strip() for part in options.activations.split(",")] if options.activations is not None else None
-    recovery = recover(file, output, **vars(options) | {"activations": names, "prefix": tuple(options.prefix or ())})
+    how: dict[str, Any] = vars(options) | {"activations": names, "prefix": tuple(options.prefix or ())}
+    recovery = recover(file, output, **how)
     spec, artifact, report = recovery.spec, recovery.artifact, recovery.report
     if as_json:
         record: dict[str, Any] = {"spec_path": recovery.spec_path, "weights_path": recovery.weights_path}

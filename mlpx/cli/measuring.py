@@ -4,10 +4,10 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from .options import LISTED, AnyFile, Device, Dtype, File, Json
-from .terminal import format_duration, long_run, note, print_aligned, print_field, print_json
+from .options import LISTED, AnyFile, Device, Dtype, File, Json, Seconds
+from .terminal import format_duration, long_run, note, print_aligned, print_field, print_json, print_line
 
 if TYPE_CHECKING:
     from runtime import BenchReport
@@ -16,22 +16,24 @@ if TYPE_CHECKING:
 
 def bench(
     file: AnyFile,
-    batch: Annotated[list[int] | None, "Rows per call; may be repeated. Default: 1, 32, 1024."] = None,
-    seconds: Annotated[float, "How long to measure in all."] = 10.0,
+    batch: Annotated[list[int] | None, "ROWS", "Rows per call; may be repeated. Default: 1, 32, 1024."] = None,
+    seconds: Seconds = 10.0,
     data: Annotated[Path | None, f"Rows to measure on ({LISTED}); default: seeded normal ones."] = None,
     dtype: Dtype = None,
     device: Device = "auto",
     threads: Annotated[int | None, "Threads per call.", 1, 1024] = None,
-    spin_us: Annotated[int | None, "Microseconds that an idle thread spins before it sleeps.", 0] = None,
+    spin_us: Annotated[
+        int | None, "MICROSECONDS", "Microseconds that an idle thread spins before it sleeps.", 0
+    ] = None,
     workers: Annotated[int | None, "Threads that divide a large batch between them.", 1, 1024] = None,
-    chunk_rows: Annotated[int | None, "Rows per piece of a large batch.", 1] = None,
+    chunk_rows: Annotated[int | None, "ROWS", "Rows per piece of a large batch.", 1] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how fast FILE runs, beside plain ONNX Runtime and, where they are installed, OpenVINO and tract."""
     from runtime import bench
 
     settings = {"threads": threads, "spin_us": spin_us, "workers": workers, "chunk_rows": chunk_rows}
-    how = {"batches": batch or (), "seconds": seconds, "data": data, "dtype": dtype, "device": device}
+    how: dict[str, Any] = {"batches": batch or (), "seconds": seconds, "data": data, "dtype": dtype, "device": device}
     with long_run() as progress:
         report = bench(file, **how, settings=settings, progress=partial(progress.show, "measuring"))
     if as_json:
@@ -41,8 +43,8 @@ def bench(
 
 
 def _print_bench(report: "BenchReport") -> None:
-    print(f"{report.path} on {report.device}, {report.multiply_adds:,} multiply-adds a row, on {report.rows}")
-    print("Session: " + ", ".join(f"{name} {value}" for name, value in report.settings.items()))
+    print_line(f"{report.path} on {report.device}, {report.multiply_adds:,} multiply-adds a row, on {report.rows}")
+    print_line("Session: " + ", ".join(f"{name} {value}" for name, value in report.settings.items()))
     rows: list[tuple[object, ...]]
     rows = [("batch", "contender", "median", "p99", "rows/s", "CPU per call", "over plain run")]
     for figures in report.batches:
@@ -60,16 +62,18 @@ class TuneOptions:
     """Options by their names in ``export.tune``."""
 
     data: Annotated[Path | None, f"Rows like those of the traffic ({LISTED})."] = None
-    batch: Annotated[int | None, "Rows per call; default: 1, or what the file fixes.", 1, 2**24] = None
-    rate: Annotated[float | None, "Calls per second; default: back to back."] = None
+    batch: Annotated[int | None, "ROWS", "Rows per call; default: 1, or what the file fixes.", 1, 2**24] = None
+    rate: Annotated[float | None, "CALLS", "Calls per second; default: back to back."] = None
     max_error: Annotated[float | None, "Try reduced precision whose outputs differ by at most this from FILE's."] = None
     max_changed_labels: Annotated[
-        float | None, "Try reduced precision that changes the labels of at most this share of the rows, 0 to 1."
+        float | None,
+        "SHARE",
+        "Try reduced precision that changes the labels of at most this share of the rows, 0 to 1.",
     ] = None
-    folder: Annotated[Path | None, "-o", "--output", "The folder to write to; default: FILE's."] = None
-    seconds: Annotated[float, "How long to measure."] = 20.0
+    folder: Annotated[Path | None, "-o", "--output", "FOLDER", "The folder to write to; default: FILE's."] = None
+    seconds: Seconds = 20.0
     dtype: Dtype = None
-    plot: Annotated[bool | None, "Write NAME.tuning.png; default: if mlpx\\[report] is installed."] = None
+    plot: Annotated[bool | None, "Write NAME.tuning.png; default: if mlpx[report] is installed."] = None
 
 
 def tune(file: File, options: TuneOptions, as_json: Json = False) -> None:
@@ -94,12 +98,12 @@ def _print_tuning(tuning: "Tuning") -> None:
     batch = "1 row" if tuning.batch == 1 else f"{tuning.batch:,} rows"
     pace = "back to back" if tuning.rate is None else f"{tuning.rate:g} calls a second"
     machine = tuning.machine
-    print(f"{tuning.model}, calls of {batch}, {pace}")
-    print(f"on {machine['processor']}, {machine['cores']} cores, ONNX Runtime {machine['onnxruntime']}")
+    print_line(f"{tuning.model}, calls of {batch}, {pace}")
+    print_line(f"on {machine['processor']}, {machine['cores']} cores, ONNX Runtime {machine['onnxruntime']}")
     heads = ("settings", "latency", "p99", "cpu a call")
     rows = [_file_row(file, tuning) for file in tuning.files]
     print_aligned([("file", *heads, "bytes", "error", "labels changed", ""), *rows])
-    print("settings of the file itself, the fastest first")
+    print_line("settings of the file itself, the fastest first")
     ordered = sorted(tuning.file("float32").measured, key=lambda measured: measured.latency)
     print_aligned([heads, *map(_figures, ordered)])
     if tuning.chosen != "float32":

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from typer import Argument, BadParameter, Option
 
@@ -18,10 +18,14 @@ DATA_FILE, RESULTS_FILE = (f"{', '.join(each[:-1])} or {each[-1]}" for each in (
 File = Annotated[Path, "An ONNX file."]
 AnyFile = Annotated[Path, "An ONNX file, written by mlpx or by another tool."]
 Json = Annotated[bool, "--json", "Print one JSON object, for machines."]
-Device = Annotated[str, "auto, cpu, cuda or cuda:N; there is no silent fallback."]
-Dtype = Annotated[str | None, "float32 rounds the data to it; by default values that float32 cannot hold are an error."]
+Device = Annotated[str, "DEVICE", "auto, cpu, cuda or cuda:N; there is no silent fallback."]
+Dtype = Annotated[
+    str | None, "DTYPE", "float32 rounds the data to it; by default values that float32 cannot hold are an error."
+]
+Name = Annotated[str | None, "NAME", "The model's name; default: the file's."]
+Seconds = Annotated[float, "SECONDS", "How long to measure in all."]
 Data = Annotated[Path | None, f"Your own rows to prove the file on, besides seeded ones ({LISTED})."]
-_PAGE = "Write the report as NAME.parity.html too; default: if mlpx\\[report] is installed."
+_PAGE = "Write the report as NAME.parity.html too; default: if mlpx[report] is installed."
 Page = Annotated[bool | None, "--html/--no-html", _PAGE]
 Weights = Annotated[
     Path | None, "Trained weights, safetensors or torch.save; default: weights.safetensors beside the spec."
@@ -39,7 +43,9 @@ class PublishOptions:
     external_data: Annotated[bool | None, "--external-data", "Write the weights to NAME.onnx.data beside it."] = None
     opset: Annotated[int | None, "The opset of the file, 7 or later; default: 17."] = None
     ir_version: Annotated[int | None, "The IR version of the file, 4 or later; default: 8."] = None
-    target: Annotated[str | None, "--for", "The server to write for, such as triton:23.10 or onnxruntime:1.16."] = None
+    target: Annotated[
+        str | None, "--for", "SERVER", "The server to write for, such as triton:23.10 or onnxruntime:1.16."
+    ] = None
     page: Page = None
 
 
@@ -54,9 +60,9 @@ def declared(command: Callable[..., None]) -> Callable[..., None]:
     """``command`` as typer takes it.
 
     A parameter that is a dataclass is replaced by one for each of its fields. A text in an annotation is the help of
-    an argument or, where there is a default, of an option; before it may stand the option's names, and after it the
-    lowest and the highest value. An option that is False by default has no ``--no-`` form, and ``--output`` is ``-o``
-    too.
+    an argument or, where there is a default, of an option. Before it may stand the option's names and its value's
+    (``PORT``), and after it the lowest and the highest value. An option that is False by default has no ``--no-``
+    form, and ``--output`` is ``-o`` too.
     """
     parameters = signature(command).parameters.values()
     groups: dict[str, Any] = {p.name: p.annotation for p in parameters if is_dataclass(p.annotation)}
@@ -79,13 +85,26 @@ def _declared(parameter: Parameter) -> Parameter:
     name, annotation, default = parameter.name, parameter.annotation, parameter.default
     metadata = getattr(annotation, "__metadata__", ())
     if texts := [text for text in metadata if isinstance(text, str)]:
-        *names, text = texts
+        *words, text = texts
+        names = [word for word in words if word.startswith("-")]
         limits: dict[str, Any] = dict(zip(("min", "max"), metadata[len(texts) :], strict=False))
         if not names and name == "output":
             names = ["-o", "--output"]
         elif not names and default is False:
             names = [f"--{name.replace('_', '-')}"]
         is_option = bool(names) or default is not Parameter.empty
-        info = Option(*names, help=text, **limits) if is_option else Argument(help=text, **limits)
+        called = next((word for word in words if word not in names), None)
+        if is_option:
+            info = Option(*names, help=text, metavar=called or _metavar(annotation.__origin__), **limits)
+        else:
+            info = Argument(help=text, metavar=called or name.upper(), **limits)
         annotation = Annotated[annotation.__origin__, info]
     return parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=annotation)
+
+
+def _metavar(annotation: Any) -> str | None:
+    """What a value of the type is called in the help; a flag has none."""
+    (kind, *_) = get_args(annotation) or (annotation,)
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    return {bool: None, Path: "FILE", int: "N", float: "X"}.get(get_args(kind)[0] if get_args(kind) else kind, "TEXT")

@@ -21,21 +21,28 @@ def predict(
     dtype: Dtype = None,
     threads: Annotated[int | None, "Threads; default: all usable cores (on Ray, 1).", 1, 1024] = None,
     chunk_rows: Annotated[
-        int | None, "Rows run at a time; for a file of another tool this declares that its rows are independent.", 1
+        int | None,
+        "ROWS",
+        "Rows run at a time; for a file of another tool this declares that its rows are independent.",
+        1,
     ] = None,
     strict: Annotated[bool, "Values outside the ranges that FILE declares are an error, not a note."] = False,
     on_error: Annotated[
         Literal["fail", "null"], "Rows that cannot be read end the command (fail), or get empty results (null)."
     ] = "fail",
     reject_nonfinite: Annotated[bool, "Treat NaN and infinity as unreadable; by default they are counted."] = False,
-    engine: Annotated[str, "here, or ray: Parquet files into a folder of Parquet files, on a Ray cluster."] = "here",
+    engine: Annotated[
+        str, "here|ray", "here, or ray: Parquet files into a folder of Parquet files, on a Ray cluster."
+    ] = "here",
     address: Annotated[
-        str, "The cluster: local (started for this run), auto (running here), host:port or ray://host:port."
+        str, "ADDRESS", "The cluster: local (started for this run), auto (running here), host:port or ray://host:port."
     ] = "local",
     workers: Annotated[
         int | None, "Workers on Ray, each with --threads CPUs (default 1); default: as many as fit.", 1
     ] = None,
-    keep: Annotated[list[str] | None, "On Ray: a column of DATA to copy to the results; may be repeated."] = None,
+    keep: Annotated[
+        list[str] | None, "COLUMN", "On Ray: a column of DATA to copy to the results; may be repeated."
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score the rows of DATA with the model in FILE."""
@@ -82,7 +89,8 @@ def _score_here(
 def _record(report: "ScoreReport") -> dict[str, Any]:
     """The report as JSON has it: without NaN and infinity."""
     record = asdict(report)
-    for value in [*record["outside"], record["nonfinite"] or {"value": 0.0}]:
+    counted: list[dict[str, Any]] = [*record["outside"], record["nonfinite"] or {"value": 0.0}]
+    for value in counted:
         if not isfinite(value["value"]):
             value["value"] = str(value["value"])
     return record

@@ -5,14 +5,14 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Exit
 
 from mlpx.exit_codes import UNPROVED
 
 from .options import Data, Device, Dtype, Json, Page, Weights, refuse
-from .terminal import note, print_field, print_json
+from .terminal import note, print_field, print_json, print_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,22 +28,29 @@ class LiveOptions:
 
     url: Annotated[
         str | None,
+        "URL",
         "Check a live server's model instead, http(s):// or grpc(s)://host:port/v2/models/NAME: are its answers those "
         "of the certified file? A token is read from the environment variable MLPX_TOKEN.",
     ] = None
-    tensors: Annotated[str, "With --url: json, binary, or auto: JSON, and bytes too if the server takes them."] = "auto"
+    tensors: Annotated[
+        str, "auto|json|binary", "With --url: json, binary, or auto: JSON, and bytes too if the server takes them."
+    ] = "auto"
     ca_file: Annotated[Path | None, "With --url: the PEM file of the server's certificate authority."] = None
-    timeout: Annotated[float, "With --url: seconds allowed per request."] = 30.0
+    timeout: Annotated[float, "SECONDS", "With --url: seconds allowed per request."] = 30.0
 
 
 def verify(
-    file: Annotated[Path | None, Argument(help="The ONNX file; with --url it may be left out.")] = None,
+    file: Annotated[Path | None, Argument(metavar="FILE", help="The ONNX file; with --url it may be left out.")] = None,
     spec: Annotated[Path | None, "The spec of its network."] = None,
     weights: Weights = None,
-    module: Annotated[str | None, "package.module:factory or path/to/file.py:name instead. Its code is run."] = None,
-    method: Annotated[str, "The method of the module that FILE was made of."] = "forward",
+    module: Annotated[
+        str | None, "MODULE", "package.module:factory or path/to/file.py:name instead. Its code is run."
+    ] = None,
+    method: Annotated[str, "NAME", "The method of the module that FILE was made of."] = "forward",
     certificate: Annotated[Path | None, "NAME.parity.json: first check that FILE has not changed since."] = None,
-    output: Annotated[Path | None, "A folder to write NAME.parity.json to; by default it is not written."] = None,
+    output: Annotated[
+        Path | None, "FOLDER", "A folder to write NAME.parity.json to; by default it is not written."
+    ] = None,
     data: Data = None,
     device: Device = "auto",
     dtype: Dtype = None,
@@ -88,7 +95,8 @@ def verify(
         source = f"{spec} with {origin}"
     else:
         network = load_module(source, weights=weights, seed=seed)
-    options = {"spec": parsed, "device": device, "data": data, "dtype": dtype, "seed": seed or 0, "method": method}
+    options: dict[str, Any] = {"spec": parsed, "device": device, "data": data, "dtype": dtype}
+    options |= {"seed": seed or 0, "method": method}
     with whole_files(output) if output is not None else nullcontext() as folder:  # before the work, if it is unusable
         report = verify(network, file, **options).model_copy(update={"source": source})
         if folder is not None:
@@ -101,7 +109,7 @@ def verify(
         print_proof(report)
         print_field("module", source)
         for check in report.checks:
-            print(f"  {check.outcome:<8} {check.name:<13} {check.words}")
+            print_line(f"  {check.outcome:<8} {check.name:<13} {check.words}")
     if not report.proved:
         raise Exit(UNPROVED)
 

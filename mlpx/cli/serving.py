@@ -17,25 +17,36 @@ from .terminal import note, print_field, print_json
 class PackageOptions:
     """Options by their names in ``export.package``."""
 
-    folder: Annotated[Path, "-o", "--output", "The folder to write."]
+    folder: Annotated[Path, "-o", "--output", "FOLDER", "The folder to write."]
     release: Annotated[
-        str | None, "--target-version", "The server's release; a file that is too new is rewritten and proved again."
+        str | None,
+        "--target-version",
+        "VERSION",
+        "The server's release; a file that is too new is rewritten and proved again.",
     ] = None
     certificate: Annotated[Path | None, "NAME.parity.json, if it is not beside FILE."] = None
-    name: Annotated[str | None, "The model's name at the server; default: the file's."] = None
-    backend: Annotated[str | None, "How the server runs the file, if there are several ways: python for triton."] = None
-    device: Annotated[str, "cpu or cuda."] = "cpu"
-    max_batch: Annotated[int | None, "The largest request and the largest batch, in rows; default: 1024."] = None
-    delay_us: Annotated[int, "How long a request may wait for others to share a batch with, microseconds."] = 0
+    name: Annotated[str | None, "NAME", "The model's name at the server; default: the file's."] = None
+    backend: Annotated[
+        str | None, "NAME", "How the server runs the file, if there are several ways: python for triton."
+    ] = None
+    device: Annotated[str, "cpu|cuda", "cpu or cuda."] = "cpu"
+    max_batch: Annotated[int | None, "ROWS", "The largest request and the largest batch, in rows; default: 1024."] = (
+        None
+    )
+    delay_us: Annotated[
+        int, "MICROSECONDS", "How long a request may wait for others to share a batch with, microseconds."
+    ] = 0
     instances: Annotated[int, "Copies of the model that run side by side."] = 1
     threads: Annotated[int, "ONNX Runtime's threads in each copy."] = 1
-    onnxruntime_web: Annotated[Path | None, "npm package for browser; default: node_modules/onnxruntime-web."] = None
+    onnxruntime_web: Annotated[
+        Path | None, "FOLDER", "npm package for browser; default: node_modules/onnxruntime-web."
+    ] = None
     replace: Annotated[bool, "Replace the package that is in the folder."] = False
 
 
 def package(
     file: Annotated[Path, "The proved ONNX file, with its NAME.parity.json beside it."],
-    target: Annotated[str, "--for", f"The server: {', '.join(TARGETS)}; with a release, triton:23.10."],
+    target: Annotated[str, "--for", "SERVER", f"The server: {', '.join(TARGETS)}; with a release, triton:23.10."],
     options: PackageOptions,
     as_json: Json = False,
 ) -> None:
@@ -67,24 +78,30 @@ class ServeOptions:
     """Options by their names in ``runtime.server.Options``, but for ``grpc`` and ``token_file``."""
 
     folder: Annotated[Path, "A folder of models, or one .onnx file."]
-    host: Annotated[str, "The address to listen on; 0.0.0.0 for all."] = "127.0.0.1"
-    port: Annotated[int, "REST port; 0 picks a free one.", 0, 65535] = 8000
-    grpc_port: Annotated[int, "gRPC port; 0 picks a free one.", 0, 65535] = 8001
+    host: Annotated[str, "ADDRESS", "The address to listen on; 0.0.0.0 for all."] = "127.0.0.1"
+    port: Annotated[int, "PORT", "REST port; 0 picks a free one.", 0, 65535] = 8000
+    grpc_port: Annotated[int, "PORT", "gRPC port; 0 picks a free one.", 0, 65535] = 8001
     grpc: Annotated[bool, "Serve gRPC too."] = True
     workers: Annotated[int, "Processes, each with its own copy of the models.", 1, 1024] = 1
     device: Device = "auto"
     threads: Annotated[int | None, "Threads per call; default depends on the model's size.", 1, 1024] = None
     coalesce: Annotated[bool, "--coalescing/--no-coalescing", "Run waiting requests in one call."] = True
-    max_batch: Annotated[int, "The largest batch that requests share, in rows.", 1] = 1024
-    max_rows: Annotated[int, "The largest request, in rows.", 1] = 65_536
-    max_body: Annotated[int, "The largest request body, in bytes.", 1] = 16 * 2**20
-    max_head: Annotated[int, "The largest request head, in bytes.", 1024] = 16 * 2**10
-    queue_rows: Annotated[int, "Rows that may wait for a model; further requests get 429.", 1] = 131_072
-    timeout: Annotated[float, "Seconds that a request may wait for its call before it gets 504.", 0.001] = 30.0
-    read_timeout: Annotated[float, "Seconds for a request to arrive, and for its answer to be received.", 0.1] = 30.0
+    max_batch: Annotated[int, "ROWS", "The largest batch that requests share, in rows.", 1] = 1024
+    max_rows: Annotated[int, "ROWS", "The largest request, in rows.", 1] = 65_536
+    max_body: Annotated[int, "BYTES", "The largest request body, in bytes.", 1] = 16 * 2**20
+    max_head: Annotated[int, "BYTES", "The largest request head, in bytes.", 1024] = 16 * 2**10
+    queue_rows: Annotated[int, "ROWS", "Rows that may wait for a model; further requests get 429.", 1] = 131_072
+    timeout: Annotated[float, "SECONDS", "Seconds that a request may wait for its call before it gets 504.", 0.001] = (
+        30.0
+    )
+    read_timeout: Annotated[
+        float, "SECONDS", "Seconds for a request to arrive, and for its answer to be received.", 0.1
+    ] = 30.0
     connections: Annotated[int, "Connections per worker.", 1] = 12_000
-    grace: Annotated[float, "Seconds for requests in progress to finish at shutdown.", 0.1] = 30.0
-    poll: Annotated[float | None, "Seconds between checks of the folder; default: only on SIGHUP.", 0.1] = None
+    grace: Annotated[float, "SECONDS", "Seconds for requests in progress to finish at shutdown.", 0.1] = 30.0
+    poll: Annotated[float | None, "SECONDS", "Seconds between checks of the folder; default: only on SIGHUP.", 0.1] = (
+        None
+    )
     only_proved: Annotated[bool, "Refuse files without a certificate that proves their bytes."] = False
     control: Annotated[bool, "Clients may load and unload models of the folder."] = True
     token_file: Annotated[Path | None, "A file with the bearer token of the clients; default: MLPX_TOKEN."] = None

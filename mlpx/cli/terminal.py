@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from time import perf_counter
@@ -15,38 +16,47 @@ from typing import Any
 
 from mlpx.exit_codes import INTERRUPTED, TERMINATED
 
+from .streams import fit, is_utf8, write_beside, write_output
+
 
 def note(*lines: str) -> None:
     """Print lines beside the result, on standard error."""
     for line in lines:
-        print(line, file=sys.stderr)
+        write_beside(fit(line, sys.stderr))
+
+
+def print_line(*lines: str, hang: int = 4) -> None:
+    """Print lines of the result; what a terminal has no room for goes on in the next, after ``hang`` spaces."""
+    for line in lines:
+        write_output(fit(line, sys.stdout, hang))
 
 
 def print_field(label: str, *lines: object) -> None:
     """Print lines of the result under a label."""
     for line in lines:
-        print(f"{label:<9} {line}", flush=True)
+        print_line(f"{label:<9} {line}", hang=10)
 
 
 def print_json(record: object) -> None:
-    """Print the result for machines, on standard output."""
-    print(json.dumps(record, indent=2, ensure_ascii=False, default=_plain), flush=True)
+    """Print the result for machines, on standard output: in ASCII, unless its encoding has every character."""
+    write_output(json.dumps(record, indent=2, ensure_ascii=not is_utf8(sys.stdout), default=_plain))
 
 
 def _plain(value: Any) -> object:
     """A pydantic model, a dataclass, a path or the like as JSON has it."""
     if hasattr(value, "model_dump_json"):
         return json.loads(value.model_dump_json())
-    return asdict(value) if is_dataclass(type(value)) else str(value)
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def print_aligned(rows: Sequence[Sequence[object]]) -> None:
     """Print rows as columns of equal width, numbers to the right."""
     texts = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    hang = 6 if len(widths) > 2 else 4 + widths[0]  # a label and its text: under the text
     for row, cells in zip(texts, rows, strict=True):
         padded = [t.rjust(w) if isinstance(c, int) else t.ljust(w) for t, w, c in zip(row, widths, cells, strict=True)]
-        print(f"  {'  '.join(padded)}".rstrip())
+        print_line(f"  {'  '.join(padded)}".rstrip(), hang=hang)
 
 
 def format_duration(seconds: float) -> str:
@@ -61,7 +71,7 @@ def format_rate(rows: int, seconds: float) -> str:
 
 
 class Progress:
-    """A progress bar on a terminal, and nothing in a pipe."""
+    """A progress bar on a terminal that can move its cursor, and nothing elsewhere."""
 
     def __init__(self, bar: Any = None, text: str = ""):
         self._bar, self._start = bar, perf_counter()
@@ -79,14 +89,14 @@ class Progress:
 
 
 @contextmanager
-def long_run(text: str = "") -> Iterator[Progress]:
+def long_run(text: str = "") -> Generator[Progress]:
     """Work that takes a while: with a progress bar, and ended by Ctrl-C and SIGTERM as by an error.
 
     So no partial file stays. The exit codes are 130 and 143.
     """
     in_main = threading.current_thread() is threading.main_thread()  # which alone may set handlers
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def end(_number: int, _frame: FrameType | None) -> None:
         raise SystemExit(TERMINATED)
 
     previous = signal.signal(signal.SIGTERM, end) if in_main else None
@@ -102,14 +112,14 @@ def long_run(text: str = "") -> Iterator[Progress]:
 
 
 @contextmanager
-def _progress(text: str) -> Iterator[Progress]:
-    if not sys.stderr.isatty():
+def _progress(text: str) -> Generator[Progress]:
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield Progress()
         return
     from rich import progress
     from rich.console import Console
 
     columns = progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TimeRemainingColumn()
-    options = {"console": Console(stderr=True), "transient": True, "refresh_per_second": 2}  # some of the work is timed
-    with progress.Progress(*columns, **options) as bar:
+    console = Console(stderr=True)
+    with progress.Progress(*columns, console=console, transient=True, refresh_per_second=2) as bar:  # work is timed
         yield Progress(bar, text)
