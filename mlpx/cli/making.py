@@ -9,7 +9,7 @@ from typer import BadParameter
 
 from .options import Device, Dtype, Json, Name, Page, PublishOptions, Weights
 from .proving import load_network, print_proof
-from .terminal import note, print_field, print_json
+from .terminal import note, print_command, print_field, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -163,7 +163,7 @@ def recover(
     blocks = [f"linear {dict(block)['features']}" if block.kind == "linear" else block.kind for block in spec.blocks]
     print_field("network", " → ".join([" x ".join(map(str, spec.input.row_shape)), *blocks]))
     if artifact is None or report is None:
-        print_field("next", f"mlpx build {recovery.spec_path}")
+        print_command("next", f"mlpx build {recovery.spec_path}")
         return
     print_field("original", f"{file} is proved to be this network, layer by layer")
     _print_artifact(artifact, report, False)

@@ -10,7 +10,7 @@ from typer import BadParameter
 from export.targets import TARGETS
 
 from .options import Device, Json
-from .terminal import note, print_field, print_json
+from .terminal import note, print_command, print_field, print_json
 
 
 @dataclass
@@ -66,11 +66,11 @@ def package(
     rows = f"exactly {fixed} rows a request" if fixed else f"at most {deployment.max_batch:,} rows a batch"
     print_field("packaged", f"{made.folder}: {len(made.files)} files for {made.target.name} {deployment.release}{how}")
     print_field("model", f"{deployment.name}, {rows}, SHA-256 {deployment.certificate.sha256[:16]}…")
-    print_field("start", f"cd {made.folder}")
-    print_field("", *made.start.splitlines())
+    print_command("start", f"cd {made.folder}")
+    print_command("", *made.start.splitlines())
     if made.target.speaks_v2:
-        print_field("check", f"python3 smoke/check.py {url}")
-        print_field("verify", f"mlpx verify --url {url} --certificate {deployment.name}.parity.json")
+        print_command("check", f"python3 smoke/check.py {url}")
+        print_command("verify", f"mlpx verify --url {url} --certificate {deployment.name}.parity.json")
 
 
 @dataclass

@@ -37,6 +37,12 @@ def print_field(label: str, *lines: object) -> None:
         print_line(f"{label:<9} {line}", hang=10)
 
 
+def print_command(label: str, *lines: str) -> None:
+    """Print commands to copy under a label: never in several lines each, which a shell would take for several."""
+    for line in lines:
+        write_output(f"{label:<9} {line}")
+
+
 def print_json(record: object) -> None:
     """Print the result for machines, on standard output: in ASCII, unless its encoding has every character."""
     write_output(json.dumps(record, indent=2, ensure_ascii=not is_utf8(sys.stdout), default=_plain))

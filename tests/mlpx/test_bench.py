@@ -63,16 +63,22 @@ def test_what_is_reported_for_machines(model: Path, run: Run) -> None:
     done = run(
         "bench", model, "--batch", 1, "--batch", 40, "--seconds", 0.2, "--device", "cpu", "--threads", 1, "--json"
     )
-    assert done.code == 0 and done.err == ""
+    assert done.code == 0
+    assert done.err == ""
     report = json.loads(done.out)
-    assert report["device"] == "cpu" and report["multiply_adds"] == 45 and report["settings"]["threads"] == 1
+    assert report["device"] == "cpu"
+    assert report["multiply_adds"] == 45
+    assert report["settings"]["threads"] == 1
     assert [figures["batch"] for figures in report["batches"]] == [1, 40]
     for figures in report["batches"]:
         by_name = {one["name"]: one for one in figures["contenders"]}
-        assert {PREDICT, INTO, PLAIN} <= set(by_name) and figures["rounds"] >= 5
+        assert {PREDICT, INTO, PLAIN} <= set(by_name)
+        assert figures["rounds"] >= 5
         for one in by_name.values():
             assert one["rows_per_s"] == pytest.approx(1e6 * figures["batch"] / one["median_us"])
-            assert 0 < one["median_us"] <= one["p99_us"] and one["cpu_us"] > 0 and one["apart"] < 1e-3
+            assert 0 < one["median_us"] <= one["p99_us"]
+            assert one["cpu_us"] > 0
+            assert one["apart"] < 1e-3
             ratio = one["over_plain"]
             assert 0 < ratio["low"] <= ratio["median"] <= ratio["high"]
         assert by_name[PLAIN]["over_plain"] == {"median": 1, "low": 1, "high": 1}
@@ -80,7 +86,8 @@ def test_what_is_reported_for_machines(model: Path, run: Run) -> None:
 
 def test_what_is_printed(model: Path, run: Run) -> None:
     done = run("bench", model, "--batch", 3, "--seconds", 0.1, "--device", "cpu")
-    assert done.code == 0 and "45 multiply-adds a row, on seeded normal rows" in done.out
+    assert done.code == 0
+    assert "45 multiply-adds a row, on seeded normal rows" in done.out
     assert "Session: threads" in done.out
     for name in (PREDICT, INTO, PLAIN):
         assert any(line.split()[:2] == ["3", name] for line in done.out.splitlines())
@@ -89,10 +96,12 @@ def test_what_is_printed(model: Path, run: Run) -> None:
 def test_the_rows_of_a_file(model: Path, tmp_path: Path, run: Run) -> None:
     np.save(tmp_path / "rows.npy", normal(3, 7))
     done = run("bench", model, "--batch", 8, "--seconds", 0.1, "--data", tmp_path / "rows.npy", "--json")
-    assert done.code == 0 and json.loads(done.out)["rows"] == f"the rows of {tmp_path / 'rows.npy'}"
+    assert done.code == 0
+    assert json.loads(done.out)["rows"] == f"the rows of {tmp_path / 'rows.npy'}"
     np.save(tmp_path / "none.npy", normal(0, 7))
     done = run("bench", model, "--data", tmp_path / "none.npy")
-    assert done.code == 2 and "no rows to measure with" in done.err
+    assert done.code == 2
+    assert "no rows to measure with" in done.err
     np.save(tmp_path / "other.npy", normal(3, 6))
     assert run("bench", model, "--data", tmp_path / "other.npy").code == 2
 
@@ -109,11 +118,12 @@ def test_a_fixed_batch(tmp_path: Path, run: Run) -> None:
     path = of_a_fixed_batch(tmp_path)
     assert [figures.batch for figures in bench(path, seconds=0.1, device="cpu").batches] == [4]
     done = run("bench", path, "--batch", 5)
-    assert done.code == 2 and "takes batches of exactly 4 rows, not 5. What to do" in done.err
+    assert done.code == 2
+    assert "takes batches of exactly 4 rows, not 5. What to do" in done.err
 
 
 @pytest.mark.parametrize(
-    "arguments, told",
+    ("arguments", "told"),
     [
         (["--batch", 0], "a batch has at least 1 row, not 0"),
         (["--seconds", 0], "a number of seconds above 0"),
@@ -124,7 +134,9 @@ def test_a_fixed_batch(tmp_path: Path, run: Run) -> None:
 )
 def test_wrong_use(arguments: list[object], told: str, model: Path, run: Run) -> None:
     done = run("bench", model, *arguments)
-    assert done.code == 2 and told in done.err and "Traceback" not in done.err
+    assert done.code == 2
+    assert told in done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_file_that_cannot_be_run(tmp_path: Path, run: Run) -> None:
@@ -147,8 +159,13 @@ def test_rows_are_drawn_within_the_declared_ranges(tmp_path: Path) -> None:
     with Session(export(module, tmp_path / "m.onnx", spec=spec).path, "cpu") as session:
         rows = seeded_rows(described_inputs(session), 5000)["x"]
     a, b, c = rows.T
-    assert a.min() >= -3 and a.max() <= np.float32(0.1) and np.ptp(a) > 2.5
-    assert b.min() < -3 and b.max() > 3 and c.min() >= 5 and c.max() <= 5.5
+    assert a.min() >= -3
+    assert a.max() <= np.float32(0.1)
+    assert np.ptp(a) > 2.5
+    assert b.min() < -3
+    assert b.max() > 3
+    assert c.min() >= 5
+    assert c.max() <= 5.5
 
 
 def test_rows_of_an_open_shape_are_asked_for() -> None:
@@ -165,10 +182,12 @@ def test_a_wrong_answer_is_not_timed(model: Path) -> None:
         apart, left_out = contest.load(rows, plain(str(model))(rows)())
         late = {one.name: one.reason for one in left_out}
         timings = contest.time_rounds(2, dict.fromkeys(apart, 3))
-    assert apart == {"chatty": 0} and set(timings) == {"chatty"}
+    assert apart == {"chatty": 0}
+    assert set(timings) == {"chatty"}
     assert early["crashing"] == "its process ended with code 9: a library's last words"
     assert early["raising"] == "RuntimeError: it does not like the file"
-    assert "wrong answer" in late["wrong_weights"] and "wrong answer: nan" in late["not_a_number"]
+    assert "wrong answer" in late["wrong_weights"]
+    assert "wrong answer: nan" in late["not_a_number"]
     assert "output of shape (2, 3), and (3, 2) is expected" in late["other_shape"]
     assert "gives 2 outputs, and 1 are expected" in late["one_too_many"]
     assert [block.seconds.shape for block in timings["chatty"].blocks] == [(3,), (3,)]
@@ -225,19 +244,25 @@ def test_what_slows_a_whole_round_down_does_not_count(rounds: list[tuple[float, 
 
 def test_a_disturbed_round_does_not_move_the_median() -> None:
     calm, disturbed = timings(2, 2, 2, 2, 2), timings(1, 1, 50, 1, 1)
-    assert paired(disturbed, calm).median == 0.5 and disturbed.median == 1
+    assert paired(disturbed, calm).median == 0.5
+    assert disturbed.median == 1
     assert replace(disturbed.blocks[2], cpu=0).median == 50
 
 
 def test_calls_are_timed_after_those_that_warm_up() -> None:
     made: list[int] = []
     block = time_block(lambda: made.append(1), 5)
-    assert block.seconds.shape == (5,) and len(made) == 6 and block.median < 0.01
+    assert block.seconds.shape == (5,)
+    assert len(made) == 6
+    assert block.median < 0.01
     block = time_block(lambda: made.append(1), 5, warm_up=0.01)
-    assert block.seconds.shape == (5,) and len(made) > 100
+    assert block.seconds.shape == (5,)
+    assert len(made) > 100
     start = monotonic()
     block = time_block(lambda: made.append(1), 5, interval=0.02)
-    assert monotonic() - start >= 6 * 0.02 and block.median < 0.01 and block.cpu < 0.02
+    assert monotonic() - start >= 6 * 0.02
+    assert block.median < 0.01
+    assert block.cpu < 0.02
 
 
 def test_every_contender_has_a_block_in_every_round_in_another_order() -> None:
@@ -249,8 +274,10 @@ def test_every_contender_has_a_block_in_every_round_in_another_order() -> None:
 
     found = time_rounds({name: runner(name) for name in "abc"}, 4, done.append)
     rounds = [tuple(order[start : start + 3]) for start in range(0, 12, 3)]
-    assert all(sorted(names) == ["a", "b", "c"] for names in rounds) and len(set(rounds)) > 1
-    assert done == [1, 2, 3, 4] and list(found) == ["a", "b", "c"]
+    assert all(sorted(names) == ["a", "b", "c"] for names in rounds)
+    assert len(set(rounds)) > 1
+    assert done == [1, 2, 3, 4]
+    assert list(found) == ["a", "b", "c"]
     assert found["a"].rounds == tuple(1.0 + order.index("a", start) for start in range(0, 12, 3))
     assert found["a"].calls == 8
 
@@ -261,4 +288,5 @@ def test_rows_from_another_process_are_like_a_user_s() -> None:
     commands = Commands()
     commands.make_call = lambda feed: partial(received.update, feed)
     commands.load(pickle.loads(pickle.dumps({"x": normal(2, 3)})), None, 0.0)
-    assert received["x"].dtype is np.dtype(np.float32) and np.array_equal(received["x"], normal(2, 3))
+    assert received["x"].dtype is np.dtype(np.float32)
+    assert np.array_equal(received["x"], normal(2, 3))

@@ -13,7 +13,7 @@ import mlpx.installation as installation
 
 
 @pytest.fixture
-def installed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which a wheel of one room is installed, and which doctor takes for its own."""
     import base64
     import hashlib
@@ -37,14 +37,16 @@ def installed(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return site
 
 
-def test_a_whole_installation_has_no_foreign_file(installed: Path) -> None:
+@pytest.mark.usefixtures("installed")
+def test_a_whole_installation_has_no_foreign_file() -> None:
     assert list(installation.foreign_files()) == []
 
 
 def test_a_file_that_was_overwritten_is_named(installed: Path) -> None:
     (installed / "builder" / "__init__.py").write_text("somebody_elses = True\n")
     (found,) = installation.foreign_files()
-    assert str(installed / "builder" / "__init__.py") in found and "is not the one mlpx installed" in found
+    assert str(installed / "builder" / "__init__.py") in found
+    assert "is not the one mlpx installed" in found
 
 
 def test_a_file_that_is_gone_is_named(installed: Path) -> None:
@@ -69,5 +71,6 @@ def test_doctor_names_a_foreign_package_that_hides_a_room(room: str, root: Path,
     environment = {"PYTHONPATH": f"{tmp_path}:{root}", "PATH": ""}
     command = [sys.executable, "-m", "mlpx", "doctor"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 3 and "Traceback" not in done.stderr
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
     assert f"mlpx: '{room}' is imported from {tmp_path}" in done.stderr

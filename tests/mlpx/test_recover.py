@@ -28,11 +28,14 @@ def test_what_recover_writes_builds_again_to_the_same_bytes(run: Run, tmp_path: 
     options = ["--key", "model_state_dict", "--activation", "elu", "--output-activation", "tanh", "--name", "arm"]
     done = run("recover", tmp_path / "net.pt", "-o", tmp_path / "a", *options, "--json")
     record = json.loads(done.out)
-    assert done.code == 0 and record["path"] is None and record["spec"]["name"] == "arm"
+    assert done.code == 0
+    assert record["path"] is None
+    assert record["spec"]["name"] == "arm"
     assert run("build", tmp_path / "a" / "spec.yaml", "-o", tmp_path / "b", "--no-html").code == 0
     built = tmp_path / "b" / "arm.onnx"
     again = json.loads(run("recover", built, "-o", tmp_path / "c", "--json", "--no-html").out)
-    assert again["proved"] and again["parity"]["verdict"] == again["original"]["verdict"] == "proved"
+    assert again["proved"]
+    assert again["parity"]["verdict"] == again["original"]["verdict"] == "proved"
     spec = load_spec(tmp_path / "a" / "spec.yaml")
     assert [block.kind for block in spec.blocks] == ["linear", "batch_norm", "elu", "linear", "tanh"]
     loaded = assemble(spec)
@@ -67,7 +70,9 @@ def test_code_in_a_file_is_never_run(suffix: str, run: Run, tmp_path: Path) -> N
     trace = tmp_path / "was-run"
     torch.save({"state_dict": Payload(trace)}, tmp_path / f"evil{suffix}")
     done = run("recover", tmp_path / f"evil{suffix}", "-o", tmp_path / "o", "--activation", "relu")
-    assert done.code == 2 and not trace.exists() and not (tmp_path / "o").exists()
+    assert done.code == 2
+    assert not trace.exists()
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_quantised_file_is_said_to_be_one(run: Run, tmp_path: Path) -> None:
@@ -75,7 +80,9 @@ def test_a_quantised_file_is_said_to_be_one(run: Run, tmp_path: Path) -> None:
         <float s = {0.1}, uint8 z = {0}> { q = QuantizeLinear (x, s, z) y = DequantizeLinear (q, s, z) }""")
     onnx.save(model, str(tmp_path / "q.onnx"))
     done = run("recover", tmp_path / "q.onnx", "-o", tmp_path / "o")
-    assert done.code == 2 and "quantised" in done.err and "QuantizeLinear" in done.err
+    assert done.code == 2
+    assert "quantised" in done.err
+    assert "QuantizeLinear" in done.err
 
 
 def test_recover_does_not_overwrite_what_it_reads(run: Run, tmp_path: Path) -> None:
@@ -84,8 +91,10 @@ def test_recover_does_not_overwrite_what_it_reads(run: Run, tmp_path: Path) -> N
     for name in ("net.onnx", "weights.safetensors"):
         before = (tmp_path / name).read_bytes()
         done = run("recover", tmp_path / name, "-o", tmp_path)
-        assert done.code == 2 and "would be overwritten" in done.err
-        assert (tmp_path / name).read_bytes() == before and not (tmp_path / "spec.yaml").exists()
+        assert done.code == 2
+        assert "would be overwritten" in done.err
+        assert (tmp_path / name).read_bytes() == before
+        assert not (tmp_path / "spec.yaml").exists()
 
 
 def test_a_spec_that_somebody_completed_is_kept(run: Run, tmp_path: Path) -> None:
@@ -95,7 +104,9 @@ def test_a_spec_that_somebody_completed_is_kept(run: Run, tmp_path: Path) -> Non
     spec = tmp_path / "o" / "spec.yaml"
     spec.write_text(spec.read_text() + "# mine\n")
     done = run("recover", tmp_path / "net.pt", "-o", tmp_path / "o")
-    assert done.code == 2 and "--replace" in done.err and "# mine" in spec.read_text()
+    assert done.code == 2
+    assert "--replace" in done.err
+    assert "# mine" in spec.read_text()
     assert run("recover", tmp_path / "net.pt", "-o", tmp_path / "o", "--replace").code == 0
     assert "# mine" not in spec.read_text()
 
@@ -106,7 +117,8 @@ def test_weights_that_are_there_are_kept(run: Run, tmp_path: Path) -> None:
     assert run("recover", tmp_path / "a.pt", "-o", tmp_path / "o", "--name", "net").code == 0
     before = (tmp_path / "o" / "weights.safetensors").read_bytes()
     done = run("recover", tmp_path / "b.pt", "-o", tmp_path / "o", "--name", "net")
-    assert done.code == 2 and "holds other weights" in done.err
+    assert done.code == 2
+    assert "holds other weights" in done.err
     assert (tmp_path / "o" / "weights.safetensors").read_bytes() == before
     assert run("recover", tmp_path / "b.pt", "-o", tmp_path / "o", "--name", "net", "--replace").code == 0
 
@@ -142,7 +154,8 @@ def test_the_command_that_the_note_on_a_normaliser_gives_works(run: Run, tmp_pat
     note = next(line for line in done.err.splitlines() if "NORMALISER LEFT OUT" in line)
     options = note.rpartition("put it in front: ")[2].split()
     again = run("recover", tmp_path / "net.pt", "-o", tmp_path / "p", *options, "--epsilon", "0")
-    assert again.code == 0 and "standardize" in again.out, again.err
+    assert again.code == 0, again.err
+    assert "standardize" in again.out
 
 
 @pytest.mark.parametrize("name", ["rows.npy", "notes.txt", "empty", "pickle.pkl"])
@@ -150,13 +163,16 @@ def test_what_is_no_network_is_said_to_be_none(name: str, run: Run, tmp_path: Pa
     content = {"rows.npy": b"\x93NUMPY\x01\x00", "notes.txt": b"dear diary", "empty": b"", "pickle.pkl": b"\x80\x04N."}
     (tmp_path / name).write_bytes(content[name])
     done = run("recover", tmp_path / name, "-o", tmp_path / "o", "--activation", "relu")
-    assert done.code == 2 and "ONNX file defines" not in done.err and not (tmp_path / "o").exists()
+    assert done.code == 2
+    assert "ONNX file defines" not in done.err
+    assert not (tmp_path / "o").exists()
 
 
 def test_a_row_without_a_batch_is_refused(run: Run, tmp_path: Path) -> None:
     draft = Draft(17, dims=(6,))
     done = run("recover", draft.save(tmp_path / "m.onnx", draft("Relu", "x")), "-o", tmp_path / "o")
-    assert done.code == 2 and "without a batch dimension" in done.err
+    assert done.code == 2
+    assert "without a batch dimension" in done.err
 
 
 def test_an_unknown_device_is_refused_before_any_work(run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,130 @@
+"""``mlpx verify``: what is proved, what is refused, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tests.support.commands import Run
+
+
+def test_verify(run: Run, digits: tuple[Path, Path], tmp_path: Path) -> None:
+    spec, folder = digits
+    assert sorted(path.name for path in folder.iterdir()) == ["digits.onnx", "digits.parity.json"]
+    done = run("verify", folder / "digits.onnx", "--spec", spec, "--certificate", folder / "digits.parity.json")
+    assert done.code == 0
+    assert "unchanged since it was proved on cpu" in done.err
+    assert "proved    on cpu: every layer within its bound on " in done.out
+    assert "passed   exact probes" in done.out
+    assert "passed   shipped file" in done.out
+    report = run("verify", folder / "digits.onnx", "--spec", spec, "-o", tmp_path / "again", "--json", "--seed", 5)
+    assert report.code == 0
+    assert json.loads(report.out)["verdict"] == "proved"
+    assert json.loads(report.out)["seed"] == 5
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["digits.parity.html", "digits.parity.json"]
+
+
+def test_verify_a_changed_file(run: Run, digits: tuple[Path, Path]) -> None:
+    spec, folder = digits
+    model = onnx.load(str(folder / "digits.onnx"))
+    weight = next(t for t in model.graph.initializer if t.name == "4.weight")
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[7, 30] = np.nextafter(values[7, 30], np.float32(np.inf))
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, str(folder / "digits.onnx"))
+    certificate = folder / "digits.parity.json"
+    alone = run("verify", folder / "digits.onnx", "--certificate", certificate)
+    assert alone.code == 1
+    assert "is not the file that digits.parity.json was made of: its SHA-256 is" in alone.err
+    done = run("verify", folder / "digits.onnx", "--spec", spec)
+    assert done.code == 1
+    assert done.out.startswith("failed    weight (4.weight) of '4' differs from the module's")
+    assert "in 1 of 8,192 values, by at most 1 ulp, first at [7, 30]" in done.out
+    assert "failed   exact probes" in done.out
+
+
+def test_verify_by_the_certificate_alone(run: Run, digits: tuple[Path, Path]) -> None:
+    _, folder = digits
+    path, certificate = folder / "digits.onnx", folder / "digits.parity.json"
+    done = run("verify", path, "--certificate", certificate, "--json")
+    record = json.loads(done.out)
+    assert done.code == 0
+    assert record["unchanged"]
+    assert record["certificate"]["file"]["name"] == "digits.onnx"
+    refused = json.loads(certificate.read_text()) | {"verdict": "failed", "why": "because"}
+    certificate.write_text(json.dumps(refused))
+    done = run("verify", path, "--certificate", certificate)
+    assert done.code == 1
+    assert "gives digits.onnx the verdict 'failed': because" in done.err
+    certificate.write_text("no report")
+    done = run("verify", path, "--certificate", certificate)
+    assert done.code == 2
+    assert "not a parity report" in done.err
+
+
+def change(path: Path, of: Callable[[onnx.ModelProto], object]) -> None:
+    model = onnx.load(str(path))
+    of(model)
+    onnx.save(model, str(path))
+
+
+def relabel(model: onnx.ModelProto) -> None:
+    entry = next(entry for entry in model.metadata_props if entry.key == "mlpx.outputs")
+    entry.value = entry.value.replace("zero", "nine")
+
+
+def rename(model: onnx.ModelProto) -> None:
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "renamed"
+
+
+@pytest.mark.parametrize(
+    ("of", "verdict", "part"),
+    [
+        (relabel, "failed", "the labels of the file are ['nine', 'one'"),
+        (rename, "failed", "input and output are 'pixels' and 'renamed', and the spec's are 'pixels' and 'logits'"),
+        (lambda model: model.ClearField("metadata_props"), "proved", "the file does not say its "),
+    ],
+)
+def test_verify_what_the_file_declares(
+    of: Callable[[onnx.ModelProto], object], verdict: str, part: str, run: Run, digits: tuple[Path, Path]
+) -> None:
+    spec, folder = digits
+    change(folder / "digits.onnx", of)
+    done = run("verify", folder / "digits.onnx", "--spec", spec)
+    assert done.out.startswith(verdict)
+    assert part in done.out
+    assert done.code == (verdict != "proved")
+    if verdict == "proved":  # the range is the spec's, whatever the file says
+        assert "2,756 rows" in done.out
+
+
+def test_verify_a_hand_written_module(run: Run, nets: Path, tmp_path: Path) -> None:
+    assert run("export", f"{nets}:ready", "-o", tmp_path / "m.onnx").code == 0
+    asked = ("verify", tmp_path / "m.onnx", "--module", f"{nets}:Net")
+    assert run(*asked).code == 2
+    other = run(*asked, "--seed", 1)
+    assert other.code == 1
+    assert "differs from the module's" in other.out
+
+
+def test_verify_is_asked_wrongly(run: Run, digits: tuple[Path, Path], tmp_path: Path) -> None:
+    spec, folder = digits
+    path = folder / "digits.onnx"
+    for options, part in {
+        (): "a file alone proves nothing",
+        ("--spec", spec, "--module", "m:n"): "not both",
+        ("--spec", spec, "--html"): "--html needs -o",
+        ("--certificate", folder / "digits.parity.json", "--weights", "w.pt"): "--weights goes with --spec or --module",
+        ("--certificate", folder / "digits.parity.json", "-o", "x"): "a certificate alone",
+        ("--certificate", folder / "none.json"): "cannot be read",
+        ("--spec", tmp_path / "none.yaml"): "none.yaml",
+    }.items():
+        done = run("verify", path, *options)
+        assert done.code == 2
+        assert part in done.err
+    assert run("verify", tmp_path / "none.onnx", "--spec", spec).code == 2
