@@ -109,7 +109,7 @@ def verify(
         print_proof(report)
         print_field("module", source)
         for check in report.checks:
-            print_line(f"  {check.outcome:<8} {check.name:<13} {check.words}")
+            print_line(f"  {check.outcome:<8} {check.name:<13} {check.words}", hang=25)
     if not report.proved:
         raise Exit(UNPROVED)
 

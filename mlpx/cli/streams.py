@@ -82,7 +82,7 @@ def fit(line: str, stream: TextIO, hang: int = 2) -> str:
     if width is None:
         return line
     parts = line.split("\n")
-    return "\n".join(part if len(part) <= width else wrapped(part, width, min(hang, width // 4)) for part in parts)
+    return "\n".join(part if len(part) <= width else wrapped(part, width, min(hang, width // 3)) for part in parts)
 
 
 def wrapped(text: str, width: int, hang: int = 0) -> str:
