@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from errno import EISDIR
 from pathlib import Path
@@ -14,7 +14,7 @@ from .errors import OutputError
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path) -> Generator[Path]:
     """A temporary file beside ``path`` to write to, which is renamed to it once the block ends without an error.
 
     The content is on the disk before the rename. Raises OutputError, with the reason, where the folder cannot be made
@@ -45,7 +45,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_files(folder: str | Path) -> Iterator[Path]:
+def whole_files(folder: str | Path) -> Generator[Path]:
     """A temporary folder inside ``folder``; its files move up, those with the longest names first.
 
     So ``m.onnx`` appears after its ``m.onnx.data``. Nothing moves where the block ends with an error.
@@ -66,7 +66,7 @@ def whole_files(folder: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(folder: str | Path) -> Iterator[Path]:
+def whole_folder(folder: str | Path) -> Generator[Path]:
     """An empty folder beside ``folder``, which is renamed to it once the block ends without an error.
 
     An older folder of that name is removed then, and only then. Raises OutputError, as ``whole_file``.
@@ -94,7 +94,7 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _parents_made(path: Path) -> Iterator[None]:
+def _parents_made(path: Path) -> Generator[None]:
     """The folder of ``path`` exists inside the block; where that fails, folders that are new are removed again."""
     new_folders = [folder for folder in path.parents if not folder.exists()]
     try:
@@ -168,7 +168,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _as_output_error(path: Path) -> Iterator[None]:
+def _as_output_error(path: Path) -> Generator[None]:
     try:
         yield
     except OutputError:

@@ -13,10 +13,12 @@ from .flaws import Flaw, flaw_of_values, location
 
 _EXACT = 2**53
 """From here on, float64 does not hold every whole number."""
+Data = list[Any] | tuple[Any, ...] | np.ndarray | None
+"""What a user gives; None stands for tensors and all that is refused, whose types are not known here."""
 WHOLE_NUMBERS_HINT = "give whole numbers, encoded as those that the model was trained on"
 
 
-def as_array(data: Any, port: Port, *, dtype: str | None = None) -> np.ndarray:
+def as_array(data: Data, port: Port, *, dtype: str | None = None) -> np.ndarray:
     """``data`` as an array of the port's shape (batch, *row) and dtype, not copied if it is one already.
 
     Arrays and tensors of other dtypes are converted if no value changes; with ``dtype="float32"``, values for a
@@ -82,7 +84,6 @@ def convert(
     For float32 the flaw is fatal unless ``rounding``. Messages call the array ``label`` and, if it is the rows of
     ``port``, name the feature. Raises InputError: bool for int64.
     """
-
     if dtype == "int64":
         if array.dtype.kind == "b":
             raise _bool_for_int64(label)
@@ -163,20 +164,20 @@ def _bool_for_int64(label: str) -> InputError:
     return InputError(f"{message}. What to do: if 0 and 1 are meant, convert it with x.astype(numpy.int64)")
 
 
-def _leaf_types(data: Any) -> set[type]:
+def _leaf_types(data: Data) -> set[type]:
     """The types of what nested lists hold; anything else is its own leaf."""
     if not isinstance(data, list | tuple):
         return {type(data)}
-    types = set(map(type, data))
-    nested = {kind for kind in types if issubclass(kind, list | tuple)}
+    types: set[type] = set(map(type, data))
+    nested: set[type] = {kind for kind in types if issubclass(kind, list | tuple)}
     return (types - nested).union(*(_leaf_types(item) for item in data if type(item) in nested)) if nested else types
 
 
-def _is_masked(data: Any) -> bool:
+def _is_masked(data: Data) -> bool:
     return any(map(_is_masked, data)) if isinstance(data, list | tuple) else bool(np.ma.is_masked(data))
 
 
-def _numpy_array(data: Any, types: set[type], name: str) -> np.ndarray:
+def _numpy_array(data: Data, types: set[type], name: str) -> np.ndarray:
     if any(issubclass(kind, np.ma.MaskedArray) for kind in types) and _is_masked(data):
         raise InputError(f"'{name}' has masked values. What to do: fill or drop those rows")
     if isinstance(data, np.ndarray):

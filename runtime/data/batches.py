@@ -33,7 +33,7 @@ class Batch:
 
     rows: dict[str, np.ndarray]
     """(rows, *row) for every input, of its dtype; arbitrary in rows that cannot be read."""
-    flaws: list[Flaw] = field(default_factory=list)
+    flaws: list[Flaw] = field(default_factory=list[Flaw])
     """The rows that cannot be read."""
     share: float = 1.0
     """How much of the file has been read with this batch, 0 to 1."""

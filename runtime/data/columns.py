@@ -46,7 +46,8 @@ class ColumnMatch:
 
     def to_rows(self, columns: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """The rows of every input, C-contiguous (rows, *row), from the matched columns (rows,), in order."""
-        rows, start = {}, 0
+        rows: dict[str, np.ndarray] = {}
+        start = 0
         for port, width in self._widths():
             matrix = _interleave(columns[start : start + width], port.dtype)
             start += width
@@ -133,7 +134,7 @@ def missing_values(name: str, missing: np.ndarray) -> Flaw:
         count = f"{int(missing.sum())} empty values" if numbers.complete else "empty values"
         return f"column '{name}' has {count}, the first in {numbers(int(missing.argmax()))}"
 
-    return Flaw(missing, message, lambda row: f"column '{name}' is empty")
+    return Flaw(missing, message, lambda _: f"column '{name}' is empty")
 
 
 def not_numbers(name: str, dtype: str) -> InputError:

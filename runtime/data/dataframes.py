@@ -75,11 +75,12 @@ def _array(table: Mapping[str, np.ndarray], index: int, name: str) -> Column:
 
 def _pandas(frame: Any, index: int, name: str) -> Column:
     series = frame.iloc[:, index]
+    kind = str(series.dtype)
     if isinstance(series.dtype, np.dtype):
-        return Column(name, _numbers(series.to_numpy(), name, str(series.dtype)))
+        return Column(name, _numbers(series.to_numpy(), name, kind))
     dtype = getattr(series.dtype, "numpy_dtype", None)  # pandas' own nullable types, and Arrow's in pandas
     if dtype is None or dtype.kind not in "fiub":
-        raise not_numbers(name, str(series.dtype))
+        raise not_numbers(name, kind)
     values = series.to_numpy(dtype=dtype, na_value=dtype.type(0))
     return Column(name, values, series.isna().to_numpy() if series.hasnans else None)
 

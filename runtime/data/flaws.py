@@ -24,6 +24,7 @@ class RowNumbers:
     """Whether the batch holds all rows."""
 
     def __call__(self, row: int) -> str:
+        """``row 1`` or ``line 2`` for the first row of the batch, whose ``row`` is 0."""
         return f"line {self.first + row + 2}" if self.lines else f"row {self.first + row + 1}"
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pyarrow
@@ -22,7 +22,10 @@ from .columns import ColumnMatch, columns_to_rows
 from .dataframes import arrow_column, match_schema
 from .flaws import Flaw
 
-_Part = tuple[Any, int, float]
+if TYPE_CHECKING:
+    import polars
+
+_Part = tuple[pyarrow.RecordBatch | str, int, float]
 """A record batch, or why the rows cannot be read; their number; how much of the file has been read with them."""
 _BUFFER_BYTES = 1 << 20
 """Of a column that are read at once."""
@@ -42,7 +45,7 @@ def read_parquet(
     row_groups: Sequence[int] | None = None,
     keep: Sequence[str] = (),
     threads: int | None = None,
-) -> Iterator[Source]:
+) -> Generator[Source]:
     """A table, row group by row group: all of them or some; the batches also have the columns ``keep``."""
     del whole  # batches are copied together anyway
     with _readable("Parquet"):
@@ -79,7 +82,7 @@ def read_parquet(
 
 
 @contextmanager
-def read_ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
+def read_ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Generator[Source]:
     """A table in Arrow's IPC format (Feather version 2), as a file or a stream, mapped into memory."""
     del whole
     with open(path, "rb") as file, _readable("Arrow IPC"):
@@ -87,16 +90,19 @@ def read_ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> 
             raise InputError("cannot be read as Arrow IPC: it is empty")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     buffer = pyarrow.py_buffer(mapped)
-    is_file = mapped[:6] == b"ARROW1"
-    open_reader = pyarrow.ipc.open_file if is_file else pyarrow.ipc.open_stream
+    open_reader = pyarrow.ipc.open_file if mapped[:6] == b"ARROW1" else pyarrow.ipc.open_stream
     with _readable("Arrow IPC"):
         match = match_schema(open_reader(buffer).schema, ports)
         read = sorted(set(match.indices))
         reader = open_reader(buffer, options=pyarrow.ipc.IpcReadOptions(included_fields=read))
-    size, count = batch_rows(len(read)), reader.num_record_batches if is_file else 0
+    if isinstance(reader, pyarrow.ipc.RecordBatchFileReader):
+        count = reader.num_record_batches
+        batches = map(reader.get_batch, range(count))
+    else:
+        batches, count = iter(reader), 0
+    size = batch_rows(len(read))
 
     def parts() -> Iterator[_Part]:
-        batches = (reader.get_batch(index) for index in range(count)) if is_file else iter(reader)
         with _readable("Arrow IPC"):
             for number, batch in enumerate(batches):
                 batch.validate()
@@ -111,17 +117,17 @@ def read_ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> 
 
 
 def _decoders(
-    parts: Iterator[_Part], match: ColumnMatch, read: Sequence[int], rounding: bool, kept: Any = None
+    parts: Iterator[_Part], match: ColumnMatch, read: Sequence[int], rounding: bool, kept: pyarrow.Schema | None = None
 ) -> Iterator[Callable[[], Batch]]:
     """For parts with the columns ``read`` of the file; batches keep them if ``kept`` is their Arrow schema."""
     positions = [read.index(index) for index in match.indices]
 
-    def decode(part: Any, rows: int, share: float) -> Batch:
+    def decode(part: pyarrow.RecordBatch | str, rows: int, share: float) -> Batch:
         if isinstance(part, str):
             flaw = Flaw(
                 np.ones(rows, bool),
                 lambda numbers: f"{part}, from {numbers(0)} on",
-                lambda row: part,
+                lambda _: part,
                 "write the file again",
             )
             nulls = [pyarrow.nulls(rows, field.type) for field in kept or ()]
@@ -135,66 +141,67 @@ def _decoders(
 
 
 @contextmanager
-def _readable(kind: str) -> Iterator[None]:
+def _readable(kind: str) -> Generator[None]:
     try:
         yield
     except _DAMAGE as error:
         raise unreadable(kind, error) from None
 
 
-def arrow_table(results: Any) -> Any:
-    """A polars data frame as an Arrow table. (pyarrow's own constructors import pandas if that is installed.)"""
+def arrow_table(results: polars.DataFrame) -> pyarrow.Table:
+    """A polars data frame as an Arrow table: pyarrow's own constructors import pandas if that is installed."""
     import polars
 
     return results.to_arrow(compat_level=polars.CompatLevel.oldest())
 
 
-def parquet_writer(file: IO[bytes] | Path, schema: Any) -> Any:
+def parquet_writer(file: IO[bytes] | Path, schema: pyarrow.Schema) -> pyarrow.parquet.ParquetWriter:
     """A writer of tables with this schema, compressed, with dictionaries for texts only."""
-    texts: Any = [field.name for field in schema if "string" in str(field.type)]
+    texts = [field.name for field in schema if "string" in str(field.type)]
     return pyarrow.parquet.ParquetWriter(file, schema, compression="zstd", use_dictionary=texts or False)
 
 
 @contextmanager
-def write_parquet(file: IO[bytes]) -> Iterator[Callable[[Any], None]]:
+def write_parquet(file: IO[bytes]) -> Generator[Callable[[polars.DataFrame], None]]:
     """A table, in row groups."""
-    waiting: list[Any] = []
-    writer: Any = None
+    waiting: list[pyarrow.Table] = []
+    writers: list[pyarrow.parquet.ParquetWriter] = []
+    """One, from the first results on, which have its schema."""
 
-    def write(results: Any) -> None:
-        nonlocal writer
+    def write(results: polars.DataFrame) -> None:
         waiting.append(arrow_table(results))
-        writer = writer or parquet_writer(file, waiting[0].schema)
+        if not writers:
+            writers.append(parquet_writer(file, waiting[0].schema))
         if sum(t.num_rows for t in waiting) >= _GROUP_ROWS or sum(t.nbytes for t in waiting) >= _GROUP_BYTES:
             write_group()
 
     def write_group() -> None:
         table = pyarrow.concat_tables(waiting)
         waiting.clear()
-        writer.write_table(table, row_group_size=max(1, table.num_rows))
+        writers[0].write_table(table, row_group_size=max(1, table.num_rows))
 
     try:
         yield write
         if waiting:
             write_group()
-        writer.close()
+        writers[0].close()
     except BaseException:
-        if writer is not None:  # otherwise it would be closed when it is collected
+        for writer in writers:  # otherwise it would be closed when it is collected
             with suppress(Exception):
                 writer.close()
         raise
 
 
 @contextmanager
-def write_ipc(file: IO[bytes]) -> Iterator[Callable[[Any], None]]:
+def write_ipc(file: IO[bytes]) -> Generator[Callable[[polars.DataFrame], None]]:
     """A table in Arrow's IPC file format (Feather version 2), uncompressed."""
-    writer: Any = None
+    writers: list[pyarrow.ipc.RecordBatchFileWriter] = []
 
-    def write(results: Any) -> None:
-        nonlocal writer
+    def write(results: polars.DataFrame) -> None:
         table = arrow_table(results)
-        writer = writer or pyarrow.ipc.new_file(file, table.schema)
-        writer.write_table(table)
+        if not writers:
+            writers.append(pyarrow.ipc.new_file(file, table.schema))
+        writers[0].write_table(table)
 
     yield write
-    writer.close()
+    writers[0].close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
@@ -32,7 +32,7 @@ _FIRST_LINE = re.compile(rb'(?:[^"\n]++|"[^"]*+")*+\n')
 
 
 @contextmanager
-def read_csv(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
+def read_csv(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Generator[Source]:
     """A table whose first line names its columns, read in blocks of whole lines.
 
     Numbers become the nearest float32; those for an int64 input must be whole.
@@ -234,7 +234,7 @@ def _is_number(text: str) -> bool:
 
 
 @contextmanager
-def write_csv(file: IO[bytes]) -> Iterator[Callable[[polars.DataFrame], None]]:
+def write_csv(file: IO[bytes]) -> Generator[Callable[[polars.DataFrame], None]]:
     """A table with a header."""
     header = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
@@ -26,7 +26,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 @contextmanager
-def read_npy(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
+def read_npy(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Generator[Source]:
     """An array (batch, *row), mapped into memory slice by slice; it is not copied if it has the input's dtype."""
     if len(ports) > 1:
         message = f"one array, and the model has {len(ports)} inputs ({', '.join(port.name for port in ports)})"
@@ -38,7 +38,7 @@ def read_npy(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> 
         if identity(path) != file:
             raise InputError("it was replaced by another file while it was read. What to do: score it again")
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array: np.ndarray | np.lib.npyio.NpzFile[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # NumPy raises what its header's parser raises
             raise unreadable(".npy", error) from None
         if not isinstance(array, np.ndarray):
@@ -57,13 +57,13 @@ def read_npy(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> 
 
 
 @contextmanager
-def read_npz(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Iterator[Source]:
+def read_npz(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Generator[Source]:
     """An array (batch, *row) of each input's name, or a single array, read into memory."""
     arrays: dict[str, np.ndarray] = {}
     used: list[str] = []
     with open(path, "rb") as file:
         try:
-            archive = np.load(file, allow_pickle=False)
+            archive: np.ndarray | np.lib.npyio.NpzFile[Any] = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError("it is a single array, not an archive of arrays; name it .npy")
             names = list(archive)
@@ -110,7 +110,7 @@ def _decoders(
 
 
 @contextmanager
-def write_npy(file: IO[bytes]) -> Iterator[Callable[[Arrays], None]]:
+def write_npy(file: IO[bytes]) -> Generator[Callable[[Arrays], None]]:
     """A single array; its header is written again when its length is known."""
     header: dict[str, Any] = {}
     rows = 0
@@ -130,7 +130,7 @@ def write_npy(file: IO[bytes]) -> Iterator[Callable[[Arrays], None]]:
 
 
 @contextmanager
-def write_npz(file: IO[bytes]) -> Iterator[Callable[[Arrays], None]]:
+def write_npz(file: IO[bytes]) -> Generator[Callable[[Arrays], None]]:
     """Arrays by name, each kept in a temporary file until the end."""
     with ExitStack() as stack:
         parts: dict[str, tuple[IO[bytes], Callable[[Arrays], None]]] = {}

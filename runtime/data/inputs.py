@@ -10,14 +10,14 @@ import numpy as np
 from runtime.errors import InputError
 from runtime.model.port import Port
 
-from .arrays import as_array, check_lengths
+from .arrays import Data, as_array, check_lengths
 from .dataframes import rows_of_table
 
 _NOT_TABLES = (np.ndarray, Mapping, list, tuple)
 
 
 def as_inputs(
-    data: Any,
+    data: Mapping[str, Any] | Data,
     ports: Sequence[Port],
     *,
     dtype: str | None = None,

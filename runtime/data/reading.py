@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -61,7 +61,7 @@ def read_inputs(
 @contextmanager
 def open_rows(
     path: str | Path, ports: Sequence[Port], *, dtype: str | None = None, whole: bool = False, **options: Any
-) -> Iterator[Source]:
+) -> Generator[Source]:
     """A file of rows, to be read in one batch or more, of any size if ``whole``; ``options`` are the format's own.
 
     Raises InputError and MissingPackageError, as ``read_inputs``.
@@ -89,7 +89,7 @@ def _check_indices(decode: Callable[[], Batch], limits: Sequence[IndexLimits]) -
 
 
 @contextmanager
-def name_in_errors(path: str | Path) -> Iterator[None]:
+def name_in_errors(path: str | Path) -> Generator[None]:
     """Errors about the rows of a file name the file."""
     try:
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
@@ -26,7 +26,7 @@ _IN_MEMORY = 1 << 26
 
 
 @contextmanager
-def open_results(target: Path | None) -> Iterator[Write]:
+def open_results(target: Path | None) -> Generator[Write]:
     """Write results to a file that appears, complete, once the block ends without an error; or not at all.
 
     None is standard output, as CSV, likewise at the end. Raises OutputError, InputError (the format cannot hold such
@@ -50,7 +50,7 @@ def open_results(target: Path | None) -> Iterator[Write]:
 
 
 @contextmanager
-def _writer(target: Path, file: IO[bytes]) -> Iterator[Write]:
+def _writer(target: Path, file: IO[bytes]) -> Generator[Write]:
     file_format = format_of(target, results=True)
     purpose = f"writing {file_format.name}"
     if file_format.results == "columns":
@@ -59,9 +59,9 @@ def _writer(target: Path, file: IO[bytes]) -> Iterator[Write]:
         if file_format.results == "columns":
             yield lambda scores, failed: write(results_frame(scores, failed))
         elif file_format.results == "arrays":
-            yield lambda scores, failed: write(_arrays(scores))  # the outputs of failed rows are NaN
+            yield lambda scores, _: write(_arrays(scores))  # the outputs of failed rows are NaN
         else:
-            yield lambda scores, failed: write({scores[0].port.name: scores[0].outputs})
+            yield lambda scores, _: write({scores[0].port.name: scores[0].outputs})
 
 
 def check_target(target: Path, outputs: Sequence[str]) -> None:

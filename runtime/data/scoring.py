@@ -26,7 +26,7 @@ class Scores:
 
     @property
     def _values(self) -> np.ndarray:
-        """(rows, features)"""
+        """(rows, features)."""
         return self.outputs.reshape(len(self.outputs), prod(self.outputs.shape[1:]))
 
     @property
@@ -64,7 +64,8 @@ class Scores:
 
         Outputs have the names of their features, if the features have names.
         """
-        columns, labels, probabilities = {}, self.labels, self.probabilities
+        columns: dict[str, np.ndarray] = {}
+        labels, probabilities = self.labels, self.probabilities
         if labels is not None:
             columns["label"] = labels
         if probabilities is not None:

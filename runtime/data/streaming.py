@@ -134,7 +134,7 @@ def score_batch(session: Session, batch: Batch) -> tuple[Scores, ...]:
             raise ModelError(f"{message}. What to do: run it with session.run(x), which takes such models")
     if batch.failed is None:
         return scores
-    with_nan = []
+    with_nan: list[Scores] = []
     for each in scores:
         outputs = np.array(each.outputs)
         outputs[batch.failed] = np.nan

@@ -131,6 +131,7 @@ class OutsideTally:
 
     @property
     def features(self) -> tuple[Outside, ...]:
+        """The features with values outside their ranges so far, in the order of their columns."""
         return tuple(self._features[column] for column in sorted(self._features))
 
 

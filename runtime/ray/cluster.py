@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ _START, _CONNECT, _PROBE, _END = 120.0, 15.0, 5.0, 20.0
 
 
 @contextmanager
-def driver_messages(task: dict[str, Any], address: str) -> Iterator[Iterator[dict[str, Any]]]:
+def driver_messages(task: dict[str, Any], address: str) -> Generator[Iterator[dict[str, Any]]]:
     """The driver's messages: the cluster first, then a receipt per part. The driver ends with the block.
 
     A local cluster is bound to the loopback address, has a token of its own, no dashboard, and sends no usage reports;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import reduce
@@ -160,7 +160,7 @@ def _open_model(file: Path) -> Session:
 
 
 @contextmanager
-def _staged_folder(output: Path) -> Iterator[Path]:
+def _staged_folder(output: Path) -> Generator[Path]:
     """A folder beside ``output`` to write to; it takes that name at the end, and is removed on an error."""
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         problem = "the folder exists and is not empty" if output.is_dir() else "a file has this name"
