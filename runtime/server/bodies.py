@@ -10,6 +10,8 @@ from typing import Any
 
 import orjson
 
+from runtime.json_types import Json
+
 from .refusals import Encoded, Malformed, TooLarge
 
 Scope = Mapping[str, Any]
@@ -46,7 +48,8 @@ async def read_body(request: HttpRequest, limit: int) -> bytes:
         if b"expect" not in request.headers:  # a client that waits for 100 Continue sends nothing
             await _drain(request, limit)
         raise TooLarge(f"the body has {size:,} bytes, and this server takes {limit:,}")
-    pieces, size, more = [], 0, True
+    pieces: list[bytes] = []
+    size, more = 0, True
     while more:
         message = await _receive(request)
         pieces.append(message.get("body", b""))
@@ -93,6 +96,7 @@ def parse_length(text: bytes) -> int:
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object of a small body; of an empty body, an empty one. Raises Malformed."""
+    record: Json
     try:
         record = orjson.loads(body) if body.strip() else {}
     except orjson.JSONDecodeError as error:

@@ -43,7 +43,7 @@ def measure_cost(run: Callable[[int], object], *, divisible: bool) -> Callable[[
 
 
 def _median_seconds(run: Callable[[int], object], rows: int) -> float:
-    times = []
+    times: list[float] = []
     for _ in range(_COST_CALLS + 1):
         start = perf_counter()
         run(rows)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NoReturn, Protocol
 
 from runtime.extras import imported
 
@@ -19,7 +19,25 @@ SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
 FREE = frozenset({"ServerLive", "ServerReady", "Check"})
 """Methods that need no token."""
 PURPOSE = "serving over gRPC"
-Method = Callable[[Any, Any, float], Awaitable[Any]]
+
+
+class Context(Protocol):
+    """What is used of a call's ``grpc.aio.ServicerContext``."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """What the client sent beside the message."""
+        ...
+
+    def time_remaining(self) -> float | None:
+        """The seconds until the client's deadline; None where it has none."""
+        ...
+
+    async def abort(self, code: Any, details: str, trailing_metadata: tuple[tuple[str, str], ...]) -> NoReturn:
+        """End the call with an error."""
+        ...
+
+
+Method = Callable[[Any, Context, float], Awaitable[Any]]
 """From a request message, the call's context and its start to the response message. Raises Refusal."""
 
 
@@ -34,22 +52,23 @@ class Methods:
     def unary(self) -> dict[str, dict[str, tuple[Any, Method]]]:
         """By service and name: the class of the request's message, and the method."""
         pb = self.pb
-        inference: dict[str, tuple[Any, Method]] = {
+        simple: dict[str, tuple[Any, Callable[[Any], Awaitable[Any]]]] = {
             "ServerLive": (pb.ServerLiveRequest, self._server_live),
             "ServerReady": (pb.ServerReadyRequest, self._server_ready),
             "ModelReady": (pb.ModelReadyRequest, self._model_ready),
             "ServerMetadata": (pb.ServerMetadataRequest, self._server_metadata),
             "ModelMetadata": (pb.ModelMetadataRequest, self._model_metadata),
-            "ModelInfer": (pb.ModelInferRequest, self.infer),
             "ModelConfig": (pb.ModelConfigRequest, self._model_config),
             "ModelStatistics": (pb.ModelStatisticsRequest, self._model_statistics),
             "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
             "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._load),
             "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._unload),
         }
-        return {SERVICE: inference, HEALTH: {"Check": (_HealthCheckRequest, self._check)}}
+        inference = {name: (kind, _of_message(method)) for name, (kind, method) in simple.items()}
+        inference["ModelInfer"] = pb.ModelInferRequest, self.infer
+        return {SERVICE: inference, HEALTH: {"Check": (_HealthCheckRequest, _of_message(self._check))}}
 
-    async def infer(self, request: Any, context: Any, start: float) -> Any:
+    async def infer(self, request: Any, context: Context, start: float) -> Any:
         """``ModelInfer``. The client's deadline counts as a timeout of the request."""
         if self._repository.stopping:
             raise NotReady("the server is shutting down")
@@ -66,56 +85,61 @@ class Methods:
         model.count_answer(start)
         return response
 
-    async def _server_live(self, request: Any, context: Any, start: float) -> Any:
+    async def _server_live(self, _request: Any) -> Any:
         return self.pb.ServerLiveResponse(live=True)
 
-    async def _server_ready(self, request: Any, context: Any, start: float) -> Any:
+    async def _server_ready(self, _request: Any) -> Any:
         return self.pb.ServerReadyResponse(ready=self._repository.ready)
 
-    async def _check(self, request: _HealthCheckRequest, context: Any, start: float) -> _HealthCheckResponse:
-        """gRPC's own health protocol, which Kubernetes' probes speak."""
+    async def _check(self, request: _HealthCheckRequest) -> _HealthCheckResponse:
+        """The health protocol of gRPC itself, which Kubernetes' probes speak."""
         if request.name not in (b"", SERVICE.encode()):
             raise Unknown(f"no such service: the server's are '' and '{SERVICE}'")
         return _HealthCheckResponse(self._repository.ready)
 
-    async def _model_ready(self, request: Any, context: Any, start: float) -> Any:
+    async def _model_ready(self, request: Any) -> Any:
         try:
             self._find(request)
         except (NotReady, Unknown):
             return self.pb.ModelReadyResponse(ready=False)
         return self.pb.ModelReadyResponse(ready=True)
 
-    async def _server_metadata(self, request: Any, context: Any, start: float) -> Any:
+    async def _server_metadata(self, _request: Any) -> Any:
         return self.pb.ServerMetadataResponse(**SERVER_METADATA)
 
-    async def _model_metadata(self, request: Any, context: Any, start: float) -> Any:
+    async def _model_metadata(self, request: Any) -> Any:
         record = self._repository.metadata(request.name, request.version or None)
         del record["parameters"]  # the message has no field for them
         return self._fill(record, self.pb.ModelMetadataResponse())
 
-    async def _model_config(self, request: Any, context: Any, start: float) -> Any:
+    async def _model_config(self, request: Any) -> Any:
         return self._fill({"config": self._find(request).config()}, self.pb.ModelConfigResponse())
 
-    async def _model_statistics(self, request: Any, context: Any, start: float) -> Any:
+    async def _model_statistics(self, request: Any) -> Any:
         records = await self._sync.statistics(request.name or None, request.version or None)
         return self._fill({"model_stats": triton_statistics(records)}, self.pb.ModelStatisticsResponse())
 
-    async def _index(self, request: Any, context: Any, start: float) -> Any:
+    async def _index(self, request: Any) -> Any:
         _refuse_repository_name(request)
         return self._fill({"models": self._repository.index(ready=request.ready)}, self.pb.RepositoryIndexResponse())
 
-    async def _load(self, request: Any, context: Any, start: float) -> Any:
+    async def _load(self, request: Any) -> Any:
         _refuse_repository_name(request)
         await self._sync.control("load", request.model_name, request.parameters)
         return self.pb.RepositoryModelLoadResponse()
 
-    async def _unload(self, request: Any, context: Any, start: float) -> Any:
+    async def _unload(self, request: Any) -> Any:
         _refuse_repository_name(request)
         await self._sync.control("unload", request.model_name, request.parameters)
         return self.pb.RepositoryModelUnloadResponse()
 
     def _find(self, request: Any) -> LoadedModel:
         return self._repository.find(request.name, request.version or None)
+
+
+def _of_message(method: Callable[[Any], Awaitable[Any]]) -> Method:
+    """A method that needs only the message."""
+    return lambda request, _context, _start: method(request)
 
 
 def _refuse_repository_name(request: Any) -> None:

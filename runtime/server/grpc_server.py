@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from hmac import compare_digest
 from secrets import token_hex
 from time import perf_counter
@@ -12,7 +12,7 @@ from typing import Any
 from runtime.errors import InputError, OutputError
 from runtime.extras import imported
 
-from .grpc_methods import FREE, PURPOSE, SERVICE, Method, Methods
+from .grpc_methods import FREE, PURPOSE, SERVICE, Context, Method, Methods
 from .logs import Log
 from .options import Options
 from .refusals import Defect, Malformed, Refusal, Unauthorised
@@ -87,10 +87,10 @@ class _Service:
         services[SERVICE]["ModelStreamInfer"] = stream(self._stream)
         return [self._grpc.method_handlers_generic_handler(*service) for service in services.items()]
 
-    def _wrap(self, name: str, kind: Any, method: Method) -> Callable[[bytes, Any], Any]:
+    def _wrap(self, name: str, kind: Any, method: Method) -> Callable[[bytes, Context], Awaitable[bytes]]:
         token, requests = self._token if name not in FREE else None, self._log.requests
 
-        async def handle(content: bytes, context: Any) -> bytes:
+        async def handle(content: bytes, context: Context) -> bytes:
             start = perf_counter()
             try:
                 if token is not None:
@@ -107,7 +107,7 @@ class _Service:
 
         return handle
 
-    async def _stream(self, contents: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+    async def _stream(self, contents: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
         """Answers in the order of the requests; an error is an answer too, and the stream goes on."""
         name = "ModelStreamInfer"
         if self._token is not None:
@@ -142,11 +142,11 @@ class _Service:
         self._log.failure(identity, error)
         return Defect(f"internal error; the log of request {identity} has it")
 
-    async def _abort(self, context: Any, refusal: Refusal, identity: str) -> Any:
+    async def _abort(self, context: Context, refusal: Refusal, identity: str) -> Any:
         code = getattr(self._grpc.StatusCode, refusal.code)
         await context.abort(code, str(refusal), (("x-request-id", identity),))
 
-    def _identity(self, context: Any) -> str:
+    def _identity(self, context: Context) -> str:
         """The client's x-request-id, or one of ours."""
         self._count += 1
         identity = dict(context.invocation_metadata() or ()).get("x-request-id")
@@ -158,7 +158,7 @@ class _Service:
         self._log.request(identity, "grpc", name, code, perf_counter() - start)
 
 
-def _authorise(context: Any, token: bytes) -> None:
+def _authorise(context: Context, token: bytes) -> None:
     header = dict(context.invocation_metadata() or ()).get("authorization", "")
     if not compare_digest(header.encode() if isinstance(header, str) else header, token):
         raise Unauthorised("this server requires a bearer token in the metadata: authorization: Bearer ...")

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from runtime.json_types import Json
 from runtime.version import VERSION
 
 from .bodies import HttpRequest, parse_object, read_body
@@ -48,6 +49,7 @@ class Answer:
 
 
 def json_answer(record: Any) -> Answer:
+    """An answer whose body is this record as JSON."""
     return Answer([orjson.dumps(record)])
 
 
@@ -57,10 +59,12 @@ class Handlers:
     def __init__(self, repository: Repository, options: Options, sync: WorkerSync):
         self.repository, self.options, self._sync = repository, options, sync
 
-    async def live(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def live(self, _request: HttpRequest, _parameters: Parameters) -> Answer:
+        """An empty answer: the server runs."""
         return Answer([b""])
 
-    async def ready(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def ready(self, _request: HttpRequest, _parameters: Parameters) -> Answer:
+        """An empty answer, once every model can answer. Raises NotReady."""
         if self.repository.ready:
             return Answer([b""])
         if self.repository.stopping:
@@ -68,28 +72,35 @@ class Handlers:
         missing = [name for name, model in self.repository.models.items() if model.default is None]
         raise NotReady(f"not loaded: {', '.join(missing)}")
 
-    async def server(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def server(self, _request: HttpRequest, _parameters: Parameters) -> Answer:
+        """The server's name, version and extensions."""
         return json_answer(SERVER_METADATA)
 
-    async def metadata(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def metadata(self, _request: HttpRequest, parameters: Parameters) -> Answer:
+        """The inputs and outputs of a model. Raises Unknown, NotReady."""
         return json_answer(self.repository.metadata(parameters["model"], parameters.get("version")))
 
-    async def model_ready(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def model_ready(self, _request: HttpRequest, parameters: Parameters) -> Answer:
+        """An empty answer for a model that can answer. Raises Unknown, NotReady."""
         self.repository.find(parameters["model"], parameters.get("version"))
         return Answer([b""])
 
-    async def config(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def config(self, _request: HttpRequest, parameters: Parameters) -> Answer:
+        """A model's configuration, as Triton has it. Raises Unknown, NotReady."""
         return json_answer(self.repository.find(parameters["model"], parameters.get("version")).config())
 
-    async def statistics(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def statistics(self, _request: HttpRequest, parameters: Parameters) -> Answer:
+        """The counters of all workers, of one model or of all. Raises Unknown, NotReady."""
         records = await self._sync.statistics(parameters.get("model"), parameters.get("version"))
         return json_answer({"model_stats": triton_statistics(records)})
 
-    async def certificate(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def certificate(self, _request: HttpRequest, parameters: Parameters) -> Answer:
+        """The JSON file of the certificate beside a model. Raises Unknown, NotReady."""
         certificate = self.repository.find(parameters["model"], parameters["version"]).certificate
         return await self._file(parameters, "certificate", None if certificate is None else certificate.path, JSON)
 
-    async def certificate_page(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def certificate_page(self, _request: HttpRequest, parameters: Parameters) -> Answer:
+        """The HTML page of the certificate beside a model. Raises Unknown, NotReady."""
         page = self.repository.find(parameters["model"], parameters["version"]).certificate_page()
         return await self._file(parameters, "certificate.html", page, HTML)
 
@@ -98,29 +109,34 @@ class Handlers:
             raise Unknown(f"version {parameters['version']} of '{parameters['model']}' has no {name} beside it")
         return Answer([await asyncio.get_running_loop().run_in_executor(None, path.read_bytes)], content_type)
 
-    async def index(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def index(self, request: HttpRequest, _parameters: Parameters) -> Answer:
+        """The models and their states; only those that are ready, if the body says so. Raises Malformed."""
         record = parse_object(await read_body(request, self.options.max_body))
         return json_answer(self.repository.index(ready=record.get("ready") is True))
 
     async def load(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        """Load a model in all workers. Raises a Refusal."""
         return await self._control("load", request, parameters)
 
     async def unload(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        """Unload a model in all workers. Raises a Refusal."""
         return await self._control("unload", request, parameters)
 
     async def _control(self, action: str, request: HttpRequest, parameters: Parameters) -> Answer:
         record = parse_object(await read_body(request, self.options.max_body))
-        control_parameters = record.get("parameters") or {}
+        control_parameters: Json = record.get("parameters") or {}
         if type(control_parameters) is not dict:
             raise Malformed("the request's parameters are not an object")
         await self._sync.control(action, parameters["model"], control_parameters)
         return Answer([b""])
 
-    async def metrics(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def metrics(self, _request: HttpRequest, _parameters: Parameters) -> Answer:
+        """Counters in Prometheus' text format."""
         text = format_metrics(await self._sync.statistics(), self.repository)
         return Answer([text.encode()], b"text/plain; version=0.0.4; charset=utf-8")
 
-    async def page(self, request: HttpRequest, parameters: Parameters) -> Answer:
+    async def page(self, request: HttpRequest, _parameters: Parameters) -> Answer:
+        """A file of the server's own page."""
         name, content_type = PAGE["/" + request.path.strip("/")]
         headers = ((b"content-security-policy", _POLICY), (b"x-content-type-options", b"nosniff"))
         return Answer([_page_file(name)], content_type, headers=headers)

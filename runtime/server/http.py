@@ -66,6 +66,8 @@ def protocol_class(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
     class LimitedProtocol(HttpToolsProtocol):
         """A connection that is closed when it asks for too much, or takes too long."""
 
+        cycle: Any
+        """What answers the last request, a ``FastRequest`` or uvicorn's; None before the first."""
         since: float | None = None
         """When the request that is being read began; None while one is answered, or the connection is idle."""
         stalled: float | None = None
@@ -104,7 +106,7 @@ def protocol_class(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
                 self.refuse(431)
                 return
             if (fast := self._fast_request()) is not None:
-                self.cycle = fast  # pyright: ignore[reportAttributeAccessIssue]
+                self.cycle = fast
                 return
             super().on_headers_complete()
 
@@ -135,7 +137,7 @@ def protocol_class(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
 
         def on_message_complete(self) -> None:
             self.since, self._ended = None, True  # the next head begins with the next message, not with these bytes
-            fast: Any = self.cycle
+            fast = self.cycle
             if type(fast) is FastRequest:
                 if fast.more_body:
                     fast.more_body = False

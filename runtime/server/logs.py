@@ -75,6 +75,7 @@ class ForwardingHandler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write one record as an event; one of a client that hung up is left out."""
         if record.getMessage() == _HANG_UP:
             return
         error = record.exc_info[1] if record.exc_info else None

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from runtime.json_types import Json
 from runtime.model.port import LARGEST_INT, SMALLEST_INT
 
 from .refusals import Malformed
@@ -46,11 +47,12 @@ def parse_request(body: bytes, json_length: int | None, signature: Signature) ->
         record, binary = _parse_json(body[:json_length]), memoryview(body)[json_length:]
     else:
         raise Malformed(f"Inference-Header-Content-Length is {json_length}, and the body has {len(body):,} bytes")
-    entries = record.get("inputs")
+    entries: Json = record.get("inputs")
     if type(entries) is not list:
         raise Malformed('the request has no list of "inputs"')
     feed: dict[str, np.ndarray] = {}
     offset = 0
+    entry: Json
     for entry in entries:
         if type(entry) is not dict:
             raise Malformed('every one of "inputs" must be an object with "name", "shape", "datatype" and "data"')
@@ -83,6 +85,7 @@ def parse_request(body: bytes, json_length: int | None, signature: Signature) ->
 
 
 def _parse_json(body: bytes) -> dict[str, Any]:
+    record: Json
     try:
         record = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -103,25 +106,25 @@ def _parse_nan_json(body: bytes, error: orjson.JSONDecodeError) -> Any:
 
 
 def _binary_size(entry: Mapping[str, Any], name: str) -> int | None:
-    parameters = entry.get("parameters")
+    parameters: Json = entry.get("parameters")
     if parameters is None:
         return None
     if type(parameters) is not dict:
         raise Malformed(f"the parameters of input '{name}' are not an object")
     if "shared_memory_region" in parameters:
         raise Malformed(f"input '{name}' is in shared memory, which this server does not read")
-    size = parameters.get("binary_data_size")
+    size: Json = parameters.get("binary_data_size")
     if size is not None and (type(size) is not int or size < 0):
         raise Malformed(f"input '{name}' has binary_data_size {size!r}, which is not a number of bytes")
     return size
 
 
-def _parse_numbers(data: Any, tensor: Tensor, datatype: str, count: int, depth: int) -> np.ndarray:
+def _parse_numbers(data: Json, tensor: Tensor, datatype: str, count: int, depth: int) -> np.ndarray:
     """A flat list of numbers, or one nested at most ``depth`` deep, as float32 or int64 (count,)."""
     name = tensor.name
     if type(data) is not list:
         raise Malformed(f"input '{name}' has no list of numbers as \"data\"")
-    types = set(map(type, data))
+    types: set[type] = set(map(type, data))
     for _ in range(depth - 1):
         if types != {list}:
             break
@@ -158,22 +161,26 @@ def _with_outputs(
     if identity is not None and type(identity) is not str:
         raise Malformed(f"the request's id must be text, not {type(identity).__name__}")
     all_binary, timeout = False, None
-    if (parameters := record.get("parameters")) is not None:
+    parameters: Json = record.get("parameters")
+    if parameters is not None:
         if type(parameters) is not dict:
             raise Malformed("the request's parameters are not an object")
         all_binary = parameters.get("binary_data_output") is True
         timeout = parse_timeout(parameters.get("timeout"))
-    entries = record.get("outputs")
+    entries: Json = record.get("outputs")
     if not entries:
         names = list(signature.outputs)
         return InferRequest(feed, rows, identity, names, frozenset(names) if all_binary else frozenset(), timeout)
     if type(entries) is not list:
         raise Malformed('"outputs" is not a list')
-    names, binary = [], set()
+    names: list[str] = []
+    binary: set[str] = set()
+    entry: Json
     for entry in entries:
         if type(entry) is not dict:
             raise Malformed('every one of "outputs" must be an object with a "name"')
-        name, parameters = signature.output(entry.get("name")), entry.get("parameters") or {}
+        name = signature.output(entry.get("name"))
+        parameters = entry.get("parameters") or {}
         if name in names:
             raise Malformed(f"output '{name}' is asked for twice")
         if type(parameters) is not dict:
@@ -208,7 +215,9 @@ def format_response(
 
     NaN and infinities are written as Python's json and Triton write them, since JSON has no form for them.
     """
-    entries, binary, finite = [], [], True
+    entries: list[dict[str, Any]] = []
+    binary: list[bytes | memoryview] = []
+    finite = True
     for name in request.outputs:
         values = np.ascontiguousarray(outputs[name], _FLOAT32)
         entry: dict[str, Any] = {"name": name, "datatype": FP32, "shape": list(values.shape)}

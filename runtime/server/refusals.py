@@ -26,48 +26,70 @@ class Refusal(Exception):
 
 
 class Malformed(Refusal):
+    """400: the request is malformed, or does not fit the model."""
+
     status, code = 400, "INVALID_ARGUMENT"
 
 
 class Unauthorised(Refusal):
+    """401: the bearer token is missing or wrong."""
+
     status, code = 401, "UNAUTHENTICATED"
 
 
 class Forbidden(Refusal):
+    """403: an option of the server forbids it."""
+
     status, code = 403, "PERMISSION_DENIED"
 
 
 class Unknown(Refusal):
+    """404: there is no such model, version or path."""
+
     status, code = 404, "NOT_FOUND"
 
 
 class NotAllowed(Refusal):
+    """405: the path has another method."""
+
     status, code = 405, "UNIMPLEMENTED"
 
 
 class TooSlow(Refusal):
+    """408: the request did not arrive in time."""
+
     status, code = 408, "DEADLINE_EXCEEDED"
 
 
 class TooLarge(Refusal):
+    """413: more bytes or rows than the server takes."""
+
     status, code = 413, "INVALID_ARGUMENT"
 
 
 class Encoded(Refusal):
+    """415: a Content-Encoding that the server does not read."""
+
     status, code = 415, "UNIMPLEMENTED"
 
 
 class Busy(Refusal):
+    """429: the queue is full; Retry-After says when to try again."""
+
     status, code = 429, "RESOURCE_EXHAUSTED"
 
 
 class Defect(Refusal):
-    """The cause is in the log, never in the answer."""
+    """500: the model failed; the cause is in the log, never in the answer."""
 
 
 class NotReady(Refusal):
+    """503: the model is not loaded yet, or the server is shutting down."""
+
     status, code = 503, "UNAVAILABLE"
 
 
 class Late(Refusal):
+    """504: the deadline passed before the model ran."""
+
     status, code = 504, "DEADLINE_EXCEEDED"

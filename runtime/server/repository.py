@@ -39,12 +39,13 @@ class Version:
 class Model:
     """The versions of a model; the highest that is loaded answers requests that name no version."""
 
-    versions: dict[str, Version] = field(default_factory=dict)
+    versions: dict[str, Version] = field(default_factory=dict[str, Version])
     unloaded: bool = False
     """By a client: it is not loaded until a client loads it again."""
 
     @property
     def default(self) -> LoadedModel | None:
+        """The loaded version with the highest number; None where none is loaded."""
         loaded = [version.loaded for version in self.versions.values() if version.loaded is not None]
         return max(loaded, key=lambda model: int(model.version), default=None)
 

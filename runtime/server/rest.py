@@ -43,6 +43,7 @@ class Rest:
         self._token = None if options.token is None else f"Bearer {options.token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as an ASGI application."""
         if scope["type"] != "http":
             return
         request = self.new_request(scope["method"], scope["path"], dict(scope["headers"]), receive)

@@ -32,7 +32,7 @@ class Route:
     """It may contain ``{model}``. Empty: the path is not in the document."""
     schema: Schema | None = None
     """Of the answer; None: the answer is empty or text."""
-    errors: Mapping[int, str] = field(default_factory=dict)
+    errors: Mapping[int, str] = field(default_factory=dict[int, str])
     """By HTTP status."""
     body: Schema | None = None
     """Of the request; that of infer depends on the model."""
@@ -43,6 +43,7 @@ class Route:
 
     @property
     def infer(self) -> bool:
+        """Whether it takes rows and answers with outputs."""
         return self.handler is None
 
     @property
@@ -52,6 +53,7 @@ class Route:
 
     @property
     def parameters(self) -> tuple[str, ...]:
+        """The names of its template's parameters, in order."""
         return tuple(_PARAMETER.findall(self.template))
 
     def describe(self, model: str, signature: Signature | None) -> dict[str, Any]:
@@ -72,7 +74,7 @@ class Route:
         return {self.method.lower(): operation}
 
 
-async def _openapi(handlers: Handlers, request: HttpRequest, parameters: Parameters) -> Answer:
+async def _openapi(handlers: Handlers, _request: HttpRequest, _parameters: Parameters) -> Answer:
     return json_answer(document(handlers.repository, handlers.options))
 
 
@@ -116,7 +118,9 @@ ROUTES = (
 
 def _compile() -> tuple[re.Pattern[str], dict[int, tuple[Route, tuple[str, ...]]]]:
     """A pattern of all paths, and each route with its parameters by the number of its group in the pattern."""
-    pieces, groups, number = [], {}, 1
+    pieces: list[str] = []
+    groups: dict[int, tuple[Route, tuple[str, ...]]] = {}
+    number = 1
     for route in ROUTES:
         literals = _PARAMETER.split(route.template.strip("/"))[::2]
         pieces.append(f"({'([^/]*)'.join(map(re.escape, literals))})")

@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 
 from runtime.data.arrays import to_int64
+from runtime.json_types import Json
 from runtime.model.port import Port
 
 from .refusals import Malformed, TooLarge
@@ -63,7 +64,7 @@ class Signature:
         ports = (*self.inputs.values(), *self.outputs.values())
         return all(port.width is not None and port.batch is None for port in ports)
 
-    def input(self, name: object, datatype: object, shape: object) -> tuple[Tensor, int]:
+    def input(self, name: object, datatype: object, shape: Json) -> tuple[Tensor, int]:
         """The input that a request names, and how many values its shape has. Raises Malformed, TooLarge."""
         tensor = self.inputs.get(name) if isinstance(name, str) else None
         if tensor is None:

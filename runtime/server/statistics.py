@@ -20,6 +20,7 @@ class Histogram:
     sum: float = 0.0
 
     def add(self, seconds: float) -> None:
+        """Count one duration."""
         self.counts[bisect_left(LATENCIES, seconds)] += 1
         self.sum += seconds
 
@@ -29,6 +30,7 @@ class Histogram:
 
     @property
     def count(self) -> int:
+        """How many durations were counted."""
         return sum(self.counts)
 
 
@@ -42,10 +44,10 @@ class Statistics:
     """From arrival to the start of the call."""
     runs: Histogram = field(default_factory=Histogram)
     """Calls of the model."""
-    refused: dict[str, int] = field(default_factory=dict)
+    refused: dict[str, int] = field(default_factory=dict[str, int])
     """Requests answered with an error, by the name of the ``grpc.StatusCode``."""
     rows: int = 0
-    batches: dict[int, list[float]] = field(default_factory=dict)
+    batches: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
     """By the rows of a call: the number of calls, and their seconds."""
     last: float = 0.0
     """The time of the last request, seconds since 1970."""

@@ -152,7 +152,7 @@ class _Supervisor:
                 self._log.event("worker_failed", worker=worker.number, reason=argument)
             case "statistics":
                 return await self._ask([other for other in self._others(worker) if other.ready], action)
-            case "load" | "unload":
+            case _:  # load or unload
                 async with self._changing:
                     await self._change(worker, action, argument)
 

@@ -112,7 +112,9 @@ class _Worker:
         import uvicorn
 
         options = self._options
-        tls = {} if options.certificate is None else {"ssl_certfile": options.certificate, "ssl_keyfile": options.key}
+        tls: dict[str, Any] = {}
+        if options.certificate is not None:
+            tls = {"ssl_certfile": options.certificate, "ssl_keyfile": options.key}
         rest = Rest(self._repository, options, self._log, self._sync)
         config = uvicorn.Config(
             rest,  # pyright: ignore[reportArgumentType]

@@ -136,7 +136,7 @@ class WorkerSync:
         return {key: total[key] for key in total if name in (None, key[0]) and version in (None, key[1])}
 
     async def control(self, action: str, name: str, parameters: Any) -> None:
-        """ "load" or "unload" a model in every worker, as a client asks.
+        """Load or unload (the ``action``) a model in every worker, as a client asks.
 
         Raises Forbidden: clients may not; Malformed: one of the ``parameters`` is unknown; the Refusal of the first
         worker that refuses.
