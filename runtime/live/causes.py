@@ -236,7 +236,7 @@ def _correlation(evidence: Evidence) -> float | None:
     values = evidence.values - evidence.values.mean(axis=0)
     exact = evidence.exact - evidence.exact.mean(axis=0)
     scale = rms(values) * rms(exact)
-    return float(np.mean(values * exact)) / scale if scale > 0 and np.isfinite(scale) else None
+    return float((values * exact).mean()) / scale if scale > 0 and np.isfinite(scale) else None
 
 
 CAUSES: tuple[Callable[[Evidence], str | None], ...] = (

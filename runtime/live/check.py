@@ -105,14 +105,13 @@ class _Check:
         judgement = self._judge([])
         if self._model_exists() and self._interface_fits():
             judgement = self._check_rows(tensors)
-        versions = dict.fromkeys(filter(None, map(_version, self.exchanges)))
         findings = (*self.findings, *judgement.findings)
         return LiveReport(
             url=str(self.address),
             protocol="gRPC" if self.address.grpc else "REST",
             server=_visible(" ".join(filter(None, (self.server.name, self.server.version)))),
             model=self.address.model,
-            version=_visible(", ".join(versions)),
+            version=_visible(", ".join(self._versions())),
             versions=tuple(map(_visible, self.info.versions)),
             certificate=str(self.certificate.path),
             file=self.certificate.file,
@@ -128,6 +127,10 @@ class _Check:
             told_apart=judgement.told_apart,
             seconds=time.monotonic() - start,
         )
+
+    def _versions(self) -> list[str]:
+        """Those that answered, in the order of their first answers."""
+        return list(dict.fromkeys(version for exchange in self.exchanges if (version := _version(exchange))))
 
     def _judge(self, exchanges: Sequence[Exchange]) -> Judgement:
         return judge(self.answers, exchanges, self.certificate.largest)
@@ -226,7 +229,7 @@ class _Check:
 
     def _check_versions(self) -> None:
         """Whether the version in the URL answered, and always the same one."""
-        versions = list(dict.fromkeys(filter(None, map(_version, self.exchanges))))
+        versions = self._versions()
         wanted = self.address.version
         others = [repr(version) for version in versions if version != wanted]
         if wanted is not None and others:

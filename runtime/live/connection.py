@@ -75,6 +75,7 @@ class Connection:
             raise self.ca_error(f"cannot be read: {error.strerror}") from None
 
     def ca_error(self, reason: str) -> InputError:
+        """The error for a CA file that cannot be used."""
         hint = "name the PEM file of the authority that signed the server's certificate"
         return InputError(f"{self.ca_file}: {reason}. What to do: {hint}")
 

@@ -71,10 +71,12 @@ class GrpcClient:
         self._stub = stub(self._channel)
 
     def server_info(self) -> ServerInfo:
+        """The server's metadata."""
         response = self._call(self._stub.ServerMetadata, self._messages.ServerMetadataRequest())
         return ServerInfo(response.name, response.version, tuple(response.extensions))
 
     def model_info(self, version: str | None) -> ModelInfo:
+        """The metadata of a version of the model; None: of the one that the server chooses."""
         request = self._messages.ModelMetadataRequest(name=self._model, version=version or "")
         response = self._call(self._stub.ModelMetadata, request)
         inputs, outputs = (
@@ -84,10 +86,13 @@ class GrpcClient:
         return ModelInfo(tuple(response.versions), inputs, outputs)
 
     def model_names(self) -> list[str]:
+        """All models of the server, by its repository index."""
         response = self._call(self._stub.RepositoryIndex, self._messages.RepositoryIndexRequest())
         return [model.name for model in response.models]
 
     def infer(self, inputs: Mapping[str, np.ndarray], request_id: str, version: str | None, binary: bool) -> Response:
+        """Send rows (rows, ...) by input name."""
+        del binary  # tensors are always bytes over gRPC
         request = self._messages.ModelInferRequest(model_name=self._model, model_version=version or "", id=request_id)
         for name, values in inputs.items():
             datatype, encoded = encode(values)
@@ -104,6 +109,7 @@ class GrpcClient:
         return Response(outputs, response.model_version, response.id)
 
     def close(self) -> None:
+        """Close the channel."""
         self._channel.close()
 
     def _call(self, method: Callable[..., Any], request: Any) -> Any:

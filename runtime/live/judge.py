@@ -29,7 +29,8 @@ multiply-adds, change it by a small factor, and the mildest reduced precision lo
 
 def judge_interface(info: ModelInfo, answers: Answers) -> tuple[list[Finding], list[str]]:
     """Findings on names, datatypes and shapes that differ from the file's, and warnings on what metadata leaves out."""
-    findings, warnings = [], []
+    findings: list[Finding] = []
+    warnings: list[str] = []
     for kind, tensors, certified in (("input", info.inputs, answers.inputs), ("output", info.outputs, answers.exact)):
         if not tensors:
             warnings.append(f"its metadata names no {kind}s, so only the answers were judged")
@@ -45,7 +46,7 @@ def _differences(kind: str, tensors: Sequence[TensorInfo], certified: Mapping[st
     by_name = {tensor.name: tensor for tensor in tensors}
     if not by_name.keys() >= certified.keys() or (kind == "input" and by_name.keys() != certified.keys()):
         return [f"the {kind}s of the file are {', '.join(certified)}; the server's are {', '.join(by_name)}"]
-    differences = []
+    differences: list[str] = []
     for name, values in certified.items():
         tensor, datatype, row_shape = by_name[name], datatype_of(values), values.shape[1:]
         if tensor.datatype not in (datatype, f"TYPE_{datatype}"):
@@ -90,10 +91,12 @@ class Evidence:
 
     @cached_property
     def exact(self) -> np.ndarray:
+        """(K, values): the exact answers."""
         return self.expected(self.answers.exact)
 
     @cached_property
     def bound(self) -> np.ndarray:
+        """(K, values): how far a float32 evaluation may be from the exact answers."""
         return self.expected(self.answers.bound)
 
     @cached_property

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
 
 import numpy as np
+
+from runtime.json_types import Json
 
 DTYPES = {
     **{f"FP{bits}": f"<f{bits // 8}" for bits in (16, 32, 64)},
@@ -77,27 +79,27 @@ class OutputTensor:
     values: np.ndarray | None
 
     @classmethod
-    def decode(cls, name: str, datatype: str, shape: Any, data: Any) -> OutputTensor:
+    def decode(cls, name: str, datatype: str, shape: Json, data: Json | bytes | memoryview) -> OutputTensor:
         """From bytes, or from JSON: flat or nested lists of numbers, where null becomes NaN.
 
         Raises ServerError: ``shape`` is not a shape, or ``data`` is not numbers, too many or too few.
         """
-        shape = _checked_shape(shape, name)
+        sizes = _checked_shape(shape, name)
         if datatype not in DTYPES:
-            return cls(datatype, shape, None)
+            return cls(datatype, sizes, None)
         if isinstance(data, bytes | memoryview):
-            size = prod(shape) * np.dtype(DTYPES[datatype]).itemsize
+            size = prod(sizes) * np.dtype(DTYPES[datatype]).itemsize
             if size != len(data):
-                raise ServerError(f"'{name}' is {datatype} {list(shape)}, {size} bytes, and came as {len(data)}")
+                raise ServerError(f"'{name}' is {datatype} {list(sizes)}, {size} bytes, and came as {len(data)}")
             values = np.frombuffer(data, DTYPES[datatype]).astype(np.float64)
         else:
             values = _numbers(name, data if isinstance(data, list) else [data])
-            if values.size != prod(shape):
-                raise ServerError(f"'{name}' has the shape {list(shape)}, and {values.size} values came")
+            if values.size != prod(sizes):
+                raise ServerError(f"'{name}' has the shape {list(sizes)}, and {values.size} values came")
         try:
-            return cls(datatype, shape, values.reshape(shape))
+            return cls(datatype, sizes, values.reshape(sizes))
         except ValueError:  # no values, but sizes that no array can have
-            raise ServerError(f"the shape of '{name}' is {list(shape)}, which no array can have") from None
+            raise ServerError(f"the shape of '{name}' is {list(sizes)}, which no array can have") from None
 
 
 @dataclass(frozen=True)
@@ -113,9 +115,13 @@ class Response:
 class Client(Protocol):
     """One connection to one server. Every method raises ServerError."""
 
-    def server_info(self) -> ServerInfo: ...
+    def server_info(self) -> ServerInfo:
+        """The server's metadata."""
+        ...
 
-    def model_info(self, version: str | None) -> ModelInfo: ...
+    def model_info(self, version: str | None) -> ModelInfo:
+        """The metadata of a version of the model; None: of the one that the server chooses."""
+        ...
 
     def model_names(self) -> list[str]:
         """All models of the server; listing them is an extension of the protocol."""
@@ -125,7 +131,9 @@ class Client(Protocol):
         """Send float32 or int64 rows (rows, ...) by input name, as bytes or as JSON; over gRPC always as bytes."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the connection."""
+        ...
 
 
 def datatype_of(values: np.ndarray) -> str:
@@ -139,18 +147,22 @@ def encode(values: np.ndarray) -> tuple[str, bytes]:
     return datatype, np.ascontiguousarray(values, DTYPES[datatype]).tobytes()
 
 
-def _checked_shape(shape: Any, name: str) -> tuple[int, ...]:
-    is_list = isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS
-    if not is_list or not all(type(size) is int and 0 <= size < 2**31 for size in shape) or prod(shape) >= 2**31:
+def _checked_shape(shape: Json, name: str) -> tuple[int, ...]:
+    if (
+        not isinstance(shape, list)
+        or len(shape) > _MAX_DIMENSIONS
+        or not all(type(size) is int and 0 <= size < 2**31 for size in shape)
+        or prod(shape) >= 2**31
+    ):
         raise ServerError(f"the shape of '{name}' is {str(shape)[:80]!r} instead of a list of sizes")
     return tuple(shape)
 
 
 def _numbers(name: str, data: list[Any]) -> np.ndarray:
     numbers: list[float] = []
-    levels = [iter(data)]  # a server may nest deeper than Python recurses
+    levels: list[Iterator[Any]] = [iter(data)]  # a server may nest deeper than Python recurses
     while levels:
-        item = next(levels[-1], levels)
+        item: Json = next(levels[-1], levels)
         if item is levels:
             levels.pop()
         elif isinstance(item, list):

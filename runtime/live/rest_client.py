@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from runtime.json_types import Json
+
 from .connection import Connection
 from .protocol import ModelInfo, OutputTensor, Response, ServerError, ServerInfo, TensorInfo, encode
 
@@ -43,24 +45,28 @@ class RestClient:
             self._http = HTTPConnection(host, port, timeout=self._timeout)
 
     def server_info(self) -> ServerInfo:
+        """The server's metadata."""
         record = self._metadata(self._address.server_path)
         name, version = (str(record.get(key) or "") for key in ("name", "version"))
         return ServerInfo(name, version, _strings(record.get("extensions")))
 
     def model_info(self, version: str | None) -> ModelInfo:
+        """The metadata of a version of the model; None: of the one that the server chooses."""
         record = self._metadata(self._address.model_path(version))
         inputs, outputs = (_tensor_infos(record.get(key)) for key in ("inputs", "outputs"))
-        parameters = record.get("parameters")
-        sha256 = parameters.get("sha256") if isinstance(parameters, dict) else None
+        parameters: Json = record.get("parameters")
+        sha256: Json = parameters.get("sha256") if isinstance(parameters, dict) else None
         return ModelInfo(_strings(record.get("versions")), inputs, outputs, sha256 if isinstance(sha256, str) else None)
 
     def model_names(self) -> list[str]:
+        """All models of the server, by its repository index."""
         _, body = self._request("POST", f"{self._address.server_path}/repository/index", b"{}", _JSON)
-        rows = _parsed(body)
-        rows = rows if isinstance(rows, list) else []
+        record = _parsed(body)
+        rows: list[Json] = record if isinstance(record, list) else []
         return [str(row["name"]) for row in rows if isinstance(row, dict) and "name" in row]
 
     def infer(self, inputs: Mapping[str, np.ndarray], request_id: str, version: str | None, binary: bool) -> Response:
+        """Send rows (rows, ...) by input name, as JSON or in the binary extension."""
         tensors: list[dict[str, Any]] = []
         data: list[bytes] = []
         for name, values in inputs.items():
@@ -80,6 +86,7 @@ class RestClient:
         return _decode(*self._request("POST", path, body, headers, self._max_response))
 
     def close(self) -> None:
+        """Close the connection; another request opens it again."""
         self._http.close()
 
     def _metadata(self, path: str) -> dict[str, Any]:
@@ -187,7 +194,7 @@ def _connect_failure(error: Exception, timeout: float) -> str:
 
 def _http_error(status: int, headers: Mapping[str, str], body: bytes) -> ServerError:
     try:
-        record = json.loads(body)
+        record: Json = json.loads(body)
         reason = record.get("error", record.get("detail", "")) if isinstance(record, dict) else ""
     except (ValueError, RecursionError):
         reason = body[:200].decode("utf-8", "replace")
@@ -198,14 +205,14 @@ def _http_error(status: int, headers: Mapping[str, str], body: bytes) -> ServerE
     return ServerError(message, status, wait=float(wait) if wait.isascii() and wait.isdecimal() else 0.5)
 
 
-def _parsed(body: bytes) -> Any:
+def _parsed(body: bytes) -> Json:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
         raise ServerError(f"what came is not JSON: {body[:60].decode('utf-8', 'replace')!r}") from None
 
 
-def _strings(items: Any) -> tuple[str, ...]:
+def _strings(items: Json) -> tuple[str, ...]:
     return tuple(map(str, items)) if isinstance(items, list) else ()
 
 
@@ -226,11 +233,13 @@ def _decode(headers: Mapping[str, str], body: bytes) -> Response:
     if not isinstance(record, dict) or not isinstance(record.get("outputs"), list):
         raise ServerError("an answer without 'outputs'")
     outputs: dict[str, OutputTensor] = {}
+    row: Json
     for row in record["outputs"]:
         if not isinstance(row, dict) or not isinstance(row.get("name"), str):
             raise ServerError("an output without a name")
-        name, data, parameters = row["name"], row.get("data"), row.get("parameters")
-        size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+        name, data = row["name"], row.get("data")
+        parameters: Json = row.get("parameters")
+        size: Json = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
         if size is not None:
             if type(size) is not int or not 0 <= size <= len(rest):
                 raise ServerError(f"'{name}' claims {str(size)[:40]} bytes, and {len(rest)} are left")

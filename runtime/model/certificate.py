@@ -13,6 +13,7 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.files import sha256
+from runtime.json_types import Json
 
 FORMAT = 1
 Arrays = Mapping[str, np.ndarray]
@@ -67,13 +68,17 @@ def read_certificate(path: str | Path) -> Certificate:
     """Read a ``NAME.parity.json``. Raises InputError: missing, damaged, or of a newer format."""
     path = Path(path)
     hint = "What to do: name the NAME.parity.json that mlpx build, export or verify wrote for the file"
+    damaged = f"{path}: not a parity report, or a damaged one. {hint}"
+    record: Json
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}. {hint}") from None
     except (ValueError, RecursionError):
         raise InputError(f"{path}: not a parity report. {hint}") from None
-    if isinstance(record, dict) and record.get("format") not in (None, FORMAT):
+    if not isinstance(record, dict):
+        raise InputError(damaged)
+    if record.get("format") not in (None, FORMAT):
         raise InputError(f"{path}: a report of format {record['format']}; this version reads format {FORMAT}")
     try:
         return Certificate(
@@ -90,7 +95,7 @@ def read_certificate(path: str | Path) -> Certificate:
             answers=None if record.get("answers") is None else _answers(record["answers"]),
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
-        raise InputError(f"{path}: not a parity report, or a damaged one. {hint}") from None
+        raise InputError(damaged) from None
 
 
 def _answers(record: Mapping[str, Any]) -> Answers:

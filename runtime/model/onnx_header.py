@@ -52,7 +52,9 @@ def read_header(path: str | Path) -> Header:
     return Header(
         size=size,
         ir_version=next((value for number, value in fields if number == _IR_VERSION and isinstance(value, int)), 0),
-        opset=next((int(version or 0) for domain, version in opsets if domain in ("", None, "ai.onnx")), 0),
+        opset=next(
+            (version for domain, version in opsets if domain in ("", "ai.onnx") and isinstance(version, int)), 0
+        ),
         producer=_text(next((value for number, value in fields if number == _PRODUCER), b"")),
         metadata={_text(key): _text(value) for key, value in metadata},
     )
@@ -96,8 +98,8 @@ def _varint(file: BinaryIO) -> int:
     raise _Malformed(f"at byte {file.tell():,} it is not Protocol Buffers")
 
 
-def _pair(message: int | bytes, key: int, value: int) -> tuple:
-    """Two fields of a nested message."""
+def _pair(message: int | bytes, key: int, value: int) -> tuple[str, int | bytes | None]:
+    """Two fields of a nested message: a text, and another that may be of any type or missing."""
     content = message if isinstance(message, bytes) else b""
     fields = dict(_fields(BytesIO(content), len(content), skip=set()))
     return _text(fields.get(key, b"")), fields.get(value)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from runtime.errors import ModelError
+from runtime.json_types import Json
 
 T = TypeVar("T")
 LARGEST = 3.4028234663852886e38
@@ -180,7 +181,7 @@ def _optional(read: Callable[[Any], T]) -> Callable[[Any], T | None]:
     return lambda value: None if value is None else read(value)
 
 
-def _each(value: Any, read: Callable[[Any], T]) -> tuple[T, ...] | None:
+def _each(value: Json, read: Callable[[Any], T]) -> tuple[T, ...] | None:
     if value is not None and not isinstance(value, list):
         raise TypeError(f"{value!r} is not a list")
     return None if value is None else tuple(read(item) for item in value)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from runtime.json_types import Json
+
 from .port import Port, expect, read_port
 
 FORMAT = 1
@@ -51,15 +53,17 @@ class Summary:
     """For a file of reduced precision: its kind, its source, and that it is not proved equal."""
     rows_depend: bool = False
     """A row's result depends on the other rows of its batch, so that batches are never split or joined."""
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     """The metadata of other tools."""
 
     @property
     def parameters(self) -> int:
+        """Of all blocks together."""
         return sum(block.parameters for block in self.blocks)
 
     @property
     def multiply_adds(self) -> int:
+        """Per row, of all blocks together."""
         return sum(block.multiply_adds for block in self.blocks)
 
     def to_metadata(self) -> dict[str, str]:
@@ -97,7 +101,7 @@ def summary_of(metadata: Mapping[str, str]) -> Summary | None:
             external_data=json.loads(own["external_data"]),
             spec=json.loads(own["spec"]) if "spec" in own else None,
             mlpx_version=own["version"],
-            variant=expect(dict)(json.loads(own["variant"])) if "variant" in own else None,
+            variant=_object(json.loads(own["variant"])) if "variant" in own else None,
             rows_depend=expect(bool)(json.loads(own.get("rows_depend", "false"))),
             metadata={key: value for key, value in metadata.items() if not key.startswith("mlpx.")},
         )
@@ -115,5 +119,11 @@ def rows_depend(metadata: Mapping[str, str]) -> bool:
         return True
 
 
-def _tuples(record: dict[str, Any]) -> dict[str, Any]:
+def _object(value: Json) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"{value!r} is not an object")
+    return value
+
+
+def _tuples(record: dict[str, Json]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
