@@ -164,7 +164,8 @@ class RestClient:
         try:
             if self._http.sock is None:
                 self._http.connect()
-            return self._http.sock  # type: ignore[return-value]
+            assert self._http.sock is not None
+            return self._http.sock
         except (OSError, UnicodeError) as error:
             self.close()
             untrusted = isinstance(error, ssl.SSLCertVerificationError)

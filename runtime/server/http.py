@@ -78,6 +78,7 @@ def protocol_class(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
         _ended = False
         """A request ended within the bytes that are being read, so they are not all of the next one's head."""
 
+        # uvicorn's own method narrows asyncio's parameter in the same way.
         def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
             super().connection_made(transport)
             self.since = self.loop.time()

@@ -117,7 +117,7 @@ class _Worker:
             tls = {"ssl_certfile": options.certificate, "ssl_keyfile": options.key}
         rest = Rest(self._repository, options, self._log, self._sync)
         config = uvicorn.Config(
-            rest,  # pyright: ignore[reportArgumentType]
+            rest,
             http=protocol_class(options, rest),
             ws="none",
             lifespan="off",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.data.indices import allowed_rows
 from runtime.model.port import Port
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, IOBinding, OrtValue, RunOptions
 
 FLOAT32 = np.dtype(np.float32)
 MAX_PADDED = 4096
@@ -25,12 +28,12 @@ class BoundBuffers:
 
     def __init__(
         self,
-        session: Any,
+        session: InferenceSession,
         input_ports: Sequence[Port],
         output_ports: Sequence[Port],
         inputs: Sequence[np.ndarray],
         outputs: Sequence[np.ndarray],
-        options: Any,
+        options: RunOptions,
     ):
         self.inputs, self.outputs = inputs, outputs
         self.input, self.output = inputs[0], outputs[0]
@@ -66,16 +69,16 @@ class DeviceBuffers:
 
     def __init__(
         self,
-        session: Any,
+        session: InferenceSession,
         inputs: Sequence[Port],
         outputs: Sequence[Port],
         rows: int,
         device: tuple[str, int],
         graph: int | None,
     ):
-        from onnxruntime import OrtValue, RunOptions  # pyright: ignore[reportAttributeAccessIssue]
+        from onnxruntime import OrtValue, RunOptions
 
-        def allocate(ports: Sequence[Port]) -> dict[str, Any]:
+        def allocate(ports: Sequence[Port]) -> dict[str, OrtValue]:
             shapes: dict[Port, Any] = {port: [rows, *port.shape[1:]] for port in ports}
             make = OrtValue.ortvalue_from_shape_and_type
             return {port.name: make(shape, np.dtype(port.dtype).type, *device) for port, shape in shapes.items()}
@@ -113,7 +116,7 @@ def padded_size(rows: int) -> int:
     return min(MAX_PADDED, 1 << max(0, rows - 1).bit_length())
 
 
-def _bound_run(session: Any, binding: Any, options: Any) -> Callable[[], None]:
+def _bound_run(session: InferenceSession, binding: IOBinding, options: RunOptions) -> Callable[[], None]:
     """A call that runs a bound session without InferenceSession's wrapper.
 
     The wrapper searches the options for another provider's graphs in each call, which takes 20 to 30 microseconds.

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from .buffers import BoundBuffers, Shapes, ThreadBuffers, new_outputs
 from .ort_session import SPIN_DURATION, Providers, model_info, open_session, run_options
 from .parallel import Workers, chunks
 from .settings import ResolvedSettings, Settings, resolve
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 _BOUND_VALUES = 2**14
 """Values of inputs and outputs up to which copying them into bound buffers costs less than ONNX Runtime's own way."""
@@ -37,7 +40,7 @@ class CpuRunner:
         self, path: str | Path | bytes, providers: Providers, settings: Settings, cores: int, *, divided: bool = False
     ):
         self._path, self._providers, self._file = path, providers, _identity(path)
-        self._sessions: dict[bool, Any] = {}
+        self._sessions: dict[bool, InferenceSession] = {}
         self._lock = threading.Lock()
         self._options = run_options()
         estimate = _estimated_multiply_adds(path)
@@ -120,7 +123,7 @@ class CpuRunner:
         self._sessions, self.buffers = {}, ThreadBuffers()
         self._workers.close()
 
-    def _session(self, all_threads: bool) -> Any:
+    def _session(self, all_threads: bool) -> InferenceSession:
         """ONNX Runtime's session of all threads, or the single-threaded one."""
         all_threads = all_threads and self.settings.threads > 1
         session = self._sessions.get(all_threads)
@@ -134,7 +137,7 @@ class CpuRunner:
                     self._sessions[all_threads] = session
         return session
 
-    def _open(self, all_threads: bool) -> Any:
+    def _open(self, all_threads: bool) -> InferenceSession:
         settings = self.settings
         config = {} if settings.prepack else {"session.disable_prepacking": "1"}
         if all_threads and settings.spin_us > 0:

@@ -36,6 +36,7 @@ class Cuda:
 
     @property
     def usable(self) -> bool:
+        """Whether a session can run on CUDA."""
         return self.built_in and not self.missing and self.devices > 0
 
 

@@ -6,11 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from runtime.errors import ModelError, ProviderError
 from runtime.model.port import Port, annotate_ports
 from runtime.model.summary import rows_depend, summary_of
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession, NodeArg, RunOptions
 
 Providers = tuple[tuple[str, dict[str, str]], ...]
 SPIN_DURATION = "session.intra_op.spin_duration_us"
@@ -24,13 +27,13 @@ _INDEX_ERRORS = "indices element out of data bounds", "Out of range value in ind
 
 def open_session(
     path: str | Path | bytes, providers: Providers, threads: int | None, config: Mapping[str, str] | None = None
-) -> Any:
+) -> InferenceSession:
     """ONNX Runtime's session on exactly these providers, with its log off. Raises ModelError and ProviderError.
 
     ``config`` are entries of ONNX Runtime's session configuration.
     """
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as state  # pyright: ignore[reportAttributeAccessIssue]
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     name = "the model" if isinstance(path, bytes) else str(path)
     if not isinstance(path, bytes) and not Path(path).is_file():
@@ -65,7 +68,7 @@ def open_session(
     return session
 
 
-def run_options() -> Any:
+def run_options() -> RunOptions:
     """One RunOptions for all calls; creating one per call is slower."""
     import onnxruntime
 
@@ -99,7 +102,9 @@ class ModelInfo:
     """A batch may be cut into pieces that are run separately."""
 
 
-def model_info(session: Any, path: str | Path | bytes, *, estimate: int = 0, divided: bool = False) -> ModelInfo:
+def model_info(
+    session: InferenceSession, path: str | Path | bytes, *, estimate: int = 0, divided: bool = False
+) -> ModelInfo:
     """What the session of the file at ``path`` says of its model.
 
     ``estimate`` is the number of multiply-adds where the file does not say; ``divided`` says that the rows of a file
@@ -142,7 +147,7 @@ def _shapes_follow_rows(inputs: Sequence[Port], outputs: Sequence[Port]) -> bool
     )
 
 
-def _port(value: Any, types: Mapping[str, str]) -> Port:
+def _port(value: NodeArg, types: Mapping[str, str]) -> Port:
     if not value.shape and types is _INPUT_TYPES:
         raise ModelError(f"'{value.name}' has no batch dimension (shape {value.shape}); rows in batches are expected")
     shape = tuple(dim if isinstance(dim, int | str) else "?" for dim in value.shape)

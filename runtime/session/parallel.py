@@ -66,6 +66,7 @@ class Workers:
                 return []
 
     def close(self) -> None:
+        """Let the pool's threads end; the next batch starts new ones."""
         with self._lock:
             if self._pool is not None:
                 self._pool.shutdown(wait=False)

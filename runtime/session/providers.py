@@ -67,7 +67,8 @@ def choose(device: str, machine: Machine, *, tf32: bool = False) -> Choice:
     on. Raises InputError: an unknown device; ProviderError: CUDA is not available, with what is missing and how to
     install it.
     """
-    request = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,4}))?", device) if isinstance(device, str) else None
+    is_text = isinstance(device, str)  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check types
+    request = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,4}))?", device) if is_text else None
     if request is None:
         raise InputError(f"the device is auto, cpu, cuda or cuda:N, not {device!r}")
     if device == "cpu":

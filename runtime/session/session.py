@@ -182,9 +182,7 @@ class Session:
                 self._runner.tie(x, out)
                 return
         for name, array, dtype in (("x", x, self.inputs[0].dtype), ("out", out, "float32")):
-            if not isinstance(array, np.ndarray) or array.dtype != dtype:
-                kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-                raise InputError(f"predict_into takes {dtype} arrays, and '{name}' is {kind}; predict converts")
+            _refuse_other_array(name, array, dtype)
         result = self.predict(x)
         if out.shape != result.shape:
             raise InputError(f"'out' expects shape {result.shape}, and got {out.shape}")
@@ -254,3 +252,10 @@ class Session:
     def _refuse_closed(self) -> None:
         if self._closed:
             raise ModelError(f"the session of {self.path or 'this model'} is closed")
+
+
+def _refuse_other_array(name: str, array: np.ndarray | None, dtype: str) -> None:
+    """Raise InputError unless it is an array of this dtype; None stands for what is no array."""
+    if not isinstance(array, np.ndarray) or array.dtype != dtype:
+        kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+        raise InputError(f"predict_into takes {dtype} arrays, and '{name}' is {kind}; predict converts")

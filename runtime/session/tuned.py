@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -92,20 +93,22 @@ def fingerprint(path: str | Path) -> str:
     digest = hashlib.sha256()
     for name in (Path(path), Path(f"{path}.data")):
         if name.is_file():
-            _add_file(digest, name)
+            for piece in _pieces(name):
+                digest.update(piece)
     return digest.hexdigest()
 
 
-def _add_file(digest: hashlib._Hash, path: Path) -> None:
+def _pieces(path: Path) -> Iterator[bytes]:
+    """What a fingerprint is made of."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        digest.update(f"{size}\0".encode())
+        yield f"{size}\0".encode()
         if size <= _PIECE * _PIECES:
-            digest.update(file.read())
+            yield file.read()
             return
         for index in range(_PIECES):
             file.seek((size - _PIECE) * index // (_PIECES - 1))
-            digest.update(file.read(_PIECE))
+            yield file.read(_PIECE)
 
 
 @cache

@@ -48,7 +48,7 @@ class Gate:
 
     def why_not(self, difference: Difference) -> str | None:
         """Why a file is refused, in words; None where it passes."""
-        reasons = []
+        reasons: list[str] = []
         if self.max_error is not None and not difference.error <= self.max_error:
             reasons.append(f"its error is {difference.error:.3g}, above {self.max_error:g}")
         if self.max_changed_labels is not None:

@@ -43,7 +43,7 @@ def settings_to_try(
     work = max(1, multiply_adds) * batch
     workers = 1 if by_batch else rule.workers  # large batches keep theirs, whatever suits small ones
     settings = [Settings(workers=1) if by_batch and rule.workers > 1 else Settings()]
-    left_out = []
+    left_out: list[str] = []
     if batch >= rule.shared_from and not by_batch:
         settings += _for_large_batch(rule.chunk_rows, batch, cores)
     else:
@@ -70,10 +70,11 @@ def _for_large_batch(chunk_rows: int, batch: int, cores: int) -> Sequence[Settin
 
 
 def best(measured: Mapping[Candidate, Measured]) -> Candidate:
-    """The candidate with the lowest median latency; among those that are as fast within the noise one of the exact
-    file, then one of less processor time, then one of fewer threads, then the rule's own settings.
+    """The candidate with the lowest median latency, or one that is as fast within the noise and better otherwise.
 
-    The noise is the larger of 3 % and the median deviation of the ratio of two settings from round to round.
+    Of those that are as fast, one of the exact file comes first, then one of less processor time, then one of fewer
+    threads, then the rule's own settings. The noise is the larger of 3 % and the median deviation of the ratio of two
+    settings from round to round.
     """
     fastest = min(measured.values(), key=lambda times: times.latency)
     tied = {candidate: times for candidate, times in measured.items() if _as_fast(times, fastest)}

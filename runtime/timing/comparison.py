@@ -15,7 +15,7 @@ from runtime.session.session import Session
 from .contenders import PLAIN, contenders_of, plain
 from .contest import Contest, LeftOut
 from .rows import check_batch, described_inputs, repeated, rows_of_file, seeded_rows
-from .timer import Ratio, Timings, check_seconds, paired
+from .timer import Ratio, Timings, check_seconds, no_progress, paired
 
 BATCHES = (1, 32, 1024)
 TOLERANCE = 1e-3
@@ -76,7 +76,7 @@ def bench(
     dtype: str | None = None,
     device: str = "auto",
     settings: dict[str, Any] | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = no_progress,
 ) -> BenchReport:
     """Measure a file by ``Session`` (with these of its settings) and by others, for about so many seconds in all.
 
@@ -100,7 +100,7 @@ def bench(
         ranged = any(port.range is not None or port.ranges is not None for port in ports)
         source = "seeded normal rows" + (" within the declared ranges" if ranged else "")
     reference = plain(str(path), device)
-    figures = []
+    figures: list[BatchFigures] = []
     with Contest(contenders_of(path, device, settings or {})) as contest:
         for index, batch in enumerate(sizes):
             try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -92,15 +93,14 @@ def plain(path: str, device: str = "cpu", threads: int | None = None) -> MakeCal
 
 def openvino_cpu(path: str) -> MakeCall:
     """OpenVINO's compiled model, in float32 like the others, everything else at its default."""
-    import openvino  # pyright: ignore[reportMissingImports]
-
+    openvino: Any = import_module("openvino")
     compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda feed: lambda: compiled(feed).to_tuple()
 
 
 def tract_cpu(path: str) -> MakeCall:
-    """tract's runnable, optimised for the batch."""
-    import tract  # pyright: ignore[reportMissingImports]
+    """A runnable of tract, optimised for the batch."""
+    tract: Any = import_module("tract")
 
     def make_call(feed: Feed) -> Call:
         model = tract.onnx().load(path)

@@ -37,7 +37,7 @@ class Contender:
     name: str
     factory: str
     """``package.module:function``"""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
     path: tuple[str, ...] = ()
     """More folders to look for its packages in."""
 
@@ -85,10 +85,12 @@ class ContenderProcess:
         return result
 
     def ask(self, request: str, **arguments: Any) -> Any:
+        """Send a request and wait for its result. Raises ContestError: why there is none."""
         self.send(request, **arguments)
         return self.receive()
 
     def close(self) -> None:
+        """Kill the process, and close its streams."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._errors):
@@ -166,7 +168,7 @@ class Contest:
         *,
         warm_up: float = 0.003,
         interval: float | None = None,
-        after: Callable[[int], object] = lambda done: None,
+        after: Callable[[int], object] = lambda _: None,
     ) -> dict[str, Timings]:
         """Every contender's calls, back to back or one every ``interval`` seconds; see ``timer.time_rounds``.
 
@@ -180,6 +182,7 @@ class Contest:
         return time_rounds(runners, rounds, after)
 
     def close(self) -> None:
+        """End all processes."""
         for process in self._open.values():
             process.close()
         self._open, self.ready = {}, {}

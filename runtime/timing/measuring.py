@@ -14,7 +14,7 @@ from runtime.session.session import Session
 from runtime.session.tuning_file import Measured
 
 from .candidates import Candidate
-from .timer import Call, Timings, time_block, time_briefly, time_rounds
+from .timer import Block, Call, Timings, no_progress, time_block, time_briefly, time_rounds
 
 _ROUNDS = 9
 _FEWEST_ROUNDS = 3
@@ -38,7 +38,7 @@ def measure(
     *,
     rate: float | None = None,
     seconds: float = 20.0,
-    progress: Callable[[int, int], object] = lambda done, total: None,
+    progress: Callable[[int, int], object] = no_progress,
 ) -> tuple[dict[Candidate, Measured], list[str]]:
     """Measure every candidate on ``feed``, float32 (batch, *row) by the inputs' names; what was left out, in words.
 
@@ -66,7 +66,7 @@ def measure(
         for candidate in sessions.keys() - kept:
             sessions[candidate].close()
         kept, block, rounds = _plan(kept, estimates, rate, seconds, left_out)
-        runners = {}
+        runners: dict[Candidate, Callable[[], Block]] = {}
         for candidate in kept:
             count = max(_FEWEST_CALLS, round(block * rate if rate else block / estimates[candidate])) - 1
             runners[candidate] = partial(time_block, calls[candidate], count, interval=1 / rate if rate else None)

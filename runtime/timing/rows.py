@@ -22,6 +22,7 @@ def described_inputs(session: Session) -> tuple[Port, ...]:
 
 
 def count_rows(rows: Mapping[str, np.ndarray]) -> int:
+    """The number of rows, which is the same for every input."""
     return len(next(iter(rows.values())))
 
 
@@ -46,7 +47,8 @@ def seeded_rows(ports: Sequence[Port], count: int) -> dict[str, np.ndarray]:
     are clipped to it. Indices are evenly distributed between their limits, and 0 where the file names none.
     Raises InputError: the file leaves the shape of a row open.
     """
-    rng, rows = np.random.default_rng(0), {}
+    rng = np.random.default_rng(0)
+    rows: dict[str, np.ndarray] = {}
     for port in ports:
         shape = [size for size in port.shape[1:] if isinstance(size, int)]
         if len(shape) != len(port.shape) - 1:

@@ -30,6 +30,7 @@ class Block:
 
     @property
     def median(self) -> float:
+        """Of the seconds per call."""
         return float(np.median(self.seconds))
 
 
@@ -94,6 +95,10 @@ def check_seconds(seconds: float) -> None:
         raise InputError(f"the time to measure is a number of seconds above 0, not {seconds!r}")
 
 
+def no_progress(_done: int, _total: int) -> None:
+    """Tell nobody how much is done."""
+
+
 def time_block(call: Call, calls: int, *, warm_up: float = 0.0, interval: float | None = None) -> Block:
     """Time so many calls: back to back, or one every ``interval`` seconds.
 
@@ -125,7 +130,7 @@ def time_briefly(run: Callable[[int], Block], seconds: float, fewest: int = 1) -
 def time_rounds(
     runners: Mapping[Key, Callable[[], Block]],
     rounds: int,
-    after: Callable[[int], object] = lambda done: None,
+    after: Callable[[int], object] = lambda _: None,
 ) -> dict[Key, Timings]:
     """So many rounds, in each of which every runner times a block, in another order every time.
 

@@ -76,7 +76,7 @@ def _fresh(values: np.ndarray) -> np.ndarray:
     return copy
 
 
-def _as_list(outputs: Any) -> list[np.ndarray]:
+def _as_list(outputs: np.ndarray | Mapping[str, Any] | Sequence[Any]) -> list[np.ndarray]:
     if isinstance(outputs, np.ndarray):
         return [outputs]
     return [np.asarray(output) for output in (outputs.values() if isinstance(outputs, Mapping) else outputs)]
