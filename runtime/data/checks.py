@@ -37,9 +37,12 @@ class Checks:
     """Checks a file's batches: raises what ends the run, and counts the rest over all batches."""
 
     def __init__(self, ports: Sequence[Port], data: Path, *, on_error: str, reject_nonfinite: bool):
-        self.ports, self.data, self.lines = ports, data, has_lines(data.name)
+        self.ports: Sequence[Port] = ports
+        self.data: Path = data
+        self.lines: bool = has_lines(data.name)
         self._skips, self._reject_nonfinite = check_on_error(on_error), reject_nonfinite
-        self.rows, self.failed_rows = 0, 0
+        self.rows: int = 0
+        self.failed_rows: int = 0
         self.failed: list[str] = []
         """The first rows that could not be read, and why."""
         self.nonfinite: NonFinite | None = None

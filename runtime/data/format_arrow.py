@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import pyarrow
 import pyarrow.ipc
-import pyarrow.parquet
+from pyarrow.parquet import ParquetFile, ParquetWriter
 
 from runtime.errors import InputError
 from runtime.model.port import Port
@@ -49,9 +49,7 @@ def read_parquet(
     """A table, row group by row group: all of them or some; the batches also have the columns ``keep``."""
     del whole  # batches are copied together anyway
     with _readable("Parquet"):
-        file = pyarrow.parquet.ParquetFile(
-            path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True
-        )
+        file = ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
     with file:
         schema = file.schema_arrow
         match = match_schema(schema, ports)
@@ -155,17 +153,17 @@ def arrow_table(results: polars.DataFrame) -> pyarrow.Table:
     return results.to_arrow(compat_level=polars.CompatLevel.oldest())
 
 
-def parquet_writer(file: IO[bytes] | Path, schema: pyarrow.Schema) -> pyarrow.parquet.ParquetWriter:
+def parquet_writer(file: IO[bytes] | Path, schema: pyarrow.Schema) -> ParquetWriter:
     """A writer of tables with this schema, compressed, with dictionaries for texts only."""
     texts = [field.name for field in schema if "string" in str(field.type)]
-    return pyarrow.parquet.ParquetWriter(file, schema, compression="zstd", use_dictionary=texts or False)
+    return ParquetWriter(file, schema, compression="zstd", use_dictionary=texts or False)
 
 
 @contextmanager
 def write_parquet(file: IO[bytes]) -> Generator[Callable[[polars.DataFrame], None]]:
     """A table, in row groups."""
     waiting: list[pyarrow.Table] = []
-    writers: list[pyarrow.parquet.ParquetWriter] = []
+    writers: list[ParquetWriter] = []
     """One, from the first results on, which have its schema."""
 
     def write(results: polars.DataFrame) -> None:

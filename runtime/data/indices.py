@@ -17,7 +17,8 @@ class IndexLimits:
 
     def __init__(self, port: Port):
         self._limits = port.indices or ()
-        self.port, self._is_integer = port, port.dtype == "int64"
+        self.port: Port = port
+        self._is_integer = port.dtype == "int64"
         dtype = np.int64 if self._is_integer else np.float64
         self._has_limits = np.array([pair is not None for pair in self._limits], bool)
         self._low = np.array([SMALLEST_INT if pair is None else pair[0] for pair in self._limits], dtype)

@@ -119,7 +119,7 @@ class OutsideTally:
     """The counts of ``find_outside`` over several batches."""
 
     def __init__(self) -> None:
-        self.rows = 0
+        self.rows: int = 0
         self._features: dict[int, Outside] = {}
 
     def add(self, rows: int, features: Mapping[int, Outside], first: int) -> None:

@@ -17,7 +17,7 @@ from .probe import Exchange, Probe, connect
 from .protocol import Client, ModelInfo, Response, ServerError, ServerInfo
 from .report import Finding, LiveReport
 
-TENSORS = {"json": ("JSON",), "binary": ("bytes",), "auto": ()}
+TENSORS: dict[str, tuple[str, ...]] = {"json": ("JSON",), "binary": ("bytes",), "auto": ()}
 """How tensors may travel; "auto": as JSON, and as bytes too if the server's metadata says that it can."""
 _ACCESS_DENIED = 401, 403, 407
 _MAX_FIXED_BATCH = 65_536

@@ -29,6 +29,11 @@ class ServerError(Exception):
     which to ask a busy server again.
     """
 
+    status: int | None
+    unreachable: bool
+    hint: str
+    wait: float
+
     def __init__(
         self, message: str, status: int | None = None, unreachable: bool = False, hint: str = "", wait: float = 0.5
     ):

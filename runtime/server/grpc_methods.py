@@ -46,7 +46,7 @@ class Methods:
 
     def __init__(self, repository: Repository, sync: WorkerSync):
         self._repository, self._sync = repository, sync
-        self.pb = imported("tritonclient.grpc.service_pb2", PURPOSE)
+        self.pb: Any = imported("tritonclient.grpc.service_pb2", PURPOSE)
         self._fill = imported("google.protobuf.json_format", PURPOSE).ParseDict
 
     def unary(self) -> dict[str, dict[str, tuple[Any, Method]]]:

@@ -24,7 +24,7 @@ from .worker_sync import WorkerSync
 
 JSON, HTML = b"application/json", b"text/html; charset=utf-8"
 _EXTENSIONS = ["binary_tensor_data", "model_repository", "model_repository(unload_dependents)", "statistics"]
-SERVER_METADATA = {"name": "mlpx", "version": VERSION, "extensions": _EXTENSIONS}
+SERVER_METADATA: dict[str, str | list[str]] = {"name": "mlpx", "version": VERSION, "extensions": _EXTENSIONS}
 _SCRIPTS = ("ports.js", "form.js", "bars.js", "page.js")
 PAGE = {
     "/": ("page.html", HTML),
@@ -57,7 +57,9 @@ class Handlers:
     """Each takes a request and the parameters of its path, or raises a Refusal."""
 
     def __init__(self, repository: Repository, options: Options, sync: WorkerSync):
-        self.repository, self.options, self._sync = repository, options, sync
+        self.repository: Repository = repository
+        self.options: Options = options
+        self._sync = sync
 
     async def live(self, _request: HttpRequest, _parameters: Parameters) -> Answer:
         """An empty answer: the server runs."""

@@ -46,7 +46,14 @@ class FastRequest:
 
     __slots__ = ("body", "disconnected", "keep_alive", "model", "more_body", "request", "response_complete")
 
-    message_event = _NoEvent()
+    model: LoadedModel
+    request: HttpRequest
+    keep_alive: bool
+    body: bytearray
+    more_body: bool
+    response_complete: bool
+    disconnected: bool
+    message_event: _NoEvent = _NoEvent()
 
     def __init__(self, model: LoadedModel, request: HttpRequest, keep_alive: bool):
         self.model, self.request, self.keep_alive = model, request, keep_alive

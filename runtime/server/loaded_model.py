@@ -24,6 +24,14 @@ from .statistics import Statistics
 class LoadedModel:
     """A version of a model that answers requests. ``load_model`` makes one, off the event loop."""
 
+    name: str
+    version: str
+    session: Session
+    sha256: str
+    """Of the file."""
+    certificate: Certificate | None
+    """The one of exactly this file."""
+
     def __init__(
         self,
         name: str,
@@ -37,7 +45,7 @@ class LoadedModel:
         self.name, self.version, self.session, self.sha256 = name, version, session, digest
         self.certificate, self._cost, self._options = certificate, cost, options
         self.signature: Signature = signature_of(session.inputs, session.outputs, options.max_rows)
-        self.statistics = Statistics()
+        self.statistics: Statistics = Statistics()
         self._batcher: DynamicBatcher | None = None
 
     @property

@@ -9,7 +9,7 @@ from .signature import FP32, INT64, Signature
 Schema = dict[str, Any]
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
-ERROR = {"type": "object", "required": ["error"], "properties": {"error": _TEXT}}
+ERROR: Schema = {"type": "object", "required": ["error"], "properties": {"error": _TEXT}}
 _TENSOR = {
     "type": "object",
     "required": ["name", "datatype", "shape"],
@@ -19,7 +19,7 @@ _TENSOR = {
         "shape": {"type": "array", "items": {"type": "integer"}},
     },
 }
-METADATA = {
+METADATA: Schema = {
     "type": "object",
     "required": ["name", "versions", "platform", "inputs", "outputs", "parameters"],
     "properties": {
@@ -31,12 +31,12 @@ METADATA = {
         "parameters": {"type": "object"},
     },
 }
-SERVER = {
+SERVER: Schema = {
     "type": "object",
     "required": ["name", "version", "extensions"],
     "properties": {"name": _TEXT, "version": _TEXT, "extensions": {"type": "array", "items": _TEXT}},
 }
-INDEX = {
+INDEX: Schema = {
     "type": "array",
     "items": {
         "type": "object",
@@ -49,15 +49,15 @@ INDEX = {
         },
     },
 }
-STATISTICS = {
+STATISTICS: Schema = {
     "type": "object",
     "required": ["model_stats"],
     "properties": {"model_stats": {"type": "array", "items": {"type": "object"}}},
 }
 OBJECT = {"type": "object"}
-CONTROL = {"type": "object", "properties": {"parameters": {"type": "object", "maxProperties": 0}}}
-READY = {"type": "object", "properties": {"ready": {"type": "boolean"}}}
-OUTPUTS = {
+CONTROL: Schema = {"type": "object", "properties": {"parameters": {"type": "object", "maxProperties": 0}}}
+READY: Schema = {"type": "object", "properties": {"ready": {"type": "boolean"}}}
+OUTPUTS: Schema = {
     "type": "object",
     "required": ["model_name", "model_version", "outputs"],
     "properties": {

@@ -21,62 +21,71 @@ from __future__ import annotations
 class Refusal(Exception):
     """An error that the client gets: ``status`` over REST, ``code``, the name of a ``grpc.StatusCode``, over gRPC."""
 
-    status = 500
-    code = "INTERNAL"
+    status: int = 500
+    code: str = "INTERNAL"
 
 
 class Malformed(Refusal):
     """400: the request is malformed, or does not fit the model."""
 
-    status, code = 400, "INVALID_ARGUMENT"
+    status = 400
+    code = "INVALID_ARGUMENT"
 
 
 class Unauthorised(Refusal):
     """401: the bearer token is missing or wrong."""
 
-    status, code = 401, "UNAUTHENTICATED"
+    status = 401
+    code = "UNAUTHENTICATED"
 
 
 class Forbidden(Refusal):
     """403: an option of the server forbids it."""
 
-    status, code = 403, "PERMISSION_DENIED"
+    status = 403
+    code = "PERMISSION_DENIED"
 
 
 class Unknown(Refusal):
     """404: there is no such model, version or path."""
 
-    status, code = 404, "NOT_FOUND"
+    status = 404
+    code = "NOT_FOUND"
 
 
 class NotAllowed(Refusal):
     """405: the path has another method."""
 
-    status, code = 405, "UNIMPLEMENTED"
+    status = 405
+    code = "UNIMPLEMENTED"
 
 
 class TooSlow(Refusal):
     """408: the request did not arrive in time."""
 
-    status, code = 408, "DEADLINE_EXCEEDED"
+    status = 408
+    code = "DEADLINE_EXCEEDED"
 
 
 class TooLarge(Refusal):
     """413: more bytes or rows than the server takes."""
 
-    status, code = 413, "INVALID_ARGUMENT"
+    status = 413
+    code = "INVALID_ARGUMENT"
 
 
 class Encoded(Refusal):
     """415: a Content-Encoding that the server does not read."""
 
-    status, code = 415, "UNIMPLEMENTED"
+    status = 415
+    code = "UNIMPLEMENTED"
 
 
 class Busy(Refusal):
     """429: the queue is full; Retry-After says when to try again."""
 
-    status, code = 429, "RESOURCE_EXHAUSTED"
+    status = 429
+    code = "RESOURCE_EXHAUSTED"
 
 
 class Defect(Refusal):
@@ -86,10 +95,12 @@ class Defect(Refusal):
 class NotReady(Refusal):
     """503: the model is not loaded yet, or the server is shutting down."""
 
-    status, code = 503, "UNAVAILABLE"
+    status = 503
+    code = "UNAVAILABLE"
 
 
 class Late(Refusal):
     """504: the deadline passed before the model ran."""
 
-    status, code = 504, "DEADLINE_EXCEEDED"
+    status = 504
+    code = "DEADLINE_EXCEEDED"

@@ -54,7 +54,8 @@ class Repository:
     """Models by name. All changes are made in the event loop's thread; files are opened in another."""
 
     def __init__(self, options: Options, log: Log):
-        self.options, self._log = options, log
+        self.options: Options = options
+        self._log = log
         self.models: dict[str, Model] = {}
         self.stopping = False
         self._changing = asyncio.Lock()

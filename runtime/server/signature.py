@@ -22,7 +22,10 @@ _INTEGERS = {
 }
 DTYPES = {FP32: np.dtype("<f4")} | _INTEGERS
 """The datatypes of requests, as they are sent."""
-DATATYPES = {"float32": (FP32,), "int64": (INT64, *(name for name in _INTEGERS if name != INT64))}
+DATATYPES: dict[str, tuple[str, ...]] = {
+    "float32": (FP32,),
+    "int64": (INT64, *(name for name in _INTEGERS if name != INT64)),
+}
 """The datatypes that an input accepts, by the dtype of its port; metadata name the first."""
 
 

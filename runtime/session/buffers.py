@@ -26,6 +26,15 @@ class BoundBuffers:
     ``inputs`` and ``outputs`` are C-contiguous arrays of the dtypes and shapes of the ports.
     """
 
+    inputs: Sequence[np.ndarray]
+    outputs: Sequence[np.ndarray]
+    input: np.ndarray
+    """The first one."""
+    output: np.ndarray
+    """The first one."""
+    run: Callable[[], None]
+    """Runs on what is in the inputs; the outputs are there when it returns."""
+
     def __init__(
         self,
         session: InferenceSession,
@@ -67,6 +76,11 @@ class DeviceBuffers:
     padded; the outputs of padding rows are never read.
     """
 
+    inputs: dict[str, OrtValue]
+    outputs: dict[str, OrtValue]
+    run: Callable[[], None]
+    """Runs on what is in the buffers; the outputs are there when it returns."""
+
     def __init__(
         self,
         session: InferenceSession,
@@ -96,7 +110,6 @@ class DeviceBuffers:
         for name, value in self.outputs.items():
             self._binding.bind_ortvalue_output(name, value)
         self.run = _bound_run(session, self._binding, options)
-        """Runs on what is in the buffers; the outputs are there when it returns."""
 
     def put(self, feed: Mapping[str, np.ndarray]) -> None:
         """Copy at most ``rows`` rows of every input from the host."""

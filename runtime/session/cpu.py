@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime.files import identity
+from runtime.model.port import Port
 
 from .buffers import BoundBuffers, Shapes, ThreadBuffers, new_outputs
-from .ort_session import SPIN_DURATION, Providers, model_info, open_session, run_options
+from .ort_session import SPIN_DURATION, ModelInfo, Providers, model_info, open_session, run_options
 from .parallel import Workers, chunks
 from .settings import ResolvedSettings, Settings, resolve
 
@@ -35,6 +36,11 @@ class CpuRunner:
     when it is first needed. Only files that mlpx wrote are cut into chunks, and others if ``divided`` says that their
     rows are independent.
     """
+
+    model: ModelInfo
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    buffers: ThreadBuffers
 
     def __init__(
         self, path: str | Path | bytes, providers: Providers, settings: Settings, cores: int, *, divided: bool = False

@@ -15,7 +15,7 @@ from runtime.errors import InputError, ProviderError
 from runtime.model.port import Port
 
 from .buffers import MAX_PADDED, DeviceBuffers, ThreadBuffers, new_outputs, padded_size
-from .ort_session import Providers, model_info, open_session, run_options
+from .ort_session import ModelInfo, Providers, model_info, open_session, run_options
 from .settings import ResolvedSettings, Settings, resolve
 
 
@@ -27,6 +27,12 @@ class GpuRunner:
     refuses graphs for a file, and the buffers are used without. Files that mlpx did not write, whose rows may depend on
     each other, are run as they are, without buffers. ``kind`` is "cpu" in tests on machines without a GPU.
     """
+
+    graphs: bool
+    model: ModelInfo
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    buffers: ThreadBuffers
 
     def __init__(
         self,

@@ -46,6 +46,15 @@ class Session:
     InputError: an invalid setting.
     """
 
+    path: Path | None
+    """The file's; None for bytes."""
+    device: str
+    """What runs it: "cpu" or "cuda:N"."""
+    reason: str
+    """Why this device, in words."""
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
     def __init__(
         self,
         path: str | Path | bytes,

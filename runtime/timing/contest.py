@@ -54,7 +54,7 @@ class ContenderProcess:
     """The process of one contender. It starts at once, and does nothing until it is asked."""
 
     def __init__(self, contender: Contender):
-        self.name = contender.name
+        self.name: str = contender.name
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115, closed by close()
         command = [sys.executable, "-c", _START, *sys.path, *contender.path]
         pipe = subprocess.PIPE
