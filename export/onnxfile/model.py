@@ -204,7 +204,7 @@ class Model:
         """Whether a Transpose moves nothing but dimensions of size 1, so that the values keep their order."""
         known = self._inferred.get(node.input[0])
         sizes = [dim.dim_value for dim in known.type.tensor_type.shape.dim] if known is not None else []
-        perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
+        perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), list[int]())
         if len(perm) != len(sizes):
             return False
         moved = [axis for axis in perm if axis == 0 or sizes[axis] != 1]  # the first one is the batch, even of 1 row
@@ -212,12 +212,13 @@ class Model:
 
     @property
     def opset(self) -> int:
+        """The version of ONNX's own operators; 0 where the file names none."""
         return next((o.version for o in self.proto.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
 def live_and_dead(nodes: Iterable[NodeProto], outputs: Iterable[str]) -> tuple[list[NodeProto], list[NodeProto]]:
     """The operators that the outputs depend on, and the others, in order."""
-    live, dead, needed = [], [], set(outputs)
+    live, dead, needed = list[NodeProto](), list[NodeProto](), set(outputs)
     for node in reversed(list(nodes)):
         if needed.intersection(node.output):
             needed |= values_read(node)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import onnx
@@ -215,7 +216,7 @@ def _comparable(value: object) -> float | str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, list | tuple):
-        return str(list(value))
+        return str([*cast("Sequence[object]", value)])
     return float(np.float32(value)) if isinstance(value, int | float) else str(value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -36,7 +37,7 @@ def external_data(path: Path) -> dict[str, Path]:
 def _parsed(path: Path) -> ModelProto:
     read_header(path)  # raises where the file is damaged
     try:
-        return onnx.load(str(path), load_external_data=False)
+        return cast("Any", onnx).load(str(path), load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise ModelError(f"{path}: not a proto ONNX file: {error}") from None
 
@@ -158,7 +159,7 @@ def _folded(proto: ModelProto, node: NodeProto, constants: Mapping[str, np.ndarr
     output = onnx.ValueInfoProto(name=node.output[0])
     graph = GraphProto(name="constant", node=[standard], input=inputs, output=[output])
     model = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, graph=graph)
-    (value,) = ReferenceEvaluator(model).run(None, {name: constants[name] for name in node.input if name})
+    (value,) = cast("Any", ReferenceEvaluator(model)).run(None, {name: constants[name] for name in node.input if name})
     return np.ascontiguousarray(value)
 
 

@@ -66,7 +66,7 @@ class EagerModule:
 class _Widening(TorchFunctionMode):
     """Widens float32 to float64 where both meet; ``x.float()`` leaves float64 as it is."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         arguments = (args, kwargs or {})
         to_float32 = func is torch.Tensor.to and torch.float32 in (*args[1:], *(kwargs or {}).values())
         if (to_float32 or func is torch.Tensor.float) and args[0].dtype == torch.float64:
@@ -119,7 +119,7 @@ def find_disagreement(eager: EagerModule, inputs: Inputs) -> str | None:
     """
     if not _agree(eager(inputs.rows[:2]), eager(inputs.rows[:2]), 0.0):
         return "the module is random in evaluation mode: two calls on the same rows differ"
-    graph, results = eager.graph, []
+    graph, results = eager.graph, list[np.ndarray]()
     for start in range(0, len(inputs.rows), _ROWS):
         rows = inputs.rows[start : start + _ROWS]
         # In float64 with the numbers of the operators as they are.
@@ -169,8 +169,10 @@ def _agree(a: np.ndarray, b: np.ndarray, tolerance: float, slack: np.ndarray | f
 
 
 def _sensitivity(eager: EagerModule, rows: np.ndarray, traced: np.ndarray) -> np.ndarray:
-    """How far outputs move where every operator's value moves by the tolerance: where sums cancel, another order of the
-    same sums differs so. Infinite for rows in which float32 may overflow on the way.
+    """How far outputs move where every operator's value moves by the tolerance.
+
+    Where sums cancel, another order of the same sums differs so. Infinite for rows in which float32 may overflow on
+    the way.
     """
     graph, rounded, tolerance = eager.graph, eager.precision == torch.float32, _TOLERANCE[eager.precision]
     random, moved, largest = torch.Generator().manual_seed(0), np.zeros(traced.shape), np.zeros(len(rows))

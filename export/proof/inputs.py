@@ -16,7 +16,7 @@ from runtime.data.file_formats import has_lines
 from runtime.data.unusual_values import find_outside, format_outside
 from runtime.model.port import format_range, limits
 
-from .rows import by_row, row_shape, row_shapes, split
+from .rows import by_row, row_shape, row_shapes, split, tensor_of
 
 _INTEGERS = 2**24
 """float32 holds every integer up to here."""
@@ -202,10 +202,10 @@ def _kinks(graph: Graph, rng: np.random.Generator) -> np.ndarray | None:
         return None
     node = graph.nodes[index]
     targets = torch.tensor([0.0, 0.0, 18.0, -18.0, 88.8, -104.0], dtype=torch.float64)
-    units = torch.from_numpy(np.resize(rng.choice(width(node), min(width(node), _UNITS), replace=False), 96))
+    units = tensor_of(np.resize(rng.choice(width(node), min(width(node), _UNITS), replace=False), 96))
     wanted = targets[torch.arange(len(units)) % len(targets)]
     shape = row_shape(graph.inputs)
-    x = torch.from_numpy(rng.standard_normal((len(units), *shape))).requires_grad_()
+    x = tensor_of(rng.standard_normal((len(units), *shape))).requires_grad_()
     parts = split(x, row_shapes(graph.inputs))
     values = follow(graph.nodes[: index + 1], parts, precision=torch.float64, rows=len(units))
     z = by_row(values[node.output], len(units), node.shape).gather(1, units[:, None])

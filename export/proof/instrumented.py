@@ -26,9 +26,11 @@ LEVELS = (
 )
 """What is compared as one, from the finest level to the coarsest."""
 _SCALES = ("mul", "div", "permute")
-_UNFUSED = ("linear", "matmul", "batch_norm", "layer_norm", "rms_norm", "softmax", "log_softmax", "embedding", "sort")
-_UNFUSED += ("topk", "permute", "select", "slice", "expand", "cat", "index_select", "gather", "argmax", "argmin")
-_UNFUSED += ("any", "all", "sum", "mean", "amax", "amin", "var", "linalg_vector_norm", "cumsum")
+_UNFUSED = (
+    *("linear", "matmul", "batch_norm", "layer_norm", "rms_norm", "softmax", "log_softmax", "embedding", "sort"),
+    *("topk", "permute", "select", "slice", "expand", "cat", "index_select", "gather", "argmax", "argmin"),
+    *("any", "all", "sum", "mean", "amax", "amin", "var", "linalg_vector_norm", "cumsum"),
+)
 """Operators that are not part of a chain of elementwise ones."""
 
 
@@ -99,10 +101,10 @@ class Recording:
     that it received and gave in the first, all results of the first hold for the second.
     """
 
-    digests: list[bytes] = field(default_factory=list)
+    digests: list[bytes] = field(default_factory=list[bytes])
     """Of the bits of all layers, for each run and then for each batch of rows that was ``searched``."""
-    searched: list[np.ndarray] = field(default_factory=list)
-    checks: list[LayerCheck] = field(default_factory=list)
+    searched: list[np.ndarray] = field(default_factory=list[np.ndarray])
+    checks: list[LayerCheck] = field(default_factory=list[LayerCheck])
     """Empty until the runs of a file are complete."""
     module_words: str | None = None
     """The result for the module as it is called, which does not depend on the file."""
@@ -115,7 +117,7 @@ class Recording:
         """The recorded results, for a second file's layers; None if these compute something else."""
         if len(checks) != len(self.checks) or any(map(_differ, checks, self.checks)):
             return None
-        results = []
+        results: list[LayerCheck] = []
         for own, known in zip(checks, self.checks, strict=True):
             worst, failure = (e and e.model_copy(update={"layer": own.path}) for e in (known.worst, known.failure))
             results.append(replace(known, layers=own.layers, worst=worst, failure=failure))
@@ -209,7 +211,7 @@ class Instrumented:
                     recording.searched.append(rows)
                 return shares_of(self._run(run, rows), rows, "search")
 
-            shares = []
+            shares: list[np.ndarray] = []
             for inputs, own in zip(self.runs, self.shipped, strict=True):
                 if not len(inputs.rows):  # nothing to compare
                     shares.append(np.zeros(0))

@@ -26,7 +26,7 @@ def ports_of(model: Model) -> list[Port]:
     summary = _summary(model)
     by_name = {port.name: port for port in summary.inputs} if summary is not None else {}
     types = {number: name for name, number in ELEMENT_TYPES.items()}
-    ports = []
+    ports: list[Port] = []
     for value in model.inputs:
         dtype = types.get(value.type.tensor_type.elem_type, "float32")
         port = Port(value.name, ("batch", *row_shape(value)), dtype=dtype)

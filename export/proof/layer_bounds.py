@@ -18,7 +18,7 @@ from runtime import ModelError
 
 from .inputs import USUAL
 from .report import ElementRecord, LayerRecord
-from .rows import by_row, in_shape, sized
+from .rows import by_row, in_shape, sized, tensor_of
 from .rules import RULES
 from .rules.arithmetic import magnitude, merged, roundings
 from .rules.common import Radius, size
@@ -91,13 +91,14 @@ class LayerCheck:
     worst: ElementRecord | None = None
     failure: ElementRecord | None = None
     histogram: np.ndarray = field(default_factory=lambda: np.zeros(len(BINS) + 1, np.int64))
-    shares: dict[str, float] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict[str, float])
     """The largest share of the bound, by kind of inputs."""
     unbounded: float = 0.0
     """The largest share of exempt elements in one set of usual rows."""
 
     @property
     def path(self) -> str:
+        """The path in the module of the last layer, whose value is compared."""
         return self.layers[-1].path
 
     @property
@@ -120,7 +121,7 @@ class LayerCheck:
         arrays = self._arrays(values, len(x))
         widest = max(prod(array.shape[1:]) for array in arrays.values())
         step = max(1, len(x)) if self._needs_whole_batch() else max(1, _CHUNK // max(1, widest))
-        exempt_before, shares = self.exempt, []
+        exempt_before, shares = self.exempt, list[np.ndarray]()
         for start in range(0, max(1, len(x)), step):
             part = arrays if step >= len(x) else _rows(arrays, start, start + step)
             shares.append(self._compare(kind, part, x[start : start + step], start))
@@ -151,7 +152,7 @@ class LayerCheck:
         output = arrays[last.output]
         if output.shape != y.shape:
             raise ModelError(f"{self.path}: the runtime gave {list(output.shape)} values, not {list(y.shape)}")
-        parts = (torch.from_numpy(output), y, radius.expand(y.shape))
+        parts = (tensor_of(output), y, radius.expand(y.shape))
         actual, y, radius = (by_row(part.double(), count, last.expected.shape) for part in parts)
         radius = radius * SLACK
         exempt = radius.isinf() | (y.isfinite() & ~(y.abs() + radius <= LARGEST))
@@ -173,14 +174,14 @@ class LayerCheck:
     def _computed(self, arrays: Mapping[str, np.ndarray], count: int, precision: torch.dtype, step: Step) -> Value:
         """The group's value from the runtime's inputs of it, floating-point numbers in one precision."""
         last = self.layers[-1].output
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items() if name != last}
+        tensors = {name: tensor_of(array) for name, array in arrays.items() if name != last}
         values = {n: (z.to(precision) if z.is_floating_point() else z, None) for n, z in tensors.items()}
         return walk(self.layers, values, count, step)[last]
 
     def _eager(self, arrays: Mapping[str, np.ndarray], count: int) -> Tensor:
         """The group's value by PyTorch in float32, by row."""
 
-        def step(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius]) -> Value:
+        def step(layer: Layer, z: Sequence[Tensor], _e: Sequence[Radius]) -> Value:
             return compute(layer, z, torch.float32, count), None
 
         with torch.inference_mode():

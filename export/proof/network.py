@@ -25,7 +25,7 @@ from .eager import EagerModule, run_graph
 from .inputs import Inputs
 from .layer_bounds import SLACK, Step, Value, bounded, reshaped, walk
 from .report import AnswersRecord, EndToEnd, TensorRecord
-from .rows import absolute_difference, as_tensors, by_row, join, row_shapes, split
+from .rows import absolute_difference, as_tensors, by_row, join, row_shapes, split, tensor_of
 from .rules.common import Radius
 from .structure import Layer, Structure
 
@@ -56,7 +56,7 @@ def answers(structure: Structure, inputs: list[Inputs]) -> AnswersRecord | None:
 
     with torch.inference_mode():
         exact, bound = _outputs(structure, rows, step)
-        parts = (torch.from_numpy(rows), exact, bound)
+        parts = (tensor_of(rows), exact, bound)
         finite = torch.stack([part.isfinite().reshape(len(rows), -1).all(dim=1) for part in parts]).all(dim=0)
         if not finite.any():
             return None
@@ -113,11 +113,11 @@ def _reduced_step(rounding: _Rounding, everywhere: bool, rows: int) -> Step:
     def rounded(values: Tensor) -> Tensor:
         return rounding(values).to(values.dtype) if values.is_floating_point() else values
 
-    def step(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius]) -> Value:
+    def step(layer: Layer, z: Sequence[Tensor], _e: Sequence[Radius]) -> Value:
         node = layer.expected
         if everywhere or node.op == "linear":
             tensors = {
-                role: replace(t, values=rounded(torch.from_numpy(np.ascontiguousarray(t.values))).numpy())
+                role: replace(t, values=rounded(tensor_of(np.ascontiguousarray(t.values))).numpy())
                 for role, t in node.tensors.items()
                 if t.values.dtype == np.float32 and (everywhere or role == "weight")
             }
@@ -185,7 +185,7 @@ def _first_order(structure: Structure, rows: np.ndarray, errors: np.ndarray, see
         for gradient, (radius, shape) in zip(gradients, bounds, strict=True):
             if gradient is not None:
                 bound += by_row(gradient.abs() * radius, len(chosen), shape).sum(dim=1)
-        error = torch.from_numpy(errors[chosen][:, output])
+        error = tensor_of(errors[chosen][:, output])
         ratio = torch.where(error == 0, 0.0, error / bound)
         finite = ratio[ratio.isfinite()]
         share = max(share, float(finite.max()) if len(finite) else 0.0)

@@ -60,8 +60,8 @@ def write_page(report: ParityReport, path: str | Path) -> None:
         purposes={check.name: check.purpose for check in CHECKS},
         worst=[layer.worst for layer in inexact if layer.worst is not None][:_MOST_WORST],
         meaning=MEANING,
-        number=lambda value: f"{value:.9g}",
-        short=lambda value: f"{value:.3g}" if isfinite(value) else str(value),
+        number="{:.9g}".format,
+        short=_short,
     )
     write_whole(Path(path), text.encode())
 
@@ -148,6 +148,10 @@ def _figure(draw: Callable[[Any], None], height: float, title: str) -> str:
         svg = svg.replace(drawn, variable)
     svg = re.sub(r"font-family: [^;\"]*|(?<=font: )([^'\"]*?)'[^\"]*?(?=[;\"])", lambda m: m.group(1) or "", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if isfinite(value) else str(value)
 
 
 def _shape(shape: Sequence[int]) -> str:

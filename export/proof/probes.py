@@ -26,6 +26,7 @@ from export.onnxfile.model import Model
 from export.onnxfile.pattern_matching import attribute
 
 from .layer_bounds import LayerCheck
+from .rows import tensor_of
 from .running import FileRunner, row_sizes
 from .structure import Layer, Structure
 
@@ -142,7 +143,7 @@ def _linear(layer: Layer) -> Exact:
     weight = np.ascontiguousarray(layer.expected.tensors["weight"].values.T)
     n, out = weight.shape
     bias = layer.expected.tensors["bias"].values if "bias" in layer.expected.tensors else np.zeros(out, np.float32)
-    yield (lambda row: "x = 0"), np.zeros((1, n), np.float32), bias[None, :]
+    yield (lambda _: "x = 0"), np.zeros((1, n), np.float32), bias[None, :]
     for k in EXPONENTS:
         for start in range(0, n, _ROWS):
             part = weight[start : start + _ROWS]
@@ -182,7 +183,7 @@ def _elementwise(layer: Layer) -> Exact:
     for name, x in probes:
         rows = np.array(x)
         exact = np.where(flushed | ~np.isfinite(rows), np.inf, _computed(node, rows))
-        yield (lambda row, name=name: f"x = {name}"), rows, exact
+        yield (lambda _, name=name: f"x = {name}"), rows, exact
 
 
 def _scaled_and_shifted(layer: Layer) -> Exact:
@@ -193,7 +194,7 @@ def _scaled_and_shifted(layer: Layer) -> Exact:
     with np.errstate(over="ignore"):
         for x in (np.float32(0), *(np.float32(2.0**k) for k in EXPONENTS)):
             exact = np.where(flushed, np.inf, factor * x + offset)
-            yield (lambda row, x=x: f"x = {x:g}"), np.full((1, *row), x), exact[None]
+            yield (lambda _, x=x: f"x = {x:g}"), np.full((1, *row), x), exact[None]
 
 
 def _embedding(layer: Layer) -> Exact:
@@ -207,7 +208,7 @@ def _embedding(layer: Layer) -> Exact:
 def _computed(node: Node, rows: np.ndarray) -> np.ndarray:
     """The result of one float32 operation."""
     with np.errstate(all="ignore"), torch.inference_mode():
-        return evaluate(node, [torch.from_numpy(rows)], precision=torch.float32, rows=len(rows)).numpy()
+        return evaluate(node, [tensor_of(rows)], precision=torch.float32, rows=len(rows)).numpy()
 
 
 _EXACT: dict[str, Callable[[Layer], Exact]] = {

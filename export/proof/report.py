@@ -189,6 +189,7 @@ class ParityReport(_Record):
 
     @property
     def proved(self) -> bool:
+        """Whether the verdict is that the file computes what the module computes."""
         return self.verdict == "proved"
 
     @property

@@ -47,16 +47,21 @@ def split(rows: Any, shapes: Mapping[str, Row]) -> dict[str, Any]:
     """The reverse of ``join``, for an array or a tensor."""
     if len(shapes) == 1:
         return dict.fromkeys(shapes, rows)
-    parts, start = {}, 0
+    parts, start = dict[str, Any](), 0
     for name, shape in shapes.items():
         parts[name] = rows[:, start : start + prod(shape)].reshape(len(rows), *shape)
         start += prod(shape)
     return parts
 
 
+def tensor_of(array: np.ndarray) -> torch.Tensor:
+    """A tensor that shares the array's memory."""
+    return torch.from_numpy(array)  # pyright: ignore[reportUnknownMemberType] torch leaves its parameter untyped
+
+
 def as_tensors(rows: np.ndarray, inputs: Mapping[str, Input], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Rows of all inputs as the tensors that a network takes: ``dtype``, or int64."""
-    parts = split(torch.from_numpy(np.ascontiguousarray(rows)), row_shapes(inputs))
+    parts = split(tensor_of(np.ascontiguousarray(rows)), row_shapes(inputs))
     return {name: part.to(torch.int64 if inputs[name].dtype == "int64" else dtype) for name, part in parts.items()}
 
 

@@ -6,7 +6,7 @@ An ``Opener`` opens files, so that tests can use a runtime with a fault that no 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +33,13 @@ _IN_MEMORY = 2**23
 class Running(Protocol):
     """An opened model: rows of every input to those of every output, by name."""
 
-    def run(self, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]: ...
+    def run(self, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs for one batch, by name. Raises ModelError: the file does not run on it."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free what the model holds."""
+        ...
 
 
 Opener = Callable[[Path | bytes], Running]
@@ -76,7 +80,7 @@ class FileRunner:
         return self._open(proto, {name: self.model.constants[name] for name in self.model.large})
 
     @contextmanager
-    def _open(self, source: Path | ModelProto, constants: Mapping[str, np.ndarray] | None = None) -> Iterator[Run]:
+    def _open(self, source: Path | ModelProto, constants: Mapping[str, np.ndarray] | None = None) -> Generator[Run]:
         with _opened(source, self.opener, constants or {}) as running:
 
             def run(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -99,7 +103,7 @@ class FileRunner:
     @contextmanager
     def open_layer(
         self, layer: Layer, replaced: Mapping[str, np.ndarray] | None = None
-    ) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+    ) -> Generator[Callable[[np.ndarray], np.ndarray]]:
         """The operators of one layer, from its input in the module's shape to its value.
 
         Constants are the file's, except those that are ``replaced``.
@@ -119,7 +123,7 @@ class FileRunner:
 
 
 @contextmanager
-def _opened(source: Path | ModelProto, opener: Opener, constants: Mapping[str, np.ndarray]) -> Iterator[Running]:
+def _opened(source: Path | ModelProto, opener: Opener, constants: Mapping[str, np.ndarray]) -> Generator[Running]:
     """A running model: a file, or a graph with ``constants`` besides its own.
 
     Large constants go through a temporary file, which saves the copies that a message in memory takes.
@@ -153,7 +157,7 @@ def _with_shape_changes(model: Model, layer: Layer) -> list[NodeProto]:
     """A layer's operators, and the changes of shape between them."""
     made = {name for node in layer.nodes for name in node.output}
     wanted = {name for node in layer.nodes for name in node.input} - made - {read_by(model, layer)}
-    between = []
+    between: list[NodeProto] = []
     for node in reversed(model.proto.graph.node):
         if node.output and node.output[0] in wanted and node.output[0] not in model.constants:
             between.append(node)

@@ -50,17 +50,17 @@ class Proof:
 
     verdict: Verdict = "proved"
     why: str = "every check passed"
-    results: list[CheckRecord] = field(default_factory=list)
-    inputs: list[Inputs] = field(default_factory=list)
+    results: list[CheckRecord] = field(default_factory=list[CheckRecord])
+    inputs: list[Inputs] = field(default_factory=list[Inputs])
     structure: Structure = field(init=False)
     runner: FileRunner = field(init=False)
-    range_ratios: dict[str, float] = field(default_factory=dict)
+    range_ratios: dict[str, float] = field(default_factory=dict[str, float])
     """The largest error / bound over the whole range of float32, by operator."""
-    runs: list[Inputs] = field(default_factory=list)
+    runs: list[Inputs] = field(default_factory=list[Inputs])
     """The inputs, and batches of other sizes; ``shipped`` are the file's own outputs of them."""
-    shipped: list[np.ndarray] = field(default_factory=list)
+    shipped: list[np.ndarray] = field(default_factory=list[np.ndarray])
     layers: LayerResults = field(default_factory=lambda: LayerResults(0, []))
-    failures: list[ElementRecord] = field(default_factory=list)
+    failures: list[ElementRecord] = field(default_factory=list[ElementRecord])
     end_to_end: EndToEnd | None = None
     answers: AnswersRecord | None = None
 
@@ -99,10 +99,12 @@ class Proof:
         """The constants of the activations, and how much of its bound each took over the whole range."""
         nodes = [node for check in self.layers.checks for layer in check.layers for node in layer.source_nodes]
         used = {f"{n.op} tanh" if n.attributes.get("approximate") == "tanh" else n.op for n in nodes}
-        records = []
+        records: list[ConstantRecord] = []
         for name, constants in CONSTANTS.items():
             if name in used:
                 (a, r, m), share = constants.limits, self.range_ratios.get(name.partition(" ")[0])
-                values = {"absolute": a, "relative": r, "argument": m, "source": constants.source, "share": share}
-                records.append(ConstantRecord(block=name, **values))
+                source = constants.source
+                records.append(
+                    ConstantRecord(block=name, absolute=a, relative=r, argument=m, source=source, share=share)
+                )
         return records

@@ -39,14 +39,17 @@ class Layer:
 
     @property
     def path(self) -> str:
+        """The path in the module of the node that the file should hold."""
         return self.expected.path
 
     @property
     def op(self) -> str:
+        """The operators of its nodes, " + " between those that were folded."""
         return " + ".join(node.op for node in self.source_nodes)
 
     @property
     def parameters(self) -> int:
+        """The number of elements of its constants."""
         return sum(tensor.values.size for tensor in self.expected.tensors.values())
 
 
@@ -58,7 +61,7 @@ class Structure:
     wiring: Wiring
     layers: tuple[Layer, ...]
     problem: str | None
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, str] = field(default_factory=dict[str, str])
     """The values that the file's outputs are, seen through copies and changes of shape."""
 
 
@@ -87,7 +90,7 @@ class _Matching:
         self.shapes, self.dtypes = graph.shapes, graph.dtypes
         self.used: set[int] = set()
         self.layers: list[Layer] = []
-        self.remaining = list(graph.nodes)
+        self.remaining: list[Node] = list(graph.nodes)
 
     def run(self) -> str | None:
         """Match all layers; returns the problem, if there is one."""
@@ -146,8 +149,10 @@ class _Matching:
         return best
 
     def _candidates(self, used: set[int]) -> Iterator[tuple[list[Node], Node, Node]]:
-        """Groups of nodes that the next operators may be: each with the node that the file should hold for it, and the
-        node whose patterns the operators may have."""
+        """Groups of nodes that the next operators may be.
+
+        Each with the node that the file should hold for it, and the node whose patterns the operators may have.
+        """
         for group in self._groups():
             if len(group) == 1:
                 yield group, group[0], group[0]

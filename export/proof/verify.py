@@ -59,19 +59,24 @@ def verify(
     of the module, with the module's own weights. It runs on ``device`` as ``Session`` runs it.
 
     Args:
+        module: the network, with the weights that the file must have.
+        artifact: the file, or what ``export`` returned.
         spec: the names, features, ranges and labels that the file must declare; rows are drawn from its ranges.
+        device: "cpu", "cuda" or "auto".
         data: rows to try besides the seeded ones: an array (batch, *row), several by the inputs' names, or a file (see
             ``runtime.read_inputs``).
         dtype: "float32" for a module of another dtype, whose weights the file holds rounded.
         seed: of all random draws and samples.
-        example: tensors to call the module with; ``method``: the method to call. Both as for ``export``.
+        example: tensors to call the module with, as for ``export``.
+        method: the method to call in place of ``forward``.
 
     Raises ModelError: a file that cannot be read or run; ExportError: a module that cannot be traced at all;
     InputError: data that the model does not take; ProviderError: the device is not available.
     """
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
-    options = {"spec": spec, "device": device, "data": data, "dtype": dtype, "seed": seed}
-    return prove(module, path, **options, example=example, method=method)
+    return prove(
+        module, path, spec=spec, device=device, data=data, dtype=dtype, seed=seed, example=example, method=method
+    )
 
 
 def prove(
@@ -92,13 +97,11 @@ def prove(
 ) -> ParityReport:
     """``verify``, with hooks for tests, benchmarks and recovery.
 
-    Args:
-        opener: opens the file in place of ONNX Runtime.
-        stop_early: end with the first failure.
-        recovering: the file comes from elsewhere, and may have outputs of other shapes with the same elements.
-        recording: of the proof of another file of this network, or an empty one to be filled.
+    ``opener`` opens the file in place of ONNX Runtime, and ``stop_early`` ends with the first failure. With
+    ``recovering`` the file comes from elsewhere, and may have outputs of other shapes with the same elements.
+    ``recording`` is that of the proof of another file of this network, or an empty one to be filled.
     """
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if not isinstance(seed, int) or not 0 <= seed < 2**63:  # pyright: ignore[reportUnnecessaryIsInstance] the caller's
         raise InputError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed!r}")
     start = perf_counter()
     device = choose(device, this_machine(cuda=device != "cpu")).device

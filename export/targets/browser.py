@@ -165,9 +165,9 @@ TARGET = Target(
     name="browser",
     title="a page that runs the model in the browser, with ONNX Runtime Web in it",
     files=_files,
-    start=lambda deployment: "python3 -m http.server 8080 --bind 127.0.0.1",
+    start=lambda _: "python3 -m http.server 8080 --bind 127.0.0.1",
     ports={"HTTP": 8080},
     path="/",
     release=RELEASE,
-    remarks=lambda deployment: (_REMARKS,),
+    remarks=lambda _: (_REMARKS,),
 )

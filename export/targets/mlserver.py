@@ -50,7 +50,7 @@ TARGET = Target(
     name="mlserver",
     title="a model folder for MLServer, with a runtime for ONNX files",
     files=lambda deployment: model_folder(deployment, host="127.0.0.1"),
-    start=lambda deployment: start_in_venv("mlserver start ."),
+    start=lambda _: start_in_venv("mlserver start ."),
     ports=_PORTS,
     exposed_by="`host` in settings.json",
     release="1.7.1",

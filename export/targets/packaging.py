@@ -76,7 +76,9 @@ def package(
     options give the same bytes, unless the file had to be lowered: its new proof carries its date.
 
     Args:
+        path: the ONNX file.
         target: one of ``TARGETS``, such as "triton", or with the release, "triton:23.10".
+        folder: where the package goes; it is created.
         release: the server's release; a file that is too new for it is rewritten in an older opset and proved again.
         certificate: the file's certificate; by default ``NAME.parity.json`` beside it.
         name: the model's name at the server; by default the file's without .onnx.
@@ -85,7 +87,8 @@ def package(
         max_batch: the largest batch that the server accepts or puts together, in rows; a file of a fixed batch has its
             own.
         delay_us: how long a request may wait for others to share a batch with, microseconds.
-        instances, threads: copies of the model, and ONNX Runtime's threads in each.
+        instances: copies of the model.
+        threads: ONNX Runtime's threads in each copy.
         onnxruntime_web: the folder of the npm package, for the browser.
         replace: replace a package that is in the folder.
 
@@ -95,7 +98,7 @@ def package(
     path, folder = through_link(path), Path(folder)
     row, release = _target(target, release)
     backend = _backend(row, backend)
-    options = {"delay_us": delay_us, "instances": instances, "threads": threads, "device": device}
+    options: dict[str, Any] = {"delay_us": delay_us, "instances": instances, "threads": threads, "device": device}
     _check_options(row, max_batch, options)
     if not _NAME.fullmatch(name := path.stem if name is None else name):
         hint = "give one of letters, digits, '.', '_' and '-', at most 100, with --name"
@@ -296,7 +299,7 @@ def _check_folder(folder: Path, model: Path, replace: bool) -> None:
     try:
         packaged = set(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
-        packaged = set()
+        packaged = set[str]()
     foreign = sorted(present - packaged - {MANIFEST})
     if foreign:
         message = f"{folder} holds files that no package of mlpx brought: {', '.join(foreign[:5])}"

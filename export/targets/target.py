@@ -119,9 +119,9 @@ class Target:
     """The oldest release that a package was tested with; packages for a newer one are made, with a note."""
     bundled: tuple[str, ...] = ()
     """Backends that run an ONNX Runtime installed beside the server: its release does not limit what they read."""
-    fixed: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    fixed: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     """Options that must keep their defaults, each with the reason and what to do instead."""
-    remarks: Callable[[Deployment], Sequence[str]] = lambda deployment: ()
+    remarks: Callable[[Deployment], Sequence[str]] = lambda _: ()
     """What a user of the package must know, a paragraph each, for its README."""
 
     @property

@@ -100,7 +100,7 @@ def _start(deployment: Deployment) -> str:
 
 
 def _remarks(deployment: Deployment) -> Sequence[str]:
-    remarks = []
+    remarks: list[str] = []
     if deployment.fixed_batch is None:
         shared = f"Requests that wait at the same time share a batch of at most {deployment.max_batch} rows"
         delay = f"; one waits at most {deployment.delay_us} microseconds for others." if deployment.delay_us else "."

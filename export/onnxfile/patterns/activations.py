@@ -19,7 +19,7 @@ def _one_plus_exp() -> Op:
     return op("Add", op("Exp", op("Neg", X)), 1.0)
 
 
-def _relu(node: Node) -> list[Pattern]:
+def _relu(_node: Node) -> list[Pattern]:
     return patterns(op("Relu", X), op("Max", X, 0.0))
 
 
@@ -66,7 +66,7 @@ def _hardsigmoids() -> list[Op]:
     return roots + each(lambda x: (op("Clip", x, 0.0, 1.0), op("Clip", x, min=0.0, max=1.0)), sloped)
 
 
-def _hardswish(node: Node) -> list[Pattern]:
+def _hardswish(_node: Node) -> list[Pattern]:
     return patterns(op("HardSwish", X), *(op("Mul", X, gate) for gate in _hardsigmoids()))
 
 
@@ -99,7 +99,7 @@ def _gelu(node: Node) -> list[Pattern]:
 def _softplus(node: Node) -> list[Pattern]:
     beta, threshold = Constant(option("beta")), Constant(option("threshold"))
     scaled: Input = X if node.attributes["beta"] == 1 else op("Mul", X, beta)
-    roots = []
+    roots: list[Op] = []
     for softplus in (op("Softplus", scaled), op("Log", op("Add", op("Exp", scaled), 1.0))):
         divided = softplus if node.attributes["beta"] == 1 else op("Div", softplus, beta)
         roots.append(op("Where", op("Greater", scaled, threshold), X, divided))
@@ -118,29 +118,27 @@ def _log_softmax(node: Node) -> list[Pattern]:
     return patterns(op("LogSoftmax", X, axis=axis(node)), op("Log", op("Softmax", X, axis=axis(node))))
 
 
-def _selu(node: Node) -> list[Pattern]:
+def _selu(_node: Node) -> list[Pattern]:
     return patterns(op("Selu", X, alpha=1.6732632423543772, gamma=1.0507009873554805))
 
 
 PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
-    "sigmoid": lambda node: patterns(
-        op("Sigmoid", X), op("Div", 1.0, _one_plus_exp()), op("Reciprocal", _one_plus_exp())
-    ),
+    "sigmoid": lambda _: patterns(op("Sigmoid", X), op("Div", 1.0, _one_plus_exp()), op("Reciprocal", _one_plus_exp())),
     "relu": _relu,
     "leaky_relu": _leaky_relu,
-    "_prelu_kernel": lambda node: patterns(op("PRelu", X, NodeTensor("weight"))),
-    "elu": lambda node: patterns(op("Elu", X, alpha=option("alpha"))),
+    "_prelu_kernel": lambda _: patterns(op("PRelu", X, NodeTensor("weight"))),
+    "elu": lambda _: patterns(op("Elu", X, alpha=option("alpha"))),
     "selu": _selu,
-    "celu": lambda node: patterns(op("Celu", X, alpha=option("alpha"))),
+    "celu": lambda _: patterns(op("Celu", X, alpha=option("alpha"))),
     "tanh": single("Tanh"),
     "gelu": _gelu,
-    "silu": lambda node: patterns(
+    "silu": lambda _: patterns(
         op("Mul", X, op("Sigmoid", X)), op("Div", X, _one_plus_exp()), op("Swish", X, alpha=1.0)
     ),
-    "mish": lambda node: patterns(op("Mish", X), op("Mul", X, op("Tanh", op("Softplus", X)))),
+    "mish": lambda _: patterns(op("Mish", X), op("Mul", X, op("Tanh", op("Softplus", X)))),
     "softplus": _softplus,
-    "log_sigmoid": lambda node: patterns(op("Neg", op("Softplus", op("Neg", X))), op("Log", op("Sigmoid", X))),
-    "hardsigmoid": lambda node: patterns(*_hardsigmoids()),
+    "log_sigmoid": lambda _: patterns(op("Neg", op("Softplus", op("Neg", X))), op("Log", op("Sigmoid", X))),
+    "hardsigmoid": lambda _: patterns(*_hardsigmoids()),
     "hardswish": _hardswish,
     "clamp": _clamp,
     "softmax": _softmax,

@@ -34,7 +34,7 @@ def _scaled_linear(node: Node) -> list[Pattern]:
     return patterns(*(free(product, "beta") for product in products))
 
 
-def _batch_norm(node: Node) -> list[Pattern]:
+def _batch_norm(_node: Node) -> list[Pattern]:
     scale, shift = NodeTensor("weight", default=1.0), NodeTensor("bias", default=0.0)
     statistics = NodeTensor("running_mean"), NodeTensor("running_var")
     return patterns(op("BatchNormalization", X, scale, shift, *statistics, epsilon=option("eps")))

@@ -68,23 +68,23 @@ def _pow(node: Node) -> list[Pattern]:
     return patterns(*roots)
 
 
-def _scaled_and_shifted(node: Node) -> list[Pattern]:
-    """offset + factor·x, which folding makes."""
+def _scaled_and_shifted(_node: Node) -> list[Pattern]:
+    """A product and a sum, offset + factor·x, which folding makes."""
     offset, factor = NodeTensor("self"), NodeTensor("tensor2")
     product = op("Mul", X, factor)
     return patterns(op("Add", product, offset), op("Sub", product, replace(offset, negated=True)))
 
 
-def _neg(node: Node) -> list[Pattern]:
+def _neg(_node: Node) -> list[Pattern]:
     return patterns(op("Neg", X), op("Mul", X, -1.0), op("Sub", 0.0, X))
 
 
-def _rsqrt(node: Node) -> list[Pattern]:
+def _rsqrt(_node: Node) -> list[Pattern]:
     root = op("Sqrt", X)
     return patterns(op("Reciprocal", root), op("Div", 1.0, root), op("Pow", X, -0.5))
 
 
-def _sign(node: Node) -> list[Pattern]:
+def _sign(_node: Node) -> list[Pattern]:
     return patterns(op("Where", op("IsNaN", X), 0.0, op("Sign", X)))
 
 
@@ -98,10 +98,10 @@ PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
     "neg": _neg,
     "rsqrt": _rsqrt,
     "sign": _sign,
-    "sqrt": lambda node: patterns(op("Sqrt", X), op("Pow", X, 0.5)),
-    "reciprocal": lambda node: patterns(op("Reciprocal", X), op("Div", 1.0, X), op("Pow", X, -1.0)),
-    "log1p": lambda node: patterns(op("Log", op("Add", X, 1.0))),
-    "expm1": lambda node: patterns(op("Sub", op("Exp", X), 1.0)),
+    "sqrt": lambda _: patterns(op("Sqrt", X), op("Pow", X, 0.5)),
+    "reciprocal": lambda _: patterns(op("Reciprocal", X), op("Div", 1.0, X), op("Pow", X, -1.0)),
+    "log1p": lambda _: patterns(op("Log", op("Add", X, 1.0))),
+    "expm1": lambda _: patterns(op("Sub", op("Exp", X), 1.0)),
     **{
         name: single(op_type)
         for name, op_type in (

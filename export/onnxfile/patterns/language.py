@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import product
 
 import numpy as np
 
@@ -45,6 +44,7 @@ class Integers:
     accepts: Callable[[list[int]], bool] | None = field(default=None, compare=False)
 
     def fits(self, values: list[int]) -> bool:
+        """Whether the file may have these integers here."""
         return values == list(self.values) if self.accepts is None else self.accepts(values)
 
 
@@ -64,8 +64,10 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Op:
-    """An operator on inputs. Attributes that are not listed have their default in ONNX; those that are must exist in
-    the opset of the file, so that a pattern for another opset does not match. ``free`` ones may be any number.
+    """An operator on inputs; its ``free`` attributes may be any number.
+
+    Attributes that are not listed have their default in ONNX; those that are must exist in the opset of the file, so
+    that a pattern for another opset does not match.
     """
 
     name: str
@@ -107,10 +109,9 @@ def patterns(*roots: Op) -> list[Pattern]:
     return [tuple(_steps(root)) for root in roots]
 
 
-def each(make: Callable[..., Op | Iterable[Op]], *parts: Iterable[Op]) -> list[Op]:
-    """What ``make`` returns for every combination of its parts."""
-    made = (make(*combination) for combination in product(*parts))
-    return [op for ops in made for op in ([ops] if isinstance(ops, Op) else ops)]
+def each(make: Callable[[Op], Op | Iterable[Op]], parts: Iterable[Op]) -> list[Op]:
+    """What ``make`` returns for every part."""
+    return [op for ops in map(make, parts) for op in ([ops] if isinstance(ops, Op) else ops)]
 
 
 def option(name: str) -> Callable[[Node], float]:

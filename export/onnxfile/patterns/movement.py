@@ -53,12 +53,12 @@ def _gather(node: Node) -> list[Pattern]:
     return patterns(op("GatherElements", *operands(node), axis=axis(node)))
 
 
-def _embedding(node: Node) -> list[Pattern]:
+def _embedding(_node: Node) -> list[Pattern]:
     return patterns(op("Gather", NodeTensor("weight"), X, axis=0))
 
 
 def _largest(node: Node) -> list[Pattern]:
-    """sort and topk, with NaN put back: a position is NaN where there are more NaN than its rank."""
+    """The largest or smallest values, with NaN put back: a position is NaN where there are more NaN than its rank."""
     dim, rank, largest = node.attributes["dim"], len(node.shape), bool(node.attributes["descending"])
     is_nan, k = op("IsNaN", X), node.attributes["k"]
     counts = reduced(node, "ReduceSum", op("Cast", is_nan, to=1), (dim,), rank)

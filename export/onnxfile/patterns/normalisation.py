@@ -34,7 +34,7 @@ def _scaled(node: Node, x: Op | str, divisor: Op) -> list[Op]:
 
 def _rms_norm(node: Node) -> list[Pattern]:
     rank, eps = len(node.shape), Constant(option("eps"))
-    roots = []
+    roots: list[Op] = []
     for square in (op("Mul", X, X), op("Pow", X, 2.0)):
         for mean in reduced(node, "ReduceMean", square, (rank - 1,), rank):
             roots += _scaled(node, X, op("Sqrt", op("Add", mean, eps)))

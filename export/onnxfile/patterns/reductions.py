@@ -30,7 +30,7 @@ def reduced(node: Node, name: str, x: Input, dims: tuple[int, ...] | None = None
 
 def _rank(node: Node) -> int:
     """The rank of what is reduced."""
-    dims = node.attributes.get("dim")
+    dims: int | tuple[int, ...] | None = node.attributes.get("dim")
     dropped = 0 if node.attributes.get("keepdim", True) else len(dims) if isinstance(dims, tuple) else 1
     return len(node.shape) + dropped
 
@@ -47,7 +47,7 @@ def _any_nan(node: Node) -> list[Op]:
 
 
 def _extremum(name: str) -> Callable[[Node], list[Pattern]]:
-    """amax and amin, with NaN put back where there is one, unless they are of integers."""
+    """The patterns of amax and amin, with NaN put back where there is one, unless they are of integers."""
 
     def of_node(node: Node) -> list[Pattern]:
         extrema = reduced(node, name, X)
@@ -62,7 +62,7 @@ def _norm(node: Node) -> list[Pattern]:
 
 
 def _variance(node: Node) -> list[Pattern]:
-    roots = []
+    roots: list[Op] = []
     correction = node.attributes["correction"]
     degrees = float(max(0.0, node.attributes["count"] - (1.0 if correction is None else correction)))
     for mean in reduced(node, "ReduceMean", X):
@@ -74,7 +74,7 @@ def _variance(node: Node) -> list[Pattern]:
 
 
 def _arg_extremum(name: str) -> Callable[[Node], list[Pattern]]:
-    """argmax and argmin, with the index of the first NaN where there is one; of integers without that."""
+    """The patterns of argmax and argmin, with the index of the first NaN where there is one; of integers without."""
 
     def of_node(node: Node) -> list[Pattern]:
         dim = axis(node, rank=_rank(node))
@@ -85,7 +85,7 @@ def _arg_extremum(name: str) -> Callable[[Node], list[Pattern]]:
 
 
 def _truth(name: str) -> Callable[[Node], list[Pattern]]:
-    """any and all: the largest or the smallest of 0 and 1."""
+    """The patterns of any and all: the largest or the smallest of 0 and 1."""
 
     def of_node(node: Node) -> list[Pattern]:
         return patterns(*(op("Cast", number, to=_BOOL) for number in reduced(node, name, op("Cast", X, to=_FLOAT))))

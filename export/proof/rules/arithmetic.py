@@ -86,7 +86,7 @@ def roundings(node: Node) -> int:
     return {"batch_norm": 8, "addcmul": 2, "div": 3, "neg": 0}.get(node.op, 1)
 
 
-def affine(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+def affine(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Tensor:
     """(1 + γ_k)·|A| e + γ_k (|A||z| + |b|) + (k + 1)·2^-126·(1 + |z|), by ``roundings``; |z| summed for a linear.
 
     It is the bound of an inner product applied to each row (Higham 2002, eq. 3.5), with the error of the input carried
@@ -106,9 +106,12 @@ def affine(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
     return exempt_where((1 + g) * on_the_way > LARGEST, radius)
 
 
-def _matmul(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """γ_n·Σ|a||b| over the n products of each inner product (Higham 2002, eq. 3.5), and e₁|b| + |a|e₂ + e₁e₂, summed,
-    for inexact factors. Factors, products and sums may be flushed: 2^-126 times their number and partners."""
+def _matmul(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Tensor:
+    """γ_n·Σ|a||b| over the n products of each inner product (Higham 2002, eq. 3.5), and what inexact factors add.
+
+    That is e₁|b| + |a|e₂ + e₁e₂, summed. Factors, products and sums may be flushed: 2^-126 times their number and
+    partners.
+    """
     a, b = operands(node, z, e, "self", "other")
     n = a.value.shape[-1]
     g = gamma(n)
@@ -120,9 +123,10 @@ def _matmul(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> 
     return exempt_where((1 + g) * (terms + moved) > LARGEST, radius)
 
 
-def merged(nodes: Sequence[Node], folded: Node, z: Tensor, e: Radius, y: Tensor) -> Tensor:
-    """Affine operators that were composed in float64 and rounded once to the constants of ``folded``, a linear,
-    addcmul, mul or add.
+def merged(nodes: Sequence[Node], folded: Node, z: Tensor, e: Radius, _y: Tensor) -> Tensor:
+    """Affine operators that were composed in float64 and rounded once to the constants of ``folded``.
+
+    ``folded`` is a linear, an addcmul, a mul or an add.
 
     The constants in the file are within u of those that float64 composed, and these within c·2^-53 of the exact ones,
     relative to the product of the absolute values: c counts the roundings along the chain (``roundings`` of each, n for
@@ -152,8 +156,10 @@ def _largest(z: Tensor) -> Tensor:
 
 
 def _add(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """One rounding of the sum or difference: (e₁ + e₂)(1 + u) + u·|y|. The sum of float32 numbers never underflows,
-    but it, and they, may be flushed."""
+    """One rounding of the sum or difference: (e₁ + e₂)(1 + u) + u·|y|.
+
+    The sum of float32 numbers never underflows, but it, and they, may be flushed.
+    """
     a, b = operands(node, z, e, "self", "other")
     return (a.radius + b.radius) * (1 + U) + U * size(y) + 3 * ETA
 
@@ -166,9 +172,9 @@ def _multiply(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
 
 
 def _divide(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """One rounding of the quotient: u·(|y| + p), p = (e₁ + |y|·e₂) / (|z₂| - e₂), which is
-    |(a + α)/(b + β) - a/b| = |α - β·a/b| / |b + β|; exempt where b may be zero, or a denormal that counts as zero.
+    """One rounding of the quotient: u·(|y| + p), p = (e₁ + |y|·e₂) / (|z₂| - e₂).
 
+    p is |(a + α)/(b + β) - a/b| = |α - β·a/b| / |b + β|; exempt where b may be zero, or a denormal that counts as zero.
     A file may hold a constant divisor as a product with its rounded reciprocal: γ_3, and the reciprocal may be flushed.
     """
     a, b = operands(node, z, e, "self", "other")
@@ -183,9 +189,9 @@ def _divide(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> 
 
 
 def _power(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """r·u·(|y| + p) with the constant of pow, and flushing; x^-n as the reciprocal of a product is exempt where the
-    product may underflow, and so is a denormal base.
+    """r·u·(|y| + p) with the constant of pow, and flushing.
 
+    x^-n as the reciprocal of a product is exempt where the product may underflow, and so is a denormal base.
     x^n with an exact whole n ≥ 1 moves by at most (|x| + e)^n - |x|^n, by the binomial theorem. Else, for positive
     bases, x^c is monotone in each argument, so the corners of the rectangle are the extremes. Else nothing is bounded.
     """

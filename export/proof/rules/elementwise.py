@@ -26,10 +26,10 @@ def by_ends(node: Node, z: Tensor, e: Radius, y: Tensor) -> Tensor:
 
 
 def smooth(name: str, slope: float | None = None, inner: float = 0.0) -> Rule:
-    """p + u·(a + r·(|y| + p) + m·(|z| + e)) + 4·2^-126 with the constants of ``name``; p is what f makes of e.
+    """The rule p + u·(a + r·(|y| + p) + m·(|z| + e)) + 4·2^-126, with the constants of ``name``.
 
-    Where f is monotone p is the distance to the ends of the interval, else slope·e, ``slope`` the largest |f'|. Exempt
-    where inner·(|z| + e), which some kernels have on the way, may overflow.
+    p is what f makes of e: where f is monotone, the distance to the ends of the interval, else slope·e, ``slope`` the
+    largest |f'|. Exempt where inner·(|z| + e), which some kernels have on the way, may overflow.
     """
     a, r, m = CONSTANTS[name].limits
 
@@ -47,8 +47,10 @@ def _unrounded(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) 
 
 
 def _stepped(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """floor, ceil, round and sign are monotone and give small whole numbers exactly: the ends of the interval, which is
-    widened by what float64 loses there, since they jump."""
+    """The ends of the interval, for floor, ceil, round and sign: they are monotone, and exact for small whole numbers.
+
+    The interval is widened by what float64 loses at its ends, since they jump.
+    """
     x = z[0].double()
     return by_ends(node, x, None if e[0] is None else widened(x, e[0]), y)
 
@@ -90,9 +92,11 @@ def _elu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Ten
     return exempt_where(low <= 0, radius) if wrong else radius
 
 
-def _selu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """An elu with alpha = 1.6733, times 1.0507, both rounded to float32: two more roundings of constants, one of a
-    product. The slope is at most 1.7581, and nothing is absolute above zero."""
+def _selu(_node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+    """An elu with alpha = 1.6733, times 1.0507, both rounded to float32.
+
+    Two more roundings of constants, one of a product. The slope is at most 1.7581, and nothing is absolute above zero.
+    """
     a, r, _ = CONSTANTS["selu"].limits
     p = 1.7581 * radius_of(e[0], z[0])
     low = z[0] - radius_of(e[0], z[0])
@@ -100,16 +104,20 @@ def _selu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Te
 
 
 def _gelu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """x·(1 + erf) is twice the result before it is halved, and so overflows first. The slope is at most 1.129 (at
-    z = √2: Φ(√2) + √2·φ(√2))."""
+    """A smooth function, whose slope is at most 1.129 (at z = √2: Φ(√2) + √2·φ(√2)).
+
+    x·(1 + erf) is twice the result before it is halved, and so overflows first.
+    """
     name = "gelu" if node.attributes["approximate"] == "none" else "gelu tanh"
     return smooth(name, 1.13, inner=2)(node, z, e, y)
 
 
 def _softplus(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """log(1 + exp(beta·z)) / beta: beta·z is rounded, which moves the result by at most u·|z| since the slope is at
-    most 1; the logarithm to (a + r·beta·y)·u; the quotient. Within rounding of the threshold either branch is right,
-    and they differ by log1p(exp(-threshold)) / beta. Above a threshold of 20 they agree to float32.
+    """log(1 + exp(beta·z)) / beta, or z above a threshold.
+
+    beta·z is rounded, which moves the result by at most u·|z| since the slope is at most 1; the logarithm to
+    (a + r·beta·y)·u; the quotient. Within rounding of the threshold either branch is right, and they differ by
+    log1p(exp(-threshold)) / beta. Above a threshold of 20 they agree to float32.
     """
     beta, threshold = number(node, "beta"), number(node, "threshold")
     if beta == 0:
@@ -135,9 +143,9 @@ def _sqrt(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Te
 
 
 def _rsqrt(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """γ_5·(|y| + p): a root (γ_2) and a quotient, or one instruction to 2 ulp of the rounded result (CUDA's
-    guide, the table of maximum errors): 2.5 ulp, 5 u.
+    """γ_5·(|y| + p): a root (γ_2) and a quotient, or one instruction.
 
+    The instruction is within 2 ulp of the rounded result (CUDA's guide, the table of maximum errors): 2.5 ulp, 5 u.
     p by the ends; exempt where the interval touches zero, or a denormal may count as 0.
     """
     p = by_ends(node, z[0], e[0], y)
@@ -146,7 +154,7 @@ def _rsqrt(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
     return exempt_where(bad, radius)
 
 
-def _reciprocal(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+def _reciprocal(_node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
     """One rounding, u·(|y| + p), and perhaps flushed. |1/(z + d) - 1/z| = |d| / (|z|·|z + d|): p = e·|y| / (|z| - e).
 
     Exempt where the interval touches zero, or a denormal may count as 0.
@@ -157,9 +165,12 @@ def _reciprocal(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor)
     return exempt_where(bad, p + U * (size(y) + p) + ETA)
 
 
-def _log(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """u·(a + r·(|y| + p)): near 1 the error is held absolutely. p = -log(1 - e/z) by the lower end, which is further;
-    exempt where the interval touches zero, or a denormal may count as 0."""
+def _log(_node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+    """u·(a + r·(|y| + p)): near 1 the error is held absolutely.
+
+    p = -log(1 - e/z) by the lower end, which is further; exempt where the interval touches zero, or a denormal may
+    count as 0.
+    """
     error = radius_of(e[0], z[0])
     p = torch.where(error > 0, -torch.log1p(-error / z[0]), 0.0)
     a, r, _ = CONSTANTS["log"].limits

@@ -52,7 +52,7 @@ def _not(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Ten
     return zero_radius(y) if all_exact(e) else _open(x).double()
 
 
-def _isnan(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+def _isnan(_node: Node, _z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
     """1 where the value has no bound; a value within a finite radius of a number is a number."""
     return zero_radius(y) if e[0] is None else (~e[0].isfinite()).double()
 
@@ -68,9 +68,11 @@ def _where(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
     return zero_radius(y) + torch.where(condition.e > 0, either, chosen)
 
 
-def _cast(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+def _cast(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Tensor:
     """To integers: truncation is monotone, so the ends of the interval; no bound beyond the type's range or for NaN.
-    To bool: 1 where the value may be zero or nonzero. To float32: integers beyond 2^24 are rounded."""
+
+    To bool: 1 where the value may be zero or nonzero. To float32: integers beyond 2^24 are rounded.
+    """
     x, radius = z[0].double(), radius_of(e[0], z[0])
     if node.dtype == "bool":
         return ((radius > 0) & (size(x) <= radius)).double()
@@ -101,7 +103,7 @@ def _moved(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
     return evaluate(replace(node, tensors=tensors), radii, precision=torch.float64, rows=next(rows, None))
 
 
-def _ordered(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+def _ordered(node: Node, _z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
     """The k-th largest value is 1-Lipschitz in the largest change of any value: the largest radius holds for each."""
     return zero_radius(y) if e[0] is None else e[0].amax(node.attributes["dim"], keepdim=True).expand(y.shape)
 

@@ -28,14 +28,17 @@ def reduced_size(z: Tensor, dims: tuple[int, ...]) -> int:
 
 
 def total(z: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The sum over these dimensions, kept as 1; a scalar is its own sum."""
     return z.sum(dim=dims, keepdim=True) if z.ndim else z
 
 
 def mean(z: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The mean over these dimensions, kept as 1."""
     return z.mean(dim=dims, keepdim=True) if z.ndim else z
 
 
 def maximum(z: Tensor, dims: tuple[int, ...]) -> Tensor:
+    """The largest value over these dimensions, kept as 1."""
     return z.amax(dim=dims, keepdim=True) if z.ndim else z
 
 
@@ -44,7 +47,7 @@ def squeezed(z: Tensor, dims: tuple[int, ...], node: Node) -> Tensor:
     return z if node.attributes.get("keepdim", False) or not z.ndim else z.squeeze(dims)
 
 
-def _sum(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+def _sum(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Tensor:
     """γ_{n-1}·Σ|x|, in any order (Higham 2002, section 4.2), (1 + γ_{n-1})·Σe, and n flushed numbers or sums."""
     x, dims = z[0].double(), dims_of(node, z[0])
     n = reduced_size(x, dims)
@@ -53,7 +56,7 @@ def _sum(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Ten
     return squeezed(exempt_where((1 + g) * (terms + moved) > LARGEST, radius), dims, node)
 
 
-def _mean(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+def _mean(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Tensor:
     """A sum and a quotient, or a product with a rounded 1/n: γ_{n+1}·mean|x| + (1 + γ_{n+1})·mean e, and flushing.
 
     Exempt where the sum may overflow.
@@ -65,9 +68,9 @@ def _mean(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Te
     return squeezed(exempt_where((1 + g) * n * (terms + moved) > LARGEST, radius), dims, node)
 
 
-def _cumsum(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+def _cumsum(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Tensor:
     """The k-th result is a sum of k numbers, in any order: γ_{k-1}·Σ|x|, as ``_sum``."""
-    x, dim = z[0].double(), node.attributes["dim"]
+    x, dim = z[0].double(), int(node.attributes["dim"])
     if not x.ndim:
         return radius_of(e[0], x)
     terms, moved = size(x).cumsum(dim), radius_of(e[0], x).cumsum(dim)
@@ -85,9 +88,10 @@ def _extreme(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) ->
 
 
 def _norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """Order 1: a sum of absolute values. Order 2: n squares and n - 1 sums, γ_n, which the root halves, and the root's
-    own 2: γ_{n/2+2}, stated as γ_{n+3}; squares may be flushed: √(n·2^-126), doubled for the argument.
+    """Order 1: a sum of absolute values. Order 2: the root of a sum of squares.
 
+    n squares and n - 1 sums, γ_n, which the root halves, and the root's own 2: γ_{n/2+2}, stated as γ_{n+3}; squares
+    may be flushed: √(n·2^-126), doubled for the argument.
     Both are norms, so an error in x moves them by at most its own norm.
     """
     if node.attributes["ord"] == 1:
@@ -101,7 +105,7 @@ def _norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Te
     return squeezed(exempt_where(overflows, radius), dims, node)
 
 
-def _var(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
+def _var(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Tensor:
     """Σ(x - mean)²/(n - correction), in two passes (mean, difference, square, sum, quotient), one, or Welford's.
 
     With γ = γ_{n+4}: the mean is off by γ·E|z|, so z - mean by t = γ·E|z| + 2u·|z - mean|, a square by 2|z - mean|·t +
@@ -121,7 +125,7 @@ def _var(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Ten
 
 
 def _truth(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """any and all: 1 where some values may be zero or nonzero and no other value decides alone."""
+    """1 where, for any and all, some values may be zero or nonzero and no other value decides alone."""
     if e[0] is None:
         return zero_radius(y)
     x, dims = z[0].double(), dims_of(node, z[0])
@@ -132,14 +136,16 @@ def _truth(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
 
 
 def _index_of(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """Exact inputs have one index (the first of equals). Else any index may result whose interval reaches the best of
-    the intervals' near ends: the distance to the furthest of them."""
+    """Exact inputs have one index, the first of equals; else the distance to the furthest index that may result.
+
+    Those are the indices whose interval reaches the best of the intervals' near ends.
+    """
     if e[0] is None:
         return zero_radius(y)
     x = z[0].double() if node.op == "argmax" else -z[0].double()
     if not x.ndim:
         return zero_radius(y)
-    dim, error = node.attributes["dim"] % x.ndim, widened(x, e[0])
+    dim, error = int(node.attributes["dim"]) % x.ndim, widened(x, e[0])
     chosen = y if node.attributes.get("keepdim", False) else y.unsqueeze(dim)
     shape = [-1 if axis == dim else 1 for axis in range(x.ndim)]
     indices = torch.arange(x.shape[dim], dtype=torch.float64).reshape(shape)
@@ -149,11 +155,12 @@ def _index_of(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
 
 
 def _softmax(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """exp(z_i - max) / Σ exp(z_j - max), d_i = max - z_i: the difference is rounded (u·d_i in the exponent), the
-    exponential has c roundings, the sum of n positive terms n - 1, the quotient one. So |fl(y_i) - y_i| ≤
-    y_i·u·(d_i + Σ y_j d_j + n + 2c + 2), and twice e in the exponent where the input is not exact (after Blanchard,
-    Higham and Higham, Accurately computing the log-sum-exp and softmax functions, IMA J. Numer. Anal. 41(4), 2021).
-    Results below 2^-126 are flushed, as are terms of the sum.
+    """exp(z_i - max) / Σ exp(z_j - max), with d_i = max - z_i.
+
+    The difference is rounded (u·d_i in the exponent), the exponential has c roundings, the sum of n positive terms
+    n - 1, the quotient one. So |fl(y_i) - y_i| ≤ y_i·u·(d_i + Σ y_j d_j + n + 2c + 2), and twice e in the exponent
+    where the input is not exact (after Blanchard, Higham and Higham, Accurately computing the log-sum-exp and softmax
+    functions, IMA J. Numer. Anal. 41(4), 2021). Results below 2^-126 are flushed, as are terms of the sum.
     """
     c = CONSTANTS["softmax"].limits[1]
     dims = (node.attributes["dim"],)
@@ -185,10 +192,10 @@ def _log_softmax(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor
     return moved + U * (1 + gamma(n + 2 * c)) * own + (n + 4) * ETA
 
 
-def _layer_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """(z - mean) / √(var + eps)·w + b, the variance as a mean of squares (two passes) or as E[z²] - mean² (one pass),
-    in one kernel or operator by operator, which rounds no more often.
+def _layer_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Tensor:
+    """(z - mean) / √(var + eps)·w + b, in one kernel or operator by operator, which rounds no more often.
 
+    The variance is a mean of squares (two passes) or E[z²] - mean² (one pass).
     With γ = γ_{n+4}: the mean is off by γ·E|z|, so z - mean by t = γ·E|z| + 2u·|z - mean|; the one-pass variance by
     γ·(E[z²] + mean² + eps), which covers two passes as well (Chan, Golub and LeVeque, The American Statistician 37(3),
     1983). Where that could be all of the variance nothing is bounded; else 1 / √· grows by √(v / (v - slack)) - 1. The
@@ -216,9 +223,11 @@ def _layer_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor)
 
 
 def _rms_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """x / √(mean x² + eps)·w: q = mean x² + eps takes n + 2 roundings for the mean (perhaps with a rounded 1/n), one
-    for the sum and one for eps as float32, which the root halves; the reciprocal root 5 (``rsqrt``), two products:
-    γ_{n/2+9}, with no cancellation. Squares may be flushed, q then lacks 2·2^-126, and 1/√q grows by √(q / (q - that)).
+    """γ_{n/2+9} for x / √q·w, q = mean x² + eps, with no cancellation.
+
+    q takes n + 2 roundings for the mean (perhaps with a rounded 1/n), one for the sum and one for eps as float32, which
+    the root halves; the reciprocal root 5 (``rsqrt``), two products. Squares may be flushed, q then lacks 2·2^-126, and
+    1/√q grows by √(q / (q - that)).
 
     The size ρ = √q moves by at most δ = √(mean e²), so y by |w|·(e + |x|·δ/ρ) / (ρ - δ). Exempt where that or a flush
     may be all of ρ, or Σx² overflows.
