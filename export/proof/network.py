@@ -180,7 +180,8 @@ def _first_order(structure: Structure, rows: np.ndarray, errors: np.ndarray, see
         return 0.0, len(chosen), len(outputs)
     share = 0.0
     for output in outputs.tolist():
-        gradients = torch.autograd.grad(last[:, output].sum(), shifts, retain_graph=True, allow_unused=True)
+        total = last[:, output].sum()
+        gradients: list[Tensor | None] = [*torch.autograd.grad(total, shifts, retain_graph=True, allow_unused=True)]
         bound = torch.zeros(len(chosen), dtype=torch.float64)
         for gradient, (radius, shape) in zip(gradients, bounds, strict=True):
             if gradient is not None:

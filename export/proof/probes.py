@@ -223,18 +223,18 @@ _EXACT: dict[str, Callable[[Layer], Exact]] = {
 
 def _integers(model: Model, layer: Layer, seed: int) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Rows of integers, their exact results, and integers for the layer's constants, as the file stores them."""
-    shape = layer.expected.tensors["weight"].values.shape
+    out, features = map(int, layer.expected.tensors["weight"].values.shape)
     node, last = layer.nodes[0], layer.nodes[-1]
     stored = next(name for name in node.input[:2] if name in model.constants)
     others = [name for name in last.input[::-1] if name in model.constants and name != stored]
     bias = bool(others)
     rng = np.random.default_rng(seed)
-    largest = max(1, min(2**13 - 1, (2**24 - 2**13) // (3 * shape[1])))
-    weight = rng.integers(-largest, largest + 1, shape).astype(np.float32)
-    offset = rng.integers(-4096, 4097, shape[0]).astype(np.float32) if bias else np.zeros(shape[0], np.float32)
+    largest = max(1, min(2**13 - 1, (2**24 - 2**13) // (3 * features)))
+    weight = rng.integers(-largest, largest + 1, (out, features)).astype(np.float32)
+    offset = rng.integers(-4096, 4097, out).astype(np.float32) if bias else np.zeros(out, np.float32)
     if bias and model.constants[others[0]].size == 1:  # the same for every output
         offset[:] = offset[0]
-    rows = rng.integers(-3, 4, (16, shape[1])).astype(np.float32)
+    rows = rng.integers(-3, 4, (16, features)).astype(np.float32)
     sign = -1.0 if last.op_type == "Sub" else attribute(last, "beta", 1.0)
     exact = attribute(node, "alpha", 1.0) * (rows.astype(np.float64) @ weight.astype(np.float64).T) + sign * offset
     transposed = stored == node.input[1] and not attribute(node, "transB", 0)

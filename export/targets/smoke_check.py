@@ -13,18 +13,19 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 
 
-def numbers(data):
+def numbers(data: "list[Any] | float | None") -> "list[float]":
     """The numbers of an answer, flat; JSON has no NaN, which is sent as null."""
     if isinstance(data, list):
         return [number for part in data for number in numbers(part)]
     return [math.nan if data is None else float32(float(data))]
 
 
-def float32(number):
+def float32(number: float) -> float:
     """The nearest float32: a server may write the fewest digits that identify one."""
     try:
         return struct.unpack("f", struct.pack("f", number))[0]
@@ -32,11 +33,13 @@ def float32(number):
         return math.copysign(math.inf, number)
 
 
-def problems(answer, expected):
+def problems(answer: "dict[str, Any]", expected: "dict[str, Any]") -> "tuple[list[str], float]":
     """What is wrong with an answer, a line each, and the largest error as a share of its bound."""
-    lines, largest = [], 0.0
-    compared, reduced_answers = [], {}
-    outputs = {output["name"]: output for output in answer.get("outputs", [])}
+    lines: list[str] = []
+    largest = 0.0
+    compared: list[tuple[float, float]] = []
+    reduced_answers: dict[str, list[float]] = {}
+    outputs: dict[str, dict[str, Any]] = {output["name"]: output for output in answer.get("outputs", [])}
     for name, wanted in expected["outputs"].items():
         if name not in outputs:
             lines.append(f"the output '{name}' is missing")
@@ -63,14 +66,14 @@ def problems(answer, expected):
     return lines, largest
 
 
-def precisions(compared, reduced):
+def precisions(compared: "list[tuple[float, float]]", reduced: "dict[str, list[float]]") -> "list[str]":
     """The reduced precision that the answers are at least twice as near to as to the exact ones, if there is one.
 
     One that hardly differs from the exact answers here (64 roundings of float32) cannot be distinguished from float32.
     """
     size = sum(exact * exact for _, exact in compared)
     off = sum((value - exact) ** 2 for value, exact in compared)
-    nearest = []
+    nearest: list[tuple[float, str]] = []
     for kind, values in reduced.items():
         if len(values) != len(compared):  # an output is missing, which is reported
             continue
@@ -81,7 +84,8 @@ def precisions(compared, reduced):
     return [kind for _, kind in sorted(nearest)[:1]]
 
 
-def main():
+def main() -> int:
+    """Ask the server and print what is wrong; the exit code."""
     expected = json.loads((HERE / "expected.json").read_text(encoding="utf-8"))
     url = (sys.argv[1] if len(sys.argv) > 1 else expected["url"]).rstrip("/")
     body = (HERE / "request.json").read_bytes()

@@ -1,11 +1,12 @@
 """A server of the KServe SDK for the ONNX file of this package: python kserve_model.py --model_name=NAME."""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: reportMissingModuleSource=false
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelServer, logging, model_server
@@ -19,20 +20,27 @@ class OnnxPredictor(Model):
     """Answers requests of the Open Inference Protocol, over REST and gRPC."""
 
     def load(self) -> bool:
+        """Open the file with the settings beside it."""
         settings = json.loads((HERE / "model-settings.json").read_text(encoding="utf-8"))
         self.model = OnnxModel(HERE / "model.onnx", **settings)
         self.ready = True
         return self.ready
 
-    def get_input_types(self) -> list[dict]:
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """The inputs, as the protocol's metadata has them."""
         return [port.metadata for port in self.model.inputs.values()]
 
-    def get_output_types(self) -> list[dict]:
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """The outputs, in the same way."""
         return [port.metadata for port in self.model.outputs.values()]
 
     async def predict(
-        self, payload: InferRequest, headers: dict | None = None, response_headers: dict | None = None
+        self,
+        payload: dict[str, Any] | InferRequest,
+        _headers: dict[str, str] | None = None,
+        _response_headers: dict[str, str] | None = None,
     ) -> InferResponse:
+        """The outputs that the request names, or all. Raises InvalidInput, which is sent with status 400."""
         if not isinstance(payload, InferRequest):
             raise InvalidInput("a request of the Open Inference Protocol (v2) is expected")
         try:
@@ -41,7 +49,7 @@ class OnnxPredictor(Model):
         except WrongRequestError as error:
             raise InvalidInput(str(error)) from None
         results = await self.model.run(feed)
-        outputs = []
+        outputs: list[InferOutput] = []
         for name in names:
             outputs.append(
                 InferOutput(name, list(results[name].shape), self.model.outputs[name].datatype, results[name])
@@ -58,8 +66,9 @@ class OnnxPredictor(Model):
         )
 
 
-def _data(tensor: InferInput):
-    return tensor.data if tensor._raw_data is None else tensor._raw_data
+def _data(tensor: InferInput) -> Any:
+    raw = tensor._raw_data  # pyright: ignore[reportPrivateUsage] the SDK has no other way to the bytes
+    return tensor.data if raw is None else raw
 
 
 if __name__ == "__main__":

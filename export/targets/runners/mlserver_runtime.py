@@ -1,7 +1,9 @@
 """MLServer's runtime for the ONNX file of this package."""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: reportMissingModuleSource=false
 from __future__ import annotations
+
+from typing import Any
 
 from mlserver import MLModel
 from mlserver.errors import InferenceError
@@ -18,6 +20,7 @@ class OnnxRuntime(MLModel):
     """
 
     async def load(self) -> bool:
+        """Open the file that model-settings.json names."""
         parameters = self.settings.parameters
         self.model = OnnxModel(await get_model_uri(self.settings), **(parameters.extra if parameters else None) or {})
         self.inputs = [MetadataTensor(**port.metadata) for port in self.model.inputs.values()]
@@ -25,6 +28,7 @@ class OnnxRuntime(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
+        """The outputs that the request names, or all. Raises InferenceError, which is sent with status 400."""
         try:
             feed = self.model.feed(RequestTensor(t.name, t.datatype, t.shape, _data(t.data)) for t in payload.inputs)
             names = self.model.requested(output.name for output in payload.outputs or [])
@@ -43,5 +47,5 @@ class OnnxRuntime(MLModel):
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=outputs)
 
 
-def _data(data):
+def _data(data: Any) -> Any:
     return getattr(data, "root", data)

@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import onnxruntime
@@ -31,6 +31,7 @@ class Tensor(NamedTuple):
 
     @property
     def metadata(self) -> dict[str, Any]:
+        """As the protocol's metadata has it."""
         return {"name": self.name, "datatype": self.datatype, "shape": self.shape}
 
 
@@ -51,7 +52,7 @@ class OnnxModel:
     ):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        providers = ["CPUExecutionProvider"]
+        providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
         if device != "cpu":
             # TF32 would leave the bound that the file was proved with.
             providers = [("CUDAExecutionProvider", {"use_tf32": "0"})]
@@ -125,7 +126,7 @@ class OnnxModel:
     def _run_batch(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
         """Every output for each request's arrays."""
         joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in self.inputs}
-        results: Any = self._session.run(list(self.outputs), joined)
+        results = self._session.run(list(self.outputs), joined)
         ends = np.cumsum([_rows(feed) for feed in feeds])[:-1]
         parts = zip(*(np.split(result, ends) for result in results), strict=True)
         return [dict(zip(self.outputs, part, strict=True)) for part in parts]
@@ -141,9 +142,10 @@ class OnnxModel:
         if shape[0] > self.max_batch:
             raise WrongRequestError(f"{where} has {shape[0]} rows, and a request has {self.max_batch} at most")
         if isinstance(tensor.data, bytes | bytearray | memoryview):
-            if len(tensor.data) != math.prod(shape) * _FLOAT32.itemsize:
-                raise WrongRequestError(f"{where} has {len(tensor.data)} bytes, which do not fit the shape {shape}")
-            return np.frombuffer(tensor.data, _FLOAT32).reshape(shape)
+            raw = cast("bytes | bytearray | memoryview[int]", tensor.data)
+            if len(raw) != math.prod(shape) * _FLOAT32.itemsize:
+                raise WrongRequestError(f"{where} has {len(raw)} bytes, which do not fit the shape {shape}")
+            return np.frombuffer(raw, _FLOAT32).reshape(shape)
         return _from_numbers(where, port, shape, tensor.data)
 
 
@@ -173,7 +175,7 @@ def _from_numbers(where: str, port: Tensor, shape: list[int], data: Any) -> np.n
     return array
 
 
-def _tensor(port: Any) -> Tensor:
+def _tensor(port: onnxruntime.NodeArg) -> Tensor:
     return Tensor(port.name, [size if isinstance(size, int) else -1 for size in port.shape])
 
 

@@ -1,12 +1,12 @@
 """A Ray Serve application for the ONNX file of this package: the Open Inference Protocol over REST."""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportFunctionMemberAccess=false
+# pyright: reportMissingModuleSource=false
 from __future__ import annotations
 
 import json
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import ray
 from onnx_model import OnnxModel, RequestTensor, WrongRequestError, plain
@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 JSON_LENGTH = "Inference-Header-Content-Length"
 
 
-@serve.deployment
+@cast("Any", serve).deployment  # Ray's own types do not say that a class becomes a deployment with a bind
 class OnnxDeployment:
     """A replica; serve.yaml has its settings and the number of replicas."""
 
@@ -27,6 +27,7 @@ class OnnxDeployment:
         self.model = OnnxModel(HERE / "model.onnx", **settings)
 
     async def __call__(self, request: Request) -> Response:
+        """The answer to any request; an invalid one has status 400, an unknown path 404."""
         try:
             match request.method, self._parts(request.url.path):
                 case "POST", ["v2", "models", self.name, "infer"]:
@@ -43,9 +44,10 @@ class OnnxDeployment:
                 case "GET", _:
                     path = request.url.path.strip("/")
                     return _error(404, f"there is no /{path}; the model is /v2/models/{self.name}")
+                case _:
+                    return _error(404, f"there is no {request.method} {request.url.path}")
         except WrongRequestError as error:
             return _error(400, str(error))
-        return _error(404, f"there is no {request.method} {request.url.path}")
 
     def _parts(self, path: str) -> list[str]:
         """The parts of a path, without the version: the model has one."""
@@ -62,7 +64,7 @@ class OnnxDeployment:
         default = _parameters(request).get("binary_data_output", False)
         binary_outputs = {output["name"]: _parameters(output).get("binary_data", default) for output in outputs}
         results = await self.model.run(feed)
-        tensors, parts = [], []
+        tensors, parts = list[dict[str, Any]](), list[bytes]()
         for name in names:
             values, port = results[name], self.model.outputs[name]
             record: dict[str, Any] = {"name": name, "datatype": port.datatype, "shape": list(values.shape)}
@@ -104,7 +106,7 @@ def _parse(body: bytes, json_length: str | None) -> tuple[dict[str, Any], BytesI
         raise error if isinstance(error, WrongRequestError) else WrongRequestError("the body is not JSON") from None
     if not isinstance(request, dict):
         raise WrongRequestError("the body is not a JSON object")
-    return request, BytesIO(body[length:])
+    return cast("dict[str, Any]", request), BytesIO(body[length:])
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -121,7 +123,7 @@ def _request_tensor(tensor: Any, binary: BytesIO) -> RequestTensor:
 
 
 def _field(record: Any, key: str, kind: type) -> Any:
-    value = record.get(key) if isinstance(record, dict) else None
+    value = cast("dict[str, Any]", record).get(key) if isinstance(record, dict) else None
     if not isinstance(value, kind):
         raise WrongRequestError(f"a tensor has a '{key}', a JSON {'array' if kind is list else 'string'}")
     return value
@@ -134,10 +136,10 @@ def _tensors(request: dict[str, Any], key: str) -> list[Any]:
 
 
 def _parameters(record: dict[str, Any]) -> dict[str, Any]:
-    parameters = record.get("parameters") or {}
+    parameters: Any = record.get("parameters") or {}
     if not isinstance(parameters, dict):
         raise WrongRequestError("'parameters' is a JSON object")
-    return parameters
+    return cast("dict[str, Any]", parameters)
 
 
 def _error(status: int, message: str) -> Response:

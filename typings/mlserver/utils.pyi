@@ -1,0 +1,3 @@
+from .settings import ModelSettings
+
+async def get_model_uri(settings: ModelSettings) -> str: ...
