@@ -141,12 +141,13 @@ class OnnxModel:
             raise WrongRequestError(f"{where} has the shape {port.shape}, and {shape} was given")
         if shape[0] > self.max_batch:
             raise WrongRequestError(f"{where} has {shape[0]} rows, and a request has {self.max_batch} at most")
-        if isinstance(tensor.data, bytes | bytearray | memoryview):
-            raw = cast("bytes | bytearray | memoryview[int]", tensor.data)
+        data = tensor.data
+        if isinstance(data, bytes | bytearray | memoryview):
+            raw = cast("bytes | bytearray | memoryview[int]", data)
             if len(raw) != math.prod(shape) * _FLOAT32.itemsize:
                 raise WrongRequestError(f"{where} has {len(raw)} bytes, which do not fit the shape {shape}")
             return np.frombuffer(raw, _FLOAT32).reshape(shape)
-        return _from_numbers(where, port, shape, tensor.data)
+        return _from_numbers(where, port, shape, data)
 
 
 def plain(values: np.ndarray) -> list[float | None]:
