@@ -2,8 +2,9 @@
 
 import pickle
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from torch import nn
 from .block import modules_of
 from .errors import WeightsError, WeightsWarning
 from .modules import Scale, Standardize
+from .random_state import kept_random_state
 from .spec import MLPSpec
+from .values import is_dict
 
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")  # torch.save: a zip archive, or the pickle of before torch 1.6
 _NUMPY: list[Any] = [
@@ -36,8 +39,7 @@ def assemble(spec: MLPSpec, *, seed: int = 0) -> nn.Sequential:
     ``seed``; the caller's random state is not changed.
     """
     default = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(seed)
+    with kept_random_state(seed), torch.device("cpu"):
         torch.set_default_dtype(torch.float32)
         try:
             return nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape))
@@ -79,15 +81,15 @@ def load_weights(module: nn.Module, path: str | Path, *, dtype: str | None = Non
 
 def _read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     loaded = read_tensors(path)
-    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        keys = f" with the keys {', '.join(map(str, list(loaded)[:8]))}" if isinstance(loaded, dict) else ""
+    if not is_dict(loaded) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        keys = f" with the keys {', '.join(map(str, list(loaded)[:8]))}" if is_dict(loaded) else ""
         message = f"expected a state dict (names to tensors), found a {type(loaded).__name__}{keys}"
         raise WeightsError(f"{path}: {message}. What to do: save the state dict alone")
     return loaded
 
 
 def _mismatches(stored: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> list[str]:
-    lines = []
+    lines: list[str] = []
     for name in expected | stored:
         ours, theirs = (list(tensors[name].shape) if name in tensors else None for tensors in (expected, stored))
         if theirs is None:
@@ -101,7 +103,7 @@ def _mismatches(stored: dict[str, torch.Tensor], expected: dict[str, torch.Tenso
 
 def _refuse_different_ties(path: Path, expected: dict[str, torch.Tensor], weights: dict[str, torch.Tensor]) -> None:
     """Names that share one tensor in the module must have the same values in the file, or the last would win."""
-    first_name: dict[tuple, str] = {}
+    first_name: dict[tuple[int | tuple[int, ...], ...], str] = {}
     for name, tensor in expected.items():
         key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride())
         other = first_name.setdefault(key, name) if tensor.numel() else name
@@ -111,7 +113,8 @@ def _refuse_different_ties(path: Path, expected: dict[str, torch.Tensor], weight
 
 def _declared(module: nn.Module) -> dict[str, torch.Tensor]:
     """The constants that the spec gives, by their names in a state dict."""
-    children = {path: child for path, child in module.named_modules() if isinstance(child, Standardize | Scale)}
+    parts = cast("Iterable[tuple[str, nn.Module]]", module.named_modules())
+    children = {path: part for path, part in parts if isinstance(part, Standardize | Scale)}
     return {f"{path}.{key}".lstrip("."): value for path, c in children.items() for key, value in c.declared.items()}
 
 
@@ -165,7 +168,8 @@ def converted(path: Path, name: str, value: torch.Tensor, to: torch.dtype, round
         return value
     converted = value.to(to)
     exact, overflows = True, False
-    for before, after in zip(value.reshape(-1).split(_CHUNK), converted.reshape(-1).split(_CHUNK), strict=True):
+    chunks, converted_chunks = (torch.split(tensor.reshape(-1), _CHUNK) for tensor in (value, converted))
+    for before, after in zip(chunks, converted_chunks, strict=True):
         wide = before.to(torch.float64)
         exact &= torch.allclose(after.to(torch.float64), wide, rtol=0, atol=0, equal_nan=True)
         exact &= before.is_floating_point() or torch.equal(after.to(before.dtype), before)  # beyond float64's integers

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Union, Unpack
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Tag, WrapSerializer, model_validator
 from pydantic.json_schema import WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from .errors import suggestion
+from .values import is_dict, is_list
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,37 +34,52 @@ class ShapeMismatch(Exception):
 class Strict(BaseModel):
     """A part of a spec. Frozen; unknown keys and values of another type are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Block(Strict):
-    """One building block and its options."""
+    """One building block and its options.
+
+    Its names are arguments of its class: ``class ELU(Activation, kind="elu", short="alpha")``.
+    """
 
     kind: ClassVar[str]
     """The block's name in a spec: torch's functional name."""
     torch_name: ClassVar[str]
-    """The name of the module's class, which a spec may use too."""
+    """The name of the module's class, which a spec may use too: this class's own, if nothing else is given."""
     short: ClassVar[str | tuple[str, ...] | None] = None
     """The option that a bare value sets: ``linear: 128`` is ``linear: {features: 128}``; a tuple if it is a list."""
+
+    def __init_subclass__(
+        cls,
+        *,
+        kind: str | None = None,
+        torch_name: str | None = None,
+        short: str | tuple[str, ...] | None = None,
+        **config: Unpack[ConfigDict],
+    ) -> None:
+        super().__init_subclass__(**config)
+        if kind is not None:
+            cls.kind, cls.torch_name, cls.short = kind, torch_name or cls.__name__, short
 
     @model_validator(mode="after")
     def _within_float32(self) -> Block:
         for name, value in self:
-            for number in value if isinstance(value, list) else [value]:
+            for number in value if is_list(value) else [value]:
                 if isinstance(number, float) and abs(number) > FLOAT32_MAX:
                     message = "{name} is {number}, beyond float32, which the model computes in"
                     raise PydanticCustomError("float32", message, {"name": name, "number": number})
         return self
 
     @classmethod
-    def expand(cls, value: Any) -> Any:
+    def expand(cls, value: object) -> dict[str, Any]:
         """The options that a bare value sets."""
         if cls.short is None:
             message = "{kind} takes no bare value; it is written `{kind}` or with options"
             raise PydanticCustomError("no_short_form", message, {"kind": cls.kind})
         if isinstance(cls.short, str):
             return {cls.short: value}
-        if not isinstance(value, list) or len(value) != len(cls.short):
+        if not is_list(value) or len(value) != len(cls.short):
             message = "{kind} takes a list of {count} values: [{names}]"
             context = {"kind": cls.kind, "count": len(cls.short), "names": ", ".join(cls.short)}
             raise PydanticCustomError("short_form", message, context)
@@ -73,8 +89,8 @@ class Block(Strict):
         """The shape of one row after the block. Raises ShapeMismatch."""
         return shape
 
-    def arguments(self, shape: Shape) -> dict[str, Any]:
-        """The arguments of the module's constructor for rows of ``shape``, by name."""
+    def arguments(self, _shape: Shape, /) -> dict[str, Any]:
+        """The arguments of the module's constructor for rows of a shape, by name."""
         return self.model_dump()
 
     def module(self, shape: Shape) -> nn.Module:
@@ -89,7 +105,7 @@ class Block(Strict):
 
 def modules_of(blocks: list[Block], shape: Shape) -> list[nn.Module]:
     """The modules of a chain of blocks for rows of ``shape``, which must match (``MLPSpec`` checks it)."""
-    modules = []
+    modules: list[nn.Module] = []
     for block in blocks:
         modules.append(block.module(shape))
         shape = block.output_shape(shape)
@@ -133,12 +149,10 @@ def any_block(table: Mapping[str, type[Block]]) -> Any:
     """
     by_name = {_normalized(name): block for block in table.values() for name in (block.kind, block.torch_name)}
 
-    def read(value: Any) -> Any:
+    def read(value: object) -> Block | _TaggedOptions:
         if isinstance(value, Block):
             return value
-        name, options = value, {}
-        if isinstance(value, dict) and len(value) == 1:
-            name, options = next(iter(value.items()))
+        name, options = next(iter(value.items())) if is_dict(value) and len(value) == 1 else (value, None)
         if not isinstance(name, str):
             message = "a block is a name (`relu`) or a name with options (`linear: 128`)"
             raise PydanticCustomError("not_a_block", message)
@@ -148,9 +162,9 @@ def any_block(table: Mapping[str, type[Block]]) -> Any:
             name = name.encode("utf-8", "replace").decode()
             hint = suggestion(name, names, "blocks", shown=list(table))
             raise PydanticCustomError("unknown_block", "unknown block '{name}'; {hint}", {"name": name, "hint": hint})
-        if options is not None and not isinstance(options, dict):
-            options = block.expand(options)
-        return _TaggedOptions(options or {}, block.kind)
+        if options is None:
+            return _TaggedOptions({}, block.kind)
+        return _TaggedOptions(options if is_dict(options) else block.expand(options), block.kind)
 
     tagged = tuple(Annotated[block, Tag(kind)] for kind, block in table.items())
     return Annotated[
@@ -162,10 +176,10 @@ def any_block(table: Mapping[str, type[Block]]) -> Any:
     ]
 
 
-class _TaggedOptions(dict):
+class _TaggedOptions(dict[str, Any]):
     """A block's options as in the document, with the kind of the block."""
 
-    def __init__(self, options: dict, kind: str):
+    def __init__(self, options: dict[str, Any], kind: str):
         super().__init__(options)
         self.kind = kind
 

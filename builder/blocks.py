@@ -25,6 +25,7 @@ from .block import (
     format_shape,
     modules_of,
 )
+from .values import is_list
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,86 +40,94 @@ class Activation(Block):
     """
 
 
-def _without_options(kind: str, torch_name: str, formula: str, base: type[Block] = Activation) -> type[Block]:
-    names = {"kind": kind, "torch_name": torch_name, "__doc__": formula, "__module__": __name__}
-    return type(torch_name, (base,), names)
+class Sigmoid(Activation, kind="sigmoid"):
+    """1 / (1 + e^-x)."""
 
 
-Sigmoid = _without_options("sigmoid", "Sigmoid", "1 / (1 + e^-x).")
-ReLU = _without_options("relu", "ReLU", "max(0, x).")
-Tanh = _without_options("tanh", "Tanh", "The hyperbolic tangent.")
-SiLU = _without_options("silu", "SiLU", "x / (1 + e^-x).")
-ReLU6 = _without_options("relu6", "ReLU6", "min(max(0, x), 6).")
-Hardsigmoid = _without_options("hardsigmoid", "Hardsigmoid", "min(max(0, x / 6 + 1/2), 1).")
-Identity = _without_options("identity", "Identity", "The input itself.", Block)
+class ReLU(Activation, kind="relu"):
+    """max(0, x)."""
 
 
-class Linear(Block):
+class Tanh(Activation, kind="tanh"):
+    """The hyperbolic tangent."""
+
+
+class SiLU(Activation, kind="silu"):
+    """x / (1 + e^-x)."""
+
+
+class ReLU6(Activation, kind="relu6"):
+    """min(max(0, x), 6)."""
+
+
+class Hardsigmoid(Activation, kind="hardsigmoid"):
+    """min(max(0, x / 6 + 1/2), 1)."""
+
+
+class Identity(Block, kind="identity"):
+    """The input itself."""
+
+
+class Linear(Block, kind="linear", short="features"):
     """x·Wᵀ + b: in_features to ``features``. Source of the initialisation: torch.nn.Linear."""
 
-    kind, torch_name, short = "linear", "Linear", "features"
     features: PositiveInt = Field(le=MAX_FEATURES, description="Number of output features.")
     bias: bool = True
     in_features: PositiveInt | None = Field(None, description="Number of input features, if it is to be checked.")
 
     def output_shape(self, shape: Shape) -> Shape:
+        """``features``, of a flat row. Raises ShapeMismatch."""
         if self.in_features not in (None, feature_count(shape)):
             raise ShapeMismatch(f"expects {self.in_features} features (its in_features)")
         return (self.features,)
 
-    def arguments(self, shape: Shape) -> dict[str, Any]:
+    def arguments(self, shape: Shape, /) -> dict[str, Any]:
+        """``in_features`` from the row; the rest as in the spec."""
         return {"in_features": shape[0], "out_features": self.features, "bias": self.bias}
 
 
-class LeakyReLU(Activation):
+class LeakyReLU(Activation, kind="leaky_relu", short="negative_slope"):
     """x for x > 0, negative_slope·x below."""
 
-    kind, torch_name, short = "leaky_relu", "LeakyReLU", "negative_slope"
     negative_slope: float = 0.01
 
 
-class Dropout(Activation):
+class Dropout(Activation, kind="dropout", short="p"):
     """Zeroes a proportion p of the entries in training; nothing in evaluation, and nothing in the exported file."""
 
-    kind, torch_name, short = "dropout", "Dropout", "p"
     p: float = Field(0.5, ge=0, le=1)
 
 
-class ELU(Activation):
+class ELU(Activation, kind="elu", short="alpha"):
     """x for x > 0, alpha·(e^x - 1) below."""
 
-    kind, torch_name, short = "elu", "ELU", "alpha"
     alpha: float = 1.0
 
 
-class GELU(Activation):
+class GELU(Activation, kind="gelu", short="approximate"):
     """x·Φ(x); ``approximate: tanh`` takes the tanh formula instead of the error function."""
 
-    kind, torch_name, short = "gelu", "GELU", "approximate"
     approximate: Literal["none", "tanh"] = "none"
 
 
-class Softplus(Activation):
+class Softplus(Activation, kind="softplus", short="beta"):
     """log(1 + e^(beta·x)) / beta, and x itself where beta·x exceeds the threshold."""
 
-    kind, torch_name, short = "softplus", "Softplus", "beta"
     beta: PositiveFloat = 1.0
     threshold: float = 20.0
 
 
-class Softmax(Activation):
+class Softmax(Activation, kind="softmax"):
     """e^x over the sum of e^x, along the features."""
 
-    kind, torch_name = "softmax", "Softmax"
-
-    def arguments(self, shape: Shape) -> dict[str, Any]:
+    def arguments(self, _shape: Shape, /) -> dict[str, Any]:
+        """The last dimension, whatever the row's shape."""
         return {"dim": -1}
 
 
-class Clip(Activation):
+class Clip(Activation, kind="clip", torch_name="Hardtanh", short=("min", "max")):
     """min(max(x, min), max), as torch.nn.Hardtanh; ``clip: [-5, 5]`` is the short form."""
 
-    kind, torch_name, short = "clip", "Hardtanh", ("min", "max")
     min: float
     max: float
 
@@ -128,7 +137,8 @@ class Clip(Activation):
             raise PydanticCustomError("clip", "min must be below max")
         return self
 
-    def arguments(self, shape: Shape) -> dict[str, Any]:
+    def arguments(self, _shape: Shape, /) -> dict[str, Any]:
+        """The limits, by Hardtanh's names."""
         return {"min_val": self.min, "max_val": self.max}
 
 
@@ -139,48 +149,47 @@ class _PerFeature(Block):
     """The module's argument for the number of features."""
 
     def output_shape(self, shape: Shape) -> Shape:
+        """The row's own, which is flat and has as many features as each list of constants. Raises ShapeMismatch."""
         width = feature_count(shape)
         for name, value in self.model_dump().items():
-            if isinstance(value, list) and len(value) != width:
+            if is_list(value) and len(value) != width:
                 raise ShapeMismatch(f"has {len(value)} values in {name}, so it expects {len(value)} features")
         return shape
 
-    def arguments(self, shape: Shape) -> dict[str, Any]:
+    def arguments(self, shape: Shape, /) -> dict[str, Any]:
+        """The number of features and the options."""
         return {self.width: shape[0], **self.model_dump()}
 
 
-class BatchNorm1d(_PerFeature):
+class BatchNorm1d(_PerFeature, kind="batch_norm", short="eps"):
     """(x - mean) / sqrt(var + eps)·weight + bias per feature, with the running statistics in evaluation."""
 
-    kind, torch_name, short, width = "batch_norm", "BatchNorm1d", "eps", "num_features"
+    width: ClassVar[str] = "num_features"
     eps: PositiveFloat = 1e-5
     momentum: float = Field(0.1, ge=0, le=1)
     affine: bool = True
 
 
-class LayerNorm(_PerFeature):
+class LayerNorm(_PerFeature, kind="layer_norm", short="eps"):
     """(x - mean) / sqrt(var + eps)·weight + bias, with the statistics of each row."""
 
-    kind, torch_name, short = "layer_norm", "LayerNorm", "eps"
-    width = "normalized_shape"
+    width: ClassVar[str] = "normalized_shape"
     eps: PositiveFloat = 1e-5
     elementwise_affine: bool = True
     bias: bool = True
 
 
-class Flatten(Block):
+class Flatten(Block, kind="flatten"):
     """All dimensions of a row into one."""
 
-    kind, torch_name = "flatten", "Flatten"
-
     def output_shape(self, shape: Shape) -> Shape:
+        """As many features as the row has values."""
         return (prod(shape),)
 
 
-class Standardize(_PerFeature):
+class Standardize(_PerFeature, kind="standardize"):
     """(x - mean) / std per feature; values that are not given here come from the weights file."""
 
-    kind, torch_name = "standardize", "Standardize"
     mean: Vector | None = None
     std: Vector | None = None
 
@@ -191,21 +200,20 @@ class Standardize(_PerFeature):
         return self
 
 
-class Scale(_PerFeature):
+class Scale(_PerFeature, kind="scale", short="factor"):
     """x·factor + offset per feature; values that are not given here come from the weights file."""
 
-    kind, torch_name, short = "scale", "Scale", "factor"
     factor: Vector | None = None
     offset: Vector | None = None
 
 
-class Residual(Block):
+class Residual(Block, kind="residual", short="blocks"):
     """x + blocks(x): a sequence plus its own input."""
 
-    kind, torch_name, short = "residual", "Residual", "blocks"
     blocks: list[AnyBlock] = Field(min_length=1)
 
     def output_shape(self, shape: Shape) -> Shape:
+        """The row's own, which the blocks must keep. Raises ShapeMismatch."""
         try:
             out = chain_output_shape(self.blocks, shape, "the residual's input", within="residual")
         except ShapeMismatch as mismatch:
@@ -215,6 +223,7 @@ class Residual(Block):
         return shape
 
     def module(self, shape: Shape) -> nn.Module:
+        """The sequence's modules in one that adds their input to their output."""
         from .modules import Residual as Module
 
         return Module(*modules_of(self.blocks, shape))

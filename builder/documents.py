@@ -8,9 +8,10 @@ import json
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -18,6 +19,7 @@ from .block import Block
 from .blocks import BLOCKS
 from .errors import KeyPath, Problem, SpecError
 from .spec import MLPSpec
+from .values import is_dict, is_list
 
 _MAX_NODES = 1_000_000
 Lines = dict[KeyPath, int]
@@ -70,14 +72,14 @@ def _read(path: Path) -> tuple[dict[str, Any], Lines]:
     except RecursionError:
         hint = ", or an alias inside its own anchor" if name == "YAML" else ""
         raise _error(f"nested too deeply{hint}") from None
-    if not isinstance(data, dict):
-        kind = {list: "a list", str: "a string", type(None): "nothing"}.get(type(data), f"{data!r}")
-        raise _error(f"expected a mapping with the keys {', '.join(MLPSpec.model_fields)}; found {kind}")
-    return data, lines
+    if is_dict(data):
+        return data, lines
+    kind = {list: "a list", str: "a string", type(None): "nothing"}.get(type(cast(object, data)), f"{data!r}")
+    raise _error(f"expected a mapping with the keys {', '.join(MLPSpec.model_fields)}; found {kind}")
 
 
 def _parsed_json(text: str) -> tuple[Any, Lines]:
-    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict:
+    def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         data = dict(pairs)
         if len(data) < len(pairs):
             (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
@@ -94,19 +96,13 @@ def _parsed_toml(text: str) -> tuple[Any, Lines]:
     return tomllib.loads(text), {}
 
 
-class _Core(yaml.SafeLoader):
-    """PyYAML's syntax with the scalars of the YAML 1.2 core schema."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 - as PyYAML declares it
-
-
 def _integer(text: str) -> int:
     base = {"0o": 8, "0x": 16}.get(text[:2])
     return int(text[2:], base) if base else int(text)
 
 
-_SCALARS = {
-    "null": (r"~|null|Null|NULL|", lambda text: None),
+_SCALARS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "null": (r"~|null|Null|NULL|", lambda _: None),
     "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
     "int": (r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", _integer),
     "float": (
@@ -114,12 +110,18 @@ _SCALARS = {
         lambda text: float(re.sub(r"\.(?=[inIN])", "", text)),
     ),
 }
-for _name, (_pattern, _) in _SCALARS.items():
-    _Core.add_implicit_resolver(f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), None)
+
+
+class _Core(yaml.SafeLoader):
+    """PyYAML's syntax with the scalars of the YAML 1.2 core schema."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML declares it; None stands for any first character
+        None: [(f"tag:yaml.org,2002:{name}", re.compile(f"^(?:{pattern})$")) for name, (pattern, _) in _SCALARS.items()]
+    }
 
 
 def _parsed_yaml(text: str) -> tuple[Any, Lines]:
-    root = yaml.compose(text, Loader=_Core)
+    root: yaml.Node | None = _Core(text).get_single_node()
     lines: Lines = {}
     return None if root is None else _build(root, (), lines), lines
 
@@ -136,7 +138,7 @@ def _build(node: yaml.Node, path: KeyPath, lines: Lines) -> Any:
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*path, index), lines) for index, item in enumerate(node.value)]
     if isinstance(node, yaml.MappingNode):
-        data = {}
+        data: dict[str, Any] = {}
         for key_node, value in node.value:
             key = _build(key_node, path, lines)
             key_line = key_node.start_mark.line + 1
@@ -188,31 +190,34 @@ def _short_form(block: str | dict[str, dict[str, Any]]) -> Any:
 def _port(options: dict[str, Any]) -> dict[str, Any]:
     """An input or output; features that are mappings get a line each."""
     for key, value in options.items():
-        if isinstance(value, list):
-            items = [_InlineMapping(item) if isinstance(item, dict) else item for item in value]
-            options[key] = items if any(isinstance(item, dict) for item in items) else _InlineList(items)
+        if is_list(value):
+            items = [_InlineMapping(item) if is_dict(item) else item for item in value]
+            options[key] = items if any(map(is_dict, items)) else _InlineList(items)
     return options
 
 
-class _InlineList(list):
+class _InlineList(list[Any]):
     pass
 
 
-class _InlineMapping(dict):
+class _InlineMapping(dict[str, Any]):
     pass
 
 
 class _Dumper(yaml.SafeDumper):
     """Quotes strings and writes floats so that YAML 1.1 and 1.2 readers agree; PyYAML alone writes YAML 1.1."""
 
+    def scalar(self, tag: str, text: str, style: str | None = None) -> yaml.Node:
+        return self.represent_scalar(tag, text, style)  # pyright: ignore[reportUnknownMemberType] - an untyped ``value``
+
     def number(self, value: float) -> yaml.Node:
         text = repr(value)
         text = text.replace("e", ".0e") if "e" in text and "." not in text else text
-        return self.represent_scalar("tag:yaml.org,2002:float", text)
+        return self.scalar("tag:yaml.org,2002:float", text)
 
     def text(self, value: str) -> yaml.Node:
         plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", value) is not None
-        return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+        return self.scalar("tag:yaml.org,2002:str", value, None if plain else '"')
 
     def inline_list(self, value: list[Any]) -> yaml.Node:
         return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)

@@ -26,7 +26,7 @@ class SpecError(ValueError):
     """A spec cannot be read or does not describe a network. ``problems`` lists every problem."""
 
     def __init__(self, problems: Sequence[Problem], source: str = "spec"):
-        self.problems = tuple(problems)
+        self.problems: tuple[Problem, ...] = tuple(problems)
         self.source = source
         lines = [str(problem) for problem in self.problems]
         text = lines[0] if len(lines) == 1 else "\n  ".join([f"{len(lines)} problems", *lines])

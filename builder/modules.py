@@ -1,6 +1,7 @@
 """Modules of the three building blocks that ``torch.nn`` lacks."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -41,6 +42,7 @@ class Standardize(_PerFeature):
         super().__init__(features, mean=(mean, 0.0), std=(std, 1.0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows with the mean taken off, in units of ``std``."""
         return (x - self.mean) / self.std
 
 
@@ -57,6 +59,7 @@ class Scale(_PerFeature):
         super().__init__(features, factor=(factor, 1.0), offset=(offset, 0.0))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows times ``factor``, plus ``offset``."""
         return x * self.factor + self.offset
 
 
@@ -64,4 +67,6 @@ class Residual(nn.Sequential):
     """``x + body(x)``: a sequence of modules plus its own input; the body keeps the number of features."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name nn.Sequential uses
-        return input + super().forward(input)
+        """The rows plus what the sequence makes of them."""
+        body = cast(torch.Tensor, super().forward(input))  # pyright: ignore[reportUnknownMemberType] - torch gives no types
+        return input + body

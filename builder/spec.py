@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError, ValidationError
 from .block import FLOAT32_MAX, MAX_FEATURES, Shape, ShapeMismatch, Strict, chain_output_shape, format_shape
 from .blocks import BLOCKS, AnyBlock
 from .errors import Problem, SpecError, suggestion
+from .values import is_dict, is_list
 
 FEATURE = "<feature>"
 """The tag of a feature in pydantic's error paths; it is not a key of a document."""
@@ -222,7 +223,7 @@ _PARTS: dict[str | int, type[Strict]] = {"input": InputSpec, "output": OutputSpe
 
 
 def _problems(error: ValidationError, data: Any) -> list[Problem]:
-    """pydantic's errors as one problem per key of the document."""
+    """The errors of pydantic, as one problem per key of the document."""
     messages: dict[tuple[str | int, ...], dict[str, None]] = {}
     for item in error.errors(include_url=False):
         messages.setdefault(_path(item["loc"], data), {})[_message(item)] = None  # as a set that keeps its order
@@ -233,9 +234,9 @@ def _path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
     """The path in the document for pydantic's location of an error."""
     path: list[str | int] = []
     for part in loc:
-        if part in BLOCKS and isinstance(data, dict) and len(data) == 1:
+        if part in BLOCKS and is_dict(data) and len(data) == 1:
             part = next(iter(data))  # the block's name as in the document
-        if part in data if isinstance(data, dict) else isinstance(data, list) and isinstance(part, int):
+        if part in data if is_dict(data) else is_list(data) and isinstance(part, int):
             data = cast(Any, data)[part]
             path.append(part)
     return tuple(path)
