@@ -74,8 +74,9 @@ def _read(path: Path) -> tuple[dict[str, Any], Lines]:
         raise _error(f"nested too deeply{hint}") from None
     if is_dict(data):
         return data, lines
-    kind = {list: "a list", str: "a string", type(None): "nothing"}.get(type(cast(object, data)), f"{data!r}")
-    raise _error(f"expected a mapping with the keys {', '.join(MLPSpec.model_fields)}; found {kind}")
+    kinds: dict[type[object], str] = {list: "a list", str: "a string", type(None): "nothing"}
+    found = kinds.get(type(cast(object, data)), f"{data!r}")
+    raise _error(f"expected a mapping with the keys {', '.join(MLPSpec.model_fields)}; found {found}")
 
 
 def _parsed_json(text: str) -> tuple[Any, Lines]:
@@ -208,7 +209,9 @@ class _Dumper(yaml.SafeDumper):
     """Quotes strings and writes floats so that YAML 1.1 and 1.2 readers agree; PyYAML alone writes YAML 1.1."""
 
     def scalar(self, tag: str, text: str, style: str | None = None) -> yaml.Node:
-        return self.represent_scalar(tag, text, style)  # pyright: ignore[reportUnknownMemberType] - an untyped ``value``
+        node = self.represent_str(text)
+        node.tag, node.style = tag, style
+        return node
 
     def number(self, value: float) -> yaml.Node:
         text = repr(value)

@@ -1,7 +1,6 @@
 """Modules of the three building blocks that ``torch.nn`` lacks."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import nn
@@ -68,5 +67,7 @@ class Residual(nn.Sequential):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name nn.Sequential uses
         """The rows plus what the sequence makes of them."""
-        body = cast(torch.Tensor, super().forward(input))  # pyright: ignore[reportUnknownMemberType] - torch gives no types
+        body = input
+        for module in self:
+            body = module(body)
         return input + body

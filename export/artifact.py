@@ -87,7 +87,7 @@ def check(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
             info = helper.make_tensor_value_info(name, ELEMENT_TYPES[str(values.dtype)], values.shape)
             skeleton.graph.input.append(info)
     try:
-        onnx.checker.check_model(skeleton, full_check=True)
+        onnx.checker.check_model(skeleton, full_check=True)  # pyright: ignore[reportUnknownMemberType] - a path without type
         for output in skeleton.graph.output:
             output.type.tensor_type.ClearField("shape")
         inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=True)

@@ -96,7 +96,7 @@ def _features(listed: Sequence[FeatureSpec] | None) -> dict[str, Any]:
 
 def _remarks(traced: Graph, folded: Graph) -> tuple[str, ...]:
     """What a user may want to know about a network that is exported correctly."""
-    remarks = []
+    remarks: list[str] = []
     producers = {node.output: node for node in folded.nodes}
     for node in folded.nodes:
         before = producers.get(node.inputs[0]) if node.inputs else None

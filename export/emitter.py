@@ -142,7 +142,7 @@ class Emitter:
         sizes = [size for size in shape if isinstance(size, int)]
         if len(sizes) == len(shape):
             return self.integers(name, sizes)
-        parts = []
+        parts: list[str] = []
         for axis, size in enumerate(shape):
             if isinstance(size, int):
                 parts.append(self.integers(f"{name}.{axis}", [size]))
@@ -205,15 +205,17 @@ class Operator:
 
     lower: Lower
     overloads: tuple[str, ...] = ("default",)
-    refuse: Callable[[Node], str | None] = lambda node: None
+    refuse: Callable[[Node], str | None] = lambda _: None
     """Why a node cannot be written; None where it can."""
-    multiply_adds: Callable[[Node], int] = lambda node: 0
+    multiply_adds: Callable[[Node], int] = lambda _: 0
     """The multiply-adds for one row."""
 
 
 def single(op_type: str, **attributes: str | float) -> Lower:
-    """One ONNX node on all operands. Its attributes are values, or names of the ATen operator's options
-    (``alpha="negative_slope"``); floats are stored as float32.
+    """One ONNX node on all operands.
+
+    Its attributes are values, or names of the ATen operator's options (``alpha="negative_slope"``); floats are stored
+    as float32.
     """
 
     def lower(emit: Emitter, node: Node) -> None:

@@ -6,15 +6,17 @@ those that a float32 kernel computes with. Operators come from the traced module
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from builder.values import is_tuple
 
 from .graph import Graph, Node, Rows
 
@@ -27,7 +29,7 @@ _CHUNK = 2**20
 
 
 @contextmanager
-def threads_for(elements: int) -> Iterator[None]:
+def threads_for(elements: int) -> Generator[None]:
     """One torch thread for a small network: waking another one takes longer than a small product."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if elements < _SMALL else before)
@@ -86,7 +88,8 @@ def evaluate(
     if node.op == "linear" and dtype == torch.float64 and "weight" in node.tensors:
         matrix = node.tensors["weight"].values
         if matrix.size > _CHUNK and matrix.ndim == 2:
-            y, bias = _Product.apply(inputs[0], matrix), constant(node, "bias", inputs[0])
+            bias = constant(node, "bias", inputs[0])
+            y = cast(Tensor, _Product.apply(inputs[0], matrix))  # pyright: ignore[reportUnknownMemberType] - torch gives no types
             return y if bias is None else y + bias
     remaining = iter(inputs)
 
@@ -106,14 +109,14 @@ def evaluate(
     if node.op == "linear" and not keywords:
         return F.linear(*positional)  # as nn.Linear calls it
     result = function(*positional, **keywords)
-    value = result[0] if isinstance(result, tuple) else result  # of sort and topk the values
+    value: Tensor = result[0] if is_tuple(result) else result  # of sort and topk the values
     return value.to(torch.int64) if value.dtype == torch.int32 else value  # as in a file
 
 
 def _tensor(values: np.ndarray, dtype: torch.dtype) -> Tensor:
     """A constant with its own strides, so that a transposed matrix takes the kernel that PyTorch takes for it."""
     shareable = values.flags.writeable and all(step >= 0 for step in values.strides)
-    tensor = torch.from_numpy(values if shareable else np.array(values))
+    tensor = torch.as_tensor(values if shareable else np.array(values), device="cpu")
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
@@ -121,7 +124,7 @@ def _number(value: Any, dtype: torch.dtype, rows: int | None, rounded: bool) -> 
     if isinstance(value, Rows):
         assert rows is not None
         return value.times * rows
-    if isinstance(value, tuple):
+    if is_tuple(value):
         return [_number(part, dtype, rows, rounded) for part in value]
     if value is torch.float32:
         return dtype
@@ -145,7 +148,7 @@ def number(node: Node, role: str, *, rounded: bool = True) -> float:
 
 
 def times(weight: np.ndarray, z: Tensor, *, absolute: bool = False) -> Tensor:
-    """z @ weightᵀ, or z @ abs(weight)ᵀ, for z (..., in) and weight (out, in); without a gradient.
+    """The product z @ weightᵀ, or z @ abs(weight)ᵀ, for z (..., in) and weight (out, in); without a gradient.
 
     The weights are converted part by part into one buffer: a new one for each part would fragment the heap.
     """
@@ -154,7 +157,7 @@ def times(weight: np.ndarray, z: Tensor, *, absolute: bool = False) -> Tensor:
     y = torch.empty(*z.shape[:-1], len(weight), dtype=z.dtype)
     with torch.no_grad():
         for start in range(0, len(weight), step):
-            rows = torch.from_numpy(np.ascontiguousarray(weight[start : start + step]))
+            rows = torch.as_tensor(np.ascontiguousarray(weight[start : start + step]), device="cpu")
             part = buffer[: len(rows)].copy_(rows)
             y[..., start : start + step] = z @ (part.abs_() if absolute else part).T
     return y

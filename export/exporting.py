@@ -57,15 +57,18 @@ def export(
     evaluation mode and run on a few rows, and the operators that it calls are written.
 
     Args:
-        spec: names the model, its input and output, and goes into the file's metadata. Without one, ``name`` (by
-            default the file's stem), ``input_name`` and ``output_name`` do, one name or one for each; by default
-            several inputs have the names of the forward's parameters, several outputs those of the dict or record
-            that it returns.
+        module: the network.
+        path: of the file, which ends in ``.onnx``.
+        spec: names the model, its input and output, and goes into the file's metadata.
+        name: of the model, where there is no spec; by default the file's stem.
         example: tensors (batch, *row) to call it with: one, a tuple of arguments or a dict of them by name, which may
             be nested. Other values are passed on as they are.
         input_shape: of one row, without the batch dimension; by the input's name where there are several. Left out, it
             is that of the example, or found by trying the widths of the module's own weights.
         input_dtype: "float32" or "int64", in the same way; left out, what the example is, or the module runs on.
+        input_name: one name, or one for each input, where there is no spec; by default several inputs have the names of
+            the forward's parameters.
+        output_name: in the same way; by default several outputs have the names of the dict or record that it returns.
         method: the method to call in place of ``forward``.
         fold_affine: compose affine blocks that follow each other, in float64, rounded once.
         dtype: "float32" exports a module of another dtype, rounded to float32.
@@ -105,7 +108,7 @@ def export(
     return Artifact(path, write(model, weights, path, external=external), summary)
 
 
-def evaluated_copy(module: nn.Module, dtype: str | None = None) -> nn.Module:
+def evaluated_copy(module: object, dtype: str | None = None) -> nn.Module:
     """A copy in evaluation mode and in float32.
 
     It shares the caller's tensors where only building blocks and plain containers use them; code of the caller's (a

@@ -34,7 +34,8 @@ def fold(graph: Graph, *, affine: bool = False) -> Graph:
             groups.append([node])
         else:
             group.append(node)
-    nodes, notes = [], []
+    nodes: list[Node] = []
+    notes: list[str] = []
     for group in groups:
         merged = _merged(group) if len({node.home for node in group}) > 1 else None
         nodes += group if merged is None else [merged]
@@ -67,7 +68,7 @@ def _merged(group: list[Node]) -> Node | None:
     """The group as one linear, or as a factor and an offset where no member mixes features; None: float32 overflows."""
     affine, home = _composed(group), _named_after(group)
     roles = ("weight", "bias") if affine.is_matrix else ("factor", "offset")
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     with np.errstate(over="ignore"):
         for role, value in zip(roles, (affine.factor, affine.shift), strict=True):
             if value is not None:

@@ -52,8 +52,8 @@ class Node:
     inputs: tuple[str, ...]
     output: str
     shape: Shape = ()
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tensors: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     overload: str = "default"
     dtype: str = "float32"
     home: str = ""
@@ -82,6 +82,7 @@ class Input:
 
     @property
     def shape(self) -> Shape:
+        """The shape of the whole input: the number of rows, and that of a row."""
         return (Rows(), *self.row)
 
 

@@ -93,7 +93,7 @@ def _summary_of_graph(path: Path, header: Header) -> Summary:
     sizes = {t.name: tuple(t.dims) for t in graph.initializer}
     uncounted = {t.name for t in graph.initializer if t.data_type in floats}
     shapes = {v.name: _dims(v) for v in [*graph.input, *graph.value_info, *graph.output]}
-    blocks = []
+    blocks: list[BlockSummary] = []
     for index, node in enumerate(graph.node):
         constants = [name for name in node.input if name in sizes]
         source = shapes.get(next((name for name in node.input if name and name not in sizes), ""))
@@ -124,7 +124,7 @@ def _summary_of_graph(path: Path, header: Header) -> Summary:
 
 def _remarks(graph: Any, sizes: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
     """Remarks on a graph of ONNX nodes."""
-    remarks = []
+    remarks: list[str] = []
     producers = {name: node for node in graph.node for name in node.output}
 
     def linear_behind(node: Any) -> Any:

@@ -49,9 +49,17 @@ def publish(
     with whole_files(path.parent) as stage:
         written = export(module, stage / path.name, dtype=dtype, **options)
         final = replace(written, path=path.with_name(written.path.name))
-        proof_options = {"spec": options.get("spec"), "device": device, "data": data, "dtype": dtype, "seed": seed}
-        proof_options |= {key: options[key] for key in ("example", "method") if key in options}
-        report = prove(module, written.path, **proof_options, recording=recording)
+        report = prove(
+            *(module, written.path),
+            spec=options.get("spec"),
+            device=device,
+            data=data,
+            dtype=dtype,
+            seed=seed,
+            recording=recording,
+            example=options.get("example"),
+            method=options.get("method", "forward"),
+        )
         failed = path.with_name(f"{path.stem}.failed")
         if not report.proved:
             report = report.model_copy(update={"kept": str(failed / path.name)})

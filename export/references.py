@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from builder import load_weights
+from builder.random_state import kept_random_state
 
 from .errors import ExportError
 
@@ -53,8 +54,7 @@ def load_module(reference: str, *, weights: str | Path | None = None, seed: int 
 
 def _call(factory: Callable[[], object], reference: str, seed: int) -> object:
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with kept_random_state(seed):
             return factory()
     except Exception as error:  # the caller's code: it may raise anything
         message = f"{reference} was called without arguments and raised {type(error).__name__}: {error}"
@@ -80,7 +80,8 @@ def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise ExportError(f"{path}: no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     code = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, code)
     sys.path.insert(0, str(path.parent.resolve()))  # as if it were run: it may import what lies beside it

@@ -99,7 +99,7 @@ _WITHOUT = {"triton:24.02": f"it has no ONNX Runtime in it ({_TRITON}/releases/t
 """Releases that cannot run ONNX files, and why."""
 
 
-def server(target: str) -> Server:
+def server(target: object) -> Server:
     """The row of a target, such as "triton:23.10" or "onnxruntime:1.16" (or 1.16.3).
 
     Raises ExportError: a server or a release that is not in the table; the message names the nearest older release.

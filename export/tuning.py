@@ -57,7 +57,7 @@ def tune(
     Raises InputError: data or traffic that the model cannot take, a gate without data or labels; ModelError;
     OutputError; MissingPackageError.
     """
-    path, progress = through_link(path), progress or (lambda step, done, total: None)
+    path, progress = through_link(path), progress or _unseen
     gate = None if max_error is None and max_changed_labels is None else Gate(max_error, max_changed_labels)
     _check_options(path, gate, data, rate, seconds)
     if plot:
@@ -80,7 +80,7 @@ def tune(
             refuse_other(target / f"{path.stem}.{kind}.onnx")
     _check_rate(rate, seconds, 1 + len(kinds))
     with whole_files(target) as stage:
-        files, notes = [FileTuning(EXACT, path.name, error=None)], []
+        files, notes = [FileTuning(EXACT, path.name, error=None)], list[str]()
         if gate is not None and rows is not None:
             for number, kind in enumerate(kinds):
                 progress(f"comparing {kind}", number, len(kinds))
@@ -121,6 +121,10 @@ def tune(
             if not file.kept and "mlpx.variant" in read_header(target / file.name).metadata:
                 (target / file.name).unlink()
     return tuning
+
+
+def _unseen(_step: str, _done: int, _total: int) -> None:
+    """The progress of a tuning that nobody follows."""
 
 
 def _check_options(path: Path, gate: Gate | None, data: str | Path | None, rate: float | None, seconds: float) -> None:
@@ -176,7 +180,7 @@ def _variant(
 
 def _candidates(paths: Mapping[str, Path], multiply_adds: int, batch: int) -> tuple[list[Candidate], list[str]]:
     """For every file the settings that are worth a try, and notes on those that are not."""
-    candidates, notes, cores = [], [], usable_cores()
+    candidates, notes, cores = list[Candidate](), list[str](), usable_cores()
     for kind, path in paths.items():
         metadata = read_header(path).metadata
         depend = rows_depend(metadata) or "mlpx.multiply_adds" not in metadata  # rows of other tools' files may
@@ -203,7 +207,7 @@ def _with_times(file: FileTuning, path: Path | None, measured: Mapping[Candidate
 
 def _stale_variants(path: Path, folder: Path) -> list[str]:
     """Notes on files of reduced precision under the file's name that were made of an earlier one."""
-    digest, notes = sha256(path), []
+    digest, notes = sha256(path), list[str]()
     for file in sorted(folder.glob(f"{glob.escape(path.stem)}.*.onnx")):
         with suppress(ModelError, OSError, ValueError):
             variant = json.loads(read_header(file).metadata.get("mlpx.variant", "{}"))

@@ -13,7 +13,7 @@ from export.graph import Node
 
 
 def _gelu(emit: Emitter, node: Node) -> None:
-    """x / √2 → Erf → + 1 → · x → · 1/2, or the tanh formula; the order that ONNX Runtime fuses into one kernel.
+    """The chain x / √2 → Erf → + 1 → · x → · 1/2, which ONNX Runtime fuses into one kernel, or the tanh formula.
 
     From opset 20 on it is one operator.
     """

@@ -30,7 +30,7 @@ def _sign(emit: Emitter, node: Node) -> None:
 
 
 def _scaled_and_shifted(emit: Emitter, node: Node) -> None:
-    """offset + factor·x, which folding makes."""
+    """The sum offset + factor·x, which folding makes."""
     product = emit.step("Mul", node, *node.inputs, emit.tensor(node.tensors["tensor2"]))
     emit.last("Add", node, product, emit.tensor(node.tensors["self"]))
 

@@ -47,8 +47,10 @@ def _refuse_embedding(node: Node) -> str | None:
 
 
 def _largest(emit: Emitter, node: Node) -> None:
-    """sort and topk: the first values in order. PyTorch takes NaN as larger than any number, and ONNX Runtime does not:
-    numbers are sorted, and NaN is put where the rank is beyond them, as often as it occurs.
+    """The first values in order, for sort and topk.
+
+    PyTorch takes NaN as larger than any number, and ONNX Runtime does not: numbers are sorted, and NaN is put where the
+    rank is beyond them, as often as it occurs.
     """
     (x,), dim, k, descending = node.inputs, node.attributes["dim"], node.attributes["k"], node.attributes["descending"]
     is_nan = emit.step("IsNaN", node, x)

@@ -31,7 +31,7 @@ def _rms_norm(emit: Emitter, node: Node) -> None:
 
 
 def _over_root(emit: Emitter, node: Node, x: str, axes: list[int]) -> None:
-    """x / √(mean of squares + eps) · weight + bias."""
+    """The rows x / √(mean of squares + eps) · weight + bias."""
     mean = emit.reduction("ReduceMean", node, emit.step("Mul", node, x, x), axes)
     raised = emit.step("Add", node, mean, emit.constant(f"{node.home}.eps", node.attributes["eps"]))
     operators = [["Div", x, emit.step("Sqrt", node, raised)]]

@@ -28,7 +28,7 @@ def _nans(emit: Emitter, node: Node) -> tuple[str, str]:
 
 
 def _extremum(emit: Emitter, node: Node, op_type: str) -> None:
-    """amax and amin. ONNX Runtime's ReduceMax may skip NaN, PyTorch's gives NaN where there is one."""
+    """The operators amax and amin. ONNX Runtime's ReduceMax may skip NaN, PyTorch's gives NaN where there is one."""
     (x,) = node.inputs
     if emit.dtype(x) != "float32":
         reduced(emit, node, op_type, x, last=True)
@@ -58,7 +58,7 @@ def _variance(emit: Emitter, node: Node) -> None:
 
 
 def _arg_extremum(emit: Emitter, node: Node, op_type: str) -> None:
-    """argmax and argmin. ONNX Runtime skips NaN, and PyTorch stops at the first: where there is one, it is chosen."""
+    """The operators argmax and argmin: the first NaN, where there is one, as in PyTorch; ONNX Runtime skips NaN."""
     (x,) = node.inputs
     attributes = {"axis": node.attributes["dim"], "keepdims": int(node.attributes["keepdim"])}
     if emit.dtype(x) != "float32":
@@ -70,7 +70,7 @@ def _arg_extremum(emit: Emitter, node: Node, op_type: str) -> None:
 
 
 def _truth(emit: Emitter, node: Node, op_type: str) -> None:
-    """any and all: the largest or the smallest of 0 and 1."""
+    """The operators any and all: the largest or the smallest of 0 and 1."""
     numbers = emit.step("Cast", node, *node.inputs, to=1)
     emit.last("Cast", node, reduced(emit, node, op_type, numbers), to=9)
 

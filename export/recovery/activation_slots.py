@@ -121,7 +121,7 @@ class _Slots:
 
     def format_layers(self) -> str:
         """The layers and the slots between them, a line each."""
-        lines, indices = [], set(self.indices)
+        lines, indices = list[str](), set(self.indices)
         for index, layer in enumerate(self.layers):
             inputs, outputs = layer.widths
             lines.append(f"\n  {layer.title}: {layer.kind}, {inputs or outputs} -> {outputs}")

@@ -46,7 +46,7 @@ def mismatch(layers: Iterable[Layer]) -> str | None:
 
 def split_unindexed(layers: Iterable[Layer]) -> tuple[list[Layer], list[Layer], list[Layer]]:
     """The normalisers without an index (the first), the layers, and the scales without an index (the last)."""
-    front, body, back = [], [], []
+    front, body, back = list[Layer](), list[Layer](), list[Layer]()
     for layer in layers:
         (body if not layer.unindexed else front if layer.kind == "standardize" else back).append(layer)
     return front, body, back

@@ -12,6 +12,7 @@ import torch
 
 from builder.assembly import is_torch_file, read_tensors
 from builder.errors import RecoveryError, WeightsError
+from builder.values import is_dict, is_list, is_tuple
 
 _MAX_DEPTH = 32
 _MAX_GROWTH, _SLACK = 16, 1 << 20  # the code in a TorchScript archive is compressed; torch.save compresses nothing
@@ -112,23 +113,23 @@ def read_contents(path: Path, records: Mapping[str, int]) -> Contents:
                 raise RecoveryError(f"{name[:80]}… is nested deeper than {_MAX_DEPTH} levels; a module is not")
             _refuse_beyond_file(name, value, sizes)
             contents.tensors[name] = value
-        if not isinstance(value, dict | list | tuple) or id(value) in seen:
+        if not (is_dict(value) or is_list(value) or is_tuple(value)) or id(value) in seen:
             return
         seen.add(id(value))
-        if isinstance(value, dict):
+        if is_dict(value):
             if {"state", "param_groups"} <= value.keys():
                 contents.optimizers.append(name)
                 return
             are_weights = [_is_weight(str(key), item) for key, item in value.items() if isinstance(item, torch.Tensor)]
             if are_weights:
                 contents.nodes[name] = any(are_weights)
-        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        for key, item in value.items() if is_dict(value) else enumerate(value):
             collect(item, f"{name}.{key}" if name else str(key), depth + 1)
 
     collect(loaded, "", 0)
     if not contents.tensors:
         kind = type(loaded).__name__
-        if isinstance(loaded, dict):
+        if is_dict(loaded):
             kind += f" with the keys {', '.join(map(str, list(loaded)[:8])) or '(none)'}"
         raise RecoveryError(f"no tensors in it; expected a state dict, found a {kind}")
     return contents

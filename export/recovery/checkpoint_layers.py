@@ -162,7 +162,7 @@ def _foreign_by_name(leaves: Iterable[str]) -> str | None:
 def _single_layer(values: dict[str, torch.Tensor]) -> tuple[str, str] | None:
     """The kind and the description of the one layer that the tensors are; ``None`` if they are not one layer."""
     leaves = values.keys()
-    if problem := next(filter(None, map(_unsupported_tensor, values.values())), ""):
+    if problem := next((why for value in values.values() if (why := _unsupported_tensor(value))), ""):
         return "foreign", problem
     if {"weight_g", "weight_v"} <= leaves:
         if leaves - {"weight_g", "weight_v", "bias"} or values["weight_v"].dim() != 2:

@@ -211,7 +211,7 @@ def _layer_norm(operation: Operation) -> Read:
     layout, axis = operation.layout, operation.layout.axis(operation.attributes["axis"])
     if not layout.covers(tuple(range(axis, len(layout.dims)))) or operation.attributes.get("stash_type") != 1:
         raise NotABlock(f"normalises {layout} from axis {axis} on; the features of a row, in float32, are expected")
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for index, role in enumerate(("weight", "bias"), start=1):
         constant = operation.constant(index, f"its {role}")
         if constant is not None and constant.ndim > len(layout.dims):
@@ -227,7 +227,7 @@ def _batch_norm(operation: Operation) -> Read:
         raise NotABlock("is in training mode. What to do: export the network in evaluation mode")
     if rank < 2 or layout.dims[1] is None or (operation.attributes.get("spatial") == 0 and rank > 2):
         raise NotABlock(f"normalises {layout} along axis 1, which is not the features of a row")
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for index, role in enumerate(("weight", "bias", "running_mean", "running_var"), start=1):
         constant = operation.constant(index, f"its {role}")
         if constant is None or constant.shape != (layout.dims[1],):

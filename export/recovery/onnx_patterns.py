@@ -71,7 +71,7 @@ def _operators(kind: str) -> tuple[frozenset[str], frozenset[str]]:
 
 def pattern_operators() -> frozenset[str]:
     """Every operator in the patterns of the blocks."""
-    return frozenset().union(*(_operators(kind)[1] for kind in _CANDIDATES))
+    return frozenset[str]().union(*(_operators(kind)[1] for kind in _CANDIDATES))
 
 
 @dataclass(frozen=True)

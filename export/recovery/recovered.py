@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ class NotABlock(Exception):
 
 
 @contextmanager
-def refusals_of(path: Path) -> Iterator[None]:
+def refusals_of(path: Path) -> Generator[None]:
     """Make every error about the file at ``path`` a RecoveryError that starts with the path."""
     try:
         yield
@@ -72,9 +72,9 @@ class Step:
     """
 
     kind: str
-    tensors: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """NumPy arrays or torch tensors."""
-    options: Any = field(default_factory=dict)
+    options: Any = field(default_factory=dict[str, Any])
     blocks: tuple[Step, ...] = ()
 
     @property
@@ -172,5 +172,6 @@ def network_of(
 def _tensor(values: Any) -> torch.Tensor:
     """In the file's memory map if the values are there, otherwise a copy."""
     if isinstance(values, np.ndarray):
-        return torch.from_numpy(values if values.flags.c_contiguous and values.flags.writeable else values.copy("C"))
+        kept = values.flags.c_contiguous and values.flags.writeable
+        return torch.as_tensor(values if kept else values.copy("C"), device="cpu")
     return values if isinstance(values, torch.Tensor) else torch.tensor(values)

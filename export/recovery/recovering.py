@@ -117,8 +117,14 @@ def recover(
     with whole_files(folder) as stage:
         _write(network, stage, folder, replace)
         original.write(stage / f"{name}.original.parity.json")
-        settings = {"device": device, "seed": seed, "page": page}
-        artifact, report = publish(module, folder / f"{name}.onnx", spec=network.spec, recording=recording, **settings)
+        artifact, report = publish(
+            *(module, folder / f"{name}.onnx"),
+            spec=network.spec,
+            device=device,
+            seed=seed,
+            page=page,
+            recording=recording,
+        )
     with Session(artifact.path, device) as session:
         after = session.predict(rows)
     difference = float(absolute_difference(before.reshape(after.shape), after.astype(np.float64)).max())

@@ -107,7 +107,7 @@ def _state_dict_name(contents: Contents, key: str | None, prefix: Sequence[str])
 
 def _format_state_dicts(contents: Contents) -> str:
     """The state dicts of a file and the chains in each, and what to do."""
-    lines = []
+    lines: list[str] = []
     for node in list(contents.nodes)[:_MAX_LISTED]:
         tensors = contents.under(node)
         chains = candidate_chains(layers_of(tensors)[0], contents.ordered).values()

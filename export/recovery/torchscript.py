@@ -6,7 +6,7 @@ import warnings
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -33,6 +33,7 @@ class TorchScriptArchive(nn.Module):
         self.script = script
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the archive's module gives for rows ``x``."""
         return self.script(x)
 
 
@@ -45,8 +46,9 @@ def read_torchscript(path: Path, name: str | None, input_name: str, output_name:
     # TorchScript is deprecated; a warning at every call would not help a user who has such a file.
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
         try:
-            script = torch.jit.load(str(path), map_location="cpu").eval()
-            arguments = script.forward.schema.arguments[1:]
+            loaded = cast(Any, torch.jit.load(str(path), map_location="cpu"))  # pyright: ignore[reportUnknownMemberType] - torch gives it no types
+            script: torch.jit.ScriptModule = loaded.eval()
+            arguments = loaded.forward.schema.arguments[1:]
         except Exception as error:  # torch.jit raises what its parser raises; a module may have no forward
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise RecoveryError(f"TorchScript cannot read it: {reason}") from None
@@ -82,7 +84,7 @@ def _features(script: torch.jit.ScriptModule) -> int:
 
 
 @torch.no_grad()
-def _output(script: torch.jit.ScriptModule, rows: torch.Tensor) -> Any:
+def _output(script: torch.jit.ScriptModule, rows: torch.Tensor) -> object:
     """The output of the file's module. Raises RecoveryError: it fails."""
     try:
         return script(rows)
@@ -104,7 +106,7 @@ def _compare(script: torch.jit.ScriptModule, network: Recovered) -> str:
             theirs, tolerance, precision = script.double()(rows.double()), _FLOAT64_TOLERANCE, "float64"
         ours = module.to(theirs.dtype)(rows.to(theirs.dtype)) if isinstance(theirs, torch.Tensor) else module(rows)
     if not isinstance(theirs, torch.Tensor) or theirs.shape != ours.shape:
-        shape = getattr(theirs, "shape", type(theirs))
+        shape = getattr(theirs, "shape", type(cast(object, theirs)))
         raise RecoveryError(f"the file's module gives an output of shape {shape}, the network of shape {ours.shape}")
     largest = float(theirs.abs().nan_to_num(0.0, 0.0).max())
     if not torch.allclose(theirs, ours, rtol=tolerance, atol=tolerance * largest, equal_nan=True):

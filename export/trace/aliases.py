@@ -49,6 +49,7 @@ class View:
     after: tuple[int, ...]
 
     def call(self, source: Content) -> Call:
+        """The operator's call on what the view is of."""
         return Call(self.op, self.overload, {"self": source, **self.options})
 
 
@@ -155,7 +156,7 @@ class Aliases:
             return self._apply(Call("permute", "default", {"self": new, "dims": inverse}), view.before, dtype)
         if view.op not in ("select", "slice"):
             raise ExportError(f"the forward writes in place through {view.op}; a file cannot do that")
-        dim = view.options["dim"]
+        dim: int = view.options["dim"]
         size = view.before[dim]
         if view.op == "select":
             positions = [view.options["index"]]
@@ -179,7 +180,7 @@ class Aliases:
     def _add(self, tensor: Tensor, storage: _Storage, views: tuple[View, ...], content: Content) -> None:
         alias = Alias(tensor, storage, views, content, storage.version)
         self._aliases[id(tensor)] = alias
-        self._by_storage.setdefault(tensor.untyped_storage()._cdata, []).append(alias)
+        self._by_storage.setdefault(storage_id(tensor), []).append(alias)
 
     def _alias(self, tensor: Tensor) -> Alias:
         if id(tensor) not in self._aliases:
@@ -192,8 +193,13 @@ class Aliases:
 
     def _same_region(self, tensor: Tensor) -> Alias | None:
         """A known tensor that covers the same region of the same memory."""
-        aliases = self._by_storage.get(tensor.untyped_storage()._cdata, [])
+        aliases = self._by_storage.get(storage_id(tensor), [])
         return next((alias for alias in aliases if _region(alias.tensor) == _region(tensor)), None)
+
+
+def storage_id(tensor: Tensor) -> int:
+    """What tensors that share memory have in common."""
+    return tensor.untyped_storage()._cdata  # pyright: ignore[reportPrivateUsage] - an empty storage has no address
 
 
 def _region(tensor: Tensor) -> tuple[object, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import torch
 from torch import nn
@@ -51,14 +53,16 @@ class CallSites:
     """Finds the call site of the operator that runs now, by the paths of a module's parts."""
 
     def __init__(self, module: nn.Module):
-        self._paths = {id(part): path for path, part in module.named_modules()}
+        parts = cast("Iterable[tuple[str, nn.Module]]", module.named_modules())
+        self._paths = {id(part): path for path, part in parts}
         self._call_counts: dict[str, int] = {}
         self._forward: FrameType | None = None
         self._home = ""
 
     def current(self) -> CallSite:
         """The innermost module whose forward is on the stack, and the innermost line of the user's code."""
-        frame: FrameType | None = sys._getframe(1)
+        frame = inspect.currentframe()
+        frame = None if frame is None else frame.f_back
         line, scope, home, block = "", None, "", ""
         while frame is not None and (scope is None or not line):
             file = frame.f_code.co_filename

@@ -44,11 +44,11 @@ def view_of(name: str, before: Tensor, after: Tensor, *args: Any, **options: Any
     return None if view is None else View(*view, tuple(before.shape), tuple(after.shape))
 
 
-def _sized(op: str, option: str, before: Tensor, after: Tensor, *args: Any, **options: Any) -> ViewOf | None:
+def _sized(op: str, option: str, before: Tensor, after: Tensor, *_args: Any, **_options: Any) -> ViewOf | None:
     return None if before.shape == after.shape else (op, "default", {option: tuple(after.shape)})
 
 
-def _permuted(before: Tensor, after: Tensor, dims: Sequence[int]) -> ViewOf | None:
+def _permuted(before: Tensor, _after: Tensor, dims: Sequence[int]) -> ViewOf | None:
     dims = tuple(dim % before.ndim for dim in dims)
     return None if dims == tuple(range(before.ndim)) else ("permute", "default", {"dims": dims})
 
@@ -64,7 +64,7 @@ def _reversed(before: Tensor, after: Tensor) -> ViewOf | None:
     return _permuted(before, after, range(before.ndim)[::-1])
 
 
-def _selected(before: Tensor, after: Tensor, dim: int, index: int) -> ViewOf:
+def _selected(before: Tensor, _after: Tensor, dim: int, index: int) -> ViewOf:
     return "select", "int", {"dim": dim % before.ndim, "index": index % before.shape[dim]}
 
 
@@ -108,7 +108,7 @@ def refused(kind: str) -> Call:
     return Call("refused", kind, {})
 
 
-def _to(op: str, overload: str, arguments: Arguments, out: Any = None, **options: Any) -> Call:
+def _to(op: str, overload: str, arguments: Arguments, _out: Any = None, **options: Any) -> Call:
     """A call of another operator with the same arguments, some of them replaced by ``options``."""
     names = [name for name, *_ in schema(op, overload)[1]]
     return Call(op, overload, {name: value for name, value in {**arguments, **options}.items() if name in names})
@@ -129,7 +129,7 @@ def _operand(value: Any, out: Tensor) -> Any:
     return value if isinstance(value, Tensor) or not out.is_floating_point() else float(value)
 
 
-def _reduced(op: str, overload: str, arguments: Arguments, out: Any) -> Call:
+def _reduced(op: str, overload: str, arguments: Arguments, _out: Any) -> Call:
     """A reduction, with all its dimensions listed and counted from the front."""
     rank, dims = arguments["self"].ndim, arguments.get("dim")
     dims = [dims] if isinstance(dims, int) else dims
@@ -143,14 +143,14 @@ def _variance(arguments: Arguments, out: Any) -> Call:
     return call
 
 
-def _along(op: str, overload: str, arguments: Arguments, out: Any) -> Call:
+def _along(op: str, overload: str, arguments: Arguments, _out: Any) -> Call:
     """An operator along one dimension, counted from the front."""
     dim = arguments["dim"]
     return _to(op, overload, arguments, dim=dim if dim is None else dim % arguments["self"].ndim, dtype=None)
 
 
 def _arg_extremum(op: str, arguments: Arguments, out: Any) -> Call:
-    """argmax and argmin, with the number of values that they choose from."""
+    """The position of a maximum or minimum, with the number of values that they choose from."""
     call, x = _along(op, "default", arguments, out), arguments["self"]
     dim = call.arguments["dim"]
     call.arguments["count"] = x.numel() if dim is None else x.shape[dim]
@@ -164,7 +164,7 @@ def _extremum(op: str, arguments: Arguments, out: Any) -> tuple[Call, Call]:
     return Call(f"a{op}", "default", {"self": arguments["self"], **dims}), position
 
 
-def _sorted(op: str, arguments: Arguments, out: Any) -> tuple[Call, Call]:
+def _sorted(op: str, arguments: Arguments, _out: Any) -> tuple[Call, Call]:
     """The sorted values alone: in which order equal ones come differs between libraries."""
     x = arguments["self"]
     dim = arguments["dim"] % x.ndim
@@ -176,14 +176,14 @@ def _sorted(op: str, arguments: Arguments, out: Any) -> tuple[Call, Call]:
     return Call(op, "default", kept), refused("positions")
 
 
-def _addmm(arguments: Arguments, out: Any) -> Call:
-    """bias + x·matrix, of constants."""
+def _addmm(arguments: Arguments, _out: Any) -> Call:
+    """A ``linear`` of constants: bias + x·matrix."""
     return Call(
         "linear", "default", {"input": arguments["mat1"], "weight": arguments["mat2"].t(), "bias": arguments["self"]}
     )
 
 
-def _matmul(arguments: Arguments, out: Tensor) -> Call:
+def _matmul(arguments: Arguments, _out: Tensor) -> Call:
     return Call("matmul", "default", dict(zip(("self", "other"), arguments.values(), strict=True)))
 
 
@@ -226,7 +226,7 @@ def _where(arguments: Arguments, out: Tensor) -> Call:
     return Call("where", "self", {"condition": arguments["condition"], **chosen, **numbers})
 
 
-def _rms_norm(arguments: Arguments, out: Any) -> Call:
+def _rms_norm(arguments: Arguments, _out: Any) -> Call:
     """Where eps is left out, that of float32, whatever precision it is computed in later."""
     eps = torch.finfo(torch.float32).eps if arguments["eps"] is None else arguments["eps"]
     return Call("rms_norm", "default", {**arguments, "eps": eps})
@@ -238,8 +238,13 @@ def _cat(arguments: Arguments, out: Tensor) -> Call:
     return Call("cat", "default", {"tensors": parts, "dim": arguments["dim"] % out.ndim})
 
 
-_ARITHMETIC = {op: op for op in ("add", "sub", "mul", "div", "rsub")}
-_ARITHMETIC |= {"subtract": "sub", "multiply": "mul", "divide": "div", "true_divide": "div"}
+_ARITHMETIC = {
+    **{op: op for op in ("add", "sub", "mul", "div", "rsub")},
+    "subtract": "sub",
+    "multiply": "mul",
+    "divide": "div",
+    "true_divide": "div",
+}
 REWRITES: dict[str, Callable[[Arguments, Any], Rewritten]] = {
     **{f"{name}.{kind}": partial(_arithmetic, op) for name, op in _ARITHMETIC.items() for kind in ("Tensor", "Scalar")},
     **dict.fromkeys(("mm.default", "bmm.default", "matmul.default", "mv.default"), _matmul),
@@ -281,8 +286,10 @@ REWRITES: dict[str, Callable[[Arguments, Any], Rewritten]] = {
 LEAVES = {f"{op}.{overload}" for op, row in OPERATORS.items() for overload in row.overloads}
 """Operators that are recorded as they are called."""
 
-_ARITHMETIC_OPERANDS = {*activations.OPERATORS, *arithmetic.OPERATORS, *_ARITHMETIC}
-_ARITHMETIC_OPERANDS |= {"max", "min", "mean", "where", "cat"}
+_ARITHMETIC_OPERANDS = {
+    *(*activations.OPERATORS, *arithmetic.OPERATORS, *_ARITHMETIC),
+    *("max", "min", "mean", "where", "cat"),
+}
 """Operators that take their operands in the type of the result."""
 _COMPARED = {"gt", "lt", "ge", "le", "eq", "ne"}
 """Operators that take both operands in the type that PyTorch promotes them to."""

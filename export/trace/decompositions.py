@@ -34,7 +34,7 @@ def _one_hot(x: Tensor, classes: int = -1) -> Tensor:
 
 
 def _group_norm(
-    x: Tensor, groups: int, weight: Weight = None, bias: Weight = None, eps: float = 1e-5, *options: Any
+    x: Tensor, groups: int, weight: Weight = None, bias: Weight = None, eps: float = 1e-5, *_options: Any
 ) -> Tensor:
     rows = x.reshape(x.shape[0], groups, prod(x.shape[1:]) // groups)
     y = F.layer_norm(rows, rows.shape[2:], None, None, eps).reshape(x.shape)
@@ -155,6 +155,14 @@ def _lerp(a: Tensor, b: Tensor, weight: Any) -> Tensor:
     return a + (b - a) * weight
 
 
+def _square(x: Tensor) -> Tensor:
+    return x.to(torch.int64) if x.dtype == torch.bool else x * x
+
+
+def _logarithm(base: float, x: Tensor) -> Tensor:
+    return torch.log(x) / log(base)
+
+
 DECOMPOSED: dict[str, Callable[..., Any]] = {
     **indexing.DECOMPOSED,
     "one_hot.default": _one_hot,
@@ -170,12 +178,12 @@ DECOMPOSED: dict[str, Callable[..., Any]] = {
     "softshrink.default": _softshrink,
     "prelu.default": _prelu,
     "scaled_dot_product_attention.default": _attention,
-    "square.default": lambda x: x.to(torch.int64) if x.dtype == torch.bool else x * x,
+    "square.default": _square,
     "bilinear.default": _bilinear,
     **dict.fromkeys(("logical_xor.default", "bitwise_xor.Tensor"), torch.ne),
     "hypot.default": _hypot,
-    "log2.default": lambda x: torch.log(x) / log(2.0),
-    "log10.default": lambda x: torch.log(x) / log(10.0),
+    "log2.default": partial(_logarithm, 2.0),
+    "log10.default": partial(_logarithm, 10.0),
     "exp2.default": partial(torch.pow, 2.0),
     **dict.fromkeys(("lerp.Scalar", "lerp.Tensor"), _lerp),
 }
@@ -185,7 +193,7 @@ Tracked = Callable[[Tensor], bool]
 """Whether a tensor depends on the input."""
 
 
-def _has_factor(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
+def _has_factor(args: Sequence[Any], kwargs: Mapping[str, Any], _tracked: Tracked) -> bool:
     return kwargs.get("alpha", args[2] if len(args) > 2 else 1) != 1
 
 
@@ -198,19 +206,19 @@ def _is_not_linear(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Trac
     return factors or tracked(args[0]) or tracked(args[2]) or args[0].ndim != 1 or len(args[0]) != args[2].shape[1]
 
 
-def _index_depends(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
+def _index_depends(args: Sequence[Any], _kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
     return any(index is not None and tracked(index) for index in args[1])
 
 
-def _has_vector(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
+def _has_vector(args: Sequence[Any], _kwargs: Mapping[str, Any], _tracked: Tracked) -> bool:
     return args[0].ndim + args[1].ndim > 2 and min(args[0].ndim, args[1].ndim) == 1
 
 
-def _by_constant_matrix(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
+def _by_constant_matrix(args: Sequence[Any], _kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
     return not tracked(args[1]) and args[1].ndim == 2 and args[1].is_floating_point()
 
 
-def _several(args: Sequence[Any], kwargs: Mapping[str, Any], tracked: Tracked) -> bool:
+def _several(args: Sequence[Any], _kwargs: Mapping[str, Any], _tracked: Tracked) -> bool:
     return len(args[1]) > 1
 
 

@@ -41,7 +41,8 @@ def _table_size(node: Node, shapes: Mapping[str, Shape]) -> int | None:
     if node.op not in ("gather", "index_select") or "index" in node.tensors:
         return None
     table = node.tensors["self"].values.shape if "self" in node.tensors else shapes[node.inputs[0]]
-    size = table[node.attributes["dim"]]
+    dim: int = node.attributes["dim"]
+    size = table[dim]
     return size if isinstance(size, int) else None
 
 
@@ -61,9 +62,11 @@ def _with_limits(graph: Graph, lookup: Node, size: int) -> Graph:
         message = f"{lookup.op} at '{lookup.path}' is indexed by a number that is computed"
         hint = "give the index as an input, or a column of one, with at most a constant added, or clamp it to the table"
         raise ExportError(f"{message}, so it cannot be checked before the file runs. What to do: {hint}")
+    offsets: list[float]
+    numbers: list[float]
     with torch.no_grad():
         offsets, numbers = (
-            follow(nodes, _numbered(graph, step), precision=torch.float64, rows=1)[index].flatten().tolist()
+            follow(nodes, _numbered(graph, step), precision=torch.float64, rows=1)[index].flatten().numpy().tolist()
             for step in (0, 1)
         )
     features = [(name, feature) for name, port in graph.inputs.items() for feature in range(prod(port.row))]
@@ -130,7 +133,7 @@ def _node_bounds(node: Node, inputs: list[Bounds]) -> Bounds:
 def _numbered(graph: Graph, step: int) -> dict[str, Tensor]:
     """One row of all inputs: every feature's own number, from 1 on, times ``step``."""
     sizes = [prod(port.row) for port in graph.inputs.values()]
-    parts = (torch.arange(1, 1 + sum(sizes)) * step).split(sizes)
+    parts = torch.split(torch.arange(1, 1 + sum(sizes)) * step, sizes)
     return {
         name: part.reshape(1, *port.row).to(torch.int64 if port.dtype == "int64" else torch.float64)
         for (name, port), part in zip(graph.inputs.items(), parts, strict=True)

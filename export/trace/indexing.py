@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ def looked_up(table: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
     return rows.reshape(*index.shape, *table.shape[1:])
 
 
-def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False) -> Tensor:
+def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, _accumulate: bool = False) -> Tensor:
     """Values put where one mask is true, or at constant indices along neighbouring dimensions."""
     first = next(i for i, index in enumerate(indices) if index is not None)
     mask = indices[first]
@@ -49,8 +50,10 @@ def _index_put(x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accu
 
 
 def _along_one(x: Tensor, indices: Sequence[Tensor | None]) -> tuple[int, Tensor, Tensor, tuple[int, ...]]:
-    """The first indexed dimension, ``x`` with all indexed dimensions flattened to that one, the positions along it, and
-    the shape of what is picked. A mask picks the positions where it is true.
+    """What an index along several dimensions is along one of them: a mask picks the positions where it is true.
+
+    Returns the first indexed dimension, ``x`` with all indexed dimensions flattened to that one, the positions along
+    it, and the shape of what is picked.
     """
     first = next(i for i, index in enumerate(indices) if index is not None)
     numbers: list[Tensor] = []
@@ -58,7 +61,7 @@ def _along_one(x: Tensor, indices: Sequence[Tensor | None]) -> tuple[int, Tensor
         if index is not None:
             numbers += index.nonzero().unbind(1) if index.dtype == torch.bool else (index,)
     after = first + len(numbers)
-    positions = torch.zeros(torch.broadcast_shapes(*(index.shape for index in numbers)), dtype=torch.int64)
+    positions = torch.zeros(np.broadcast_shapes(*(index.shape for index in numbers)), dtype=torch.int64)
     for index, size in zip(numbers, x.shape[first:after], strict=True):
         positions = positions * size + torch.where(index < 0, index + size, index)
     flat = x.flatten(first, after - 1) if len(numbers) > 1 else x

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from builder.values import is_mapping
 from export.errors import ExportError
 from export.evaluation import threads_for
 from export.graph import Input, Row
@@ -163,7 +164,7 @@ def _row(shape: Any) -> Row:
 
 def _by_name(given: Any, inputs: Sequence[str], what: str, hint: str) -> dict[str, Any]:
     """What is given for the inputs: one value for the only input, or a mapping by name. Raises ExportError."""
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         if given is not None and len(inputs) > 1:
             message = f"one {what} is given, and the module takes {len(inputs)} inputs: {', '.join(inputs)}"
             raise ExportError(f"{message}. What to do: give the {what}s by name, {hint.format(inputs[0])}")

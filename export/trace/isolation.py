@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import chain
 from threading import RLock
@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from builder.random_state import kept_random_state
 
 _ONE_AT_A_TIME = RLock()
 """What is switched off is off for the whole process."""
@@ -28,8 +30,9 @@ def fresh(module: nn.Module) -> nn.Module:
 def is_plain(module: nn.Module) -> bool:
     """Whether a module is building blocks in containers, without code of the user's that could change their tensors."""
     for part in module.modules():
-        hooks = part._forward_hooks or part._forward_pre_hooks
-        own = {"forward", "train", "eval", "_call_impl"} & set(vars(part))
+        attributes = vars(part)
+        hooks = attributes.get("_forward_hooks") or attributes.get("_forward_pre_hooks")
+        own = {"forward", "train", "eval", "_call_impl"} & set(attributes)
         if not type(part).__module__.startswith(("torch.nn.modules.", "builder.")) or hooks or own:
             return False
     return True
@@ -43,13 +46,13 @@ def computed_weights(module: nn.Module) -> dict[int, Any]:
 
 
 @contextmanager
-def isolated() -> Iterator[None]:
+def isolated() -> Generator[None]:
     """Inference mode, with the random state restored afterwards.
 
     The fast path of attention is off, which is one operator for a whole layer, and so are the checks of distributions,
     which read values.
     """
-    with _ONE_AT_A_TIME, torch.random.fork_rng(devices=[]), torch.inference_mode():
+    with _ONE_AT_A_TIME, kept_random_state(), torch.inference_mode():
         fast_path = torch.backends.mha.get_fastpath_enabled()
         distributions = sys.modules.get("torch.distributions")
         validates = distributions.Distribution._validate_args if distributions is not None else False

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from builder.values import is_tuple
 from export.errors import ExportError, UnsupportedError
 from export.evaluation import schema
 from export.graph import Graph, Input, Node, Rows, Shape, Size, Tensor, batch_axis, rewired, row_of, unique
@@ -99,7 +100,7 @@ def _named_by_home(graph: Graph) -> Graph:
     last = {node.home: node.output for node in graph.nodes}
     paths = {node.path for node in graph.nodes if counts[node.home] == 1}
     names: dict[str, str] = {}
-    nodes = []
+    nodes: list[Node] = []
     for node in graph.nodes:
         path, output = node.path, node.output
         if counts[node.home] > 1:
@@ -134,7 +135,7 @@ def _size(a: int, b: int, node: Node) -> Size:
 
 def _attribute(a: Any, b: Any, node: Node) -> Any:
     """An attribute of both runs."""
-    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+    if is_tuple(a) and is_tuple(b) and len(a) == len(b):
         return tuple(_attribute(x, y, node) for x, y in zip(a, b, strict=True))
     if type(a) is int and type(b) is int:
         return _size(a, b, node)
@@ -180,7 +181,7 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _refuse_unwritable(graph: Graph) -> None:
     """Raise UnsupportedError for the operators that a file cannot hold, all at once; ExportError for the outputs."""
-    reasons = []
+    reasons: list[str] = []
     for node in graph.nodes:
         row = OPERATORS.get(node.op)
         reason = "a file has no operator for it" if row is None else row.refuse(node)

@@ -7,19 +7,19 @@ constant. What does becomes a node: an operator of the table as it is, others by
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch._decomp import decomposition_table
+from torch import Tensor, _decomp, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from builder.values import is_list
 from export.graph import Node, unique
 
-from .aliases import Aliases, Call, Value
+from .aliases import Aliases, Call, Value, storage_id
 from .call_sites import CallSites
 from .canonical import IDENTITIES, LEAVES, REWRITES, SHAPE_ONLY, VIEWS, promoted, view_of
 from .decompositions import DECOMPOSED, decomposition_of
@@ -27,6 +27,8 @@ from .refusals import Refusal, refusal_of
 
 DTYPES = {torch.float32: "float32", torch.int64: "int64", torch.int32: "int64", torch.bool: "bool"}
 """The element types of values that depend on the input; int32 is written as int64."""
+_DECOMPOSITIONS: Mapping[object, Callable[..., Any]] = vars(_decomp)["decomposition_table"]
+"""PyTorch's own decompositions, by operator."""
 _RESHAPING = ("squeeze_", "unsqueeze_", "t_", "transpose_", "swapdims_", "swapaxes_", "resize_", "set_", "as_strided_")
 """Operators in place that change the shape of a tensor or what it is a view of."""
 
@@ -53,10 +55,10 @@ class RecordedNode:
 class Record:
     """Everything that one run of the module called."""
 
-    nodes: list[RecordedNode] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
+    nodes: list[RecordedNode] = field(default_factory=list[RecordedNode])
+    refusals: list[Refusal] = field(default_factory=list[Refusal])
     """Those that hold whether or not an output reads the result."""
-    inactive: list[str] = field(default_factory=list)
+    inactive: list[str] = field(default_factory=list[str])
 
 
 class Recorder(TorchDispatchMode):
@@ -66,7 +68,7 @@ class Recorder(TorchDispatchMode):
     """
 
     def __init__(self, module: nn.Module, inputs: Mapping[str, Tensor], computing: bool = True):
-        super().__init__()
+        super().__init__()  # pyright: ignore[reportUnknownMemberType] - torch gives it no types
         self.computing = computing
         self.record = Record()
         self.call_sites = CallSites(module)
@@ -80,7 +82,7 @@ class Recorder(TorchDispatchMode):
         for name, tensor in reversed([*module.named_parameters(), *module.named_buffers()]):
             if tensor.layout == torch.strided:  # the first name of a tensor that has several
                 self.aliases.add_constant(tensor)
-                self.owners[_storage(tensor)] = name
+                self.owners[storage_id(tensor)] = name
         for name, tensor in inputs.items():
             self.aliases.add_value(tensor, Value(name))
 
@@ -175,8 +177,8 @@ class Recorder(TorchDispatchMode):
                 out = func.decompose(*args, **kwargs)
                 if out is not NotImplemented:
                     return out
-                if func in decomposition_table and torch.Tag.data_dependent_output not in func.tags:
-                    return decomposition_table[func](*args, **kwargs)
+                if func in _DECOMPOSITIONS and torch.Tag.data_dependent_output not in func.tags:
+                    return _DECOMPOSITIONS[func](*args, **kwargs)
             return self._refuse(func, args, kwargs, "operator", name)
         finally:
             self.decomposing.pop()
@@ -188,8 +190,8 @@ class Recorder(TorchDispatchMode):
         packet, _, overload = name.partition(".")
         if len(written) != 1 or written[0].name != "self" or not isinstance(target, Tensor):
             return self._refuse(func, args, kwargs, "out", name)
-        if _storage(target) in self.owners and not packet.endswith("detach_"):
-            self.record.refusals.append(self._refusal("buffer", name, self.owners[_storage(target)]))
+        if storage_id(target) in self.owners and not packet.endswith("detach_"):
+            self.record.refusals.append(self._refusal("buffer", name, self.owners[storage_id(target)]))
             return func(*args, **kwargs)
         if torch.Tag.nondeterministic_seeded in func.tags and not _is_idle_dropout(name, args, kwargs):
             result = self._refuse(func, args, kwargs, "random", name, func(*args, **kwargs).clone())
@@ -248,7 +250,7 @@ class Recorder(TorchDispatchMode):
             elif isinstance(content, Tensor):
                 constants[role] = self._constant(content, f"{path}.{role}")
             else:
-                attributes[role] = tuple(value) if isinstance(value, list | torch.Size) else value
+                attributes[role] = tuple(value) if is_list(value) or isinstance(value, torch.Size) else value
         if dtype not in DTYPES and refusal is None:
             refusal = self._refusal("dtype", call.op, str(dtype).removeprefix("torch."))
         output = unique(f"{path}.output", self.names)
@@ -264,7 +266,7 @@ class Recorder(TorchDispatchMode):
         return Value(output)
 
     def _constant(self, tensor: Tensor, name: str) -> RecordedConstant:
-        own = self.owners.get(_storage(tensor))
+        own = self.owners.get(storage_id(tensor))
         if own is not None and tensor.numel() == tensor.untyped_storage().nbytes() // tensor.element_size():
             return RecordedConstant(own, tensor, True)
         return RecordedConstant(name, tensor.clone() if own is None else tensor, False)
@@ -292,7 +294,7 @@ def _arguments_by_name(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
 def _flattened(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Arguments by name; the tensors of a list have its name and a number."""
     for role, value in arguments.items():
-        if isinstance(value, list) and any(isinstance(part, Tensor | Value) for part in value):
+        if is_list(value) and any(isinstance(part, Tensor | Value) for part in value):
             yield from ((f"{role}.{i}", part) for i, part in enumerate(value))
         else:
             yield role, value
@@ -324,9 +326,5 @@ def _is_idle_dropout(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     return not train or args[1] == 0
 
 
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
-
-
 def _same_memory(a: Tensor, b: Tensor) -> bool:
-    return _storage(a) == _storage(b)
+    return storage_id(a) == storage_id(b)

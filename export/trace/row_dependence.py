@@ -40,8 +40,10 @@ def rows_depend(graph: Graph) -> Graph:
 
 
 _SOFTMAX = {"softmax", "log_softmax"}
-_ROWWISE = {*activations.OPERATORS, *arithmetic.OPERATORS, *logic.OPERATORS, *normalisation.OPERATORS} - _SOFTMAX
-_ROWWISE |= {"linear", "batch_norm", "embedding", "expand"}
+_ROWWISE = {
+    *(*activations.OPERATORS, *arithmetic.OPERATORS, *logic.OPERATORS, *normalisation.OPERATORS),
+    *("linear", "batch_norm", "embedding", "expand"),
+} - _SOFTMAX
 """Operators that keep rows apart where the batch is the first dimension of their inputs and of their output."""
 _ROWWISE_ALONG_DIM = {*_SOFTMAX, *reductions.OPERATORS, "cat", "select", "slice"}
 """Operators that do so where the batch is not their dimension."""

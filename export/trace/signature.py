@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_unflatten
 
+from builder.values import is_list, is_mapping, is_tuple
 from export.errors import ExportError
 from export.graph import Input
 
@@ -44,7 +45,7 @@ class Signature:
     def rows(self, count: int, seed: int = 0) -> dict[str, Tensor]:
         """Rows to run the module on: those of the example, repeated, else random ones; whole numbers are 0."""
         generator = torch.Generator().manual_seed(seed)
-        rows = {}
+        rows: dict[str, Tensor] = {}
         for name, port in self.inputs.items():
             if self.example is not None:
                 rows[name] = self.example[name][torch.arange(count) % len(self.example[name])].clone()
@@ -138,7 +139,7 @@ def _signature(module: nn.Module, method: str, args: tuple[Any, ...], kwargs: di
 
 def _as_tensor(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
-        leaf = torch.from_numpy(np.ascontiguousarray(leaf))
+        leaf = torch.as_tensor(np.ascontiguousarray(cast(np.ndarray, leaf)), device="cpu")
     if isinstance(leaf, Tensor):
         leaf = leaf.detach().cpu()
         if leaf.dtype in (torch.int32, torch.int16, torch.int8, torch.uint8):
@@ -210,13 +211,14 @@ def _named_tensors(value: Any, path: str) -> list[tuple[str, Tensor]]:
         return []
     if isinstance(value, Tensor):
         return [(path or "output", value)]
-    if isinstance(value, Mapping):
+    parts: Iterable[tuple[str, Any]]
+    if is_mapping(value):
         parts = [(str(key), part) for key, part in value.items()]
     elif hasattr(value, "_fields"):
-        parts = list(zip(value._fields, value, strict=True))
+        parts = zip(value._fields, value, strict=True)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         parts = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
-    elif isinstance(value, list | tuple):
+    elif is_list(value) or is_tuple(value):
         parts = [(f"output_{i}" if not path else str(i), part) for i, part in enumerate(value)]
     else:
         position = f" as '{path}'" if path else ""

@@ -51,10 +51,11 @@ class LayerWriter:
 
     layer: LinearLayer
     taken: set[str]
-    nodes: list[NodeProto] = field(default_factory=list)
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    nodes: list[NodeProto] = field(default_factory=list[NodeProto])
+    constants: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
 
     def add_constant(self, role: str, values: np.ndarray) -> str:
+        """Add the constant that an operator takes for ``role``; its name."""
         name = unique(f"{self.layer.name}.{role}", self.taken)
         self.constants[name] = values
         return name
@@ -180,7 +181,7 @@ def _static(writer: LayerWriter, limits: Range) -> None:
         limit = 2**31 - 1
         bias = np.clip(np.rint(layer.bias.astype(np.float64) / joint), -limit, limit).astype(np.int32)
         constants.append(("bias", bias, joint))
-    operands = []
+    operands: list[str] = []
     for role, values, scales in constants:
         names = [writer.add_constant(f"{role}.{values.dtype}", values), writer.add_constant(f"{role}.scale", scales)]
         names.append(writer.add_constant(f"{role}.zero_point", np.zeros(len(scales), values.dtype)))

@@ -128,7 +128,7 @@ def _linear_layers(model: Model) -> list[LinearLayer]:
     Others stay unchanged: a product of two values, or of rows of more than one dimension.
     """
     readers = {"Gemm": _gemm, "MatMul": _matmul}
-    layers = []
+    layers: list[LinearLayer | None] = []
     for node in model.proto.graph.node:
         if node.op_type in readers and node.domain in ("", "ai.onnx") and node.input[0] not in model.constants:
             weight = model.constants.get(node.input[1])
@@ -183,7 +183,8 @@ def _ranges(path: Path, layers: Sequence[LinearLayer], rows: Mapping[str, np.nda
         raise InputError("the data has no rows to measure ranges on. What to do: give rows like those of the traffic")
     names = list(dict.fromkeys(layer.input for layer in layers))
     limits: dict[str, Range] = {}
-    for values in inner_values(onnx.load(str(path)), names, rows):
+    model = onnx.load(str(path))  # pyright: ignore[reportUnknownMemberType] - a path without type
+    for values in inner_values(model, names, rows):
         for name in names:
             low, high = float(values[name].min()), float(values[name].max())
             if not np.isfinite([low, high]).all():
