@@ -85,7 +85,7 @@ SERVERS: dict[str, Server] = {
     **{f"onnxruntime:{release}": row for release, row in _RUNTIMES.items()},
     **{
         f"triton:{release}": replace(
-            row := _RUNTIMES[runtime], source=f"{source} has ONNX Runtime {runtime}, {row.source}"
+            _RUNTIMES[runtime], source=f"{source} has ONNX Runtime {runtime}, {_RUNTIMES[runtime].source}"
         )
         for release, (runtime, source) in _TRITONS.items()
     },

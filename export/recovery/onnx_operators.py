@@ -7,7 +7,7 @@ Blocks of several operators are in ``onnx_patterns``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,12 +24,18 @@ Read = tuple[list[Step], Layout]
 Make = Callable[["Operation"], Read]
 
 
+@dataclass(eq=False)
 class Operation:
     """An operator, the value of the network that it reads, and the layout of that value."""
 
-    def __init__(self, model: Model, node: NodeProto, value: str, layout: Layout, notes: list[str]):
-        self.model, self.node, self.value, self.layout, self.notes = model, node, value, layout, notes
-        self.attributes: dict[str, Any] = attributes_of(node, model.opset)
+    model: Model
+    node: NodeProto
+    value: str
+    layout: Layout
+    notes: list[str]
+
+    def __post_init__(self) -> None:
+        self.attributes: dict[str, Any] = attributes_of(self.node, self.model.opset)
 
     def number(self, name: str) -> float:
         """An attribute, as the shortest decimal that is the same float32."""

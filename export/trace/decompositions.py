@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import indexing
 
-aten = torch.ops.aten
+_aten = torch.ops.aten
 Weight = Tensor | None
 Number = float | None
 
@@ -106,12 +106,12 @@ def _softshrink(x: Tensor, lambd: float = 0.5) -> Tensor:
 def _prelu(x: Tensor, weight: Tensor) -> Tensor:
     """One slope, or one for each channel, which is the second dimension."""
     shape = weight.shape if weight.numel() == 1 or x.ndim < 2 else (-1, *[1] * (x.ndim - 2))
-    return aten._prelu_kernel.default(x, weight.reshape(shape) if weight.numel() > 1 else weight.reshape(()).expand(1))
+    return _aten._prelu_kernel.default(x, weight.reshape(shape) if weight.numel() > 1 else weight.reshape(()).expand(1))
 
 
 def _var_mean(x: Tensor, dim: Any = None, *, correction: Number = None, keepdim: bool = False) -> Any:
     dims = list(range(x.ndim)) if dim is None else dim
-    return aten.var.correction(x, dims, correction=correction, keepdim=keepdim), x.mean(dims, keepdim)
+    return _aten.var.correction(x, dims, correction=correction, keepdim=keepdim), x.mean(dims, keepdim)
 
 
 def _attention(

@@ -70,14 +70,14 @@ class Recorder(TorchDispatchMode):
     def __init__(self, module: nn.Module, inputs: Mapping[str, Tensor], computing: bool = True):
         super().__init__()  # pyright: ignore[reportUnknownMemberType] - torch gives it no types
         self.computing = computing
-        self.record = Record()
-        self.call_sites = CallSites(module)
+        self.record: Record = Record()
+        self.call_sites: CallSites = CallSites(module)
         self.decomposing: list[str] = []
         """The operators that are being decomposed; a refusal of what they call names the first of them."""
-        self.names = set(inputs)
-        self.rows = len(next(iter(inputs.values())))
+        self.names: set[str] = set(inputs)
+        self.rows: int = len(next(iter(inputs.values())))
         self.paths: set[str] = set()
-        self.aliases = Aliases(self._emit)
+        self.aliases: Aliases = Aliases(self._emit)
         self.owners: dict[int, str] = {}
         for name, tensor in reversed([*module.named_parameters(), *module.named_buffers()]):
             if tensor.layout == torch.strided:  # the first name of a tensor that has several
