@@ -206,3 +206,12 @@ def test_the_extras(root: Path) -> None:
     expected = {"cpu", "gpu", "cuda", "build", "inspect", "files", "serve", "ray", "report", "dev"}
     assert set(extras) == expected
     assert "torch==2.13.0" in (root / "constraints.txt").read_text().splitlines()
+
+
+def test_no_file_imports_from_a_file_of_tests(root: Path) -> None:
+    """What files of tests share is in ``tests/support``."""
+    for path in [path for folder in ("tests", "benchmarks", "models") for path in (root / folder).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom):
+                names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
+                assert not any(name.startswith("test_") for name in names), path

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,31 +15,13 @@ from torch import nn
 
 from export import ExportError, export, inspect, publish, verify
 from runtime import InputError, Session, read_inputs, score_file
-
-
-class Heads(NamedTuple):
-    action: torch.Tensor
-    value: torch.Tensor
+from tests.support.policy import SHAPES, Heads, Policy
 
 
 @dataclass
 class Record:
     action: torch.Tensor
     value: torch.Tensor
-
-
-class Policy(nn.Module):
-    """Two inputs of unequal width, a skip and two heads."""
-
-    def __init__(self, returned: Callable[[torch.Tensor, torch.Tensor], Any] = Heads):
-        super().__init__()
-        self.returned = returned
-        self.body, self.skip = nn.Linear(5, 8), nn.Linear(3, 8)
-        self.act, self.mu, self.v = nn.ELU(), nn.Linear(8, 2), nn.Linear(8, 1)
-
-    def forward(self, obs: torch.Tensor, *, goal: torch.Tensor) -> Any:
-        hidden = self.act(self.body(torch.cat([obs, goal], dim=1))) + self.skip(obs)
-        return self.returned(torch.tanh(self.mu(hidden)), self.v(hidden))
 
 
 def as_dict(action: torch.Tensor, value: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -68,9 +49,6 @@ def eager(module: nn.Module, rows: dict[str, np.ndarray]) -> list[np.ndarray]:
     given = {name: torch.from_numpy(part) for name, part in rows.items()}
     with torch.no_grad():
         return [value.numpy() for value in module(given["obs"], goal=given["goal"])]
-
-
-SHAPES = {"obs": (3,), "goal": (2,)}
 
 
 def test_the_whole_road(policy: Policy, rows: dict[str, np.ndarray], device: str, tmp_path: Path) -> None:

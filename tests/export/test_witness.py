@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from torch import nn
 
 from export import export
+from tests.support.by_torch import by_torch
 
 BLOCKS: dict[str, nn.Module] = {
     "linear": nn.Linear(5, 4),
@@ -36,19 +35,6 @@ def described(model: onnx.ModelProto) -> list[tuple]:
         attributes = {**defaults.get(node.op_type, {}), **attributes}
         nodes.append((node.op_type, attributes, [bits[name] for name in node.input if name in bits]))
     return nodes
-
-
-def by_torch(module: nn.Module, *, free_batch: bool = False) -> onnx.ModelProto:
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            shapes = ({0: torch.export.Dim("batch")},) if free_batch else None
-            program = torch.onnx.export(module, (torch.zeros(2, 5),), dynamo=True, dynamic_shapes=shapes, verbose=False)
-    finally:
-        logging.disable(logging.NOTSET)
-    assert program is not None
-    return program.model_proto
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -16,9 +16,9 @@ from torch import nn
 
 from builder import RecoveryError, assemble, load_spec, load_weights
 from export import publish, recover
-from tests.export.recovery.test_onnx import S, W
 from tests.support.commands import Run
 from tests.support.onnx_drafts import Draft
+from tests.support.spellings import S, W
 
 
 def test_what_recover_writes_builds_again_to_the_same_bytes(run: Run, tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ import onnx
 import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from builder import assemble
-from export import Recovered
+from export import Recovered, verify
 
 
 class Draft:
@@ -65,6 +66,20 @@ def layer(folder: Path, weight: np.ndarray, bias: np.ndarray) -> Path:
     output = draft("Gemm", "x", weight, bias)
     path = folder / "layer.onnx"
     path.write_bytes(draft.model(output, ("batch", weight.shape[1])).SerializeToString())
+    return path
+
+
+def fixed_batch(folder: Path, rows: int) -> Path:
+    """A proved file of another tool that takes exactly so many rows."""
+    module, path = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), folder / "fixed.onnx"
+    draft, value = Draft(17, (rows, 5)), "x"
+    for layer in module:
+        given = [p.detach().numpy() for p in layer.parameters()]
+        value = draft("Gemm", value, *given, transB=1) if given else draft("Relu", value)
+    path.write_bytes(draft.model(value, (rows, 2)).SerializeToString())
+    report = verify(module, path, device="cpu")
+    assert report.proved, report.why
+    report.write(folder / "fixed.parity.json")
     return path
 
 

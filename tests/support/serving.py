@@ -21,12 +21,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import torch
-from torch import nn
 
 from builder import MLPSpec, assemble
 from export import export
 from runtime import Session
 from tests.support import ROOT
+from tests.support.policy import SHAPES, Policy
 
 START_SECONDS = 120.0
 
@@ -179,23 +179,10 @@ def model(file: Path, *, features: int = 4, outputs: int = 3, seed: int = 0, blo
     return file
 
 
-class Policy(nn.Module):
-    """Inputs ``obs`` (3) and ``goal`` (2), outputs ``action`` (2) and ``value`` (1)."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body, self.mu, self.v = nn.Linear(5, 8), nn.Linear(8, 2), nn.Linear(8, 1)
-
-    def forward(self, obs: torch.Tensor, goal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden = torch.relu(self.body(torch.cat([obs, goal], dim=1)))
-        return self.mu(hidden), self.v(hidden)
-
-
 def policy(file: Path) -> Path:
     """A network of two inputs and two outputs, written without a proof."""
     torch.manual_seed(0)
-    shapes = {"obs": (3,), "goal": (2,)}
-    export(Policy().eval(), file, input_shape=shapes, output_name=["action", "value"])
+    export(Policy(), file, input_shape=SHAPES)
     return file
 
 

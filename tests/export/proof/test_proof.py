@@ -28,7 +28,7 @@ from export.proof.verify import prove
 from export.trace import signature_of, trace
 from export.trace.decompositions import DECOMPOSED
 from runtime import InputError, ModelError
-from tests.export.test_witness import by_torch
+from tests.support.by_torch import by_torch
 from tests.support.cases import BLOCKS, network, normal, randomised, specs
 from tests.support.hand_written import HAND_WRITTEN
 from tests.support.onnx_drafts import Draft

@@ -17,11 +17,11 @@ from builder import MLPSpec, load_spec
 from builder.documents import as_yaml
 from export import ProofError, inspect, publish, recover
 from runtime import Session
-from tests.export.recovery.test_onnx import SPELLINGS, S, W
 from tests.support.cases import specs
 from tests.support.commands import Run
 from tests.support.onnx_drafts import Draft
 from tests.support.recovering import real_network
+from tests.support.spellings import SPELLINGS, S, W
 
 UNPROVED = {
     "matmul left turned": "does not match any pattern of it",  # rows in columns

@@ -23,11 +23,11 @@ from onnx import numpy_helper
 from builder import MLPSpec, assemble, load_spec, load_weights
 from export import package, publish, verify
 from runtime import Certificate, Session, read_certificate
-from tests.export.test_several import Policy
 from tests.support.browser import CHROMIUM
 from tests.support.cases import randomised
 from tests.support.commands import Run
 from tests.support.devtools import Page
+from tests.support.policy import Policy
 from tests.support.servers.environments import environment
 
 ARM = {

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from export import ProofError, TargetError, package, publish, verify
+from export import ProofError, TargetError, package, publish
 from runtime import read_certificate, read_header
-from tests.export.test_several import SHAPES, Policy
 from tests.support.cases import network, randomised
 from tests.support.commands import Run
-from tests.support.onnx_drafts import Draft
+from tests.support.onnx_drafts import fixed_batch
+from tests.support.policy import SHAPES, Policy
 
 FEATURES = [{"name": f"f{i}", "range": [-i - 1, i + 1]} for i in range(4)]
 
@@ -71,20 +70,6 @@ def test_external_data_goes_with_the_model(tmp_path: Path) -> None:
         data.write(b"\x01")
     with pytest.raises(ProofError, match="or its external data, has changed"):
         package(tmp_path / "m.onnx", "openvino", tmp_path / "q")
-
-
-def fixed_batch(folder: Path, rows: int) -> Path:
-    """A proved file of another tool that takes exactly so many rows."""
-    module, path = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), folder / "fixed.onnx"
-    draft, value = Draft(17, (rows, 5)), "x"
-    for layer in module:
-        given = [p.detach().numpy() for p in layer.parameters()]
-        value = draft("Gemm", value, *given, transB=1) if given else draft("Relu", value)
-    path.write_bytes(draft.model(value, (rows, 2)).SerializeToString())
-    report = verify(module, path, device="cpu")
-    assert report.proved, report.why
-    report.write(folder / "fixed.parity.json")
-    return path
 
 
 def test_a_fixed_batch_is_kept(tmp_path: Path) -> None:

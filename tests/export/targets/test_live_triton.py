@@ -14,9 +14,9 @@ import pytest
 from tritonclient.utils import InferenceServerException
 
 from export import package, publish
-from tests.export.targets.test_files import fixed_batch
 from tests.support.cases import network, randomised
 from tests.support.commands import Run
+from tests.support.onnx_drafts import fixed_batch
 from tests.support.servers.asking import (
     Live,
     Way,

@@ -13,8 +13,8 @@ import torch
 
 from export import Package, package, publish
 from runtime import Answers
-from tests.export.test_several import SHAPES, Policy
 from tests.support.cases import BLOCKS, network, randomised
+from tests.support.policy import SHAPES, Policy
 
 
 def config(made: Package) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from tritonclient.grpc import model_config_pb2
 from builder import MLPSpec, assemble
 from export import Package, package, publish
 from export.servers import SERVERS
-from tests.export.test_several import SHAPES, Policy
 from tests.support.cases import network, randomised, specs
+from tests.support.policy import SHAPES, Policy
 
 pb2: Any = model_config_pb2
 """Its classes are made at run time, and no type checker knows them."""

@@ -20,13 +20,12 @@ from builder import MLPSpec, assemble
 from export import package, publish
 from tests.support import oracle, oracle_grpc
 from tests.support.oracle import Http
+from tests.support.policy import SHAPES, Policy
 from tests.support.servers.triton import Addresses, triton
-from tests.support.serving import Policy, Reply, Server, serving
+from tests.support.serving import Reply, Server, serving
 
 REQUESTS = 230
 ROW = re.compile(r"^\| (`.*`) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
-SHAPES = {"obs": (3,), "goal": (2,)}
-
 
 _COUNTED = {"success", "fail", "queue", "compute_input", "compute_infer", "compute_output"}
 
@@ -47,8 +46,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     blocks = [{"linear": 8}, "relu", {"linear": 3}]
     spec = MLPSpec(name="one", input={"name": "x", "features": 4}, blocks=blocks, output={"name": "y"})
     publish(assemble(spec).eval(), folder / "served" / "one.onnx", spec=spec, page=False)
-    names = {"input_shape": SHAPES, "output_name": ["action", "value"]}
-    publish(Policy().eval(), folder / "served" / "several.onnx", page=False, **names)
+    publish(Policy(), folder / "served" / "several.onnx", input_shape=SHAPES, page=False)
     for name in ("one", "several"):
         made = package(folder / "served" / f"{name}.onnx", "triton", folder / name, backend="python", max_batch=64)
         (folder / "repository" / name).symlink_to(made.folder / "models" / name)

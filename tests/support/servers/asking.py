@@ -19,7 +19,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput
 
 from export import Package, package, publish
 from runtime import Answers
-from tests.export.test_several import SHAPES, Policy
+from tests.support.policy import SHAPES, Policy
 from tests.support.servers.environments import environment
 from tests.support.servers.rest_client import rest
 
