@@ -15,10 +15,10 @@ from time import monotonic
 
 from hypothesis import settings
 
+from tests.support.serving import serving
 from tests.support.stress.checker import Checker
 from tests.support.stress.fuzzing import ask_any_body, ask_by_document
 from tests.support.stress.models import proved
-from tests.support.stress.service import serving
 
 EXAMPLES = {"bodies": 2000, "document": 30}
 
@@ -31,9 +31,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mlpx-fuzz-") as place:
         folder = Path(place)
         model = proved(folder / "models")
-        log = folder / "log"
         with (
-            serving(model.file.parent, log, "--max-rows", 1000) as service,
+            serving(model.file.parent, "--max-rows", 1000) as service,
             Checker(service.address, "arm", model.answers, clients=1) as checker,
         ):
             while monotonic() < end:

@@ -1,11 +1,8 @@
-"""Servers to verify: ``mlpx serve`` itself, and a small V2 server with planted faults."""
+"""A small V2 server with planted faults, and a certificate to verify it by."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +10,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Event, Thread, Timer
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -23,7 +20,6 @@ from builder import MLPSpec
 from export import publish
 from runtime import Certificate, read_certificate
 from runtime.model.certificate import Answers
-from tests.support import ROOT
 from tests.support.cases import network
 
 Rows = Mapping[str, np.ndarray]
@@ -42,36 +38,6 @@ def case() -> Certificate:
     _, module = network([{"linear": 64}, "relu", {"linear": 64}, "relu", {"linear": 10}], features=32)
     with TemporaryDirectory() as folder:
         return certified(module, Path(folder))[0]
-
-
-@contextmanager
-def mlpx_serve(folder: Path, *options: object, **environment: str) -> Iterator[dict[str, Any]]:
-    """``mlpx serve FOLDER`` on free ports: what it prints with --json once it serves."""
-    command = [sys.executable, "-m", "mlpx", "serve", str(folder), "--port", "0", "--json", *map(str, options)]
-    command += [] if "--grpc-port" in command else ["--no-grpc"]
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    env = os.environ | {"PYTHONPATH": paths} | environment
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env) as process:
-        assert process.stdout is not None and process.stderr is not None
-        errors: list[str] = []
-        reader = Thread(target=lambda: errors.extend(process.stderr or []), daemon=True)
-        reader.start()
-        late = Timer(60, process.kill)
-        late.start()
-        output = ""
-        try:
-            for line in process.stdout:
-                output += line
-                if line == "}\n":
-                    break
-            late.cancel()
-            assert output.endswith("}\n"), output + "".join(errors)
-            yield json.loads(output)
-        finally:
-            late.cancel()
-            process.terminate()
-            process.wait(60)
-            reader.join()
 
 
 @dataclass

@@ -244,7 +244,7 @@ def test_an_index_of_another_column_is_found(tabular: tuple[Tabular, Path], tmp_
     assert not verify(module, tmp_path / "m.onnx", device="cpu").proved
 
 
-def test_data_of_one_s_own(tabular: tuple[Tabular, Path], tmp_path: Path) -> None:
+def test_data_of_one_s_own(tabular: tuple[Tabular, Path]) -> None:
     module, path = tabular
     data = {"cat": whole(9, 2).numpy(), "num": floats(9, 3).numpy()}
     report = verify(module, path, device="cpu", data=data)

@@ -127,7 +127,7 @@ def test_a_fault_in_the_runtime_is_caught_by_what_it_computes(
     assert outcome(report, "structure") == outcome(report, "constants") == "passed"
 
 
-def test_a_failure_names_the_first_layer_that_diverges(tmp_path: Path, victim: Victim) -> None:
+def test_a_failure_names_the_first_layer_that_diverges(victim: Victim) -> None:
     module, _, model, structure = victim
     edit = plan("slope 0.010001", model, structure, 0)
     assert edit is not None

@@ -14,7 +14,7 @@ import pytest
 from export import write_variant
 from runtime import InputError, UnreachableError, check_live
 from tests.support.commands import Run
-from tests.support.live import mlpx_serve
+from tests.support.serving import serving
 
 SPEC = """name: tower
 input: {name: x, features: 32, range: [-2, 2]}
@@ -52,8 +52,8 @@ def url(folder: Path) -> Iterator[str]:
     for version, file in enumerate(files, start=1):
         (repository / "tower" / str(version)).mkdir(parents=True)
         shutil.copy(file, repository / "tower" / str(version) / "model.onnx")
-    with mlpx_serve(repository) as server:
-        yield f"{server['url']}/v2/models/tower"
+    with serving(repository, "--device", "auto") as server:
+        yield f"{server.url}/v2/models/tower"
 
 
 def test_the_certified_file_is_proved(run: Run, url: str, certificate: Path) -> None:
@@ -112,8 +112,8 @@ def test_a_model_of_other_names_is_not_asked(run: Run, url: str, root: Path, tmp
 
 def test_over_grpc(folder: Path, certificate: Path, run: Run) -> None:
     pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
-    with mlpx_serve(folder / "certified", "--grpc-port", 0) as server:
-        where = f"grpc://{server['grpc'].rpartition('/')[2]}/v2/models/tower"
+    with serving(folder / "certified") as server:
+        where = f"grpc://{server.grpc}/v2/models/tower"
         done = run("verify", "--url", where, "--certificate", certificate)
         assert done.code == 0 and "tensors as bytes" in done.out and "gRPC" in done.out
         done = run("verify", "--url", where.replace("tower", "towel"), "--certificate", certificate)
@@ -122,8 +122,8 @@ def test_over_grpc(folder: Path, certificate: Path, run: Run) -> None:
 
 def test_a_token(folder: Path, certificate: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("correct-horse")
-    with mlpx_serve(folder / "certified", "--token-file", tmp_path / "token") as server:
-        arguments = "verify", "--url", f"{server['url']}/v2/models/tower", "--certificate", certificate
+    with serving(folder / "certified", "--token-file", tmp_path / "token") as server:
+        arguments = "verify", "--url", f"{server.url}/v2/models/tower", "--certificate", certificate
         monkeypatch.setenv("MLPX_TOKEN", "correct-horse")
         assert run(*arguments).code == 0
         for wrong in ("another", ""):
@@ -141,8 +141,8 @@ def test_tls(folder: Path, certificate: Path, run: Run, tmp_path: Path) -> None:
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(chain)]
     subprocess.run(made, check=True, capture_output=True)
-    with mlpx_serve(folder / "certified", "--tls-cert", chain, "--tls-key", key) as server:
-        arguments = "verify", "--url", f"{server['url']}/v2/models/tower", "--certificate", certificate
+    with serving(folder / "certified", "--tls-cert", chain, "--tls-key", key) as server:
+        arguments = "verify", "--url", f"{server.url}/v2/models/tower", "--certificate", certificate
         assert run(*arguments, "--ca-file", chain).code == 0
         untrusted = run(*arguments)
         assert untrusted.code == 3 and "is not trusted" in untrusted.err and "--ca-file" in untrusted.err

@@ -371,7 +371,7 @@ def test_predict_is_strict_when_asked(run: Run, arm: Path, tmp_path: Path) -> No
     assert code == 0 and f"note: {plain} declares no ranges, so --strict had nothing to check" in err
 
 
-def test_inspect_shows_features(run: Run, arm: Path, tmp_path: Path) -> None:
+def test_inspect_shows_features(run: Run, arm: Path) -> None:
     _, out, _ = run("inspect", arm)
     lines = out.splitlines()
     start = lines.index("features of state")

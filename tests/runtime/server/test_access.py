@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.serving import read, serving, until
 from tests.support.stress.models import Proved, proved
 from tests.support.stress.requests import asked, why_wrong
-from tests.support.stress.service import eventually, read, serving
 from tests.support.stress.wire import connected, ended, request
 
 INFER = "/v2/models/arm/infer"
@@ -28,7 +28,7 @@ def test_without_the_token_only_health_is_told(arm: Proved, tmp_path: Path) -> N
     secret = tmp_path / "token"
     secret.write_text("s3cret\n")
     one = asked(arm.answers, 0, 1)
-    with serving(arm.file.parent, tmp_path / "log", "--token-file", secret) as service:
+    with serving(arm.file.parent, "--token-file", secret) as service:
         for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "s3cret"}, {"Authorization": "Basic x"}):
             for method, path in (("POST", INFER), ("GET", "/v2/models/arm"), ("GET", "/metrics"), ("GET", "/v2")):
                 status, _, headers = service.ask(method, path, one.body if method == "POST" else None, given)
@@ -38,7 +38,7 @@ def test_without_the_token_only_health_is_told(arm: Proved, tmp_path: Path) -> N
         right = {"Authorization": "Bearer s3cret"}
         status, body, headers = service.ask("POST", INFER, one.body, one.headers | right)
         assert status == 200 and why_wrong(arm.answers, one, body, headers) is None
-        assert "s3cret" not in Path(tmp_path / "log").read_text()
+        assert "s3cret" not in service.log_file.read_text()
 
 
 def test_tls(arm: Proved, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_tls(arm: Proved, tmp_path: Path) -> None:
     except FileNotFoundError:
         pytest.skip("there is no openssl here to make a certificate with")
     one = asked(arm.answers, 0, 4)
-    with serving(arm.file.parent, tmp_path / "log", "--tls-cert", certificate, "--tls-key", key) as service:
+    with serving(arm.file.parent, "--tls-cert", certificate, "--tls-key", key) as service:
         assert service.url.startswith("https://")
         connection = HTTPSConnection(*service.address, context=ssl.create_default_context(cafile=str(certificate)))
         connection.request("POST", INFER, one.body, one.headers)
@@ -77,5 +77,5 @@ def test_tls(arm: Proved, tmp_path: Path) -> None:
         with connected(service.address) as broken:
             broken.sendall(b"\x16\x03\x01" + os.urandom(200))
             broken.shutdown(socket.SHUT_WR)
-            eventually(lambda: broken.recv(4096) == b"", "it hangs up")
+            until(lambda: broken.recv(4096) == b"", "it hangs up")
         assert not service.events("failure")

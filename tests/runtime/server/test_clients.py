@@ -5,14 +5,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
+from tests.support.serving import Server, serving, until
 from tests.support.stress.checker import Checker
 from tests.support.stress.models import Proved, proved
 from tests.support.stress.requests import asked, why_wrong
-from tests.support.stress.service import Service, eventually, serving
 from tests.support.stress.wire import answered, connected, ended, request
 
 INFER = "/v2/models/arm/infer"
@@ -25,13 +24,13 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Proved:
 
 
 @pytest.fixture(scope="module")
-def service(arm: Proved, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(arm.file.parent, tmp_path_factory.mktemp("log") / "log", "--read-timeout", 1) as service:
+def service(arm: Proved) -> Iterator[Server]:
+    with serving(arm.file.parent, "--device", "auto", "--read-timeout", 1) as service:
         yield service
 
 
 @pytest.fixture(autouse=True)
-def beside(service: Service, arm: Proved) -> Iterator[None]:
+def beside(service: Server, arm: Proved) -> Iterator[None]:
     """Another client, whose answers stay right, and a log without a defect."""
     with Checker(service.address, "arm", arm.answers) as checker:
         yield
@@ -40,7 +39,7 @@ def beside(service: Service, arm: Proved) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.99, 1.0])
-def test_whoever_hangs_up_is_forgotten(service: Service, arm: Proved, share: float) -> None:
+def test_whoever_hangs_up_is_forgotten(service: Server, arm: Proved, share: float) -> None:
     one = asked(arm.answers, 0, 3)
     whole = request(INFER, one.body, one.headers)
     for _ in range(20):
@@ -48,7 +47,7 @@ def test_whoever_hangs_up_is_forgotten(service: Service, arm: Proved, share: flo
             connection.sendall(whole[: int(share * len(whole))])
 
 
-def test_a_reset_while_the_answer_is_written_harms_nobody(service: Service, arm: Proved) -> None:
+def test_a_reset_while_the_answer_is_written_harms_nobody(service: Server, arm: Proved) -> None:
     one = asked(arm.answers, 0, 1)
     for _ in range(20):
         with connected(service.address) as connection:
@@ -56,7 +55,7 @@ def test_a_reset_while_the_answer_is_written_harms_nobody(service: Service, arm:
             connection.sendall(request(INFER, one.body, one.headers) * 50)
 
 
-def test_a_body_in_single_bytes_is_read(service: Service, arm: Proved) -> None:
+def test_a_body_in_single_bytes_is_read(service: Server, arm: Proved) -> None:
     one = asked(arm.answers, 2, 2, binary=True)
     with connected(service.address) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -66,7 +65,7 @@ def test_a_body_in_single_bytes_is_read(service: Service, arm: Proved) -> None:
     assert status == 200 and why_wrong(arm.answers, one, body, headers) is None
 
 
-def test_a_body_in_chunks_is_read(service: Service, arm: Proved) -> None:
+def test_a_body_in_chunks_is_read(service: Server, arm: Proved) -> None:
     one = asked(arm.answers, 1, 4)
     pieces = [one.body[i : i + 7] for i in range(0, len(one.body), 7)]
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
@@ -79,7 +78,7 @@ def test_a_body_in_chunks_is_read(service: Service, arm: Proved) -> None:
 
 @pytest.mark.parametrize("there", [0, 10, 60, -3], ids=["nothing", "in the line", "in the head", "in the body"])
 def test_a_request_that_does_not_arrive_is_408_and_the_connection_is_closed(
-    service: Service, arm: Proved, there: int
+    service: Server, arm: Proved, there: int
 ) -> None:
     one = asked(arm.answers, 0, 1)
     with connected(service.address) as connection:
@@ -89,7 +88,7 @@ def test_a_request_that_does_not_arrive_is_408_and_the_connection_is_closed(
         assert ended(connection)
 
 
-def test_a_slow_head_after_a_good_request_is_408_too(service: Service, arm: Proved) -> None:
+def test_a_slow_head_after_a_good_request_is_408_too(service: Server, arm: Proved) -> None:
     one = asked(arm.answers, 0, 1)
     whole = request(INFER, one.body, one.headers)
     with connected(service.address) as connection:
@@ -99,7 +98,7 @@ def test_a_slow_head_after_a_good_request_is_408_too(service: Service, arm: Prov
         assert ended(connection)
 
 
-def test_pipelined_requests_are_answered_once_each_and_in_order(service: Service, arm: Proved) -> None:
+def test_pipelined_requests_are_answered_once_each_and_in_order(service: Server, arm: Proved) -> None:
     """Bodies larger than a head may be, so that what is read holds the end of one and the next one's head."""
     each = [asked(arm.answers, i % 8, 3, binary=i % 2 == 0, name=f"{i:020000}") for i in range(30)]
     with connected(service.address) as connection:
@@ -131,7 +130,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_a_head_without_end_is_431(service: Service, bomb: str) -> None:
+def test_a_head_without_end_is_431(service: Server, bomb: str) -> None:
     with connected(service.address) as connection:
         try:
             connection.sendall(BOMBS[bomb]())
@@ -154,7 +153,7 @@ NO_HTTP = {
 
 
 @pytest.mark.parametrize("kind", NO_HTTP)
-def test_what_is_no_http_gets_an_error_or_a_closed_connection(service: Service, kind: str) -> None:
+def test_what_is_no_http_gets_an_error_or_a_closed_connection(service: Server, kind: str) -> None:
     with connected(service.address) as connection:
         connection.sendall(NO_HTTP[kind])
         connection.shutdown(socket.SHUT_WR)
@@ -163,17 +162,17 @@ def test_what_is_no_http_gets_an_error_or_a_closed_connection(service: Service, 
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
 
 
-def test_a_body_that_is_announced_too_large_is_413_before_it_comes(service: Service) -> None:
+def test_a_body_that_is_announced_too_large_is_413_before_it_comes(service: Server) -> None:
     with connected(service.address) as connection:
         connection.sendall(request(INFER, b"", {"Content-Length": str(2**40)}))
         status, _, headers = answered(connection)
         assert (status, headers["connection"]) == (413, "close")
 
 
-def test_a_body_in_chunks_without_end_is_413(arm: Proved, tmp_path: Path) -> None:
+def test_a_body_in_chunks_without_end_is_413(arm: Proved) -> None:
     head = f"POST {INFER} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
     with (
-        serving(arm.file.parent, tmp_path / "log", "--max-body", 100_000) as service,
+        serving(arm.file.parent, "--max-body", 100_000) as service,
         connected(service.address) as connection,
     ):
         connection.sendall(head)
@@ -185,7 +184,7 @@ def test_a_body_in_chunks_without_end_is_413(arm: Proved, tmp_path: Path) -> Non
         assert answered(connection)[0] == 413
 
 
-def test_ten_thousand_connections(arm: Proved, tmp_path: Path) -> None:
+def test_ten_thousand_connections(arm: Proved) -> None:
     resource = pytest.importorskip("resource", reason="limits as POSIX has them")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = CROWD + 500
@@ -194,7 +193,7 @@ def test_ten_thousand_connections(arm: Proved, tmp_path: Path) -> None:
     one = asked(arm.answers, 3, 2)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     try:
-        with serving(arm.file.parent, tmp_path / "log", "--connections", CROWD - 50) as service, ExitStack() as stack:
+        with serving(arm.file.parent, "--connections", CROWD - 50) as service, ExitStack() as stack:
             crowd = [stack.enter_context(connected(service.address)) for _ in range(CROWD)]
             statuses = []
             for connection in [*crowd[:100], *crowd[-100:]]:
@@ -207,7 +206,7 @@ def test_ten_thousand_connections(arm: Proved, tmp_path: Path) -> None:
             assert statuses[150:] == [503] * 50
             for connection in crowd:
                 connection.close()
-            eventually(lambda: service.ask("GET", "/v2/health/ready")[0] == 200, "it takes new ones")
+            until(lambda: service.ask("GET", "/v2/health/ready")[0] == 200, "it takes new ones")
             assert not service.unexpected()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

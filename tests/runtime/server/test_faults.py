@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.serving import serving, until
 from tests.support.stress.checker import Checker
 from tests.support.stress.models import Proved, copied, proved
-from tests.support.stress.service import eventually, serving
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and process groups as POSIX has them")
 
@@ -28,17 +28,17 @@ def another(tmp_path_factory: pytest.TempPathFactory) -> Proved:
     return proved(tmp_path_factory.mktemp("another"), seed=1)
 
 
-def test_a_killed_worker_is_replaced_and_no_answer_is_wrong(arm: Proved, tmp_path: Path) -> None:
-    with serving(arm.file.parent, tmp_path / "log", "--workers", "2") as service:
-        before = eventually(lambda: len(w := service.workers()) == 2 and w, "two workers")
-        eventually(lambda: len(service.events("model_loaded")) == 2, "both have the model")
+def test_a_killed_worker_is_replaced_and_no_answer_is_wrong(arm: Proved) -> None:
+    with serving(arm.file.parent, "--workers", "2") as service:
+        before = until(lambda: len(w := service.workers()) == 2 and w, "two workers")
+        until(lambda: len(service.events("model_loaded")) == 2, "both have the model")
         with Checker(service.address, "arm", arm.answers, clients=4, may_break=True) as checker:
             for _ in range(2):
                 checker.progress()
                 victim = service.workers()[0]
                 os.kill(victim, signal.SIGKILL)
-                eventually(lambda victim=victim: victim not in service.workers(), "the worker is gone")
-                eventually(lambda: len(service.workers()) == 2, "another worker")
+                until(lambda victim=victim: victim not in service.workers(), "the worker is gone")
+                until(lambda: len(service.workers()) == 2, "another worker")
                 checker.progress()
         # At most what was on its way to a worker that died: one request of each client.
         assert checker.broken <= 2 * 4
@@ -47,9 +47,9 @@ def test_a_killed_worker_is_replaced_and_no_answer_is_wrong(arm: Proved, tmp_pat
         assert service.stop() == 0
 
 
-def test_the_only_worker_that_is_killed_comes_back(arm: Proved, tmp_path: Path) -> None:
+def test_the_only_worker_that_is_killed_comes_back(arm: Proved) -> None:
     """Clients wait for its successor on the same port: none is refused."""
-    with serving(arm.file.parent, tmp_path / "log") as service:
+    with serving(arm.file.parent) as service:
         (victim,) = service.workers()
         with Checker(service.address, "arm", arm.answers, clients=3, may_break=True) as checker:
             os.kill(victim, signal.SIGKILL)
@@ -58,13 +58,13 @@ def test_the_only_worker_that_is_killed_comes_back(arm: Proved, tmp_path: Path) 
         assert service.workers() not in ([], [victim])
 
 
-def test_no_worker_outlives_a_killed_supervisor(arm: Proved, tmp_path: Path) -> None:
-    with serving(arm.file.parent, tmp_path / "log", "--workers", "2") as service:
-        workers = eventually(lambda: len(w := service.workers()) == 2 and w, "two workers")
-        eventually(lambda: len(service.events("model_loaded")) == 2, "both have the model")
+def test_no_worker_outlives_a_killed_supervisor(arm: Proved) -> None:
+    with serving(arm.file.parent, "--workers", "2") as service:
+        workers = until(lambda: len(w := service.workers()) == 2 and w, "two workers")
+        until(lambda: len(service.events("model_loaded")) == 2, "both have the model")
         service.process.kill()
         service.process.wait()
-        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the workers end")
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "the workers end")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -72,8 +72,8 @@ def test_models_are_reloaded_without_dropping_a_request(
     arm: Proved, another: Proved, tmp_path: Path, workers: int
 ) -> None:
     own = copied(arm, tmp_path / "models")
-    with serving(own.file.parent, tmp_path / "log", "--workers", workers) as service:
-        eventually(lambda: len(service.events("model_loaded")) == workers, "every worker has the model")
+    with serving(own.file.parent, "--workers", workers) as service:
+        until(lambda: len(service.events("model_loaded")) == workers, "every worker has the model")
         with Checker(service.address, "arm", arm.answers, clients=3) as checker:
             for number in range(2, 5):
                 assert service.ask("POST", "/v2/repository/models/arm/load")[0] == 200
@@ -84,7 +84,7 @@ def test_models_are_reloaded_without_dropping_a_request(
         assert len(service.events("model_loaded")) == workers * 4
         replace(another, own.file.parent)
         service.process.send_signal(signal.SIGHUP)
-        eventually(lambda: len(service.events("model_loaded")) == workers * 5, "the new file is loaded")
+        until(lambda: len(service.events("model_loaded")) == workers * 5, "the new file is loaded")
         with Checker(service.address, "arm", another.answers, clients=3) as checker:
             checker.progress()
         assert not service.unexpected()
@@ -108,7 +108,7 @@ BROKEN = {
 @pytest.mark.parametrize("by", ["SIGHUP", "load"])
 def test_a_broken_file_leaves_the_old_one_serving(arm: Proved, tmp_path: Path, by: str) -> None:
     own = copied(arm, tmp_path / "models")
-    with serving(own.file.parent, tmp_path / "log") as service:
+    with serving(own.file.parent) as service:
         with Checker(service.address, "arm", arm.answers) as checker:
             for number, broken in enumerate(BROKEN.values(), 1):
                 own.file.write_bytes(broken(arm.file.read_bytes()))
@@ -117,7 +117,7 @@ def test_a_broken_file_leaves_the_old_one_serving(arm: Proved, tmp_path: Path, b
                     assert status == 400 and b"arm" in body
                 else:
                     service.process.send_signal(signal.SIGHUP)
-                eventually(lambda n=number: len(service.events("model_refused")) == n, "the file is refused")
+                until(lambda n=number: len(service.events("model_refused")) == n, "the file is refused")
                 checker.progress()
         assert service.ask("GET", "/v2/health/ready")[0] == 200
         (entry,) = json.loads(service.ask("POST", "/v2/repository/index")[1])
@@ -131,21 +131,21 @@ def test_a_broken_file_leaves_the_old_one_serving(arm: Proved, tmp_path: Path, b
 def test_a_model_that_is_deleted_is_not_there_and_the_others_go_on(arm: Proved, tmp_path: Path) -> None:
     own = copied(arm, tmp_path / "models" / "arm")
     copied(arm, tmp_path / "models" / "leg").file.rename(tmp_path / "models" / "leg" / "leg.onnx")
-    with serving(tmp_path / "models", tmp_path / "log", "--poll", "0.1") as service:
+    with serving(tmp_path / "models", "--poll", "0.1") as service:
         with Checker(service.address, "leg", arm.answers) as checker:
             assert service.ask("GET", "/v2/models/arm/ready")[0] == 200
             own.file.unlink()
-            eventually(lambda: service.ask("GET", "/v2/models/arm/ready")[0] == 404, "the model is gone")
+            until(lambda: service.ask("GET", "/v2/models/arm/ready")[0] == 404, "the model is gone")
             checker.progress()
             copied(arm, own.file.parent)
-            eventually(lambda: service.ask("GET", "/v2/models/arm/ready")[0] == 200, "the model is back")
+            until(lambda: service.ask("GET", "/v2/models/arm/ready")[0] == 200, "the model is back")
         assert not service.unexpected()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_without_breaking_a_request(arm: Proved, tmp_path: Path, number: int) -> None:
+def test_it_stops_without_breaking_a_request(arm: Proved, number: int) -> None:
     """A connection that is kept open is closed between two requests, which its answer says."""
-    with serving(arm.file.parent, tmp_path / "log") as service:
+    with serving(arm.file.parent) as service:
         with Checker(service.address, "arm", arm.answers, may_break=True, allowed=frozenset({503})) as checker:
             checker.progress()
             service.process.send_signal(number)

@@ -15,11 +15,11 @@ from runtime.model.port import Port
 from runtime.server.messages import format_response, parse_request
 from runtime.server.refusals import Refusal
 from runtime.server.signature import signature_of
+from tests.support.serving import Server, serving
 from tests.support.stress.bodies import FEATURES, Given, given_bodies
 from tests.support.stress.checker import Checker
 from tests.support.stress.fuzzing import ask_any_body, ask_by_document
 from tests.support.stress.models import Proved, proved
-from tests.support.stress.service import Service, serving
 
 SIGNATURE = signature_of((Port("input", ("batch", FEATURES)),), (Port("output", ("batch", 3)),), 1000)
 
@@ -30,9 +30,9 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Proved:
 
 
 @pytest.fixture(scope="module")
-def service(arm: Proved, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(arm: Proved) -> Iterator[Server]:
     """Beside what a test asks, another client's answers stay right."""
-    with serving(arm.file.parent, tmp_path_factory.mktemp("log") / "log", "--max-rows", 1000) as service:
+    with serving(arm.file.parent, "--device", "auto", "--max-rows", 1000) as service:
         with Checker(service.address, "arm", arm.answers):
             yield service
         assert not service.unexpected()
@@ -53,9 +53,9 @@ def test_the_parser_gives_the_rows_or_refuses(given: Given) -> None:
     format_response("arm", "1", request, {"output": np.zeros((request.rows, 3), np.float32)})
 
 
-def test_any_body_gets_the_right_rows_or_a_4xx(service: Service, arm: Proved) -> None:
+def test_any_body_gets_the_right_rows_or_a_4xx(service: Server, arm: Proved) -> None:
     ask_any_body(service.address, arm.file, settings(max_examples=300, deadline=None))
 
 
-def test_the_document_says_what_the_server_does(service: Service) -> None:
+def test_the_document_says_what_the_server_does(service: Server) -> None:
     ask_by_document(service.url, settings(max_examples=10, deadline=None))

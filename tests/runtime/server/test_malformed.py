@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.serving import Server, serving
 from tests.support.stress.checker import Checker
 from tests.support.stress.models import Proved, proved
-from tests.support.stress.service import Service, serving
 
 INFER = "/v2/models/arm/infer"
 HEAD = "Inference-Header-Content-Length"
@@ -25,9 +25,9 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Proved:
 
 
 @pytest.fixture(scope="module")
-def service(arm: Proved, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(arm: Proved) -> Iterator[Server]:
     limits = ("--max-body", 2_000_000, "--max-rows", 1000)
-    with serving(arm.file.parent, tmp_path_factory.mktemp("log") / "log", *limits) as service:
+    with serving(arm.file.parent, "--device", "auto", *limits) as service:
         with Checker(service.address, "arm", arm.answers) as checker:
             yield service
             checker.progress()
@@ -127,7 +127,7 @@ WRONG = (
 )
 
 
-def assert_refused(service: Service, status: int, answer: tuple[int, bytes, dict[str, str]]) -> None:
+def assert_refused(service: Server, status: int, answer: tuple[int, bytes, dict[str, str]]) -> None:
     """The status, and the error as V2 has it, without the payload."""
     assert answer[0] == status, answer[1][:300]
     error = json.loads(answer[1])["error"]
@@ -135,7 +135,7 @@ def assert_refused(service: Service, status: int, answer: tuple[int, bytes, dict
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_request_is_400(service: Service, kind: str) -> None:
+def test_a_wrong_request_is_400(service: Server, kind: str) -> None:
     assert_refused(service, 400, service.ask("POST", INFER, WRONG[kind]))
 
 
@@ -168,13 +168,13 @@ LIES = {
 
 
 @pytest.mark.parametrize("kind", LIES)
-def test_sizes_that_lie_are_400(service: Service, kind: str) -> None:
+def test_sizes_that_lie_are_400(service: Server, kind: str) -> None:
     body, head = LIES[kind]
     assert_refused(service, 400, service.ask("POST", INFER, body, {HEAD: head}))
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_nan_and_infinity_in_json_are_those_of_float32(service: Service, value: str) -> None:
+def test_nan_and_infinity_in_json_are_those_of_float32(service: Server, value: str) -> None:
     """As tritonclient writes them, and as the same bytes would be answered."""
     body = with_input(data=[float(value.replace("inity", "")), 0.5, 0.5, 0.5, 0.5])
     status, answer, _ = service.ask("POST", INFER, body)
@@ -194,11 +194,11 @@ LARGE = {
 
 
 @pytest.mark.parametrize("kind", LARGE)
-def test_what_is_too_large_is_413(service: Service, kind: str) -> None:
+def test_what_is_too_large_is_413(service: Server, kind: str) -> None:
     assert_refused(service, 413, service.ask("POST", INFER, LARGE[kind]))
 
 
-def test_a_compressed_body_is_read_and_a_bomb_is_not(service: Service) -> None:
+def test_a_compressed_body_is_read_and_a_bomb_is_not(service: Server) -> None:
     for encoding, pack in (("gzip", gzip.compress), ("deflate", zlib.compress)):
         packed = pack(with_input())
         assert service.ask("POST", INFER, packed, {"Content-Encoding": encoding})[0] == 200

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.serving import Server, serving
 from tests.support.stress.models import proved
 from tests.support.stress.requests import asked
-from tests.support.stress.service import Service, serving
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, bytes]]:
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, bytes]]:
     """A server, and the body of a right request. Beside its folder lies a model that nobody may reach."""
     folder: Path = tmp_path_factory.mktemp("arm")
     arm = proved(folder / "models")
     proved(folder / "secret", "secret")
-    with serving(folder / "models", folder / "log") as service:
+    with serving(folder / "models") as service:
         yield service, asked(arm.answers, 0, 1).body
         assert not service.unexpected()
 
@@ -56,7 +56,7 @@ AWAY = [
         "/{}",
     ],
 )
-def test_no_name_leads_out_of_the_folder(served: tuple[Service, bytes], path: str, name: str) -> None:
+def test_no_name_leads_out_of_the_folder(served: tuple[Server, bytes], path: str, name: str) -> None:
     service, right = served
     method = "POST" if path.endswith(("infer", "load")) else "GET"
     status, body, _ = service.ask(method, path.format(name), right if method == "POST" else None)
@@ -74,5 +74,5 @@ def test_no_name_leads_out_of_the_folder(served: tuple[Service, bytes], path: st
         ("PATCH", "/v2/repository/index"),
     ],
 )
-def test_another_method_is_405(served: tuple[Service, bytes], method: str, path: str) -> None:
+def test_another_method_is_405(served: tuple[Server, bytes], method: str, path: str) -> None:
     assert served[0].ask(method, path)[0] == 405

@@ -22,7 +22,7 @@ from tests.support import oracle, oracle_grpc
 from tests.support.oracle import Http
 from tests.support.policy import SHAPES, Policy
 from tests.support.servers.triton import Addresses, triton
-from tests.support.serving import Reply, Server, serving
+from tests.support.serving import Reply, Server, read, serving
 
 REQUESTS = 230
 ROW = re.compile(r"^\| (`.*`) \| ([^|]+) \| ([^|]+) \| [^|]+ \|$", re.MULTILINE)
@@ -60,8 +60,7 @@ def sent(place: str, request: Http) -> Reply | None:
     connection = http.client.HTTPConnection(place, timeout=60)
     try:
         connection.request(request.method, request.path, request.body, request.headers)
-        answer = connection.getresponse()
-        return Reply(answer.status, {name.lower(): held for name, held in answer.getheaders()}, answer.read())
+        return read(connection.getresponse())
     except (http.client.HTTPException, ConnectionError):
         return None
     finally:

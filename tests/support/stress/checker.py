@@ -9,9 +9,9 @@ from http.client import HTTPConnection, HTTPException
 from types import TracebackType
 
 from runtime import Answers
+from tests.support.serving import PATIENCE, read, until
 
 from .requests import asked, why_wrong
-from .service import PATIENCE, eventually, read
 
 
 class Checker:
@@ -47,7 +47,7 @@ class Checker:
     def progress(self, more: int = 20) -> None:
         """Wait until so many more right answers came."""
         wanted = self.right + more
-        eventually(lambda: self.right >= wanted or self.wrong, f"{more} more right answers")
+        until(lambda: self.right >= wanted or self.wrong, f"{more} more right answers")
 
     def __enter__(self) -> Checker:
         for thread in self._threads:

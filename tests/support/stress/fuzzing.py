@@ -13,9 +13,9 @@ from hypothesis import given as givens
 from schemathesis.checks import CHECKS, not_a_server_error
 
 from runtime import Session
+from tests.support.serving import PATIENCE, read
 
 from .bodies import Given, given_bodies
-from .service import PATIENCE, read
 
 _REFUSED = {400, 413}
 _NOT_ASKED = "unload"

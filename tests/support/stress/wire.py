@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPResponse
 
-from .service import PATIENCE, read
+from tests.support.serving import PATIENCE, read
 
 Headers = dict[str, str]
 
