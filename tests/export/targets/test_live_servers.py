@@ -1,18 +1,18 @@
-"""The packages for KServe's own server, MLServer and Ray Serve, run by these servers and asked with NVIDIA's client."""
+"""The packages for KServe's own server, MLServer, Ray Serve and Triton, run by these and asked with NVIDIA's client."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 import urllib.error
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from tritonclient.utils import InferenceServerException
 
 from tests.support.commands import Run
 from tests.support.servers.asking import (
@@ -24,83 +24,29 @@ from tests.support.servers.asking import (
     over_grpc,
     over_rest,
     over_rest_binary,
-    policy_package,
     post,
     request,
     sixteen,
     smoke_test,
 )
-from tests.support.servers.environments import environment, variables
-from tests.support.servers.running import free_ports, running, session
+from tests.support.servers.starting import SERVERS
 from tests.support.servers.wrong import WRONG, assert_neighbours_are_answered, wrong
 
-
-@contextmanager
-def kserve(folder: Path) -> Iterator[Live]:
-    """The server of backend "custom", started as the package's image starts it."""
-    server = environment("kserve")
-    made = policy_package(folder, "kserve", backend="custom", max_batch=64)
-    http, grpc = free_ports(2)
-    live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
-    image = (made.folder / "Dockerfile").read_text()
-    python, script, *options = json.loads(image.partition("CMD ")[2])
-    start = [server / "bin" / python, made.folder / script.lstrip("/"), *options]
-    ports = [f"--http_port={http}", f"--grpc_port={grpc}"]
-    ready = f"http://{live.http}/v2/health/ready"
-    with running([*start, *ports], ready=ready, log=folder / "log", env=variables(server), cwd=folder):
-        yield live
-
-
-@contextmanager
-def mlserver(folder: Path) -> Iterator[Live]:
-    server = environment("mlserver")
-    made = policy_package(folder, "mlserver", max_batch=64)
-    http, grpc, metrics = free_ports(3)
-    settings = made.folder / "settings.json"
-    ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
-    settings.write_text(json.dumps(json.loads(settings.read_text()) | ports))
-    live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
-    start, ready = [server / "bin" / "mlserver", "start", "."], f"{live.url}/ready"
-    with running(start, ready=ready, log=folder / "log", env=variables(server), cwd=made.folder):
-        yield live
-
-
-@contextmanager
-def ray_serve(folder: Path) -> Iterator[Live]:
-    server = environment("ray-serve")
-    made = policy_package(folder, "ray-serve", max_batch=64)
-    (http,) = free_ports(1)
-    config = made.folder / "serve.yaml"
-    settings = yaml.safe_load(config.read_text())
-    settings["http_options"]["port"] = http
-    config.write_text(yaml.safe_dump(settings))
-    live = Live(made, f"127.0.0.1:{http}")
-    start, ready = [server / "bin" / "serve", "run", "serve.yaml", "--app-dir", "."], f"{live.url}/ready"
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as sockets:
-        env = variables(server) | {"RAY_TMPDIR": sockets, "RAY_USAGE_STATS_ENABLED": "0"}
-        with running(start, ready=ready, log=folder / "log", env=env, cwd=made.folder, patience=150) as process:
-            yield live
-        assert session(process.pid) == []
-
-
-SERVERS: dict[str, Callable[[Path], AbstractContextManager[Live]]] = {
-    "kserve": kserve,
-    "mlserver": mlserver,
-    "ray-serve": ray_serve,
-}
+LIVE = [*SERVERS, "triton plain", "triton fixed"]
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Live]]:
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, Live]]]:
     """Starts a server at its first use, and ends all of them with the module."""
     with ExitStack() as stack:
         yield cache(lambda name: stack.enter_context(SERVERS[name](tmp_path_factory.mktemp(name))))
 
 
-@pytest.fixture(params=SERVERS)
-def live(request: pytest.FixtureRequest, start: Callable[[str], Live]) -> Live:
-    """A package's model at its server: at each in turn, unless a test names some of them."""
-    return start(request.param)
+@pytest.fixture(params=LIVE)
+def live(request: pytest.FixtureRequest, start: Callable[[str], dict[str, Live]]) -> Live:
+    """A package's model at its server, "policy" unless another is said: at each in turn, unless a test names some."""
+    server, _, model = request.param.partition(" ")
+    return start(server)[model or "policy"]
 
 
 def only(*servers: str) -> pytest.MarkDecorator:
@@ -109,7 +55,7 @@ def only(*servers: str) -> pytest.MarkDecorator:
 
 WAYS: dict[str, Way] = {"gRPC": over_grpc, "REST, JSON": over_rest, "REST, binary": over_rest_binary}
 SPOKEN = [
-    *(("kserve", way) for way in WAYS),
+    *((server, way) for server in ("kserve", "triton", "triton plain") for way in WAYS),
     *(("mlserver", way) for way in ("gRPC", "REST, JSON")),
     *(("ray-serve", way) for way in ("REST, JSON", "REST, binary")),
 ]
@@ -124,8 +70,9 @@ def test_every_row_and_sixteen_requests_at_once_are_answered_within_their_bounds
 
 def test_the_metadata_is_the_file_s(live: Live) -> None:
     metadata, summary = get(live), live.package.deployment.summary
+    rows = live.package.deployment.fixed_batch or -1
     for kind in ("inputs", "outputs"):
-        expected = [{"name": p.name, "datatype": "FP32", "shape": [-1, *p.shape[1:]]} for p in getattr(summary, kind)]
+        expected = [{"name": p.name, "datatype": "FP32", "shape": [rows, *p.shape[1:]]} for p in getattr(summary, kind)]
         assert metadata[kind] == expected
 
 
@@ -150,14 +97,28 @@ def test_what_is_not_there_is_404(live: Live, path: str) -> None:
         assert answer.code == 404 and "the model is /v2/models/policy" in json.load(answer)["error"]
 
 
-def test_verify_url_and_the_smoke_test_pass(live: Live, run: Run) -> None:
-    for url in (live.url, *([f"grpc://{live.grpc}/v2/models/policy"] if live.grpc else [])):
+def test_verify_url_passes(live: Live, run: Run) -> None:
+    for url in live.urls:
         done = run("verify", "--url", url, "--certificate", live.certificate)
         assert done.code == 0, done.out + done.err
-    checked = smoke_test(live)
-    assert checked.returncode == 0 and "within their bounds" in checked.stdout, checked.stderr
 
 
+def test_the_smoke_test_passes_and_tells_another_answer(live: Live) -> None:
+    done = smoke_test(live)
+    assert done.returncode == 0 and "rows within their bounds" in done.stdout, done.stderr
+    expected = live.package.folder / "smoke" / "expected.json"
+    whole = expected.read_text(encoding="utf-8")
+    stale = json.loads(whole)
+    next(iter(stale["outputs"].values()))["exact"][-1] += 1e-3
+    expected.write_text(json.dumps(stale), encoding="utf-8")
+    done = smoke_test(live)
+    expected.write_text(whole, encoding="utf-8")
+    assert done.returncode == 1 and "not what was proved" in done.stderr
+    nobody = replace(live, package=replace(live.package, deployment=replace(live.package.deployment, name="nobody")))
+    assert smoke_test(nobody).returncode == 3
+
+
+@only("kserve", "mlserver", "ray-serve")
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_request_gets_400_and_says_why(live: Live, name: str) -> None:
     status, answer = post(live, wrong(live, name))
@@ -219,11 +180,12 @@ def test_wrong_binary_sizes_are_refused(live: Live, size: int, length: str | Non
     assert (status == 200) if not words else (status == 400 and words in answer["error"])
 
 
+@only("kserve", "mlserver", "ray-serve")
 def test_wrong_requests_do_not_spoil_the_answers_of_others(live: Live) -> None:
     assert_neighbours_are_answered(live)
 
 
-@only("kserve", "mlserver")
+@only("kserve", "mlserver", "triton")
 def test_a_nan_is_the_answer_of_its_own_row_only(live: Live) -> None:
     inputs = {name: values[:3].copy() for name, values in live.answers.inputs.items()}
     inputs["obs"][1, 0] = np.nan
@@ -241,19 +203,60 @@ def test_json_has_null_for_what_it_cannot_write(live: Live, rows: int) -> None:
     assert all(abs(values[row] - live.answers.exact["value"][row, 0]) < 1 for row in range(1, rows))
 
 
-@only("kserve", "mlserver")
+@only("kserve", "mlserver", "triton")
 def test_the_outputs_that_are_asked_for_are_given(live: Live) -> None:
     status, answer = post(live, request(live) | {"id": "17", "outputs": [{"name": "value"}]})
     assert status == 200 and answer["id"] == "17"
     assert [output["name"] for output in answer["outputs"]] == ["value"]
 
 
-def test_ray_serves_config_has_the_replicas_that_were_asked_for(tmp_path: Path) -> None:
-    made = policy_package(tmp_path, "ray-serve", instances=2, threads=3, device="cuda", delay_us=500)
-    (application,) = yaml.safe_load((made.folder / "serve.yaml").read_text())["applications"]
-    (deployment,) = application["deployments"]
-    assert deployment["autoscaling_config"]["min_replicas"] == 2
-    assert deployment["autoscaling_config"]["max_replicas"] == 8
-    assert deployment["ray_actor_options"] == {"num_cpus": 3, "num_gpus": 1}
-    assert application["args"]["settings"] == {"threads": 3, "max_batch": 1024, "delay_us": 500, "device": "cuda"}
-    assert "onnxruntime-gpu>=1.18" in (made.folder / "requirements.txt").read_text()
+def executions(live: Live) -> int:
+    """How often Triton ran the model."""
+    return get(live, "/stats")["model_stats"][0]["execution_count"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@only("triton plain", "triton")
+def test_triton_answers_sixteen_at_once_from_fewer_runs(live: Live, way: str) -> None:
+    parts, before = sixteen(live.answers), executions(live)
+    answers = WAYS[way](live, parts)
+    assert executions(live) - before < len(parts)
+    for rows, outputs in zip(parts, answers, strict=True):
+        assert_proved(live, rows, outputs)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@only("triton fixed")
+def test_a_fixed_batch_is_asked_whole(live: Live, way: str) -> None:
+    whole = slice(0, 12)
+    for outputs in WAYS[way](live, [whole] * 3):
+        assert_proved(live, whole, outputs)
+
+
+@pytest.mark.parametrize("rows", [65, 1000])
+@only("triton plain")
+def test_triton_refuses_more_rows_than_a_batch_may_have(live: Live, rows: int) -> None:
+    with pytest.raises(InferenceServerException, match="must be <= 64"):
+        ask_grpc(live, {"input": np.zeros((rows, 7), np.float32)})
+
+
+@only("triton loose")
+def test_a_request_that_spoils_a_batch_has_its_own_error_and_the_others_their_answers(live: Live) -> None:
+    requests = [{"input": live.answers.inputs["input"][index : index + 2]} for index in range(8)]
+    requests[3] = {"input": np.zeros((2, 8), np.float32)}
+    before = executions(live)
+    with ThreadPoolExecutor(8) as pool:
+        futures = [pool.submit(ask_grpc, live, inputs) for inputs in requests]
+    with pytest.raises(InferenceServerException, match="ONNX Runtime cannot run the request"):
+        futures[3].result()
+    for index in {*range(8)} - {3}:
+        assert_proved(live, slice(index, index + 2), futures[index].result())
+    assert executions(live) - before < 8
+
+
+@only("triton plain", "triton", "triton fixed")
+def test_another_model_is_not_what_the_certificate_proves(live: Live, run: Run) -> None:
+    other = "policy" if live.name == "plain" else "plain"
+    for url in live.urls:
+        done = run("verify", "--url", url.replace(live.name, other), "--certificate", live.certificate)
+        assert done.code == 1, done.out + done.err

@@ -41,6 +41,11 @@ class Live:
         return f"http://{self.http}/v2/models/{self.name}"
 
     @property
+    def urls(self) -> list[str]:
+        """Of REST, and of gRPC where the server has it."""
+        return [self.url, *([f"grpc://{self.grpc}/v2/models/{self.name}"] if self.grpc else [])]
+
+    @property
     def certificate(self) -> Path:
         return self.package.folder / f"{self.name}.parity.json"
 
