@@ -231,7 +231,7 @@ FAMILIES: Mapping[str, Callable[[np.random.Generator], Written]] = {
     "duelling": _duelling,
     "physics": _physics,
     "experts": _experts,
-    "every operator": lambda rng: (EveryOperator(), (_rows(4), torch.randint(9, (4, 4)))),
+    "every operator": lambda _: (EveryOperator(), (_rows(4), torch.randint(9, (4, 4)))),
 }
 
 

@@ -24,7 +24,7 @@ _ROOM = 1.3
 
 
 def files(options: argparse.Namespace) -> dict[str, Ratio | str]:
-    """1 M x 64 rows from files into files of the same kind"""
+    """1 M x 64 rows from files into files of the same kind."""
     results = _results("benchmarks.files", *(("--rows", 10_000, "--rounds", 1) if options.quick else ("--rounds", 3)))
     return {
         kind: results if isinstance(results, str) else _figure(results[kind]["alike"]["ratio"])
@@ -33,7 +33,7 @@ def files(options: argparse.Namespace) -> dict[str, Ratio | str]:
 
 
 def memory(options: argparse.Namespace) -> dict[str, Ratio | str]:
-    """memory while large files are scored"""
+    """Memory while large files are scored."""
     gigabytes = min(options.gigabytes, 0.05) if options.quick else options.gigabytes
     folder = tempfile.gettempdir()
     needed, free = _ROOM * gigabytes, shutil.disk_usage(folder).free / 1e9
@@ -47,7 +47,7 @@ def memory(options: argparse.Namespace) -> dict[str, Ratio | str]:
 
 
 def variants(options: argparse.Namespace) -> dict[str, Ratio | str]:
-    """int8 variants of a trained network"""
+    """int8 variants of a trained network."""
     results = _results("benchmarks.variants", *(("--steps", 5, "--seconds", 2) if options.quick else ()))
     if isinstance(results, str):
         return {"int8": results}

@@ -73,7 +73,7 @@ def _inputs(op_type: str, order: Callable[[int], list[int]], *ops: str) -> Plan:
     return plan
 
 
-def _alike(site: Site, layer: Layer) -> bool:
+def _alike(_site: Site, layer: Layer) -> bool:
     """Whether a product of two values allows them in the other order."""
     if layer.expected.op != "matmul":
         return True
@@ -169,7 +169,7 @@ def _norm_epsilon(op: str) -> Plan:
             return edited(layer.output, lambda node: set_attribute(node, "epsilon", 1e-3))
         rooted = {node.input[0] for node in layer.nodes if node.op_type == "Sqrt"}
         added = next((node for node in layer.nodes if node.op_type == "Add" and node.output[0] in rooted), None)
-        return None if added is None else _number(site, added, lambda eps: np.float32(1e-3))
+        return None if added is None else _number(site, added, lambda _: np.float32(1e-3))
 
     return plan
 
@@ -296,9 +296,9 @@ OPERATOR_FAULTS: dict[str, Plan] = {
     "LayerNorm's epsilon 1e-3": _norm_epsilon("layer_norm"),
     "cos for sin": _operator({"Sin": "Cos"}, "sin"),
     "exponent one more": _exponent(lambda held: held + 1),
-    "sides of a choice exchanged": _inputs("Where", lambda n: [0, 2, 1], "where"),
+    "sides of a choice exchanged": _inputs("Where", lambda _: [0, 2, 1], "where"),
     "greater for less": _operator(_OPPOSITE, "lt", "gt", "le", "ge"),
     "concatenated in the other order": _inputs("Concat", lambda n: list(range(n))[::-1], "cat"),
-    "factors of a product exchanged": _inputs("MatMul", lambda n: [1, 0], "matmul"),
+    "factors of a product exchanged": _inputs("MatMul", lambda _: [1, 0], "matmul"),
     "softmax along another dimension": _softmax_axis,
 }

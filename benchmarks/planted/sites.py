@@ -29,7 +29,7 @@ class Site:
     layers: Sequence[Layer]
     rng: np.random.Generator
 
-    def pick(self, *ops: str, fits: Callable[[Layer], bool] = lambda layer: True) -> Layer | None:
+    def pick(self, *ops: str, fits: Callable[[Layer], bool] = lambda _: True) -> Layer | None:
         """A layer of one of these kinds; None where there is none."""
         found = [layer for layer in self.layers if layer.expected.op in ops and fits(layer)]
         return found[self.rng.integers(len(found))] if found else None

@@ -26,7 +26,7 @@ def _matrix(site: Site, fits: Callable[[np.ndarray], bool]) -> tuple[Layer, str]
     return None if layer is None or name is None else (layer, name)
 
 
-def _is_turned(site: Site, layer: Layer, name: str) -> bool:
+def _is_turned(_site: Site, layer: Layer, name: str) -> bool:
     """Whether the file has a weight as (in, out), for a MatMul or a Gemm that does not transpose."""
     reader = next(node for node in layer.nodes if name in node.input)
     return not any(a.name == "transB" and a.i for a in reader.attribute)
@@ -147,7 +147,7 @@ def _layers_swapped(site: Site) -> Edit | None:
                 held = {name: site.model.constants[name].copy() for pair in names for name in pair if name}
                 pairs = [(str(a), str(b)) for a, b in names]
                 both = [*pairs, *((b, a) for a, b in pairs)]
-                return changed(*((a, lambda values, new=held[b]: new) for a, b in both))
+                return changed(*((a, lambda _, new=held[b]: new) for a, b in both))
     return None
 
 
@@ -185,7 +185,7 @@ def _mean_and_std(site: Site) -> Edit | None:
     mean, std = (site.model.constants[name].copy() for name in names if name is not None)
     if names[0] == names[1] or mean.shape != std.shape or np.array_equal(mean, std):
         return None
-    return changed((names[0], lambda values: std), (names[1], lambda values: mean))
+    return changed((names[0], lambda _: std), (names[1], lambda _: mean))
 
 
 def _batch_norm_epsilon(site: Site) -> Edit | None:
@@ -247,6 +247,6 @@ WEIGHTS: dict[str, Plan] = {
     "mean and std swapped": _mean_and_std,
     "BatchNorm's epsilon 1e-3": _batch_norm_epsilon,
     "output order reversed": _reversed,
-    "NaN in a weight": _element(lambda w: float("nan")),
+    "NaN in a weight": _element(lambda _: float("nan")),
     "two rows of an embedding exchanged": _embedding_rows,
 }

@@ -26,7 +26,7 @@ _MIB = 2**20
 
 
 def pace(made: Made, effort: Effort, folder: Path) -> tuple[Ratio | None, str, list[str]]:
-    """99th percentile over median at half of the peak rate"""
+    """99th percentile over median at half of the peak rate."""
     ratios, lines = [], [f"{MANY.model}, {MANY.kind}, batch {MANY.batch}, open loop, {CONNECTIONS} connections"]
     for _ in range(effort.rounds):
         with made.served(OURS, MANY.model, folder / "server.log") as server:
@@ -52,7 +52,7 @@ def _open_loop(server: Server, made: Made, peak: Loaded, seconds: float) -> dict
 
 
 def memory(made: Made, effort: Effort, folder: Path) -> tuple[Ratio | None, str, list[str]]:
-    """resident memory over many requests, JSON and binary in turn"""
+    """Resident memory over many requests, JSON and binary in turn."""
     done, base, lines = 0, 0, ["resident memory of the server and its worker, JSON batch 1 and binary batch 32 in turn"]
     with made.served(OURS, MANY.model, folder / "server.log") as server:
         now = resident(server.session)

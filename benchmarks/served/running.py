@@ -56,7 +56,7 @@ class Peer:
 
 
 def _ours(*options: str) -> Command:
-    def command(environment: Path, package: Path, model: str, ports: tuple[int, int, int]) -> list[str | Path]:
+    def command(_environment: Path, package: Path, _model: str, ports: tuple[int, int, int]) -> list[str | Path]:
         rest, grpc, _ = map(str, ports)
         places = ["--port", rest, "--grpc-port", grpc]
         return [sys.executable, "-m", "mlpx", "serve", package, "--device", "cpu", *places, "--threads", "1", *options]
@@ -64,7 +64,7 @@ def _ours(*options: str) -> Command:
     return command
 
 
-def _mlserver(environment: Path, package: Path, model: str, ports: tuple[int, int, int]) -> list[str | Path]:
+def _mlserver(environment: Path, package: Path, _model: str, ports: tuple[int, int, int]) -> list[str | Path]:
     file = package / "settings.json"
     places = dict(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
     file.write_text(json.dumps(json.loads(file.read_text()) | places))
@@ -76,7 +76,7 @@ def _kserve(environment: Path, package: Path, model: str, ports: tuple[int, int,
     return [environment / "bin" / "python", package / "model" / "kserve_model.py", f"--model_name={model}", *places]
 
 
-def _ray(environment: Path, package: Path, model: str, ports: tuple[int, int, int]) -> list[str | Path]:
+def _ray(environment: Path, package: Path, _model: str, ports: tuple[int, int, int]) -> list[str | Path]:
     """One replica, as the others have one worker."""
     file = package / "serve.yaml"
     config = yaml.safe_load(file.read_text())

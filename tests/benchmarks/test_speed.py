@@ -27,26 +27,32 @@ def test_every_row_is_reported_with_its_target(root: Path, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr
     rows = {row["name"]: row for row in json.loads((tmp_path / "speed.json").read_text())["targets"]}
     wanted = [target for target in TARGETS if "tiny" in target.name]
-    assert set(rows) == {target.name for target in wanted} and len(wanted) == 4
+    assert set(rows) == {target.name for target in wanted}
+    assert len(wanted) == 4
     for target in wanted:
         row = rows[target.name]
-        assert row["at_most"] == target.at_most and row["measured"]["median"] > 0
+        assert row["at_most"] == target.at_most
+        assert row["measured"]["median"] > 0
         printed = next(line for line in done.stdout.splitlines() if line.startswith(f"{target.name} "))
         figure = f"{row['measured']['median']:.2f}"
-        assert f" {target.at_most:.2f}  {figure} " in printed and printed.endswith(row["verdict"])
-    assert "GFLOP/s" in done.stdout and (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
+        assert f" {target.at_most:.2f}  {figure} " in printed
+        assert printed.endswith(row["verdict"])
+    assert "GFLOP/s" in done.stdout
+    assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_row_that_is_none(root: Path) -> None:
     done = speed(root, "--only", "nothing like it")
-    assert done.returncode == 2 and all(target.name in done.stderr for target in TARGETS)
+    assert done.returncode == 2
+    assert all(target.name in done.stderr for target in TARGETS)
 
 
 def test_the_verdict_is_by_what_is_printed() -> None:
     target = next(target for target in TARGETS if target.at_most == 0.7)
     for median, verdict in ((0.69, "ok"), (0.7049, "ok"), (0.7051, "missed"), (0.71, "missed")):
         outcome = Outcome(target, Ratio(median, 0.6, 0.8))
-        assert outcome.verdict == verdict and outcome.format().endswith(verdict)
+        assert outcome.verdict == verdict
+        assert outcome.format().endswith(verdict)
     assert Outcome(target, None, "no such peer").format().endswith("not measured: no such peer")
 
 
@@ -63,4 +69,5 @@ def test_the_peers_compute_what_the_models_compute(name: str, tmp_path: Path) ->
     else:
         found.append(by_sklearn(str(subject.steps))(rows)())
     for output in found:
-        assert output.shape == exact.shape and np.abs(output - exact).max() <= 1e-5 * np.abs(exact).max()
+        assert output.shape == exact.shape
+        assert np.abs(output - exact).max() <= 1e-5 * np.abs(exact).max()

@@ -69,7 +69,8 @@ class TestLinear:
         session = exported(nn.Linear(7, 2), tmp_path)
         with pytest.raises(InputError) as caught:
             session.predict(np.zeros(shape, np.float32))
-        assert "(batch, 7)" in str(caught.value) and str(shape) in str(caught.value)
+        assert "(batch, 7)" in str(caught.value)
+        assert str(shape) in str(caught.value)
 
 
 class TestCompositionOfAffineMaps:
@@ -107,7 +108,8 @@ class TestActivations:
     def test_sigmoid_saturates_without_overflow(self, tmp_path: Path) -> None:
         session = exported(nn.Sigmoid(), tmp_path, input_shape=(4,))
         out = session.predict(np.array([[-1e4, 0, 1e4, 3]], np.float32))[0]
-        assert out[:3].tolist() == [0, 0.5, 1] and out[3] == pytest.approx(1 / (1 + np.exp(-3)), abs=2**-22)
+        assert out[:3].tolist() == [0, 0.5, 1]
+        assert out[3] == pytest.approx(1 / (1 + np.exp(-3)), abs=2**-22)
 
     @settings(max_examples=100, deadline=None)
     @given(values=st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=30))
@@ -119,7 +121,8 @@ class TestActivations:
     def test_relu_is_the_maximum_with_zero_and_keeps_nan(self, tmp_path: Path) -> None:
         session = exported(nn.ReLU(), tmp_path, input_shape=(4,))
         out = session.predict(np.array([[-2, 0, 3, np.nan]], np.float32))[0]
-        assert out[:3].tolist() == [0, 0, 3] and np.isnan(out[3])
+        assert out[:3].tolist() == [0, 0, 3]
+        assert np.isnan(out[3])
 
     @settings(max_examples=60, deadline=None)
     @given(slope=SLOPES)
@@ -146,13 +149,15 @@ class TestDeadReLU:
         artifact = export(module, tmp_path / "model.onnx", spec=spec)
         np.save(tmp_path / "rows.npy", normal(5000, 7))
         found = inspect(artifact.path, data=tmp_path / "rows.npy")
-        assert found.rows == 5000 and found.dead is not None
+        assert found.rows == 5000
+        assert found.dead is not None
         dead = {layer.path: (layer.units, layer.width) for layer in found.dead}
         with torch.inference_mode():
             hidden = module[:2](torch.from_numpy(normal(5000, 7)))
             second = module[:4](torch.from_numpy(normal(5000, 7)))
         expected = [tuple(np.flatnonzero((h.numpy() == 0).all(axis=0)).tolist()) for h in (hidden, second)]
-        assert {1, 3} <= set(expected[0]) and 0 in expected[1]
+        assert {1, 3} <= set(expected[0])
+        assert 0 in expected[1]
         assert dead == {"1": (expected[0], 5), "3": (expected[1], 4)}
 
 
@@ -184,7 +189,8 @@ class TestDropout:
         module.train()
         session = exported(module, tmp_path)
         assert set(operators(session)) <= {"Gemm", "Relu"}
-        assert module.training and all(part.training for part in module.modules())
+        assert module.training
+        assert all(part.training for part in module.modules())
         x = normal(5, 4)
         expected = module.eval()(torch.from_numpy(x)).detach().numpy()
         assert np.allclose(session.predict(x), expected, rtol=0, atol=1e-6)
@@ -194,7 +200,8 @@ class TestBatches:
     def test_any_number_of_rows_on_one_session(self, tmp_path: Path) -> None:
         spec, module = network([{"linear": 16}, "relu", {"linear": 3}])
         session = exported(module, tmp_path, spec=spec)
-        assert session.inputs[0].shape == ("batch", 7) and session.outputs[0].shape == ("batch", 3)
+        assert session.inputs[0].shape == ("batch", 7)
+        assert session.outputs[0].shape == ("batch", 3)
         whole = session.predict(normal(100_000, 7))
         assert whole.shape == (100_000, 3)
         for rows in (0, 1, 2, 7):

@@ -119,7 +119,8 @@ def test_yaml_1_2_scalars(tmp_path: Path) -> None:
 
 def test_input_shape_and_flatten(tmp_path: Path) -> None:
     spec = read(tmp_path, "name: net\ninput: {shape: [1, 28, 28]}\nblocks: [flatten, {linear: 10}]")
-    assert spec.input.row_shape == (1, 28, 28) and spec.output_shape == (10,)
+    assert spec.input.row_shape == (1, 28, 28)
+    assert spec.output_shape == (10,)
     assert isinstance(assemble(spec)[1], nn.Linear)
 
 
@@ -170,7 +171,8 @@ def test_what_is_wrong_is_named(text: str, expected: list[str], tmp_path: Path) 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
     said = message(tmp_path, "name: net\ninput: {features: 4}\nblocks: [reluu, {dropout: 2}]\nfoo: 1")
-    assert "3 problems" in said and all(part in said for part in ("reluu", "dropout", "foo"))
+    assert "3 problems" in said
+    assert all(part in said for part in ("reluu", "dropout", "foo"))
 
 
 @pytest.mark.parametrize("text", ["- a\n- b", "just words", "", "7"])

@@ -182,7 +182,8 @@ def test_the_files_constants_win_over_the_specs_and_the_difference_is_said(tmp_p
     with pytest.warns(WeightsWarning, match=r"0\.mean differs from the spec's by up to 0\.25") as said:
         load_weights(fresh, tmp_path / "other")
     assert len(said) == 1  # the spec did not give a std
-    assert fresh[0].mean.tolist() == [1.25] * 3 and fresh[0].std.tolist() == [2.0] * 3
+    assert fresh[0].mean.tolist() == [1.25] * 3
+    assert fresh[0].std.tolist() == [2.0] * 3
 
 
 def test_constants_that_the_spec_gives_may_be_missing_in_the_file(tmp_path: Path) -> None:
@@ -192,7 +193,8 @@ def test_constants_that_the_spec_gives_may_be_missing_in_the_file(tmp_path: Path
     state = {key: torch.full_like(value, 2.0) for key, value in module.state_dict().items() if key.startswith("0.")}
     torch.save(state, tmp_path / "weights.pt")
     load_weights(module, tmp_path / "weights.pt")
-    assert module.state_dict()["1.factor"].tolist() == [0.25, 0.25] and module[0].bias.tolist() == [2.0, 2.0]
+    assert module.state_dict()["1.factor"].tolist() == [0.25, 0.25]
+    assert module[0].bias.tolist() == [2.0, 2.0]
     half = MLPSpec(name="arm", input={"features": 3}, blocks=[{"linear": 2}, {"scale": {"factor": 0.25}}])
     with pytest.raises(WeightsError, match=r"1.offset: missing"):
         load_weights(assemble(half), tmp_path / "weights.pt")

@@ -67,7 +67,8 @@ def test_a_certificate_tells_its_file_from_another(tmp_path: Path) -> None:
     _, module = network([{"linear": 3}])
     artifact, _ = publish(module, tmp_path / "m.onnx", page=False)
     certificate = read_certificate(tmp_path / "m.parity.json")
-    assert certificate.proved and certificate.is_of(artifact.path)
+    assert certificate.proved
+    assert certificate.is_of(artifact.path)
     artifact.path.write_bytes(artifact.path.read_bytes() + b"\0")
     assert not certificate.is_of(artifact.path)
 

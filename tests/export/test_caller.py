@@ -19,7 +19,7 @@ from export import ExportError, export, publish
 def test_the_callers_module_comes_back_as_it_was(tmp_path: Path) -> None:
     seen = []
     module = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(4)), nn.ReLU(inplace=True))
-    module[1].register_forward_hook(lambda *arguments: seen.append(1))
+    module[1].register_forward_hook(lambda *_: seen.append(1))
     module.train()
     module[1][1].eval()
     before = {name: (value.clone(), value.data_ptr()) for name, value in module.state_dict().items()}
@@ -29,7 +29,8 @@ def test_the_callers_module_comes_back_as_it_was(tmp_path: Path) -> None:
     export(module, tmp_path / "m.onnx")
     export(module, tmp_path / "m.onnx", dtype="float32", fold_affine=True)
     for name, value in module.state_dict().items():
-        assert torch.equal(value, before[name][0]) and value.data_ptr() == before[name][1]
+        assert torch.equal(value, before[name][0])
+        assert value.data_ptr() == before[name][1]
     assert {name: part.training for name, part in module.named_modules()} == modes
     assert {name: p.requires_grad for name, p in module.named_parameters()} == gradients
     assert module[1]._forward_hooks == hooks
@@ -56,7 +57,8 @@ def test_code_of_the_callers_never_reaches_the_callers_tensors(tmp_path: Path) -
     module = nn.Sequential(MergesInEval())
     before = module[0].weight.clone()
     artifact = export(module, tmp_path / "m.onnx")
-    assert torch.equal(module[0].weight, before) and not module[0].merged
+    assert torch.equal(module[0].weight, before)
+    assert not module[0].merged
     stored = onnx.numpy_helper.to_array(onnx.load(str(artifact.path)).graph.initializer[0])
     assert np.array_equal(stored, (before + 1).detach().numpy())
 
@@ -64,7 +66,7 @@ def test_code_of_the_callers_never_reaches_the_callers_tensors(tmp_path: Path) -
 def test_a_hook_of_the_callers_never_reaches_the_callers_tensors(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
 
-    def double(part: nn.Module, inputs: object) -> None:
+    def double(part: nn.Module, _inputs: object) -> None:
         with torch.no_grad():
             for parameter in part.parameters():
                 parameter.mul_(2)
@@ -103,7 +105,7 @@ def settings_of_the_process() -> tuple[object, ...]:
 
 class Raising(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        torch.rand(3)
+        torch.rand_like(x)
         raise ValueError("no such rows")
 
 
@@ -148,7 +150,10 @@ def test_what_a_run_keeps_in_python_stays_in_it(tmp_path: Path) -> None:
 
     module = Keeps()
     artifact, report = publish(module, tmp_path / "m.onnx", device="cpu", page=False)
-    assert artifact.proved and report.proved and module.seen == [] and not hasattr(module, "last")
+    assert artifact.proved
+    assert report.proved
+    assert module.seen == []
+    assert not hasattr(module, "last")
 
 
 def test_other_threads_go_on_while_a_module_is_traced(tmp_path: Path) -> None:
@@ -183,5 +188,6 @@ def test_other_threads_go_on_while_a_module_is_traced(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         sys.setswitchinterval(interval)
-    assert failures == [] and settings_of_the_process() == before
+    assert failures == []
+    assert settings_of_the_process() == before
     assert (tmp_path / "m.onnx").read_bytes() == (tmp_path / "other.onnx").read_bytes()

@@ -74,21 +74,21 @@ EXAMPLES: dict[str, tuple[nn.Module, Any, list[str]]] = {
     "an option that is a number": (Optional(), {"x": floats(4, 4), "scale": 0.5}, ["input"]),
     "an option that is a tensor": (Optional(), {"x": floats(4, 4), "scale": floats(4, 1)}, ["x", "scale"]),
     "keywords": (Keywords(), {"obs": floats(4, 1), "goal": floats(4, 3)}, ["obs", "goal"]),
-    "*args": (Written(lambda m, *xs: torch.cat(xs, 1) * 2), (floats(4, 2), floats(4, 3)), ["input_0", "input_1"]),
-    "**kwargs": (Written(lambda m, **xs: torch.cat([*xs.values()], 1) * 2), {"a": floats(4, 2), "b": floats(4, 3)},
+    "*args": (Written(lambda _, *xs: torch.cat(xs, 1) * 2), (floats(4, 2), floats(4, 3)), ["input_0", "input_1"]),
+    "**kwargs": (Written(lambda _, **xs: torch.cat([*xs.values()], 1) * 2), {"a": floats(4, 2), "b": floats(4, 3)},
         ["a", "b"]),
     "a dict": (Joined(), ({"a": floats(4, 2), "b": floats(4, 4)},), ["obs.a", "obs.b"]),
     "a dict by name": (Joined(), {"obs": {"a": floats(4, 2), "b": floats(4, 4)}}, ["obs.a", "obs.b"]),
     "nested": (
-        Written(lambda m, x: torch.cat([x["p"][0], x["p"][1][0], x["q"]["r"]], 1) * 2),
+        Written(lambda _, x: torch.cat([x["p"][0], x["p"][1][0], x["q"]["r"]], 1) * 2),
         ({"p": (floats(4, 2), [floats(4, 3)]), "q": {"r": floats(4, 1)}},),
         ["input_0.p.0", "input_0.p.1.0", "input_0.q.r"],
     ),
-    "a named tuple": (Written(lambda m, x: torch.cat([x.first, x.second], 1) * 2), (Made(floats(4, 2), floats(4, 3)),),
+    "a named tuple": (Written(lambda _, x: torch.cat([x.first, x.second], 1) * 2), (Made(floats(4, 2), floats(4, 3)),),
         ["input_0.first", "input_0.second"]),
-    "None, a flag and a word": (Written(lambda m, x, y, flag,
+    "None, a flag and a word": (Written(lambda _, x, y, flag,
         word: x * 2 if y is None and flag and word == "a" else x), (floats(4, 2), None, True, "a"), ["input"]),
-    "whole numbers beside floats": (Written(lambda m, x, i: x * i),
+    "whole numbers beside floats": (Written(lambda _, x, i: x * i),
         (floats(4, 2), torch.ones(4, 1, dtype=torch.int64)), ["input_0", "input_1"]),
 }  # fmt: skip
 
@@ -97,7 +97,8 @@ EXAMPLES: dict[str, tuple[nn.Module, Any, list[str]]] = {
 def test_examples(name: str, tmp_path: Path) -> None:
     module, example, names = EXAMPLES[name]
     artifact, report = publish(module, tmp_path / "m.onnx", example=example, device="cpu", page=False)
-    assert report.proved and [port[0] for port in inputs_of(artifact)] == names
+    assert report.proved
+    assert [port[0] for port in inputs_of(artifact)] == names
     flat, tree = tree_flatten(example)
     tensors = [i for i, leaf in enumerate(flat) if isinstance(leaf, Tensor | np.ndarray)]
     shapes = [("batch", *flat[i].shape[1:]) for i in tensors]
@@ -123,7 +124,8 @@ def test_another_method_than_forward(tmp_path: Path) -> None:
     example = ({"a": floats(4, 2), "b": floats(4, 4)},)
     options: dict[str, Any] = {"example": example, "method": "act_inference"}
     artifact, report = publish(module, tmp_path / "m.onnx", device="cpu", page=False, **options)
-    assert report.proved and inputs_of(artifact)[0][0] == "obs.a"
+    assert report.proved
+    assert inputs_of(artifact)[0][0] == "obs.a"
     with torch.no_grad(), Session(artifact.path, "cpu") as session:
         found = session.run({"obs.a": example[0]["a"].numpy(), "obs.b": example[0]["b"].numpy()})["output"]
         np.testing.assert_allclose(found, module.act_inference(*example), rtol=0, atol=1e-6)
@@ -169,12 +171,13 @@ def test_what_is_returned(name: str, tmp_path: Path) -> None:
     function, names = RETURNED[name]
     module = Written(lambda m, x: function(m.parts[0](x)), nn.Linear(4, 2))
     artifact, report = publish(module, tmp_path / "m.onnx", device="cpu", page=False)
-    assert report.proved and outputs_of(artifact) == names
+    assert report.proved
+    assert outputs_of(artifact) == names
     differences(module, artifact, {"input": floats(7, 4)})
 
 
 def test_outputs_of_one_name_are_not_lost(tmp_path: Path) -> None:
-    for returned in (lambda m, x: {"a": {"b": x * 2}, "a.b": x * 3}, lambda m, x: {0: x * 2, "0": x * 3}):
+    for returned in (lambda _, x: {"a": {"b": x * 2}, "a.b": x * 3}, lambda _, x: {0: x * 2, "0": x * 3}):
         with pytest.raises(ExportError, match=r"two outputs.*name|name of its own"):
             export(Written(returned), tmp_path / "m.onnx", input_shape=(4,))
 
@@ -182,9 +185,10 @@ def test_outputs_of_one_name_are_not_lost(tmp_path: Path) -> None:
 def test_names_that_are_asked_for(tmp_path: Path) -> None:
     module = Written(lambda m, x: (m.parts[0](x), x * 2), nn.Linear(4, 2))
     artifact = proved(module, tmp_path, input_name="obs", output_name=("mu", "twice"))
-    assert inputs_of(artifact) == [("obs", ("batch", 4), "float32")] and outputs_of(artifact) == ["mu", "twice"]
+    assert inputs_of(artifact) == [("obs", ("batch", 4), "float32")]
+    assert outputs_of(artifact) == ["mu", "twice"]
     example = (floats(4, 2), floats(4, 4))
-    joined = Written(lambda m, *xs: torch.cat(xs, 1) * 2)
+    joined = Written(lambda _, *xs: torch.cat(xs, 1) * 2)
     named = proved(joined, tmp_path, example=example, input_name=("p", "q"))
     assert [port[0] for port in inputs_of(named)] == ["p", "q"]
 
@@ -226,7 +230,7 @@ def test_shapes_are_found_from_the_weights(tmp_path: Path) -> None:
 
 
 def test_shapes_by_name(tmp_path: Path) -> None:
-    module = Written(lambda m, x: x.flatten(1) * 2)
+    module = Written(lambda _, x: x.flatten(1) * 2)
     assert inputs_of(proved(module, tmp_path, input_shape=(2, 3)))[0][1] == ("batch", 2, 3)
     assert inputs_of(proved(module, tmp_path, input_shape={"input": torch.Size([2, 3])}))[0][1] == ("batch", 2, 3)
     assert inputs_of(export(nn.ReLU(), tmp_path / "m.onnx", input_shape=()))[0][1] == ("batch",)
@@ -235,7 +239,7 @@ def test_shapes_by_name(tmp_path: Path) -> None:
     assert [port[1] for port in inputs_of(kept)] == [("batch", 1), ("batch", 3)]
 
 
-AMBIGUOUS = Written(lambda m, x: x * 2, a=floats(3), b=floats(5))
+AMBIGUOUS = Written(lambda _, x: x * 2, a=floats(3), b=floats(5))
 ASKED: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
     "nothing shows it": (nn.ReLU(), {}, r"number of input features cannot be seen.*input_shape=\(features,\)"),
     "two would do": (AMBIGUOUS, {}, r"number of input features cannot be seen.*: 3 or 5 would do.*input_shape"),
@@ -243,7 +247,7 @@ ASKED: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
     "a wrong one beside it": (Apart(), {"input_shape": {"x": (5,)}},
         r"the input 'y' cannot be seen.*mat1 and mat2.*--features y=N"),
     "a dict": (Joined(), {}, r"cannot be seen.*example="),
-    "keywords of any name": (Written(lambda m, **xs: xs["a"] * 2), {}, r"cannot be seen.*example="),
+    "keywords of any name": (Written(lambda _, **xs: xs["a"] * 2), {}, r"cannot be seen.*example="),
     "one for several": (Apart(), {"input_shape": (3,)},
         r"one shape is given, and the module takes 2 inputs: x, y.*input_shape=\{'x'"),
     "an unknown name": (Apart(), {"input_shape": {"z": (3,)}},

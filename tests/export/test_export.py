@@ -33,7 +33,8 @@ def test_the_file_is_named_after_the_module(tmp_path: Path) -> None:
     )
     artifact = export(module, tmp_path / "m.onnx", spec=spec)
     model = onnx.load(str(artifact.path))
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)] and model.ir_version == 8
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", 17)]
+    assert model.ir_version == 8
     assert [node.name for node in model.graph.node] == ["0/Sub", "0/Div", "1", "2", "3.0", "3.add", "4"]
     assert [t.name for t in model.graph.initializer] == [
         *("0.mean", "0.std", "1.weight", "1.bias", "3.0.weight", "3.0.bias", "4.weight", "4.bias")
@@ -44,7 +45,8 @@ def test_the_file_is_named_after_the_module(tmp_path: Path) -> None:
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     assert (model.graph.input[0].name, model.graph.output[0].name) == ("input", "logits")
     assert list(tmp_path.iterdir()) == [artifact.path]
-    assert artifact.size == artifact.path.stat().st_size and not artifact.proved
+    assert artifact.size == artifact.path.stat().st_size
+    assert not artifact.proved
 
 
 def test_the_checker_accepts_every_block(tmp_path: Path) -> None:
@@ -77,7 +79,8 @@ def test_the_same_bytes_from_any_folder_process_and_hash_seed(fold: list[str], t
         contents.add((folder / "m.onnx").read_bytes())
     assert len(contents) == 1
     content = contents.pop()
-    assert str(root).encode() not in content and torch.__version__.encode() not in content
+    assert str(root).encode() not in content
+    assert torch.__version__.encode() not in content
 
 
 def test_the_metadata_says_what_the_file_is(tmp_path: Path, root: Path) -> None:
@@ -85,7 +88,9 @@ def test_the_metadata_says_what_the_file_is(tmp_path: Path, root: Path) -> None:
     artifact = export(assemble(spec), tmp_path / "m.onnx", spec=spec)
     metadata = read_header(artifact.path).metadata
     assert json.loads(metadata["mlpx.spec"]) == spec.model_dump(exclude_none=True)
-    assert metadata["mlpx.format"] == "1" and metadata["mlpx.opset"] == "17" and metadata["mlpx.ir_version"] == "8"
+    assert metadata["mlpx.format"] == "1"
+    assert metadata["mlpx.opset"] == "17"
+    assert metadata["mlpx.ir_version"] == "8"
     assert len(metadata["mlpx.weights_sha256"]) == 64
     assert metadata["mlpx.multiply_adds"] == str(64 + 64 * 128 + 128 * 64 + 64 * 10)
     assert inspect(artifact.path).summary == artifact.summary
@@ -98,7 +103,8 @@ def test_the_weights_hash_is_what_it_says(tmp_path: Path) -> None:
     for name, values in sorted(module.state_dict().items()):
         digest.update(f"{name}\0{values.dtype}\0{list(values.shape)}\0".encode() + values.numpy().tobytes())
     summary = export(module, tmp_path / "m.onnx").summary
-    assert summary is not None and summary.weights_sha256 == digest.hexdigest()
+    assert summary is not None
+    assert summary.weights_sha256 == digest.hexdigest()
 
 
 def test_the_weights_hash_changes_with_any_weight(tmp_path: Path) -> None:
@@ -167,7 +173,8 @@ def test_external_data_on_request(tmp_path: Path) -> None:
     inside = export(module, tmp_path / "inside.onnx", spec=spec)
     outside = export(module, tmp_path / "outside.onnx", spec=spec, external_data=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["inside.onnx", "outside.onnx", "outside.onnx.data"]
-    assert outside.path.stat().st_size < 4000 and outside.size == inspect(outside.path).size
+    assert outside.path.stat().st_size < 4000
+    assert outside.size == inspect(outside.path).size
     again = export(module, outside.path, spec=spec)  # the data file of before stays, and does not count
     assert inspect(again.path).size == again.path.stat().st_size
     export(module, tmp_path / "outside.onnx", spec=spec, external_data=True)
@@ -229,5 +236,7 @@ def test_a_disk_that_is_full_leaves_the_old_file_whole(tmp_path: Path, root: Pat
     path.write_bytes(b"the old file")
     environment = {"PYTHONPATH": str(root), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", FULL, str(path)], env=environment, capture_output=True, text=True)
-    assert "OutputError" in done.stderr and "cannot be written: File too large; nothing was changed" in done.stderr
-    assert path.read_bytes() == b"the old file" and list(tmp_path.iterdir()) == [path]
+    assert "OutputError" in done.stderr
+    assert "cannot be written: File too large; nothing was changed" in done.stderr
+    assert path.read_bytes() == b"the old file"
+    assert list(tmp_path.iterdir()) == [path]

@@ -39,7 +39,9 @@ def test_an_own_file(tmp_path: Path) -> None:
     spec, module = network([{"linear": 5}, "relu", {"dropout": 0.1}, {"linear": 2}], output={"labels": ["a", "b"]})
     artifact = export(module, tmp_path / "m.onnx", spec=spec)
     found = inspect(artifact.path)
-    assert found.own and found.size == artifact.path.stat().st_size and found.dead is None
+    assert found.own
+    assert found.size == artifact.path.stat().st_size
+    assert found.dead is None
     summary = found.summary
     assert (summary.name, summary.opset, summary.ir_version) == ("case", 17, 8)
     assert [(b.path, b.op, b.output_shape, b.parameters, b.multiply_adds) for b in summary.blocks] == [
@@ -48,7 +50,8 @@ def test_an_own_file(tmp_path: Path) -> None:
         ("3", "linear", (2,), 12, 10),
     ]
     assert (summary.parameters, summary.multiply_adds) == (52, 45)
-    assert summary.inputs[0].shape == ("batch", 7) and summary.outputs[0].labels == ("a", "b")
+    assert summary.inputs[0].shape == ("batch", 7)
+    assert summary.outputs[0].labels == ("a", "b")
     assert summary.outputs[0].scores == "logits"
     assert summary.remarks == ("dropout '2' is not in the file: in evaluation mode it does nothing",)
 
@@ -56,19 +59,24 @@ def test_an_own_file(tmp_path: Path) -> None:
 def test_a_network_without_activation_is_remarked(tmp_path: Path) -> None:
     spec, module = network(["standardize", {"linear": 5}])
     summary = export(module, tmp_path / "m.onnx", spec=spec).summary
-    assert summary is not None and any("no activation at all" in remark for remark in summary.remarks)
+    assert summary is not None
+    assert any("no activation at all" in remark for remark in summary.remarks)
 
 
 def test_a_foreign_file(tmp_path: Path) -> None:
     found = inspect(foreign(tmp_path))
     summary = found.summary
-    assert not found.own and (summary.name, summary.opset, summary.ir_version) == ("old", 13, 7)
+    assert not found.own
+    assert (summary.name, summary.opset, summary.ir_version) == ("old", 13, 7)
     assert summary.metadata == {"author": "somebody"}
     assert (summary.parameters, summary.multiply_adds) == (12 + 4 + 20 + 10, 12 + 20 + 10)
-    assert summary.inputs[0].shape == ("n", 3) and summary.blocks[3].output_shape == (5,)
+    assert summary.inputs[0].shape == ("n", 3)
+    assert summary.blocks[3].output_shape == (5,)
     remarks = "\n".join(summary.remarks)
-    assert "'first' and 'second' stand in a row" in remarks and "'second' and 'third'" not in remarks
-    assert "the dropout 'drop' is still in the file" in remarks and "batch is fixed" not in remarks
+    assert "'first' and 'second' stand in a row" in remarks
+    assert "'second' and 'third'" not in remarks
+    assert "the dropout 'drop' is still in the file" in remarks
+    assert "batch is fixed" not in remarks
 
 
 @pytest.mark.parametrize("batch", ["n", 1, 7])
@@ -81,7 +89,8 @@ def test_dead_units_of_a_foreign_file(batch: int | str, tmp_path: Path) -> None:
     onnx.save(model, path)
     np.save(tmp_path / "rows.npy", normal(100, 3))
     found = inspect(path, data=tmp_path / "rows.npy")
-    assert found.dead is not None and [(d.path, d.width) for d in found.dead] == [("act", 5)]
+    assert found.dead is not None
+    assert [(d.path, d.width) for d in found.dead] == [("act", 5)]
     assert 3 in found.dead[0].units
     assert (batch == "n") == ("the batch is fixed" not in "\n".join(found.summary.remarks))
 
@@ -89,7 +98,8 @@ def test_dead_units_of_a_foreign_file(batch: int | str, tmp_path: Path) -> None:
 def test_a_unit_that_gives_nan_is_not_dead(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.full((3, 3), np.nan, np.float32))
     found = inspect(foreign(tmp_path), data=tmp_path / "rows.npy")
-    assert found.dead is not None and found.dead[0].units == ()
+    assert found.dead is not None
+    assert found.dead[0].units == ()
 
 
 def test_the_types_of_inputs_and_outputs_are_told(tmp_path: Path) -> None:
@@ -115,7 +125,8 @@ def test_a_newer_record_makes_the_file_foreign(tmp_path: Path) -> None:
     next(p for p in model.metadata_props if p.key == "mlpx.format").value = "2"
     onnx.save(model, path)
     found = inspect(path)
-    assert not found.own and [block.op for block in found.summary.blocks] == ["Gemm"]
+    assert not found.own
+    assert [block.op for block in found.summary.blocks] == ["Gemm"]
 
 
 @pytest.mark.parametrize("keep", [0, 1, 10, 200, 0.5, 0.99])

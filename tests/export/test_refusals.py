@@ -65,7 +65,7 @@ class AlwaysTraining(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm1d(4)
 
-    def train(self, mode: bool = True) -> AlwaysTraining:
+    def train(self, mode: bool = True) -> AlwaysTraining:  # noqa: ARG002
         return super().train(True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,18 +96,18 @@ RETURNS = r"forward returns {}; expected a tensor, or a tuple or dict of tensors
 SHAPE = r"the output 'output' has shape \({}\), and a file gives a result for every row"
 
 REFUSED: dict[str, tuple[nn.Module, str]] = {
-    "a branch": (of(lambda m, x: x if x.sum() > 0 else -x), DATA),
-    "a number of the data": (of(lambda m, x: x * x.max().item()), DATA),
-    "a branch on float()": (of(lambda m, x: x if float(x[0, 0]) > 9 else x * 2), DATA),
-    "picked by a mask": (of(lambda m, x: x[x > 0]), DATA),
-    "where it is not zero": (of(lambda m, x: x.nonzero()),
+    "a branch": (of(lambda _, x: x if x.sum() > 0 else -x), DATA),
+    "a number of the data": (of(lambda _, x: x * x.max().item()), DATA),
+    "a branch on float()": (of(lambda _, x: x if float(x[0, 0]) > 9 else x * 2), DATA),
+    "picked by a mask": (of(lambda _, x: x[x > 0]), DATA),
+    "where it is not zero": (of(lambda _, x: x.nonzero()),
         r"number of its results depends on the data at line \d+ of test_refusals.py: nonzero"),
-    "a Python list": (of(lambda m, x: x * x.sum(1).tolist()[0]), r"mul at 'mul'.* takes .* for 3 rows and .* for 5"),
-    "numpy on the way": (of(lambda m, x: x + torch.from_numpy(x.numpy() * 2)),
+    "a Python list": (of(lambda _, x: x * x.sum(1).tolist()[0]), r"mul at 'mul'.* takes .* for 3 rows and .* for 5"),
+    "numpy on the way": (of(lambda _, x: x + torch.from_numpy(x.numpy() * 2)),
         r"add at 'add'.* takes a constant that differs from row to row"),
     "active dropout": (of(lambda m, x: F.dropout(m.parts[0](x), 0.5), LINEAR),
         r"dropout at line \d+ of .*stays active in evaluation mode.*training=self.training"),
-    "active alpha dropout": (of(lambda m, x: F.alpha_dropout(x, 0.5, True)),
+    "active alpha dropout": (of(lambda _, x: F.alpha_dropout(x, 0.5, True)),
         r"alpha_dropout at line \d+ of .*stays active in evaluation mode"),
     "dropout put into training": (of(put_into_training, nn.Dropout(0.5)),
         r"dropout at 'parts.0', line \d+ of .*stays active in evaluation mode"),
@@ -122,22 +122,22 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "a table that is normed": (of(lambda m, x: m.parts[0](x[:, 0].long()), nn.Embedding(9, 3, max_norm=0.1)),
         r"at 'parts.0', line \d+ of .* shortens rows of 'parts.0.weight' to max_norm at every call"),
     "autocast": (of(autocast, LINEAR), r"linear at 'parts.0', line \d+ of .* computes in bfloat16.*no autocast"),
-    "float16": (of(lambda m, x: x.half().float() * 2),
+    "float16": (of(lambda _, x: x.half().float() * 2),
         r"_to_copy at line \d+ of .* computes in float16.*\.float\(\) before it"),
-    "float64": (of(lambda m, x: (x.double() * 2).float()), r"mul at line \d+ of .* computes in float64"),
-    "float64 constants": (of(lambda m, x: x * FOUR.double()), r"mul at line \d+ of .* computes in float64"),
-    "rand": (of(lambda m, x: x + torch.rand(4)), RANDOM.format("rand")),
-    "randn_like": (of(lambda m, x: x + torch.randn_like(x)), RANDOM.format("randn_like")),
-    "bernoulli": (of(lambda m, x: torch.bernoulli(torch.sigmoid(x))), RANDOM.format("bernoulli")),
-    "multinomial": (of(lambda m, x: torch.multinomial(torch.softmax(x, -1), 1)), RANDOM.format("multinomial")),
-    "a normal sample": (of(lambda m, x: torch.normal(x, torch.ones_like(x))), RANDOM.format("normal")),
-    "a distribution's sample": (of(lambda m, x: torch.distributions.Normal(x, torch.ones(4)).rsample()),
+    "float64": (of(lambda _, x: (x.double() * 2).float()), r"mul at line \d+ of .* computes in float64"),
+    "float64 constants": (of(lambda _, x: x * FOUR.double()), r"mul at line \d+ of .* computes in float64"),
+    "rand": (of(lambda _, x: x + torch.rand(4)), RANDOM.format("rand")),
+    "randn_like": (of(lambda _, x: x + torch.randn_like(x)), RANDOM.format("randn_like")),
+    "bernoulli": (of(lambda _, x: torch.bernoulli(torch.sigmoid(x))), RANDOM.format("bernoulli")),
+    "multinomial": (of(lambda _, x: torch.multinomial(torch.softmax(x, -1), 1)), RANDOM.format("multinomial")),
+    "a normal sample": (of(lambda _, x: torch.normal(x, torch.ones_like(x))), RANDOM.format("normal")),
+    "a distribution's sample": (of(lambda _, x: torch.distributions.Normal(x, torch.ones(4)).rsample()),
         RANDOM.format("(randn|normal_?)")),
-    "noise in place": (of(lambda m, x: x + torch.empty(4).normal_()), RANDOM.format("normal_")),
-    "noise of the input's shape": (of(lambda m, x: x + torch.empty_like(x).uniform_()), RANDOM.format("uniform_")),
-    "a random layer": (of(lambda m, x: nn.Linear(4, 3)(x)), RANDOM.format("uniform_")),
-    "gumbel": (of(lambda m, x: F.gumbel_softmax(x)), RANDOM.format("exponential_")),
-    "a random order": (of(lambda m, x: x[:, torch.randperm(4)]), RANDOM.format("randperm")),
+    "noise in place": (of(lambda _, x: x + torch.empty(4).normal_()), RANDOM.format("normal_")),
+    "noise of the input's shape": (of(lambda _, x: x + torch.empty_like(x).uniform_()), RANDOM.format("uniform_")),
+    "a random layer": (of(lambda _, x: nn.Linear(4, 3)(x)), RANDOM.format("uniform_")),
+    "gumbel": (of(lambda _, x: F.gumbel_softmax(x)), RANDOM.format("exponential_")),
+    "a random order": (of(lambda _, x: x[:, torch.randperm(4)]), RANDOM.format("randperm")),
     "conv1d": (of(lambda m, x: m.parts[0](x.unsqueeze(1)).flatten(1), nn.Conv1d(1, 2, 3)), POOL.format("conv1d")),
     "conv2d": (of(lambda m, x: m.parts[0](x.view(-1, 1, 2, 2)).flatten(1), nn.Conv2d(1, 2, 2)), POOL.format("conv2d")),
     "max pooling": (of(lambda m, x: m.parts[0](x.unsqueeze(1)).flatten(1), nn.MaxPool1d(2)), POOL.format("max_pool1d")),
@@ -152,42 +152,42 @@ REFUSED: dict[str, tuple[nn.Module, str]] = {
     "a sparse buffer": (sparse_buffer(),
         r"_sparse_mm at line \d+ of .* takes a sparse tensor, and a file holds dense ones"),
     "a quantised layer": (quantised(), r"a file has no operator for .* at '0'"),
-    "an operator that no file has": (of(lambda m, x: torch.erfinv(x)), MISSING.format("erfinv")),
-    "the name that was called": (of(lambda m, x: torch.lgamma(x) + 1), MISSING.format("lgamma")),
-    "complex numbers": (of(lambda m, x: torch.fft.rfft(x).abs()), MISSING.format(".*fft.*")),
-    "another norm": (of(lambda m, x: x.norm(3, dim=1)),
+    "an operator that no file has": (of(lambda _, x: torch.erfinv(x)), MISSING.format("erfinv")),
+    "the name that was called": (of(lambda _, x: torch.lgamma(x) + 1), MISSING.format("lgamma")),
+    "complex numbers": (of(lambda _, x: torch.fft.rfft(x).abs()), MISSING.format(".*fft.*")),
+    "another norm": (of(lambda _, x: x.norm(3, dim=1)),
         r"linalg_vector_norm at 'linalg_vector_norm', line \d+ of .*: a norm of order 3"),
-    "out=": (of(lambda m, x: torch.add(x, 1, out=torch.empty_like(x))), r"add at line \d+ of .* writes into out="),
-    "an order of places": (of(lambda m, x: x.argsort(1)), r"argsort at line \d+ of test_refusals.py"),
-    "a distribution": (of(lambda m, x: torch.distributions.Normal(x, torch.ones(4))), RETURNS.format("a Normal")),
-    "a distribution beside": (of(lambda m, x: (x * 2, torch.distributions.Normal(x, torch.ones(4)))),
+    "out=": (of(lambda _, x: torch.add(x, 1, out=torch.empty_like(x))), r"add at line \d+ of .* writes into out="),
+    "an order of places": (of(lambda _, x: x.argsort(1)), r"argsort at line \d+ of test_refusals.py"),
+    "a distribution": (of(lambda _, x: torch.distributions.Normal(x, torch.ones(4))), RETURNS.format("a Normal")),
+    "a distribution beside": (of(lambda _, x: (x * 2, torch.distributions.Normal(x, torch.ones(4)))),
         RETURNS.format("a Normal as 'output_1'")),
-    "a number": (of(lambda m, x: 3), RETURNS.format("a int")),
-    "a number in a dict": (of(lambda m, x: {"y": x * 2, "n": 3}), RETURNS.format("a int as 'n'")),
-    "nothing": (of(lambda m, x: None), RETURNS.format("nothing")),
-    "an empty tuple": (of(lambda m, x: ()), RETURNS.format("a tuple without a tensor")),
-    "its input": (of(lambda m, x: x), LEFT),
-    "a copy of its input": (of(lambda m, x: x.detach().clone()), LEFT),
-    "another shape of its input": (of(lambda m, x: x.view(-1, 2, 2)), LEFT),
+    "a number": (of(lambda _, _x: 3), RETURNS.format("a int")),
+    "a number in a dict": (of(lambda _, x: {"y": x * 2, "n": 3}), RETURNS.format("a int as 'n'")),
+    "nothing": (of(lambda _, _x: None), RETURNS.format("nothing")),
+    "an empty tuple": (of(lambda _, _x: ()), RETURNS.format("a tuple without a tensor")),
+    "its input": (of(lambda _, x: x), LEFT),
+    "a copy of its input": (of(lambda _, x: x.detach().clone()), LEFT),
+    "another shape of its input": (of(lambda _, x: x.view(-1, 2, 2)), LEFT),
     "inactive blocks": (nn.Sequential(nn.Dropout(0.5), nn.Identity()), LEFT),
     "no block": (nn.Sequential(), LEFT),
     "a constant": (of(lambda m, x: (x * 2, m.p), p=FOUR),
         r"the output 'output_1' does not depend on the input.*it is a constant"),
-    "the batch second": (of(lambda m, x: (x * 2).t()), SHAPE.format("4, batch")),
-    "no batch": (of(lambda m, x: x.sum(0)), SHAPE.format("4")),
-    "one number": (of(lambda m, x: x.sum()), SHAPE.format("")),
-    "several results a row": (of(lambda m, x: x.reshape(-1, 2) * 2), SHAPE.format(r"2\*batch, 2")),
-    "the batch twice": (of(lambda m, x: x @ x.t()), SHAPE.format("batch, batch")),
-    "a dimension in front": (of(lambda m, x: x.unsqueeze(0) * 2), SHAPE.format("1, batch, 4")),
-    "another way for large batches": (of(lambda m, x: x * 2 if len(x) > 4 else x + 1), r"for another number of rows"),
-    "divided by the number of rows": (of(lambda m, x: x / len(x)),
+    "the batch second": (of(lambda _, x: (x * 2).t()), SHAPE.format("4, batch")),
+    "no batch": (of(lambda _, x: x.sum(0)), SHAPE.format("4")),
+    "one number": (of(lambda _, x: x.sum()), SHAPE.format("")),
+    "several results a row": (of(lambda _, x: x.reshape(-1, 2) * 2), SHAPE.format(r"2\*batch, 2")),
+    "the batch twice": (of(lambda _, x: x @ x.t()), SHAPE.format("batch, batch")),
+    "a dimension in front": (of(lambda _, x: x.unsqueeze(0) * 2), SHAPE.format("1, batch, 4")),
+    "another way for large batches": (of(lambda _, x: x * 2 if len(x) > 4 else x + 1), r"for another number of rows"),
+    "divided by the number of rows": (of(lambda _, x: x / len(x)),
         r"div at 'div'.*takes 3.0 for 3 rows and 5.0 for 5.*" + BATCH),
-    "numbers of rows": (of(lambda m, x: x + torch.arange(len(x))[:, None]),
+    "numbers of rows": (of(lambda _, x: x + torch.arange(len(x))[:, None]),
         r"add at 'add'.*differs from row to row.*" + BATCH),
-    "rows counted out": (of(lambda m, x: torch.cat([x[1:], x[:1]])),
+    "rows counted out": (of(lambda _, x: torch.cat([x[1:], x[:1]])),
         r"has a size of 2 for 3 rows and of 4 for 5.*" + BATCH),
-    "rows turned round": (of(lambda m, x: x.flip(0) * 2), r"index_select at 'index_select'.*differs from row to row"),
-    "variance over the batch": (of(lambda m, x: x / x.std(0)), r"var at '.*' is taken over the rows of the batch"),
+    "rows turned round": (of(lambda _, x: x.flip(0) * 2), r"index_select at 'index_select'.*differs from row to row"),
+    "variance over the batch": (of(lambda _, x: x / x.std(0)), r"var at '.*' is taken over the rows of the batch"),
     "shapes that do not chain": (nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(6, 2)),
         r"forward of Sequential does not run on rows of 'input' \[4\]: RuntimeError: mat1.*input_shape=.*example="),
     "meta device": (nn.Linear(4, 4, device="meta"), r"'weight' is on the meta device and has no values"),
@@ -200,7 +200,8 @@ def test_what_cannot_be_exported_is_named(name: str, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=re.compile(expected, re.DOTALL)) as caught:
         export(module, tmp_path / "m.onnx", input_shape=(4,))
     assert not any(tmp_path.iterdir())
-    assert "exporting.py" not in str(caught.value) and "defect of mlpx" not in str(caught.value)
+    assert "exporting.py" not in str(caught.value)
+    assert "defect of mlpx" not in str(caught.value)
 
 
 def test_the_line_is_that_of_the_user_s_file(tmp_path: Path) -> None:
@@ -221,7 +222,8 @@ def test_all_refusals_are_in_one_message(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError) as caught:
         export(of(several, nn.MaxPool1d(2)), tmp_path / "m.onnx", input_shape=(4,))
     message = str(caught.value)
-    assert "(1) " in message and "(3) " in message
+    assert "(1) " in message
+    assert "(3) " in message
     for part in ("depends on the data", "rand at", "max_pool1d at 'parts.0'"):
         assert message.count(part) == 1
     assert ("float64" in message) != ("erfinv" in message)  # the way that was taken
@@ -284,12 +286,13 @@ def test_a_module_that_is_not_its_trace_is_not_published(tmp_path: Path) -> None
     assert str(tmp_path / "m.failed") in str(caught.value)
     assert sorted(path.name for path in (tmp_path / "m.failed").iterdir()) == ["m.onnx", "m.parity.json"]
     kept = read_report(tmp_path / "m.failed" / "m.parity.json")
-    assert kept.verdict == "not proved" and kept.kept == str(tmp_path / "m.failed" / "m.onnx")
+    assert kept.verdict == "not proved"
+    assert kept.kept == str(tmp_path / "m.failed" / "m.onnx")
 
 
 def test_a_module_without_a_result_for_one_row(tmp_path: Path) -> None:
+    module = of(lambda _, x: (x[:, :1] * 2).squeeze())
     with pytest.raises(ProofError, match=r"m.onnx is not proved: the module"):
-        module = of(lambda m, x: (x[:, :1] * 2).squeeze())
         publish(module, tmp_path / "m.onnx", input_shape=(4,), device="cpu", page=False)
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from export import ExportError, export
 from export.servers import SERVERS, oldest, server
 from export.versions import Versions, choose_versions, needed_ir_version, newest
+from tests.support.outcomes import outcome
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"opset": 6}, "opset 6 is older than 7"),
@@ -57,18 +58,19 @@ VERSIONS = st.none() | st.integers(-1, 40)
 def test_what_is_chosen_is_what_was_asked_for_and_what_the_server_reads(
     opset: int | None, ir_version: int | None, target: str | None
 ) -> None:
-    try:
-        found = choose_versions(opset, ir_version, target)
-    except ExportError as error:
+    found = outcome(ExportError, choose_versions, opset, ir_version, target)
+    if isinstance(found, ExportError):
         assert opset is not None or ir_version is not None
-        assert "What to do: " in str(error)
+        assert "What to do: " in str(found)
         return
     assert found.opset == opset if opset is not None else found.opset <= 17
     assert found.ir_version == ir_version if ir_version is not None else found.ir_version >= 4
-    assert found.ir_version >= needed_ir_version(found.opset) and found.target == target
+    assert found.ir_version >= needed_ir_version(found.opset)
+    assert found.target == target
     if target is not None:
         row = server(target)
-        assert found.opset <= row.opset and found.ir_version <= row.ir_version
+        assert found.opset <= row.opset
+        assert found.ir_version <= row.ir_version
 
 
 @pytest.mark.parametrize("target", SERVERS)
@@ -84,14 +86,16 @@ def test_later_releases_of_a_server_read_no_less() -> None:
         rows = [(key.partition(":")[2].split("."), row) for key, row in SERVERS.items() if key.startswith(name)]
         ordered = [row for _, row in sorted(rows, key=lambda pair: [int(part) for part in pair[0]])]
         for before, after in pairwise(ordered):
-            assert before.opset <= after.opset and before.ir_version <= after.ir_version
+            assert before.opset <= after.opset
+            assert before.ir_version <= after.ir_version
 
 
 def test_the_installed_onnx_runtime_reads_what_the_table_says() -> None:
     release = ".".join(onnxruntime.__version__.split(".")[:2])
     assert f"onnxruntime:{release}" in SERVERS, "a new release: open models with it, and add its row"
     row = server(f"onnxruntime:{onnxruntime.__version__}")
-    assert row.opset <= newest().opset and row.ir_version <= newest().ir_version
+    assert row.opset <= newest().opset
+    assert row.ir_version <= newest().ir_version
 
 
 def test_a_patch_release_of_onnx_runtime_is_its_minor_release() -> None:
@@ -106,4 +110,5 @@ def test_the_oldest_release_that_reads_a_file(opset: int, ir_version: int) -> No
         found = oldest(name, opset, ir_version)
         assert (found is None) is (not reading)
         assert found is None or server(f"{name}:{found}") in reading
-    assert oldest("onnxruntime", 17, 8) == "1.12" and oldest("triton", 17, 8) == "23.04"
+    assert oldest("onnxruntime", 17, 8) == "1.12"
+    assert oldest("triton", 17, 8) == "23.04"

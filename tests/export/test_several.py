@@ -53,7 +53,9 @@ def eager(module: nn.Module, rows: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 def test_the_whole_road(policy: Policy, rows: dict[str, np.ndarray], device: str, tmp_path: Path) -> None:
     artifact, report = publish(policy, tmp_path / "m.onnx", input_shape=SHAPES, device=device, data=rows, page=False)
-    assert report is not None and report.proved and report.inputs[0].rows == 6
+    assert report is not None
+    assert report.proved
+    assert report.inputs[0].rows == 6
     summary = inspect(artifact.path).summary
     assert [(port.name, port.shape) for port in summary.inputs] == [("obs", ("batch", 3)), ("goal", ("batch", 2))]
     assert [(port.name, port.shape) for port in summary.outputs] == [("action", ("batch", 2)), ("value", ("batch", 1))]
@@ -86,7 +88,9 @@ def test_names_can_be_given(policy: Policy, tmp_path: Path) -> None:
     artifact, report = publish(
         policy, tmp_path / "m.onnx", input_shape={"a": (3,), "b": (2,)}, device="cpu", page=False, **options
     )
-    assert report is not None and report.proved and artifact.summary is not None
+    assert report is not None
+    assert report.proved
+    assert artifact.summary is not None
     assert [port.name for port in (*artifact.summary.inputs, *artifact.summary.outputs)] == ["a", "b", "c", "d"]
     with pytest.raises(ExportError, match="1 names are given for the inputs, and the module has 2: obs, goal"):
         export(policy, tmp_path / "n.onnx", input_name="x")
@@ -104,7 +108,7 @@ def test_features_are_inferred_where_weights_show_them(policy: Policy, tmp_path:
         export(policy, tmp_path / "m.onnx", input_shape={"target": (2,)})
 
 
-def test_a_file_whose_inputs_or_outputs_are_exchanged_is_not_proved(policy: Policy, tmp_path: Path) -> None:
+def test_a_file_whose_inputs_or_outputs_are_exchanged_is_not_proved(tmp_path: Path) -> None:
     class Alike(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -182,7 +186,8 @@ def test_files_of_several_inputs_and_outputs(policy: Policy, rows: dict[str, np.
         for name in ("rows.npz", "rows.csv", "rows.parquet"):
             report = score_file(session, tmp_path / name, tmp_path / "out.npz")
             with np.load(tmp_path / "out.npz") as found:
-                assert report.rows == 6 and sorted(found) == ["action", "value"]
+                assert report.rows == 6
+                assert sorted(found) == ["action", "value"]
                 np.testing.assert_allclose(found["action"], expected["action"], rtol=1e-5, atol=1e-6)
         score_file(session, tmp_path / "rows.npz", tmp_path / "out.csv")
         assert polars.read_csv(tmp_path / "out.csv").columns == ["action_0", "action_1", "value"]

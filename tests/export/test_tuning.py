@@ -32,12 +32,19 @@ def test_the_gate_on_labels_lets_8_bits_pass_and_4_not(tmp_path: Path, run: Run)
     assert done.code == 0, done.err
     found = read_tuning(tmp_path / "out" / "model.tuning.json")
     bad, good = found.file("weights4"), found.file("weights8")
-    assert bad.changed_labels is not None and bad.changed_labels > 0.2 and not bad.kept
-    assert good.changed_labels is not None and good.changed_labels <= 0.1 and good.kept
-    assert "refused   weights4: " in done.out and "of the labels change, above 10 %" in done.out
+    assert bad.changed_labels is not None
+    assert bad.changed_labels > 0.2
+    assert not bad.kept
+    assert good.changed_labels is not None
+    assert good.changed_labels <= 0.1
+    assert good.kept
+    assert "refused   weights4: " in done.out
+    assert "of the labels change, above 10 %" in done.out
     names = {path.name for path in (tmp_path / "out").glob("*.onnx")}
-    assert "model.weights8.onnx" in names and "model.weights4.onnx" not in names
-    assert bad.best is not None and bad.error is not None, "what was refused is shown all the same"
+    assert "model.weights8.onnx" in names
+    assert "model.weights4.onnx" not in names
+    assert bad.best is not None, "what was refused is shown all the same"
+    assert bad.error is not None, "what was refused is shown all the same"
 
 
 def test_the_gate_on_the_error(tmp_path: Path) -> None:
@@ -46,7 +53,8 @@ def test_the_gate_on_the_error(tmp_path: Path) -> None:
     assert [one.kind for one in found.files if one.kept] == ["float32", "float16"]
     assert all("above 0.05" in (one.why or "") for one in found.files if not one.kept)
     for one in found.files[1:]:
-        assert one.error is not None and (one.error <= 0.05) is one.kept
+        assert one.error is not None
+        assert (one.error <= 0.05) is one.kept
         assert (tmp_path / one.name).exists() is one.kept
     assert found.chosen in ("float32", "float16")
 
@@ -55,7 +63,8 @@ def test_a_refused_file_is_never_chosen_however_fast(tmp_path: Path) -> None:
     path = layer(tmp_path, normal(2048, 1024), normal(1, 1024)[0])
     np.save(tmp_path / "x.npy", normal(3, 2048, 1))
     found = tune(path, data=tmp_path / "x.npy", max_error=0, seconds=0.3, plot=False)
-    assert found.chosen == "float32" and not any(one.kept for one in found.files[1:])
+    assert found.chosen == "float32"
+    assert not any(one.kept for one in found.files[1:])
 
 
 def test_the_error_is_the_one_that_a_user_would_measure(tmp_path: Path) -> None:
@@ -67,20 +76,24 @@ def test_the_error_is_the_one_that_a_user_would_measure(tmp_path: Path) -> None:
     for one in found.files[1:]:
         with Session(tmp_path / one.name, "cpu") as tried:
             given = np.concatenate([tried.predict(row) for row in x[:, None]])
-        assert one.rows == len(x) and one.error == pytest.approx(float(np.abs(given - wanted).max()), rel=1e-5)
+        assert one.rows == len(x)
+        assert one.error == pytest.approx(float(np.abs(given - wanted).max()), rel=1e-5)
         assert one.changed_labels == pytest.approx(float((given.argmax(1) != wanted.argmax(1)).mean()))
         summary = summary_of(read_header(tmp_path / one.name).metadata)
-        assert summary is not None and summary.variant is not None
+        assert summary is not None
+        assert summary.variant is not None
         assert summary.variant.get("calibration_rows") == (100 if one.kind == "int8-static" else None)
 
 
 def test_without_a_gate_only_the_file_itself_is_tuned(tmp_path: Path, run: Run) -> None:
     path = ill_conditioned(tmp_path)
     done = run("tune", path, *SHORT)
-    assert done.code == 0 and "files of reduced precision: they need --data and a gate" in done.out
+    assert done.code == 0
+    assert "files of reduced precision: they need --data and a gate" in done.out
     assert {file.name for file in tmp_path.glob("*.onnx")} == {"model.onnx"}
     found = read_tuning(tmp_path / "model.tuning.json")
-    assert [one.kind for one in found.files] == ["float32"] and found.chosen == "float32"
+    assert [one.kind for one in found.files] == ["float32"]
+    assert found.chosen == "float32"
     assert f"written to {tmp_path / 'model.tuning.json'}" in done.err
 
 
@@ -104,13 +117,19 @@ def test_one_object_for_machines(tmp_path: Path, run: Run) -> None:
     record = json.loads(done.out)
     assert record == json.loads((tmp_path / "model.tuning.json").read_text())
     assert (record["batch"], record["rate"], record["max_error"], record["data"]) == (3, 2000, 1, "rows.npy")
-    assert record["machine"]["cores"] and record["machine"]["onnxruntime"]
+    assert record["machine"]["cores"]
+    assert record["machine"]["onnxruntime"]
     summary = summary_of(read_header(path).metadata)
-    assert summary is not None and record["weights_sha256"] == summary.weights_sha256
+    assert summary is not None
+    assert record["weights_sha256"] == summary.weights_sha256
     for one in record["files"]:
-        assert one["best"] in one["measured"] and one["size"] and len(one["sha256"]) == 64
+        assert one["best"] in one["measured"]
+        assert one["size"]
+        assert len(one["sha256"]) == 64
         for each in one["measured"]:
-            assert 0 < each["p50"] <= each["p99"] and each["cpu"] > 0 and len(each["rounds"]) >= 3
+            assert 0 < each["p50"] <= each["p99"]
+            assert each["cpu"] > 0
+            assert len(each["rounds"]) >= 3
 
 
 def test_a_refused_file_of_an_earlier_tuning_goes_and_others_stay(tmp_path: Path) -> None:
@@ -126,7 +145,8 @@ def test_a_refused_file_of_an_earlier_tuning_goes_and_others_stay(tmp_path: Path
     ):
         with pytest.raises(ExportError, match=r"int8-static\.onnx exists, and is not a file of reduced precision"):
             attempt()
-    assert mine.read_bytes() == path.read_bytes() and (tmp_path / "model.weights4.onnx").exists()
+    assert mine.read_bytes() == path.read_bytes()
+    assert (tmp_path / "model.weights4.onnx").exists()
     mine.write_bytes(made)
     tune(path, data=data, max_error=0, seconds=0.1, plot=False)
     left = {file.name for file in tmp_path.glob("*.onnx")}
@@ -191,14 +211,18 @@ def test_wrong_use_says_what_to_do(name: str, tmp_path: Path, run: Run, monkeypa
     options, expected = WRONG[name]
     before = sorted(tmp_path.iterdir())
     done = run("tune", path, *SHORT, *options)
-    assert done.code == 2 and re.search(expected, done.err), done.err
-    assert "Traceback" not in done.err and sorted(tmp_path.iterdir()) == before
+    assert done.code == 2, done.err
+    assert re.search(expected, done.err), done.err
+    assert "Traceback" not in done.err
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_a_model_without_labels_has_none_to_change(tmp_path: Path, run: Run) -> None:
     path, data = ill_conditioned(tmp_path, labels=False), rows(tmp_path)
     done = run("tune", path, "--data", data, "--max-changed-labels", 0.1, *SHORT)
-    assert done.code == 2 and "its outputs have no labels" in done.err and "--max-error alone" in done.err
+    assert done.code == 2
+    assert "its outputs have no labels" in done.err
+    assert "--max-error alone" in done.err
 
 
 def test_a_fixed_batch_is_the_traffic(tmp_path: Path) -> None:
@@ -234,16 +258,19 @@ def test_several_inputs_and_outputs(tmp_path: Path) -> None:
 def test_a_file_of_reduced_precision_is_tuned_with_its_source(tmp_path: Path, run: Run) -> None:
     variant = write_variant(ill_conditioned(tmp_path), "float16")
     done = run("tune", variant.path, *SHORT)
-    assert done.code == 2 and "of reduced precision. What to do: tune the float32 file" in done.err
+    assert done.code == 2
+    assert "of reduced precision. What to do: tune the float32 file" in done.err
 
 
 def test_nothing_is_written_where_nothing_can_be(tmp_path: Path, run: Run) -> None:
     path = ill_conditioned(tmp_path)
     (tmp_path / "taken").write_text("a file")
     done = run("tune", path, "-o", tmp_path / "taken", *SHORT)
-    assert done.code == 3 and "a file stands where its folder should be" in done.err
+    assert done.code == 3
+    assert "a file stands where its folder should be" in done.err
     done = run("tune", tmp_path / "none.onnx", *SHORT)
-    assert done.code == 2 and "no such file" in done.err
+    assert done.code == 2
+    assert "no such file" in done.err
 
 
 def test_the_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +281,9 @@ def test_the_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (tmp_path / "model.tuning.png").read_bytes().startswith(b"\x89PNG")
     write_plot(found, tmp_path / "p.svg")
     text = (tmp_path / "p.svg").read_text()
-    assert all(one.kind in text for one in found.files) and "refused" in text and "largest allowed, 0.2" in text
+    assert all(one.kind in text for one in found.files)
+    assert "refused" in text
+    assert "largest allowed, 0.2" in text
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingPackageError, match=r"mlpx\[report\]"):

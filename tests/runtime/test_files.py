@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from runtime import OutputError, whole_files, whole_folder, write_whole
+
+
+def write_all(folder: Path, *names: str) -> None:
+    """The files of these names together, each with "new" in it."""
+    with whole_files(folder) as stage:
+        for name in names:
+            (stage / name).write_text("new")
+
+
+def fail_within(block: AbstractContextManager[Path], name: str) -> None:
+    """One file is written, and then the block fails."""
+    with block as stage:
+        (stage / name).write_text("new")
+        raise ZeroDivisionError
 
 
 def folder_of(path: Path) -> dict[str, str]:
@@ -28,23 +43,20 @@ def test_what_cannot_be_finished_is_put_back(tmp_path: Path) -> None:
     """The data moves first; the model's place is a link to nowhere, and so the old data must come back."""
     (tmp_path / "m.onnx").symlink_to("/dev/null/nowhere/m.onnx")
     (tmp_path / "m.onnx.data").write_text("old")
-    with pytest.raises(OutputError, match="cannot be written"), whole_files(tmp_path) as stage:
-        (stage / "m.onnx").write_text("model")
-        (stage / "m.onnx.data").write_text("new")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_all(tmp_path, "m.onnx", "m.onnx.data")
     assert (tmp_path / "m.onnx.data").read_text() == "old"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
 
 
 def test_nothing_moves_where_the_block_fails_or_a_folder_is_in_the_way(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), whole_files(tmp_path) as stage:
-        (stage / "m.onnx").write_text("model")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fail_within(whole_files(tmp_path), "m.onnx")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "m.onnx").mkdir()
     (tmp_path / "m.onnx.data").write_text("old")
-    with pytest.raises(OutputError, match=r"Is a directory|is a folder"), whole_files(tmp_path) as stage:
-        (stage / "m.onnx").write_text("model")
-        (stage / "m.onnx.data").write_text("new")
+    with pytest.raises(OutputError, match=r"Is a directory|is a folder"):
+        write_all(tmp_path, "m.onnx", "m.onnx.data")
     assert (tmp_path / "m.onnx.data").read_text() == "old"
     with pytest.raises(OutputError, match="folder"):
         write_whole(tmp_path / "m.onnx", b"x")
@@ -60,8 +72,10 @@ def test_a_link_to_another_file_system_is_replaced_whole(tmp_path: Path) -> None
         before = (far / "m.onnx").stat().st_ino
         with whole_files(tmp_path) as stage:
             (stage / "m.onnx").write_text("new")
-        assert (far / "m.onnx").read_text() == "new" and (far / "m.onnx").stat().st_ino != before
-        assert (tmp_path / "m.onnx").is_symlink() and len(list(far.iterdir())) == 1
+        assert (far / "m.onnx").read_text() == "new"
+        assert (far / "m.onnx").stat().st_ino != before
+        assert (tmp_path / "m.onnx").is_symlink()
+        assert len(list(far.iterdir())) == 1
     finally:
         for file in far.iterdir():
             file.unlink()
@@ -76,7 +90,8 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
     reader.start()
     write_whole(tmp_path / "pipe", b"content")
     reader.join(10)
-    assert read == [b"content"] and (tmp_path / "pipe").is_fifo()
+    assert read == [b"content"]
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_long_names(tmp_path: Path) -> None:
@@ -92,7 +107,8 @@ def test_a_folder_takes_the_place_of_another_whole(tmp_path: Path) -> None:
             (stage / "sub").mkdir()
             (stage / "sub" / content).write_text(content)
             assert not place.exists() or folder_of(place / "sub") == {"old": "old"}
-    assert folder_of(place / "sub") == {"new": "new"} and list((tmp_path / "a").iterdir()) == [place]
+    assert folder_of(place / "sub") == {"new": "new"}
+    assert list((tmp_path / "a").iterdir()) == [place]
 
 
 def test_a_folder_stays_as_it_was_where_the_block_fails(tmp_path: Path) -> None:
@@ -102,12 +118,13 @@ def test_a_folder_stays_as_it_was_where_the_block_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     place.mkdir(parents=True)
     (place / "mine").write_text("x")
-    with pytest.raises(ZeroDivisionError), whole_folder(place) as stage:
-        (stage / "other").write_text("y")
-        raise ZeroDivisionError
-    assert folder_of(place) == {"mine": "x"} and list(place.parent.iterdir()) == [place]
+    with pytest.raises(ZeroDivisionError):
+        fail_within(whole_folder(place), "other")
+    assert folder_of(place) == {"mine": "x"}
+    assert list(place.parent.iterdir()) == [place]
     with pytest.raises(OutputError, match="nothing was changed"), whole_folder(place) as stage:
         stage.rmdir()  # there is nothing to take the place
-    assert folder_of(place) == {"mine": "x"} and list(place.parent.iterdir()) == [place]
+    assert folder_of(place) == {"mine": "x"}
+    assert list(place.parent.iterdir()) == [place]
     with pytest.raises(OutputError, match="a file stands"), whole_folder(place / "mine"):
         pass

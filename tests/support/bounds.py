@@ -44,7 +44,7 @@ def exact(module: nn.Module, z: np.ndarray) -> np.ndarray:
         return reference(torch.from_numpy(z)).numpy()
 
 
-def linear(module: nn.Linear, z: np.ndarray, e: np.ndarray, y: np.ndarray) -> np.ndarray:
+def linear(module: nn.Linear, z: np.ndarray, e: np.ndarray, _y: np.ndarray) -> np.ndarray:
     """γ_k(|W||z| + |b|), k = n + 1, and 2 more for a BatchNorm that was folded in and rounded."""
     g, w, b = gamma(module.in_features + 3), np.abs(array(module.weight)), np.abs(array(module.bias))
     return ((1 + g) * e + g * np.abs(z)) @ w.T + g * b
@@ -84,14 +84,14 @@ def jump(module: nn.Softplus, z: np.ndarray, e: np.ndarray) -> np.ndarray:
     return near * np.log1p(np.exp(-module.threshold)) / module.beta
 
 
-def softmax(module: nn.Softmax, z: np.ndarray, e: np.ndarray, y: np.ndarray) -> np.ndarray:
+def softmax(_module: nn.Softmax, z: np.ndarray, e: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Each e^(z - max) has a relative error of (z_max - z + 4) u; their sum adds n u, the quotient u."""
     depth = z.max(axis=1, keepdims=True) - z
     relative = U * (depth + (y * depth).sum(axis=1, keepdims=True) + z.shape[1] + 12)
     return y * (np.expm1(e + e.max(axis=1, keepdims=True)) + relative)
 
 
-def layer_norm(module: nn.LayerNorm, z: np.ndarray, e: np.ndarray, y: np.ndarray) -> np.ndarray:
+def layer_norm(module: nn.LayerNorm, z: np.ndarray, e: np.ndarray, _y: np.ndarray) -> np.ndarray:
     """Mean and mean square summed with γ_n each; their difference may cancel; then one root, quotient, product, sum."""
     n, g = z.shape[1], gamma(z.shape[1] + 4)
     mean = z.mean(axis=1, keepdims=True)
@@ -107,18 +107,18 @@ def layer_norm(module: nn.LayerNorm, z: np.ndarray, e: np.ndarray, y: np.ndarray
     return w * unit * (moved * (1 + growth) + centred * (growth + 6 * U)) + 4 * U * b
 
 
-def batch_norm(module: nn.BatchNorm1d, z: np.ndarray, e: np.ndarray, y: np.ndarray) -> np.ndarray:
+def batch_norm(module: nn.BatchNorm1d, z: np.ndarray, e: np.ndarray, _y: np.ndarray) -> np.ndarray:
     """One factor and one shift per feature, each to 6 u."""
     factor = np.abs(array(module.weight, 1.0)) / np.sqrt(array(module.running_var) + module.eps)
     terms = factor * (np.abs(z) + e + np.abs(array(module.running_mean))) + np.abs(array(module.bias))
     return factor * e + 8 * U * terms
 
 
-def standardize(module: Standardize, z: np.ndarray, e: np.ndarray, y: np.ndarray) -> np.ndarray:
+def standardize(module: Standardize, _z: np.ndarray, e: np.ndarray, y: np.ndarray) -> np.ndarray:
     return e / np.abs(array(module.std)) * (1 + 3 * U) + 2 * U * np.abs(y)
 
 
-def scale(module: Scale, z: np.ndarray, e: np.ndarray, y: np.ndarray) -> np.ndarray:
+def scale(module: Scale, z: np.ndarray, e: np.ndarray, _y: np.ndarray) -> np.ndarray:
     factor = np.abs(array(module.factor))
     return factor * e + 2 * U * (factor * (np.abs(z) + e) + np.abs(array(module.offset)))
 
@@ -298,7 +298,7 @@ def _bell(x: Rounded) -> Rounded:
 
 
 def _below(x: Rounded, low: Rounded) -> Rounded:
-    """x above zero, else ``low``; the larger error where it may be either."""
+    """``x`` above zero, else ``low``; the larger error where it may be either."""
     error = np.where(x.value - x.error > 0, x.error, np.maximum(x.error, low.error))
     return Rounded(np.where(x.value > 0, x.value, low.value), error)
 
@@ -426,7 +426,7 @@ TWINS: dict[str, Spellings] = {
     "softmax": _softmax,
     "log_softmax": lambda x, axis: [
         (lambda d, s: d - s)(*_log_sum(x, axis)),
-        (lambda d, s: x - (x.largest(axis) + s))(*_log_sum(x, axis)),
+        (lambda _, s: x - (x.largest(axis) + s))(*_log_sum(x, axis)),
     ],
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,

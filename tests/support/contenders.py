@@ -50,10 +50,10 @@ def chatty(path: str) -> MakeCall:
     return make_call
 
 
-def crashing(path: str) -> MakeCall:
+def crashing(_path: str) -> MakeCall:
     os.write(2, b"a library's last words\n")
     os._exit(9)
 
 
-def raising(path: str) -> MakeCall:
+def raising(_path: str) -> MakeCall:
     raise RuntimeError("it does not like the file\n\nand has more to say")

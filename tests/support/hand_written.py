@@ -74,7 +74,9 @@ def differences(module: nn.Module, artifact: Artifact, rows: Mapping[str, torch.
 def proved(module: nn.Module, folder: Path, **options: Any) -> Artifact:
     """Publish a module, and compare the file with eager PyTorch on batches of 1 and 7 rows."""
     artifact, report = publish(module, folder / "m.onnx", device="cpu", page=False, **options)
-    assert artifact.proved and report.proved and artifact.summary is not None
+    assert artifact.proved
+    assert report.proved
+    assert artifact.summary is not None
     for count in (1, 7):
         differences(module, artifact, {port.name: rows_of(port, count) for port in artifact.summary.inputs})
     return artifact
@@ -196,7 +198,7 @@ class StateAtTheCall(nn.Module):
         super().__init__()
         self.layer, self.act = nn.Linear(6, 6), nn.LeakyReLU()
 
-    def forward(self, x: torch.Tensor, *unused: object, **options: object) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, *_: object, **options: object) -> torch.Tensor:
         self.act.negative_slope = 0.5
         x = self.act(self.layer(x))
         self.act.negative_slope = 0.1

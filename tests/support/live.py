@@ -52,7 +52,7 @@ class Planted:
     datatype: str = "FP32"
     change: Callable[[dict[str, Any]], Any] = lambda record: record
     """What is done to an answer before it is sent; bytes are sent as they are."""
-    status: Callable[[int, int], int] = lambda rows, number: 200
+    status: Callable[[int, int], int] = lambda _, _number: 200
     """By the number of rows, and of requests for an answer so far."""
     headers: dict[str, str] = field(default_factory=dict)
     keep_alive: bool = True

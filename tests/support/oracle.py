@@ -76,12 +76,12 @@ def entry(**more: Any) -> Kind:
 
 def whole(**more: Any) -> Kind:
     """An inference of ``one`` with further keys in its request."""
-    return one(lambda body, rng: body.update(more))
+    return one(lambda body, _: body.update(more))
 
 
 def binary(
     size: Callable[[int], Any] = lambda size: size,
-    head: Callable[[int, int], Any] = lambda head, body: head,
+    head: Callable[[int, int], Any] = lambda head, _: head,
     tail: Callable[[bytes], bytes] = lambda content: content,
     **more: Any,
 ) -> Kind:
@@ -118,7 +118,7 @@ def several(names: tuple[str, ...] = ("obs", "goal"), **more: Any) -> Kind:
 
 def plain(method: str, path: str, body: bytes | None = None) -> Kind:
     """A request that is always the same."""
-    return lambda rng: Http(method, path, body)
+    return lambda _: Http(method, path, body)
 
 
 def packed(encoding: str, pack: Callable[[bytes], bytes]) -> Kind:
@@ -130,11 +130,11 @@ def packed(encoding: str, pack: Callable[[bytes], bytes]) -> Kind:
     return kind
 
 
-def nested(held: dict[str, Any], rng: Rng) -> list[Any]:
+def nested(held: dict[str, Any], _rng: Rng) -> list[Any]:
     return np.array(held["data"]).reshape(held["shape"]).tolist()
 
 
-def twisted(held: dict[str, Any], rng: Rng) -> list[Any]:
+def twisted(held: dict[str, Any], _rng: Rng) -> list[Any]:
     """Nested, with rows of other lengths and the right number of values."""
     return [held["data"][:1], held["data"][1:]]
 
@@ -142,7 +142,7 @@ def twisted(held: dict[str, Any], rng: Rng) -> list[Any]:
 def with_token(token: str) -> Kind:
     """A row with a token of Python's JSON in it."""
 
-    def kind(rng: Rng) -> Http:
+    def kind(_rng: Rng) -> Http:
         text = f'{{"inputs": [{{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, {token}, 3, 4]}}]}}'
         return infer(text.encode())
 
@@ -176,7 +176,7 @@ KINDS: dict[str, Kind] = {
     "metadata by POST": plain("POST", "/v2/models/one", b"{}"),
     "index by GET": plain("GET", "/v2/repository/index"),
     "version that is no number": plain("GET", "/v2/models/one/versions/latest"),
-    "flat": one(lambda body, rng: None),
+    "flat": one(lambda _, _rng: None),
     "nested": entry(data=nested),
     "integers": entry(data=lambda held, rng: rng.integers(-9, 9, len(held["data"])).tolist()),
     "id": whole(id="käse 7"),
@@ -213,18 +213,18 @@ KINDS: dict[str, Kind] = {
     "integer beyond 64 bits": with_token(str(10**30)),
     "unknown model": lambda rng: infer({"inputs": [tensor("x", numbers(rng))]}, "/v2/models/none/infer"),
     "unknown version": lambda rng: infer({"inputs": [tensor("x", numbers(rng))]}, "/v2/models/one/versions/7/infer"),
-    "empty body": one(lambda body, rng: b""),
-    "no JSON": one(lambda body, rng: b"hello"),
+    "empty body": one(lambda _, _rng: b""),
+    "no JSON": one(lambda _, _rng: b"hello"),
     "cut JSON": one(lambda body, rng: json.dumps(body).encode()[: -int(rng.integers(1, 30))]),
-    "JSON and more": one(lambda body, rng: json.dumps(body).encode() + b" {}"),
-    "byte order mark": one(lambda body, rng: b"\xef\xbb\xbf" + json.dumps(body).encode()),
-    "not UTF-8": one(lambda body, rng: json.dumps(body | {"id": "z"}).encode().replace(b'"z"', b'"\xff\xfe"')),
-    "a list": one(lambda body, rng: [body]),
-    "no inputs": one(lambda body, rng: {}),
-    "inputs is an object": one(lambda body, rng: {"inputs": body["inputs"][0]}),
-    "inputs is empty": one(lambda body, rng: {"inputs": []}),
-    "input is a number": one(lambda body, rng: {"inputs": [7]}),
-    "input given twice": one(lambda body, rng: {"inputs": body["inputs"] * 2}),
+    "JSON and more": one(lambda body, _: json.dumps(body).encode() + b" {}"),
+    "byte order mark": one(lambda body, _: b"\xef\xbb\xbf" + json.dumps(body).encode()),
+    "not UTF-8": one(lambda body, _: json.dumps(body | {"id": "z"}).encode().replace(b'"z"', b'"\xff\xfe"')),
+    "a list": one(lambda body, _: [body]),
+    "no inputs": one(lambda _, _rng: {}),
+    "inputs is an object": one(lambda body, _: {"inputs": body["inputs"][0]}),
+    "inputs is empty": one(lambda _, _rng: {"inputs": []}),
+    "input is a number": one(lambda _, _rng: {"inputs": [7]}),
+    "input given twice": one(lambda body, _: {"inputs": body["inputs"] * 2}),
     "input too many": several(("obs", "goal"), inputs=[tensor("z", np.zeros((1, 1), np.float32))]),
     "input missing": several(("obs",)),
     "input named otherwise": entry(name="z"),
@@ -240,19 +240,19 @@ KINDS: dict[str, Kind] = {
     "shape negative": entry(shape=[-1, 4]),
     "shape absurd": entry(shape=[2**62, 4]),
     "shape beyond 64 bits": entry(shape=[10**30, 4]),
-    "shape too narrow": entry(shape=lambda held, rng: [len(held["data"]) // 2, 2]),
-    "shape flat": entry(shape=lambda held, rng: [len(held["data"])]),
-    "shape too deep": entry(shape=lambda held, rng: [*held["shape"], 1]),
+    "shape too narrow": entry(shape=lambda held, _: [len(held["data"]) // 2, 2]),
+    "shape flat": entry(shape=lambda held, _: [len(held["data"])]),
+    "shape too deep": entry(shape=lambda held, _: [*held["shape"], 1]),
     "data missing": entry(data=None),
-    "data too short": entry(data=lambda held, rng: held["data"][:-1]),
-    "data too long": entry(data=lambda held, rng: [*held["data"], 1.0]),
+    "data too short": entry(data=lambda held, _: held["data"][:-1]),
+    "data too long": entry(data=lambda held, _: [*held["data"], 1.0]),
     "data empty": entry(data=[]),
     "data is text": entry(data="1, 2, 3, 4"),
-    "data of text": entry(data=lambda held, rng: [str(value) for value in held["data"]]),
-    "data of booleans": entry(data=lambda held, rng: [True for _ in held["data"]]),
-    "data with null": entry(data=lambda held, rng: [None, *held["data"][1:]]),
+    "data of text": entry(data=lambda held, _: [str(value) for value in held["data"]]),
+    "data of booleans": entry(data=lambda held, _rng: [True for _ in held["data"]]),
+    "data with null": entry(data=lambda held, _: [None, *held["data"][1:]]),
     "data nested unevenly": entry(data=twisted),
-    "data nested too deep": entry(data=lambda held, rng: [[[[value]]] for value in held["data"]]),
+    "data nested too deep": entry(data=lambda held, _: [[[[value]]] for value in held["data"]]),
     "id is a number": whole(id=7),
     "id is an object": whole(id={}),
     "outputs is an object": whole(outputs={"name": "y"}),
@@ -274,9 +274,9 @@ KINDS: dict[str, Kind] = {
     "binary size is text": binary(size=lambda size: str(size)),
     "binary bytes missing": binary(tail=lambda content: content[:-4]),
     "binary bytes left over": binary(tail=lambda content: content + b"1234"),
-    "binary head beyond the body": binary(head=lambda head, body: body + 1),
-    "binary head too small": binary(head=lambda head, body: head - 5),
-    "binary head negative": binary(head=lambda head, body: -1),
-    "binary head is text": binary(head=lambda head, body: "many"),
-    "binary head missing": binary(head=lambda head, body: None),
+    "binary head beyond the body": binary(head=lambda _, body: body + 1),
+    "binary head too small": binary(head=lambda head, _: head - 5),
+    "binary head negative": binary(head=lambda _, _body: -1),
+    "binary head is text": binary(head=lambda _, _body: "many"),
+    "binary head missing": binary(head=lambda _, _body: None),
 }

@@ -17,10 +17,10 @@ Kind = Callable[[Rng], tuple[str, Any]]
 
 def call(method: str, message: str, **fields: Any) -> Kind:
     """A request that is always the same."""
-    return lambda rng: (method, getattr(pb, message)(**fields))
+    return lambda _: (method, getattr(pb, message)(**fields))
 
 
-def one(change: Callable[[Any], Any] = lambda message: None) -> Kind:
+def one(change: Callable[[Any], Any] = lambda _: None) -> Kind:
     """An inference of ``one`` with raw contents, changed."""
 
     def kind(rng: Rng) -> tuple[str, Any]:

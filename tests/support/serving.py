@@ -45,7 +45,8 @@ class Reply(NamedTuple):
     @property
     def error(self) -> str:
         """What an answer that is an error says; fails where it is none, or has another shape."""
-        assert self.status >= 400 and set(self.json) == {"error"}, (self.status, self.body[:500])
+        assert self.status >= 400, (self.status, self.body[:500])
+        assert set(self.json) == {"error"}, (self.status, self.body[:500])
         return self.json["error"]
 
 
@@ -62,7 +63,8 @@ class Server:
     def address(self) -> tuple[str, int]:
         """Host and port of REST."""
         place = urlsplit(self.url)
-        assert place.hostname is not None and place.port is not None
+        assert place.hostname is not None
+        assert place.port is not None
         return place.hostname, place.port
 
     @property

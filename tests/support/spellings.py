@@ -24,7 +24,7 @@ def _erf(d: Draft, x: str) -> str:
     return d("Add", d("Erf", d("Div", x, S(sqrt(2)))), S(1))
 
 
-def _tanh(d: Draft, x: str, inner: str) -> str:
+def _tanh(d: Draft, inner: str) -> str:
     return d("Add", S(1), d("Tanh", d("Mul", S(sqrt(2 / pi)), inner)))
 
 
@@ -110,10 +110,10 @@ SPELLINGS: dict[str, tuple[Any, Spelling]] = {
     "gelu": ("gelu", lambda d, x: d("Mul", d("Mul", x, _erf(d, x)), S(0.5))),
     "gelu half first": ("gelu", lambda d, x: d("Mul", d("Mul", S(0.5), x), _erf(d, x))),
     "gelu half inside": ("gelu", lambda d, x: d("Mul", d("Div", _erf(d, x), S(2)), x)),
-    "gelu tanh": ({"gelu": "tanh"}, lambda d, x: d("Mul", d("Mul", x, S(0.5)), _tanh(d, x, _cubed(d, x)))),
+    "gelu tanh": ({"gelu": "tanh"}, lambda d, x: d("Mul", d("Mul", x, S(0.5)), _tanh(d, _cubed(d, x)))),
     "gelu tanh factored": (
         {"gelu": "tanh"},
-        lambda d, x: d("Mul", S(0.5), d("Mul", _tanh(d, x, _factored(d, x)), x)),
+        lambda d, x: d("Mul", S(0.5), d("Mul", _tanh(d, _factored(d, x)), x)),
     ),
     "softplus": ("softplus", lambda d, x: d("Softplus", x)),
     "softplus log": ("softplus", lambda d, x: d("Log", d("Add", d("Exp", x), S(1)))),

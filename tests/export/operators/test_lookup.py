@@ -96,7 +96,7 @@ LOOKUPS: dict[str, tuple[nn.Module, tuple[Tensor, ...], list[Limits | None]]] = 
         [None]),
     "one-hot": (Written(lambda m, x: F.one_hot(x, 5) @ m.w.long(), w=floats(5, 2) * 9), (whole(4),), [((0, 4),)]),
     "one-hot floats": (Written(lambda m, x: F.one_hot(x, 5).float() @ m.w, w=floats(5, 2)), (whole(4),), [((0, 4),)]),
-    "a comparison": (Written(lambda m, x: (x[:, None] == torch.arange(5)).float()), (whole(4),), [None]),
+    "a comparison": (Written(lambda _, x: (x[:, None] == torch.arange(5)).float()), (whole(4),), [None]),
     "a computed table": (Written(lambda m, x: F.embedding(x, m.w * 2), w=floats(5, 2)), (whole(4),), [((0, 4),)]),
     "tied to the output": (Written(lambda m, x: m.parts[0](x) @ m.parts[0].weight.t(), nn.Embedding(5, 3)),
         (whole(4),), [((0, 4),)]),
@@ -150,7 +150,7 @@ def test_rows_of_a_tensor_picked_by_an_input(tmp_path: Path) -> None:
 
 
 def test_places_of_a_row_picked_by_another_input(tmp_path: Path) -> None:
-    module = Written(lambda m, x, y: torch.gather(x, 1, y))
+    module = Written(lambda _, x, y: torch.gather(x, 1, y))
     artifact = proved(module, tmp_path, example=(floats(4, 5), whole(4, 2)))
     assert [port.indices for port in artifact.summary.inputs] == [None, ((0, 4), (0, 4))]
     limits_hold(module, artifact)
@@ -169,7 +169,8 @@ def test_whole_numbers_without_an_example(tmp_path: Path) -> None:
         artifact = proved(module, tmp_path, **options)
         assert (artifact.summary.inputs[0].dtype, artifact.summary.inputs[0].shape) == ("int64", ("batch", 2))
     single = export(nn.Embedding(5, 3), tmp_path / "one.onnx", input_shape=())
-    assert single.summary is not None and single.summary.inputs[0].shape == ("batch",)
+    assert single.summary is not None
+    assert single.summary.inputs[0].shape == ("batch",)
 
 
 def test_other_whole_numbers_of_an_example_are_int64(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_a_bag_of_indices_is_refused_by_name(tmp_path: Path) -> None:
 
 def test_a_number_of_classes_that_depends_on_the_data_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="num_classes"):
-        export(Written(lambda m, x: F.one_hot(x).float()), tmp_path / "m.onnx", example=whole(4))
+        export(Written(lambda _, x: F.one_hot(x).float()), tmp_path / "m.onnx", example=whole(4))
 
 
 @pytest.fixture(scope="module")
@@ -200,16 +201,22 @@ def tabular(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tabular, Path]:
 def test_the_certificate_has_rows_of_whole_numbers(tabular: tuple[Tabular, Path]) -> None:
     _, path = tabular
     answers = read_certificate(path.with_suffix(".parity.json")).answers
-    assert answers is not None and answers.rows > 5
+    assert answers is not None
+    assert answers.rows > 5
     cat, num = answers.inputs["cat"], answers.inputs["num"]
-    assert cat.dtype == np.int64 and cat.shape == (answers.rows, 2) and num.dtype == np.float32
-    assert cat.min() >= 0 and set(cat[:, 0].tolist()) <= set(range(5)) and set(cat[:, 1].tolist()) <= set(range(7))
+    assert cat.dtype == np.int64
+    assert cat.shape == (answers.rows, 2)
+    assert num.dtype == np.float32
+    assert cat.min() >= 0
+    assert set(cat[:, 0].tolist()) <= set(range(5))
+    assert set(cat[:, 1].tolist()) <= set(range(7))
     assert len(set(cat[:, 0].tolist())) > 2
     with Session(path, "cpu") as session:
         found = session.run({"cat": cat, "num": num})["output"]
     assert (np.abs(found - answers.exact["output"]) <= answers.bound["output"]).all()
     report = read_report(path.with_suffix(".parity.json"))
-    assert report.answers is not None and report.answers.inputs["cat"].dtype == "int64"
+    assert report.answers is not None
+    assert report.answers.inputs["cat"].dtype == "int64"
     assert any("whole numbers over their whole range" in given.words for given in report.inputs)
 
 
@@ -231,7 +238,8 @@ def test_two_rows_of_a_table_exchanged_are_found(tabular: tuple[Tabular, Path], 
     onnx.save(proto, tmp_path / "m.onnx")
     report = verify(module, tmp_path / "m.onnx", device="cpu")
     assert report.verdict == "failed"
-    assert table in report.why and "differs from the module's" in report.why
+    assert table in report.why
+    assert "differs from the module's" in report.why
 
 
 def test_an_index_of_another_column_is_found(tabular: tuple[Tabular, Path], tmp_path: Path) -> None:
@@ -248,7 +256,8 @@ def test_data_of_one_s_own(tabular: tuple[Tabular, Path]) -> None:
     module, path = tabular
     data = {"cat": whole(9, 2).numpy(), "num": floats(9, 3).numpy()}
     report = verify(module, path, device="cpu", data=data)
-    assert report.proved and report.inputs[0].words == "9 rows of the given arrays"
+    assert report.proved
+    assert report.inputs[0].words == "9 rows of the given arrays"
     data["cat"][4, 1] = 7
     with pytest.raises(InputError, match=r"'cat', row 5.*7 is not a whole number from 0 to 6"):
         verify(module, path, device="cpu", data=data)

@@ -292,7 +292,9 @@ def exact_of(one: Case, arrays: Sequence[np.ndarray]) -> tuple[list[torch.Tensor
 
 def radius_of(one: Case, z: Sequence[torch.Tensor], e: Sequence[Any], y: torch.Tensor) -> torch.Tensor:
     radius = RULES[one.node.op](one.node, z, e, y)
-    assert radius.shape == y.shape and radius.dtype == torch.float64 and not radius.isnan().any()
+    assert radius.shape == y.shape
+    assert radius.dtype == torch.float64
+    assert not radius.isnan().any()
     assert (radius >= 0).all()
     return radius * SLACK
 
@@ -554,14 +556,24 @@ def test_a_jump_is_bounded_by_its_size() -> None:
         y = evaluate(one.node, z)
         return float(RULES[one.node.op](one.node, z, [torch.full((1, 1), e).double()] * len(z), y))
 
-    assert radius("floor", 2.5) == 0 and radius("floor", 2.05) == 1 and radius("ceil", 2.0) == 1
-    assert radius("sign", 0.5) == 0 and radius("sign", 0.05) == 2 and radius("sign", 0.0) == 1
-    assert radius("round", 2.45) == 1 and radius("round", 2.3) == 0
-    assert radius("gt a number", 0.35) == 1 and radius("gt a number", 0.45) == 0
-    assert radius("eq", 1.0, 1.15) == 1 and radius("eq", 1.0, 1.25) == 0
-    assert radius("to whole numbers", 2.95) == 1 and radius("to whole numbers", -0.95) == 1
+    assert radius("floor", 2.5) == 0
+    assert radius("floor", 2.05) == 1
+    assert radius("ceil", 2.0) == 1
+    assert radius("sign", 0.5) == 0
+    assert radius("sign", 0.05) == 2
+    assert radius("sign", 0.0) == 1
+    assert radius("round", 2.45) == 1
+    assert radius("round", 2.3) == 0
+    assert radius("gt a number", 0.35) == 1
+    assert radius("gt a number", 0.45) == 0
+    assert radius("eq", 1.0, 1.15) == 1
+    assert radius("eq", 1.0, 1.25) == 0
+    assert radius("to whole numbers", 2.95) == 1
+    assert radius("to whole numbers", -0.95) == 1
     assert radius("to whole numbers", 0.95, e=0.01) == 0
-    assert radius("sqrt", 0.05) == np.inf and radius("log", 0.05) == np.inf and radius("reciprocal", 0.05) == np.inf
+    assert radius("sqrt", 0.05) == np.inf
+    assert radius("log", 0.05) == np.inf
+    assert radius("reciprocal", 0.05) == np.inf
     assert radius("isnan", 1.0) == 0
 
 
@@ -601,7 +613,8 @@ def test_whole_numbers_are_exact_until_float32_has_them() -> None:
     whole = CASES["add whole numbers"].node
     assert not RULES["add"](whole, [big, big], [None, None], big + big).any()
     radius = RULES["_to_copy"](CASES["to float"].node, [big], [None], big.double())
-    assert radius[0, 0] == 0 and (radius[0, 1:] > 0).all()
+    assert radius[0, 0] == 0
+    assert (radius[0, 1:] > 0).all()
     assert ((big.float().double() - big.double()).abs() <= radius).all()
     mixed = replace(whole, dtype="float32")
     assert (RULES["add"](mixed, [big, big], [None, None], (big + big).double())[0, 1:] > 1).all()
@@ -681,7 +694,8 @@ def test_a_chain_that_is_rounded_once_is_within_its_bound(seed: int, scale: floa
             total = total + x[:, i, None] * weight[None, :, i]
         found = torch.from_numpy(total + bias).double()
         assert ((found - y).abs() <= radius).all()
-    assert roundings(linear) == 7 and magnitude(linear, z.abs()).shape == y.shape
+    assert roundings(linear) == 7
+    assert magnitude(linear, z.abs()).shape == y.shape
 
 
 @pytest.mark.parametrize("op", ["addcmul", "mul", "add"])
@@ -708,7 +722,8 @@ def test_a_chain_of_features_is_within_its_bound(op: str) -> None:
     y = _through(nodes, z)
     radius = merged(nodes, one, z, None, y)
     found = torch.from_numpy(x * factor + offset).double()
-    assert ((found - y).abs() <= radius).all() and (radius < 1e-5 * (1 + z.abs())).all()
+    assert ((found - y).abs() <= radius).all()
+    assert (radius < 1e-5 * (1 + z.abs())).all()
 
 
 def test_what_is_not_affine() -> None:

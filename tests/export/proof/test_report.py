@@ -63,7 +63,9 @@ def test_numbers_that_json_lacks_survive(reports: dict[str, ParityReport], tmp_p
     element = reports["failed"].failure.model_copy(update={"ratio": np.inf, "file": -np.inf})
     reports["failed"].model_copy(update={"failure": element}).write(tmp_path / "r.json")
     read = read_report(tmp_path / "r.json").failure
-    assert read is not None and read.ratio == np.inf and read.file == -np.inf
+    assert read is not None
+    assert read.ratio == np.inf
+    assert read.file == -np.inf
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", "no JSON", '{"format": 1}'])
@@ -115,7 +117,8 @@ def test_the_page_needs_nothing_else_and_says_what_was_found(
     assert not {"script", "link", "img", "iframe", "b"} & set(page.tags)
     assert {"proved": "Proved.", "failed": "Failed.", "not proved": "Not proved."}[report.verdict] in page.text
     for layer in report.layers:
-        assert layer.path[:16] in page.text and layer.path[-16:] in page.text
+        assert layer.path[:16] in page.text
+        assert layer.path[-16:] in page.text
     for part in (
         report.file.sha256,
         report.device,
@@ -124,7 +127,8 @@ def test_the_page_needs_nothing_else_and_says_what_was_found(
     ):
         assert part in page.text
     if report.failure is not None:
-        assert "first layer that diverges" in page.text and f"{report.failure.exact:.9g}" in page.text
+        assert "first layer that diverges" in page.text
+        assert f"{report.failure.exact:.9g}" in page.text
     assert page.tags.count("svg") >= (2 if report.layers else 0)
 
 
@@ -149,8 +153,10 @@ def test_the_page_in_a_browser(name: str, dark: bool, reports: dict[str, ParityR
     write_page(reports[name], tmp_path / "p.html")
     for width in (360, 1200):
         seen = look(tmp_path / "p.html", width, dark=dark)
-        assert seen["width"] == width and seen["texts"] > 50
-        assert seen["errors"] == seen["cut"] == seen["faint"] == [] and seen["scroll"] <= width
+        assert seen["width"] == width
+        assert seen["texts"] > 50
+        assert seen["errors"] == seen["cut"] == seen["faint"] == []
+        assert seen["scroll"] <= width
 
 
 def test_a_browser_would_see_what_is_wrong(tmp_path: Path) -> None:
@@ -160,7 +166,9 @@ def test_a_browser_would_see_what_is_wrong(tmp_path: Path) -> None:
     wrong = f"<p style='color:#aaa;white-space:nowrap'>{words}</p>"
     (tmp_path / "p.html").write_text(f"<html><head></head><body>{wrong}<script>nothing()</script></body></html>")
     seen = look(tmp_path / "p.html", 360)
-    assert seen["cut"] and seen["faint"] and seen["errors"]
+    assert seen["cut"]
+    assert seen["faint"]
+    assert seen["errors"]
 
 
 def test_without_the_extra_the_record_is_written_and_the_page_is_refused(

@@ -217,4 +217,5 @@ def test_published_checkpoints(name: str) -> None:
     found = read_checkpoint(path, activation="relu")
     tensors = list(torch.load(path, weights_only=True, map_location="cpu").values())
     assert all(torch.equal(mine, theirs) for mine, theirs in zip(found.weights.values(), tensors, strict=True))
-    assert found.spec.name == name and found.spec.input.features == tensors[0].shape[1]
+    assert found.spec.name == name
+    assert found.spec.input.features == tensors[0].shape[1]

@@ -142,7 +142,8 @@ def test_names_and_notes(tmp_path: Path) -> None:
     recovered = read_onnx(path)
     assert recovered.spec.name == "my-net-2-"
     assert (recovered.spec.input.name, recovered.spec.output.name) == ("x", "v1")
-    assert any("Dropout" in note for note in recovered.notes) and any("one row" in note for note in recovered.notes)
+    assert any("Dropout" in note for note in recovered.notes)
+    assert any("one row" in note for note in recovered.notes)
     assert read_onnx(path, name="policy").spec.name == "policy"
 
 

@@ -42,7 +42,7 @@ def test_torch_files_give_their_weights_back_bit_for_bit(opset: int, tmp_path: P
         nn.Flatten(), nn.Linear(6, 8), nn.GELU(), norms[1], nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 2), nn.Softmax(-1)
     ).eval()
     path = tmp_path / "net.onnx"
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="legacy TorchScript-based|The feature will be removed"):
         torch.onnx.export(
             module, (torch.zeros(1, 2, 3),), str(path), opset_version=opset, dynamo=False,
             dynamic_axes={"input": {0: "n"}}, input_names=["input"], output_names=["output"],
@@ -62,7 +62,8 @@ def test_the_spec_in_a_file_is_not_believed(tmp_path: Path) -> None:
     model.metadata_props.add(key="mlpx.spec", value="{}")
     (tmp_path / "x.onnx").write_bytes(model.SerializeToString())
     recovered = read_onnx(tmp_path / "x.onnx")
-    assert kinds(recovered) == ["tanh"] and any("spec" in note for note in recovered.notes)
+    assert kinds(recovered) == ["tanh"]
+    assert any("spec" in note for note in recovered.notes)
 
 
 def test_external_data_is_read_where_it_lies(tmp_path: Path) -> None:

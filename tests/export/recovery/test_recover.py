@@ -42,8 +42,10 @@ def test_what_is_read_is_proved_to_be_the_file(name: str, opset: int, tmp_path: 
         assert not (tmp_path / "new").exists()
     else:
         recovery = recover(path, tmp_path / "new", device="cpu", page=False)
-        assert recovery.original is not None and recovery.original.proved
-        assert recovery.artifact is not None and recovery.artifact.proved
+        assert recovery.original is not None
+        assert recovery.original.proved
+        assert recovery.artifact is not None
+        assert recovery.artifact.proved
 
 
 @pytest.mark.parametrize("name", ["gemm", "matmul add", "sub div", "silu", "layer norm weights", "leaky prelu"])
@@ -88,10 +90,12 @@ def test_an_old_file_of_torch_with_a_fixed_batch_a_view_and_a_dropout(tmp_path: 
     path = tmp_path / "old.onnx"
     training: dict[str, Any] = {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}
     example = (torch.zeros(1, 3, 4),)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="legacy TorchScript-based|The feature will be removed"):
         torch.onnx.export(module, example, str(path), dynamo=False, opset_version=11, **training)
     recovery = recover(path, tmp_path / "new", device="cpu", page=False)
-    assert recovery.apart is not None and recovery.apart < 1e-5 and recovery.rows == 1000
+    assert recovery.apart is not None
+    assert recovery.apart < 1e-5
+    assert recovery.rows == 1000
     assert [block.kind for block in recovery.spec.blocks] == ["standardize", "linear", "silu", "linear"]
     rows = torch.randn(5, 3, 4)
     with Session(tmp_path / "new" / "old.onnx", "cpu") as session, torch.no_grad():
@@ -127,7 +131,8 @@ def test_a_verification_benchmark_s_file(listed: bool, tmp_path: Path) -> None:
     onnx.save(eran(listed), str(tmp_path / "old.onnx"))
     recovery = recover(tmp_path / "old.onnx", tmp_path / "new", device="cpu", page=False)
     assert [block.kind for block in recovery.spec.blocks] == ["standardize", "linear", "relu"]
-    assert recovery.artifact is not None and recovery.artifact.proved
+    assert recovery.artifact is not None
+    assert recovery.artifact.proved
 
 
 def test_the_shape_of_the_input_can_be_kept(tmp_path: Path) -> None:
@@ -135,9 +140,11 @@ def test_the_shape_of_the_input_can_be_kept(tmp_path: Path) -> None:
     publish(module, tmp_path / "old.onnx", input_shape=(2, 3), device="cpu", page=False)
     flat = recover(tmp_path / "old.onnx", tmp_path / "flat", device="cpu", page=False)
     kept = recover(tmp_path / "old.onnx", tmp_path / "kept", device="cpu", page=False, keep_shape=True)
-    assert flat.spec.input.row_shape == (6,) and kept.spec.input.row_shape == (2, 3)
+    assert flat.spec.input.row_shape == (6,)
+    assert kept.spec.input.row_shape == (2, 3)
     assert [block.kind for block in kept.spec.blocks] == ["flatten", "linear"]
-    assert kept.artifact is not None and kept.artifact.proved
+    assert kept.artifact is not None
+    assert kept.artifact.proved
 
 
 @settings(max_examples=80, deadline=None)
@@ -159,10 +166,14 @@ def test_words_that_yaml_might_take_for_something_else(tmp_path: Path) -> None:
 def test_real_onnx_files(name: str, device: str, tmp_path: Path) -> None:
     old = real_network(name)
     recovery = recover(old, tmp_path, device=device, page=False)
-    assert recovery.original is not None and recovery.original.proved
-    assert recovery.artifact is not None and recovery.artifact.proved and recovery.apart is not None
+    assert recovery.original is not None
+    assert recovery.original.proved
+    assert recovery.artifact is not None
+    assert recovery.artifact.proved
+    assert recovery.apart is not None
     summary = inspect(recovery.artifact.path).summary
-    assert summary.inputs[0].shape[0] == "batch" and summary.opset == 17
+    assert summary.inputs[0].shape[0] == "batch"
+    assert summary.opset == 17
     before = onnxruntime.InferenceSession(str(old), providers=["CPUExecutionProvider"])
     (port,) = before.get_inputs()
     features = recovery.spec.input.row_shape[0]
@@ -180,9 +191,12 @@ def test_real_onnx_files(name: str, device: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "widths"), [("mnist_2_20.pth", [784, 20, 10]), ("three_layer.pth", [2, 32, 32, 1])])
 def test_real_checkpoints(name: str, widths: list[int], device: str, run: Run, tmp_path: Path) -> None:
     done = run("recover", real_network(name), "-o", tmp_path)
-    assert done.code == 2 and "--activation" in done.err and f"{widths[0]} -> {widths[1]}" in done.err
+    assert done.code == 2
+    assert "--activation" in done.err
+    assert f"{widths[0]} -> {widths[1]}" in done.err
     done = run("recover", real_network(name), "-o", tmp_path, "--activation", "relu")
-    assert done.code == 0 and f"next      mlpx build {tmp_path / 'spec.yaml'}" in done.out
+    assert done.code == 0
+    assert f"next      mlpx build {tmp_path / 'spec.yaml'}" in done.out
     assert "no activation after the output" in done.err
     assert run("build", tmp_path / "spec.yaml", "-o", tmp_path, "--device", device, "--no-html").code == 0
     state = torch.load(real_network(name), weights_only=True, map_location="cpu")

@@ -20,6 +20,7 @@ from torch import nn
 
 from builder import RecoveryError
 from export import read_checkpoint
+from tests.support.outcomes import outcome
 
 
 def network() -> nn.Sequential:
@@ -66,7 +67,8 @@ def test_other_networks_are_refused_by_name(make: Callable[[], nn.Module], words
 def test_a_dense_head_beside_another_network_can_be_named(tmp_path: Path) -> None:
     torch.save(_dense_beside(nn.Conv2d(1, 8, 3)), tmp_path / "c.pt")
     found = read_checkpoint(tmp_path / "c.pt", prefix=["head."])
-    assert found.spec.input.features == 8 and any("first." in note for note in found.notes)
+    assert found.spec.input.features == 8
+    assert any("first." in note for note in found.notes)
     assert "convolution" in refused(tmp_path / "c.pt", prefix=["first.", "head."])
 
 
@@ -229,7 +231,8 @@ def test_two_normalisers_in_one_module_are_told_apart(tmp_path: Path) -> None:
     torch.save(state, tmp_path / "c.pt")
     found = read_checkpoint(tmp_path / "c.pt", prefix=["obs_", "state_", "net."])
     assert [block.kind for block in found.spec.blocks] == ["standardize", "standardize", "linear"]
-    assert found.weights["0.mean"].tolist() == [0.0] * 4 and found.weights["1.mean"].tolist() == [1.0] * 4
+    assert found.weights["0.mean"].tolist() == [0.0] * 4
+    assert found.weights["1.mean"].tolist() == [1.0] * 4
     assert "another --prefix selects" in refused(tmp_path / "c.pt", activation=None, prefix=["obs_", "obs_", "net."])
 
 
@@ -284,10 +287,8 @@ def test_damaged_files_give_a_network_or_one_error(kind: str, data: st.DataObjec
             del content[at : at + data.draw(st.integers(1, 400))]
     path = tmp_path / "damaged"
     path.write_bytes(content)
-    try:
-        read_checkpoint(path, activation="relu")
-    except RecoveryError as error:
-        assert str(error).startswith(str(path))
+    found = outcome(RecoveryError, read_checkpoint, path, activation="relu")
+    assert not isinstance(found, RecoveryError) or str(found).startswith(str(path))
 
 
 def test_safetensors_is_read_as_torch_files_are(tmp_path: Path) -> None:

@@ -224,6 +224,6 @@ def test_a_graph_that_is_read_wrongly_is_seen(tmp_path: Path, monkeypatch: pytes
     from export.recovery import graph_blocks
     from export.recovery.recovered import Step
 
-    monkeypatch.setitem(graph_blocks.ATEN_BLOCKS, "elu", lambda node: [Step("elu", options={"alpha": 1.0001})])
+    monkeypatch.setitem(graph_blocks.ATEN_BLOCKS, "elu", lambda _: [Step("elu", options={"alpha": 1.0001})])
     with pytest.raises(RecoveryError, match="differs from the file's own module"):
         recovered(tmp_path, nn.Sequential(nn.Linear(4, 8), nn.ELU(), nn.Linear(8, 2)))

@@ -113,15 +113,19 @@ def test_it_runs_from_a_static_server_behind_its_policy(pages: dict[str, Path], 
     found = re.search('Content-Security-Policy" content="([^"]*)"', page.read_text(encoding="utf-8"))
     assert found is not None
     policy, paths = unescape(found[1]), list[str]()
-    assert "unsafe-eval" not in policy.replace("'wasm-unsafe-eval'", "") and "unsafe-inline" not in policy
+    assert "unsafe-eval" not in policy.replace("'wasm-unsafe-eval'", "")
+    assert "unsafe-inline" not in policy
     handler = type("Handler", (Held,), {"policy": policy, "paths": paths})
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(page.parent))) as server:
         Thread(target=server.serve_forever).start()
         address = f"http://127.0.0.1:{server.server_port}/index.html"
         seen = show(address)
-        assert seen.text("#verdict").startswith("Proved.") and "240 outputs" in seen.text("#verdict")
+        assert seen.text("#verdict").startswith("Proved.")
+        assert "240 outputs" in seen.text("#verdict")
         server.shutdown()
-    assert paths == ["/index.html"] and seen.requests == [address] and seen.errors == []
+    assert paths == ["/index.html"]
+    assert seen.requests == [address]
+    assert seen.errors == []
 
 
 @pytest.mark.parametrize("name", ["digits", "arm", "policy"])
@@ -131,7 +135,8 @@ def test_it_opens_from_a_disk_and_asks_for_nothing(
     seen = show(pages[name].as_uri())
     assert seen.text("#verdict").startswith("Proved.")
     assert "has the SHA-256 that the certificate names" in seen.text("#verdict")
-    assert seen.requests == [pages[name].as_uri()] and seen.errors == []
+    assert seen.requests == [pages[name].as_uri()]
+    assert seen.errors == []
 
 
 def certificate_of(file: Path) -> Certificate:
@@ -155,7 +160,8 @@ def test_sliders_and_numbers_change_the_outputs(
     files: dict[str, Path], pages: dict[str, Path], show: Callable[[str], Page]
 ) -> None:
     seen = show(pages["arm"].as_uri())
-    assert "rad, -3.2 to 3.2" in seen.text("#inputs") and "kg, 0 to 5" in seen.text("#inputs")
+    assert "rad, -3.2 to 3.2" in seen.text("#inputs")
+    assert "kg, 0 to 5" in seen.text("#inputs")
     assert "<b>'elbow'</b>" in seen.text("#outputs")
     same(seen, files["arm"], {"observation": [0, 2.5, 0]})
     seen.type("input[type=range][aria-label=shoulder_angle]", 1.25)
@@ -235,9 +241,13 @@ def one_weight(model: onnx.ModelProto) -> None:
 
 def test_a_changed_weight_is_not_proved(pages: dict[str, Path], show: Callable[[str], Page], tmp_path: Path) -> None:
     verdict = show(changed(pages["digits"], tmp_path, one_weight)).text("#verdict")
-    assert verdict.startswith("Not proved.") and "logits[" in verdict and "its SHA-256 is another" in verdict
+    assert verdict.startswith("Not proved.")
+    assert "logits[" in verdict
+    assert "its SHA-256 is another" in verdict
     verdict = show(changed(pages["digits"], tmp_path, one_weight, told=True)).text("#verdict")
-    assert verdict.startswith("Not proved.") and "beyond their bound" in verdict and "names" in verdict
+    assert verdict.startswith("Not proved.")
+    assert "beyond their bound" in verdict
+    assert "names" in verdict
 
 
 def test_another_file_and_none_are_not_proved(
@@ -246,9 +256,12 @@ def test_another_file_and_none_are_not_proved(
     verdict = show(changed(pages["arm"], tmp_path, lambda model: setattr(model, "doc_string", "other"))).text(
         "#verdict"
     )
-    assert verdict.startswith("Not proved.") and "its SHA-256 is another" in verdict and "beyond" not in verdict
+    assert verdict.startswith("Not proved.")
+    assert "its SHA-256 is another" in verdict
+    assert "beyond" not in verdict
     verdict = show(changed(pages["arm"], tmp_path, lambda model: model.graph.ClearField("node"))).text("#verdict")
-    assert verdict.startswith("Not proved.") and "cannot be run" in verdict
+    assert verdict.startswith("Not proved.")
+    assert "cannot be run" in verdict
 
 
 def test_a_file_of_a_fixed_batch(npm: Path, show: Callable[[str], Page], tmp_path: Path) -> None:
@@ -263,7 +276,8 @@ def test_a_file_of_a_fixed_batch(npm: Path, show: Callable[[str], Page], tmp_pat
     verify(module, file, device="cpu").write(tmp_path / "arm.parity.json")
     package(file, "browser", tmp_path / "page", onnxruntime_web=npm)
     seen = show((tmp_path / "page" / "index.html").as_uri())
-    assert seen.text("#verdict").startswith("Proved.") and "12 rows" in seen.text("#verdict")
+    assert seen.text("#verdict").startswith("Proved.")
+    assert "12 rows" in seen.text("#verdict")
     assert seen.wait(f"{SHOWN % 'joint_target'}.length === 2")
 
 
@@ -276,8 +290,10 @@ def test_nothing_is_cut_off_or_faint(width: int, dark: bool, pages: dict[str, Pa
             page.open(pages[name].as_uri())
             page.wait("document.querySelector('.value')?.innerText")
             seen = page.look()
-            assert seen["width"] == width and seen["texts"] > 30
-            assert seen["cut"] == seen["faint"] == [] and seen["scroll"] <= width
+            assert seen["width"] == width
+            assert seen["texts"] > 30
+            assert seen["cut"] == seen["faint"] == []
+            assert seen["scroll"] <= width
 
 
 def test_the_package_says_what_is_in_it(run: Run, files: dict[str, Path], npm: Path, tmp_path: Path) -> None:
@@ -307,7 +323,8 @@ def test_the_page_is_made_of_a_release_and_the_widgets_of_the_server(
     done = run("package", file, "--for", "browser", "-o", tmp_path / "p")
     assert done.code == 0, done.err
     page = (tmp_path / "p" / "index.html").read_text(encoding="utf-8")
-    assert 'globalThis.ort={"InferenceSession":a};' in page and not re.search("@[A-Z]+@", page)
+    assert 'globalThis.ort={"InferenceSession":a};' in page
+    assert not re.search("@[A-Z]+@", page)
     for widgets in ("ports.js", "form.js", "bars.js"):
         assert (resources("runtime") / "server" / widgets).read_text(encoding="utf-8") in page
 
@@ -318,7 +335,9 @@ def test_what_is_missing_is_told(
     monkeypatch.chdir(tmp_path)
     command = ("package", files["arm"], "--for", "browser", "-o", tmp_path / "p")
     done = run(*command)
-    assert done.code == 3 and "npm install onnxruntime-web@1.30.0" in done.err and "node_modules" in done.err
+    assert done.code == 3
+    assert "npm install onnxruntime-web@1.30.0" in done.err
+    assert "node_modules" in done.err
     folder = tmp_path / "node_modules" / "onnxruntime-web"
     folder.mkdir(parents=True)
     for content, version, expected in (
@@ -334,5 +353,7 @@ def test_what_is_missing_is_told(
     ):
         (folder / "package.json").write_text(content)
         done = run(*command, "--target-version", version)
-        assert done.code == 2 and expected in done.err and "What to do" in done.err
+        assert done.code == 2
+        assert expected in done.err
+        assert "What to do" in done.err
     assert not (tmp_path / "p").exists()

@@ -34,11 +34,13 @@ def test_a_file_that_is_too_new_is_lowered_and_proved_anew(run: Run, model: Path
     done = run("package", model, "--for", "triton", "--target-version", "22.12", "-o", tmp_path / "p", "--json")
     assert done.code == 0, done.err
     (note,) = json.loads(done.out)["notes"]
-    assert "opset 17 and IR 8, more than triton:22.12 reads" in note and "proved again on cpu" in note
+    assert "opset 17 and IR 8, more than triton:22.12 reads" in note
+    assert "proved again on cpu" in note
     file = tmp_path / "p" / "models" / "m" / "1" / "model.onnx"
     header, certificate = read_header(file), read_certificate(tmp_path / "p" / "m.parity.json")
     assert (header.opset, header.ir_version) == (15, 8)
-    assert certificate.proved and certificate.is_of(file)
+    assert certificate.proved
+    assert certificate.is_of(file)
     for key in ("mlpx.inputs", "mlpx.outputs"):  # features, ranges and labels
         assert header.metadata[key] == read_header(model).metadata[key]
     assert note in (tmp_path / "p" / "README.md").read_text()
@@ -47,7 +49,8 @@ def test_a_file_that_is_too_new_is_lowered_and_proved_anew(run: Run, model: Path
 
 def test_a_backend_that_brings_its_own_runtime_reads_the_file_as_it_is(model: Path, tmp_path: Path) -> None:
     made = package(model, "triton:22.12", tmp_path / "p", backend="python")
-    assert made.notes == () and made.deployment.summary.opset == 17
+    assert made.notes == ()
+    assert made.deployment.summary.opset == 17
     assert 'pip install --no-cache-dir "onnxruntime>=1.12"' in (made.folder / "Dockerfile").read_text()
 
 
@@ -77,6 +80,7 @@ def test_a_fixed_batch_is_kept(tmp_path: Path) -> None:
     made = package(fixed, "triton", tmp_path / "p")
     assert made.deployment.max_batch == made.deployment.fixed_batch == 30
     request = json.loads((made.folder / "smoke" / "request.json").read_text())
-    assert request["inputs"][0]["shape"] == [30, 5] and len(request["inputs"][0]["data"]) == 150
+    assert request["inputs"][0]["shape"] == [30, 5]
+    assert len(request["inputs"][0]["data"]) == 150
     with pytest.raises(TargetError, match="takes exactly 30 rows, and --max-batch 8 was given"):
         package(fixed, "triton", tmp_path / "q", max_batch=8)

@@ -44,7 +44,8 @@ def test_the_inference_service_is_one(backend: str, device: str, model: Path, tm
 def test_another_release_of_triton_is_the_runtime_s_version(model: Path, tmp_path: Path) -> None:
     made = package(model, "kserve", tmp_path / "p", release="23.10")
     model = inference_service(made.folder)["spec"]["predictor"]["model"]
-    assert model["runtimeVersion"] == "23.10-py3" and model["storageUri"] == "s3://SET-BUCKET/policy/models"
+    assert model["runtimeVersion"] == "23.10-py3"
+    assert model["storageUri"] == "s3://SET-BUCKET/policy/models"
     assert (made.folder / "models" / "policy" / "1" / "model.onnx").is_file()
 
 

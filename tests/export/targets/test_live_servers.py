@@ -79,13 +79,15 @@ def test_the_metadata_is_the_file_s(live: Live) -> None:
 @only("mlserver")
 def test_the_metadata_has_name_and_version(live: Live) -> None:
     metadata = get(live)
-    assert metadata["name"] == "policy" and metadata["versions"] == ["1"]
+    assert metadata["name"] == "policy"
+    assert metadata["versions"] == ["1"]
 
 
 @only("ray-serve")
 def test_the_metadata_is_that_of_the_only_version(live: Live) -> None:
     metadata = get(live)
-    assert metadata == get(live, "/versions/1") and metadata["versions"] == ["1"]
+    assert metadata == get(live, "/versions/1")
+    assert metadata["versions"] == ["1"]
 
 
 @only("ray-serve")
@@ -94,7 +96,8 @@ def test_what_is_not_there_is_404(live: Live, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as raised:
         get(live, path)
     with raised.value as answer:
-        assert answer.code == 404 and "the model is /v2/models/policy" in json.load(answer)["error"]
+        assert answer.code == 404
+        assert "the model is /v2/models/policy" in json.load(answer)["error"]
 
 
 def test_verify_url_passes(live: Live, run: Run) -> None:
@@ -105,7 +108,8 @@ def test_verify_url_passes(live: Live, run: Run) -> None:
 
 def test_the_smoke_test_passes_and_tells_another_answer(live: Live) -> None:
     done = smoke_test(live)
-    assert done.returncode == 0 and "rows within their bounds" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "rows within their bounds" in done.stdout, done.stderr
     expected = live.package.folder / "smoke" / "expected.json"
     whole = expected.read_text(encoding="utf-8")
     stale = json.loads(whole)
@@ -113,7 +117,8 @@ def test_the_smoke_test_passes_and_tells_another_answer(live: Live) -> None:
     expected.write_text(json.dumps(stale), encoding="utf-8")
     done = smoke_test(live)
     expected.write_text(whole, encoding="utf-8")
-    assert done.returncode == 1 and "not what was proved" in done.stderr
+    assert done.returncode == 1
+    assert "not what was proved" in done.stderr
     nobody = replace(live, package=replace(live.package, deployment=replace(live.package.deployment, name="nobody")))
     assert smoke_test(nobody).returncode == 3
 
@@ -122,7 +127,8 @@ def test_the_smoke_test_passes_and_tells_another_answer(live: Live) -> None:
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_request_gets_400_and_says_why(live: Live, name: str) -> None:
     status, answer = post(live, wrong(live, name))
-    assert status == 400 and WRONG[name][1] in answer["error"]
+    assert status == 400
+    assert WRONG[name][1] in answer["error"]
 
 
 BODIES: list[tuple[str, bytes, int, str]] = [
@@ -155,7 +161,8 @@ BODIES: list[tuple[str, bytes, int, str]] = [
 @pytest.mark.parametrize(("live", "body", "status", "words"), BODIES, indirect=["live"])
 def test_a_body_that_is_no_request_is_refused(live: Live, body: bytes, status: int, words: str) -> None:
     code, answer = post(live, body)
-    assert code == status and (not words or words in answer["error"])
+    assert code == status
+    assert not words or words in answer["error"]
 
 
 @only("ray-serve")
@@ -190,7 +197,8 @@ def test_a_nan_is_the_answer_of_its_own_row_only(live: Live) -> None:
     inputs = {name: values[:3].copy() for name, values in live.answers.inputs.items()}
     inputs["obs"][1, 0] = np.nan
     for values in ask_grpc(live, inputs).values():
-        assert np.isnan(values[1]).all() and np.isfinite(values[[0, 2]]).all()
+        assert np.isnan(values[1]).all()
+        assert np.isfinite(values[[0, 2]]).all()
 
 
 @pytest.mark.parametrize(("live", "rows"), [("mlserver", 1), ("ray-serve", 2)], indirect=["live"])
@@ -199,14 +207,17 @@ def test_json_has_null_for_what_it_cannot_write(live: Live, rows: int) -> None:
     record["inputs"][0]["data"][:3] = [3e38, 3e38, 3e38]
     status, answer = post(live, record)
     (values,) = [output["data"] for output in answer["outputs"] if output["name"] == "value"]
-    assert status == 200 and len(values) == rows and values[0] is None
+    assert status == 200
+    assert len(values) == rows
+    assert values[0] is None
     assert all(abs(values[row] - live.answers.exact["value"][row, 0]) < 1 for row in range(1, rows))
 
 
 @only("kserve", "mlserver", "triton")
 def test_the_outputs_that_are_asked_for_are_given(live: Live) -> None:
     status, answer = post(live, request(live) | {"id": "17", "outputs": [{"name": "value"}]})
-    assert status == 200 and answer["id"] == "17"
+    assert status == 200
+    assert answer["id"] == "17"
     assert [output["name"] for output in answer["outputs"]] == ["value"]
 
 

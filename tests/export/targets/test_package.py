@@ -48,7 +48,8 @@ def test_what_every_package_holds(run: Run, model: Path, target: str, tmp_path: 
     done = run("package", model, "--for", target, "-o", folder, "--json")
     assert done.code == 0, done.err
     record, files = json.loads(done.out), contents(folder)
-    assert sorted(record["files"]) == sorted(files) and record["target"] == target
+    assert sorted(record["files"]) == sorted(files)
+    assert record["target"] == target
     assert files["models/m/1/model.onnx"] == model.read_bytes()
     assert files["m.parity.json"] == model.with_name("m.parity.json").read_bytes()
     manifest = json.loads(files.pop("mlpx-package.json"))
@@ -62,11 +63,13 @@ def test_what_every_package_holds(run: Run, model: Path, target: str, tmp_path: 
 
 def test_what_the_command_says(run: Run, model: Path, tmp_path: Path) -> None:
     done = run("package", model, "--for", "triton", "-o", tmp_path / "p")
-    assert done.code == 0 and done.err == ""
+    assert done.code == 0
+    assert done.err == ""
     assert (
         f"packaged  {tmp_path / 'p'}: 8 files for triton {target_of('triton').release}, backend onnxruntime" in done.out
     )
-    assert "at most 1,024 rows a batch" in done.out and "python3 smoke/check.py http://127.0.0.1:8000/v2" in done.out
+    assert "at most 1,024 rows a batch" in done.out
+    assert "python3 smoke/check.py http://127.0.0.1:8000/v2" in done.out
 
 
 def test_the_smoke_test_is_of_the_certificate(model: Path, tmp_path: Path) -> None:
@@ -77,7 +80,8 @@ def test_the_smoke_test_is_of_the_certificate(model: Path, tmp_path: Path) -> No
     expected = json.loads((made.folder / "smoke" / "expected.json").read_text())
     (tensor,), output = request["inputs"], expected["outputs"]["output"]
     rows = np.array(tensor["data"], np.float32).reshape(tensor["shape"])
-    assert rows.shape == (3, 4) and tensor["datatype"] == "FP32"
+    assert rows.shape == (3, 4)
+    assert tensor["datatype"] == "FP32"
     places = [int(np.flatnonzero((answers.inputs["input"] == row).all(axis=1))[0]) for row in rows]
     np.testing.assert_array_equal(np.reshape(output["exact"], output["shape"]), answers.exact["output"][places])
     np.testing.assert_array_equal(np.reshape(output["bound"], output["shape"]), answers.bound["output"][places])
@@ -99,7 +103,9 @@ def test_a_file_without_a_proof_is_refused(run: Run, copy: Path, tmp_path: Path)
     def refused(words: str, code: int = 1) -> None:
         done = run("package", copy, "--for", "triton", "-o", out)
         assert (done.code, out.exists()) == (code, False)
-        assert words in done.err and "What to do: " in done.err and "Traceback" not in done.err
+        assert words in done.err
+        assert "What to do: " in done.err
+        assert "Traceback" not in done.err
 
     text = certificate.read_text()
     changed_certificate(copy, verdict="failed", why="a layer is off")
@@ -118,7 +124,8 @@ def test_a_file_without_a_proof_is_refused(run: Run, copy: Path, tmp_path: Path)
 
 def test_a_file_that_is_none(run: Run, tmp_path: Path) -> None:
     done = run("package", tmp_path / "no.onnx", "--for", "triton", "-o", tmp_path / "p")
-    assert done.code == 2 and "no.onnx" in done.err
+    assert done.code == 2
+    assert "no.onnx" in done.err
 
 
 def test_a_certificate_that_lies_elsewhere(copy: Path, tmp_path: Path) -> None:
@@ -158,7 +165,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 def test_what_cannot_be_packaged(options: dict[str, Any], words: str, model: Path, tmp_path: Path) -> None:
     with pytest.raises(TargetError) as raised:
         package(model, folder=tmp_path / "p", **({"target": "triton"} | options))
-    assert words in str(raised.value) and "What to do: " in str(raised.value)
+    assert words in str(raised.value)
+    assert "What to do: " in str(raised.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -173,7 +181,9 @@ def test_a_folder_in_use_is_left_alone(run: Run, copy: Path, tmp_path: Path, mon
     def refused(folder: Path, words: str, *options: str) -> None:
         before = contents(folder) if folder.is_dir() else None
         done = run("package", copy, "--for", "triton", "-o", folder, *options)
-        assert done.code == 2 and words in done.err and "What to do: " in done.err, done.err
+        assert done.code == 2, done.err
+        assert words in done.err, done.err
+        assert "What to do: " in done.err, done.err
         assert before is None or contents(folder) == before
 
     mine = tmp_path / "mine"
@@ -201,7 +211,9 @@ def test_a_package_can_be_replaced(run: Run, model: Path, tmp_path: Path) -> Non
 
 def test_a_folder_that_cannot_be_written(run: Run, model: Path) -> None:
     done = run("package", model, "--for", "triton", "-o", "/dev/null/p")
-    assert done.code == 3 and "cannot be written" in done.err and "What to do: " in done.err
+    assert done.code == 3
+    assert "cannot be written" in done.err
+    assert "What to do: " in done.err
 
 
 def test_torch_and_onnx_are_not_needed(root: Path, model: Path, tmp_path: Path) -> None:
@@ -216,4 +228,5 @@ def test_the_smoke_test_needs_the_standard_library_only(model: Path, tmp_path: P
     script = made.folder / "smoke" / "check.py"
     closed = "http://127.0.0.1:9/v2/models/m"
     done = subprocess.run([sys.executable, "-I", "-S", str(script), closed], capture_output=True, text=True)
-    assert done.returncode == 3 and f"{closed}: no answer" in done.stderr
+    assert done.returncode == 3
+    assert f"{closed}: no answer" in done.stderr

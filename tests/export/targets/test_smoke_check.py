@@ -95,7 +95,8 @@ def test_what_onnx_runtime_answers_passes(block: str, stub: StubServer, tmp_path
         made = packaged(tmp_path, network([BLOCKS[block], {"linear": 2}])[0])
     stub.answer = partial(by_onnx_runtime, made)
     done = check(made, stub)
-    assert done.returncode == 0 and "4 rows within their bounds" in done.stdout, done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "4 rows within their bounds" in done.stdout, done.stderr
 
 
 @given(spec=specs(deepest=5, widest=64), seed=st.integers(0, 9))
@@ -127,7 +128,8 @@ def test_a_reduced_precision_is_named(kind: str, made: Package, stub: StubServer
 
     stub.answer = answer
     done = check(made, stub)
-    assert done.returncode == 1 and f"the answers are those of {kind}: turn it off" in done.stderr
+    assert done.returncode == 1
+    assert f"the answers are those of {kind}: turn it off" in done.stderr
 
 
 def changed(outputs: Arrays, change: Callable[[np.ndarray], np.ndarray]) -> Arrays:
@@ -139,10 +141,10 @@ FAULTS: dict[str, tuple[Callable[[Arrays], Arrays | bytes], int, str]] = {
     "rows reversed": (lambda y: changed(y, lambda v: v[::-1]), 1, "proved is"),
     "not a number": (lambda y: changed(y, lambda v: v * np.nan), 1, "nan"),
     "too few rows": (lambda y: changed(y, lambda v: v[1:]), 1, "has shape [3, 4], not [4, 4]"),
-    "no output": (lambda y: {}, 1, "the output 'output' is missing"),
+    "no output": (lambda _: {}, 1, "the output 'output' is missing"),
     "another name": (lambda y: {"y": next(iter(y.values()))}, 1, "the output 'output' is missing"),
-    "no JSON": (lambda y: b"<html>", 3, "no answer"),
-    "null": (lambda y: b'{"outputs": [{"name": "output", "shape": [4, 4], "data": ' + b"[null]" + b"}]}", 1, "shape"),
+    "no JSON": (lambda _: b"<html>", 3, "no answer"),
+    "null": (lambda _: b'{"outputs": [{"name": "output", "shape": [4, 4], "data": ' + b"[null]" + b"}]}", 1, "shape"),
 }
 
 
@@ -151,7 +153,9 @@ def test_a_fault_is_seen(fault: str, made: Package, stub: StubServer) -> None:
     plant, code, words = FAULTS[fault]
     stub.answer = lambda inputs: plant(by_onnx_runtime(made, inputs))
     done = check(made, stub)
-    assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_numbers_in_few_digits_and_nested_rows_are_the_same_answer(made: Package, stub: StubServer) -> None:
@@ -170,7 +174,8 @@ def test_a_token_is_taken_from_the_environment(
     stub.answer = lambda inputs: by_onnx_runtime(made, inputs)
     for token, sent in (("s3cret", "Bearer s3cret"), ("", None)):
         monkeypatch.setenv("MLPX_TOKEN", token)
-        assert check(made, stub).returncode == 0 and stub.token == sent
+        assert check(made, stub).returncode == 0
+        assert stub.token == sent
 
 
 def test_answers_that_overflow_in_a_precision_are_plain_json(stub: StubServer, tmp_path: Path) -> None:
@@ -191,7 +196,8 @@ def test_answers_that_overflow_in_a_precision_are_plain_json(stub: StubServer, t
 
 
 def test_a_refusal_is_shown(made: Package, stub: StubServer) -> None:
-    stub.answer = lambda inputs: b'{"error": "no such model"}'
+    stub.answer = lambda _: b'{"error": "no such model"}'
     script = made.folder / "smoke" / "check.py"
     done = subprocess.run([sys.executable, script, f"{stub.url}x"], capture_output=True, text=True)
-    assert done.returncode == 3 and '404 {"error": "no such model"}' in done.stderr
+    assert done.returncode == 3
+    assert '404 {"error": "no such model"}' in done.stderr

@@ -50,8 +50,11 @@ def test_generated_modules_are_exported_and_proved(
     before = copy.deepcopy(module.state_dict())
     shape = shapes if len(shapes) > 1 else next(iter(shapes.values()))
     artifact, report = publish(module, folder / "net.onnx", input_shape=shape, device="cpu", page=False)
-    assert artifact.proved and report is not None and report.proved
-    assert module.training and all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+    assert artifact.proved
+    assert report is not None
+    assert report.proved
+    assert module.training
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     inputs = rows(shapes, 5)
     with Session(artifact.path, "cpu") as session:
         found = session.run(named(inputs))

@@ -22,18 +22,18 @@ from tests.support.hand_written import Written, differences, proved
 FOUR = torch.tensor([0.7, -1.2, 0.4, 2.0])
 
 
-def hidden_view(m: Written, x: Tensor) -> Tensor:
+def hidden_view(_: Written, x: Tensor) -> Tensor:
     flat = torch.flatten(x * 1, 1)
     return torch.relu_(flat) + torch.flatten(x, 1)
 
 
-def input_overwritten(m: Written, x: Tensor) -> Tensor:
+def input_overwritten(_: Written, x: Tensor) -> Tensor:
     x[:, 0] = 0
     x += 1
     return x.mul_(2)
 
 
-def two_views(m: Written, x: Tensor) -> Tensor:
+def two_views(_: Written, x: Tensor) -> Tensor:
     first, second = torch.flatten(x, 1), torch.flatten(x, 1)
     torch.relu_(first)
     return first + second
@@ -58,8 +58,13 @@ def types(m: Written, x: Tensor) -> Tensor:
 
 
 def asserts(m: Written, x: Tensor) -> Tensor:
-    assert isinstance(x, Tensor) and x.dtype == torch.float32 and x.device.type == "cpu"
-    assert x.dim() == 2 and x.shape[1] == 4 and not x.requires_grad and x.is_contiguous()
+    assert isinstance(x, Tensor)
+    assert x.dtype == torch.float32
+    assert x.device.type == "cpu"
+    assert x.dim() == 2
+    assert x.shape[1] == 4
+    assert not x.requires_grad
+    assert x.is_contiguous()
     torch._assert(x.size(-1) == 4, "four features")
     if x.ndim > 2:
         raise ValueError(x.shape)
@@ -86,7 +91,7 @@ def writes(m: Written, x: Tensor) -> Tensor:
     return y
 
 
-def masks(m: Written, x: Tensor) -> Tensor:
+def masks(_: Written, x: Tensor) -> Tensor:
     y = x * 1
     y[x > 1] = 1.0
     y[y < -1] = -1
@@ -94,7 +99,7 @@ def masks(m: Written, x: Tensor) -> Tensor:
     return y.masked_fill(y == 0.5, 2).masked_fill_(x > 2, 7.0)
 
 
-def a_mask_of_two_dimensions(m: Written, x: Tensor) -> Tensor:
+def a_mask_of_two_dimensions(_: Written, x: Tensor) -> Tensor:
     y = x.view(-1, 2, 2).clone()
     y[:, torch.tensor([[True, False], [True, True]])] = x[:, 1:]
     return y
@@ -111,7 +116,7 @@ def into_zeros(m: Written, x: Tensor) -> Tensor:
     return torch.cat([out, grid.flatten(1), wide, torch.zeros_like(x).copy_(x)], 1)
 
 
-def views_of_views(m: Written, x: Tensor) -> Tensor:
+def views_of_views(_: Written, x: Tensor) -> Tensor:
     y = x * 1
     y[:, 1:3][:, 0] = 3
     y[:, 1:3][:, 1] += x[:, 0]
@@ -125,7 +130,7 @@ def views_of_views(m: Written, x: Tensor) -> Tensor:
     return y + turned.reshape(-1, 4) + torch.cat([second, first], 1)
 
 
-def a_view_of_a_constant(m: Written, x: Tensor) -> Tensor:
+def a_view_of_a_constant(_: Written, x: Tensor) -> Tensor:
     y = torch.zeros(len(x), 4)
     early = y[:, :2]
     early += 1
@@ -142,7 +147,7 @@ def detached(m: Written, x: Tensor) -> Tensor:
     return x + (torch.round(y) - y).detach()
 
 
-def all_in_place(m: Written, x: Tensor) -> Tensor:
+def all_in_place(_: Written, x: Tensor) -> Tensor:
     y = x * 1
     y.addcmul_(x, x, value=0.5).sub_(x, alpha=2).neg_().abs_().add_(1).div_(3).pow_(2).sqrt_()
     y.exp_().log_().sigmoid_().tanh_()
@@ -156,7 +161,7 @@ class Doubled(torch.autograd.Function):
         return x.clamp(min=0) * 2
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(_: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return gradient
 
 
@@ -170,7 +175,7 @@ def unread(m: Written, x: Tensor) -> Tensor:
     return m.parts[0](x)
 
 
-def a_sum_of_prefixes(m: Written, x: Tensor) -> Tensor:
+def a_sum_of_prefixes(_: Written, x: Tensor) -> Tensor:
     y = torch.zeros(len(x), 4)
     for i in range(4):
         y[:, i] += x[:, : i + 1].sum(1)
@@ -199,11 +204,11 @@ def a_lookup_of_a_choice(m: Written, x: Tensor) -> Tensor:
 LINEAR = nn.Linear(4, 4)
 ACCEPTED: dict[str, nn.Module] = {
     "softshrink": nn.Sequential(nn.Linear(4, 4), nn.Softshrink()),
-    "cosine": Written(lambda m, x: x.cos()),
+    "cosine": Written(lambda _, x: x.cos()),
     "a hidden view overwritten": Written(hidden_view),
     "two views, one overwritten": Written(two_views),
     "the input overwritten": Written(input_overwritten),
-    "a layer made in forward": Written(lambda m, x: nn.LeakyReLU(0.3)(x)),
+    "a layer made in forward": Written(lambda _, x: nn.LeakyReLU(0.3)(x)),
     "an option that is a constant": Written(lambda m, x: F.leaky_relu(x, m.p[0].item()) * x.clamp(m.p[1], m.p[3]),
         p=FOUR),
     "a temporary of parameters": Written(of_parameters, p=FOUR),
@@ -227,18 +232,18 @@ ACCEPTED: dict[str, nn.Module] = {
     "nothing refused is read": Written(unread, LINEAR, nn.Conv1d(1, 4, 3)),
     "the moments of a distribution": Written(distribution, LINEAR, p=FOUR),
     "masked attention": Written(masked_attention, nn.MultiheadAttention(2, 1, batch_first=True)),
-    "a guard for what is not finite": Written(lambda m, x: torch.where(torch.isfinite(x), x, torch.zeros_like(x))),
-    "a mean of what is there": Written(lambda m, x: (x * (x > 0)).sum(1) / (x > 0).sum(1).clamp(min=1)),
+    "a guard for what is not finite": Written(lambda _, x: torch.where(torch.isfinite(x), x, torch.zeros_like(x))),
+    "a mean of what is there": Written(lambda _, x: (x * (x > 0)).sum(1) / (x > 0).sum(1).clamp(min=1)),
     "a product with a vector": Written(lambda m, x: x @ m.p, p=FOUR),
     "a matrix times rows": Written(lambda m, x: (m.w @ x.t()).t(), w=FOUR.expand(3, 4).clone()),
-    "products of heads beside each other": Written(lambda m, x: torch.einsum("hnik,hnjk->hnij",
+    "products of heads beside each other": Written(lambda _, x: torch.einsum("hnik,hnjk->hnij",
         *(torch.stack((y.view(-1, 2, 2), 3 * y.view(-1, 2, 2))) for y in (x, 2 * x))).mT.sum(0)),
-    "its input beside": Written(lambda m, x: (x * 2, x, x.view(-1, 2, 2))),
-    "a constant beside, for every row": Written(lambda m, x: {"y": x * 2, "ones": torch.ones(len(x), 2)}),
-    "padding": Written(lambda m, x: torch.cat([F.pad(x[:, None], (2, 1), mode=k) for k in ("reflect", "circular",
+    "its input beside": Written(lambda _, x: (x * 2, x, x.view(-1, 2, 2))),
+    "a constant beside, for every row": Written(lambda _, x: {"y": x * 2, "ones": torch.ones(len(x), 2)}),
+    "padding": Written(lambda _, x: torch.cat([F.pad(x[:, None], (2, 1), mode=k) for k in ("reflect", "circular",
         "replicate")], 1)),
     "a lookup of what many residual blocks choose": Written(a_lookup_of_a_choice, nn.Embedding(4, 3)),
-    "int32 on the way": Written(lambda m, x: (x > 0).int().float() * (x > 1).int().sum(1, keepdim=True) * x),
+    "int32 on the way": Written(lambda _, x: (x > 0).int().float() * (x > 1).int().sum(1, keepdim=True) * x),
 }  # fmt: skip
 """Each takes rows of four features."""
 
@@ -268,11 +273,11 @@ def test_a_forward_replaced_by_a_lambda(tmp_path: Path) -> None:
     proved(module, tmp_path, input_shape=(4,))
 
 
-def doubling(part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def doubling(_part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(2 * x for x in inputs)
 
 
-def raising(part: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def raising(_part: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     return output + 1
 
 
@@ -295,7 +300,7 @@ def test_a_hooked_block_is_not_that_of_a_spec(tmp_path: Path) -> None:
 
 
 def test_what_a_global_hook_does_is_in_the_file(tmp_path: Path) -> None:
-    def negating(part: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
+    def negating(part: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
         return -output if isinstance(part, nn.Linear) else None
 
     module = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
@@ -308,10 +313,10 @@ def test_what_a_global_hook_does_is_in_the_file(tmp_path: Path) -> None:
 
 OVER_ROWS: dict[str, Callable[[Written, Tensor], Tensor]] = {
     "softmax": lambda m, x: torch.softmax(m.parts[0](x), 0),
-    "mean": lambda m, x: x - x.mean(0),
-    "attention": lambda m, x: torch.softmax(x @ x.t(), -1) @ x,
-    "mean of all": lambda m, x: x - x.mean(),
-    "largest": lambda m, x: x / x.abs().max(),
+    "mean": lambda _, x: x - x.mean(0),
+    "attention": lambda _, x: torch.softmax(x @ x.t(), -1) @ x,
+    "mean of all": lambda _, x: x - x.mean(),
+    "largest": lambda _, x: x / x.abs().max(),
 }
 
 
@@ -350,4 +355,5 @@ def test_values_are_named_by_their_place_in_the_module(tmp_path: Path) -> None:
         *(("head", "linear"), ("tanh", "tanh")),
     ]
     assert "dropout 'body.2' is not in the file: in evaluation mode it does nothing" in artifact.summary.remarks
-    assert str(tmp_path).encode() not in artifact.path.read_bytes() and b".py" not in artifact.path.read_bytes()
+    assert str(tmp_path).encode() not in artifact.path.read_bytes()
+    assert b".py" not in artifact.path.read_bytes()

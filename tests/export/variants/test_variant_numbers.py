@@ -73,7 +73,8 @@ def test_columns_are_read_back_within_half_a_step() -> None:
     weight = normal(50, 9) * np.arange(9, dtype=np.float32)
     held, scale = per_column(weight)
     assert (np.abs(held * scale.astype(np.float64) - weight) <= 0.5001 * scale).all()
-    assert (np.abs(held).max(axis=0)[1:] == 127).all() and scale[0] == 1
+    assert (np.abs(held).max(axis=0)[1:] == 127).all()
+    assert scale[0] == 1
 
 
 def test_ranges_are_those_of_all_rows(tmp_path: Path) -> None:
@@ -97,7 +98,8 @@ def test_blocks_are_read_back_within_half_a_step(bits: int, block: int) -> None:
     steps = np.repeat(np.abs(scale), block, axis=1)[:, : len(weight)].T
     assert (np.abs(read - weight) <= 1.0001 * steps).all()
     inner = np.abs(weight) < np.abs(steps) * (2 ** (bits - 1) - 1)
-    assert (np.abs(read - weight)[inner] <= 0.5001 * steps[inner]).all() and inner.mean() > 0.8
+    assert (np.abs(read - weight)[inner] <= 0.5001 * steps[inner]).all()
+    assert inner.mean() > 0.8
 
 
 @pytest.mark.parametrize(("kind", "way"), [w for w in WAYS if w[0].startswith("weights")])

@@ -38,9 +38,12 @@ def made(model: Path, kind: str, folder: Path, way: str | None = None) -> Varian
 @pytest.mark.parametrize(("kind", "way"), WAYS)
 def test_a_variant_runs_every_batch_and_is_near(kind: str, way: str, model: Path, tmp_path: Path) -> None:
     variant = made(model, kind, tmp_path, way)
-    assert variant.path == tmp_path / f"m.{kind}.onnx" and variant.layers == 3 and variant.way == way
+    assert variant.path == tmp_path / f"m.{kind}.onnx"
+    assert variant.layers == 3
+    assert variant.way == way
     with Session(model, "cpu") as exact, Session(variant.path, "cpu") as reduced:
-        assert reduced.inputs == exact.inputs and reduced.outputs == exact.outputs
+        assert reduced.inputs == exact.inputs
+        assert reduced.outputs == exact.outputs
         for count in (0, 1, 17):
             x = normal(count, 37, count)
             expected, outputs = exact.predict(x), reduced.predict(x)
@@ -78,13 +81,19 @@ def test_rows_that_depend_on_each_other_are_never_cut_into_chunks(model: Path, t
 def test_a_file_says_what_it_is(kind: str, model: Path, tmp_path: Path, run: Run) -> None:
     variant = made(model, kind, tmp_path)
     summary = summary_of(read_header(variant.path).metadata)
-    assert summary is not None and summary.variant is not None and summary.weights_sha256 is None
-    assert summary.variant["kind"] == kind and summary.variant["label"] == "not proved equal, measured"
+    assert summary is not None
+    assert summary.variant is not None
+    assert summary.weights_sha256 is None
+    assert summary.variant["kind"] == kind
+    assert summary.variant["label"] == "not proved equal, measured"
     assert summary.variant.get("calibration_rows") == (200 if kind == "int8-static" else None)
     original = summary_of(read_header(model).metadata)
-    assert original is not None and summary.outputs == original.outputs and original.variant is None
+    assert original is not None
+    assert summary.outputs == original.outputs
+    assert original.variant is None
     done = run("inspect", variant.path)
-    assert f"{kind} of m.onnx" in done.out and "not proved equal, measured" in done.out
+    assert f"{kind} of m.onnx" in done.out
+    assert "not proved equal, measured" in done.out
     assert "not proved" not in run("inspect", model).out
 
 
@@ -97,7 +106,9 @@ def test_no_variant_is_proved(kind: str, tmp_path: Path, run: Run, root: Path) -
         x = {session.inputs[0].name: normal(50, 30)}
     variant = write_variant(tmp_path / "breast_cancer.onnx", kind, rows=x)
     done = run("verify", variant.path, "--spec", folder / "spec.yaml", "--weights", folder / "weights.safetensors")
-    assert done.code == 1 and done.out.startswith(("failed", "not proved")) and "proved    on" not in done.out
+    assert done.code == 1
+    assert done.out.startswith(("failed", "not proved"))
+    assert "proved    on" not in done.out
 
 
 def test_what_cannot_be_written_is_refused(model: Path, tmp_path: Path) -> None:
@@ -162,12 +173,15 @@ def test_files_of_other_tools(kind: str, tmp_path: Path, run: Run) -> None:
     variant = write_variant(path, kind, rows={"x": x})
     assert variant.layers == 2
     names = {node.op_type for node in onnx.load(str(variant.path)).graph.node}
-    assert "Mul" in names and (kind in ("float16", "int8-static")) == ("Gemm" in names) and "MatMul" not in names
+    assert "Mul" in names
+    assert (kind in ("float16", "int8-static")) == ("Gemm" in names)
+    assert "MatMul" not in names
     with Session(path, "cpu") as exact, Session(variant.path, "cpu") as reduced:
         expected, outputs = exact.predict(x), reduced.predict(x)
     assert 0 < np.abs(outputs - expected).max() < (0.25 if kind == "weights4" else 0.03) * np.abs(expected).max()
     done = run("inspect", variant.path)
-    assert done.code == 0 and "not proved equal, measured" in done.out
+    assert done.code == 0
+    assert "not proved equal, measured" in done.out
 
 
 @pytest.mark.parametrize("read", ["relu", "constant", "product"])

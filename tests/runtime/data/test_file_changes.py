@@ -16,6 +16,7 @@ from export import export
 from runtime import InputError, Session, read_rows, score_file
 from tests.support.cases import normal
 from tests.support.commands import Run
+from tests.support.outcomes import outcome
 
 
 @pytest.fixture(scope="module")
@@ -29,25 +30,29 @@ def test_an_unescaped_quote_in_a_column_that_is_not_used_loses_no_row(rows: int,
     data = tmp_path / "q.csv"
     data.write_text("a,z,size\n" + '1,2,5"\n' * rows)
     with Session(model, "cpu") as session:
-        try:
-            report = score_file(session, data, tmp_path / "o.npy")
-        except InputError as error:
-            assert "q.csv" in str(error)
+        report = outcome(InputError, score_file, session, data, tmp_path / "o.npy")
+        if isinstance(report, InputError):
+            assert "q.csv" in str(report)
         else:
-            assert report.rows == rows and len(np.load(tmp_path / "o.npy")) == rows
+            assert report.rows == rows
+            assert len(np.load(tmp_path / "o.npy")) == rows
 
 
 def test_a_line_with_too_many_values_beside_an_unused_column(model: Path, tmp_path: Path, run: Run) -> None:
     data = tmp_path / "s.csv"
     data.write_text("name,a,z\nAda,1,2\nSmith, 5,3,4\nBo,3,4\n")
     done = run("predict", model, data, "-o", tmp_path / "o.csv")
-    assert done.code == 2 and "line 3" in done.err and "4 values" in done.err
+    assert done.code == 2
+    assert "line 3" in done.err
+    assert "4 values" in done.err
     done = run("predict", model, data, "-o", tmp_path / "o.csv", "--on-error", "null")
-    assert done.code == 0 and "line 3" in done.err
+    assert done.code == 0
+    assert "line 3" in done.err
     with Session(model, "cpu") as session:
         expected = session.predict(np.array([[1, 2], [3, 4]], np.float32))[:, 0]
     found = [(row or [""])[0] for row in csv.reader(io.StringIO((tmp_path / "o.csv").read_text()))][1:]
-    assert found[1] == "" and np.array_equal(np.array([found[0], found[2]], np.float32), expected)
+    assert found[1] == ""
+    assert np.array_equal(np.array([found[0], found[2]], np.float32), expected)
 
 
 TEXTS = st.text(st.sampled_from('ab",\n 5'), max_size=6)
@@ -81,7 +86,7 @@ def test_an_array_that_is_replaced_while_it_is_read(model: Path, tmp_path: Path)
     np.save(data, np.zeros((3_000_000, 2), np.float32))
     np.save(tmp_path / "new.npy", np.ones((1_000_000, 2), np.float32))
 
-    def replace(rows: int, share: float) -> None:
+    def replace(_rows: int, _share: float) -> None:
         if (tmp_path / "new.npy").exists():
             (tmp_path / "new.npy").replace(data)
 
@@ -99,7 +104,8 @@ def test_results_do_not_replace_the_data(model: Path, tmp_path: Path, run: Run) 
     (tmp_path / "link.npy").symlink_to(data)
     for target in (data, tmp_path / "link.npy"):
         done = run("predict", model, data, "-o", target)
-        assert done.code == 2 and "would replace the data" in done.err
+        assert done.code == 2
+        assert "would replace the data" in done.err
     assert np.load(data).shape == (3, 2)
 
 

@@ -116,10 +116,13 @@ def test_empty_results_in_every_format(data: str, output: str, session: Session,
     ):
         score_file(session, path, tmp_path / f"out.{output}")
     report = score_file(session, path, tmp_path / f"out.{output}", on_error="null")
-    assert report.failed_rows == 2 and report.failed_words is not None and "2 of the 20 rows" in report.failed_words
+    assert report.failed_rows == 2
+    assert report.failed_words is not None
+    assert "2 of the 20 rows" in report.failed_words
     found, expected = results(tmp_path / f"out.{output}"), session.predict(ROWS)
     empty = [i for i, v in enumerate(found["y_no"]) if v is None or np.isnan(v)]
-    assert empty == [3, 7] and all(found["y_no"][i] == expected[i, 0] for i in range(20) if i not in empty)
+    assert empty == [3, 7]
+    assert all(found["y_no"][i] == expected[i, 0] for i in range(20) if i not in empty)
     if "label" in found:
         assert [i for i, label in enumerate(found["label"]) if label is None] == [3, 7]
 
@@ -132,7 +135,8 @@ def test_values_too_large_for_float32(kind: str, session: Session, tmp_path: Pat
     with pytest.raises(InputError, match=r"1e\+300 in row 5.* would become inf"):
         score_file(session, path, tmp_path / "out.csv", dtype="float32")
     report = score_file(session, path, tmp_path / "out.csv", dtype="float32", on_error="null")
-    assert report.failed_rows == 1 and report.failed[0].startswith("row 5: ")
+    assert report.failed_rows == 1
+    assert report.failed[0].startswith("row 5: ")
     rows[4, 1], rows[9, 0] = 1, 0.1
     path = write(tmp_path / f"rows.{kind}", rows)
     for on_error in ("fail", "null"):  # leaving rows out is no remedy for a file of another type
@@ -149,8 +153,10 @@ def test_nan_and_infinity_are_counted_or_refused(kind: str, session: Session, tm
     path, line = write(tmp_path / f"rows.{kind}", rows), "line 4" if kind == "csv" else "row 3"
     report = score_file(session, path, tmp_path / "out.npy")
     found = report.nonfinite
-    assert found is not None and (found.rows, found.nan_values, found.infinite_values) == (2, 1, 2)
-    assert (found.first_row, found.feature) == (3, "b") and np.isnan(found.value)
+    assert found is not None
+    assert (found.rows, found.nan_values, found.infinite_values) == (2, 1, 2)
+    assert (found.first_row, found.feature) == (3, "b")
+    assert np.isnan(found.value)
     words = f"1 NaN and 2 infinite values in 2 of the 20 rows of {path.name} went through the model"
     assert report.nonfinite_words == f"{words}, first 'b' in {line}: nan"
     assert np.load(tmp_path / "out.npy").tobytes() == session.predict(rows).tobytes()
@@ -158,7 +164,8 @@ def test_nan_and_infinity_are_counted_or_refused(kind: str, session: Session, tm
         score_file(session, path, tmp_path / "new.npy", reject_nonfinite=True)
     assert not (tmp_path / "new.npy").exists()
     report = score_file(session, path, tmp_path / "out.npy", reject_nonfinite=True, on_error="null")
-    assert report.failed_rows == 2 and report.nonfinite is None
+    assert report.failed_rows == 2
+    assert report.nonfinite is None
     assert report.failed == (f"{line}: 'b' is nan", f"{line[:-1]}{int(line[-1]) + 3}: 'a' is inf")
     assert np.flatnonzero(np.isnan(np.load(tmp_path / "out.npy")[:, 0])).tolist() == [2, 5]
 
@@ -166,7 +173,8 @@ def test_nan_and_infinity_are_counted_or_refused(kind: str, session: Session, tm
 def test_finite_values_are_not_called_infinite(session: Session, tmp_path: Path) -> None:
     path = write(tmp_path / "rows.csv", np.full((3, 3), 3e38, np.float32))
     report = score_file(session, path, tmp_path / "out.npy", reject_nonfinite=True)
-    assert report.rows == 3 and report.nonfinite is None
+    assert report.rows == 3
+    assert report.nonfinite is None
 
 
 def test_a_corrupt_row_group(session: Session, tmp_path: Path) -> None:
@@ -182,9 +190,12 @@ def test_a_corrupt_row_group(session: Session, tmp_path: Path) -> None:
         score_file(session, path, tmp_path / "out.npy")
     assert files(tmp_path) == before
     report = score_file(session, path, tmp_path / "out.npy", on_error="null")
-    assert (report.rows, report.failed_rows) == (1000, 200) and "row 401: row group 3" in report.failed[0]
+    assert (report.rows, report.failed_rows) == (1000, 200)
+    assert "row 401: row group 3" in report.failed[0]
     found = np.load(tmp_path / "out.npy")
-    assert np.isnan(found[400:600]).all() and not np.isnan(found[:400]).any() and not np.isnan(found[600:]).any()
+    assert np.isnan(found[400:600]).all()
+    assert not np.isnan(found[:400]).any()
+    assert not np.isnan(found[600:]).any()
 
 
 @pytest.mark.parametrize("kind", ["npy", "parquet", "arrow", "npz"])
@@ -232,20 +243,27 @@ def test_the_command_tells_what_failed(run: Run, model: Path, tmp_path: Path) ->
     lines = ["a,b,c", *["1,2,3"] * 5, *["1,x,3"] * 7, "nan,2,3"]
     (tmp_path / "rows.csv").write_text("\n".join(lines))
     code, out, err = run("predict", model, tmp_path / "rows.csv")
-    assert code == 2 and out == "" and "column 'b', line 7: 'x' is not a number" in err and "--on-error null" in err
+    assert code == 2
+    assert out == ""
+    assert "column 'b', line 7: 'x' is not a number" in err
+    assert "--on-error null" in err
     code, out, err = run("predict", model, tmp_path / "rows.csv", "--on-error", "null")
-    assert code == 0 and len(out.splitlines()) == 14 and out.splitlines()[6] == ",,,,"
+    assert code == 0
+    assert len(out.splitlines()) == 14
+    assert out.splitlines()[6] == ",,,,"
     assert "note: 7 of the 13 rows of rows.csv could not be read and have empty results: line 7: column 'b'" in err
     assert "line 11: column 'b': 'x' is not a number; and 2 more" in err
     assert "note: 1 NaN values in 1 of the 13 rows of rows.csv went through the model, first 'a' in line 14: nan" in err
     arguments = ("predict", model, tmp_path / "rows.csv", "-o", tmp_path / "o.npy", "--on-error", "null", "--json")
     record = json.loads(run(*arguments).out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert record["failed_rows"] == 7 and len(record["failed"]) == 5
+    assert record["failed_rows"] == 7
+    assert len(record["failed"]) == 5
     found = {"rows": 1, "nan_values": 1, "infinite_values": 0, "first_row": 13, "feature": "a", "value": "nan"}
     assert record["nonfinite"] == found
     assert run("predict", model, tmp_path / "rows.csv", "--on-error", "skip").code == 2
     code, _, err = run("predict", model, tmp_path / "rows.csv", "--on-error", "null", "--reject-nonfinite")
-    assert code == 0 and "8 of the 13 rows" in err
+    assert code == 0
+    assert "8 of the 13 rows" in err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -263,5 +281,7 @@ def test_an_ended_run_leaves_nothing(
             pass
         process.send_signal(number)
         _, told = process.communicate(timeout=60)
-    assert process.returncode == code and "Traceback" not in told
-    assert files(tmp_path) == before and (tmp_path / f"out.{kind}").read_bytes() == b"old"
+    assert process.returncode == code
+    assert "Traceback" not in told
+    assert files(tmp_path) == before
+    assert (tmp_path / f"out.{kind}").read_bytes() == b"old"

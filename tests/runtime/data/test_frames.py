@@ -104,7 +104,8 @@ def test_pandas_own_types(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="column 'age' has 1 empty values, the first in row 2"):
         model.predict(frame)
     frame = pandas.DataFrame(columns(height=[1.0, None, 2.0]))  # NaN, as in an array
-    assert np.isnan(model.predict(frame)[1]).all() and not np.isnan(model.predict(frame)[[0, 2]]).any()
+    assert np.isnan(model.predict(frame)[1]).all()
+    assert not np.isnan(model.predict(frame)[[0, 2]]).any()
     assert model.predict(frame.iloc[::-1]).tobytes() == model.predict(frame)[::-1].tobytes()
     with pytest.raises(InputError, match="column 'height' holds category"):
         model.predict(frame.astype({"height": "category"}))

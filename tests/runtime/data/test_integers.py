@@ -289,12 +289,15 @@ def test_a_wrong_index_in_a_file(files: dict[str, Path], tmp_path: Path, run: Ru
     data = written(tmp_path, kind, columns)
     where = "line 4" if kind == "csv" else "row 3"
     done = run("predict", files[name], data, "-o", tmp_path / "out.npy")
-    assert done.code == 2 and not (tmp_path / "out.npy").exists()
+    assert done.code == 2
+    assert not (tmp_path / "out.npy").exists()
     assert f"{data}: {place}, {where}, feature 'genre': 12" in done.err
-    assert "is not a whole number from 0 to 9" in done.err and "--on-error null" in done.err
+    assert "is not a whole number from 0 to 9" in done.err
+    assert "--on-error null" in done.err
     done = run("predict", files[name], data, "-o", tmp_path / "out.npy", "--on-error", "null")
     assert done.code == 0, done.err
-    assert f"{len(wrong)} of the 5 rows" in done.err and f"{where}: {place}, feature 'genre': 12" in done.err
+    assert f"{len(wrong)} of the 5 rows" in done.err
+    assert f"{where}: {place}, feature 'genre': 12" in done.err
     found = np.load(tmp_path / "out.npy")
     assert np.isnan(found).all(axis=1).tolist() == [row in wrong for row in range(5)]
     near(
@@ -317,7 +320,8 @@ def test_texts_that_are_no_index(files: dict[str, Path], tmp_path: Path, text: s
         with pytest.raises(InputError, match=rf"column 'genre'.* line 3.*|column 'genre', line 3: .*{why}"):
             score_file(session, data, tmp_path / "out.npy")
         report = score_file(session, data, tmp_path / "out.npy", on_error="null")
-    assert report.failed_rows == 1 and why in report.failed[0]
+    assert report.failed_rows == 1
+    assert why in report.failed[0]
     found = np.load(tmp_path / "out.npy")
     near(found[[0, 2]], of_indices(np.array([[3, 1], [4, 3]])))
     assert np.isnan(found[1]).all()
@@ -355,7 +359,8 @@ def test_a_part_of_a_folder_skips_wrong_indices(files: dict[str, Path], tmp_path
         scored = score_part(session, part, tmp_path, on_error="null")
         with pytest.raises(InputError, match="row 2, feature 'genre': 12"):
             score_part(session, part, tmp_path)
-    assert scored.failed_rows == 1 and "feature 'genre': 12" in scored.failed[0]
+    assert scored.failed_rows == 1
+    assert "feature 'genre': 12" in scored.failed[0]
 
 
 # What a file says
@@ -363,8 +368,10 @@ def test_a_part_of_a_folder_skips_wrong_indices(files: dict[str, Path], tmp_path
 
 def test_the_record_of_limits_is_read_back_and_left_out_where_there_are_none(files: dict[str, Path]) -> None:
     with Session(files["indices"], "cpu") as session, Session(files["foreign"], "cpu") as foreign:
-        assert session.summary is not None and session.summary.inputs == (GENRES,)
-        assert session.inputs[0].indices == GENRES.indices and foreign.inputs[0].indices is None
+        assert session.summary is not None
+        assert session.summary.inputs == (GENRES,)
+        assert session.inputs[0].indices == GENRES.indices
+        assert foreign.inputs[0].indices is None
     assert "indices" not in Port("x", ("batch", 2)).to_record()
     assert "mlpx.rows_depend" not in Summary("m", (), (), (), 17, 8).to_metadata()
 
@@ -399,14 +406,17 @@ def test_rows_that_depend_are_run_as_they_come(tmp_path: Path, run: Run) -> None
     path = only_indices(tmp_path / "m.onnx", rows_depend=True)
     metadata = {entry.key: entry.value for entry in load_onnx(path).metadata_props}
     found = summary_of(metadata)
-    assert rows_depend(metadata) and found is not None and found.rows_depend
+    assert rows_depend(metadata)
+    assert found is not None
+    assert found.rows_depend
     ids = np.random.default_rng(3).integers(1, 6, (20_001, 2))
     expected = of_indices(ids)
     expected -= expected.mean(axis=0)
     np.save(tmp_path / "ids.npy", ids)
     on_gpu = GpuRunner(path, (("CPUExecutionProvider", {}),), Settings(), kind="cpu", graphs=False)
     with Session(path, "cpu", workers=2, chunk_rows=500) as session:
-        assert not session.divisible and not on_gpu.model.divisible
+        assert not session.divisible
+        assert not on_gpu.model.divisible
         np.testing.assert_allclose(session.predict(ids), expected, atol=1e-3)
         np.testing.assert_allclose(on_gpu.run(["y"], {"ids": ids})[0], expected, atol=1e-3)
         score_file(session, tmp_path / "ids.npy", tmp_path / "out.npy")
@@ -422,7 +432,8 @@ def test_rows_that_are_made_up_can_be_run(files: dict[str, Path], name: str, run
         assert [rows[port.name].dtype for port in session.inputs] == [port.dtype for port in session.inputs]
         assert np.isfinite(session.run(rows)["y"]).all()
         if name == "indices":
-            assert set(rows["ids"][:, 0]) == set(range(10)) and set(rows["ids"][:, 1]) == set(range(1, 6))
+            assert set(rows["ids"][:, 0]) == set(range(10))
+            assert set(rows["ids"][:, 1]) == set(range(1, 6))
     done = run("bench", files[name], "--batch", 1, "--seconds", 0.1)
     assert done.code == 0, done.err
 
@@ -432,4 +443,5 @@ def test_inspect_shows_the_limits(files: dict[str, Path], run: Run) -> None:
     assert done.code == 0, done.err
     lines = [line.split() for line in done.out.splitlines()]
     assert ["input", "ids", "(batch,", "2)", "int64"] in lines
-    assert ["genre", "0", "to", "9"] in lines and ["mood", "1", "to", "5"] in lines
+    assert ["genre", "0", "to", "9"] in lines
+    assert ["mood", "1", "to", "5"] in lines

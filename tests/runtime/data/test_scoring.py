@@ -60,7 +60,8 @@ def test_every_format_gives_the_same_rows(kind: str, names: bool, tmp_path: Path
 def test_columns_are_matched_by_name_in_any_order(kind: str, tmp_path: Path) -> None:
     shuffled = {"id": ["a", "b", "c"]} | dict(reversed(columns().items()))
     rows, how = read_rows(write(tmp_path / f"r.{kind}", shuffled), Port("x", ("batch", 3), features=tuple(NAMES)))
-    assert rows.tobytes() == ROWS.tobytes() and how == "columns by name, 'id' not used"
+    assert rows.tobytes() == ROWS.tobytes()
+    assert how == "columns by name, 'id' not used"
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -94,7 +95,8 @@ def test_csv_texts(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     path.write_text("a\n 0.1 \n1e-3\n-inf\nnan\n7\n")
     rows, _ = read_rows(path, port)
-    assert rows[[0, 1, 2, 4], 0].tolist() == [np.float32(0.1), np.float32(1e-3), -np.inf, 7] and np.isnan(rows[3, 0])
+    assert rows[[0, 1, 2, 4], 0].tolist() == [np.float32(0.1), np.float32(1e-3), -np.inf, 7]
+    assert np.isnan(rows[3, 0])
     path.write_text("a\n1e300\n")
     with pytest.raises(InputError, match=r"line 2: '1e300' is too large for float32"):
         read_rows(path, port)
@@ -136,7 +138,9 @@ def test_every_format_holds_the_same_results(kind: str, tmp_path: Path) -> None:
     session = exported(tmp_path, labels=["no", "yes"])
     np.save(tmp_path / "rows.npy", ROWS)
     report = score_file(session, tmp_path / "rows.npy", tmp_path / f"out.{kind}")
-    assert report.rows == 3 and report.device == "cpu" and report.output == tmp_path / f"out.{kind}"
+    assert report.rows == 3
+    assert report.device == "cpu"
+    assert report.output == tmp_path / f"out.{kind}"
     outputs = session.predict(ROWS)
     probabilities = torch.softmax(torch.from_numpy(outputs).double(), dim=1).float().numpy()
     labels = np.array(["no", "yes"])[outputs.argmax(axis=1)]
@@ -144,7 +148,8 @@ def test_every_format_holds_the_same_results(kind: str, tmp_path: Path) -> None:
         assert np.load(tmp_path / "out.npy").tobytes() == outputs.tobytes()
     elif kind == "npz":
         found = np.load(tmp_path / "out.npz")
-        assert found["outputs"].tobytes() == outputs.tobytes() and found["labels"].tolist() == labels.tolist()
+        assert found["outputs"].tobytes() == outputs.tobytes()
+        assert found["labels"].tolist() == labels.tolist()
         assert np.allclose(found["probabilities"], probabilities, rtol=0, atol=1e-7)
     else:
         frame = (polars.read_csv if kind == "csv" else polars.read_parquet)(tmp_path / f"out.{kind}")
@@ -157,20 +162,28 @@ def test_every_format_holds_the_same_results(kind: str, tmp_path: Path) -> None:
 def test_what_outputs_mean() -> None:
     values = np.array([[0.9], [0.5], [0.2], [np.nan]], np.float32)
     probability = Scores(values, Port("y", ("batch", 1), labels=("bad", "good"), scores="probabilities"))
-    assert probability.labels is not None and probability.labels.tolist() == ["good", "bad", "bad", None]
+    assert probability.labels is not None
+    assert probability.labels.tolist() == ["good", "bad", "bad", None]
     assert probability.probabilities is not None
     assert np.allclose(probability.probabilities[:3], [[0.1, 0.9], [0.5, 0.5], [0.8, 0.2]])
     logit = Scores(values, Port("y", ("batch", 1), labels=("bad", "good"), scores="logits"))
-    assert logit.labels is not None and logit.labels.tolist() == ["good", "good", "good", None]
+    assert logit.labels is not None
+    assert logit.labels.tolist() == ["good", "good", "good", None]
     assert logit.probabilities is not None
     assert np.allclose(logit.probabilities[0], [1 / (1 + np.exp(0.9)), 1 / (1 + np.exp(-0.9))])
     infinite = Scores(np.array([[np.inf, 0]], np.float32), Port("y", ("batch", 2), labels=("a", "b"), scores="logits"))
-    assert infinite.labels is not None and infinite.labels.tolist() == ["a"]
-    assert infinite.probabilities is not None and np.isnan(infinite.probabilities[0, 0])
+    assert infinite.labels is not None
+    assert infinite.labels.tolist() == ["a"]
+    assert infinite.probabilities is not None
+    assert np.isnan(infinite.probabilities[0, 0])
     plain = Scores(values, Port("y", ("batch", 1)))
-    assert plain.labels is None and plain.probabilities is None and list(plain.columns()) == ["y"]
+    assert plain.labels is None
+    assert plain.probabilities is None
+    assert list(plain.columns()) == ["y"]
     three = Scores(np.array([[1, 3, 2]], np.float32), Port("y", ("batch", 3), labels=("a", "b", "c"), scores="values"))
-    assert three.labels is not None and three.labels.tolist() == ["b"] and three.probabilities is None
+    assert three.labels is not None
+    assert three.labels.tolist() == ["b"]
+    assert three.probabilities is None
     assert list(three.columns()) == ["label", "y_a", "y_b", "y_c"]
 
 
@@ -205,7 +218,8 @@ def test_csv_headers(tmp_path: Path) -> None:
     port = Port("x", ("batch", 2), features=("0", 'a "b"'))
     (tmp_path / "r.csv").write_text('\ufeff"a ""b""", 0,c\r\n1,2,x\r\n\r\n', encoding="utf-8")
     rows, how = read_rows(tmp_path / "r.csv", port)
-    assert rows.tolist() == [[2.0, 1.0]] and "'c' not used" in how
+    assert rows.tolist() == [[2.0, 1.0]]
+    assert "'c' not used" in how
     (tmp_path / "r.csv").write_text('0,"a ""b""",0\n1,2,3\n')
     with pytest.raises(InputError, match="more than one column named '0'"):
         read_rows(tmp_path / "r.csv", port)
@@ -250,7 +264,8 @@ def test_a_link_is_written_through_and_modes_are_kept(tmp_path: Path) -> None:
     (tmp_path / "real.csv").chmod(0o600)
     (tmp_path / "link.csv").symlink_to(tmp_path / "real.csv")
     score_file(session, tmp_path / "rows.npy", tmp_path / "link.csv")
-    assert (tmp_path / "link.csv").is_symlink() and (tmp_path / "real.csv").read_text().startswith("y_0,y_1")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "real.csv").read_text().startswith("y_0,y_1")
     assert (tmp_path / "real.csv").stat().st_mode & 0o777 == 0o600
 
 
@@ -293,5 +308,7 @@ def test_a_disk_that_is_full_leaves_the_old_results_whole(kind: str, root: Path,
     old.write_bytes(b"old")
     command = [sys.executable, "-c", FULL, *(str(tmp_path / n) for n in ("m.onnx", "rows.npy")), str(old)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert "OutputError" in done.stderr and "cannot be written: File too large; nothing was changed" in done.stderr
-    assert old.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 3
+    assert "OutputError" in done.stderr
+    assert "cannot be written: File too large; nothing was changed" in done.stderr
+    assert old.read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 3

@@ -66,7 +66,7 @@ def busy_at_times() -> Callable[[int, int], int]:
     """The status of a server that turns away every fifth request of a connection, and never one twice in a row."""
     connection = local()  # each has a thread of its own
 
-    def status(rows: int, number: int) -> int:
+    def status(_rows: int, _number: int) -> int:
         connection.requests = getattr(connection, "requests", 0) + 1
         return 429 if connection.requests % 5 == 0 else 200
 
@@ -93,29 +93,29 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
     "fewer values": (output(data=[1.0]), "no answer", "1 values came"),
     "text for numbers": (output(data=["1.5"] * 10), "no answer", "'1.5' instead of a number"),
     "a number beyond float64": (output(data=[10**400] * 120), "no answer", "beyond float64"),
-    "no outputs": (changed(lambda record: {}), "no answer", "without 'outputs'"),
+    "no outputs": (changed(lambda _: {}), "no answer", "without 'outputs'"),
     "a list": (changed(lambda record: [record]), "no answer", "without 'outputs'"),
-    "not JSON": (changed(lambda record: b"<html>"), "no answer", "not JSON: '<html>'"),
-    "nested too deep": (changed(lambda record: b"[" * 100_000), "no answer", "not JSON"),
-    "too much": (changed(lambda record: b" " * 2**22), "no answer", "an answer of more than"),
+    "not JSON": (changed(lambda _: b"<html>"), "no answer", "not JSON: '<html>'"),
+    "nested too deep": (changed(lambda _: b"[" * 100_000), "no answer", "not JSON"),
+    "too much": (changed(lambda _: b" " * 2**22), "no answer", "an answer of more than"),
     "a binary length that lies": (
         lambda answers: planted(answers, headers={"Inference-Header-Content-Length": "99999999"}),
         "no answer",
         "bytes came",
     ),
-    "an error": (lambda answers: planted(answers, status=lambda rows, number: 500), "no answer", "HTTP 500: planted"),
+    "an error": (lambda answers: planted(answers, status=lambda _, _number: 500), "no answer", "HTTP 500: planted"),
     "an error for batches": (
-        lambda a: planted(a, status=lambda rows, number: 500 if rows > 1 else 200),
+        lambda a: planted(a, status=lambda rows, _: 500 if rows > 1 else 200),
         "no answer",
         "a single row is answered, and a batch of 12 is not",
     ),
     "moved": (
-        lambda a: planted(a, status=lambda rows, number: 307, headers={"Location": "/elsewhere"}),
+        lambda a: planted(a, status=lambda _, _number: 307, headers={"Location": "/elsewhere"}),
         "no answer",
         "HTTP 307: moved to /elsewhere",
     ),
     "busy for ever": (
-        lambda a: planted(a, status=lambda r, n: 503, headers={"Retry-After": "0"}),
+        lambda a: planted(a, status=lambda _, _n: 503, headers={"Retry-After": "0"}),
         "no answer",
         "HTTP 503: planted",
     ),
@@ -143,7 +143,8 @@ def test_a_planted_fault_is_found(name: str) -> None:
     make, kind, words = FAULTS[name]
     with make(certified_answers()).url() as url:
         report = check_live(url, case(), timeout=20)
-    assert not report.proved and kind in {finding.kind for finding in report.findings}
+    assert not report.proved
+    assert kind in {finding.kind for finding in report.findings}
     assert words in " | ".join((*report.causes, *(finding.words for finding in report.findings)))
 
 
@@ -160,7 +161,8 @@ def test_a_server_cannot_write_on_the_terminal() -> None:
         *report.warnings,
         *(finding.words for finding in report.findings),
     ]
-    assert not report.proved and not [text for text in shown if "\x1b" in text]
+    assert not report.proved
+    assert not [text for text in shown if "\x1b" in text]
 
 
 WELL: dict[str, Make] = {
@@ -182,26 +184,27 @@ def test_a_server_that_answers_well_is_proved(name: str) -> None:
     with WELL[name](certified_answers()).url() as url:
         report = check_live(url, case(), timeout=20)
     assert report.proved, report.findings
-    assert report.causes == () and {asked.tensors for asked in report.asked} == {"JSON"}
+    assert report.causes == ()
+    assert {asked.tensors for asked in report.asked} == {"JSON"}
     assert bool(report.warnings) == (name == "metadata is empty")
 
 
 def test_a_server_of_small_batches_is_asked_for_small_ones() -> None:
-    server = planted(certified_answers(), status=lambda rows, number: 400 if rows > 4 else 200)
+    server = planted(certified_answers(), status=lambda rows, _: 400 if rows > 4 else 200)
     with server.url() as url:
         report = check_live(url, case())
-    assert (
-        report.proved and "refuses batches of 12 rows, and takes 3 at a time: HTTP 400: planted" in report.warnings[0]
-    )
-    refusing = planted(certified_answers(), status=lambda rows, number: 400)
+    assert report.proved
+    assert "refuses batches of 12 rows, and takes 3 at a time: HTTP 400: planted" in report.warnings[0]
+    refusing = planted(certified_answers(), status=lambda _, _number: 400)
     with refusing.url() as url:
         report = check_live(url, case())
-    assert not report.proved and refusing.asked < 10
+    assert not report.proved
+    assert refusing.asked < 10
 
 
 @pytest.mark.parametrize("batch", [1, 5, 16])
 def test_a_server_of_one_batch_size_gets_that(batch: int) -> None:
-    server = planted(certified_answers(), status=lambda rows, number: 200 if rows == batch else 400)
+    server = planted(certified_answers(), status=lambda rows, _: 200 if rows == batch else 400)
     server.inputs[0]["shape"] = [batch, 32]
     with server.url() as url:
         report = check_live(url, case())
@@ -214,20 +217,22 @@ def test_a_difference_within_the_bound_and_yet_unusual_is_remarked() -> None:
     moved = {name: exact + 20 * at_proof for name, exact in answers.exact.items()}
     with planted(answers, known(answers, moved)).url() as url:
         report = check_live(url, case())
-    assert report.proved and "times that at proof time" in report.warnings[0]
+    assert report.proved
+    assert "times that at proof time" in report.warnings[0]
 
 
 def test_a_server_that_does_not_answer_is_given_up_on() -> None:
-    server = planted(certified_answers(), status=lambda rows, number: 0 if number > 3 else 200)
+    server = planted(certified_answers(), status=lambda _, number: 0 if number > 3 else 200)
     with server.url() as url:
         report = check_live(url, case(), timeout=0.3)
-    assert not report.proved and server.asked == 4
+    assert not report.proved
+    assert server.asked == 4
     assert "no complete answer within 0.3 s" in report.findings[0].words
     assert any("the remaining ones were not sent" in words for words in report.warnings)
 
 
 @pytest.mark.parametrize(
-    "sent, words",
+    ("sent", "words"),
     [
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not HTTP"),
         (b"", "without an answer"),

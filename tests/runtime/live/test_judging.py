@@ -52,7 +52,8 @@ def test_correct_float32_answers_pass(tmp_path_factory: pytest.TempPathFactory, 
         alone = np.concatenate([session.predict(row[None]) for row in inputs])
         for values in (session.predict(inputs), alone, module(torch.from_numpy(inputs)).numpy()):
             judgement = judged(answers, {name: values}, at_proof)
-            assert judgement.findings == () and judgement.share <= 1
+            assert judgement.findings == ()
+            assert judgement.share <= 1
 
 
 @given(st.data())
@@ -65,7 +66,9 @@ def test_a_single_value_beyond_its_bound_is_found(data: st.DataObject) -> None:
     values = exact.copy()
     values[row, column] += times * answers.bound[name][row, column]
     (finding,) = judged(answers, {name: values}, at_proof).findings
-    assert finding.kind == "bound" and f"(row {row}, value {column})" in finding.words and "1 of 120" in finding.words
+    assert finding.kind == "bound"
+    assert f"(row {row}, value {column})" in finding.words
+    assert "1 of 120" in finding.words
 
 
 @given(st.permutations(range(12)))
@@ -95,7 +98,8 @@ def test_a_precision_that_the_rows_do_not_tell_is_not_accused() -> None:
     answers, at_proof = asked_of(case())
     right = {name: exact.astype("f4") for name, exact in answers.exact.items()}
     judgement = judged(replace(answers, reduced={"TF32": right}), right, at_proof)
-    assert judgement.findings == () and judgement.told_apart == ()
+    assert judgement.findings == ()
+    assert judgement.told_apart == ()
 
 
 @pytest.mark.parametrize("precision", ["TF32", "TF32, truncated", "bfloat16", "float16"])
@@ -114,7 +118,8 @@ def test_a_precision_that_overflows_is_told_from_float32() -> None:
     right = {name: exact.astype("f4") for name, exact in answers.exact.items()}
     overflowed = {"float16": {name: np.full(exact.shape, np.nan, "f4") for name, exact in answers.exact.items()}}
     judgement = judged(replace(answers, reduced=overflowed), right, at_proof)
-    assert judgement.findings == () and judgement.told_apart == ("float16",)
+    assert judgement.findings == ()
+    assert judgement.told_apart == ("float16",)
 
 
 def softmax(y: np.ndarray) -> np.ndarray:
@@ -145,7 +150,8 @@ def test_wrong_answers_are_explained(name: str) -> None:
     ((output, exact),) = answers.exact.items()
     judgement = judged(answers, {output: WRONG[name][0](exact)}, at_proof)
     assert not {finding.kind for finding in judgement.findings} - {"bound", "not a number"}
-    assert judgement.findings and WRONG[name][1] in causes_of(judgement)[0]
+    assert judgement.findings
+    assert WRONG[name][1] in causes_of(judgement)[0]
 
 
 def test_a_function_that_is_left_out_is_named(tmp_path: Path) -> None:
@@ -166,7 +172,8 @@ def test_files_in_fewer_bits_are_found_and_called_alike(tmp_path: Path) -> None:
     for kind in ("float16", "weights8"):
         with Session(write_variant(file, kind).path, "cpu") as session:
             judgement = judged(answers, {name: session.predict(inputs)}, at_proof)
-        assert judgement.findings and "similar to the right ones" in causes_of(judgement)[0]
+        assert judgement.findings
+        assert "similar to the right ones" in causes_of(judgement)[0]
 
 
 class Two(nn.Module):
@@ -222,7 +229,8 @@ def test_answers_of_another_form_are_found(name: str) -> None:
     answers, at_proof = asked_of(case())
     answer, kind, words = FORMS[name]
     (finding,) = judge(answers, [Exchange(ALL_AT_ONCE, tuple(range(12)), "1", answer)], at_proof).findings
-    assert finding.kind == kind and words in finding.words
+    assert finding.kind == kind
+    assert words in finding.words
 
 
 @given(st.data())
@@ -233,7 +241,8 @@ def test_whatever_comes_is_judged(data: st.DataObject) -> None:
     numbers = st.one_of(st.floats(), st.sampled_from([0.0, 1e308, -1e308, 1e-320, float(exact[0, 0])]))
     values = data.draw(st.lists(numbers, min_size=1, max_size=20))
     judgement = judged(answers, {name: np.resize(np.array(values), exact.shape)}, at_proof)
-    assert judgement.findings and causes_of(judgement)
+    assert judgement.findings
+    assert causes_of(judgement)
     json.dumps([judgement.largest, judgement.share, judgement.asked[0].largest], allow_nan=False)
 
 

@@ -58,11 +58,15 @@ def url(folder: Path) -> Iterator[str]:
 
 def test_the_certified_file_is_proved(run: Run, url: str, certificate: Path) -> None:
     done = run("verify", certificate.parent / "tower.onnx", "--url", f"{url}/versions/1")
-    assert done.code == 0 and done.err == ""
-    assert done.out.startswith("proved    http://127.0.0.1:") and "tensors as JSON and bytes" in done.out
+    assert done.code == 0
+    assert done.err == ""
+    assert done.out.startswith("proved    http://127.0.0.1:")
+    assert "tensors as JSON and bytes" in done.out
     assert "nearer to the exact answers than to those of TF32, bfloat16, float16" in done.out
     record = json.loads(run("verify", "--url", f"{url}/versions/1", "--certificate", certificate, "--json").out)
-    assert record["proved"] is True and record["findings"] == [] and record["version"] == "1"
+    assert record["proved"] is True
+    assert record["findings"] == []
+    assert record["version"] == "1"
     assert {asked["how"] for asked in record["asked"]} == {
         "all at once",
         "one by one",
@@ -70,44 +74,53 @@ def test_the_certified_file_is_proved(run: Run, url: str, certificate: Path) -> 
         "at the same time",
     }
     assert all(asked["rows"] >= record["rows"] == 24 for asked in record["asked"])
-    assert 0 < record["share"] < 1 and record["largest"] < 8 * record["at_proof"]
+    assert 0 < record["share"] < 1
+    assert record["largest"] < 8 * record["at_proof"]
 
 
 def test_tensors_travel_as_asked(url: str, certificate: Path) -> None:
     for tensors, travels in (("json", {"JSON"}), ("binary", {"bytes"}), ("auto", {"JSON", "bytes"})):
         report = check_live(f"{url}/versions/1", certificate, tensors=tensors)
-        assert report.proved and {asked.tensors for asked in report.asked} == travels
+        assert report.proved
+        assert {asked.tensors for asked in report.asked} == travels
 
 
 def test_another_version_is_told_and_the_certified_one_named(run: Run, url: str, certificate: Path) -> None:
     done = run("verify", "--url", url, "--certificate", certificate)
-    assert done.code == 1 and done.out.startswith("failed ")
-    assert "values beyond the bound" in done.out and "the server says that its file has the SHA-256" in done.out
+    assert done.code == 1
+    assert done.out.startswith("failed ")
+    assert "values beyond the bound" in done.out
+    assert "the server says that its file has the SHA-256" in done.out
     assert "version 1 answers as the certified file does; the URL was answered by version 3" in done.out
     assert "another file, or another preprocessing of the inputs" in done.out
 
 
 def test_a_variant_in_fewer_bits_is_told(url: str, certificate: Path) -> None:
     report = check_live(f"{url}/versions/2", certificate)
-    assert not report.proved and {finding.kind for finding in report.findings} == {"file", "bound"}
+    assert not report.proved
+    assert {finding.kind for finding in report.findings} == {"file", "bound"}
     assert any("similar to the right ones" in cause and "float16" in cause for cause in report.causes)
 
 
 @pytest.mark.parametrize(
-    "path, words",
+    ("path", "words"),
     [("tower/versions/9", "the server's versions of 'tower' are 1, 2, 3"), ("towel", "the server's models are tower")],
 )
 def test_what_the_server_does_not_have(run: Run, url: str, certificate: Path, path: str, words: str) -> None:
     done = run("verify", "--url", url.replace("tower", path), "--certificate", certificate)
-    assert done.code == 1 and "the server has no " in done.out and words in done.out
+    assert done.code == 1
+    assert "the server has no " in done.out
+    assert words in done.out
 
 
-def test_a_model_of_other_names_is_not_asked(run: Run, url: str, root: Path, tmp_path: Path) -> None:
+def test_a_model_of_other_names_is_not_asked(run: Run, url: str, tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text(SPEC.replace("name: x", "name: z").replace("name: y", "name: w"))
     assert run("build", tmp_path / "s.yaml", "--seed", 1, "-o", tmp_path, "--no-html").code == 0
     done = run("verify", "--url", url, "--certificate", tmp_path / "tower.parity.json")
-    assert done.code == 1 and "the inputs of the file are z; the server's are x" in done.out
-    assert "the outputs of the file are w; the server's are y" in done.out and "no row was asked" in done.out
+    assert done.code == 1
+    assert "the inputs of the file are z; the server's are x" in done.out
+    assert "the outputs of the file are w; the server's are y" in done.out
+    assert "no row was asked" in done.out
 
 
 def test_over_grpc(folder: Path, certificate: Path, run: Run) -> None:
@@ -115,9 +128,12 @@ def test_over_grpc(folder: Path, certificate: Path, run: Run) -> None:
     with serving(folder / "certified") as server:
         where = f"grpc://{server.grpc}/v2/models/tower"
         done = run("verify", "--url", where, "--certificate", certificate)
-        assert done.code == 0 and "tensors as bytes" in done.out and "gRPC" in done.out
+        assert done.code == 0
+        assert "tensors as bytes" in done.out
+        assert "gRPC" in done.out
         done = run("verify", "--url", where.replace("tower", "towel"), "--certificate", certificate)
-        assert done.code == 1 and "the server's models are tower" in done.out
+        assert done.code == 1
+        assert "the server's models are tower" in done.out
 
 
 def test_a_token(folder: Path, certificate: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -129,7 +145,9 @@ def test_a_token(folder: Path, certificate: Path, run: Run, monkeypatch: pytest.
         for wrong in ("another", ""):
             monkeypatch.setenv("MLPX_TOKEN", wrong)
             done = run(*arguments)
-            assert done.code == 3 and "set the environment variable MLPX_TOKEN" in done.err and done.out == ""
+            assert done.code == 3
+            assert "set the environment variable MLPX_TOKEN" in done.err
+            assert done.out == ""
         monkeypatch.setenv("MLPX_TOKEN", "two\nlines")
         assert run(*arguments).code == 2
 
@@ -145,7 +163,9 @@ def test_tls(folder: Path, certificate: Path, run: Run, tmp_path: Path) -> None:
         arguments = "verify", "--url", f"{server.url}/v2/models/tower", "--certificate", certificate
         assert run(*arguments, "--ca-file", chain).code == 0
         untrusted = run(*arguments)
-        assert untrusted.code == 3 and "is not trusted" in untrusted.err and "--ca-file" in untrusted.err
+        assert untrusted.code == 3
+        assert "is not trusted" in untrusted.err
+        assert "--ca-file" in untrusted.err
         assert run(*arguments, "--ca-file", key).code == 2
         assert run(*arguments, "--ca-file", tmp_path / "none.pem").code == 2
 
@@ -161,13 +181,16 @@ except SystemExit as end:
     print([end.code, *(name for name in {heavy} if name in sys.modules)])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("proved ") and done.stdout.endswith("[0]\n")
+    assert done.stdout.startswith("proved ")
+    assert done.stdout.endswith("[0]\n")
 
 
 def test_a_file_or_certificate_that_is_no_use(run: Run, url: str, certificate: Path, tmp_path: Path) -> None:
     other = certificate.parent.parent / "other" / "tower.onnx"
     done = run("verify", other, "--url", url, "--certificate", certificate)
-    assert done.code == 1 and "is not the file that" in done.err and done.out == ""
+    assert done.code == 1
+    assert "is not the file that" in done.err
+    assert done.out == ""
     assert run("verify", tmp_path / "none.onnx", "--url", url).code == 2
     record = json.loads(certificate.read_text())
     for change, code, words in (
@@ -176,7 +199,8 @@ def test_a_file_or_certificate_that_is_no_use(run: Run, url: str, certificate: P
     ):
         (tmp_path / "c.parity.json").write_text(json.dumps(record | change))
         done = run("verify", "--url", url, "--certificate", tmp_path / "c.parity.json")
-        assert done.code == code and words in done.err
+        assert done.code == code
+        assert words in done.err
     with pytest.raises(InputError, match="because"):
         check_live(url, tmp_path / "c.parity.json")
 
@@ -199,7 +223,9 @@ URLS = {
 @pytest.mark.parametrize("url", URLS)
 def test_a_url_that_is_none(run: Run, certificate: Path, url: str) -> None:
     done = run("verify", "--url", url, "--certificate", certificate)
-    assert done.code == 2 and URLS[url] in done.err and "What to do: give one like" in done.err
+    assert done.code == 2
+    assert URLS[url] in done.err
+    assert "What to do: give one like" in done.err
     assert "secret" not in done.err
 
 
@@ -218,7 +244,8 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_options_that_do_not_go_together(run: Run, name: str) -> None:
     done = run("verify", *WRONG[name][0])
-    assert done.code == 2 and WRONG[name][1] in " ".join(done.err.replace("│", " ").split())
+    assert done.code == 2
+    assert WRONG[name][1] in " ".join(done.err.replace("│", " ").split())
 
 
 def test_settings_that_are_none(certificate: Path) -> None:

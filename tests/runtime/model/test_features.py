@@ -98,10 +98,12 @@ def test_a_spec_with_features_survives_and_agrees_with_the_schema(ins: list, out
         written["input"]["range"] = whole
     spec = MLPSpec(**written)
     dumped = spec.model_dump(exclude_none=True)
-    assert MLPSpec(**json.loads(json.dumps(dumped))) == spec and dumped["input"]["features"] == ins
+    assert MLPSpec(**json.loads(json.dumps(dumped))) == spec
+    assert dumped["input"]["features"] == ins
     VALIDATOR.validate(written)
     names = [feature if isinstance(feature, str) else feature["name"] for feature in ins]
-    assert spec.input.feature_names == names and spec.input.row_shape == (len(ins),)
+    assert spec.input.feature_names == names
+    assert spec.input.row_shape == (len(ins),)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +161,11 @@ def test_what_is_wrong_with_the_outputs_features_is_named(output: dict, expected
 
 def test_the_file_holds_what_the_spec_says_of_features(arm: Path) -> None:
     summary = inspect(arm).summary
-    assert summary.inputs == (STATE,) and summary.outputs == (TORQUE,)
+    assert summary.inputs == (STATE,)
+    assert summary.outputs == (TORQUE,)
     with Session(arm, "cpu") as session:
-        assert session.summary is not None and session.summary.inputs == (STATE,)
+        assert session.summary is not None
+        assert session.summary.inputs == (STATE,)
 
 
 def test_a_file_without_units_and_ranges_says_nothing_of_them(tmp_path: Path) -> None:
@@ -192,7 +196,8 @@ def test_a_record_of_another_make_is_none_or_a_sound_port(changes: dict[str, Any
         assert set(changes) != {"new"}
         return
     port = (found.inputs if where else found.outputs)[0]
-    assert isinstance(port.name, str) and all(type(size) in (int, str) for size in port.shape)
+    assert isinstance(port.name, str)
+    assert all(type(size) in (int, str) for size in port.shape)
     width = math.prod(size for size in port.shape[1:] if isinstance(size, int))
     for listed in (port.features, port.units, port.ranges):
         assert listed is None or (isinstance(listed, tuple) and len(listed) == width)
@@ -261,7 +266,8 @@ def test_a_column_may_carry_the_features_unit(header: str, kind: str, tmp_path: 
     path = tmp_path / f"r.{kind}"
     frame.write_csv(path) if kind == "csv" else frame.write_parquet(path)
     rows, how = read_rows(path, STATE)
-    assert rows.tolist() == [[2, 0, 1], [2.5, 0.5, 1.5]] and how.startswith("columns by name")
+    assert rows.tolist() == [[2, 0, 1], [2.5, 0.5, 1.5]]
+    assert how.startswith("columns by name")
     assert ("'speed [km/h]' not used" in how) == (len(names) > 3)
 
 
@@ -332,7 +338,8 @@ def test_a_value_within_the_limits_stays_so_as_float32(low: float, share: float,
 def test_features_without_a_range_may_be_anything() -> None:
     port = Port("x", ("batch", 2), ("a", "b"), ranges=(None, (0, 1)))
     count, told = outside(np.array([[np.nan, 0.5], [1e30, 2], [0, np.nan]], np.float32), port)
-    assert count == 2 and [(feature.feature, feature.rows) for feature in told] == [("b", 2)]
+    assert count == 2
+    assert [(feature.feature, feature.rows) for feature in told] == [("b", 2)]
     assert outside(np.full((2, 2), np.nan, np.float32), Port("x", ("batch", 2), ("a", "b"))) == (0, ())
     many = outside(np.array([[[0, 0], [0, 9]]], np.float32), Port("x", ("batch", 2, 2), range=(0, 1)))
     assert [feature.feature for feature in many[1]] == ["2, 2"]
@@ -347,11 +354,15 @@ WORDS = (
 
 def test_predict_notes_rows_outside_the_ranges(run: Run, arm: Path, tmp_path: Path) -> None:
     code, out, err = run("predict", arm, csv(tmp_path, ROWS))
-    assert code == 0 and f"note: {WORDS}\n" in err
-    assert out.splitlines()[0] == "shoulder,elbow" and len(out.splitlines()) == 4
+    assert code == 0
+    assert f"note: {WORDS}\n" in err
+    assert out.splitlines()[0] == "shoulder,elbow"
+    assert len(out.splitlines()) == 4
     code, out, _ = run("predict", arm, tmp_path / "rows.csv", "-o", tmp_path / "o.parquet", "--json")
     record = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert code == 0 and record["outside_rows"] == 2 and record["outside_words"] == WORDS
+    assert code == 0
+    assert record["outside_rows"] == 2
+    assert record["outside_words"] == WORDS
     speed = {"feature": "speed", "rows": 2, "first_row": 2, "value": 31.5, "range": [0, 30], "unit": "m/s"}
     load = {"feature": "load", "rows": 1, "first_row": 2, "value": "nan", "range": [-10, 10], "unit": None}
     assert record["outside"] == [speed, load]
@@ -362,13 +373,19 @@ def test_predict_is_strict_when_asked(run: Run, arm: Path, tmp_path: Path) -> No
     np.save(tmp_path / "rows.npy", np.array([[30, 1, 1], [31, 0, 0]], np.float32))
     for data, part in ((csv(tmp_path, ROWS), WORDS), (tmp_path / "rows.npy", "'speed' in row 2: 31 m/s")):
         code, out, err = run("predict", arm, data, "-o", tmp_path / "o.csv", "--strict")
-        assert code == 2 and out == "" and part in err and not (tmp_path / "o.csv").exists()
+        assert code == 2
+        assert out == ""
+        assert part in err
+        assert not (tmp_path / "o.csv").exists()
     code, _, err = run("predict", arm, csv(tmp_path, "speed,pitch,load\n0,10,-10\n30,-10,10\n"), "--strict")
-    assert code == 0 and "outside" not in err and "nothing to check" not in err
+    assert code == 0
+    assert "outside" not in err
+    assert "nothing to check" not in err
     spec, module = network([{"linear": 2}], features=3)
     plain = export(module, tmp_path / "plain.onnx", spec=spec).path
     code, _, err = run("predict", plain, tmp_path / "rows.npy", "--strict")
-    assert code == 0 and f"note: {plain} declares no ranges, so --strict had nothing to check" in err
+    assert code == 0
+    assert f"note: {plain} declares no ranges, so --strict had nothing to check" in err
 
 
 def test_inspect_shows_features(run: Run, arm: Path) -> None:
@@ -381,7 +398,8 @@ def test_inspect_shows_features(run: Run, arm: Path) -> None:
         ["pitch", "rad", "-10", "to", "10"],
         ["load", "-10", "to", "10"],
     ]
-    assert lines[start + 5] == "features of torque" and lines[start + 7].split() == ["shoulder", "Nm", "-5", "to", "5"]
+    assert lines[start + 5] == "features of torque"
+    assert lines[start + 7].split() == ["shoulder", "Nm", "-5", "to", "5"]
     _, out, _ = run("inspect", arm, "--json")
     assert json.loads(out)["summary"]["inputs"][0]["units"] == ["m/s", "rad", None]
 
@@ -390,7 +408,9 @@ def test_inspect_shows_the_first_of_many_features(run: Run, tmp_path: Path) -> N
     many = [{"name": f"joint_{i}", "unit": "rad"} for i in range(15)]
     spec = MLPSpec(name="m", input={"features": many}, blocks=[{"linear": 1}])
     _, out, _ = run("inspect", export(assemble(spec, seed=0), tmp_path / "m.onnx", spec=spec).path)
-    assert "  joint_11  rad" in out and "joint_12" not in out and "  … 3 more, all with --json" in out
+    assert "  joint_11  rad" in out
+    assert "joint_12" not in out
+    assert "  … 3 more, all with --json" in out
 
 
 def drawn(path: Path, spec: MLPSpec, **more: Any) -> Any:
@@ -415,7 +435,9 @@ def test_the_proofs_rows_lie_where_the_range_does(tmp_path: Path) -> None:
     spec = MLPSpec(name="c", input={"features": listed}, blocks=[{"linear": 1}])
     path = export(assemble(spec, seed=1), tmp_path / "c.onnx", spec=spec).path
     report = drawn(path, spec)
-    assert report.proved and report.end_to_end is not None and report.end_to_end.magnitude > 1e5
+    assert report.proved
+    assert report.end_to_end is not None
+    assert report.end_to_end.magnitude > 1e5
 
 
 @pytest.mark.parametrize(
@@ -436,7 +458,8 @@ def test_a_file_that_declares_something_else_fails(old: str, new: str, part: str
             entry.value = entry.value.replace(old, new)
     onnx.save(model, arm)
     report = prove(assemble(spec, seed=1), arm, spec=spec, device="cpu", stop_early=True)
-    assert report.verdict == "failed" and part in report.why
+    assert report.verdict == "failed"
+    assert part in report.why
 
 
 def test_a_spec_of_another_width_fails(arm: Path, tmp_path: Path) -> None:

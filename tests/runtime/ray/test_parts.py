@@ -47,7 +47,8 @@ def test_every_row_is_in_one_part_and_its_results_are_those_of_one_machine(
     assert all(part.rows <= max(most, group) for part in parts)
     results = read_results(folder / "out", parts)
     expected = score_alone(file, sources, folder)
-    assert results.equals(expected) and results.schema == expected.schema
+    assert results.equals(expected)
+    assert results.schema == expected.schema
     for part in parts:
         ids = polars.read_parquet(part.source, columns=["id"])["id"][part.first_row :][: part.rows]
         assert polars.read_parquet(folder / "out" / part.target)["id"].equals(ids)
@@ -76,7 +77,8 @@ def test_the_results_say_where_their_rows_come_from(file: Path, tmp_path: Path) 
         for part in parts:
             score_part(session, part, tmp_path / "out")
     metadata = parquet.read_schema(tmp_path / "out" / parts[1].target).metadata
-    assert metadata[b"mlpx.source"] == b"large.parquet" and metadata[b"mlpx.first_row"] == b"20"
+    assert metadata[b"mlpx.source"] == b"large.parquet"
+    assert metadata[b"mlpx.first_row"] == b"20"
 
 
 def test_a_part_that_is_scored_again_replaces_its_file(file: Path, tmp_path: Path) -> None:
@@ -126,7 +128,8 @@ def test_ranges_are_counted_in_the_rows_of_the_file(tmp_path: Path) -> None:
     with Session(file, "cpu") as session:
         third = partition(source, input_ports(session), max_rows=10)[0][2]
         scored = score_part(session, third, tmp_path / "out")
-        assert scored.outside_rows == 1 and scored.outside is not None
+        assert scored.outside_rows == 1
+        assert scored.outside is not None
         assert (scored.outside.feature, scored.outside.first_row, scored.outside.value) == ("weight", 26, 11)
 
 
@@ -136,8 +139,10 @@ def test_rows_that_cannot_be_read_have_empty_results_and_keep_their_key(file: Pa
     with Session(file, "cpu") as session:
         *_, last = partition(source, input_ports(session), max_rows=10)[0]
         scored = score_part(session, last, tmp_path / "out", on_error="null", keep=["id"])
-        assert scored.failed_rows == 2 and scored.failed[0] == "row 34: column 'age' is empty"
-        assert scored.nonfinite is not None and (scored.nonfinite.rows, scored.nonfinite.first_row) == (8, 31)
+        assert scored.failed_rows == 2
+        assert scored.failed[0] == "row 34: column 'age' is empty"
+        assert scored.nonfinite is not None
+        assert (scored.nonfinite.rows, scored.nonfinite.first_row) == (8, 31)
         with pytest.raises(InputError, match=r"in\.parquet: 'weight' is inf in row 11"):
             score_part(session, replace(last, row_groups=(1,), first_row=10), tmp_path, reject_nonfinite=True)
     results = polars.read_parquet(tmp_path / "out" / last.target)
@@ -175,10 +180,13 @@ def test_folders_that_cannot_be_scored(file: Path, tmp_path: Path, run: Run) -> 
         keep = "key" if name == "good" else "id" if name == "kinds" else None
         more = ["--keep", keep] if keep else []
         done = run("predict", file, tmp_path / name, "-o", tmp_path / "out", "--engine", "ray", *more)
-        assert done.code == 2 and re.search(expected, done.err), (name, done.err)
+        assert done.code == 2, (name, done.err)
+        assert re.search(expected, done.err), (name, done.err)
     done = run("predict", file, good, "-o", tmp_path / "good", "--engine", "ray")
-    assert done.code == 3 and "the folder exists and is not empty; nothing was changed" in done.err
-    assert not (tmp_path / "out").exists() and not hidden_files(tmp_path)
+    assert done.code == 3
+    assert "the folder exists and is not empty; nothing was changed" in done.err
+    assert not (tmp_path / "out").exists()
+    assert not hidden_files(tmp_path)
 
 
 def test_options_that_need_ray_or_do_not_fit_it(file: Path, tmp_path: Path, run: Run) -> None:
@@ -187,4 +195,5 @@ def test_options_that_need_ray_or_do_not_fit_it(file: Path, tmp_path: Path, run:
     assert "-o FOLDER" in run("predict", file, data, "--engine", "ray").err
     assert "here or ray" in run("predict", file, data, "--engine", "spark").err
     done = run("predict", file, data, "-o", tmp_path / "out", "--engine", "ray", "--device", "cuda:1")
-    assert done.code == 2 and "auto, cpu or cuda on Ray" in done.err
+    assert done.code == 2
+    assert "auto, cpu or cuda on Ray" in done.err

@@ -106,7 +106,9 @@ def test_an_existing_cluster_gives_what_one_machine_gives(cluster: Cluster, tmp_
     done = run("predict", file, tmp_path / "in", "-o", tmp_path / "out", *options)
     assert done.code == 0, done.err
     report = json.loads(done.out)
-    assert report["rows"] == 5001 and report["workers"] == 2 and report["devices"] == ["cpu"]
+    assert report["rows"] == 5001
+    assert report["workers"] == 2
+    assert report["devices"] == ["cpu"]
     assert [part["target"] for part in report["parts"]] == ["a.parquet", "b.parquet", "c/d.parquet"]
     results = polars.concat([polars.read_parquet(tmp_path / "out" / part["target"]) for part in report["parts"]])
     assert results.equals(score_alone(file, sources, tmp_path))
@@ -144,7 +146,9 @@ def test_a_worker_that_is_killed_half_way_costs_no_row_and_doubles_none(cluster:
     finally:
         ended.set()
         thread.join()
-    assert len(killed) == 1 and report.repeated >= 1 and len(report.parts) == 18
+    assert len(killed) == 1
+    assert report.repeated >= 1
+    assert len(report.parts) == 18
     assert read_results(tmp_path / "out", report.parts).equals(score_alone(file, sources, tmp_path))
     assert hidden_files(tmp_path / "out") == []
 
@@ -169,7 +173,8 @@ def test_rows_that_kill_every_worker_are_given_up_and_named(cluster: Cluster, tm
     finally:
         ended.set()
         thread.join()
-    assert not (tmp_path / "out").exists() and hidden_files(tmp_path) == []
+    assert not (tmp_path / "out").exists()
+    assert hidden_files(tmp_path) == []
 
 
 def test_a_row_that_cannot_be_read_is_named_and_nothing_is_written(cluster: Cluster, tmp_path: Path, run: Run) -> None:
@@ -179,8 +184,10 @@ def test_a_row_that_cannot_be_read_is_named_and_nothing_is_written(cluster: Clus
     write_rows(tmp_path / "in" / "b.parquet", 100, age=gap)
     options = ["--engine", "ray", "--address", cluster.address]
     done = run("predict", file, tmp_path / "in", "-o", tmp_path / "out", *options)
-    assert done.code == 2 and "b.parquet: column 'age' has 1 empty values, the first in row 42" in done.err
-    assert not (tmp_path / "out").exists() and hidden_files(tmp_path) == []
+    assert done.code == 2
+    assert "b.parquet: column 'age' has 1 empty values, the first in row 42" in done.err
+    assert not (tmp_path / "out").exists()
+    assert hidden_files(tmp_path) == []
 
 
 def test_what_the_cluster_has_not_is_not_waited_for(cluster: Cluster, tmp_path: Path) -> None:
@@ -189,9 +196,7 @@ def test_what_the_cluster_has_not_is_not_waited_for(cluster: Cluster, tmp_path: 
         score_folder(file, source, tmp_path / "out", address=cluster.address, workers=5)
 
 
-def test_a_local_cluster_ends_with_its_run_and_is_not_seen_from_outside(
-    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_local_cluster_ends_with_its_run_and_is_not_seen_from_outside(tmp_path: Path) -> None:
     features = [{"name": name, "range": [-1, 1]} for name in NAMES]
     file, source = model(tmp_path, features=features), write_rows(tmp_path / "in.parquet", 1000)
     before = set(Path("/tmp").glob("mlpx-ray-*"))
@@ -199,8 +204,10 @@ def test_a_local_cluster_ends_with_its_run_and_is_not_seen_from_outside(
     report = score_folder(
         file, source, tmp_path / "out", workers=2, keep=["id"], progress=lambda *_: seen.extend(_listening())
     )
-    assert seen and set(seen) == {"127.0.0.1"}
-    assert report.outside_rows > 100 and " of the 1,000 rows of in.parquet are outside" in report.notes[0]
+    assert seen
+    assert set(seen) == {"127.0.0.1"}
+    assert report.outside_rows > 100
+    assert " of the 1,000 rows of in.parquet are outside" in report.notes[0]
     assert read_results(tmp_path / "out", report.parts).equals(score_alone(file, [source], tmp_path))
     assert set(Path("/tmp").glob("mlpx-ray-*")) <= before
 
@@ -221,7 +228,8 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
             )
     finally:
         signal.signal(signal.SIGINT, handler)
-    assert not (tmp_path / "out").exists() and hidden_files(tmp_path) == []
+    assert not (tmp_path / "out").exists()
+    assert hidden_files(tmp_path) == []
     assert set(Path("/tmp").glob("mlpx-ray-*")) <= before
 
 
@@ -238,9 +246,12 @@ def test_a_cluster_that_cannot_be_reached_is_named_in_bounded_time(tmp_path: Pat
         for address, expected in addresses.items():
             options = ["--engine", "ray", "--address", address]
             done = run("predict", file, source, "-o", tmp_path / "out", *options)
-            assert done.code == 3 and re.search(expected, done.err) and address in done.err
+            assert done.code == 3
+            assert re.search(expected, done.err)
+            assert address in done.err
             assert len(done.err.splitlines()) == 1
-    assert not (tmp_path / "out").exists() and hidden_files(tmp_path) == []
+    assert not (tmp_path / "out").exists()
+    assert hidden_files(tmp_path) == []
 
 
 def test_without_ray_the_install_line_is_given(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +260,9 @@ def test_without_ray_the_install_line_is_given(tmp_path: Path, run: Run, monkeyp
     (tmp_path / "without" / "sitecustomize.py").write_text("import sys\nsys.modules['ray'] = None\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "without"))
     done = run("predict", file, source, "-o", tmp_path / "out", "--engine", "ray")
-    assert done.code == 3 and 'pip install "mlpx[ray]"' in done.err and "--engine ray needs the package ray" in done.err
+    assert done.code == 3
+    assert 'pip install "mlpx[ray]"' in done.err
+    assert "--engine ray needs the package ray" in done.err
     assert not (tmp_path / "out").exists()
 
 

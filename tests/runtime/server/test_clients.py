@@ -62,7 +62,8 @@ def test_a_body_in_single_bytes_is_read(service: Server, arm: Proved) -> None:
         for byte in request(INFER, one.body, one.headers):
             connection.sendall(bytes([byte]))
         status, body, headers = answered(connection)
-    assert status == 200 and why_wrong(arm.answers, one, body, headers) is None
+    assert status == 200
+    assert why_wrong(arm.answers, one, body, headers) is None
 
 
 def test_a_body_in_chunks_is_read(service: Server, arm: Proved) -> None:
@@ -73,7 +74,8 @@ def test_a_body_in_chunks_is_read(service: Server, arm: Proved) -> None:
     with connected(service.address) as connection:
         connection.sendall(head + chunks + b"0\r\n\r\n")
         status, body, headers = answered(connection)
-    assert status == 200 and why_wrong(arm.answers, one, body, headers) is None
+    assert status == 200
+    assert why_wrong(arm.answers, one, body, headers) is None
 
 
 @pytest.mark.parametrize("there", [0, 10, 60, -3], ids=["nothing", "in the line", "in the head", "in the body"])
@@ -106,7 +108,8 @@ def test_pipelined_requests_are_answered_once_each_and_in_order(service: Server,
         stream = connection.makefile("rb")
         for one in each:
             status, body, headers = next_answer(stream)
-            assert status == 200 and why_wrong(arm.answers, one, body, headers) is None
+            assert status == 200
+            assert why_wrong(arm.answers, one, body, headers) is None
         connection.shutdown(socket.SHUT_WR)
         assert stream.read() == b""
 

@@ -76,7 +76,8 @@ async def played(steps: list[Step], session: Session, seconds: float, most: int,
         try:
             future = queue.submit({"x": feed}, step.rows, 0.0 if step.kind == "late" else 60.0)
         except Busy:
-            assert before and before + step.rows > limit
+            assert before
+            assert before + step.rows > limit
         else:
             assert not before or before + step.rows <= limit
             if step.kind == "cancelled":
@@ -102,7 +103,8 @@ def judge(step: Step, feed: np.ndarray, answer: Any, session: Session) -> None:
     elif step.kind == "bad" and step.rows:
         assert isinstance(answer, Broken)
     else:
-        assert set(answer) == {"y"} and answer["y"].shape == (step.rows, 3)
+        assert set(answer) == {"y"}
+        assert answer["y"].shape == (step.rows, 3)
         np.testing.assert_allclose(answer["y"], session.predict(feed), rtol=1e-5, atol=1e-6)
 
 
@@ -175,7 +177,8 @@ def test_a_deadline_passes_while_the_thread_is_busy(session: Session, same_turn:
         async with asyncio.timeout(30):
             with pytest.raises(Late):
                 await second
-        assert not first.done() and not third.done()
+        assert not first.done()
+        assert not third.done()
         gate.open.set()
         await asyncio.gather(first, third)
         queue.close()

@@ -15,6 +15,7 @@ from runtime.model.port import Port
 from runtime.server.messages import format_response, parse_request
 from runtime.server.refusals import Refusal
 from runtime.server.signature import signature_of
+from tests.support.outcomes import outcome
 from tests.support.serving import Server, serving
 from tests.support.stress.bodies import FEATURES, Given, given_bodies
 from tests.support.stress.checker import Checker
@@ -41,13 +42,15 @@ def service(arm: Proved) -> Iterator[Server]:
 @given(given_bodies)
 @settings(max_examples=300, deadline=None)
 def test_the_parser_gives_the_rows_or_refuses(given: Given) -> None:
-    try:
-        request = parse_request(given.body, None if given.head is None else int(given.head), SIGNATURE)
-    except Refusal as refusal:
-        assert given.rows is None and refusal.status in (400, 413) and str(refusal)
+    request = outcome(Refusal, parse_request, given.body, None if given.head is None else int(given.head), SIGNATURE)
+    if isinstance(request, Refusal):
+        assert given.rows is None
+        assert request.status in (400, 413)
+        assert str(request)
         return
     (rows,) = request.feed.values()
-    assert rows.dtype == np.float32 and rows.shape == (request.rows, FEATURES)
+    assert rows.dtype == np.float32
+    assert rows.shape == (request.rows, FEATURES)
     if given.rows is not None:
         np.testing.assert_array_equal(rows, given.rows)
     format_response("arm", "1", request, {"output": np.zeros((request.rows, 3), np.float32)})

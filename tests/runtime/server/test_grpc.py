@@ -45,7 +45,8 @@ def given(name: str, values: np.ndarray) -> triton.InferInput:
 
 
 def near(found: np.ndarray | None, wanted: np.ndarray) -> None:
-    assert found is not None and found.shape == wanted.shape
+    assert found is not None
+    assert found.shape == wanted.shape
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -57,8 +58,10 @@ def request(values: np.ndarray, **more: Any) -> Any:
 
 
 def test_health_and_metadata(client: Any) -> None:
-    assert client.is_server_live() and client.is_server_ready()
-    assert client.is_model_ready("many", "2") and not client.is_model_ready("many", "3")
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("many", "2")
+    assert not client.is_model_ready("many", "3")
     assert not client.is_model_ready("none")
     assert client.get_server_metadata().name == "mlpx"
     metadata = client.get_model_metadata("several")
@@ -204,7 +207,8 @@ def test_a_stream_answers_in_order_and_goes_on_after_an_error(client: Any, serve
         client.async_stream_infer("one", [given("x", rows(count))], request_id=str(count))
     first, wrong, last = (answers.get(timeout=60) for _ in range(3))
     client.stop_stream()
-    assert isinstance(wrong, InferenceServerException) and "takes 64 in a request" in str(wrong)
+    assert isinstance(wrong, InferenceServerException)
+    assert "takes 64 in a request" in str(wrong)
     for answer, count in ((first, 1), (last, 3)):
         assert answer.get_response().id == str(count)
         near(answer.as_numpy("y"), expected(server.folder / "one.onnx", x=rows(count))["y"])
@@ -235,7 +239,8 @@ def test_the_repository(client: Any) -> None:
     assert index() == dict.fromkeys(["many 2", "many 10", "one 1", "several 1"], "READY")
     client.unload_model("several")
     try:
-        assert index()["several 1"] == "UNAVAILABLE" and not client.is_model_ready("several")
+        assert index()["several 1"] == "UNAVAILABLE"
+        assert not client.is_model_ready("several")
         with pytest.raises(InferenceServerException, match="not loaded") as failed:
             client.infer("several", [given("obs", rows(1, 3)), given("goal", rows(1, 2))])
         assert failed.value.status() == "StatusCode.UNAVAILABLE"

@@ -77,7 +77,8 @@ def values(reply: Reply) -> Any:
 def test_metadata_name_the_type_and_the_limits(server: Server, stub: Any) -> None:
     told = ask(server.url, "GET", "/v2/models/both").json
     assert [(one["name"], one["datatype"]) for one in told["inputs"]] == [("obs", "FP32"), ("ids", "INT64")]
-    assert told["outputs"][0]["datatype"] == "FP32" and told["parameters"]["coalesced"] is True
+    assert told["outputs"][0]["datatype"] == "FP32"
+    assert told["parameters"]["coalesced"] is True
     (port,) = [port for port in told["parameters"]["inputs"] if port["name"] == "ids"]
     assert (port["dtype"], port["indices"]) == ("int64", [[0, 9]])
     assert stub.ModelMetadata(pb.ModelMetadataRequest(name="indices")).inputs[0].datatype == "INT64"
@@ -86,7 +87,8 @@ def test_metadata_name_the_type_and_the_limits(server: Server, stub: Any) -> Non
     schema = ask(server.url, "GET", "/openapi.json").json["paths"]["/v2/models/indices/infer"]["post"]
     body = schema["requestBody"]["content"]["application/json"]["schema"]
     found = body["properties"]["inputs"]["items"]["anyOf"][0]["properties"]
-    assert found["datatype"]["enum"][0] == "INT64" and "whole numbers" in found["data"]["description"]
+    assert found["datatype"]["enum"][0] == "INT64"
+    assert "whole numbers" in found["data"]["description"]
 
 
 @pytest.mark.parametrize("model", ["indices", "foreign"])
@@ -163,7 +165,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
 def test_what_is_no_index_is_the_clients_fault(server: Server, kind: str) -> None:
     model, given, words = REFUSED[kind]
     reply = infer(server, model, given)
-    assert reply.status == 400 and words in reply.error
+    assert reply.status == 400
+    assert words in reply.error
 
 
 @pytest.mark.parametrize(
@@ -183,7 +186,8 @@ def test_refused_over_grpc(stub: Any, datatype: str, place: str, values: list[in
     getattr(entry.contents, place).extend(values)
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelInfer(message)
-    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT and words in str(caught.value.details())
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert words in str(caught.value.details())
 
 
 def test_bytes_of_another_length(server: Server, stub: Any) -> None:
@@ -197,7 +201,8 @@ def test_bytes_of_another_length(server: Server, stub: Any) -> None:
     head = json.dumps({"inputs": [given]}).encode()
     length = {"Inference_Header_Content_Length": str(len(head))}
     reply = ask(server.url, "POST", "/v2/models/indices/infer", head + bytes(16), **length)
-    assert reply.status == 400 and "takes 8" in reply.error
+    assert reply.status == 400
+    assert "takes 8" in reply.error
 
 
 @settings(max_examples=200, deadline=None)
@@ -209,7 +214,8 @@ def test_a_number_arrives_as_it_was_sent_or_is_refused(kind: str, numbers: list[
     body = json.dumps({"inputs": [tensor(numbers, shape, kind.upper())]}).encode()
     if all(max(limits.min, -(2**63)) <= number <= min(limits.max, 2**63 - 1) for number in numbers):
         found = parse_request(body, None, SIGNATURE).feed["ids"]
-        assert found.dtype == np.int64 and found.ravel().tolist() == numbers
+        assert found.dtype == np.int64
+        assert found.ravel().tolist() == numbers
     else:
         with pytest.raises(Malformed, match=f"{kind.upper()}"):
             parse_request(body, None, SIGNATURE)
@@ -270,13 +276,16 @@ def certificate(server: Server) -> Path:
 def test_a_server_is_asked_in_whole_numbers(server: Server, certificate: Path, way: str) -> None:
     url = f"grpc://{server.grpc}/v2/models/both" if way == "grpc" else f"{server.url}/v2/models/both"
     report = check_live(url, certificate, **({} if way == "grpc" else {"tensors": way}))  # type: ignore[arg-type]
-    assert report.proved and report.findings == () and len(report.asked) == 4
+    assert report.proved
+    assert report.findings == ()
+    assert len(report.asked) == 4
 
 
 def test_a_server_of_another_type_is_found_out(certificate: Path) -> None:
     answers = read_certificate(certificate).answers
-    assert answers is not None and answers.inputs["ids"].dtype == np.int64
-    with planted(answers, lambda rows: {}).url() as url:  # it says FP32 of every input
+    assert answers is not None
+    assert answers.inputs["ids"].dtype == np.int64
+    with planted(answers, lambda _: {}).url() as url:  # it says FP32 of every input
         report = check_live(url, certificate)
     assert [finding.words for finding in report.findings] == ["input 'ids' is INT64 in the file and FP32 at the server"]
 
@@ -298,4 +307,5 @@ def test_the_page_has_fields_of_whole_numbers(server: Server) -> None:
         assert '"datatype":"INT64"' in page.text("#curl")
         page.type("input[type=number][aria-label=mood]", 7)
         assert page.evaluate(f"{field}.getAttribute('aria-invalid')") == "true"
-        assert "[0,4]" in page.text("#curl") and page.errors == []
+        assert "[0,4]" in page.text("#curl")
+        assert page.errors == []

@@ -15,6 +15,7 @@ from runtime.model.port import Port
 from runtime.server.messages import format_response, parse_request
 from runtime.server.refusals import Malformed, TooLarge
 from runtime.server.signature import Signature, signature_of
+from tests.support.outcomes import outcome
 
 SIGNATURE = signature_of(
     (Port("a", ("batch", 3)), Port("b", ("batch", 2, 2))), (Port("y", ("batch", 2)), Port("z", ("batch",))), 20
@@ -50,7 +51,9 @@ def test_inputs_arrive_as_they_were_sent(values: np.ndarray, rows: int, a: str, 
     assert (request.rows, request.id, list(request.outputs), request.timeout) == (rows, "i", ["y", "z"], None)
     for name, wanted in feed.items():
         found = request.feed[name]
-        assert found.dtype == np.float32 and found.shape == wanted.shape and found.flags.aligned
+        assert found.dtype == np.float32
+        assert found.shape == wanted.shape
+        assert found.flags.aligned
         np.testing.assert_array_equal(found, wanted)
 
 
@@ -64,7 +67,8 @@ def test_answers_can_be_read_back(values: np.ndarray, binary: set[str], asked: l
     pieces, length = format_response("m", "3", request, outputs)
     body = b"".join(pieces)
     record = json.loads(body[:length])
-    assert (record["model_name"], record["model_version"]) == ("m", "3") and "id" not in record
+    assert (record["model_name"], record["model_version"]) == ("m", "3")
+    assert "id" not in record
     assert [one["name"] for one in record["outputs"]] == (asked or ["y", "z"])
     at = length or len(body)
     for one in record["outputs"]:
@@ -125,17 +129,18 @@ def test_a_body_that_was_damaged(data: st.DataObject) -> None:
 
 
 def judged(body: bytes, head: int | None) -> None:
-    try:
-        request = parse_request(body, head, SIGNATURE)
-    except (Malformed, TooLarge) as refusal:
-        assert 0 < len(str(refusal)) < 1000
+    request = outcome((Malformed, TooLarge), parse_request, body, head, SIGNATURE)
+    if isinstance(request, Malformed | TooLarge):
+        assert 0 < len(str(request)) < 1000
         return
     assert {name: values.shape for name, values in request.feed.items()} == {
         "a": (request.rows, 3),
         "b": (request.rows, 2, 2),
     }
     assert all(values.dtype == np.float32 for values in request.feed.values())
-    assert request.rows <= 20 and set(request.outputs) <= {"y", "z"} and request.binary <= set(request.outputs)
+    assert request.rows <= 20
+    assert set(request.outputs) <= {"y", "z"}
+    assert request.binary <= set(request.outputs)
 
 
 @pytest.mark.parametrize("depth", [100, 100_000])
@@ -154,7 +159,8 @@ def test_sizes_that_a_file_leaves_open_or_fixes() -> None:
         feed = {"a": np.zeros((rows, width), np.float32)}
         return parse_request(*written(feed, {"a": "binary"}), signature).feed["a"].shape
 
-    assert read(2, 3, fixed) == (2, 3) and read(5, 7, free) == (5, 7)
+    assert read(2, 3, fixed) == (2, 3)
+    assert read(5, 7, free) == (5, 7)
     with pytest.raises(Malformed, match=r"takes \[2, 3\]"):
         read(1, 3, fixed)
     with pytest.raises(Malformed, match=r"takes \[-1, 3\]"):

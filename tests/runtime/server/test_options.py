@@ -58,7 +58,8 @@ def test_rest_with_tls_and_a_token(secure: Server, pair: tuple[Path, Path]) -> N
     assert ask(secure.url, **asked, **bearer).status == 200
     for wrong in ({}, {"Authorization": f"Bearer {TOKEN}x"}, {"Authorization": TOKEN}, {"Authorization": "Bearer é"}):
         refused = ask(secure.url, **asked, **wrong)
-        assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer") and refused.error
+        assert (refused.status, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert refused.error
     for path in ("/v2/health/live", "/v2/health/ready"):
         assert ask(secure.url, "GET", path, context=context).status == 200
     for path in ("/v2", "/metrics", "/v2/models/one", "/openapi.json", "/v2/health/other"):
@@ -75,9 +76,11 @@ def test_grpc_with_tls_and_a_token(secure: Server, pair: tuple[Path, Path]) -> N
     x = triton.InferInput("x", [1, 4], "FP32")
     x.set_data_from_numpy(rows(1))
     with triton.InferenceServerClient(secure.grpc, ssl=True, root_certificates=str(pair[0])) as client:
-        assert client.is_server_live() and client.is_server_ready()
+        assert client.is_server_live()
+        assert client.is_server_ready()
         answer = client.infer("one", [x], headers=bearer)
-        assert answer is not None and [output.name for output in answer.get_response().outputs] == ["y"]
+        assert answer is not None
+        assert [output.name for output in answer.get_response().outputs] == ["y"]
         for wrong in (None, {"authorization": f"Bearer {TOKEN}x"}, {"authorization": TOKEN}):
             with pytest.raises(InferenceServerException, match="bearer token") as failed:
                 client.infer("one", [x], headers=wrong)
@@ -96,7 +99,7 @@ def test_grpc_with_tls_and_a_token(secure: Server, pair: tuple[Path, Path]) -> N
 
 def _streamed(client: Any) -> None:
     answers: Queue[Any] = Queue()
-    client.start_stream(lambda result, error: answers.put(error))
+    client.start_stream(lambda _, error: answers.put(error))
     try:
         raise answers.get(timeout=60)
     finally:
@@ -125,7 +128,8 @@ def test_only_files_with_a_certificate_of_their_own_bytes(tmp_path: Path) -> Non
             "changed": "UNAVAILABLE",
             "unproved": "UNAVAILABLE",
         }
-        assert "--only-proved" in told["changed"]["reason"] and "What to do" in told["unproved"]["reason"]
+        assert "--only-proved" in told["changed"]["reason"]
+        assert "What to do" in told["unproved"]["reason"]
         assert ask(server.url, "GET", "/v2/health/ready").status == 503
         assert ask(server.url, "GET", "/v2/models/proved").json["parameters"]["proved"] is True
         certificate = ask(server.url, "GET", "/v2/models/proved/versions/1/certificate")
@@ -154,9 +158,13 @@ def test_options_that_are_no_use(
         (tmp_path / name).write_text("no PEM")
     model(tmp_path / "models" / "one.onnx")
     done = run("serve", "models", "--port", 0, "--grpc-port", 0, *options)
-    assert done.code == code and words in done.err and "Traceback" not in done.err, done
+    assert done.code == code, done
+    assert words in done.err, done
+    assert "Traceback" not in done.err, done
 
 
 def test_a_folder_without_models(run: Run, tmp_path: Path) -> None:
-    assert "no model is in this folder" in (done := run("serve", tmp_path)).err and done.code == 2
-    assert "cannot be read" in (done := run("serve", tmp_path / "none")).err and done.code == 2
+    assert "no model is in this folder" in (done := run("serve", tmp_path)).err
+    assert done.code == 2
+    assert "cannot be read" in (done := run("serve", tmp_path / "none")).err
+    assert done.code == 2

@@ -66,16 +66,19 @@ def test_the_models_are_listed_with_state_and_proof(page: Page, server: Server) 
     arm, plain, other, torn = page.evaluate(ROWS)
     assert arm == "arm 1 READY proved certificate JSON cpu Try"
     assert [plain, other] == [f"plain {version} READY not proved cpu Try" for version in (1, 2)]
-    assert torn.startswith("torn 1 UNAVAILABLE") and "torn.onnx" in torn
+    assert torn.startswith("torn 1 UNAVAILABLE")
+    assert "torn.onnx" in torn
     links = page.evaluate("[...document.querySelectorAll('tbody a')].map(a => a.href)")
     contents = [ask(server.url, "GET", urlsplit(link).path) for link in links]
-    assert b"Proved." in contents[0].body and contents[1].json["verdict"] == "proved"
+    assert b"Proved." in contents[0].body
+    assert contents[1].json["verdict"] == "proved"
     assert page.errors == []
     assert all(request.startswith(server.url) for request in page.requests)
 
 
 def test_a_model_is_tried_and_the_command_asks_the_same(page: Page, server: Server, folder: Path) -> None:
-    assert "angle" in page.text("#inputs") and "rad, -3 to 3" in page.text("#inputs")
+    assert "angle" in page.text("#inputs")
+    assert "rad, -3 to 3" in page.text("#inputs")
     page.type("input[type=range]", 1.5)
     page.type('input[type=number][aria-label="it\'s"]', -0.1)
     with Session(folder / "arm" / "arm.onnx", "cpu") as session:
@@ -83,7 +86,8 @@ def test_a_model_is_tried_and_the_command_asks_the_same(page: Page, server: Serv
     near = f"{SHOWN}.every((v, i) => Math.abs(v - {json.dumps(expected.tolist())}[i]) < 1e-6)"
     page.wait(f"{SHOWN}.length === 2 && {near}")
     best = ("left", "right")[int(expected.argmax())]
-    assert page.text(".decided").startswith(best) and best in page.text(".best")
+    assert page.text(".decided").startswith(best)
+    assert best in page.text(".best")
     command = shlex.split(page.text("#curl").replace("\\\n", " "))
     assert command[:2] == ["curl", f"{server.url}/v2/models/arm/versions/1/infer"]
     answer = ask(server.url, "POST", urlsplit(command[1]).path, command[command.index("-d") + 1])
@@ -116,7 +120,8 @@ def test_a_token_is_asked_for_and_kept_in_memory_only(folder: Path) -> None:
         page.wait(TRIED)
         assert page.evaluate(ROWS)[0].startswith("arm 1 READY")
         assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
-        assert "$TOKEN" in page.text("#curl") and secret not in page.evaluate("document.documentElement.outerHTML")
+        assert "$TOKEN" in page.text("#curl")
+        assert secret not in page.evaluate("document.documentElement.outerHTML")
         assert not any(secret in request for request in page.requests)
         page.open(running.url + "/")
         page.wait("!document.querySelector('#ask').hidden")
@@ -129,5 +134,7 @@ def test_nothing_is_cut_off_or_faint(width: int, dark: bool, server: Server) -> 
         page.open(server.url + "/")
         page.wait(TRIED)
         seen = page.look()
-    assert seen["width"] == width and seen["texts"] > 20
-    assert seen["cut"] == seen["faint"] == [] and seen["scroll"] <= width
+    assert seen["width"] == width
+    assert seen["texts"] > 20
+    assert seen["cut"] == seen["faint"] == []
+    assert seen["scroll"] <= width

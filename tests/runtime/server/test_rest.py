@@ -45,7 +45,8 @@ def test_health_and_metadata(server: Server) -> None:
         ("obs", "FP32", [-1, 3]),
         ("goal", "FP32", [-1, 2]),
     ]
-    assert metadata["versions"] == ["1"] and metadata["parameters"]["proved"] is False
+    assert metadata["versions"] == ["1"]
+    assert metadata["parameters"]["proved"] is False
     assert ask(server.url, "GET", "/v2/models/many").json["versions"] == ["2", "10"]
     config = ask(server.url, "GET", "/v2/models/several/config").json
     assert [(part["name"], part["dims"]) for part in config["output"]] == [("action", [2]), ("value", [1])]
@@ -83,7 +84,8 @@ def test_several_inputs_and_outputs_as_bytes_and_as_json(server: Server) -> None
     answer = ask(server.url, "POST", "/v2/models/several/infer", head + goal.tobytes(), **length)
     end = int(answer.headers["inference-header-content-length"])
     value, action = json.loads(answer.body[:end])["outputs"]
-    assert value["parameters"] == {"binary_data_size": 20} and "data" not in value
+    assert value["parameters"] == {"binary_data_size": 20}
+    assert "data" not in value
     near(np.frombuffer(answer.body[end:], "<f4").reshape(5, 1), wanted["value"])
     near(values(action), wanted["action"])
     one = {"inputs": [tensor("goal", goal), tensor("obs", obs)], "outputs": [{"name": "action"}]}
@@ -221,7 +223,9 @@ def test_tritonclient(server: Server, binary: bool) -> None:
     from tritonclient import http as triton
 
     client = triton.InferenceServerClient(urlsplit(server.url).netloc)
-    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready("many", "2")
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("many", "2")
     obs, goal = rows(4, 3), rows(4, 2)
     inputs = [triton.InferInput("obs", [4, 3], "FP32"), triton.InferInput("goal", [4, 2], "FP32")]
     inputs[0].set_data_from_numpy(obs, binary_data=binary)

@@ -24,4 +24,6 @@ def test_other_paths_lead_nowhere(path: str) -> None:
 
 def test_a_fixed_path_goes_before_a_model_of_its_name() -> None:
     route, parameters = find_route("/v2/models/stats") or (None, {})
-    assert route is not None and route.template == "/v2/models/stats" and parameters == {}
+    assert route is not None
+    assert route.template == "/v2/models/stats"
+    assert parameters == {}

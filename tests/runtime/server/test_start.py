@@ -31,7 +31,9 @@ def test_a_start_with_nothing_to_serve_is_an_error(run: Run, tmp_path: Path, who
     file = tmp_path / "notes.onnx"
     file.write_text("no model")
     done = run("serve", file if whole else tmp_path, "--port", 0, "--no-grpc")
-    assert done.code == 2 and "none of its models can be served: notes" in done.err and "Traceback" not in done.err
+    assert done.code == 2
+    assert "none of its models can be served: notes" in done.err
+    assert "Traceback" not in done.err
 
 
 def test_a_small_limit_of_bodies_holds_for_small_requests(folder: Path) -> None:
@@ -45,7 +47,9 @@ def test_a_port_of_grpc_that_another_server_has_is_refused(run: Run, folder: Pat
     with serving(folder) as server:
         port = server.grpc.rpartition(":")[2]
         done = run("serve", folder, "--port", 0, "--grpc-port", port)
-    assert done.code == 3 and f"cannot bind 127.0.0.1:{port}" in done.err and "What to do" in done.err
+    assert done.code == 3
+    assert f"cannot bind 127.0.0.1:{port}" in done.err
+    assert "What to do" in done.err
 
 
 def test_a_long_folder_of_temporary_files(folder: Path, tmp_path: Path) -> None:

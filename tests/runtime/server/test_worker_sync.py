@@ -48,7 +48,7 @@ def test_both_ends_ask_and_answers_of_any_size_go_to_who_asked() -> None:
 
 
 def test_a_refusal_is_raised_where_it_was_asked() -> None:
-    async def talk(one: Channel, other: Channel) -> None:
+    async def talk(one: Channel, _other: Channel) -> None:
         with pytest.raises(Unknown, match="no such model"):
             await one.ask("refuse", "no such model")
         assert await one.ask("give", 7) == 7
@@ -99,10 +99,13 @@ def test_counters_of_workers_are_added_up() -> None:
     assert list(total) == [("m", "2"), ("m", "10")]
     both = total["m", "10"]
     assert (both.rows, both.last, both.refused) == (17, 3.0, {"NOT_FOUND": 2, "UNAVAILABLE": 1})
-    assert both.batches == {1: [1, 0.25], 8: [2, 1.5]} and both.requests.count == 3 and both.requests.sum == 1.75
+    assert both.batches == {1: [1, 0.25], 8: [2, 1.5]}
+    assert both.requests.count == 3
+    assert both.requests.sum == 1.75
     assert one.batches == {1: [1, 0.25], 8: [1, 0.5]}, "the counters of a worker stay its own"
     record = triton_statistics(total)[1]
-    assert record["inference_stats"]["fail"]["count"] == 3 and record["execution_count"] == 3
+    assert record["inference_stats"]["fail"]["count"] == 3
+    assert record["execution_count"] == 3
     assert [(part["batch_size"], part["compute_infer"]) for part in record["batch_stats"]] == [
         (1, {"count": 1, "ns": 250_000_000}),
         (8, {"count": 2, "ns": 1_500_000_000}),

@@ -89,7 +89,8 @@ def test_load_and_unload_reach_every_process(server: Server) -> None:
     assert statuses() == {200}
     (server.folder / "m.onnx").write_bytes(b"broken")
     refused = ask(server.url, "POST", "/v2/repository/models/m/load")
-    assert refused.status == 400 and "m.onnx" in refused.error
+    assert refused.status == 400
+    assert "m.onnx" in refused.error
     assert statuses() == {200}
 
 

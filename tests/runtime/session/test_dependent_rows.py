@@ -94,4 +94,5 @@ def test_outputs_of_another_number_of_rows_are_no_results(tmp_path: Path, run: R
     with Session(path, "cpu") as session, pytest.raises(ModelError, match="has 1 rows for 9,000 rows of data"):
         score_file(session, tmp_path / "x.npy", tmp_path / "y.npy")
     done = run("predict", path, tmp_path / "x.npy", "-o", tmp_path / "y.csv")
-    assert done.code == 2 and not (tmp_path / "y.csv").exists()
+    assert done.code == 2
+    assert not (tmp_path / "y.csv").exists()

@@ -25,7 +25,8 @@ EVERY = [NO_CUDA, NO_LIBRARIES, NO_DRIVER, NO_DEVICE, TWO_DEVICES]
 @pytest.mark.parametrize("machine", EVERY)
 def test_the_cpu_is_always_to_be_had(machine: Machine) -> None:
     choice = choose("cpu", machine)
-    assert choice.device == "cpu" and [name for name, _ in choice.providers] == ["CPUExecutionProvider"]
+    assert choice.device == "cpu"
+    assert [name for name, _ in choice.providers] == ["CPUExecutionProvider"]
 
 
 @pytest.mark.parametrize(
@@ -41,9 +42,12 @@ def test_cuda_that_cannot_be_had_is_an_error_and_auto_says_why(machine: Machine,
     with pytest.raises(ProviderError) as caught:
         choose("cuda", machine)
     said = str(caught.value)
-    assert said.startswith("cuda was requested and is not available") and [x for x in expected if x not in said] == []
+    assert said.startswith("cuda was requested and is not available")
+    assert [x for x in expected if x not in said] == []
     auto = choose("auto", machine)
-    assert auto.device == "cpu" and expected[0] in auto.reason and "What to do" not in auto.reason
+    assert auto.device == "cpu"
+    assert expected[0] in auto.reason
+    assert "What to do" not in auto.reason
 
 
 def test_a_driver_alone_needs_no_pip_line() -> None:
@@ -89,7 +93,8 @@ def test_looking_at_this_machine_prints_nothing_and_names_what_is_missing(root: 
     code = "from runtime import this_machine; this_machine()"
     environment = {"PYTHONPATH": str(root), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
-    assert done.stdout == b"" and done.stderr == b""
+    assert done.stdout == b""
+    assert done.stderr == b""
     cuda = this_machine().cuda
     assert cuda.usable or not cuda.built_in or cuda.missing or cuda.driver_error
 
@@ -103,4 +108,5 @@ def test_a_machine_without_onnx_runtime_gets_both_install_lines(root: Path) -> N
     )
     environment = {"PYTHONPATH": str(root), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert 'pip install "mlpx[cpu]"' in done.stdout and 'pip install "mlpx[gpu]"' in done.stdout
+    assert 'pip install "mlpx[cpu]"' in done.stdout
+    assert 'pip install "mlpx[gpu]"' in done.stdout

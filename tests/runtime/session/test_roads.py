@@ -61,7 +61,8 @@ def test_every_number_of_rows_in_chunks(small: Path, rows: int, chunk: int, work
 @given(rows=st.integers(0, 10**7), chunk=st.integers(1, 10**6))
 def test_chunks_cover_every_row_once(rows: int, chunk: int) -> None:
     cut = chunks(min(rows, 1000 * chunk), chunk)
-    assert cut[0][0] == 0 and cut[-1][1] == min(rows, 1000 * chunk)
+    assert cut[0][0] == 0
+    assert cut[-1][1] == min(rows, 1000 * chunk)
     assert all(stop == start for (_, stop), (start, _) in pairwise(cut))
     assert all(stop - start >= chunk for start, stop in cut) or len(cut) == 1
 
@@ -240,7 +241,9 @@ def test_the_rule() -> None:
     assert (one.threads, one.workers, one.whole_from) == (1, 1, 1)
     assert resolve(Settings(threads=3, workers=2, spin_us=0, chunk_rows=77, prepack=False), tiny, 8).chunk_rows == 77
     sizes = [resolve(Settings(), 2**k, 2).chunk_rows for k in range(30)]
-    assert sizes == sorted(sizes, reverse=True) and sizes[0] == 16384 and sizes[-1] == 256
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] == 16384
+    assert sizes[-1] == 256
 
 
 @pytest.mark.parametrize(

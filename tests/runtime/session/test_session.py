@@ -53,7 +53,8 @@ SAME: dict[str, Any] = {
 @pytest.mark.parametrize("name", SAME)
 def test_every_kind_of_rows_gives_the_same(name: str, session: Session) -> None:
     found = session.predict(SAME[name])
-    assert found.dtype == np.float32 and found.tobytes() == session.predict(X).tobytes()
+    assert found.dtype == np.float32
+    assert found.tobytes() == session.predict(X).tobytes()
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64, np.uint64, np.float16, bool])
@@ -171,7 +172,8 @@ def test_a_closed_session_says_so(model: Path) -> None:
 def test_the_device_that_runs_is_told(model: Path) -> None:
     with Session(model) as session:
         assert session.device == "cpu" or session.device.startswith("cuda:")
-        assert session.reason and session.device in repr(session)
+        assert session.reason
+        assert session.device in repr(session)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 10, 200, 0.5, 0.99])
@@ -228,4 +230,5 @@ def test_nothing_is_printed(model: Path, root: Path) -> None:
     code = "import sys; from runtime import Session; Session(sys.argv[1]).predict([[1, 2, 3]])"
     environment = {"PYTHONPATH": str(root), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code, str(model)], env=environment, capture_output=True, check=True)
-    assert done.stdout == b"" and done.stderr == b""
+    assert done.stdout == b""
+    assert done.stderr == b""

@@ -52,7 +52,8 @@ def test_the_file_beside_the_model_is_read(folder: Path) -> None:
     assert settings(path, tuning=None) != (3, 7)
     moved = folder.parent / "elsewhere.json"
     shutil.move(folder / "model.tuning.json", moved)
-    assert settings(path) != (3, 7) and settings(path, tuning=moved) == (3, 7)
+    assert settings(path) != (3, 7)
+    assert settings(path, tuning=moved) == (3, 7)
 
 
 def test_what_is_said_of_threads_is_not_mixed_with_what_was_measured(folder: Path) -> None:
@@ -73,7 +74,8 @@ def test_each_file_has_its_own_entry_and_none_is_opened_for_another(folder: Path
     for index, one in enumerate(record.files):
         assert settings(folder / one.name) == (3, 7 + index)
     with Session(folder / "model.onnx", "cpu") as session:
-        assert session.summary is not None and session.summary.variant is None
+        assert session.summary is not None
+        assert session.summary.variant is None
     (folder / "link.onnx").symlink_to(folder / "model.onnx")
     assert settings(folder / "link.onnx") == (3, 7)
 
@@ -151,7 +153,8 @@ def test_a_name_that_only_begins_alike_is_left_in_peace(folder: Path) -> None:
 def test_a_file_that_was_named_must_be_there(folder: Path) -> None:
     with pytest.raises(InputError, match=r"none.json: no such file.*mlpx tune"):
         Session(folder / "model.onnx", "cpu", tuning=folder / "none.json")
-    assert tuning_for(b"not a path") is None and tuning_for(folder / "none.onnx") is None
+    assert tuning_for(b"not a path") is None
+    assert tuning_for(folder / "none.onnx") is None
 
 
 def test_a_newer_format_is_ignored_and_newer_keys_are_not(folder: Path) -> None:

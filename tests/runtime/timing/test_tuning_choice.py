@@ -67,10 +67,12 @@ def test_the_search_is_small_and_sensible(work: int, batch: int, cores: int, by_
     assert len(found) == len(set(found)) <= 16
     assert resolve(found[0], work, cores).workers == (1 if by_batch else resolve(Settings(), work, cores).workers)
     threads = {each.threads for each in found if each.threads is not None}
-    assert max(threads, default=1) <= max(cores, 2) and (cores > 1 or threads <= {1})
+    assert max(threads, default=1) <= max(cores, 2)
+    assert cores > 1 or threads <= {1}
     shared = batch >= resolve(Settings(), work, cores).shared_from
     if work * batch < 2**15 and not (shared and not by_batch):
-        assert threads == {1} and any("too few to share" in line for line in left_out)
+        assert threads == {1}
+        assert any("too few to share" in line for line in left_out)
     for each in found:
         real = resolve(each, work, cores)
         assert not by_batch or real.workers == 1, "rows that depend stay together"
@@ -91,7 +93,8 @@ def test_every_candidate_is_measured_in_every_round_and_the_rule_is_kept(tmp_pat
     feed = {"input": np.ones((5, FEATURES), np.float32)}
     found, _ = measure(tried, feed, seconds=0.3, progress=lambda number, of: done.append((number, of)))
     rule = found[tried[0]]
-    assert {len(one.rounds) for one in found.values()} == {len(rule.rounds)} and done[-1] == (len(rule.rounds),) * 2
+    assert {len(one.rounds) for one in found.values()} == {len(rule.rounds)}
+    assert done[-1] == (len(rule.rounds),) * 2
     assert all(one.calls >= 3 * len(one.rounds) and 0 < one.p50 <= one.p99 for one in found.values())
     assert all(one.settings == each.settings for each, one in found.items())
 
@@ -100,7 +103,8 @@ def test_a_rate_that_leaves_no_time_drops_the_slowest_and_says_so(tmp_path: Path
     path = ill_conditioned(tmp_path)
     tried = [Candidate("float32", path, Settings(threads=1, spin_us=spin)) for spin in range(6)]
     found, left_out = measure(tried, {"input": np.ones((1, FEATURES), np.float32)}, rate=100, seconds=0.5)
-    assert len(found) == 4 and any("0.5 s do not suffice" in line for line in left_out)
+    assert len(found) == 4
+    assert any("0.5 s do not suffice" in line for line in left_out)
 
 
 def test_the_file_is_measured_as_it_is_and_not_by_an_older_tuning(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def _environment(folder: Path) -> None:
     python = folder / "bin" / "python"
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--retries=1"]
     _run([*pip, "--requirement", HERE / f"{folder.name}.txt"])
-    _AFTER.get(folder.name, lambda folder: None)(folder)
+    _AFTER.get(folder.name, lambda _: None)(folder)
 
 
 def _npm(folder: Path) -> None:
