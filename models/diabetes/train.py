@@ -22,7 +22,8 @@ def main(folder: Path) -> float:
     x, x_held, y, y_held = split(data.data, data.target.astype("float32"), stratify=False)
     module = assemble(load_spec(HERE / "spec.yaml"))
     first, last = module[0], module[-1]
-    assert isinstance(first, Standardize) and isinstance(last, Scale)
+    assert isinstance(first, Standardize)
+    assert isinstance(last, Scale)
     first.mean.copy_(torch.tensor(x).mean(0))
     first.std.copy_(torch.tensor(x).std(0))
     last.factor.fill_(y.std().item())

@@ -10,7 +10,6 @@ from functools import partial
 from hashlib import sha256
 from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files as resources
 from pathlib import Path
 from threading import Thread
 
@@ -306,54 +305,3 @@ def test_the_package_says_what_is_in_it(run: Run, files: dict[str, Path], npm: P
         assert sha256((npm / path).read_bytes()).hexdigest() == digest
     assert "double click" in (tmp_path / "p" / "README.md").read_text()
     assert not (tmp_path / "p" / "smoke").exists()
-
-
-def test_the_page_is_made_of_a_release_and_the_widgets_of_the_server(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a small stand-in for the npm package, which may be missing where the tests run."""
-    monkeypatch.chdir(tmp_path)
-    package_json = {"name": "onnxruntime-web", "version": "1.30.0", "license": "MIT"}
-    folder = tmp_path / "node_modules" / "onnxruntime-web"
-    (folder / "dist").mkdir(parents=True)
-    (folder / "package.json").write_text(json.dumps(package_json))
-    (folder / "dist" / "ort.wasm.bundle.min.mjs").write_text("const a=1;export{a as InferenceSession};")
-    (folder / "dist" / "ort-wasm-simd-threaded.wasm").write_bytes(b"wasm")
-    file = publish(torch.nn.Linear(2, 1).eval(), tmp_path / "m.onnx", device="cpu", page=False)[0].path
-    done = run("package", file, "--for", "browser", "-o", tmp_path / "p")
-    assert done.code == 0, done.err
-    page = (tmp_path / "p" / "index.html").read_text(encoding="utf-8")
-    assert 'globalThis.ort={"InferenceSession":a};' in page
-    assert not re.search("@[A-Z]+@", page)
-    for widgets in ("ports.js", "form.js", "bars.js"):
-        assert (resources("runtime") / "server" / widgets).read_text(encoding="utf-8") in page
-
-
-def test_what_is_missing_is_told(
-    run: Run, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = ("package", files["arm"], "--for", "browser", "-o", tmp_path / "p")
-    done = run(*command)
-    assert done.code == 3
-    assert "npm install onnxruntime-web@1.30.0" in done.err
-    assert "node_modules" in done.err
-    folder = tmp_path / "node_modules" / "onnxruntime-web"
-    folder.mkdir(parents=True)
-    for content, version, expected in (
-        ("{}", "1.30", "not that of onnxruntime-web"),
-        ('{"name": "other", "version": "1.30.0"}', "1.30", "not that of onnxruntime-web"),
-        (
-            '{"name": "onnxruntime-web", "version": "1.29.0"}',
-            "1.30",
-            "and 1.30 was requested",
-        ),
-        ('{"name": "onnxruntime-web", "version": "1.30.0"}', "1.30", "lacks dist/ort.wasm.bundle.min.mjs"),
-        ('{"name": "onnxruntime-web", "version": "1.22.0"}', "1.22", "not known to run in a page"),
-    ):
-        (folder / "package.json").write_text(content)
-        done = run(*command, "--target-version", version)
-        assert done.code == 2
-        assert expected in done.err
-        assert "What to do" in done.err
-    assert not (tmp_path / "p").exists()

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from export import ExportError, export, inspect, publish
+from export import export, inspect, publish
 from runtime import Session
-from tests.support.cases import network, normal
+from tests.support.cases import normal
 from tests.support.hand_written import Written, differences, proved
 
 FOUR = torch.tensor([0.7, -1.2, 0.4, 2.0])
@@ -271,44 +270,6 @@ def test_a_forward_replaced_by_a_lambda(tmp_path: Path) -> None:
     module = nn.Sequential(layer)
     vars(module)["forward"] = lambda x: layer(x) + x
     proved(module, tmp_path, input_shape=(4,))
-
-
-def doubling(_part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(2 * x for x in inputs)
-
-
-def raising(_part: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    return output + 1
-
-
-@pytest.mark.parametrize("place", [0, 1, None], ids=["layer", "container", "root"])
-def test_what_hooks_do_is_in_the_file(place: int | None, tmp_path: Path) -> None:
-    module = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Tanh()))
-    part = module if place is None else module[place]
-    part.register_forward_pre_hook(doubling)
-    part.register_forward_hook(raising)
-    artifact = proved(module, tmp_path)
-    operators = [node.op_type for node in onnx.load(str(artifact.path)).graph.node]
-    assert sorted(operators) == ["Add", "Gemm", "Mul", "Tanh"]
-
-
-def test_a_hooked_block_is_not_that_of_a_spec(tmp_path: Path) -> None:
-    spec, module = network([{"linear": 4}, "tanh"], 4)
-    module[0].register_forward_hook(raising)
-    with pytest.raises(ExportError, match="the spec 'case' is not of this module"):
-        export(module, tmp_path / "m.onnx", spec=spec)
-
-
-def test_what_a_global_hook_does_is_in_the_file(tmp_path: Path) -> None:
-    def negating(part: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
-        return -output if isinstance(part, nn.Linear) else None
-
-    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
-    handle = nn.modules.module.register_module_forward_hook(negating)
-    try:
-        proved(module, tmp_path)
-    finally:
-        handle.remove()
 
 
 OVER_ROWS: dict[str, Callable[[Written, Tensor], Tensor]] = {

@@ -8,155 +8,31 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
-import jsonschema
 import numpy as np
 import onnx
 import polars
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from builder import MLPSpec, SpecError, assemble, json_schema, load_spec
-from export import export, inspect, verify
-from export.proof.verify import prove
+from builder import MLPSpec, assemble
+from export import export, inspect
 from runtime import InputError, ModelError, Port, Session, Summary, read_rows, score_file, summary_of
 from runtime.data.unusual_values import Outside, find_outside
+from tests.support.arm import ROWS, STATE, TORQUE, UNHURRIED, UNITS, WORDS, built_arm, csv
 from tests.support.cases import network
 from tests.support.commands import Run
-
-VALIDATOR = jsonschema.Draft202012Validator(json_schema())
-ARM = """name: arm
-input:
-  name: state
-  range: [-10, 10]
-  features:
-    - {name: speed, unit: m/s, range: [0, 30]}
-    - {name: pitch, unit: rad}
-    - load
-blocks: [{clip: [-20, 20]}, {standardize: {mean: [15, 0, 0], std: 3}}, {linear: 8}, tanh, {linear: 2}, {clip: [-5, 5]}]
-output:
-  name: torque
-  features: [{name: shoulder, unit: Nm, range: [-5, 5]}, elbow]
-"""
-STATE = Port(
-    "state",
-    ("batch", 3),
-    features=("speed", "pitch", "load"),
-    units=("m/s", "rad", None),
-    range=(-10, 10),
-    ranges=((0, 30), None, None),
-)
-TORQUE = Port("torque", ("batch", 2), ("shoulder", "elbow"), ("Nm", None), ranges=((-5, 5), None))
 
 
 @pytest.fixture
 def arm(tmp_path: Path) -> Path:
-    (tmp_path / "arm.yaml").write_text(ARM)
-    spec = load_spec(tmp_path / "arm.yaml")
-    return export(assemble(spec, seed=1), tmp_path / "arm.onnx", spec=spec).path
-
-
-def csv(folder: Path, text: str) -> Path:
-    (folder / "rows.csv").write_text(text, encoding="utf-8")
-    return folder / "rows.csv"
+    return built_arm(tmp_path)
 
 
 def outside(rows: np.ndarray, port: Port) -> tuple[int, tuple[Outside, ...]]:
     """How many rows leave a declared range, and each feature that does."""
     count, features = find_outside(rows, port)
     return count, tuple(features.values())
-
-
-UNHURRIED = settings(deadline=None)
-NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8)
-LIMITS = (
-    st.tuples(*[st.floats(-(2.0**126), 2.0**126, width=32)] * 2)
-    .map(sorted)
-    .filter(lambda limits: limits[0] < limits[1])
-    .map(list)
-)
-UNITS = NAMES.filter(lambda text: text == text.strip())
-
-
-@st.composite
-def features(draw: st.DrawFn) -> list[Any]:
-    names = draw(st.lists(NAMES.filter(lambda name: name != "label"), min_size=1, max_size=5, unique=True))
-
-    def written(name: str) -> Any:
-        more = {"unit": draw(st.none() | UNITS), "range": draw(st.none() | LIMITS)}
-        given = {key: value for key, value in more.items() if value is not None}
-        return {"name": name, **given} if given or draw(st.booleans()) else name
-
-    return [written(name) for name in names]
-
-
-@UNHURRIED
-@given(ins=features(), outs=features(), whole=st.none() | LIMITS)
-def test_a_spec_with_features_survives_and_agrees_with_the_schema(ins: list, outs: list, whole: Any) -> None:
-    written = {"name": "x", "input": {"features": ins}, "blocks": [{"linear": len(outs)}], "output": {"features": outs}}
-    if whole is not None:
-        written["input"]["range"] = whole
-    spec = MLPSpec(**written)
-    dumped = spec.model_dump(exclude_none=True)
-    assert MLPSpec(**json.loads(json.dumps(dumped))) == spec
-    assert dumped["input"]["features"] == ins
-    VALIDATOR.validate(written)
-    names = [feature if isinstance(feature, str) else feature["name"] for feature in ins]
-    assert spec.input.feature_names == names
-    assert spec.input.row_shape == (len(ins),)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("[a, {nam: b}]", ["line 2, input.features[1]", "did you mean 'name'?", "The keys are: name, unit, range"]),
-        ("[{name: a, units: m}]", ["input.features[0].units: unknown key; did you mean 'unit'?"]),
-        ("[{name: a, range: [3, 1]}]", ["input.features[0].range: expected [lowest, highest], lowest below", "[3, 1]"]),
-        ("[{name: a, range: [0, 1e39]}]", ["both within float32"]),
-        ("[{name: a, range: [0, .inf]}]", ["input.features[0].range[1]", "finite"]),
-        ("[{name: a, unit: ' m'}]", ["input.features[0].unit: a unit has no space before or after it"]),
-        ("[{name: a, unit: ''}]", ["input.features[0].unit", "at least 1 character"]),
-        ("[{unit: m}]", ["input.features[0]: the key 'name' is missing"]),
-        ("[a, {name: a}]", ["line 2, input: 'a' appears more than once"]),
-        ("[3]", ["input.features[0]", "valid string, not 3"]),
-        ("[[a]]", ["input.features[0]", "valid string"]),
-        ("{a: m}", ["input.features: features are a number, or a list of their names"]),
-        ("true", ["input.features: features are a number, or a list of their names, not True"]),
-        ("[{scale: 1}]", ["input.features[0].scale: unknown key", "The keys are: name, unit, range"]),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_with_features_is_named(text: str, expected: list[str], tmp_path: Path) -> None:
-    (tmp_path / "s.yaml").write_text(f"name: x\ninput: {{features: {text}}}\nblocks: [relu]")
-    with pytest.raises(SpecError) as caught:
-        load_spec(tmp_path / "s.yaml")
-    assert [part for part in expected if part not in str(caught.value)] == []
-
-
-@pytest.mark.parametrize(
-    "bad", [True, "a", [], [3], {"a": "m"}, [{"unit": "m"}], [{"name": "a", "units": "m"}], [["a"]]]
-)
-def test_the_schema_refuses_what_the_reader_refuses(bad: Any) -> None:
-    for document in ({"input": {"features": bad}}, {"input": {"features": 1}, "output": {"features": bad}}):
-        with pytest.raises(jsonschema.ValidationError):
-            VALIDATOR.validate({"name": "x", "blocks": ["relu"], **document})
-        with pytest.raises(SpecError):
-            MLPSpec(name="x", blocks=["relu"], **document)
-
-
-@pytest.mark.parametrize(
-    ("output", "expected"),
-    [
-        ({"features": ["a"]}, r"output\.features: 1 features are listed, but the last block gives 2 features"),
-        ({"features": ["a", {"name": "a"}]}, "output: 'a' appears more than once"),
-        ({"features": ["a", "b"], "labels": ["c", "d"]}, r"either labels \(classes\) or features \(values\)"),
-        ({"features": ["a", "label"]}, "'label' is a column that predict writes"),
-        ({"features": 2}, r"output\.features: input should be a valid list"),
-        ({"features": [{"name": "a", "rnge": [0, 1]}, "b"]}, r"output\.features\[0\]\.rnge.*did you mean 'range'"),
-    ],
-)
-def test_what_is_wrong_with_the_outputs_features_is_named(output: dict, expected: str) -> None:
-    with pytest.raises(SpecError, match=expected):
-        MLPSpec(name="x", input={"features": 2}, blocks=["relu"], output=output)
 
 
 def test_the_file_holds_what_the_spec_says_of_features(arm: Path) -> None:
@@ -345,13 +221,6 @@ def test_features_without_a_range_may_be_anything() -> None:
     assert [feature.feature for feature in many[1]] == ["2, 2"]
 
 
-ROWS = "pitch (rad),speed [m/s],load\n0,1,2\n0,31.5,nan\n0,40,-3\n"
-WORDS = (
-    "2 of the 3 rows of rows.csv are outside the declared ranges, "
-    "in 2 features, first 'speed' in line 3: 31.5 m/s, and its range is 0 to 30 m/s"
-)
-
-
 def test_predict_notes_rows_outside_the_ranges(run: Run, arm: Path, tmp_path: Path) -> None:
     code, out, err = run("predict", arm, csv(tmp_path, ROWS))
     assert code == 0
@@ -411,63 +280,3 @@ def test_inspect_shows_the_first_of_many_features(run: Run, tmp_path: Path) -> N
     assert "  joint_11  rad" in out
     assert "joint_12" not in out
     assert "  … 3 more, all with --json" in out
-
-
-def drawn(path: Path, spec: MLPSpec, **more: Any) -> Any:
-    return verify(assemble(spec, seed=1), path, spec=spec, device="cpu", **more)
-
-
-def test_the_proof_draws_over_each_features_range(arm: Path, tmp_path: Path) -> None:
-    spec = load_spec(tmp_path / "arm.yaml")
-    report = drawn(arm, spec, data=csv(tmp_path, ROWS))
-    assert report.proved, report.why
-    words = {given.kind: given.words for given in report.inputs}
-    assert words["range"] == "1,000 rows, each feature uniform over its declared range"
-    assert WORDS in [check.words for check in report.checks if check.outcome == "warning"]
-    partly = MLPSpec(name="p", input={"features": [{"name": "a", "range": [3, 4]}, "b"]}, blocks=[{"linear": 1}])
-    path = export(assemble(partly, seed=1), tmp_path / "p.onnx", spec=partly).path
-    words = {given.kind: given.words for given in drawn(path, partly).inputs}
-    assert words["range"] == "1,000 rows, uniform over the declared range 3 to 4, 1 without one standard normal"
-
-
-def test_the_proofs_rows_lie_where_the_range_does(tmp_path: Path) -> None:
-    listed = [{"name": "a", "range": [1e6, 1.1e6]}, "b"]
-    spec = MLPSpec(name="c", input={"features": listed}, blocks=[{"linear": 1}])
-    path = export(assemble(spec, seed=1), tmp_path / "c.onnx", spec=spec).path
-    report = drawn(path, spec)
-    assert report.proved
-    assert report.end_to_end is not None
-    assert report.end_to_end.magnitude > 1e5
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "part"),
-    [
-        ("m/s", "km/h", "the units of the file are ['km/h', 'rad', None], and the spec's ['m/s', 'rad', None]"),
-        ("[0.0, 30.0]", "[0.0, 3.0]", "the ranges of the file are [(0.0, 3.0), None, None]"),
-        ("Nm", "lbf", "the output units of the file are"),
-        ("elbow", "wrist", "the output features of the file are"),
-        ("[-5.0, 5.0]", "[-6.0, 5.0]", "the output ranges of the file are"),
-    ],
-)
-def test_a_file_that_declares_something_else_fails(old: str, new: str, part: str, arm: Path, tmp_path: Path) -> None:
-    spec = load_spec(tmp_path / "arm.yaml")
-    model = onnx.load(str(arm))
-    for entry in model.metadata_props:
-        if entry.key in ("mlpx.inputs", "mlpx.outputs"):
-            entry.value = entry.value.replace(old, new)
-    onnx.save(model, arm)
-    report = prove(assemble(spec, seed=1), arm, spec=spec, device="cpu", stop_early=True)
-    assert report.verdict == "failed"
-    assert part in report.why
-
-
-def test_a_spec_of_another_width_fails(arm: Path, tmp_path: Path) -> None:
-    spec = load_spec(tmp_path / "arm.yaml")
-    module = assemble(spec, seed=1)
-    other = MLPSpec(
-        name="o", input={"name": "state", "features": [{"name": "a", "range": [0, 1]}, "b"]}, blocks=["relu"]
-    )
-    report = verify(module, arm, spec=other.model_copy(update={"output": spec.output}), device="cpu")
-    assert report.verdict == "failed"
-    assert report.why == "the module takes rows of shape [3], and the spec's input has [2]"
