@@ -42,9 +42,9 @@ class TestLinear:
         spec = MLPSpec(name="one", input={"features": 4}, blocks=[{"linear": 3}])
         first, again, other = assemble(spec, seed=1), assemble(spec, seed=1), assemble(spec, seed=2)
         assert {name: tuple(p.shape) for name, p in first.named_parameters()} == {"0.weight": (3, 4), "0.bias": (3,)}
-        assert torch.equal(first[0].weight, again[0].weight)
-        assert not torch.equal(first[0].weight, other[0].weight)
-        assert first[0].weight.std() > 0
+        assert torch.equal(first.get_parameter("0.weight"), again.get_parameter("0.weight"))
+        assert not torch.equal(first.get_parameter("0.weight"), other.get_parameter("0.weight"))
+        assert first.get_parameter("0.weight").std() > 0
 
     def test_assembling_leaves_the_random_state_alone(self) -> None:
         torch.manual_seed(5)
@@ -144,8 +144,9 @@ class TestDeadReLU:
     def test_dead_units_are_counted_and_named_per_layer(self, tmp_path: Path) -> None:
         spec, module = network([{"linear": 5}, "relu", {"linear": 4}, "relu", {"linear": 1}])
         with torch.no_grad():
-            module[0].weight[[1, 3]], module[0].bias[[1, 3]] = 0, -1
-            module[2].weight[0], module[2].bias[0] = -module[2].weight[0].abs(), -0.1
+            weights, biases = ([module.get_parameter(f"{at}.{kind}") for at in (0, 2)] for kind in ("weight", "bias"))
+            weights[0][[1, 3]], biases[0][[1, 3]] = 0, -1
+            weights[1][0], biases[1][0] = -weights[1][0].abs(), -0.1
         artifact = export(module, tmp_path / "model.onnx", spec=spec)
         np.save(tmp_path / "rows.npy", normal(5000, 7))
         found = inspect(artifact.path, data=tmp_path / "rows.npy")

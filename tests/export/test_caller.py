@@ -21,7 +21,7 @@ def test_the_callers_module_comes_back_as_it_was(tmp_path: Path) -> None:
     module = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(4)), nn.ReLU(inplace=True))
     module[1].register_forward_hook(lambda *_: seen.append(1))
     module.train()
-    module[1][1].eval()
+    module.get_submodule("1.1").eval()
     before = {name: (value.clone(), value.data_ptr()) for name, value in module.state_dict().items()}
     modes = {name: part.training for name, part in module.named_modules()}
     gradients = {name: p.requires_grad for name, p in module.named_parameters()}
@@ -55,9 +55,9 @@ class MergesInEval(nn.Linear):
 
 def test_code_of_the_callers_never_reaches_the_callers_tensors(tmp_path: Path) -> None:
     module = nn.Sequential(MergesInEval())
-    before = module[0].weight.clone()
+    before = module.get_parameter("0.weight").clone()
     artifact = export(module, tmp_path / "m.onnx")
-    assert torch.equal(module[0].weight, before)
+    assert torch.equal(module.get_parameter("0.weight"), before)
     assert not module[0].merged
     stored = onnx.numpy_helper.to_array(onnx.load(str(artifact.path)).graph.initializer[0])
     assert np.array_equal(stored, (before + 1).detach().numpy())
@@ -72,10 +72,10 @@ def test_a_hook_of_the_callers_never_reaches_the_callers_tensors(tmp_path: Path)
                 parameter.mul_(2)
 
     module.register_forward_pre_hook(double)
-    before = module[0].weight.clone()
+    before = module.get_parameter("0.weight").clone()
     with pytest.raises(ExportError, match=r"changes '0.weight' in place"):
         export(module, tmp_path / "m.onnx")
-    assert torch.equal(module[0].weight, before)
+    assert torch.equal(module.get_parameter("0.weight"), before)
 
 
 def test_a_trace_leaves_the_random_state_alone(tmp_path: Path) -> None:

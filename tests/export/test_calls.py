@@ -224,7 +224,8 @@ class Apart(nn.Module):
 
 def test_shapes_are_found_from_the_weights(tmp_path: Path) -> None:
     assert inputs_of(export(nn.Linear(3, 2), tmp_path / "m.onnx")) == [("input", ("batch", 3), "float32")]
-    for options in ({}, {"input_shape": {"x": (3,)}}, {"input_dtype": {"x": "float32"}}):
+    given: list[dict[str, Any]] = [{}, {"input_shape": {"x": (3,)}}, {"input_dtype": {"x": "float32"}}]
+    for options in given:
         found = inputs_of(export(Apart(), tmp_path / "m.onnx", **options))
         assert found == [("x", ("batch", 3), "float32"), ("y", ("batch", 5), "float32")]
 

@@ -115,7 +115,7 @@ def test_the_weights_hash_changes_with_any_weight(tmp_path: Path) -> None:
         assert summary is not None
         hashes.add(summary.weights_sha256)
         with torch.no_grad():
-            module[0].bias[1] = torch.nextafter(module[0].bias[1], torch.tensor(9.0))
+            module.get_parameter("0.bias")[1] = torch.nextafter(module.get_parameter("0.bias")[1], torch.tensor(9.0))
     assert len(hashes) == 2
 
 

@@ -190,7 +190,7 @@ def _another_mean(graph: onnx.GraphProto) -> None:
 
 def _another_eps(graph: onnx.GraphProto) -> None:
     eps = next(tensor for tensor in graph.initializer if tensor.name.endswith(".eps"))
-    eps.CopyFrom(numpy_helper.from_array(np.float32(1e-4), eps.name))
+    eps.CopyFrom(numpy_helper.from_array(np.array(1e-4, np.float32), eps.name))
 
 
 def _a_bias(graph: onnx.GraphProto) -> None:
@@ -245,7 +245,7 @@ def test_the_spelling_of_layer_norm_that_pytorch_wrote_is_proved(older: tuple[nn
 
     def squared_by_pow(graph: onnx.GraphProto) -> None:
         square = next(node for node in graph.node if node.op_type == "Mul" and node.input[0] == node.input[1])
-        graph.initializer.append(numpy_helper.from_array(np.float32(2), "two"))
+        graph.initializer.append(numpy_helper.from_array(np.array(2, np.float32), "two"))
         square.CopyFrom(helper.make_node("Pow", [square.input[0], "two"], list(square.output), name=square.name))
 
     report = verify(module, rewritten(artifact, squared_by_pow), device="cpu")

@@ -22,6 +22,9 @@ Pair = tuple[nn.Module, nn.Sequential]
 class Written(nn.Module):
     """A module whose forward is ``function(module, *inputs)``; ``parts`` are modules, and the tensors have names."""
 
+    parts: Any
+    p: Any  # the name of a tensor that most have
+
     def __init__(self, function: Callable[..., Any], *parts: nn.Module, **tensors: torch.Tensor) -> None:
         super().__init__()
         self.function, self.parts = function, nn.ModuleList(parts)

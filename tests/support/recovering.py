@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,7 +34,7 @@ def randomised(module: Module, seed: int = 0) -> Module:
     return module.eval()
 
 
-def named(parts: dict[str, nn.Module]) -> dict[str, torch.Tensor]:
+def named(parts: Mapping[str, nn.Module]) -> dict[str, torch.Tensor]:
     return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
 
 

@@ -247,8 +247,8 @@ TWINS: dict[str, Spellings] = {
     ],
     "softmax": _softmax,
     "log_softmax": lambda x, axis: [
-        (lambda d, s: d - s)(*_log_sum(x, axis)),
-        (lambda _, s: x - (x.largest(axis) + s))(*_log_sum(x, axis)),
+        (parts := _log_sum(x, axis))[0] - parts[1],
+        x - (x.largest(axis) + parts[1]),
     ],
     "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,

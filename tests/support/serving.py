@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -180,7 +179,7 @@ def ask(
     path: str,
     body: bytes | str | dict[str, Any] | None = None,
     *,
-    context: ssl.SSLContext | None = None,
+    context: Any = None,  # an ssl.SSLContext
     **headers: str,
 ) -> Reply:
     """One request on a connection of its own; a dict is sent as JSON, underscores in header names are hyphens."""

@@ -149,7 +149,7 @@ CASES: dict[str, Case] = {
     "gather": of(lambda _, x: (x.gather(1, x.argmax(1, keepdim=True)),
         grid(x).gather(1, grid(x).argmin(1, keepdim=True))), since=11),
     "layer_norm": of(lambda m, x: (m.parts[0](x), m.parts[1](grid(x)), F.layer_norm(x, (4,))), nn.LayerNorm(4, 1e-3),
-        nn.LayerNorm((2, 2)), beyond=1e18),
+        nn.LayerNorm([2, 2]), beyond=1e18),
     "rms_norm": of(lambda m, x: (m.parts[0](x), F.rms_norm(grid(x), (2,), eps=1e-3), F.rms_norm(grid(x), (2, 2))),
         nn.RMSNorm(4)),
     "gt": of(lambda m, x: (x > 0.5, x > m.p, x > x.flip(1)), p=SLOPES),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 
 import onnx
@@ -64,7 +65,6 @@ def test_the_file_holds_the_weight_that_is_used(kind: str, tmp_path: Path) -> No
     module.eval()(torch.zeros(1, 6))
     held = {t.name: numpy_helper.to_array(t) for t in onnx.load(str(artifact.path)).graph.initializer}
     for index in (0, 2):
-        layer = module[index]
-        assert torch.equal(torch.from_numpy(held[f"{index}.weight"].copy()), layer.weight.detach())
-        assert torch.equal(torch.from_numpy(held[f"{index}.bias"].copy()), layer.bias.detach())
+        for name in (f"{index}.weight", f"{index}.bias"):
+            assert torch.equal(torch.from_numpy(held[name].copy()), attrgetter(name)(module).detach())
     module.train()(torch.randn(5, 6))  # still trains

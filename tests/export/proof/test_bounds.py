@@ -51,7 +51,9 @@ def every_scale(one: Case, seed: int, rows: int = ROWS) -> list[np.ndarray]:
     return found
 
 
-SPECIAL = np.float32([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-39, 3e38, -3e38, 1.0, -1.0, 88.7, -104.0])
+SPECIAL = np.array(
+    [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-45, 1e-39, 3e38, -3e38, 1.0, -1.0, 88.7, -104.0], np.float32
+)
 
 
 def with_specials(one: Case, seed: int) -> list[np.ndarray]:
@@ -86,7 +88,7 @@ def test_onnx_runtime_is_within_the_bound(name: str, fused: bool) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_pytorch_is_within_the_bound(name: str) -> None:
     one = CASES[name]
-    extreme = [every_scale] if one.extreme else []
+    extreme: list[Callable[[Case, int], list[np.ndarray]]] = [every_scale] if one.extreme else []
     if one.extreme and one.node.op != "gelu":  # PyTorch's gelu(inf) is NaN with AVX-512
         extreme.append(with_specials)
     for seed in range(25):
@@ -231,11 +233,11 @@ _MP: dict[str, Callable[[Any], Any]] = {
 def test_float64_is_exact_enough_to_be_the_reference(name: str) -> None:
     one = CASES[name]
     positive = one.kinds[0] == "positive"
-    points = np.concatenate([numbers(one.kinds[0], (40,), 1), np.float32([1e-9, 3e-5, 80.0, 0.999])])
+    points = np.concatenate([numbers(one.kinds[0], (40,), 1), np.array([1e-9, 3e-5, 80.0, 0.999], np.float32)])
     if name in ("sin", "cos"):
-        points = np.concatenate([points, np.float32([1e10, -3.5e20, 1e30])])
+        points = np.concatenate([points, np.array([1e10, -3.5e20, 1e30], np.float32)])
     elif not positive:
-        points = np.concatenate([points, np.float32([-50.0, -18.5, -1e-7])])
+        points = np.concatenate([points, np.array([-50.0, -18.5, -1e-7], np.float32)])
     with mpmath.workdps(60):
         for x in points.astype(np.float64):
             z = torch.tensor([[x]], dtype=torch.float64)

@@ -127,7 +127,7 @@ def fused(outputs: int, factor: float) -> Opener:
             elu.output[0] = "fused"
             at = list(nodes).index(elu) + 1
             nodes.insert(at, onnx.helper.make_node("Mul", ["fused", "factor"], [own]))
-            model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32([factor]), "factor"))
+            model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([factor], np.float32), "factor"))
         return plain(model.SerializeToString())
 
     return opener

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from builder import Scale, assemble, load_spec, load_weights
+from builder import MLPSpec, Scale, assemble, load_spec, load_weights
 from export import ExportError, ProofError, export, publish, verify
 from export.proof.rules import RULES
 from export.trace.decompositions import DECOMPOSED
@@ -49,7 +49,7 @@ def test_hand_written_modules_are_proved(name: str, device: str, tmp_path: Path)
 
 @settings(GENERATED, max_examples=40)
 @given(spec=specs(), seed=st.integers(0, 2**16), fold=st.booleans())
-def test_generated_networks_are_proved(spec: object, seed: int, fold: bool, device: str, tmp_path: Path) -> None:
+def test_generated_networks_are_proved(spec: MLPSpec, seed: int, fold: bool, device: str, tmp_path: Path) -> None:
     module = randomised(assemble(spec, seed=seed), seed)
     report = verify(module, export(module, tmp_path / "m.onnx", spec=spec, fold_affine=fold), device=device)
     assert report.proved, report.why
@@ -170,7 +170,7 @@ def test_data_that_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="not a whole ONNX file"):
         verify(module, tmp_path / "cut.onnx", device="cpu")
     with pytest.raises(ExportError, match=r"expected an nn\.Module"):
-        verify("not a module", path, device="cpu")
+        verify(cast("Any", "not a module"), path, device="cpu")
 
 
 class ByRows(nn.Module):

@@ -55,7 +55,7 @@ def test_what_a_checkpoint_cannot_say_is_asked_for_with_the_layers_found(tmp_pat
 
 
 def test_a_normalisation_layer_between_named_ones_needs_a_list(tmp_path: Path) -> None:
-    layers = OrderedDict(fc1=nn.Linear(4, 8), bn1=nn.BatchNorm1d(8), fc2=nn.Linear(8, 2))
+    layers: OrderedDict[str, Any] = OrderedDict(fc1=nn.Linear(4, 8), bn1=nn.BatchNorm1d(8), fc2=nn.Linear(8, 2))
     saved = randomised(nn.Sequential(layers)).state_dict()
     with pytest.raises(RecoveryError, match="--activation alone does not say"):
         recovered(tmp_path, saved, activation="relu")

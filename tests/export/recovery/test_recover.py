@@ -178,7 +178,7 @@ def test_real_onnx_files(name: str, device: str, tmp_path: Path) -> None:
     (port,) = before.get_inputs()
     features = recovery.spec.input.row_shape[0]
     rows = np.random.default_rng(0).standard_normal((1000, features), dtype=np.float32)
-    expected = np.concatenate([before.run(None, {port.name: row.reshape(port.shape)})[0] for row in rows])
+    expected = np.concatenate([np.asarray(before.run(None, {port.name: row.reshape(port.shape)})[0]) for row in rows])
     with Session(recovery.artifact.path, device) as session:
         for batch in (rows[:1], rows):
             found = session.predict(batch)

@@ -29,7 +29,7 @@ def network() -> nn.Sequential:
 
 def refused(path: Path, **options: Any) -> str:
     with pytest.raises(RecoveryError) as caught:
-        read_checkpoint(path, **{"activation": "relu"} | options)
+        read_checkpoint(path, **{"activation": "relu", **options})
     assert str(caught.value).startswith(str(path))
     return str(caught.value)
 
@@ -95,7 +95,7 @@ def test_other_dtypes_are_converted_only_where_no_value_changes(tmp_path: Path) 
     for dtype in (torch.float16, torch.bfloat16):
         torch.save({key: value.to(dtype) for key, value in original.state_dict().items()}, tmp_path / "half.pt")
         found = read_checkpoint(tmp_path / "half.pt", activation="relu")
-        assert torch.equal(found.weights["0.weight"], original[0].weight.to(dtype).float())
+        assert torch.equal(found.weights["0.weight"], original.get_parameter("0.weight").to(dtype).float())
     double = {key: value.double() + 1e-12 for key, value in original.state_dict().items()}
     assert "--dtype float32" in refused_state(tmp_path, double)
     found = read_checkpoint(tmp_path / "c.pt", activation="relu", dtype="float32")

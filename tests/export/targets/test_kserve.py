@@ -43,9 +43,9 @@ def test_the_inference_service_is_one(backend: str, device: str, model: Path, tm
 
 def test_another_release_of_triton_is_the_runtime_s_version(model: Path, tmp_path: Path) -> None:
     made = package(model, "kserve", tmp_path / "p", release="23.10")
-    model = inference_service(made.folder)["spec"]["predictor"]["model"]
-    assert model["runtimeVersion"] == "23.10-py3"
-    assert model["storageUri"] == "s3://SET-BUCKET/policy/models"
+    served = inference_service(made.folder)["spec"]["predictor"]["model"]
+    assert served["runtimeVersion"] == "23.10-py3"
+    assert served["storageUri"] == "s3://SET-BUCKET/policy/models"
     assert (made.folder / "models" / "policy" / "1" / "model.onnx").is_file()
 
 

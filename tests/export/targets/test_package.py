@@ -164,7 +164,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("options", "words"), REFUSED, ids=[str(options) for options, _ in REFUSED])
 def test_what_cannot_be_packaged(options: dict[str, Any], words: str, model: Path, tmp_path: Path) -> None:
     with pytest.raises(TargetError) as raised:
-        package(model, folder=tmp_path / "p", **({"target": "triton"} | options))
+        package(model, folder=tmp_path / "p", **{"target": "triton", **options})
     assert words in str(raised.value)
     assert "What to do: " in str(raised.value)
     assert not list(tmp_path.iterdir())

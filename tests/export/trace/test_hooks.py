@@ -41,7 +41,7 @@ def test_a_hooked_block_is_not_that_of_a_spec(tmp_path: Path) -> None:
 
 
 def test_what_a_global_hook_does_is_in_the_file(tmp_path: Path) -> None:
-    def negating(part: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
+    def negating(part: nn.Module, _inputs: Any, output: Tensor) -> Any:
         return -output if isinstance(part, nn.Linear) else None
 
     module = nn.Sequential(nn.Linear(4, 4), nn.Tanh())

@@ -41,13 +41,13 @@ def session(model: Path) -> Session:
     return Session(model, "cpu")
 
 
-def write(path: Path, rows: np.ndarray | dict[str, Any], **options: Any) -> Path:
+def write(path: Path, rows: Any, **options: Any) -> Path:
     """Rows as a file of any kind."""
     columns = rows if isinstance(rows, dict) else {name: rows[:, i] for i, name in enumerate(NAMES)}
     if path.suffix == ".npy":
-        np.save(path, rows)
+        np.save(path, np.asarray(rows))
     elif path.suffix == ".npz":
-        np.savez(path, x=rows)
+        np.savez(path, x=np.asarray(rows))
     elif path.suffix == ".csv":
         polars.DataFrame(columns).write_csv(path)
     elif path.suffix == ".parquet":

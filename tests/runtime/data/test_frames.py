@@ -149,7 +149,7 @@ def test_a_dict_of_columns_that_do_not_fit(tmp_path: Path) -> None:
             {"height": np.zeros((3, 2))},
             r"column 'height' expects one value per row, and got an array of shape \(3, 2\)",
         ),
-        ({"height": np.ma.masked_array([1.0, 2, 3], [0, 1, 0])}, "column 'height' has 1 empty values"),
+        ({"height": np.ma.masked_array([1.0, 2, 3], [False, True, False])}, "column 'height' has 1 empty values"),
         ({"height": np.zeros(2)}, "'height' has 2 rows, and 'age' has 3"),
     ):
         with pytest.raises(InputError, match=expected):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -249,12 +250,13 @@ def test_options_that_do_not_go_together(run: Run, name: str) -> None:
 
 
 def test_settings_that_are_none(certificate: Path) -> None:
-    for options, words in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"tensors": "xml"}, "json, binary, auto"),
         ({"timeout": 0.0}, "seconds, more than 0"),
         ({"ca_file": certificate}, "goes with https:// or grpcs://"),
         ({"token": "a b\n"}, "line break"),
-    ):
+    ]
+    for options, words in wrong:
         with pytest.raises(InputError, match=words):
             check_live("http://127.0.0.1:1/v2/models/m", certificate, **options)
     with pytest.raises(InputError, match="never JSON over gRPC"):

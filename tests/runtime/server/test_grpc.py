@@ -189,7 +189,7 @@ def test_bytes_that_are_no_message_and_messages_that_are_too_large(channel: grpc
     with pytest.raises(grpc.RpcError, match="the message is not a ModelInferRequest") as failed:
         infer(b"\xff" * 40, metadata=(("x-request-id", "mine-9"),))
     assert failed.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert ("x-request-id", "mine-9") in [tuple(pair) for pair in failed.value.trailing_metadata()]
+    assert ("x-request-id", "mine-9") in [(pair.key, pair.value) for pair in failed.value.trailing_metadata()]
     assert "mine-9" in {event["request"] for event in server.events("request")}
     for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
         with pytest.raises(grpc.RpcError) as failed:

@@ -96,6 +96,7 @@ def test_metadata_name_the_type_and_the_limits(server: Server, stub: Any) -> Non
 def test_every_type_of_integers_is_taken(server: Server, stub: Any, model: str, kind: str) -> None:
     ids = IDS.astype(kind)
     datatype = np_to_triton_dtype(ids.dtype)
+    assert datatype is not None
     for data in (ids.tolist(), ids.ravel().tolist(), ids.astype(float).tolist()):
         near(values(infer(server, model, tensor(data, [3, 2], datatype))), of_indices(IDS))
     for client, module in (

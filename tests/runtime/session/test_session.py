@@ -125,7 +125,7 @@ REFUSED = {
     "one dimension": (np.zeros(3, np.float32), r"shape \(batch, 3\), and got \(3,\); for a single row, give x\[None\]"),
     "too wide": (np.zeros((2, 4), np.float32), r"shape \(batch, 3\), and got \(2, 4\)"),
     "masked": (np.ma.masked_array(np.ones((1, 3), np.float32), mask=[[True, False, False]]), r"masked values"),
-    "a masked row in a list": ([np.ma.masked_array(np.ones(3), mask=[0, 1, 0])], r"masked values"),
+    "a masked row in a list": ([np.ma.masked_array(np.ones(3), mask=[False, True, False])], r"masked values"),
     "a list of numbers and arrays": ([[1.0, 2.0, 3.0], np.full(3, 0.1)], r"0\.1 in row 2"),
     "list of tensors with gradients": ([torch.ones(3, requires_grad=True)], r"hold more than numbers|expects"),
     "meta tensor": (torch.ones(2, 3, device="meta"), r"cannot be read by DLPack"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import given
@@ -20,7 +21,7 @@ from tests.support.tuned import FEATURES, ill_conditioned
 EXACT, INT8 = Path("m.onnx"), Path("m.int8-static.onnx")
 
 
-def candidate(path: Path = EXACT, **settings: int) -> Candidate:
+def candidate(path: Path = EXACT, **settings: Any) -> Candidate:
     return Candidate("float32" if path == EXACT else "int8-static", path, Settings(**settings))
 
 

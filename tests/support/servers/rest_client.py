@@ -62,7 +62,8 @@ def _main(address: str, model: str, inputs_file: str, outputs_file: str, encodin
 
     with ThreadPoolExecutor(len(spans)) as pool:
         answers = list(pool.map(ask, spans))
-    np.savez(outputs_file, **{f"{i}/{name}": v for i, outputs in enumerate(answers) for name, v in outputs.items()})
+    held: dict[str, Any] = {f"{i}/{name}": v for i, outputs in enumerate(answers) for name, v in outputs.items()}
+    np.savez(outputs_file, **held)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import schemathesis
@@ -18,6 +19,7 @@ from tests.support.serving import PATIENCE, read
 from .bodies import Given, given_bodies
 
 _REFUSED = {400, 413}
+_EVERY: Any = list(HealthCheck)
 _NOT_ASKED = "unload"
 """Without its model a server rightly answers 503."""
 _CONFORMS = ("status_code_conformance", "content_type_conformance", "response_schema_conformance")
@@ -27,7 +29,7 @@ def ask_any_body(address: tuple[str, int], file: Path, effort: settings) -> None
     """Send bodies to the model of a file. Fails: see ``Asker.check``."""
     asker = Asker(address, file)
 
-    @settings(effort, suppress_health_check=list(HealthCheck))
+    @settings(effort, suppress_health_check=_EVERY)
     @givens(given_bodies)
     def check(given: Given) -> None:
         asker.check(given)
@@ -46,7 +48,7 @@ def ask_by_document(url: str, effort: settings) -> None:
     for found in schema.get_all_operations():
         operation = found.ok()  # pyright: ignore[reportAttributeAccessIssue] - raises what is wrong
 
-        @settings(effort, suppress_health_check=list(HealthCheck))
+        @settings(effort, suppress_health_check=_EVERY)
         @givens(operation.as_strategy())
         def check(case: schemathesis.Case) -> None:
             case.call_and_validate(timeout=PATIENCE, checks=checks)
