@@ -117,7 +117,8 @@ def _softplus(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
 
     beta·z is rounded, which moves the result by at most u·|z| since the slope is at most 1; the logarithm to
     (a + r·beta·y)·u; the quotient. Within rounding of the threshold either branch is right, and they differ by
-    log1p(exp(-threshold)) / beta. Above a threshold of 20 they agree to float32.
+    log1p(exp(-threshold)) / beta. Above a threshold of 20 they agree to float32. The slope is sigmoid(beta·z), which
+    grows with beta·z, and 1 above the threshold.
     """
     beta, threshold = number(node, "beta"), number(node, "threshold")
     if beta == 0:
@@ -128,7 +129,9 @@ def _softplus(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
     near = (beta * z[0] - threshold).abs() <= abs(beta) * p + 4 * U * abs(threshold)
     jump = float(np.logaddexp(0.0, -threshold)) / abs(beta)
     flushed = _FLUSHED * (1 + 1 / abs(beta))
-    radius = p + U * (a / abs(beta) + r * (size(y) + p) + m * spread) + torch.where(near, jump, 0.0) + flushed
+    highest = beta * z[0] + abs(beta) * p
+    carried = p * torch.where(near | (highest >= threshold), 1.0, highest.sigmoid())
+    radius = carried + U * (a / abs(beta) + r * (size(y) + p) + m * spread) + torch.where(near, jump, 0.0) + flushed
     return exempt_where((beta * spread).abs() > LARGEST, radius)
 
 
