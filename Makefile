@@ -10,7 +10,7 @@ PEERS := .peers
 ZOO := .zoo
 SERVERS := triton mlserver kserve ray-serve onnxruntime-web
 # A process for each of two cores; the tests of a file share what they start.
-PYTEST := pytest --numprocesses 2 --dist loadfile
+PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help

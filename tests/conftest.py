@@ -17,6 +17,22 @@ from tests.support.repeats import EVERYTHING
 
 settings.register_profile(EVERYTHING)
 
+SERVERS = (
+    "runtime/ray/test_ray.py",
+    "export/targets/test_live_servers.py",
+    "runtime/live/test_live.py",
+    "runtime/server/",
+)
+"""Tests that start servers or clusters. Ray's take longest, so they come first: nothing waits for them in the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that start servers, and run those of Ray first."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/").startswith(SERVERS):
+            item.add_marker(pytest.mark.server)
+    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(SERVERS[0]))
+
 
 def _why_no_cuda() -> str | None:
     try:

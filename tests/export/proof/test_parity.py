@@ -22,6 +22,7 @@ from runtime import Session, read_rows
 from tests.support.bounds import bounded, exact, within
 from tests.support.cases import BLOCKS, EXTREMES, network, normal, randomised, specs
 from tests.support.hand_written import HAND_WRITTEN
+from tests.support.repeats import examples
 
 BATCHES = [0, 1, 2, 7, 1000]
 MODELS = ["digits", "breast_cancer", "diabetes"]
@@ -102,7 +103,7 @@ def test_every_model(model: str, device: str, tmp_path: Path, root: Path) -> Non
         check_layers(module, artifact.path, np.resize(rows, (batch, rows.shape[1])), device)
 
 
-@settings(GENERATED, max_examples=120)
+@settings(GENERATED, max_examples=examples(40, of=120))
 @given(spec=specs(), rows=st.sampled_from(BATCHES), seed=st.integers(0, 2**16))
 def test_generated_networks(spec: MLPSpec, rows: int, seed: int, device: str, tmp_path: Path) -> None:
     module = randomised(assemble(spec, seed=seed), seed)
@@ -124,7 +125,7 @@ def test_hand_written_modules(name: str, device: str, tmp_path: Path) -> None:
             within(module.eval()(torch.from_numpy(x)).numpy(), y, radius, "eager PyTorch")
 
 
-@settings(GENERATED, max_examples=40)
+@settings(GENERATED, max_examples=examples(15, of=40))
 @given(
     widths=st.lists(st.integers(1, 64), min_size=3, max_size=6),
     seed=st.integers(0, 2**16),

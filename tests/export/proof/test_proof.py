@@ -20,6 +20,7 @@ from export.trace.decompositions import DECOMPOSED
 from runtime import InputError, ModelError
 from tests.support.cases import BLOCKS, network, normal, randomised, specs
 from tests.support.hand_written import HAND_WRITTEN
+from tests.support.repeats import examples
 
 GENERATED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
@@ -47,7 +48,7 @@ def test_hand_written_modules_are_proved(name: str, device: str, tmp_path: Path)
     assert module.training
 
 
-@settings(GENERATED, max_examples=40)
+@settings(GENERATED, max_examples=examples(15, of=40))
 @given(spec=specs(), seed=st.integers(0, 2**16), fold=st.booleans())
 def test_generated_networks_are_proved(spec: MLPSpec, seed: int, fold: bool, device: str, tmp_path: Path) -> None:
     module = randomised(assemble(spec, seed=seed), seed)

@@ -17,6 +17,7 @@ from builder import RecoveryError
 from export import Recovered, read_onnx
 from tests.support.onnx_drafts import Draft, agree
 from tests.support.outcomes import outcome
+from tests.support.repeats import examples
 
 W = np.random.default_rng(1).normal(size=(6, 4)).astype(np.float32)
 B = np.random.default_rng(2).normal(size=4).astype(np.float32)
@@ -271,7 +272,7 @@ def _whole() -> bytes:
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(150, of=400), deadline=None)
 def test_damage_gives_a_network_or_one_clear_error(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     path = tmp_path_factory.getbasetemp() / "damaged.onnx"
     path.write_bytes(_mutated(_whole(), seed))

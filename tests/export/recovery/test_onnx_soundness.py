@@ -14,6 +14,7 @@ from builder import RecoveryError
 from export import read_onnx
 from tests.support.onnx_drafts import Draft, agree
 from tests.support.outcomes import outcome
+from tests.support.repeats import examples
 
 ROWS = [("n", 6), (1, 6), (1, 2, 3), ("n", 2, 3), ("n", 6, 1), (6,), (6, 6), (1, 1, 1, 6), (4, 6), (1, 1), ("n", 1)]
 SHAPES = [(6,), (1, 6), (1,), (), (6, 1), (2, 1), (3,), (1, 1, 6), (2, 3), (6, 6), (4,), (4, 1)]
@@ -104,7 +105,7 @@ DRAWN: list[Callable[[Wild, str], str]] = [
 
 
 @given(seed=st.integers(0, 2**32 - 1))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(150, of=500), deadline=None)
 def test_what_is_read_computes_what_the_file_computes(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
     wild, value = Wild(seed), "x"
     for _ in range(wild.source.randint(1, 4)):

@@ -23,6 +23,7 @@ from builder import MLPSpec, assemble
 from export import Package, package, publish
 from runtime import Session
 from tests.support.cases import BLOCKS, network, randomised, specs
+from tests.support.repeats import examples
 
 Arrays = dict[str, np.ndarray]
 
@@ -100,7 +101,7 @@ def test_what_onnx_runtime_answers_passes(block: str, stub: StubServer, tmp_path
 
 
 @given(spec=specs(deepest=5, widest=64), seed=st.integers(0, 9))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(8, of=20), deadline=None)
 def test_what_onnx_runtime_answers_passes_for_any_network(
     stub: StubServer, tmp_path_factory: pytest.TempPathFactory, spec: MLPSpec, seed: int
 ) -> None:

@@ -25,6 +25,7 @@ from runtime.live.protocol import OutputTensor, Response, ServerError
 from runtime.model.certificate import Answers, Certificate
 from tests.support.cases import network, randomised, specs
 from tests.support.live import case, certified
+from tests.support.repeats import examples
 
 ALL_AT_ONCE = Method("all at once", "JSON")
 
@@ -42,7 +43,7 @@ def judged(answers: Answers, outputs: dict[str, np.ndarray], at_proof: float | N
 
 
 @given(specs(deepest=6, widest=64), st.integers(0, 9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(10, of=25), deadline=None)
 def test_correct_float32_answers_pass(tmp_path_factory: pytest.TempPathFactory, spec: MLPSpec, seed: int) -> None:
     module = randomised(assemble(spec), seed)
     certificate, file = certified(module, tmp_path_factory.mktemp("any"), spec)

@@ -16,6 +16,7 @@ from runtime.server.messages import format_response, parse_request
 from runtime.server.refusals import Malformed, TooLarge
 from runtime.server.signature import Signature, signature_of
 from tests.support.outcomes import outcome
+from tests.support.repeats import examples
 
 SIGNATURE = signature_of(
     (Port("a", ("batch", 3)), Port("b", ("batch", 2, 2))), (Port("y", ("batch", 2)), Port("z", ("batch",))), 20
@@ -107,19 +108,19 @@ NEARLY = st.builds(
 
 
 @given(NEARLY | JSON, st.none() | st.integers(-5, 300), st.binary(max_size=20))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(300, of=1500), deadline=None)
 def test_whatever_comes_is_a_request_or_refused(record: Any, head: int | None, tail: bytes) -> None:
     judged(json.dumps(record).encode() + tail, head)
 
 
 @given(st.binary(max_size=200), st.none() | st.integers(-5, 300))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(200, of=500), deadline=None)
 def test_bytes_are_refused(body: bytes, head: int | None) -> None:
     judged(body, head)
 
 
 @given(st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(200, of=500), deadline=None)
 def test_a_body_that_was_damaged(data: st.DataObject) -> None:
     feed = {"a": np.ones((2, 3), np.float32), "b": np.ones((2, 2, 2), np.float32)}
     body, head = written(feed, {"a": "flat", "b": data.draw(FORMS)})

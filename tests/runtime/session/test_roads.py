@@ -22,6 +22,7 @@ from runtime.session.parallel import chunks
 from runtime.session.processor import usable_cores
 from runtime.session.settings import ALONE, Settings, resolve
 from tests.support.cases import BLOCKS, WIDTHS, network, normal, relu_network
+from tests.support.repeats import examples
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def test_chunks_on_threads_give_the_bits_of_one_call(block: str, tmp_path: Path)
         np.testing.assert_array_equal(cut.predict(x), whole.predict(x))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(25, of=60))
 @given(rows=st.integers(0, 3000), chunk=st.sampled_from([64, 100, 256, 1024]), workers=st.integers(1, 4))
 def test_every_number_of_rows_in_chunks(small: Path, rows: int, chunk: int, workers: int) -> None:
     x = normal(3000, 64)
