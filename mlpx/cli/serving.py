@@ -29,7 +29,7 @@ class PackageOptions:
     backend: Annotated[
         str | None, "NAME", "How the server runs the file, if there are several ways: python for triton."
     ] = None
-    device: Annotated[str, "cpu|cuda", "cpu or cuda."] = "cpu"
+    device: Annotated[str, "cpu|cuda", "What the server computes on."] = "cpu"
     max_batch: Annotated[int | None, "ROWS", "The largest request and the largest batch, in rows; default: 1024."] = (
         None
     )
