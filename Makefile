@@ -52,6 +52,8 @@ lint: $(READY) ## ruff, the spelling, GitHub's files and pyright
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(BIN)/pyright
+	@PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH="$(CURDIR)" sh -c \
+		'public=$$(pyright --verifytypes mlpx --ignoreexternal) || { echo "$$public"; exit 1; }; echo "$$public" | grep score'
 
 install: $(READY) ## only set up .venv
 

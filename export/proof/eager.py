@@ -41,7 +41,9 @@ class EagerModule:
     """
 
     def __init__(self, module: nn.Module, signature: Signature, graph: Graph, precision: torch.dtype):
-        self.graph, self.precision, self._signature = graph, precision, signature
+        self.graph: Graph = graph
+        self.precision: torch.dtype = precision
+        self._signature = signature
         tensors = [tensor for node in graph.nodes for tensor in node.tensors.values()]
         # A copy in float64 is faster to call, and takes twice the memory of the weights.
         call_by_call = any(t.computed for t in tensors) or sum(t.values.size for t in tensors) > _LARGE

@@ -51,7 +51,7 @@ class Domain:
             ranges += [indices or default for indices in declared.indices or (None,) * prod(declared.row)]
         self._integer = np.array([limits is not None for limits in ranges], bool)
         self._low, self._high = (np.array([limits[end] for limits in ranges if limits], np.int64) for end in (0, 1))
-        self.is_free = not self._integer.any()
+        self.is_free: bool = not self._integer.any()
         """Whether every value may be any float32 number."""
 
     def fit(self, rows: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import platform
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -34,7 +34,9 @@ MEANING = (
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings", allow_inf_nan=True, extra="ignore")
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, ser_json_inf_nan="strings", allow_inf_nan=True, extra="ignore"
+    )
 
 
 class FileRecord(_Record):

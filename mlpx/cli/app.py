@@ -1,5 +1,6 @@
 """The application: every command, and the options of ``mlpx`` itself."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ from .predicting import predict
 from .proving import verify
 from .serving import package, serve
 
-COMMANDS = {
+COMMANDS: dict[Callable[..., None], str] = {
     build: "Build the network of a spec, prove its ONNX file and write it.",
     export: "Write a PyTorch module to an ONNX file, and prove it.",
     recover: "Get spec and weights back from a checkpoint or an ONNX file.",
@@ -31,7 +32,7 @@ COMMANDS = {
 }
 """Every command, and what it does in one line."""
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     cls=Group,
     help="From the building blocks of a PyTorch MLP to an ONNX file, and running it.",
     add_completion=False,
@@ -39,8 +40,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command, line in COMMANDS.items():
-    app.command(cls=Command, short_help=line)(declared(command))
+for _command, _line in COMMANDS.items():
+    app.command(cls=Command, short_help=_line)(declared(_command))
 
 
 def _print_version(requested: bool) -> None:

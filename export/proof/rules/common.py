@@ -65,6 +65,12 @@ def exempt_where(condition: Tensor, radius: Tensor) -> Tensor:
 class Operand:
     """One argument of an operator: its value in float64, and its radius."""
 
+    value: Tensor
+    fixed: bool
+    radius: Tensor
+    size: Tensor
+    reach: Tensor
+
     def __init__(self, value: Tensor, e: Radius, fixed: bool, rounded: bool):
         self.value, self.e, self.fixed = value.double(), e, fixed
         largest = reach(self.value, e)
