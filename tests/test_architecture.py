@@ -216,3 +216,9 @@ def test_no_file_imports_from_a_file_of_tests(root: Path) -> None:
             if isinstance(node, ast.ImportFrom):
                 names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
                 assert not any(name.startswith("test_") for name in names), path
+
+
+def test_no_file_is_long(root: Path) -> None:
+    for folder in (*ROOMS, "tests", "benchmarks", "models"):
+        for path in (root / folder).rglob("*.py"):
+            assert len(path.read_text(encoding="utf-8").splitlines()) <= 350, path

@@ -99,7 +99,7 @@ def test_grpc_with_tls_and_a_token(secure: Server, pair: tuple[Path, Path]) -> N
 
 def _streamed(client: Any) -> None:
     answers: Queue[Any] = Queue()
-    client.start_stream(lambda _, error: answers.put(error))
+    client.start_stream(lambda **told: answers.put(told["error"]))
     try:
         raise answers.get(timeout=60)
     finally:
