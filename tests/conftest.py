@@ -76,6 +76,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
         except SystemExit as end:
             code = int(end.code or 0)
         sys.stdout.flush()
-        return Done(code, *capfd.readouterr())
+        printed = capfd.readouterr()
+        return Done(code, printed.out, printed.err)
 
     return command

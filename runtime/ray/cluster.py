@@ -20,7 +20,7 @@ from typing import Any
 
 from runtime.errors import ClusterError
 
-_START, _CONNECT, _PROBE, _END = 120.0, 15.0, 5.0, 20.0
+_START, _CONNECT, _PROBE, _END = 120.0, 30.0, 5.0, 20.0
 """Timeouts in seconds: for a local cluster, for another, for its port, for an orderly end."""
 
 

@@ -239,7 +239,10 @@ def test_an_interrupted_run_leaves_nothing(temporary: Path, tmp_path: Path) -> N
     assert list(temporary.glob("mlpx-ray-*")) == []
 
 
-def test_a_cluster_that_cannot_be_reached_is_named_in_bounded_time(tmp_path: Path, run: Run) -> None:
+def test_a_cluster_that_cannot_be_reached_is_named_in_bounded_time(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.ray.cluster._CONNECT", 5.0)  # less to wait for: nothing will answer
     file, source = model(tmp_path), write_rows(tmp_path / "in.parquet", 10)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -247,7 +250,7 @@ def test_a_cluster_that_cannot_be_reached_is_named_in_bounded_time(tmp_path: Pat
         addresses = {
             "somewhere": r"'somewhere' is not an address of a Ray cluster. What to do: give auto, local, host:port",
             f"127.0.0.1:{_free_port()}": r"cannot be reached: \[Errno 111\] Connection refused. What to do: ",
-            f"127.0.0.1:{silent.getsockname()[1]}": r"cannot be reached: no Ray cluster answered within 15 s",
+            f"127.0.0.1:{silent.getsockname()[1]}": r"cannot be reached: no Ray cluster answered within 5 s",
         }
         for address, expected in addresses.items():
             options = ["--engine", "ray", "--address", address]
