@@ -96,6 +96,6 @@ def test_real_networks(name: str, widths: list[int], flattened: Any) -> None:
     for array in stored.values():
         assert any(np.array_equal(array.reshape(-1), h.reshape(-1)) or np.array_equal(array.T, h) for h in held)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    dims = tuple(session.get_inputs()[0].shape)
+    dims = tuple(map(int, session.get_inputs()[0].shape))
     for seed in range(20):
         agree(path, recovered, dims, seed)

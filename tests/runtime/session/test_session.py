@@ -145,7 +145,7 @@ def test_arrays_and_tensors_are_read_without_a_copy() -> None:
     from runtime import Port
     from runtime.data.arrays import as_array
 
-    tensor = torch.ones(4, 3)
+    tensor: Any = torch.ones(4, 3)
     port = Port("x", ("batch", 3))
     assert as_array(tensor, port).ctypes.data == tensor.data_ptr()
     assert as_array(X, port) is X
