@@ -157,9 +157,7 @@ class Model:
         if producer.op_type == "Gather":
             indices = [i for i in known[1] if isinstance(i, int) and -len(known[0]) <= i < len(known[0])]
             return tuple(known[0][i] for i in indices) if len(indices) == len(known[1]) else None
-        if producer.op_type == "Mul":
-            return _multiplied(known[0], known[1])
-        return None
+        return _multiplied(known[0], known[1]) if producer.op_type == "Mul" else None
 
     def _shape_of(self, name: str) -> Shape | None:
         """The shape of a value, as the file declares it or ONNX infers it."""
