@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import chain
@@ -12,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from builder.random_state import kept_random_state
 
@@ -54,14 +54,11 @@ def isolated() -> Generator[None]:
     """
     with _ONE_AT_A_TIME, kept_random_state(), torch.inference_mode():
         fast_path = torch.backends.mha.get_fastpath_enabled()
-        distributions = sys.modules.get("torch.distributions")
-        validates = distributions.Distribution._validate_args if distributions is not None else False
+        validates = Distribution._validate_args  # pyright: ignore[reportPrivateUsage] - it can be set, not read
         torch.backends.mha.set_fastpath_enabled(False)
-        if distributions is not None:
-            distributions.Distribution.set_default_validate_args(False)
+        Distribution.set_default_validate_args(False)
         try:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
-            if distributions is not None:
-                distributions.Distribution.set_default_validate_args(validates)
+            Distribution.set_default_validate_args(validates)

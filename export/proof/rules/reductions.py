@@ -71,8 +71,6 @@ def _mean(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> T
 def _cumsum(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Tensor:
     """The k-th result is a sum of k numbers, in any order: γ_{k-1}·Σ|x|, as ``_sum``."""
     x, dim = z[0].double(), int(node.attributes["dim"])
-    if not x.ndim:
-        return radius_of(e[0], x)
     terms, moved = size(x).cumsum(dim), radius_of(e[0], x).cumsum(dim)
     shape = [-1 if axis == dim % x.ndim else 1 for axis in range(x.ndim)]
     k = torch.arange(1, x.shape[dim] + 1, dtype=torch.float64).reshape(shape)
@@ -143,8 +141,6 @@ def _index_of(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
     if e[0] is None:
         return zero_radius(y)
     x = z[0].double() if node.op == "argmax" else -z[0].double()
-    if not x.ndim:
-        return zero_radius(y)
     dim, error = int(node.attributes["dim"]) % x.ndim, widened(x, e[0])
     chosen = y if node.attributes.get("keepdim", False) else y.unsqueeze(dim)
     shape = [-1 if axis == dim else 1 for axis in range(x.ndim)]
