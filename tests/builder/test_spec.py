@@ -208,3 +208,25 @@ def test_a_missing_file(tmp_path: Path) -> None:
 def test_problems_in_python_have_paths() -> None:
     with pytest.raises(SpecError, match=r"blocks\[0\].*unknown block 'lin'"):
         MLPSpec(name="x", input={"features": 3}, blocks=["lin"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{HEAD}blocks: [{{clip: 3}}]", "clip takes a list of 2 values: [min, max]"),
+        ("name: net\ninput: {name: x}\nblocks: [relu]", "takes either features or shape"),
+        ("name: net\ninput: {features: 4, shape: [4]}\nblocks: [relu]", "takes either features or shape"),
+        (f"{HEAD}blocks: [relu]\n1: 2", "a key is a string, not 1"),
+        (f"{HEAD}blocks: [{{linear: !!int many}}]", "'many' is tagged as int, but is not a valid int"),
+        ("name: net\ninput: {shape: [2, 2]}\nblocks: [{linear: 3}]", "expects flat rows (put a flatten in front)"),
+        ("name: net\ninput: {shape: [2, 2]}\nblocks: [batch_norm]", "expects flat rows (put a flatten in front)"),
+    ],
+)
+def test_what_a_spec_cannot_say(text: str, words: str, tmp_path: Path) -> None:
+    assert words in message(tmp_path, text)
+
+
+def test_a_block_may_be_given_as_itself() -> None:
+    spec = MLPSpec(name="net", input={"features": 4}, blocks=[{"linear": 3}, "relu"])
+    again = MLPSpec(name="net", input={"features": 4}, blocks=list(spec.blocks))  # type: ignore[arg-type]
+    assert again == spec

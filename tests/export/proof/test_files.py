@@ -97,6 +97,10 @@ def hide(graph: onnx.GraphProto, how: str) -> None:
         indices = onnx.numpy_helper.from_array(np.arange(values.size, dtype=np.int64))
         held = onnx.numpy_helper.from_array(values.reshape(-1), "0.weight")
         graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(held, indices, list(values.shape)))
+    elif how == "malformed":
+        graph.node.insert(0, onnx.helper.make_node("Identity", ["0.weight", "0.bias"], ["both"]))
+    elif how == "no result":
+        graph.node.append(onnx.helper.make_node("Relu", [graph.input[0].name], []))
     elif how == "twice":
         graph.node.insert(0, onnx.helper.make_node("Constant", [], ["0.weight"], value=weight))
     else:
@@ -110,6 +114,8 @@ def hide(graph: onnx.GraphProto, how: str) -> None:
     [
         ("sparse", "sparse constant"),
         ("twice", "one name for two values: '0.weight'"),
+        ("malformed", "the file has a malformed Identity: '['both']'"),
+        ("no result", "the file has an operator without an output: Relu ''"),
         ("domain", "operator that the module lacks: Identity"),
     ],
 )

@@ -51,7 +51,7 @@ def asserted(m: Written, x: Tensor) -> Tensor:
 
 
 FLOATS: dict[str, tuple[Forward, dict[str, Any]]] = {
-    "copies": (lambda _, x: (x.repeat(1, 2), x[:, :1].repeat(1, 3), grid(x).repeat(1, 1, 2), x[:, 0].repeat(2, 1).T), {}),
+    "copies": (lambda _, x: (x.repeat(1, 2), x[:, :1].repeat(1, 3), grid(x).repeat(1, 1, 2)), {}),
     "rolled": (lambda _, x: (x.roll(1, 1), x.roll(4, 1), grid(x).roll((1, 1), (1, 2))), {}),
     "padded": (lambda _, x: (F.pad(x, (1, 2)), F.pad(x, (-1, 1), value=0.5), F.pad(x, (0, 0, 0, 0)) * 2), {}),
     "padded by its own": (lambda _, x: (F.pad(grid(x), (1, 1), "reflect"), F.pad(grid(x), (2, 1), "replicate")), {}),

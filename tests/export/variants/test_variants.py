@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +229,44 @@ def test_a_proved_file_beside_it_is_left_alone(tmp_path: Path) -> None:
     before = artifact.path.read_bytes()
     write_variant(artifact.path, "weights8")
     assert artifact.path.read_bytes() == before
+
+
+STAYS: dict[str, Callable[[Draft, str], str]] = {
+    "a Gemm of columns": lambda d, x: d("Gemm", d("Transpose", x), normal(6, 4), transA=1),
+    "a Gemm whose bias is computed": lambda d, x: d("Gemm", x, normal(6, 4), d("Tanh", d("MatMul", x, normal(6, 4)))),
+    "a product of matrices": lambda d, x: d("MatMul", d("Reshape", x, np.array([-1, 2, 3])), normal(3, 4)),
+    "a product of two values": lambda d, x: d("MatMul", d("Transpose", x), x),
+}
+
+
+@pytest.mark.parametrize("name", STAYS)
+def test_what_is_no_linear_layer_of_rows_stays(name: str, tmp_path: Path) -> None:
+    draft = Draft(dims=(6, 6))
+    path = draft.save(tmp_path / "m.onnx", STAYS[name](draft, draft("Gemm", "x", normal(6, 6))))
+    kept = {node.name or node.output[0] for node in onnx.load(str(path)).graph.node[1:]}
+    variant = write_variant(path, "float16", tmp_path)
+    assert variant.layers == 1 + (name == "a Gemm whose bias is computed")  # the product in the bias is one
+    assert {node.name or node.output[0] for node in onnx.load(str(variant.path)).graph.node} & kept
+
+
+@pytest.mark.parametrize("bias", ["a value", "a bias of another shape"])
+def test_a_sum_with_something_else_is_not_part_of_the_layer(bias: str, tmp_path: Path) -> None:
+    draft, x = Draft(dims=(3, 6)), normal(3, 6)
+    product = draft("MatMul", "x", normal(6, 6))
+    path = draft.save(tmp_path / "m.onnx", draft("Add", product, "x" if bias == "a value" else normal(3, 6)))
+    variant = write_variant(path, "float16", tmp_path)
+    assert "Add" in {node.op_type for node in onnx.load(str(variant.path)).graph.node}
+    with Session(path, "cpu") as exact, Session(variant.path, "cpu") as reduced:
+        np.testing.assert_allclose(reduced.predict(x), exact.predict(x), atol=0.03)
+
+
+def test_a_file_that_no_variant_can_hold(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    proto = onnx.load(str(model))
+    proto.functions.add(name="mine", domain="d")
+    onnx.save(proto, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="the file defines operators of its own: 'mine'"):
+        write_variant(tmp_path / "m.onnx", "float16")
+    monkeypatch.setattr("export.variants.writing._LARGEST_FILE", 100)
+    with pytest.raises(ExportError, match="its float16 file would exceed 2 GB, the limit of an ONNX file"):
+        write_variant(model, "float16", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
