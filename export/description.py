@@ -126,8 +126,6 @@ def _differences(graph: Graph, spec: MLPSpec) -> Iterator[tuple[str, str]]:
 
     The spec's own module is traced too, without computing its values, and the two graphs are compared.
     """
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        yield "one input and one output", f"with {len(graph.inputs)} and {len(graph.outputs)}"
     with torch.device("meta"):
         module = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape)).eval()
     ones = {name: torch.ones(()).expand(tensor.shape) for name, tensor in module.state_dict().items()}

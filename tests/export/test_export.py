@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from builder import assemble, load_spec
-from export import Artifact, ExportError, export, inspect
+from export import Artifact, ExportError, export, inspect, publish
 from runtime import OutputError, Session, read_header
 from tests.support.cases import BLOCKS, network, normal
+from tests.support.hand_written import Written
 
 ALL_BLOCKS = [{"linear": 7}, *(block for name, block in BLOCKS.items() if "linear" not in name), {"linear": 2}]
 
@@ -240,3 +241,18 @@ def test_a_disk_that_is_full_leaves_the_old_file_whole(tmp_path: Path, root: Pat
     assert "cannot be written: File too large; nothing was changed" in done.stderr
     assert path.read_bytes() == b"the old file"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_wrong_with_a_call_is_said_before_any_work(tmp_path: Path) -> None:
+    layer = nn.Linear(4, 2)
+    with pytest.raises(ExportError, match=r"a DataParallel wraps another module. What to do: export its \.module"):
+        export(nn.DataParallel(layer), tmp_path / "m.onnx")
+    with pytest.raises(ExportError, match="dtype is 'float32' or left out, not 'float16'"):
+        export(layer, tmp_path / "m.onnx", dtype="float16")
+    with pytest.raises(ExportError, match=r"the file's name ends in \.onnx, not 'm\.pt'"):
+        publish(layer, tmp_path / "m.pt")
+    spec, _ = network([{"linear": 4}])
+    two = Written(lambda m, x: (m.parts[0](x), x * 2), nn.Linear(7, 4))
+    with pytest.raises(ExportError, match="1 names are given for the outputs, and the module has 2"):
+        export(two, tmp_path / "m.onnx", spec=spec)
+    assert not list(tmp_path.iterdir())

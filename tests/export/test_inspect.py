@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from export import export, inspect
 from runtime import InputError, ModelError, read_header
 from tests.support.cases import network, normal
+from tests.support.onnx_drafts import Draft
 
 
 def foreign(folder: Path, batch: int | str = "n") -> Path:
@@ -146,3 +147,18 @@ def test_the_header_agrees_with_onnx(tmp_path: Path) -> None:
         assert header.metadata == {p.key: p.value for p in model.metadata_props}
         assert (header.ir_version, header.opset) == (model.ir_version, model.opset_import[0].version)
         assert header.producer == model.producer_name
+
+
+def test_a_graph_that_is_no_chain(tmp_path: Path) -> None:
+    """A sum of two branches is no chain of affine maps, and without an input there is nothing to feed."""
+    draft = Draft()
+    branches = draft("Add", draft("MatMul", "x", normal(6, 4)), draft("MatMul", "x", normal(6, 4, 1)))
+    path = draft.save(tmp_path / "m.onnx", draft("MatMul", branches, normal(4, 2)))
+    assert not [remark for remark in inspect(path).summary.remarks if "one affine map" in remark]
+    model = Draft().model("c")
+    model.graph.ClearField("input")
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((1, 2), np.float32), "c"))
+    (tmp_path / "c.onnx").write_bytes(model.SerializeToString())
+    np.save(tmp_path / "rows.npy", normal(3, 6))
+    with pytest.raises(ModelError, match=r"c\.onnx: it has no input to feed data to"):
+        inspect(tmp_path / "c.onnx", data=tmp_path / "rows.npy")

@@ -62,7 +62,7 @@ STATES: dict[str, tuple[Any, dict[str, Any], str]] = {
         RELU,
         "two tensors have the same name without 'module.' and '_orig_mod.'",
     ),
-    "a norm alone": (beside(weight=ones(8), bias=ones(8)), {"prefix": ["first."]}, r"--prefix first\.: no Linear among"),
+    "a norm alone": (beside(weight=ones(8), bias=ones(8)), {"prefix": ["first."]}, "--prefix first.: no Linear among"),
     "dictionaries without end": (nested(150), RELU, "is nested deeper than .* levels; a state dict is not"),
     "a name twice, once in a dictionary": (
         {"a": {"b.weight": ones(2, 2), "b": {"weight": ones(2, 2)}}},

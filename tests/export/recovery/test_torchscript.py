@@ -148,6 +148,38 @@ class Branch(Sum):
         return self.inner(x) if bool(x.sum() > 0) else x
 
 
+class Again(Sum):
+    """A branch is read once more after its sum."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x)
+        return (x + y) + y
+
+
+class HalfNorm(Sum):
+    """A batch norm with a weight and no bias."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        w = self.inner.bias
+        return nn.functional.batch_norm(self.inner(x), w, w * w + 1.0, w, None)
+
+
+class Centred(nn.Module):
+    """A mean that is a matrix of one row, and no layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.rand(1, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(x - self.mean)
+
+
+class Wrapped(Sum):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        return (self.inner(x),)
+
+
 class Two(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -166,6 +198,10 @@ class Two(nn.Module):
         (Gate(), r"aten::\w+ joins or branches"),
         (Stacked(), r"aten::sub has rows of shape \[1, 4\]"),
         (Branch(), "the forward depends on the data"),
+        (Again(), "forward does not return the last value of one chain of blocks"),
+        (HalfNorm(), "aten::batch_norm has either a weight or a bias; both or none are expected"),
+        (Centred(), "no linear layer in it"),
+        (Wrapped(), "the file's module gives an output of shape .*tuple"),
         (Two(), "forward takes 2 inputs"),
         (nn.Sequential(nn.ReLU(), nn.Tanh()), "no linear layer"),
         (nn.Sequential(nn.Linear(4, 4), nn.Softmax(dim=0)), r"aten::softmax runs along dimension 0"),
@@ -178,6 +214,13 @@ def test_what_is_no_chain_of_blocks_is_refused_by_its_first_operator(
     with pytest.raises(RecoveryError, match=words) as caught:
         recovered(tmp_path, module.eval())
     assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_bounds_at_the_ends_of_float32_are_no_block(tmp_path: Path) -> None:
+    original = nn.Sequential(nn.Linear(4, 2), nn.Hardtanh(-3.4028234e38, 3.4028234e38))
+    found = recovered(tmp_path, original)
+    assert [block.kind for block in found.spec.blocks] == ["linear"]
+    agree(found, original)
 
 
 class Narrow(nn.Module):
