@@ -14,8 +14,10 @@ from torch import nn
 
 from builder import MLPSpec, assemble
 from export import verify
+from export.graph import Rows
+from export.proof.rows import format_output, in_shape
 from runtime import ModelError
-from tests.support.hand_written import Written
+from tests.support.hand_written import Written, proved
 from tests.support.onnx_drafts import Draft, layer
 
 WEIGHT = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -117,3 +119,45 @@ def test_a_spec_that_declares_nothing_is_held_to_the_names(tmp_path: Path) -> No
     report = verify(module, layer(tmp_path, WEIGHT, BIAS), spec=spec, device="cpu")
     assert report.proved, report.why
     assert "input and output have the spec's names" in [check.words for check in report.checks]
+
+
+def test_a_file_that_gives_another_width_than_it_says(tmp_path: Path) -> None:
+    """The draft does not declare its output's shape, so it is seen when the file runs."""
+    draft = Draft()
+    verdict, words = held(linear(), draft, draft("Gemm", "x", np.ones((6, 5)), np.ones(5)), tmp_path)
+    assert verdict == "not proved"
+    assert "its output 'v0' is of shape [1000, 5] for 1,000 rows, and the module's has rows of shape [4]" in words
+
+
+def test_a_module_that_gives_its_input_back(tmp_path: Path) -> None:
+    draft = Draft()
+    verdict, words = held(nn.Sequential(nn.Dropout()).eval(), draft, draft("Identity", "x"), tmp_path)
+    assert verdict == "not proved"
+    assert "the module gives its input back: there is nothing to compute" in words
+
+
+def asks_for_float32(m: Written, x: torch.Tensor) -> torch.Tensor:
+    """A norm of groups, whose operators give other bits, so that it is called in float64, too."""
+    y = nn.functional.group_norm(m.parts[0](x.float()).to(torch.float32), 2)
+    return torch.where(y > 0, y, y * 2)
+
+
+MODULES: dict[str, nn.Module] = {
+    "it asks for float32": Written(asks_for_float32, linear()),
+    "its first layer is behind a comparison": Written(lambda m, x: m.parts[0]((x > 0).float()) * 2, linear()),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_that_is_proved_as_it_is_written(name: str, tmp_path: Path) -> None:
+    proved(MODULES[name].eval(), tmp_path, input_shape=(6,))
+
+
+def test_places_in_a_row_of_all_outputs() -> None:
+    shapes = {"first": (2,), "second": (2, 2)}
+    assert format_output(1, {"only": (4,)}) == "output 1"
+    assert [format_output(index, shapes) for index in (1, 2, 5)] == [
+        *("output 1 of 'first'", "output 0 of 'second'", "output 3 of 'second'")
+    ]
+    with pytest.raises(ModelError, match=r"a value has shape \[5\], where the module's has \[2, 2\]"):
+        in_shape(np.zeros(5), 2, (Rows(), 2))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from export import publish
+from export import TargetError, package, publish
 from tests.support.commands import Run
 
 
@@ -66,3 +66,21 @@ def test_what_is_missing_is_told(run: Run, file: Path, tmp_path: Path, monkeypat
         assert expected in done.err
         assert "What to do" in done.err
     assert not (tmp_path / "p").exists()
+
+
+def test_what_a_page_cannot_hold(tmp_path: Path) -> None:
+    path = tmp_path / "large.onnx"
+    publish(torch.nn.Linear(2, 1).eval(), path, device="cpu", page=False, external_data=True)
+    with pytest.raises(TargetError, match=r"a page holds a model of one file.*its weights are in a file beside it"):
+        package(path, "browser", tmp_path / "p")
+
+
+def test_a_release_that_is_built_in_another_way(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "node_modules" / "onnxruntime-web"
+    (folder / "dist").mkdir(parents=True)
+    (folder / "package.json").write_text(json.dumps({"name": "onnxruntime-web", "version": "1.30.0"}))
+    (folder / "dist" / "ort.wasm.bundle.min.mjs").write_text("const a=1;export default a;")
+    (folder / "dist" / "ort-wasm-simd-threaded.wasm").write_bytes(b"wasm")
+    with pytest.raises(TargetError, match=r"not built like the known releases. What to do: take onnxruntime-web"):
+        package(file, "browser", tmp_path / "p")

@@ -14,6 +14,7 @@ import torch
 from export import Package, package, publish
 from runtime import Answers
 from tests.support.cases import BLOCKS, network, randomised
+from tests.support.onnx_drafts import fixed_batch
 from tests.support.policy import SHAPES, Policy
 
 
@@ -80,3 +81,9 @@ def test_copies_and_threads(tmp_path: Path) -> None:
     assert compiled(made).get_property("INFERENCE_PRECISION_HINT") == openvino.Type.f32
     assert config(made)["nireq"] == 2
     assert f"openvino/model_server:{made.deployment.release}" in made.start
+
+
+def test_a_batch_that_the_file_fixes_is_not_asked_for(tmp_path: Path) -> None:
+    made = package(fixed_batch(tmp_path, 4), "openvino", tmp_path / "p")
+    assert "shape" not in config(made)
+    assert compiled(made)(np.zeros((4, 5), np.float32))[0].shape == (4, 2)

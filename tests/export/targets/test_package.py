@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from export import TargetError, package, publish
 from export.targets import target_of
 from runtime import read_certificate
 from tests.support.cases import network, randomised
 from tests.support.commands import Run
+from tests.support.hand_written import Written
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +170,34 @@ def test_what_cannot_be_packaged(options: dict[str, Any], words: str, model: Pat
     assert words in str(raised.value)
     assert "What to do: " in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+SHAPED: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
+    "whole numbers": (
+        nn.Embedding(5, 2),
+        {"input_shape": (3,), "input_dtype": "int64"},
+        r"'input' is int64 of shape .*packages are for float32",
+    ),
+    "one number a row": (
+        Written(lambda m, x: m.parts[0](x).sum(1), nn.Linear(4, 2)),
+        {},
+        r"'output' is float32 of shape \['batch'\], expected \[batch, known sizes\].*mlpx recover",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPED)
+def test_tensors_that_no_server_takes(name: str, tmp_path: Path) -> None:
+    module, options, words = SHAPED[name]
+    publish(module, tmp_path / "m.onnx", device="cpu", page=False, **options)
+    with pytest.raises(TargetError, match=words):
+        package(tmp_path / "m.onnx", "triton", tmp_path / "p")
+
+
+def test_an_empty_folder_may_exist(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    assert package(model, "triton", tmp_path / "p").folder == tmp_path / "p"
+    assert (tmp_path / "p" / "README.md").is_file()
 
 
 def test_a_release_that_was_not_tested_is_noted(model: Path, tmp_path: Path) -> None:
