@@ -175,7 +175,13 @@ class Centred(nn.Module):
         return torch.tanh(x - self.mean)
 
 
-class Wrapped(Sum):
+class Wrapped(nn.Module):
+    """Its output is in a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
         return (self.inner(x),)
 
