@@ -126,6 +126,8 @@ def _differences(graph: Graph, spec: MLPSpec) -> Iterator[tuple[str, str]]:
 
     The spec's own module is traced too, without computing its values, and the two graphs are compared.
     """
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        yield "one input and one output", f"with {len(graph.inputs)} and {len(graph.outputs)}"
     with torch.device("meta"):
         module = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape)).eval()
     ones = {name: torch.ones(()).expand(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -151,3 +153,5 @@ def _differences(graph: Graph, spec: MLPSpec) -> Iterator[tuple[str, str]]:
         yield block_name(missing[:1]), "at its end"
     if surplus:
         yield "nothing more", f"{block_name(surplus[:1])} '{surplus[0].home}'"
+    if [values[value] for value in expected.outputs.values()] != list(graph.outputs.values()):
+        yield "the last block's output", f"'{next(iter(graph.outputs.values()))}'"

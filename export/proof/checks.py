@@ -148,6 +148,10 @@ def _outputs(proof: Proof) -> Iterator[Result]:
             if inputs.kind == "extremes":  # where another correct program may overflow
                 continue
             values, exact = runner.output(run, inputs.rows), run_graph(graph, inputs.rows, torch.float64)
+            if values.shape != exact.shape:
+                shapes = f"rows of shape {list(values.shape[1:])}, not {list(exact.shape[1:])}"
+                yield "failed", f"{problem}; it gives {shapes}"
+                return
             difference = absolute_difference(values, exact).reshape(len(values), -1).max(axis=1)
             row = int(np.argmax(difference))
             largest = np.abs(exact[np.isfinite(exact)]).max(initial=0.0)

@@ -87,6 +87,8 @@ def _feature_values(node: Node, role: str) -> np.ndarray:
 def _constant(node: Node) -> tuple[np.ndarray, bool]:
     """The constant operand of a sum or product, and whether it is the first operand."""
     role = "self" if "self" in node.tensors or "self" in node.attributes else "other"
+    if node.attributes.get("alpha", 1) != 1:
+        raise NotABlock("has an alpha other than 1")
     return _feature_values(node, role), role == "self"
 
 

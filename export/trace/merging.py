@@ -13,7 +13,7 @@ import torch
 from builder.values import is_tuple
 from export.errors import ExportError, UnsupportedError
 from export.evaluation import schema
-from export.graph import Graph, Input, Node, Rows, Shape, Size, Tensor, rewired, row_of, unique
+from export.graph import Graph, Input, Node, Rows, Shape, Size, Tensor, batch_axis, rewired, row_of, unique
 from export.operators import OPERATORS
 
 from .recorder import Record, RecordedConstant, RecordedNode
@@ -154,10 +154,11 @@ def _tensor(constant: RecordedConstant, other: RecordedConstant, node: Node) -> 
         return Tensor(constant.name, values, not constant.own), None
     if values.ndim == other_values.ndim:
         shape = tuple(_size(a, b, node) for a, b in zip(values.shape, other_values.shape, strict=True))
-        axis = next(axis for axis, size in enumerate(shape) if isinstance(size, Rows))
-        row, other_row = (np.take(part, [0], axis) for part in (values, other_values))
-        if _same_bits(np.broadcast_to(row, values.shape), values) and _same_bits(row, other_row):
-            return Tensor(constant.name, np.ascontiguousarray(row), True), shape
+        axis = batch_axis(shape)
+        if axis is not None:
+            row, other_row = (np.take(part, [0], axis) for part in (values, other_values))
+            if _same_bits(np.broadcast_to(row, values.shape), values) and _same_bits(row, other_row):
+                return Tensor(constant.name, np.ascontiguousarray(row), True), shape
     message = f"{node.op} at '{node.path}' takes a constant that differs from row to row of the batch"
     raise ExportError(f"{message}, of shape {list(values.shape)} for {SIZES[0]} rows. {_HINT}")
 

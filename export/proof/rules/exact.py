@@ -38,6 +38,8 @@ def _both(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Te
     """and, or: 1 where an operand may be either and the other does not decide alone (false for and, true for or)."""
     if all_exact(e):
         return zero_radius(y)
+    if node.dtype != "bool":
+        return torch.full(y.shape, torch.inf, dtype=torch.float64)
     sides = operands(node, z, e, "self", "other")
     decisive = [~_open(x) & ((x.value == 0) if node.op.endswith("and") else (x.value != 0)) for x in sides]
     undecided = (_open(sides[0]) | _open(sides[1])) & ~decisive[0] & ~decisive[1]

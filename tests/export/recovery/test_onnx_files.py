@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -96,6 +96,6 @@ def test_real_networks(name: str, widths: list[int], flattened: Any) -> None:
     for array in stored.values():
         assert any(np.array_equal(array.reshape(-1), h.reshape(-1)) or np.array_equal(array.T, h) for h in held)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    dims = tuple(map(int, session.get_inputs()[0].shape))
+    dims = cast("tuple[int, ...]", tuple(session.get_inputs()[0].shape))
     for seed in range(20):
         agree(path, recovered, dims, seed)
