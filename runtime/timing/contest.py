@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
@@ -24,6 +25,8 @@ _START = "import sys; sys.path[:] = sys.argv[1:]; from runtime.timing.worker imp
 _STOP, _CONTINUE = getattr(signal, "SIGSTOP", None), getattr(signal, "SIGCONT", None)
 TOLERANCE = 1e-4
 """Of a float32 output, as a share of the largest: well above rounding, well below a wrong weight or half precision."""
+_END = 2.0
+"""Seconds for a process to end by itself."""
 
 
 class ContestError(RuntimeError):
@@ -63,8 +66,7 @@ class ContenderProcess:
     def send(self, request: str, **arguments: Any) -> None:
         """Wake the process and give it work; ``receive`` waits for the result."""
         assert self._process.stdin is not None
-        if _CONTINUE is not None:
-            self._process.send_signal(_CONTINUE)
+        self._wake()
         try:
             pickle.dump((request, arguments), self._process.stdin)
             self._process.stdin.flush()
@@ -78,7 +80,7 @@ class ContenderProcess:
             succeeded, result = pickle.load(self._process.stdout)
         except EOFError:
             raise ContestError(f"its process ended with code {self._process.wait()}: {self._last_line()}") from None
-        if _STOP is not None:
+        if _STOP is not None:  # pragma: no branch - not on Windows
             self._process.send_signal(_STOP)
         if not succeeded:
             raise ContestError(result)
@@ -89,16 +91,28 @@ class ContenderProcess:
         self.send(request, **arguments)
         return self.receive()
 
+    def finish(self) -> None:
+        """Let the process end by itself, as it does without requests to come; ``close`` waits for it."""
+        assert self._process.stdin is not None
+        self._wake()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
     def close(self) -> None:
-        """Kill the process, and close its streams."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._errors):
-            assert stream is not None
-            try:
-                stream.close()
-            except BrokenPipeError:
-                continue
+        """End the process, by force where it does not end by itself, and close its streams."""
+        assert self._process.stdout is not None
+        self.finish()
+        try:
+            self._process.wait(_END)
+        except subprocess.TimeoutExpired:  # in a call that does not end
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def _wake(self) -> None:
+        if _CONTINUE is not None:  # pragma: no branch - not on Windows
+            self._process.send_signal(_CONTINUE)
 
     def _last_line(self) -> str:
         self._errors.seek(0)
@@ -183,6 +197,8 @@ class Contest:
 
     def close(self) -> None:
         """End all processes."""
+        for process in self._open.values():
+            process.finish()  # all at once, so that each is waited for while the others end
         for process in self._open.values():
             process.close()
         self._open, self.ready = {}, {}

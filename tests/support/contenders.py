@@ -50,10 +50,10 @@ def chatty(path: str) -> MakeCall:
     return make_call
 
 
-def crashing(_path: str) -> MakeCall:
+def crashing(path: str) -> MakeCall:  # noqa: ARG001 - as all contenders
     os.write(2, b"a library's last words\n")
     os._exit(9)
 
 
-def raising(_path: str) -> MakeCall:
+def raising(path: str) -> MakeCall:  # noqa: ARG001 - as all contenders
     raise RuntimeError("it does not like the file\n\nand has more to say")

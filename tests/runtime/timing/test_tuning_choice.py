@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime import Session
+from runtime import InputError, Session
 from runtime.session.settings import Settings, resolve
 from runtime.session.tuning_file import Measured
+from runtime.timing.accuracy import Difference, Gate, difference
 from runtime.timing.candidates import Candidate, best, settings_to_try
 from runtime.timing.measuring import measure
 from runtime.timing.rows import spread
@@ -106,6 +108,36 @@ def test_a_rate_that_leaves_no_time_drops_the_slowest_and_says_so(tmp_path: Path
     found, left_out = measure(tried, {"input": np.ones((1, FEATURES), np.float32)}, rate=100, seconds=0.5)
     assert len(found) == 4
     assert any("0.5 s do not suffice" in line for line in left_out)
+
+
+def test_a_large_batch_runs_on_as_many_threads_as_share_it(tmp_path: Path) -> None:
+    shared = Candidate("float32", ill_conditioned(tmp_path), Settings(workers=2, chunk_rows=8))
+    for rows, threads in ((16, 2), (15, 1)):
+        found, _ = measure([shared], {"input": np.ones((rows, FEATURES), np.float32)}, seconds=0.01)
+        assert found[shared].threads == threads
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux says what memory is free")
+def test_files_that_memory_holds_only_once_are_measured_with_the_rule_alone(tmp_path: Path) -> None:
+    path = ill_conditioned(tmp_path)
+    with Path(f"{path}.data").open("wb") as data:
+        data.truncate(2**42)
+    rule, other = (Candidate("float32", path, Settings(threads=threads)) for threads in (1, 2))
+    found, left_out = measure([rule, other], {"input": np.ones((1, FEATURES), np.float32)}, seconds=0.01)
+    assert list(found) == [rule]
+    assert left_out == ["1 settings that this machine has not the memory to hold open beside the others"]
+
+
+def test_a_gate_on_labels_needs_labels() -> None:
+    gate = Gate(max_error=1.0, max_changed_labels=0.5)
+    assert gate.why_not(Difference(9, 2.0, None)) == "its error is 2, above 1 and the model has no labels to compare"
+    assert gate.why_not(Difference(9, 1.0, 0.5)) is None
+
+
+def test_nothing_is_compared_on_no_rows(tmp_path: Path) -> None:
+    path = ill_conditioned(tmp_path)
+    with pytest.raises(InputError, match="the data has no rows to compare results on"):
+        difference(path, path, {"input": np.ones((0, FEATURES), np.float32)})
 
 
 def test_the_file_is_measured_as_it_is_and_not_by_an_older_tuning(tmp_path: Path) -> None:
