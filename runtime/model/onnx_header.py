@@ -40,6 +40,8 @@ def read_header(path: str | Path) -> Header:
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             fields = list(_fields(file, size, skip={_GRAPH}))
+        opsets = [_pair(value, key=1, value=2) for number, value in fields if number == _OPSET_IMPORT]
+        metadata = [_pair(value, key=1, value=2) for number, value in fields if number == _METADATA_PROPS]
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     except _Malformed as error:
@@ -47,8 +49,6 @@ def read_header(path: str | Path) -> Header:
     numbers = {number for number, _ in fields}
     if _GRAPH not in numbers or _OPSET_IMPORT not in numbers:
         raise ModelError(f"{path}: not a whole ONNX file ({size:,} bytes): it has no graph or no operator set")
-    opsets = [_pair(value, key=1, value=2) for number, value in fields if number == _OPSET_IMPORT]
-    metadata = [_pair(value, key=1, value=2) for number, value in fields if number == _METADATA_PROPS]
     return Header(
         size=size,
         ir_version=next((value for number, value in fields if number == _IR_VERSION and isinstance(value, int)), 0),
