@@ -136,7 +136,7 @@ class RestClient:
         timer = Timer(self._timeout, expire)  # a socket's own timeout starts again with every byte
         timer.daemon = True
         timer.start()
-        keep = False
+        keep, response = False, None
         try:
             self._http.request(method, path, body, headers)
             response = self._http.getresponse()
@@ -158,6 +158,8 @@ class RestClient:
         finally:
             timer.cancel()
             if not keep:
+                if response is not None:
+                    response.close()  # it holds the connection where its end would be the end of the answer
                 self.close()
 
     def _connected_socket(self) -> socket.socket:

@@ -56,6 +56,10 @@ class Planted:
     """By the number of rows, and of requests for an answer so far."""
     headers: dict[str, str] = field(default_factory=dict)
     keep_alive: bool = True
+    metadata: Any = None
+    """Instead of the model's."""
+    missing: str | None = None
+    """The end of a path where nothing is."""
     asked: int = 0
     waiting: Event = field(default_factory=Event)
     """Of status 0: no answer comes before the end of the test."""
@@ -88,11 +92,20 @@ def _handler(planted: Planted) -> type[BaseHTTPRequestHandler]:
             if self.path.endswith("/v2"):
                 self._send(200, {"name": "planted", "version": "1", "extensions": planted.extensions})
                 return
+            if planted.missing is not None and self.path.endswith(planted.missing):
+                self._send(404, {})
+                return
+            if planted.metadata is not None:
+                self._send(200, planted.metadata)
+                return
             info = {"name": "m", "versions": planted.versions, "platform": "", "inputs": planted.inputs}
             self._send(200, info | {"outputs": planted.outputs})
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path.endswith("/index"):  # an extension of the protocol
+                self._send(404, {})
+                return
             rows = {row["name"]: np.array(row["data"], "f4").reshape(row["shape"]) for row in request["inputs"]}
             planted.asked += 1
             status = planted.status(len(next(iter(rows.values()))), planted.asked)

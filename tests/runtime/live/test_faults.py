@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
-from threading import Lock, Thread, local
+from dataclasses import replace
+from itertools import count
+from threading import Lock, local
 from typing import Any
 
 import numpy as np
 import pytest
 
-from runtime import UnreachableError, check_live
+from runtime import check_live
 from runtime.model.certificate import Answers
 from tests.support.live import Planted, Rows, case, known, planted
 
@@ -54,6 +55,11 @@ def the_answer_before(answers: Answers) -> Planted:
     return planted(answers, answer)
 
 
+def version_in_turn(answers: Answers) -> Planted:
+    numbers = count(1)
+    return planted(answers, change=lambda record: record | {"model_version": str(1 + next(numbers) % 2)})
+
+
 def reduced(precision: str) -> Make:
     return lambda answers: planted(answers, known(answers, answers.reduced[precision]))
 
@@ -93,6 +99,20 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
     "fewer values": (output(data=[1.0]), "no answer", "1 values came"),
     "text for numbers": (output(data=["1.5"] * 10), "no answer", "'1.5' instead of a number"),
     "a number beyond float64": (output(data=[10**400] * 120), "no answer", "beyond float64"),
+    "an output without a name": (changed(lambda record: record | {"outputs": [{}]}), "no answer", "without a name"),
+    "an output that is a number": (changed(lambda record: record | {"outputs": [7]}), "no answer", "without a name"),
+    "bytes that do not follow": (
+        output(parameters={"binary_data_size": 480}),
+        "no answer",
+        "'output' claims 480 bytes, and 0 are left",
+    ),
+    "a size that is text": (output(parameters={"binary_data_size": "480"}), "no answer", "claims 480 bytes"),
+    "fewer bytes than its shape has": (
+        output(parameters={"binary_data_size": 0}),
+        "no answer",
+        "'output' is FP32 [12, 10], 480 bytes, and came as 0",
+    ),
+    "text": (output(datatype="BYTES"), "form", "BYTES instead of FP32"),
     "no outputs": (changed(lambda _: {}), "no answer", "without 'outputs'"),
     "a list": (changed(lambda record: [record]), "no answer", "without 'outputs'"),
     "not JSON": (changed(lambda _: b"<html>"), "no answer", "not JSON: '<html>'"),
@@ -125,6 +145,7 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
         "no answer",
         "has the shape [0, 2147483647",
     ),
+    "metadata that are a list": (lambda a: planted(a, metadata=[]), "model", "a JSON object was expected"),
     "an infinite width": (interface(shape=[float("inf"), 32]), "model", "metadata does not follow the protocol"),
     "batches of three million rows": (
         interface(shape=[3_000_000, 32]),
@@ -189,6 +210,61 @@ def test_a_server_that_answers_well_is_proved(name: str) -> None:
     assert bool(report.warnings) == (name == "metadata is empty")
 
 
+VERSIONS: dict[str, tuple[list[str], str, Make, str]] = {
+    "another than was asked": (
+        ["1", "2"],
+        "/versions/1",
+        changed(lambda r: r | {"model_version": "2"}),
+        "version '1' was asked, and '2' answered",
+    ),
+    "in turn": (["1", "2"], "", version_in_turn, "answered in turn: is one replacing the other?"),
+    "the one that answered, and is wrong": (
+        ["1"],
+        "",
+        changed(lambda r: r | {"model_version": "1", "outputs": [{**r["outputs"][0], "data": [7.0] * 120}]}),
+        "every row has the same answer",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+def test_the_version_that_answers_is_watched(name: str) -> None:
+    versions, path, make, words = VERSIONS[name]
+    server = make(certified_answers())
+    server.versions = versions
+    with server.url() as url:
+        report = check_live(url + path, case(), timeout=20)
+    said = [*report.causes, *report.warnings, *(finding.words for finding in report.findings)]
+    assert any(words in text for text in said), said
+    assert report.proved == (name == "in turn")
+
+
+def test_a_version_that_is_not_there_of_a_model_without_versions() -> None:
+    with planted(certified_answers(), missing="/versions/9", versions=[]).url() as url:
+        report = check_live(f"{url}/versions/9", case(), timeout=20)
+    assert [finding.words for finding in report.findings] == ["the server has no version '9' of model 'm': HTTP 404"]
+    assert report.causes == ()
+
+
+def test_outputs_besides_those_of_the_file_are_remarked() -> None:
+    server = planted(certified_answers())
+    server.outputs.append({"name": "more", "datatype": "FP32", "shape": [-1, 1]})
+    with server.url() as url:
+        report = check_live(url, case(), timeout=20)
+    assert report.proved
+    assert "it has outputs that the file does not have: more" in report.warnings
+
+
+def test_a_precision_that_the_rows_do_not_distinguish_is_remarked() -> None:
+    answers = certified_answers()
+    right = {name: exact.astype("f4") for name, exact in answers.exact.items()}
+    alike = replace(case(), answers=replace(answers, reduced={"TF32": right, "TF32, truncated": right}))
+    with planted(answers).url() as url:
+        report = check_live(url, alike, timeout=20)
+    assert report.proved
+    assert report.warnings == ("TF32 would pass too: these rows do not distinguish it from float32",)
+
+
 def test_a_server_of_small_batches_is_asked_for_small_ones() -> None:
     server = planted(certified_answers(), status=lambda rows, _: 400 if rows > 4 else 200)
     with server.url() as url:
@@ -229,32 +305,3 @@ def test_a_server_that_does_not_answer_is_given_up_on() -> None:
     assert server.asked == 4
     assert "no complete answer within 0.3 s" in report.findings[0].words
     assert any("the remaining ones were not sent" in words for words in report.warnings)
-
-
-@pytest.mark.parametrize(
-    ("sent", "words"),
-    [
-        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "not HTTP"),
-        (b"", "without an answer"),
-        (None, "no complete answer within 0.3 s"),
-    ],
-)
-def test_what_is_no_server_of_models_cannot_be_reached(sent: bytes | None, words: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        kept = []
-
-        def accept() -> None:
-            connection, _ = listening.accept()
-            kept.append(connection)
-            connection.recv(65536)
-            if sent is not None:
-                connection.sendall(sent)
-                connection.close()
-
-        thread = Thread(target=accept)
-        thread.start()
-        with pytest.raises(UnreachableError, match=words):
-            check_live(f"http://127.0.0.1:{listening.getsockname()[1]}/v2/models/m", case(), timeout=0.3)
-        thread.join()
-        for connection in kept:
-            connection.close()

@@ -155,6 +155,34 @@ def test_wrong_answers_are_explained(name: str) -> None:
     assert WRONG[name][1] in causes_of(judgement)[0]
 
 
+def test_answers_that_are_the_same_for_every_row_by_right_are_not_explained_by_that() -> None:
+    answers, at_proof = asked_of(case())
+    ((output, exact),) = answers.exact.items()
+    constant = replace(answers, exact={output: np.ones_like(exact)})
+    judgement = judged(constant, {output: np.full_like(exact, 2)}, at_proof)
+    assert causes_of(judgement) == ["the figures do not show the cause"]
+
+
+def test_few_rows_do_not_show_a_scale() -> None:
+    answers, at_proof = asked_of(case())
+    ((output, exact),) = answers.exact.items()
+    for rows, shown in ((5, False), (6, True)):
+        values = 2 * exact[:rows] + 1
+        answer = Response({output: OutputTensor("FP32", values.shape, values)})
+        judgement = judge(answers, [Exchange(ALL_AT_ONCE, tuple(range(rows)), "1", answer)], at_proof)
+        assert ("the right ones times (2, 2" in causes_of(judgement)[0]) == shown
+
+
+def test_without_the_difference_at_proof_time_a_precision_is_told_from_the_bound_alone() -> None:
+    answers, _ = asked_of(case())
+    right = {name: exact.astype("f4") for name, exact in answers.exact.items()}
+    for factor, told_apart in ((1, True), (1e6, False)):
+        bounds = replace(answers, bound={name: factor * bound for name, bound in answers.bound.items()})
+        judgement = judged(bounds, right, None)
+        assert judgement.findings == ()
+        assert ("bfloat16" in judgement.told_apart) == told_apart
+
+
 def test_a_function_that_is_left_out_is_named(tmp_path: Path) -> None:
     spec, module = network([{"linear": 16}, "relu", {"linear": 5}, "softmax"], features=9)
     answers, at_proof = asked_of(certified(module, tmp_path, spec)[0])
@@ -192,6 +220,8 @@ def test_outputs_that_are_exchanged_are_named(tmp_path: Path) -> None:
     first, second = answers.exact
     exchanged = {first: answers.exact[second], second: answers.exact[first]}
     assert f"'{first}' holds what belongs to '{second}'" in causes_of(judged(answers, exchanged, at_proof))[0]
+    unlike = {first: answers.exact[first], second: answers.exact[second][::-1]}
+    assert causes_of(judged(answers, unlike, at_proof))[0].startswith("rows are mixed up")
 
 
 def test_a_batch_that_is_wrong_where_rows_alone_are_right_is_said() -> None:

@@ -213,6 +213,7 @@ URLS = {
     "http://host/v1/models/m": "expected the path",
     "http://host/v2/models/m/extra": "expected the path",
     "http:///v2/models/m": "names no host",
+    "http://host/prefíx/v2/models/m": "its path holds characters that a URL cannot have",
     "http://host:99999/v2/models/m": "Port out of range",
     "http://host/v2/models/m?x=1": "nothing after '?'",
     "http://name:secret@host/v2/models/m": "MLPX_TOKEN",
