@@ -136,7 +136,7 @@ class CpuRunner:
         if session is None:
             with self._lock:
                 session = self._sessions.get(all_threads)
-                if session is None:
+                if session is None:  # pragma: no branch - unless another thread opened it meanwhile
                     # The file may have been replaced by now: then the session that is open does all the work.
                     same = not self._sessions or _identity(self._path) == self._file
                     session = self._open(all_threads) if same else next(iter(self._sessions.values()))

@@ -97,7 +97,10 @@ def _loads(path: str | None, name: str) -> bool:
 
 
 def _devices() -> tuple[int, str | None]:
-    driver = ctypes.CDLL(_DRIVER)
+    try:
+        driver = ctypes.CDLL(_DRIVER)
+    except OSError:
+        return 0, f"{_DRIVER} cannot be loaded"
     for call, arguments in (("cuInit", (0,)), ("cuDeviceGetCount", (ctypes.byref(count := ctypes.c_int()),))):
         status = getattr(driver, call)(*arguments)
         if status != 0:

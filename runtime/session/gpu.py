@@ -143,7 +143,7 @@ class GpuRunner:
         return x.float()
 
     def _wait(self, torch: Any, device: Any) -> None:
-        if self._device[0] == "cuda":
+        if self._device[0] == "cuda":  # pragma: no cover - needs a GPU
             torch.cuda.current_stream(device).synchronize()
 
 

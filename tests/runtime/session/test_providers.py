@@ -56,6 +56,12 @@ def test_a_driver_alone_needs_no_pip_line() -> None:
     assert "mlpx[cuda]" not in str(caught.value)
 
 
+def test_libraries_alone_need_no_driver() -> None:
+    with pytest.raises(ProviderError) as caught:
+        choose("cuda", Machine(GPU, Cuda(True, missing=("libcublas.so.13",))))
+    assert str(caught.value).endswith('missing libcublas.so.13. What to do: pip install "mlpx[cuda]"')
+
+
 @pytest.mark.parametrize(("asked", "index"), [("cuda", "0"), ("cuda:1", "1"), ("auto", "0")])
 def test_cuda_that_can_be_had(asked: str, index: str) -> None:
     choice = choose(asked, TWO_DEVICES)
