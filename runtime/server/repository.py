@@ -145,8 +145,8 @@ class Repository:
             model.unloaded = False
             await self._update(name, model, layout[name], reload=True)
             reasons = [f"version {number}: {v.reason}" for number, v in model.versions.items() if v.reason]
-            if reasons:
-                raise Malformed(f"the model '{name}' could not be loaded: {'; '.join(reasons)}")
+        if reasons:
+            raise Malformed(f"the model '{name}' could not be loaded: {'; '.join(reasons)}")
 
     async def unload(self, name: str) -> None:
         """Unload a model; requests that it has are still answered. Raises Unknown."""

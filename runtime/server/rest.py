@@ -173,11 +173,12 @@ class Rest:
                 answer.set_result(result)
 
         outputs = self.infer(model, request, body, respond)
+        if outputs is None:  # there is an answer already
+            return answer.result()
         try:
             return await answer
         except asyncio.CancelledError:
-            if outputs is not None:
-                outputs.cancel()
+            outputs.cancel()
             raise
 
     def _error_answer(self, error: Exception, request: HttpRequest) -> Answer:

@@ -260,7 +260,7 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
                     probe.listen(1)
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind(address)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         if bound is not None:
             bound.close()
         reason = getattr(error, "strerror", None) or str(error)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime import Session
-from runtime.server.dynamic_batching import DynamicBatcher
+from runtime.server.dynamic_batching import DynamicBatcher, measure_cost
 from runtime.server.refusals import Busy, Late
 from runtime.server.statistics import Statistics
 from tests.support.serving import model
@@ -211,3 +212,28 @@ def test_what_waits_when_a_queue_is_closed_is_answered(session: Session) -> None
 def ended(thread: threading.Thread) -> bool:
     thread.join(60)
     return not thread.is_alive()
+
+
+def test_the_cost_of_a_slow_model_is_measured_with_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, made = count(0.0, 2.0), list[int]()
+    monkeypatch.setattr("runtime.server.dynamic_batching.perf_counter", lambda: next(clock))
+    cost = measure_cost(made.append, divisible=True)
+    assert made == [1, 64]
+    assert cost(1) == cost(64) == 2
+
+
+def test_whoever_hangs_up_during_a_call_is_left_out(session: Session) -> None:
+    gate = Gate(session)
+
+    async def scenario() -> None:
+        queue = DynamicBatcher(gate.run, lambda _: 1.0, Statistics(), max_batch=100, queue_rows=999)
+        gone = queue.submit({"x": np.zeros((2, 4), np.float32)}, 2, 60.0)
+        await asyncio.to_thread(gate.entered.wait, 60)
+        gone.cancel()
+        gate.open.set()
+        answer = await queue.submit({"x": np.zeros((1, 4), np.float32)}, 1, 60.0)
+        assert answer["y"].shape == (1, 3)
+        assert gone.cancelled()
+        queue.close()
+
+    asyncio.run(scenario())

@@ -77,6 +77,11 @@ INPUTS: dict[str, Any] = {
     "outputs that there are not": {"inputs": [entry()], "outputs": [{"name": "other"}]},
     "outputs that are no list": {"inputs": [entry()], "outputs": {"name": "output"}},
     "an output twice": {"inputs": [entry()], "outputs": [{"name": "output"}, {"name": "output"}]},
+    "outputs that are numbers": {"inputs": [entry()], "outputs": [1]},
+    "an output whose parameters are a list": {
+        "inputs": [entry()],
+        "outputs": [{"name": "output", "parameters": [1]}],
+    },
     "an output without a name": {"inputs": [entry()], "outputs": [{}]},
     "an id that is no text": {"inputs": [entry()], "id": 7},
     "a negative deadline": {"inputs": [entry()], "parameters": {"timeout": -1}},

@@ -184,3 +184,9 @@ def test_binary_sizes_that_lie(first: int, second: int, sent: int) -> None:
     else:
         with pytest.raises(Malformed):
             parse_request(head + bytes(abs(sent)), len(head), SIGNATURE)
+
+
+def test_inputs_of_different_rows_are_refused() -> None:
+    feed = {"a": np.zeros((2, 3), np.float32), "b": np.zeros((3, 2, 2), np.float32)}
+    with pytest.raises(Malformed, match="the inputs have different numbers of rows: 'a' 2, 'b' 3"):
+        parse_request(*written(feed, {"a": "flat", "b": "flat"}), SIGNATURE)

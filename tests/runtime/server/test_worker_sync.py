@@ -69,6 +69,23 @@ def test_whoever_waits_is_told_of_the_end() -> None:
     connected(talk)
 
 
+def test_an_answer_that_nobody_waits_for_is_dropped_and_the_first_of_two_counts() -> None:
+    async def talk(one: Channel, other: Channel) -> None:
+        given_up = asyncio.create_task(one.ask("give", 1))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        assert await one.ask("give", 2) == 2
+        waiting = asyncio.create_task(one.ask("hang"))
+        await asyncio.sleep(0)
+        one._receive(2, "first")
+        one._receive(2, "second")
+        assert await waiting == "first"
+        await other.close()
+        other.tell("give", "to nobody")
+
+    connected(talk)
+
+
 def test_an_end_that_does_not_read_blocks_nobody() -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()

@@ -95,6 +95,7 @@ DAMAGED = [
     '{"format": 1, "files": [{}]}',
     "\xff",
     '{"format": "1"}',
+    '{"format": 1, "files": [], "machine": {}, "model": 7}',
     "[" * 9999,
     '{"format": 1, "files": [{"kind": "a", "name": "b", "error": 1' + "0" * 400 + "}]}",
 ]
