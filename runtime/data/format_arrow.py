@@ -108,7 +108,8 @@ def read_ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> 
                     part = batch.slice(start, size)
                     done = number + (start + part.num_rows) / batch.num_rows
                     yield part, part.num_rows, done / count if count else 0.0
-                    if hasattr(mmap, "MADV_DONTNEED"):  # pages that were read would stay in memory with the mapping
+                    # Pages that were read would stay in memory with the mapping.
+                    if hasattr(mmap, "MADV_DONTNEED"):  # pragma: no branch - not on Windows
                         mapped.madvise(mmap.MADV_DONTNEED)
 
     yield Source(match.description, _decoders(parts(), match, read, rounding))

@@ -49,6 +49,13 @@ def test_what_cannot_be_finished_is_put_back(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data"]
 
 
+def test_what_was_not_there_before_goes_again(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").symlink_to("/dev/null/nowhere/m.onnx")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_all(tmp_path, "m.onnx", "m.onnx.data")
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
 def test_nothing_moves_where_the_block_fails_or_a_folder_is_in_the_way(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fail_within(whole_files(tmp_path), "m.onnx")

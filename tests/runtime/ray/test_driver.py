@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import ClusterError, InputError, ModelError, ProviderError, Session, score_folder
+from runtime import ClusterError, InputError, ModelError, OutputError, ProviderError, Session, score_folder
 from runtime.data.scoring import input_ports
 from runtime.ray import cluster
 from runtime.ray import folder as folder_module
@@ -68,7 +68,9 @@ def test_a_folder_is_complete_without_what_dead_workers_left(
     report = score_folder(file, tmp_path / "in", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.parquet", "b.parquet"]
     assert report.nonfinite_rows == 2
-    assert any(note.endswith(" (a row of a.parquet)") and "2 of 6 rows" in note for note in report.notes), report.notes
+    assert any(note.endswith(" (a row of a.parquet)") and "2 of the 6 rows" in note for note in report.notes), (
+        report.notes
+    )
 
 
 INCOMPLETE: dict[str, tuple[dict[str, Any], str]] = {
@@ -99,6 +101,12 @@ def test_rows_outside_their_range_end_a_strict_job(file: Path, tmp_path: Path, m
         score_folder(file, tmp_path / "in.parquet", tmp_path / "out", strict=True)
     assert not (tmp_path / "out").exists()
     assert score_folder(file, tmp_path / "in.parquet", tmp_path / "out").outside_rows == 3
+
+
+def test_a_folder_within_a_file_cannot_be_written(file: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "in.parquet", 3)
+    with pytest.raises(OutputError, match=r"cannot be written: .*; nothing was changed\. What to do: choose a folder"):
+        score_folder(file, tmp_path / "in.parquet", tmp_path / "in.parquet" / "out")
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
@@ -147,7 +155,7 @@ class RayError(Exception):
     ],
 )
 def test_what_a_cluster_says_of_its_end(said: str, words: str, file: Path) -> None:
-    def failing(*_: Any) -> Any:
+    def failing(**_: Any) -> Any:
         raise RayError(said)
 
     ray = SimpleNamespace(
@@ -185,7 +193,7 @@ def test_a_driver_that_ends_too_soon_or_never_starts(
         list(messages)
 
 
-def test_a_cluster_that_is_looked_for_here_is_not_asked_for_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_that_is_looked_for_here_is_not_asked_for_its_port() -> None:
     cluster._probe("auto")
     for address in ("auto:", "host:port"):
         with pytest.raises(ClusterError, match="is not an address of a Ray cluster"):
