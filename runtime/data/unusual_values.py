@@ -63,13 +63,11 @@ def find_nonfinite(
     if not wrong.any():
         return None
 
+    columns = [(port, column) for port in ports for column in range(rows[port.name][0].size)]
+
     def name(column: int) -> str:
-        for port in ports:
-            width = rows[port.name][0].size
-            if column < width:
-                return feature_name(port, column, rows[port.name].shape[1:])
-            column -= width
-        raise IndexError(column)
+        port, own = columns[column]
+        return feature_name(port, own, rows[port.name].shape[1:])
 
     def describe(row: int, column: int, number: str) -> str:
         return f"'{name(column)}' is {float(values[row, column])!r}{number and f' in {number}'}"
