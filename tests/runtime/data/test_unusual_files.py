@@ -69,7 +69,8 @@ def test_an_archive_is_not_an_array(tmp_path: Path) -> None:
 
 
 def test_an_arrow_column_without_memory_has_no_rows() -> None:
-    empty = pyarrow.Array.from_buffers(pyarrow.float32(), 0, [None, None])
+    array: Any = pyarrow.Array
+    empty = array.from_buffers(pyarrow.float32(), 0, [None, None])
     column = arrow_column(pyarrow.table({"v": empty}), 0, "v")
     assert column.values.shape == (0,)
     assert column.values.dtype == np.float32

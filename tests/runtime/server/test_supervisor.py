@@ -131,13 +131,20 @@ def test_a_host_that_is_none_cannot_be_bound(host: str) -> None:
         _bind(host, 0)
 
 
-def test_a_worker_that_ends_with_a_defect_says_which(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("error", "message", "logged"),
+    [
+        (ZeroDivisionError("of the loader"), "a worker ended with ZeroDivisionError: of the loader", True),
+        (InputError("the folder is gone"), "the folder is gone", False),
+    ],
+)
+def test_a_worker_that_cannot_start_says_why_and_a_defect_is_logged(
+    error: Exception, message: str, logged: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     told: list[Any] = []
 
     async def refresh(*_: Any) -> None:
-        raise ZeroDivisionError("of the loader")
+        raise error
 
     async def heard(action: str, argument: Any) -> None:
         told.append((action, argument))
@@ -152,8 +159,8 @@ def test_a_worker_that_ends_with_a_defect_says_which(
 
     monkeypatch.setattr(worker_module.Repository, "refresh", refresh)
     asyncio.run(run())
-    assert told == [("failed", "a worker ended with ZeroDivisionError: of the loader")]
-    assert "ZeroDivisionError" in capfd.readouterr().err
+    assert told == [("failed", message)]
+    assert ("ZeroDivisionError" in capfd.readouterr().err) == logged
 
 
 def test_a_worker_may_open_as_many_files_as_the_system_lets_it() -> None:

@@ -212,6 +212,6 @@ def test_a_fork_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     workers, meeting = Workers(2), threading.Barrier(2, timeout=60)
     workers.run(lambda _start, _stop: None, [(0, 1), (1, 2)])
     workers._lock.acquire()
-    monkeypatch.setattr("os.getpid", lambda: -1)
+    monkeypatch.setattr("runtime.session.parallel.os", SimpleNamespace(getpid=lambda: -1))
     workers.run(lambda _start, _stop: [meeting.wait()].clear(), [(0, 1), (1, 2)])
     workers.close()
