@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 PEERS := .peers
 ZOO := .zoo
 SERVERS := triton mlserver kserve ray-serve onnxruntime-web
-# A process for each of two cores; the tests of a file share what they start.
+# A process for each of two cores, but for Ray's cluster. The tests of a file share what they start.
 PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -26,11 +26,13 @@ demo: $(READY) ## build the digits model, score held-out digits with it, serve i
 	@echo "try       $(BIN)/mlpx predict out/digits/digits.onnx models/digits/heldout.parquet -o out/digits/scores.csv"
 
 test: lint servers ## lint, types and the tests; at most 9 minutes on 2 cores once set up
-	$(BIN)/python -m $(PYTEST)
+	$(BIN)/python -m $(PYTEST) -m "not repeat and not cluster"
+	$(BIN)/python -m pytest -m cluster
 
 test-all: lint servers ## the same with every repeat of a property, and the coverage of branches
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m $(PYTEST) -m "" --hypothesis-profile everything
+	$(BIN)/coverage run -m $(PYTEST) -m "not cluster" --hypothesis-profile everything
+	$(BIN)/coverage run -m pytest -m cluster
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

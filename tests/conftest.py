@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -17,21 +18,24 @@ from tests.support.repeats import EVERYTHING
 
 settings.register_profile(EVERYTHING)
 
-SERVERS = (
-    "runtime/ray/test_ray.py",
-    "export/targets/test_live_servers.py",
-    "runtime/live/test_live.py",
-    "runtime/server/",
-)
-"""Tests that start servers or clusters. Ray's take longest, so they come first: nothing waits for them in the end."""
+CLUSTER = "runtime/ray/test_ray.py"
+SERVERS = (CLUSTER, "export/targets/test_live_servers.py", "runtime/live/test_live.py", "runtime/server/")
+"""Tests that start a cluster or servers."""
+
+
+def pytest_configure() -> None:
+    """Let commands that tests start be interrupted: a shell's background job, and what it starts, ignores SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that start servers, and run those of Ray first."""
+    """Mark the tests that start servers or a cluster."""
     for item in items:
-        if item.nodeid.removeprefix("tests/").startswith(SERVERS):
+        path = item.nodeid.removeprefix("tests/")
+        if path.startswith(SERVERS):
             item.add_marker(pytest.mark.server)
-    items.sort(key=lambda item: not item.nodeid.removeprefix("tests/").startswith(SERVERS[0]))
+        if path.startswith(CLUSTER):
+            item.add_marker(pytest.mark.cluster)
 
 
 def _why_no_cuda() -> str | None:

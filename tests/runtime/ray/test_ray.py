@@ -221,19 +221,15 @@ def test_a_local_cluster_ends_with_its_run_and_is_not_seen_from_outside(temporar
 
 def test_an_interrupted_run_leaves_nothing(temporary: Path, tmp_path: Path) -> None:
     file, source = model(tmp_path), write_rows(tmp_path / "in.parquet", 4000, group=100)
-    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            score_folder(
-                file,
-                source,
-                tmp_path / "out",
-                workers=1,
-                part_rows=100,
-                progress=lambda *_: signal.raise_signal(signal.SIGINT),
-            )
-    finally:
-        signal.signal(signal.SIGINT, handler)
+    with pytest.raises(KeyboardInterrupt):
+        score_folder(
+            file,
+            source,
+            tmp_path / "out",
+            workers=1,
+            part_rows=100,
+            progress=lambda *_: signal.raise_signal(signal.SIGINT),
+        )
     assert not (tmp_path / "out").exists()
     assert hidden_files(tmp_path) == []
     assert list(temporary.glob("mlpx-ray-*")) == []
