@@ -142,7 +142,7 @@ def test_whoever_hangs_up_before_the_answer_is_logged(
     words: str, known: bool, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def talk(_repository: Repository, rest: Rest) -> None:
-        async def send(_: Mapping[str, Any]) -> None:
+        async def send(*_: Any) -> Any:
             raise RuntimeError(words)
 
         scope = {"type": "http", "method": "GET", "path": "/v2", "headers": []}
