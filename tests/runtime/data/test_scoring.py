@@ -147,7 +147,8 @@ def test_every_format_holds_the_same_results(kind: str, tmp_path: Path) -> None:
     if kind == "npy":
         assert np.load(tmp_path / "out.npy").tobytes() == outputs.tobytes()
     elif kind == "npz":
-        found = np.load(tmp_path / "out.npz")
+        with np.load(tmp_path / "out.npz") as file:
+            found = dict(file)
         assert found["outputs"].tobytes() == outputs.tobytes()
         assert found["labels"].tolist() == labels.tolist()
         assert np.allclose(found["probabilities"], probabilities, rtol=0, atol=1e-7)
