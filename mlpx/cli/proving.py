@@ -1,9 +1,7 @@
 """``mlpx verify``: does a file, or a live server, compute what its module computes? And how a proof is printed."""
 
-import os
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +9,8 @@ from typer import Argument, BadParameter, Exit
 
 from mlpx.exit_codes import UNPROVED
 
+from .certificates import check_unchanged
+from .live import LiveOptions, verify_live
 from .options import Data, Device, Dtype, Json, Page, Weights, refuse
 from .terminal import note, print_field, print_json, print_line
 
@@ -19,24 +19,6 @@ if TYPE_CHECKING:
 
     from builder import MLPSpec
     from export import ParityReport
-    from runtime import LiveReport
-
-
-@dataclass
-class LiveOptions:
-    """How a live server is asked, by the names in ``runtime.check_live``."""
-
-    url: Annotated[
-        str | None,
-        "URL",
-        "Check a live server's model instead, http(s):// or grpc(s)://host:port/v2/models/NAME: are its answers those "
-        "of the certified file? A token is read from the environment variable MLPX_TOKEN.",
-    ] = None
-    tensors: Annotated[
-        str, "auto|json|binary", "With --url: json, binary, or auto: JSON, and bytes too if the server takes them."
-    ] = "auto"
-    ca_file: Annotated[Path | None, "With --url: the PEM file of the server's certificate authority."] = None
-    timeout: Annotated[float, "SECONDS", "With --url: seconds allowed per request."] = 30.0
 
 
 def verify(
@@ -66,7 +48,7 @@ def verify(
         offline |= {"dtype": dtype, "device": None if device == "auto" else device, "seed": seed}
         if needless := [f"--{name}" for name, value in offline.items() if value is not None]:
             raise BadParameter(f"--url checks a server by a certificate, and does not go with {', '.join(needless)}")
-        _verify_live(live, file, certificate, as_json)
+        verify_live(live, file, certificate, as_json)
         return
     alone = spec is None and module is None
     hint = "give the network with --spec or --module, or a --certificate to compare with"
@@ -82,7 +64,7 @@ def verify(
     )
     assert file is not None
     if certificate is not None:
-        _check_unchanged(file, certificate, as_json and alone)
+        check_unchanged(file, certificate, as_json and alone)
     if alone:
         return
     from export import load_module, verify
@@ -147,81 +129,4 @@ def print_proof(report: "ParityReport") -> None:
     if (end := report.end_to_end) is not None:
         differences = f"{end.from_float64:.2g} from float64, {end.from_eager:.2g} from eager PyTorch"
         print_field("", f"largest difference {differences}, where outputs reach {end.magnitude:.3g}")
-    print_field("warning", *report.warnings)
-
-
-def _check_unchanged(file: Path, certificate: Path, as_json: bool) -> None:
-    """Compare hashes. Raises ProofError: the file has changed, or its certificate's verdict is not "proved"."""
-    from export import ProofError, read_report
-    from export.proof import file_record
-    from runtime import read_header, sha256
-
-    known = read_report(certificate)
-    if not file.is_file():
-        read_header(file)  # raises the error that says why
-    digest = sha256(file)
-    hint = "verify it again with --spec or --module, or deploy the file that the certificate is of"
-    changed = f"{file} is not the file that {certificate.name} was made of"
-    if digest != known.file.sha256:
-        hashes = f"its SHA-256 is {digest[:16]}…, the certificate's {known.file.sha256[:16]}…"
-        raise ProofError(f"{changed}: {hashes}. What to do: {hint}", known)
-    record = file_record(file)
-    if record.data != known.file.data:
-        raise ProofError(f"{changed}: its external data is different. What to do: {hint}", known)
-    if not known.proved:
-        raise ProofError(f"{certificate.name} gives {file.name} the verdict '{known.verdict}': {known.why}", known)
-    if as_json:
-        print_json({"unchanged": True, "path": file, "certificate": known})
-    else:
-        proved = f"on {known.device}, on {known.made}, by mlpx {known.versions.get('mlpx', '?')}"
-        note(f"{file} ({record.size:,} bytes): unchanged since it was proved {proved}")
-
-
-def _verify_live(live: LiveOptions, file: Path | None, certificate: Path | None, as_json: bool) -> None:
-    """Check a live server, and print the findings. Raises ProofError: FILE is not the certificate's."""
-    from export.errors import ProofError
-    from runtime import check_live, read_certificate
-
-    path = certificate or (file and file.with_suffix(".parity.json"))
-    if path is None:
-        raise BadParameter("--url needs --certificate NAME.parity.json, or FILE with that beside it")
-    known = read_certificate(path)
-    if not known.proved:
-        raise ProofError(f"{known.path.name} does not give {known.file} the verdict 'proved': {known.why}")
-    if file is not None and not known.is_of(file):
-        hint = "name the file that was proved, or verify this one again with --spec or --module"
-        raise ProofError(f"{file} is not the file that {known.path} was made of. What to do: {hint}")
-    report = check_live(certificate=known, token=os.environ.get("MLPX_TOKEN") or None, **vars(live))
-    if as_json:
-        print_json({"proved": report.proved, **asdict(report)})
-    else:
-        _print_live(report)
-    if not report.proved:
-        raise Exit(UNPROVED)
-
-
-def _print_live(report: "LiveReport") -> None:
-    from runtime.live.judge import USUAL_RATIO
-
-    requests = sum(batch.requests for batch in report.asked)
-    encodings = " and ".join(dict.fromkeys(batch.tensors for batch in report.asked))
-    work = (
-        f"{report.rows:,} rows in {requests:,} requests, tensors as {encodings}" if report.asked else "no row was asked"
-    )
-    print_field("proved" if report.proved else "failed", f"{report.url}: {work}")
-    if report.proved:
-        at_proof = "" if report.at_proof is None else f"; {report.at_proof:.2g} when the file was proved"
-        print_field("", f"largest difference {report.largest:.2g}, {report.share:.2g} of the bound there{at_proof}")
-        if precisions := dict.fromkeys(name.partition(",")[0] for name in report.told_apart):
-            print_field("", f"nearer to the exact answers than to those of {', '.join(precisions)}")
-    print_field("finding", *(finding.words for finding in report.findings))
-    print_field("cause", *report.causes)
-    if not report.proved and len({batch.largest > USUAL_RATIO * (report.at_proof or 0) for batch in report.asked}) == 2:
-        for batch in report.asked:
-            requests = "1 request" if batch.requests == 1 else f"{batch.requests:,} requests"
-            print_field("asked", f"{batch.how}, {batch.tensors}: {requests}, {batch.largest:.2g} off at most")
-    version = f", version {report.version}" if report.version else ""
-    version += f" (of {', '.join(report.versions)})" if len(report.versions) > 1 else ""
-    print_field("server", f"{report.server or 'without a name'}, {report.protocol}, model {report.model}{version}")
-    print_field("certified", f"{report.file}, SHA-256 {report.sha256[:16]}…, by {report.certificate}")
     print_field("warning", *report.warnings)

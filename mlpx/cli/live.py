@@ -1,0 +1,82 @@
+"""``mlpx verify --url``: does a live server answer as the certified file does?"""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import BadParameter, Exit
+
+from mlpx.exit_codes import UNPROVED
+
+from .terminal import print_field, print_json
+
+if TYPE_CHECKING:
+    from runtime import LiveReport
+
+
+@dataclass
+class LiveOptions:
+    """How a live server is asked, by the names in ``runtime.check_live``."""
+
+    url: Annotated[
+        str | None,
+        "URL",
+        "Check a live server's model instead, http(s):// or grpc(s)://host:port/v2/models/NAME: are its answers those "
+        "of the certified file? A token is read from the environment variable MLPX_TOKEN.",
+    ] = None
+    tensors: Annotated[
+        str, "auto|json|binary", "With --url: json, binary, or auto: JSON, and bytes too if the server takes them."
+    ] = "auto"
+    ca_file: Annotated[Path | None, "With --url: the PEM file of the server's certificate authority."] = None
+    timeout: Annotated[float, "SECONDS", "With --url: seconds allowed per request."] = 30.0
+
+
+def verify_live(live: LiveOptions, file: Path | None, certificate: Path | None, as_json: bool) -> None:
+    """Check a live server, and print the findings. Raises ProofError: FILE is not the certificate's."""
+    from export.errors import ProofError
+    from runtime import check_live, read_certificate
+
+    path = certificate or (file and file.with_suffix(".parity.json"))
+    if path is None:
+        raise BadParameter("--url needs --certificate NAME.parity.json, or FILE with that beside it")
+    known = read_certificate(path)
+    if not known.proved:
+        raise ProofError(f"{known.path.name} does not give {known.file} the verdict 'proved': {known.why}")
+    if file is not None and not known.is_of(file):
+        hint = "name the file that was proved, or verify this one again with --spec or --module"
+        raise ProofError(f"{file} is not the file that {known.path} was made of. What to do: {hint}")
+    report = check_live(certificate=known, token=os.environ.get("MLPX_TOKEN") or None, **vars(live))
+    if as_json:
+        print_json({"proved": report.proved, **asdict(report)})
+    else:
+        _print_live(report)
+    if not report.proved:
+        raise Exit(UNPROVED)
+
+
+def _print_live(report: "LiveReport") -> None:
+    from runtime.live.judge import USUAL_RATIO
+
+    requests = sum(batch.requests for batch in report.asked)
+    encodings = " and ".join(dict.fromkeys(batch.tensors for batch in report.asked))
+    work = (
+        f"{report.rows:,} rows in {requests:,} requests, tensors as {encodings}" if report.asked else "no row was asked"
+    )
+    print_field("proved" if report.proved else "failed", f"{report.url}: {work}")
+    if report.proved:
+        at_proof = "" if report.at_proof is None else f"; {report.at_proof:.2g} when the file was proved"
+        print_field("", f"largest difference {report.largest:.2g}, {report.share:.2g} of the bound there{at_proof}")
+        if precisions := dict.fromkeys(name.partition(",")[0] for name in report.told_apart):
+            print_field("", f"nearer to the exact answers than to those of {', '.join(precisions)}")
+    print_field("finding", *(finding.words for finding in report.findings))
+    print_field("cause", *report.causes)
+    if not report.proved and len({batch.largest > USUAL_RATIO * (report.at_proof or 0) for batch in report.asked}) == 2:
+        for batch in report.asked:
+            requests = "1 request" if batch.requests == 1 else f"{batch.requests:,} requests"
+            print_field("asked", f"{batch.how}, {batch.tensors}: {requests}, {batch.largest:.2g} off at most")
+    version = f", version {report.version}" if report.version else ""
+    version += f" (of {', '.join(report.versions)})" if len(report.versions) > 1 else ""
+    print_field("server", f"{report.server or 'without a name'}, {report.protocol}, model {report.model}{version}")
+    print_field("certified", f"{report.file}, SHA-256 {report.sha256[:16]}…, by {report.certificate}")
+    print_field("warning", *report.warnings)
