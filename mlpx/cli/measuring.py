@@ -73,7 +73,9 @@ class TuneOptions:
     folder: Annotated[Path | None, "-o", "--output", "FOLDER", "The folder to write to; default: FILE's."] = None
     seconds: Seconds = 20.0
     dtype: Dtype = None
-    plot: Annotated[bool | None, "Write NAME.tuning.png; default: if mlpx[report] is installed."] = None
+    plot: Annotated[
+        bool | None, "--plot/--no-plot", "Write NAME.tuning.png; default: if mlpx[report] is installed."
+    ] = None
 
 
 def tune(file: File, options: TuneOptions, as_json: Json = False) -> None:

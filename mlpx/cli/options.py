@@ -90,9 +90,10 @@ def _declared(parameter: Parameter) -> Parameter:
         limits: dict[str, Any] = dict(zip(("min", "max"), metadata[len(texts) :], strict=False))
         if not names and name == "output":
             names = ["-o", "--output"]
-        elif not names and default is False:
-            names = [f"--{name.replace('_', '-')}"]
-        is_option = bool(names) or default is not Parameter.empty
+        elif not names and default is not Parameter.empty:  # some releases of typer would take it from the metavar
+            flag = name.replace("_", "-")
+            names = [f"--{flag}/--no-{flag}" if default is True else f"--{flag}"]
+        is_option = bool(names)
         called = next((word for word in words if word not in names), None)
         if is_option:
             info = Option(*names, help=text, metavar=called or _metavar(annotation.__origin__), **limits)
