@@ -24,8 +24,9 @@ class GpuRunner:
 
     A CUDA graph is one launch for the whole network: it requires fixed shapes and addresses and every node on the
     device, and its replay is not safe in two threads, so calls take turns. ``graphs`` is False where ONNX Runtime
-    refuses graphs for a file, and the buffers are used without. Files that mlpx did not write, whose rows may depend on
-    each other, are run as they are, without buffers. ``kind`` is "cpu" in tests on machines without a GPU.
+    refuses graphs for a file or cannot capture it, and the buffers are used without. Files that mlpx did not write,
+    whose rows may depend on each other, are run as they are, without buffers. ``kind`` is "cpu" in tests on machines
+    without a GPU.
     """
 
     graphs: bool
@@ -47,18 +48,19 @@ class GpuRunner:
         self._device = (kind, int(options.get("device_id", "0")))
         self.graphs = False
         self._session: Any = None
+        self._without_graphs = lambda: open_session(path, providers, None)
         if graphs and kind == "cuda":
             with_graphs = (name, options | {"enable_cuda_graph": "1"})
             with suppress(ProviderError):  # no kernel for a node; any other fault shows below
                 self._session, self.graphs = open_session(path, (with_graphs, *others), None), True
         if not self.graphs:
-            self._session = open_session(path, providers, None)
+            self._session = self._without_graphs()
         self.model = model_info(self._session, path)
         self.inputs, self.outputs = self.model.inputs, self.model.outputs
         self.settings: ResolvedSettings = resolve(settings, self.model.multiply_adds, 1)
         self._divisible = self.model.divisible
         if self.graphs and not self._divisible:  # shapes that change cannot be captured
-            self._session, self.graphs = open_session(path, providers, None), False
+            self._session, self.graphs = self._without_graphs(), False
         self._options = run_options()
         self._sizes: dict[int, DeviceBuffers] = {}
         self._lock = threading.Lock()
@@ -119,10 +121,19 @@ class GpuRunner:
 
     def _padded(self, rows: int) -> DeviceBuffers:
         size = padded_size(rows)
+        if size not in self._sizes and self.graphs:
+            try:
+                buffers = self._new_buffers(size, graph=len(self._sizes) + 1)
+                buffers.run()  # captures the graph
+                self._sizes[size] = buffers
+            except Exception:  # an operator that draws random numbers, among others; any other fault shows again below
+                self._sizes, self._session, self.graphs = {}, self._without_graphs(), False
         if size not in self._sizes:
-            graph = len(self._sizes) + 1 if self.graphs else None
-            self._sizes[size] = DeviceBuffers(self._session, self.inputs, self.outputs, size, self._device, graph)
+            self._sizes[size] = self._new_buffers(size)
         return self._sizes[size]
+
+    def _new_buffers(self, size: int, graph: int | None = None) -> DeviceBuffers:
+        return DeviceBuffers(self._session, self.inputs, self.outputs, size, self._device, graph)
 
     def _checked(self, x: Any, port: Port) -> Any:
         kind, index = self._device

@@ -234,7 +234,8 @@ class Session:
         if (details := index_error(error)) is not None:
             message = f"a row holds an index that a table of the model does not have: {details}"
             raise InputError(f"{name}: {message}. What to do: correct or drop that row") from error
-        from_buffers = isinstance(error, RuntimeError) and "Non-zero status code" in str(error)
+        said = ("Non-zero status code", "Error in execution")
+        from_buffers = isinstance(error, RuntimeError) and any(words in str(error) for words in said)
         if not from_buffers and not type(error).__module__.startswith("onnxruntime"):
             raise error
         raise ModelError(f"{name}: ONNX Runtime cannot run it on {rows} rows: {reason(error)}") from error

@@ -91,7 +91,7 @@ def affine(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> 
 
     It is the bound of an inner product applied to each row (Higham 2002, eq. 3.5), with the error of the input carried
     through. The last term is for constants, factors and products that are flushed to zero. A batch norm's difference,
-    and that over the deviation, may overflow before the weight makes them small.
+    and that over the deviation or times the weight, may overflow before the other makes them small.
     """
     k = roundings(node)
     g, moved, x = gamma(k), 0.0 if e[0] is None else magnitude(node, e[0], shifted=False), size(z[0])
@@ -101,7 +101,8 @@ def affine(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> 
     if node.op == "batch_norm":
         reach = reach + _constant(node, "running_mean", x).abs()
         centred = reach if e[0] is None else reach + e[0]
-        on_the_way = torch.maximum(on_the_way, torch.maximum(centred, centred / _deviation(node, x)))
+        for largest in (centred, centred / _deviation(node, x), centred * _constant(node, "weight", x).abs()):
+            on_the_way = torch.maximum(on_the_way, largest)  # no weight: 0, which is no larger
     radius = (1 + g) * moved + g * terms + (k + 1) * ETA * (1 + reach)
     return exempt_where((1 + g) * on_the_way > LARGEST, radius)
 

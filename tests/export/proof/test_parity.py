@@ -74,7 +74,8 @@ def test_every_block_alone(name: str, device: str, tmp_path: Path) -> None:
 def test_extremes(name: str, device: str, tmp_path: Path) -> None:
     """NaN and infinities come out where PyTorch has them; what is finite is within the bound.
 
-    PyTorch in float32 or float64: its vector kernels give NaN for gelu(inf) and where layer_norm's squares overflow.
+    PyTorch in float32 or float64: its vector kernels give NaN for gelu(inf) and where layer_norm's squares overflow, as
+    CUDA's do.
     """
     spec, module = network([BLOCKS[name]])
     export(module, tmp_path / "model.onnx", spec=spec)
@@ -85,6 +86,7 @@ def test_extremes(name: str, device: str, tmp_path: Path) -> None:
     double = exact(module, rows.astype(np.float64)).astype(np.float32)
     for mask in (np.isnan, np.isinf):
         assert ((mask(found) == mask(eager)) | (mask(found) == mask(double))).all(), mask.__name__
+    finite &= np.isfinite(found).all(axis=1) | np.isfinite(eager).all(axis=1)
     assert np.isfinite(found[finite]).all()
     y, radius = bounded(module, rows[finite].astype(np.float64), np.zeros(rows[finite].shape), {})
     within(found[finite], y, radius, name)
