@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from builder.errors import RecoveryError, SpecError, WeightsError
     from export import Artifact, ParityReport, export, inspect, package, publish, recover, tune, verify
     from export.errors import ExportError, ProofError, TargetError, UnsupportedError
-    from runtime import Session
+    from runtime import Session, sign
     from runtime.errors import (
         ClusterError,
         InputError,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         ModelError,
         OutputError,
         ProviderError,
+        SignatureError,
         UnreachableError,
     )
 
@@ -31,7 +32,7 @@ __all__ += ["Artifact", "ParityReport", "export", "inspect", "package", "publish
 __all__ += ["RecoveryError", "SpecError", "WeightsError"]
 __all__ += ["ExportError", "ProofError", "TargetError", "UnsupportedError"]
 __all__ += ["ClusterError", "InputError", "MissingPackageError", "ModelError", "OutputError", "ProviderError"]
-__all__ += ["UnreachableError"]
+__all__ += ["SignatureError", "UnreachableError", "sign"]
 
 
 def __getattr__(name: str) -> Any:

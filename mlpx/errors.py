@@ -8,6 +8,7 @@
      │   └─ export.UnsupportedError  2  an operator or control flow that has no counterpart in the file
      ├─ export.TargetError           2  a package that the server or the file does not allow
      ├─ export.ProofError            1  a file that is not proved to compute what its module computes
+     ├─ runtime.SignatureError       1  a certificate that is not signed with a trusted key
      ├─ runtime.InputError           2  data that the model cannot take
      └─ runtime.ModelError           2  a file that is not a model that can be run
     RuntimeError
@@ -33,6 +34,7 @@ from runtime.errors import (
     ModelError,
     OutputError,
     ProviderError,
+    SignatureError,
     UnreachableError,
 )
 
@@ -42,7 +44,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     **dict.fromkeys((SpecError, WeightsError, RecoveryError, ExportError, UnsupportedError, TargetError), WRONG_USE),
     **dict.fromkeys((InputError, ModelError), WRONG_USE),
     **dict.fromkeys((ProviderError, ClusterError, UnreachableError, OutputError, MissingPackageError), MACHINE_LACKS),
-    ProofError: UNPROVED,
+    **dict.fromkeys((ProofError, SignatureError), UNPROVED),
     OSError: MACHINE_LACKS,
     ModuleNotFoundError: DEFECT,
 }

@@ -14,6 +14,7 @@ from .errors import MissingPackageError as MissingPackageError
 from .errors import ModelError as ModelError
 from .errors import OutputError as OutputError
 from .errors import ProviderError as ProviderError
+from .errors import SignatureError as SignatureError
 from .errors import UnreachableError as UnreachableError
 from .extras import imported as imported
 from .extras import missing_package as missing_package
@@ -33,6 +34,9 @@ from .model.certificate import read_certificate as read_certificate
 from .model.onnx_header import Header as Header
 from .model.onnx_header import read_header as read_header
 from .model.port import Port as Port
+from .model.signing import require_signature as require_signature
+from .model.signing import sign as sign
+from .model.signing import signature_path as signature_path
 from .model.summary import BlockSummary as BlockSummary
 from .model.summary import Summary as Summary
 from .model.summary import summary_of as summary_of

@@ -13,6 +13,10 @@ class ModelError(ValueError):
     """A file that cannot be run as a model here: missing, damaged, or not ONNX."""
 
 
+class SignatureError(ValueError):
+    """A certificate without a signature by a trusted key."""
+
+
 class OutputError(OSError):
     """A result that could not be written; an earlier file of that name is still there, unchanged."""
 

@@ -23,6 +23,7 @@ _EXTRAS = {
     "orjson": "serve",
     "tritonclient": "serve",
     "uvicorn": "serve",
+    "cryptography": "sign",
 }
 
 

@@ -121,9 +121,9 @@ def test_a_circle_would_be_seen(tmp_path: Path) -> None:
 
 PUBLIC = {
     mlpx: """Artifact ClusterError ExportError InputError MLPSpec MissingPackageError ModelError OutputError
-        ParityReport ProofError ProviderError RecoveryError Session SpecError TargetError UnreachableError
-        UnsupportedError WeightsError __version__ assemble export inspect json_schema load_spec
-        load_weights package publish recover tune verify""",
+        ParityReport ProofError ProviderError RecoveryError Session SignatureError SpecError TargetError
+        UnreachableError UnsupportedError WeightsError __version__ assemble export inspect json_schema load_spec
+        load_weights package publish recover sign tune verify""",
     builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem RecoveryError Residual Scale SpecError
         Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights""",
     export: """Artifact ExportError Inspection Package ParityReport ProofError Recovered Recovery
@@ -131,10 +131,10 @@ PUBLIC = {
         read_onnx read_report recover tune verify write_variant""",
     runtime: """VERSION Answers Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError
         ContenderFigures Finding FolderReport Header InputError LiveReport Machine MissingPackageError
-        ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport Scores Session Summary
-        Tuning TuningWarning UnreachableError bench check_live choose columns_of imported missing_package
-        read_certificate read_header read_inputs read_rows read_tuning score score_file score_folder
-        score_table sha256 summary_of this_machine through_link tuning_for whole_file whole_files
+        ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport Scores Session SignatureError
+        Summary Tuning TuningWarning UnreachableError bench check_live choose columns_of imported missing_package
+        read_certificate read_header read_inputs read_rows read_tuning require_signature score score_file score_folder
+        score_table sha256 sign signature_path summary_of this_machine through_link tuning_for whole_file whole_files
         whole_folder write_whole""",
 }
 
@@ -204,7 +204,7 @@ def test_the_wheel_ships_the_rooms_and_nothing_else(root: Path, tmp_path: Path) 
 def test_the_extras(root: Path) -> None:
     with (root / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
-    expected = {"cpu", "gpu", "cuda", "build", "inspect", "files", "serve", "ray", "report", "dev"}
+    expected = {"cpu", "gpu", "cuda", "build", "inspect", "files", "serve", "ray", "report", "sign", "dev"}
     assert set(extras) == expected
     assert "torch==2.13.0" in (root / "constraints.txt").read_text().splitlines()
 

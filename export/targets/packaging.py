@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,17 @@ from builder.errors import suggestion
 from export.errors import ExportError, ProofError, TargetError
 from export.inspection import inspect
 from export.servers import Server, number, server
-from runtime import Certificate, Summary, read_certificate, read_header, sha256, through_link, whole_folder
+from runtime import (
+    Certificate,
+    Summary,
+    read_certificate,
+    read_header,
+    require_signature,
+    sha256,
+    signature_path,
+    through_link,
+    whole_folder,
+)
 from runtime.version import VERSION
 
 from . import TARGETS, target_of
@@ -60,6 +71,7 @@ def package(
     *,
     release: str | None = None,
     certificate: str | Path | None = None,
+    trusted_keys: Sequence[str | Path] | None = None,
     name: str | None = None,
     backend: str | None = None,
     device: str = "cpu",
@@ -81,6 +93,7 @@ def package(
         folder: where the package goes; it is created.
         release: the server's release; a file that is too new for it is rewritten in an older opset and proved again.
         certificate: the file's certificate; by default ``NAME.parity.json`` beside it.
+        trusted_keys: public keys, with one of which the certificate must be signed.
         name: the model's name at the server; by default the file's without .onnx.
         backend: for targets that can run the file in more than one way.
         device: "cpu" or "cuda".
@@ -93,7 +106,7 @@ def package(
         replace: replace a package that is in the folder.
 
     Raises TargetError: what the server or the file does not allow, or a folder that is in use; ProofError: the file is
-    not proved; ModelError; InputError; OutputError.
+    not proved; SignatureError: its certificate is not signed with a trusted key; ModelError; InputError; OutputError.
     """
     path, folder = through_link(path), Path(folder)
     row, release = _target(target, release)
@@ -105,6 +118,8 @@ def package(
         raise TargetError(f"{name!r} cannot be a model's name at a server. What to do: {hint}")
     _check_folder(folder, path, replace)
     proof, summary = _proved_file(path, certificate)
+    if trusted_keys:
+        require_signature(proof, trusted_keys)
     notes = _untested(row, release)
     with ExitStack() as stack:
         if backend not in row.bundled:
@@ -144,9 +159,11 @@ def package(
 
 
 def _files(deployment: Deployment, target: Target, notes: tuple[str, ...]) -> Files:
-    files = {
+    certificate, signature = f"{deployment.name}.parity.json", signature_path(deployment.certificate.path)
+    files: Files = {
         "README.md": readme(deployment, target, notes),
-        f"{deployment.name}.parity.json": deployment.certificate.path,
+        certificate: deployment.certificate.path,
+        **({str(signature_path(Path(certificate))): signature} if signature.is_file() else {}),
         **(smoke_test(deployment, target) if target.speaks_v2 else {}),
         **target.files(deployment),
     }

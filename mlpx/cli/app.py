@@ -7,6 +7,7 @@ import typer
 
 from runtime.version import VERSION
 
+from .certificates import sign
 from .help import Command, Group
 from .inspecting import doctor, inspect
 from .making import build, export, recover, schema
@@ -23,6 +24,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     verify: "Prove that a file, or a live server, computes what it should.",
     inspect: "Show what an ONNX file contains.",
     predict: "Score a file of rows, or on Ray a folder.",
+    sign: "Sign the certificate of a proved file.",
     package: "Write the folder that an inference server needs.",
     serve: "Serve models over REST and gRPC.",
     bench: "Measure how fast a file runs, beside other runtimes.",

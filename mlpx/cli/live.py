@@ -1,6 +1,7 @@
 """``mlpx verify --url``: does a live server answer as the certified file does?"""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,15 +33,22 @@ class LiveOptions:
     timeout: Annotated[float, "SECONDS", "With --url: seconds allowed per request."] = 30.0
 
 
-def verify_live(live: LiveOptions, file: Path | None, certificate: Path | None, as_json: bool) -> None:
-    """Check a live server, and print the findings. Raises ProofError: FILE is not the certificate's."""
+def verify_live(
+    live: LiveOptions, file: Path | None, certificate: Path | None, as_json: bool, trusted_keys: Sequence[Path]
+) -> None:
+    """Check a live server, and print the findings.
+
+    Raises ProofError: FILE is not the certificate's; SignatureError: the certificate is not signed by a trusted key.
+    """
     from export.errors import ProofError
-    from runtime import check_live, read_certificate
+    from runtime import check_live, read_certificate, require_signature
 
     path = certificate or (file and file.with_suffix(".parity.json"))
     if path is None:
         raise BadParameter("--url needs --certificate NAME.parity.json, or FILE with that beside it")
     known = read_certificate(path)
+    if trusted_keys:
+        require_signature(known, trusted_keys)
     if not known.proved:
         raise ProofError(f"{known.path.name} does not give {known.file} the verdict 'proved': {known.why}")
     if file is not None and not known.is_of(file):

@@ -27,6 +27,12 @@ Seconds = Annotated[float, "SECONDS", "How long to measure in all."]
 Data = Annotated[Path | None, f"Your own rows to prove the file on, besides seeded ones ({LISTED})."]
 _PAGE = "Write the report as NAME.parity.html too; default: if mlpx[report] is installed."
 Page = Annotated[bool | None, "--html/--no-html", _PAGE]
+TrustedKeys = Annotated[
+    list[Path] | None,
+    "--require-signature",
+    "KEY",
+    "Require that the certificate is signed with this public key; may be given several times.",
+]
 Weights = Annotated[
     Path | None, "Trained weights, safetensors or torch.save; default: weights.safetensors beside the spec."
 ]

@@ -9,9 +9,9 @@ from typer import Argument, BadParameter, Exit
 
 from mlpx.exit_codes import UNPROVED
 
-from .certificates import check_unchanged
+from .certificates import check_signature, check_unchanged
 from .live import LiveOptions, verify_live
-from .options import Data, Device, Dtype, Json, Page, Weights, refuse
+from .options import Data, Device, Dtype, Json, Page, TrustedKeys, Weights, refuse
 from .terminal import note, print_field, print_json, print_line
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def verify(
     ] = None,
     method: Annotated[str, "NAME", "The method of the module that FILE was made of."] = "forward",
     certificate: Annotated[Path | None, "NAME.parity.json: first check that FILE has not changed since."] = None,
+    trusted_keys: TrustedKeys = None,
     output: Annotated[
         Path | None, "FOLDER", "A folder to write NAME.parity.json to; by default it is not written."
     ] = None,
@@ -48,7 +49,7 @@ def verify(
         offline |= {"dtype": dtype, "device": None if device == "auto" else device, "seed": seed}
         if needless := [f"--{name}" for name, value in offline.items() if value is not None]:
             raise BadParameter(f"--url checks a server by a certificate, and does not go with {', '.join(needless)}")
-        verify_live(live, file, certificate, as_json)
+        verify_live(live, file, certificate, as_json, trusted_keys or ())
         return
     alone = spec is None and module is None
     hint = "give the network with --spec or --module, or a --certificate to compare with"
@@ -60,10 +61,13 @@ def verify(
         (alone and certificate is None, f"a file alone proves nothing: {hint}"),
         (alone and weights is not None, "--weights goes with --spec or --module"),
         (bool(html) and output is None, "--html needs -o, the folder to write the page to"),
+        (bool(trusted_keys) and certificate is None, "--require-signature needs the --certificate that is signed"),
         (alone and writes, "a certificate alone is only compared: -o and --data need --spec or --module"),
     )
     assert file is not None
     if certificate is not None:
+        if trusted_keys:
+            check_signature(certificate, trusted_keys, quiet=as_json)
         check_unchanged(file, certificate, as_json and alone)
     if alone:
         return

@@ -9,7 +9,7 @@ from typer import BadParameter
 
 from export.targets import TARGETS
 
-from .options import Device, Json
+from .options import Device, Json, TrustedKeys
 from .terminal import note, print_command, print_field, print_json
 
 
@@ -25,6 +25,7 @@ class PackageOptions:
         "The server's release; a file that is too new is rewritten and proved again.",
     ] = None
     certificate: Annotated[Path | None, "NAME.parity.json, if it is not beside FILE."] = None
+    trusted_keys: TrustedKeys = None
     name: Annotated[str | None, "NAME", "The model's name at the server; default: the file's."] = None
     backend: Annotated[
         str | None, "NAME", "How the server runs the file, if there are several ways: python for triton."
@@ -103,6 +104,7 @@ class ServeOptions:
         None
     )
     only_proved: Annotated[bool, "Refuse files without a certificate that proves their bytes."] = False
+    trusted_keys: TrustedKeys = None
     control: Annotated[bool, "Clients may load and unload models of the folder."] = True
     token_file: Annotated[Path | None, "A file with the bearer token of the clients; default: MLPX_TOKEN."] = None
     certificate: Annotated[Path | None, "--tls-cert", "TLS: the certificate chain, PEM."] = None
@@ -118,6 +120,7 @@ def serve(options: ServeOptions, as_json: Json = False) -> None:
 
     values: dict[str, Any] = {**vars(options), "grpc_port": options.grpc_port if options.grpc else None}
     del values["grpc"]
+    values["trusted_keys"] = tuple(options.trusted_keys or ())
     token = _read_token(values.pop("token_file"))
 
     def started(server: Started) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class Certificate:
     """The verdict on a file, which is identified by the SHA-256 of its bytes."""
 
     path: Path
+    digest: str
+    """The SHA-256 of the certificate's own bytes."""
     proved: bool
     why: str
     file: str
@@ -71,7 +74,8 @@ def read_certificate(path: str | Path) -> Certificate:
     damaged = f"{path}: not a parity report, or a damaged one. {hint}"
     record: Json
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        record = json.loads(content.decode("utf-8"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}. {hint}") from None
     except (ValueError, RecursionError):
@@ -83,6 +87,7 @@ def read_certificate(path: str | Path) -> Certificate:
     try:
         return Certificate(
             path=path,
+            digest=hashlib.sha256(content).hexdigest(),
             proved=record["verdict"] == "proved",
             why=str(record["why"]),
             file=str(record["file"]["name"]),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any
 
 from runtime.data.indices import allowed_rows
-from runtime.errors import InputError, ModelError
+from runtime.errors import InputError, ModelError, SignatureError
 from runtime.files import sha256
 from runtime.model.certificate import Certificate, read_certificate
+from runtime.model.signing import require_signature
 from runtime.session.session import Session
 
 from .dynamic_batching import Arrays, DynamicBatcher, measure_cost
@@ -166,16 +168,11 @@ def _runner(session: Session) -> Callable[[Arrays], Arrays]:
 def load_model(name: str, version: str, file: Path, options: Options) -> LoadedModel:
     """Open a file, try it and measure a call.
 
-    Raises ModelError: it cannot be opened or run, or is not proved although ``only_proved`` requires it.
+    Raises ModelError: it cannot be opened or run, or is not proved or not signed although the options require it.
     """
     digest = _digest(file)
     session = Session(file, options.device, threads=options.threads)
-    certificate = _find_certificate(file, options.folder)
-    if options.only_proved and (certificate is None or not certificate.proved):
-        raise ModelError(
-            f"{file.name} has no certificate that proves these bytes, and --only-proved asks for one. "
-            f"What to do: put its NAME.parity.json beside it, or make one with mlpx verify"
-        )
+    certificate = _certificate(file, options)
     shapes = [(port, tuple(s if isinstance(s, int) else 1 for s in port.shape[1:])) for port in session.inputs]
 
     def run(rows: int) -> object:
@@ -191,6 +188,26 @@ def load_model(name: str, version: str, file: Path, options: Options) -> LoadedM
     return LoadedModel(name, version, session, digest, certificate, cost, options)
 
 
+def _certificate(file: Path, options: Options) -> Certificate | None:
+    """The certificate of a file's bytes, if there is one. Raises ModelError: not one such as the options require."""
+    found = list(_find_certificates(file, options.folder))
+    if not (options.only_proved or options.trusted_keys):
+        return next(iter(found), None)
+    problem = (
+        f"{file.name} has no certificate that proves these bytes, and --only-proved asks for one. "
+        f"What to do: put its NAME.parity.json beside it, or make one with mlpx verify"
+    )
+    for certificate in found:
+        try:
+            if certificate.proved:
+                if options.trusted_keys:
+                    require_signature(certificate, options.trusted_keys)
+                return certificate
+        except (SignatureError, InputError) as error:  # a key may have gone since the start
+            problem = str(error)
+    raise ModelError(problem)
+
+
 def _digest(file: Path) -> str:
     """Raises ModelError: the file cannot be read."""
     try:
@@ -199,15 +216,11 @@ def _digest(file: Path) -> str:
         raise ModelError(f"{file.name} cannot be read: {error.strerror}") from None
 
 
-def _find_certificate(file: Path, top: Path) -> Certificate | None:
-    """The certificate of exactly these bytes, beside the file or in the folder above, but never above ``top``."""
+def _find_certificates(file: Path, top: Path) -> Iterator[Certificate]:
+    """The certificates of exactly these bytes, beside the file or in the folder above, but never above ``top``."""
     folders = [file.parent, *([file.parent.parent] if top in file.parent.parents else [])]
-    for folder in folders:
-        for path in sorted(folder.glob("*.parity.json")):
-            try:
-                certificate = read_certificate(path)
-            except InputError:
-                continue
+    for path in (path for folder in folders for path in sorted(folder.glob("*.parity.json"))):
+        with suppress(InputError):
+            certificate = read_certificate(path)
             if certificate.is_of(file):
-                return certificate
-    return None
+                yield certificate

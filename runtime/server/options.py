@@ -44,6 +44,8 @@ class Options:
     """The time between two looks at the folder; None: only on SIGHUP and when a client asks."""
     only_proved: bool = False
     """Whether a file without a certificate of its own bytes is refused."""
+    trusted_keys: tuple[Path, ...] = ()
+    """Public keys: a file without a proving certificate that is signed with one of them is refused."""
     control: bool = True
     """Whether clients may load and unload models."""
     token: str | None = None

@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from runtime.errors import InputError, OutputError
+from runtime.model.signing import public_key
 
 from .layout import scan_models
 from .logs import Log
@@ -61,6 +62,8 @@ def serve(options: Options, started: Callable[[Started], None]) -> None:
         hint = "What to do: put NAME.onnx files there, or folders NAME/VERSION/model.onnx"
         raise InputError(f"{options.folder}: no model is in this folder. {hint}")
     _check_tls(options)
+    for key in options.trusted_keys:
+        public_key(key)  # before any work
     with ExitStack() as sockets:
         rest = sockets.enter_context(_bind(options.host, options.port))
         rest.listen(4096)

@@ -32,21 +32,22 @@ OPTIONS = {
     ),
     "verify": (
         "--ca-file --certificate --data --device --dtype --html --method --module --no-html --output "
-        "--seed --spec --tensors --timeout --url --weights -o"
+        "--require-signature --seed --spec --tensors --timeout --url --weights -o"
     ),
     "inspect": "--data --dtype",
     "predict": (
         "--address --chunk-rows --device --dtype --engine --keep --on-error --output --reject-nonfinite "
         "--strict --threads --workers -o"
     ),
+    "sign": "--certificate --key",
     "package": (
         "--backend --certificate --delay-us --device --for --instances --max-batch --name "
-        "--onnxruntime-web --output --replace --target-version --threads -o"
+        "--onnxruntime-web --output --replace --require-signature --target-version --threads -o"
     ),
     "serve": (
         "--coalescing --connections --control --device --grace --grpc --grpc-port --host --log-requests "
         "--max-batch --max-body --max-head --max-rows --no-coalescing --no-control --no-grpc "
-        "--only-proved --poll --port --queue-rows --read-timeout --threads --timeout --tls-cert "
+        "--only-proved --poll --port --queue-rows --read-timeout --require-signature --threads --timeout --tls-cert "
         "--tls-key --token-file --workers"
     ),
     "bench": "--batch --chunk-rows --data --device --dtype --seconds --spin-us --threads --workers",
