@@ -34,6 +34,17 @@ class LiveOptions:
 
 def verify_live(live: LiveOptions, file: Path | None, certificate: Path | None, as_json: bool) -> None:
     """Check a live server, and print the findings. Raises ProofError: FILE is not the certificate's."""
+    report = live_report(live, file, certificate)
+    if as_json:
+        print_json({"proved": report.proved, **asdict(report)})
+    else:
+        _print_live(report)
+    if not report.proved:
+        raise Exit(UNPROVED)
+
+
+def live_report(live: LiveOptions, file: Path | None, certificate: Path | None) -> "LiveReport":
+    """Check a live server. Raises ProofError: FILE is not the certificate's."""
     from export.errors import ProofError
     from runtime import check_live, read_certificate
 
@@ -46,13 +57,7 @@ def verify_live(live: LiveOptions, file: Path | None, certificate: Path | None, 
     if file is not None and not known.is_of(file):
         hint = "name the file that was proved, or verify this one again with --spec or --module"
         raise ProofError(f"{file} is not the file that {known.path} was made of. What to do: {hint}")
-    report = check_live(certificate=known, token=os.environ.get("MLPX_TOKEN") or None, **vars(live))
-    if as_json:
-        print_json({"proved": report.proved, **asdict(report)})
-    else:
-        _print_live(report)
-    if not report.proved:
-        raise Exit(UNPROVED)
+    return check_live(certificate=known, token=os.environ.get("MLPX_TOKEN") or None, **vars(live))
 
 
 def _print_live(report: "LiveReport") -> None:
