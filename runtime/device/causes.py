@@ -15,12 +15,12 @@ def causes_of(layers: Sequence[Probed], judgement: Judgement | None) -> list[str
     wrong_layers = [probed for probed in layers if probed.wrong]
     bad = () if judgement is None else judgement.bad
     precisions = {probed.precision for probed in wrong_layers} or {evidence.explained_by() for evidence in bad}
-    causes = [f"products are rounded to {name}: {HINTS[name.partition(',')[0]]}" for name in precisions if name]
+    few = bool(wrong_layers) and all(2 * probed.wrong < probed.elements for probed in wrong_layers)
+    which = "some products are" if few else "products are"
+    causes = [f"{which} rounded to {name}: {HINTS[name.partition(',')[0]]}" for name in precisions if name]
     causes += _batches(wrong_layers, judgement)
     if wrong_layers and None in precisions:
-        causes.append(
-            "this ONNX Runtime multiplies wrongly on this processor: use another release, and report it there"
-        )
+        causes.append("this ONNX Runtime multiplies wrongly on this processor: use another release, and report it")
     elif bad and not wrong_layers and not causes:
         explained = "this ONNX Runtime computes another operator differently here"
         edited = "the certificate was edited, or its file was"

@@ -19,6 +19,8 @@ from runtime.model.onnx_messages import FLOAT, attribute, float_array, integer, 
 _INPUT, _OUTPUT = b"x", b"y"
 _LARGEST = 2**30
 """Bytes of the weights of a layer that is run alone: a message in memory has at most 2 GB."""
+_MOST_ROWS = 2**16
+"""Of a batch that a file fixes."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Graph:
         """The number of rows that the file fixes; None where it is open."""
         for value in self.model.graph.input:
             if value.name not in self._tensors and value.type.tensor_type.shape.dim:
-                return value.type.tensor_type.shape.dim[0].dim_value or None
+                size = value.type.tensor_type.shape.dim[0].dim_value
+                return size if 0 < size <= _MOST_ROWS else None
         return None
 
     def linear_layers(self) -> Iterator[LinearLayer]:

@@ -121,10 +121,7 @@ def _describing(words: str, first: int = 0) -> Describe:
 def _units(
     layer: LinearLayer, batch: int | None
 ) -> Iterator[tuple[Describe, np.ndarray, np.ndarray, Callable[[str], np.ndarray] | None]]:
-    """Zeros, and 2^k at each input: descriptions, rows, the only right results, and those in a reduced precision.
-
-    Those are not given for 2^40, which float16 does not have.
-    """
+    """Zeros, and 2^k at each input: descriptions, rows, the only right results, and those in a reduced precision."""
     n, out = layer.weight.shape
     bias = layer.bias_row(layer.bias)
     endless = ~np.isfinite(layer.weight).all(axis=0)  # 0 times infinity is NaN
@@ -138,18 +135,20 @@ def _units(
         rows = np.zeros((len(part), n), np.float32)
         rows[np.arange(len(part)), np.arange(start, stop)] = 2.0**k
 
-        def of(weights: np.ndarray, k: int = k) -> np.ndarray:
+        def rounded(name: str, part: np.ndarray = part, k: int = k) -> np.ndarray:
             with np.errstate(all="ignore"):
-                return np.float32(layer.alpha * 2.0**k) * weights + bias
+                x, weights = (PRECISIONS[name](values) for values in (np.full((1, 1), 2.0**k, np.float32), part))
+                return np.multiply(np.float32(layer.alpha), x * weights) + bias
 
         with np.errstate(all="ignore"):
-            scaled = np.float32(layer.alpha * 2.0**k) * part
+            scaled = np.multiply(np.float32(layer.alpha), np.float32(2.0**k) * part)
+            exact = scaled + bias
         # What is below the normal numbers may be flushed, so its sum is not a single rounding.
         hidden = _is_denormal(part) | _is_denormal(scaled) | _is_denormal(bias)
-        exact = np.where(hidden | endless, np.float32(np.inf), of(part))
+        exact = np.where(hidden | endless, np.float32(np.inf), exact)
         alone = ", a row alone" if len(part) == 1 else ""
         describe = _describing(f"x = 2^{k}{alone}, at input", start)
-        yield describe, rows, exact, None if k else lambda name, part=part, of=of: of(PRECISIONS[name](part))
+        yield describe, rows, exact, rounded
 
 
 def _is_denormal(values: np.ndarray) -> np.ndarray:
