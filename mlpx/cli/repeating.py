@@ -4,6 +4,7 @@ import json
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -66,7 +67,7 @@ def repeat(
 ) -> None:
     """Check in turns, ``options.every`` apart, until SIGTERM or Ctrl-C.
 
-    ``wait`` is what waits for so many seconds, and ends it by returning True; by default only a signal does.
+    ``wait`` waits for so many seconds, and ends it by returning True; by default it is ``pause``.
 
     A check that fails or cannot be carried out is printed and does not end it. Raises BadParameter, and OutputError:
     the address of ``options.metrics`` cannot be listened on.
@@ -81,7 +82,13 @@ def repeat(
             print_line(json.dumps({"watching": subject, "every": seconds, "url": url}))
         else:
             print_line(f"watching  {subject}, every {options.every}{f'; {url}/metrics and /ready' if url else ''}")
-        _take_turns(monitor, subject, seconds, as_json, wait or threading.Event().wait)
+        _take_turns(monitor, subject, seconds, as_json, wait or pause)
+
+
+def pause(seconds: float) -> bool:
+    """Wait between two turns. False: there is another one; only a signal ends them."""
+    time.sleep(seconds)
+    return False
 
 
 def _take_turns(monitor: "Monitor", subject: str, seconds: float, as_json: bool, wait: Callable[[float], bool]) -> None:
@@ -91,8 +98,8 @@ def _take_turns(monitor: "Monitor", subject: str, seconds: float, as_json: bool,
         if as_json:
             print_line(json.dumps(_record(turn, subject), default=str))
         elif turn.result != "proved" or turn.result != before:  # what goes on as it was is not news
-            time = datetime.fromtimestamp(turn.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-            print_line(*(f"{time} {turn.result:<6} {subject}{words}" for words in _lines(turn)))
+            stamp = datetime.fromtimestamp(turn.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            print_line(*(f"{stamp} {turn.result:<6} {subject}{words}" for words in _lines(turn)))
         before = turn.result
         if wait(seconds):
             return

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.live.judge import Judgement
+import numpy as np
+
+from runtime.live.judge import Evidence, Judgement
 
 from .precisions import HINTS
 from .probes import Probed
+
+_MOST = 0.9
+"""The part of the answers that a precision must explain within float32's bound."""
 
 
 def causes_of(layers: Sequence[Probed], judgement: Judgement | None) -> list[str]:
     """A reduced precision; the batches that are wrong; whether it is the products or something else."""
     wrong_layers = [probed for probed in layers if probed.wrong]
     bad = () if judgement is None else judgement.bad
-    precisions = {probed.precision for probed in wrong_layers} or {evidence.explained_by() for evidence in bad}
-    few = bool(wrong_layers) and all(2 * probed.wrong < probed.elements for probed in wrong_layers)
-    which = "some products are" if few else "products are"
-    causes = [f"{which} rounded to {name}: {HINTS[name.partition(',')[0]]}" for name in precisions if name]
+    precisions = {probed.precision for probed in wrong_layers} or {_precision(evidence) for evidence in bad}
+    few = all(2 * probed.wrong < probed.elements for probed in wrong_layers)
+    which = ("some products" if few else "products") if wrong_layers else "values on the way to the answers"
+    causes = [f"{which} are rounded to {name}: {HINTS[name.partition(',')[0]]}" for name in precisions if name]
     causes += _batches(wrong_layers, judgement)
     if wrong_layers and None in precisions:
         causes.append("this ONNX Runtime multiplies wrongly on this processor: use another release, and report it")
@@ -27,6 +32,14 @@ def causes_of(layers: Sequence[Probed], judgement: Judgement | None) -> list[str
         exact = "the linear layers multiply the file's weights exactly" if layers else "no linear layer was run alone"
         causes.append(f"{exact}, so either {explained}, or {edited}")
     return causes
+
+
+def _precision(evidence: Evidence) -> str | None:
+    """The precision whose answers these are, and not only nearer to than to the exact ones, which may be edited."""
+    name = evidence.explained_by()
+    if name is None or (np.abs(evidence.from_reduced(name)) <= evidence.bound).mean() < _MOST:
+        return None
+    return name
 
 
 def _batches(wrong_layers: Sequence[Probed], judgement: Judgement | None) -> list[str]:

@@ -19,9 +19,11 @@ PROVE = "prove it again: mlpx verify with --spec or --module, and -o"
 def compare(path: Path, known: Certificate) -> tuple[Any, list[Finding], list[str]]:
     """The file as a ModelProto, findings where it or its external data is not what was proved, and their causes.
 
-    The ModelProto is None where the file itself is another. Raises ModelError: missing, damaged or no ONNX file.
+    The ModelProto is None where the file itself is another. Raises ModelError: it cannot be read.
     """
-    header, name = read_header(path), known.path.name
+    if not path.is_file():
+        read_header(path)  # raises the error that says why
+    name = known.path.name
     try:
         digest = sha256(path)
     except OSError as error:
@@ -29,7 +31,7 @@ def compare(path: Path, known: Certificate) -> tuple[Any, list[Finding], list[st
     if digest != known.sha256:
         hashes = f"its SHA-256 is {digest[:16]}…, the certificate's {known.sha256[:16]}…"
         words = f"{path} is not the file that {name} was made of: {hashes}"
-        return None, [Finding("file", words)], [_why(header.metadata.get("mlpx.weights_sha256"), known)]
+        return None, [Finding("file", words)], [_why(path, known)]
     findings: list[Finding] = []
     causes: list[str] = []
     model = parse_model(path.read_bytes(), path)
@@ -54,8 +56,12 @@ def identities(path: Path, known: Certificate) -> object:
     return [identity(path.parent / name) for name in (path.name, *known.data)]
 
 
-def _why(weights_sha256: str | None, known: Certificate) -> str:
+def _why(path: Path, known: Certificate) -> str:
     """Which of the two is stale, by the hash of the module's weights that both hold if mlpx wrote the file."""
+    try:
+        weights_sha256 = read_header(path).metadata.get("mlpx.weights_sha256")
+    except ModelError:
+        return "the file is damaged, or no ONNX file"
     if not weights_sha256 or not known.weights_sha256:
         return "the file or the certificate is of another export; the file does not say of which weights it is"
     if weights_sha256 == known.weights_sha256:
