@@ -20,6 +20,7 @@ from runtime.version import VERSION
 
 from . import TARGETS, target_of
 from .common_files import readme, smoke_test
+from .sidecar import sidecar
 from .target import Deployment, Files, Target
 
 MANIFEST = "mlpx-package.json"
@@ -148,6 +149,7 @@ def _files(deployment: Deployment, target: Target, notes: tuple[str, ...]) -> Fi
         "README.md": readme(deployment, target, notes),
         f"{deployment.name}.parity.json": deployment.certificate.path,
         **(smoke_test(deployment, target) if target.speaks_v2 else {}),
+        **sidecar(deployment, target),
         **target.files(deployment),
     }
     for path in map(PurePosixPath, files):

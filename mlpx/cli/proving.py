@@ -54,6 +54,9 @@ def verify(
         if needless := [f"--{name}" for name, value in offline.items() if value is not None]:
             raise BadParameter(f"--url checks a server by a certificate, and does not go with {', '.join(needless)}")
         if repeated.every is not None:
+            from runtime.live.connection import parse_url
+
+            parse_url(live.url)  # raises the error that says what is wrong with it
             repeat(lambda: live_report(live, file, certificate), live.url, repeated, as_json)
         else:
             verify_live(live, file, certificate, as_json)

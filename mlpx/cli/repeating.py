@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
 _LONGEST = 31 * 24 * 3600
+_RETRY = 15.0
+"""Seconds after which a check that could not be carried out is tried again, as while a server starts."""
 
 
 @dataclass
@@ -69,8 +71,8 @@ def repeat(
 
     ``wait`` waits for so many seconds, and ends it by returning True; by default it is ``pause``.
 
-    A check that fails or cannot be carried out is printed and does not end it. Raises BadParameter, and OutputError:
-    the address of ``options.metrics`` cannot be listened on.
+    A check that fails or cannot be carried out is printed and does not end it; the latter is tried again soon. Raises
+    BadParameter, and OutputError: the address of ``options.metrics`` cannot be listened on.
     """
     from runtime.monitor.endpoint import endpoint
     from runtime.monitor.monitor import Monitor
@@ -97,11 +99,11 @@ def _take_turns(monitor: "Monitor", subject: str, seconds: float, as_json: bool,
         turn = monitor.turn()
         if as_json:
             print_line(json.dumps(_record(turn, subject), default=str))
-        elif turn.result != "proved" or turn.result != before:  # what goes on as it was is not news
+        elif (turn.result, turn.words) != before or turn.result == "failed":  # what goes on as it was is not news
             stamp = datetime.fromtimestamp(turn.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             print_line(*(f"{stamp} {turn.result:<6} {subject}{words}" for words in _lines(turn)))
-        before = turn.result
-        if wait(seconds):
+        before = turn.result, turn.words
+        if wait(min(seconds, _RETRY) if turn.result == "error" else seconds):
             return
 
 
