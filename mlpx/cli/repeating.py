@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import BadParameter
 
+from mlpx.exit_codes import INTERRUPTED, TERMINATED
+
 from .terminal import print_line
 
 if TYPE_CHECKING:
+    from runtime import Finding
     from runtime.monitor.monitor import Monitor, Turn, Verdict
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -78,13 +81,32 @@ def repeat(
     from runtime.monitor.monitor import Monitor
 
     seconds, address = options.seconds, options.address
-    monitor = Monitor(check, seconds)
+    monitor = Monitor(lambda: _checked(check), seconds)
     with _ended_by_signals(), endpoint(monitor, *address) if address is not None else nullcontext() as url:
         if as_json:
             print_line(json.dumps({"watching": subject, "every": seconds, "url": url}))
         else:
             print_line(f"watching  {subject}, every {options.every}{f'; {url}/metrics and /ready' if url else ''}")
         _take_turns(monitor, subject, seconds, as_json, wait or pause)
+
+
+@dataclass(frozen=True)
+class _Refused:
+    """The verdict where a file is not the certificate's, or is not proved."""
+
+    findings: tuple["Finding", ...]
+    causes: tuple[str, ...] = ()
+    proved: bool = False
+
+
+def _checked(check: Callable[[], "Verdict"]) -> "Verdict":
+    from export.errors import ProofError
+    from runtime import Finding
+
+    try:
+        return check()
+    except ProofError as error:
+        return _Refused((Finding("file", str(error)),))
 
 
 def pause(seconds: float) -> bool:
@@ -128,8 +150,11 @@ def _ended_by_signals() -> Generator[None]:
     previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)} if in_main else {}
     try:
         yield
-    except _Ended:
+    except (_Ended, KeyboardInterrupt):
         return
+    except SystemExit as ended:  # of a long run inside the block, which has handlers of its own
+        if ended.code not in (INTERRUPTED, TERMINATED):
+            raise
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -70,7 +70,7 @@ class _Check:
         with opener(self.path) as running:
             self.device = running.device
             self._probe(graph, opener, running.multiply_adds)
-            if self.certificate.answers is not None:
+            if self.certificate.answers is not None and self.certificate.answers.rows:
                 self.judgement = run_rows(
                     running, self.certificate.answers, graph.fixed_batch, self.certificate.largest
                 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from runtime.errors import InputError
 from runtime.live.judge import Judgement, judge
 from runtime.live.probe import Exchange, Method
 from runtime.live.protocol import OutputTensor, Response
@@ -20,14 +21,26 @@ _LARGE = 256
 def run_rows(running: Running, answers: Answers, batch: int | None, at_proof: float | None) -> Judgement:
     """Run every row all at once, one by one, in small batches and in a large one that repeats them, and judge.
 
-    ``batch`` is the number of rows that the file fixes: then all batches have it. Raises ModelError: it cannot be run.
+    ``batch`` is the number of rows that the file fixes: then all batches have it. Raises ModelError: it cannot be run;
+    InputError: the rows are not of the file.
     """
+    _refuse_uneven(answers)
     exchanges: list[Exchange] = []
     for how, rows in _batches(answers.rows, batch):
         outputs = running.run({name: values[rows] for name, values in answers.inputs.items()})
         tensors = {name: OutputTensor("FP32", y.shape, y.astype(np.float64)) for name, y in outputs.items()}
         exchanges.append(Exchange(Method(how, running.device), tuple(rows.tolist()), "", Response(tensors)))
     return judge(answers, exchanges, at_proof)
+
+
+def _refuse_uneven(answers: Answers) -> None:
+    """Raise InputError where the tables of a certificate, which may be edited, do not fit together."""
+    shapes = {name: values.shape for name, values in answers.exact.items()}
+    tables = answers.bound, *answers.reduced.values()
+    even = all({name: values.shape for name, values in table.items()} == shapes for table in tables)
+    if not (answers.inputs and shapes and even):
+        hint = "make it again with mlpx build, export or verify -o"
+        raise InputError(f"the certificate's answers have no inputs, or outputs that differ. What to do: {hint}")
 
 
 def _batches(rows: int, batch: int | None) -> Iterator[tuple[str, np.ndarray]]:

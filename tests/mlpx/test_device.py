@@ -218,4 +218,22 @@ def test_a_server_is_asked_again(run: Run, model: Path, monkeypatch: pytest.Monk
     assert waited == [15] * 3  # soon, since a server may be starting
     assert len(lines) == 1  # the same words are printed once
     assert f" error  {url}: http://127.0.0.1:9 cannot be reached" in lines[0]
+    waited.clear()
+    model.write_bytes(model.read_bytes() + b"\x7a\x00")
+    done = run("verify", model, "--url", url, "--every", "30s")
+    assert f" failed {url}: {model} is not the file that" in done.out
+    assert waited == [30] * 3
     assert run("verify", "--url", "http://x", "--certificate", certificate_of(model), "--every", "30s").code == 2
+
+
+@pytest.mark.parametrize("ended", [KeyboardInterrupt(), SystemExit(143), SystemExit(130)])
+def test_a_check_that_is_ended_by_a_signal_ends_it(ended: BaseException, capfd: pytest.CaptureFixture[str]) -> None:
+    """As the check of a server, which has handlers of its own."""
+
+    def check() -> Any:
+        raise ended
+
+    repeat(check, "tiny.onnx", RepeatOptions("1h"), False)
+    assert capfd.readouterr().out == "watching  tiny.onnx, every 1h\n"
+    with pytest.raises(SystemExit):
+        repeat(lambda: sys.exit(3), "tiny.onnx", RepeatOptions("1h"), False)

@@ -196,6 +196,22 @@ def test_a_certificate_of_other_rows_is_refused(file: Path) -> None:
         check_device(file, certificate_of(file), "cpu")
 
 
+def test_tables_that_do_not_fit_together_are_refused(file: Path) -> None:
+    changes: list[Callable[[dict[str, Any]], object]] = [
+        lambda answers: answers["bound"].clear(),
+        lambda answers: answers["reduced"]["TF32"].clear(),
+        lambda answers: answers.update(inputs={}),
+        lambda answers: answers.update(inputs={}, exact={}, bound={}, reduced={}),
+        lambda answers: answers["bound"].update(other=next(iter(answers["bound"].values()))),
+    ]
+    content = certificate_of(file).read_text()
+    for change in changes:
+        certificate_of(file).write_text(content)
+        edit(certificate_of(file), lambda record, change=change: change(record["answers"]))
+        with pytest.raises(InputError, match="What to do: "):
+            check_device(file, certificate_of(file), "cpu")
+
+
 def test_unknown_fields_of_a_certificate_are_ignored(file: Path) -> None:
     def extend(record: dict[str, Any]) -> None:
         record["later"] = record["answers"]["later"] = {"a": [1]}
