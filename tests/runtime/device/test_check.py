@@ -294,6 +294,16 @@ def test_torch_and_onnx_stay_out(made: File, root: Path) -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
+def test_faults_are_found_where_torch_and_onnx_cannot_be_imported(made: File, root: Path) -> None:
+    certificate, path = made
+    code = "import sys, runpy; sys.modules |= {'torch': None, 'onnx': None};"
+    code += "runpy.run_module('tests.support.without_torch', run_name='__main__')"
+    command = [sys.executable, "-c", code, str(path), str(certificate.path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"none": [], "one product of 200": ["product"], "TF32": ["product"]}
+
+
 def test_the_certificate_is_read_again_by_path(file: Path) -> None:
     assert read_certificate(certificate_of(file)).proved
     assert check_device(str(file), str(certificate_of(file)), "cpu").proved
