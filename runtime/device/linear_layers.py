@@ -117,6 +117,8 @@ class Graph:
         for node in self.model.graph.node:
             if node.op_type not in (b"Gemm", b"MatMul") or node.domain not in (b"", b"ai.onnx") or len(node.input) < 2:
                 continue
+            if all(self._is_computed(factor) for factor in node.input[:2]):
+                continue  # a product of two values, as in attention: no linear layer
             name = text(node.name or node.output[0])
             try:
                 layer = self._layer(node, name)
@@ -131,8 +133,6 @@ class Graph:
             raise _LeftOut("its first factor is a constant")
         if is_gemm and integer(node, "transA", 0):
             raise _LeftOut("it transposes its input")
-        if self._is_computed(node.input[1]):
-            raise _LeftOut("both factors are computed from the input")
         stored = self._constant(node.input[1])
         if stored is None:
             raise _LeftOut("its weights are computed in the file, or not float32")

@@ -15,6 +15,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from benchmarks.modules import of_family
 from export import publish
 from runtime import Certificate, Finding, InputError, ModelError, check_device, read_certificate, sha256
 from runtime.device.running import Opener
@@ -218,6 +219,17 @@ def test_unknown_fields_of_a_certificate_are_ignored(file: Path) -> None:
 
     edit(certificate_of(file), extend)
     assert check_device(file, certificate_of(file), "cpu").proved
+
+
+@pytest.mark.parametrize("family", ["tables", "attention", "every operator"])
+def test_networks_of_other_operators_hold(family: str, tmp_path: Path) -> None:
+    """Whole numbers, products of two values, outputs that are not float32."""
+    module, example = of_family(family, 0)
+    publish(module, tmp_path / "m.onnx", example=example, page=False)
+    report = check_device(tmp_path / "m.onnx", tmp_path / "m.parity.json", "cpu")
+    assert report.proved, report.findings
+    assert report.rows > 0
+    assert report.linear_layers > 0
 
 
 def test_several_inputs_and_external_data(tmp_path: Path) -> None:

@@ -96,11 +96,6 @@ LEFT_OUT: dict[str, tuple[list[Node], dict[str, np.ndarray], str]] = {
         "its weights are computed in the file",
     ),
     "a factor": ([node("Gemm", "x", "w", alpha=0.3)], {"w": WEIGHT}, "not a power of two"),
-    "two values": (
-        [node("Identity", "x", output="z"), node("MatMul", "x", "z")],
-        {},
-        "both factors are computed from the input",
-    ),
     "the weights first": ([node("MatMul", "w", "x")], {"w": WEIGHT}, "its first factor is a constant"),
     "more dimensions": ([node("MatMul", "x", "w")], {"w": WEIGHT[None]}, "have the shape [1, 6, 4]"),
     "a transposed input": ([node("Gemm", "x", "w", transA=1)], {"w": WEIGHT}, "it transposes its input"),
@@ -115,6 +110,12 @@ def test_what_cannot_be_run_alone_is_said_with_the_reason(name: str, tmp_path: P
     (words,) = graph.left_out
     assert words.startswith("'y': ")
     assert reason in words
+
+
+def test_a_product_of_two_values_is_no_linear_layer(tmp_path: Path) -> None:
+    nodes = [node("Identity", "x", output="z"), node("MatMul", "x", "z")]
+    graph = graph_of(saved(tmp_path, nodes, {}))
+    assert list(graph.linear_layers()) == graph.left_out == []
 
 
 def test_external_data_is_read_and_every_file_of_it_named(tmp_path: Path) -> None:
