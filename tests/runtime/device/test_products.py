@@ -156,6 +156,20 @@ def test_a_single_product_that_is_rounded_is_found_at_any_place(file: File, data
     assert f"output {column} is" in finding.words
 
 
+def test_weights_that_a_bias_hides_are_probed_behind_it(tmp_path: Path) -> None:
+    """Weights that are cut to three decimals are right for integers, and with x = 1 the bias has no room for them."""
+    _, module = network([{"linear": 3}], features=4)
+    module[0].bias.data.fill_(1e6)
+    path = export(module, tmp_path / "m.onnx").path
+    graph = Graph(parse_model(path.read_bytes(), path), tmp_path)
+    (layer,) = graph.linear_layers()
+    coarse = with_product(lambda a, b: a @ np.round(b, 3))
+    probed = probe(layer, graph.model, coarse, 0, None)
+    assert probed.first.startswith("x = 2^40, at input 0: output 0 is ")
+    assert probed.wrong == probed.single == layer.weight.size
+    assert probed.precision is None
+
+
 def test_a_wide_layer_is_probed_in_every_input(tmp_path: Path) -> None:
     """Sums of more than 2^12 terms would not be exact, so that rows take turns."""
     _, module = network([{"linear": 3}], features=5000)
