@@ -8,6 +8,8 @@ from .data.streaming import ScoreReport as ScoreReport
 from .data.streaming import score_file as score_file
 from .data.unusual_values import NonFinite as NonFinite
 from .data.unusual_values import Outside as Outside
+from .device import DeviceReport as DeviceReport
+from .device import check_device as check_device
 from .errors import ClusterError as ClusterError
 from .errors import InputError as InputError
 from .errors import MissingPackageError as MissingPackageError

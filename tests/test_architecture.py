@@ -130,12 +130,12 @@ PUBLIC = {
         TargetError UnsupportedError Variant export inspect load_module package publish read_checkpoint read_network
         read_onnx read_report recover tune verify write_variant""",
     runtime: """VERSION Answers Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError
-        ContenderFigures Finding FolderReport Header InputError LiveReport Machine MissingPackageError
+        ContenderFigures DeviceReport Finding FolderReport Header InputError LiveReport Machine MissingPackageError
         ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport Scores Session SignatureError
-        Summary Tuning TuningWarning UnreachableError bench check_live choose columns_of imported missing_package
-        read_certificate read_header read_inputs read_rows read_tuning require_signature score score_file score_folder
-        score_table sha256 sign signature_path summary_of this_machine through_link tuning_for whole_file whole_files
-        whole_folder write_whole""",
+        Summary Tuning TuningWarning UnreachableError bench check_device check_live choose columns_of imported
+        missing_package read_certificate read_header read_inputs read_rows read_tuning require_signature score
+        score_file score_folder score_table sha256 sign signature_path summary_of this_machine through_link tuning_for
+        whole_file whole_files whole_folder write_whole""",
 }
 
 

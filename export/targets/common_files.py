@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 
+from .sidecar import described
 from .target import Deployment, Files, Target, source
 
 _ROWS = 4
@@ -45,7 +46,7 @@ it with the model."""
         f"## Start\n\nIn this folder:\n\n{_shell(target.start(deployment))}",
         *([_ports(target)] if target.exposed_by else []),
         *target.remarks(deployment),
-        *([_requests(name, target.url(name))] if target.speaks_v2 else []),
+        *([_requests(name, target.url(name)), described(deployment, target)] if target.speaks_v2 else []),
         proof,
     ]
     return "\n\n".join(sections) + "\n"

@@ -160,5 +160,6 @@ TARGET = Target(
     server="triton",
     backends=("triton", "mlserver", "custom"),
     bundled=("mlserver", "custom"),
+    in_pods=True,
     remarks=_remarks,
 )

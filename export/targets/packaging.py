@@ -31,6 +31,7 @@ from runtime.version import VERSION
 
 from . import TARGETS, target_of
 from .common_files import readme, smoke_test
+from .sidecar import sidecar
 from .target import Deployment, Files, Target
 
 MANIFEST = "mlpx-package.json"
@@ -165,6 +166,7 @@ def _files(deployment: Deployment, target: Target, notes: tuple[str, ...]) -> Fi
         certificate: deployment.certificate.path,
         **({str(signature_path(Path(certificate))): signature} if signature.is_file() else {}),
         **(smoke_test(deployment, target) if target.speaks_v2 else {}),
+        **sidecar(deployment, target),
         **target.files(deployment),
     }
     for path in map(PurePosixPath, files):

@@ -121,6 +121,8 @@ class Target:
     """Backends that run an ONNX Runtime installed beside the server: its release does not limit what they read."""
     fixed: Mapping[str, tuple[str, str]] = field(default_factory=dict[str, tuple[str, str]])
     """Options that must keep their defaults, each with the reason and what to do instead."""
+    in_pods: bool = False
+    """Whether it is usually run in a pod of Kubernetes, so that the package holds a container to put beside it."""
     remarks: Callable[[Deployment], Sequence[str]] = lambda _: ()
     """What a user of the package must know, a paragraph each, for its README."""
 
@@ -144,7 +146,7 @@ def json_text(record: Mapping[str, Any]) -> str:
     return json.dumps(record, indent=2, ensure_ascii=False) + "\n"
 
 
-def yaml_text(record: Mapping[str, Any]) -> str:
+def yaml_text(record: Mapping[str, Any] | Sequence[Any]) -> str:
     """A configuration file in YAML."""
     import yaml  # 30 ms, which the commands that only list the targets do without
 

@@ -133,5 +133,6 @@ TARGET = Target(
     server="triton",
     backends=("onnxruntime", "python"),
     bundled=("python",),
+    in_pods=True,
     remarks=_remarks,
 )

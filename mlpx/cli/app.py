@@ -7,7 +7,6 @@ import typer
 
 from runtime.version import VERSION
 
-from .certificates import sign
 from .help import Command, Group
 from .inspecting import doctor, inspect
 from .making import build, export, recover, schema
@@ -16,6 +15,7 @@ from .options import declared
 from .predicting import predict
 from .proving import verify
 from .serving import package, serve
+from .signing import sign
 
 COMMANDS: dict[Callable[..., None], str] = {
     build: "Build the network of a spec, prove its ONNX file and write it.",

@@ -1,71 +1,70 @@
-"""A file against its certificate: is it the file that was proved? ``mlpx sign``: who says so."""
+"""``mlpx verify FILE --certificate``: is it the file that was proved, and does this device compute it as it should?"""
 
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-from .options import Json
+from typer import Exit
+
+from mlpx.exit_codes import UNPROVED
+
 from .terminal import note, print_field, print_json
 
-
-def sign(
-    file: Annotated[Path, "The proved ONNX file, with its NAME.parity.json beside it."],
-    key: Annotated[
-        Path,
-        "--key",
-        "KEY",
-        "Your Ed25519 private key, PEM or OpenSSH; its passphrase is read from the environment variable "
-        "MLPX_KEY_PASSPHRASE.",
-    ],
-    certificate: Annotated[Path | None, "NAME.parity.json, if it is not beside FILE."] = None,
-    as_json: Json = False,
-) -> None:
-    """Sign the certificate of FILE: writes NAME.parity.intoto.jsonl beside it."""
-    from export.errors import ProofError
-    from runtime import read_certificate, sign
-
-    known = read_certificate(certificate or file.with_suffix(".parity.json"))
-    if not known.is_of(file):
-        hint = "name the file that was proved, or verify this one again with --spec or --module"
-        raise ProofError(f"{file} is not the file that {known.path} was made of. What to do: {hint}")
-    path = sign(known.path, key)
-    if as_json:
-        print_json({"signature": path, "certificate": known.path, "sha256": known.sha256})
-    else:
-        print_field("signed", f"{path}: {known.file}, SHA-256 {known.sha256[:16]}…, and {known.path.name}")
+if TYPE_CHECKING:
+    from runtime import Certificate, DeviceReport
 
 
-def check_signature(certificate: Path, keys: Sequence[Path], *, quiet: bool) -> None:
-    """Raises SignatureError: the certificate is not signed with one of the keys."""
-    from runtime import read_certificate, require_signature
-
-    signer = require_signature(read_certificate(certificate), keys)
-    if not quiet:
-        note(f"{certificate} is signed with the key {signer[:16]}…")
-
-
-def check_unchanged(file: Path, certificate: Path, as_json: bool) -> None:
-    """Compare hashes. Raises ProofError: the file has changed, or its certificate's verdict is not "proved"."""
+def check_unchanged(file: Path, known: "Certificate") -> None:
+    """Compare hashes only. Raises ProofError: the file has changed, or its certificate's verdict is not "proved"."""
     from export import ProofError, read_report
-    from export.proof import file_record
-    from runtime import read_header, sha256
+    from runtime.device.unchanged import compare
 
-    known = read_report(certificate)
-    if not file.is_file():
-        read_header(file)  # raises the error that says why
-    digest = sha256(file)
-    hint = "verify it again with --spec or --module, or deploy the file that the certificate is of"
-    changed = f"{file} is not the file that {certificate.name} was made of"
-    if digest != known.file.sha256:
-        hashes = f"its SHA-256 is {digest[:16]}…, the certificate's {known.file.sha256[:16]}…"
-        raise ProofError(f"{changed}: {hashes}. What to do: {hint}", known)
-    record = file_record(file)
-    if record.data != known.file.data:
-        raise ProofError(f"{changed}: its external data is different. What to do: {hint}", known)
+    _, findings, causes = compare(file, known)
+    if findings:
+        hint = "verify it again with --spec or --module, or deploy the file that the certificate is of"
+        message = f"{findings[0].words}. Cause: {causes[0]}. What to do: {hint}"
+        raise ProofError(message, read_report(known.path))
     if not known.proved:
-        raise ProofError(f"{certificate.name} gives {file.name} the verdict '{known.verdict}': {known.why}", known)
+        message = f"{known.path.name} gives {file.name} the verdict '{known.verdict}': {known.why}"
+        raise ProofError(message, read_report(known.path))
+    proved = f"on {known.device}, on {known.made}, by mlpx {known.mlpx_version}"
+    note(f"{file}: unchanged since it was proved {proved}")
+
+
+def verify_device(file: Path, certificate: "Certificate", device: str, as_json: bool) -> None:
+    """Check the file and this device by the certificate, and print the findings."""
+    from runtime import check_device
+
+    report = check_device(file, certificate, device)
     if as_json:
-        print_json({"unchanged": True, "path": file, "certificate": known})
+        print_json({"proved": report.proved, **asdict(report)})
     else:
-        proved = f"on {known.device}, on {known.made}, by mlpx {known.versions.get('mlpx', '?')}"
-        note(f"{file} ({record.size:,} bytes): unchanged since it was proved {proved}")
+        _print_device(report)
+    if not report.proved:
+        raise Exit(UNPROVED)
+
+
+def _print_device(report: "DeviceReport") -> None:
+    from runtime.device.report import LIMITS
+
+    on = f" on {report.device}, ONNX Runtime {report.runtime}" if report.device else ""
+    batches = sum(batch.requests for batch in report.asked)
+    layers = "1 linear layer" if report.linear_layers == 1 else f"{report.linear_layers:,} linear layers"
+    work = [f"{report.rows:,} rows in {batches:,} batches"] if report.rows else []
+    work += [f"{layers} alone"] if report.linear_layers else []
+    verdict = "failed" if not report.proved else "proved" if report.rows else "unchanged"
+    print_field(verdict, f"{report.path}{on}: {', '.join(work) or 'not run'}")
+    if report.proved and report.rows:
+        at_proof = "" if report.at_proof is None else f"; {report.at_proof:.2g} when the file was proved"
+        print_field("", f"largest difference {report.largest:.2g}, {report.share:.2g} of the bound there{at_proof}")
+    if report.proved and report.linear_layers:
+        print_field("", f"{report.products:,} results of exact probes right, bit for bit")
+    if precisions := dict.fromkeys(name.partition(",")[0] for name in report.told_apart) if report.proved else {}:
+        print_field("", f"nearer to the exact answers than to those of {', '.join(precisions)}")
+    print_field("finding", *(finding.words for finding in report.findings))
+    print_field("cause", *report.causes)
+    proved = f"SHA-256 {report.sha256[:16]}…, proved on {report.proved_on} on {report.made}"
+    print_field("certified", f"{proved}, by {report.certificate}")
+    print_field("warning", *report.warnings)
+    if report.device:
+        print_field("limits", LIMITS)

@@ -10,6 +10,7 @@ from typer import BadParameter, Exit
 
 from mlpx.exit_codes import UNPROVED
 
+from .signing import read_trusted
 from .terminal import print_field, print_json
 
 if TYPE_CHECKING:
@@ -34,33 +35,38 @@ class LiveOptions:
 
 
 def verify_live(
-    live: LiveOptions, file: Path | None, certificate: Path | None, as_json: bool, trusted_keys: Sequence[Path]
+    live: LiveOptions, file: Path | None, certificate: Path | None, keys: Sequence[Path] | None, as_json: bool
 ) -> None:
-    """Check a live server, and print the findings.
-
-    Raises ProofError: FILE is not the certificate's; SignatureError: the certificate is not signed by a trusted key.
-    """
-    from export.errors import ProofError
-    from runtime import check_live, read_certificate, require_signature
-
-    path = certificate or (file and file.with_suffix(".parity.json"))
-    if path is None:
-        raise BadParameter("--url needs --certificate NAME.parity.json, or FILE with that beside it")
-    known = read_certificate(path)
-    if trusted_keys:
-        require_signature(known, trusted_keys)
-    if not known.proved:
-        raise ProofError(f"{known.path.name} does not give {known.file} the verdict 'proved': {known.why}")
-    if file is not None and not known.is_of(file):
-        hint = "name the file that was proved, or verify this one again with --spec or --module"
-        raise ProofError(f"{file} is not the file that {known.path} was made of. What to do: {hint}")
-    report = check_live(certificate=known, token=os.environ.get("MLPX_TOKEN") or None, **vars(live))
+    """Check a live server, and print the findings; raises what ``live_report`` does."""
+    report = live_report(live, file, certificate, keys)
     if as_json:
         print_json({"proved": report.proved, **asdict(report)})
     else:
         _print_live(report)
     if not report.proved:
         raise Exit(UNPROVED)
+
+
+def live_report(
+    live: LiveOptions, file: Path | None, certificate: Path | None, keys: Sequence[Path] | None
+) -> "LiveReport":
+    """Check a live server.
+
+    Raises ProofError: FILE is not the certificate's; SignatureError: the certificate is not signed with a trusted key.
+    """
+    from export.errors import ProofError
+    from runtime import check_live
+
+    path = certificate or (file and file.with_suffix(".parity.json"))
+    if path is None:
+        raise BadParameter("--url needs --certificate NAME.parity.json, or FILE with that beside it")
+    known = read_trusted(path, keys)
+    if not known.proved:
+        raise ProofError(f"{known.path.name} does not give {known.file} the verdict 'proved': {known.why}")
+    if file is not None and not known.is_of(file):
+        hint = "name the file that was proved, or verify this one again with --spec or --module"
+        raise ProofError(f"{file} is not the file that {known.path} was made of. What to do: {hint}")
+    return check_live(certificate=known, token=os.environ.get("MLPX_TOKEN") or None, **vars(live))
 
 
 def _print_live(report: "LiveReport") -> None:

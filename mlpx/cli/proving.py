@@ -9,9 +9,11 @@ from typer import Argument, BadParameter, Exit
 
 from mlpx.exit_codes import UNPROVED
 
-from .certificates import check_signature, check_unchanged
-from .live import LiveOptions, verify_live
+from .certificates import check_unchanged, verify_device
+from .live import LiveOptions, live_report, verify_live
 from .options import Data, Device, Dtype, Json, Page, TrustedKeys, Weights, refuse
+from .repeating import RepeatOptions, repeat
+from .signing import read_trusted
 from .terminal import note, print_field, print_json, print_line
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ def verify(
         str | None, "MODULE", "package.module:factory or path/to/file.py:name instead. Its code is run."
     ] = None,
     method: Annotated[str, "NAME", "The method of the module that FILE was made of."] = "forward",
-    certificate: Annotated[Path | None, "NAME.parity.json: first check that FILE has not changed since."] = None,
+    certificate: Annotated[
+        Path | None, "NAME.parity.json: check FILE and this device by it; with --spec or --module only FILE's hash."
+    ] = None,
     trusted_keys: TrustedKeys = None,
     output: Annotated[
         Path | None, "FOLDER", "A folder to write NAME.parity.json to; by default it is not written."
@@ -41,15 +45,23 @@ def verify(
     html: Page = None,
     *,
     live: LiveOptions,
+    repeated: RepeatOptions,
     as_json: Json = False,
 ) -> None:
     """Prove that FILE, or a live server, computes what its network computes: exit code 0 proved, 1 not."""
+    refuse((repeated.every is None and repeated.metrics is not None, "--metrics goes with --every"))
     if live.url is not None:
         offline = {"spec": spec, "module": module, "weights": weights, "output": output, "data": data, "html": html}
         offline |= {"dtype": dtype, "device": None if device == "auto" else device, "seed": seed}
         if needless := [f"--{name}" for name, value in offline.items() if value is not None]:
             raise BadParameter(f"--url checks a server by a certificate, and does not go with {', '.join(needless)}")
-        verify_live(live, file, certificate, as_json, trusted_keys or ())
+        if repeated.every is not None:
+            from runtime.live.connection import parse_url
+
+            parse_url(live.url)  # raises the error that says what is wrong with it
+            repeat(lambda: live_report(live, file, certificate, trusted_keys), live.url, repeated, as_json)
+        else:
+            verify_live(live, file, certificate, trusted_keys, as_json)
         return
     alone = spec is None and module is None
     hint = "give the network with --spec or --module, or a --certificate to compare with"
@@ -62,15 +74,23 @@ def verify(
         (alone and weights is not None, "--weights goes with --spec or --module"),
         (bool(html) and output is None, "--html needs -o, the folder to write the page to"),
         (bool(trusted_keys) and certificate is None, "--require-signature needs the --certificate that is signed"),
-        (alone and writes, "a certificate alone is only compared: -o and --data need --spec or --module"),
+        (alone and writes, "a certificate alone has rows of its own: -o and --data need --spec or --module"),
+        (not alone and repeated.every is not None, "--every repeats a check by a certificate: not --spec or --module"),
     )
     assert file is not None
-    if certificate is not None:
-        if trusted_keys:
-            check_signature(certificate, trusted_keys, quiet=as_json)
-        check_unchanged(file, certificate, as_json and alone)
-    if alone:
+    if alone and certificate is not None:
+        if repeated.every is None:
+            verify_device(file, read_trusted(certificate, trusted_keys), device, as_json)
+        else:
+            from runtime import check_device
+
+            repeat(
+                lambda: check_device(file, read_trusted(certificate, trusted_keys), device),
+                *(str(file), repeated, as_json),
+            )
         return
+    if certificate is not None:
+        check_unchanged(file, read_trusted(certificate, trusted_keys))
     from export import load_module, verify
     from export.proof import can_write_page, write_page
     from runtime import whole_files

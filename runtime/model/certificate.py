@@ -57,6 +57,10 @@ class Certificate:
     """The largest difference of the file's outputs from the exact ones when it was proved; None if not measured."""
     answers: Answers | None
     """None if the file is not proved, or no row has finite outputs."""
+    verdict: str = "proved"
+    """"proved", "failed" or "not proved"."""
+    weights_sha256: str = ""
+    """Of the module's weights; the metadata of a file that mlpx wrote hold it too."""
 
     def is_of(self, file: Path) -> bool:
         """Whether a file, and the external data beside it, still has the bytes that were proved."""
@@ -98,6 +102,8 @@ def read_certificate(path: str | Path) -> Certificate:
             mlpx_version=str(record.get("versions", {}).get("mlpx", "?")),
             largest=None if (end := record.get("end_to_end")) is None else float(end["from_float64"]),
             answers=None if record.get("answers") is None else _answers(record["answers"]),
+            verdict=str(record["verdict"]),
+            weights_sha256=str(record.get("weights_sha256", "")),
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise InputError(damaged) from None

@@ -1,8 +1,10 @@
-"""Counters in Prometheus' text format, https://prometheus.io/docs/instrumenting/exposition_formats/."""
+"""The counters of a server in Prometheus' text format."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+
+from runtime.prometheus import head, line
 
 from .repository import Repository
 from .statistics import LATENCIES, Histogram, Records
@@ -20,19 +22,19 @@ def format_metrics(records: Records, repository: Repository) -> str:
 
 
 def _counters(records: Records) -> Iterator[str]:
-    yield from _head("mlpx_requests_total", "counter", "Requests, by the answer: OK, or the gRPC status of its error.")
+    yield from head("mlpx_requests_total", "counter", "Requests, by the answer: OK, or the gRPC status of its error.")
     for key, record in records.items():
         yield _line("mlpx_requests_total", key, record.requests.count, code="OK")
         for code, count in sorted(record.refused.items()):
             yield _line("mlpx_requests_total", key, count, code=code)
-    yield from _head("mlpx_rows_total", "counter", "Rows that models computed.")
+    yield from head("mlpx_rows_total", "counter", "Rows that models computed.")
     for key, record in records.items():
         yield _line("mlpx_rows_total", key, record.rows)
 
 
 def _histograms(records: Records) -> Iterator[str]:
     for name, (attribute, description) in _HISTOGRAMS.items():
-        yield from _head(name, "histogram", description)
+        yield from head(name, "histogram", description)
         for key, record in records.items():
             yield from _buckets(name, key, getattr(record, attribute))
 
@@ -47,23 +49,16 @@ def _buckets(name: str, key: tuple[str, str], histogram: Histogram) -> Iterator[
 
 
 def _gauges(records: Records, repository: Repository) -> Iterator[str]:
-    yield from _head("mlpx_waiting_rows", "gauge", "Rows that wait for a model.")
+    yield from head("mlpx_waiting_rows", "gauge", "Rows that wait for a model.")
     for key, record in records.items():
         yield _line("mlpx_waiting_rows", key, record.waiting)
-    yield from _head("mlpx_model_proved", "gauge", "1 where a certificate proves the loaded bytes.")
+    yield from head("mlpx_model_proved", "gauge", "1 where a certificate proves the loaded bytes.")
     for model in repository.loaded_models():
         yield _line("mlpx_model_proved", (model.name, model.version), int(model.proved))
-    yield from _head("mlpx_ready", "gauge", "1 where every model can answer.")
-    yield f"mlpx_ready {int(repository.ready)}"
-
-
-def _head(name: str, kind: str, description: str) -> Iterator[str]:
-    yield f"# HELP {name} {description}"
-    yield f"# TYPE {name} {kind}"
+    yield from head("mlpx_ready", "gauge", "1 where every model can answer.")
+    yield line("mlpx_ready", int(repository.ready))
 
 
 def _line(name: str, key: tuple[str, str], value: float, **labels: str) -> str:
     # Names of models have no character that would need escaping (layout.py).
-    pairs = {"model": key[0], "version": key[1], **labels}
-    text = ",".join(f'{label}="{content}"' for label, content in pairs.items())
-    return f"{name}{{{text}}} {value}"
+    return line(name, value, model=key[0], version=key[1], **labels)

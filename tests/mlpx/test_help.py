@@ -31,7 +31,7 @@ OPTIONS = {
         "--name --no-html --output --output-activation --prefix --replace --trust -o"
     ),
     "verify": (
-        "--ca-file --certificate --data --device --dtype --html --method --module --no-html --output "
+        "--ca-file --certificate --data --device --dtype --every --html --method --metrics --module --no-html --output "
         "--require-signature --seed --spec --tensors --timeout --url --weights -o"
     ),
     "inspect": "--data --dtype",

@@ -40,7 +40,7 @@ def test_verify_a_changed_file(run: Run, digits: tuple[Path, Path]) -> None:
     certificate = folder / "digits.parity.json"
     alone = run("verify", folder / "digits.onnx", "--certificate", certificate)
     assert alone.code == 1
-    assert "is not the file that digits.parity.json was made of: its SHA-256 is" in alone.err
+    assert "is not the file that digits.parity.json was made of: its SHA-256 is" in alone.out
     done = run("verify", folder / "digits.onnx", "--spec", spec)
     assert done.code == 1
     assert done.out.startswith("failed    weight (4.weight) of '4' differs from the module's")
@@ -48,19 +48,9 @@ def test_verify_a_changed_file(run: Run, digits: tuple[Path, Path]) -> None:
     assert "failed   exact probes" in done.out
 
 
-def test_verify_by_the_certificate_alone(run: Run, digits: tuple[Path, Path]) -> None:
+def test_verify_by_a_damaged_certificate(run: Run, digits: tuple[Path, Path]) -> None:
     _, folder = digits
     path, certificate = folder / "digits.onnx", folder / "digits.parity.json"
-    done = run("verify", path, "--certificate", certificate, "--json")
-    record = json.loads(done.out)
-    assert done.code == 0
-    assert record["unchanged"]
-    assert record["certificate"]["file"]["name"] == "digits.onnx"
-    refused = json.loads(certificate.read_text()) | {"verdict": "failed", "why": "because"}
-    certificate.write_text(json.dumps(refused))
-    done = run("verify", path, "--certificate", certificate)
-    assert done.code == 1
-    assert "gives digits.onnx the verdict 'failed': because" in done.err
     certificate.write_text("no report")
     done = run("verify", path, "--certificate", certificate)
     assert done.code == 2

@@ -68,7 +68,8 @@ def test_what_the_command_says(run: Run, model: Path, tmp_path: Path) -> None:
     assert done.code == 0
     assert done.err == ""
     assert (
-        f"packaged  {tmp_path / 'p'}: 8 files for triton {target_of('triton').release}, backend onnxruntime" in done.out
+        f"packaged  {tmp_path / 'p'}: 11 files for triton {target_of('triton').release}, backend onnxruntime"
+        in done.out
     )
     assert "at most 1,024 rows a batch" in done.out
     assert "python3 smoke/check.py http://127.0.0.1:8000/v2" in done.out
