@@ -21,6 +21,7 @@ import tempfile
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -30,10 +31,11 @@ import torch
 from mlpx.exit_codes import DEFECT, WRONG_USE
 from tests.support.forking import Ending, forked, without_threads
 from tests.support.mutants.faults import FAULTS
-from tests.support.mutants.trial import CLEAN, CODE, EACH, file_name, folder_of, trials
+from tests.support.mutants.trial import CLEAN, CODE, EACH, NO_FAULT, file_name, folder_of, trials, warm
 
 Record = dict[str, Any]
-NO_FAULT = "(no fault)"
+TOGETHER = 3 * EACH
+"""Files that one child tries."""
 SECONDS = 60.0
 """How long one file may take."""
 
@@ -77,6 +79,7 @@ class Findings:
     def _keep(self, record: Record, folder: Path) -> None:
         if self.keep is None:
             return
+        folder = folder_of(_begun(record["number"]), folder)
         self.keep.mkdir(parents=True, exist_ok=True)
         name = f"{self.seed}-{record['number']}"
         (self.keep / f"{name}.json").write_text(json.dumps(record, indent=1))
@@ -113,44 +116,44 @@ def ran(
     processes: int = 2,
     minutes: float | None = None,
     seconds: float = SECONDS,
-    quiet: bool = False,
 ) -> None:
     """Try the mutants of these numbers, in children, and add what is found."""
-    networks: dict[int, list[int]] = {}
-    for number in numbers:
-        networks.setdefault(number // EACH, []).append(number)
-    jobs, open_records, done = deque(networks.values()), dict[int, Record](), 0
+    groups = (list(group) for _, group in groupby(numbers, lambda number: number // TOGETHER))
+    jobs, open_records, done = deque(groups), dict[int, Record](), 0
     start = monotonic()
     with tempfile.TemporaryDirectory(prefix="mlpx-mutants-") as place:
         folder = Path(place)
         children = forked(jobs, lambda job: trials(job, seed, folder), folder, processes=processes, seconds=seconds)
         for job, came in children:
-            key, where = job[0], folder_of(job, folder)
+            last = open_records.pop(job[0], None)
             if isinstance(came, dict):
-                before = open_records.get(key)
-                if before is not None and before["number"] != came["number"]:
-                    findings.add(before, where)
+                if last is not None and last["number"] != came["number"]:
+                    findings.add(last, folder)
                     done += 1
-                open_records[key] = came
+                open_records[job[0]] = came
             else:
-                last = open_records.pop(key, None)
-                if last is not None or came is not None:
-                    last = last or {"number": key, "kind": "(making the network)", "network": ""}
-                    findings.add(_with_ending(last, came), where)
+                if last is not None:
+                    findings.add(with_ending(last, came), folder)
                     done += 1
-                following = [n for n in job if last is not None and n > last["number"]]
-                if came is not None and following and last is not None and last["number"] >= job[0]:
-                    jobs.append(following)
-                shutil.rmtree(where, ignore_errors=True)
+                    following = [number for number in job if number > _begun(last["number"])]
+                    if came is not None and following:
+                        jobs.append(following)
+                for number in job:
+                    shutil.rmtree(folder_of(number, folder), ignore_errors=True)
             if minutes is not None and monotonic() - start > 60 * minutes:
                 jobs.clear()
-            if not quiet and sys.stderr.isatty():
+            if sys.stderr.isatty():
                 rate = done / (monotonic() - start)
                 words = f"{done:,} files, {rate:.1f}/s, {findings.wrong} wrong"
                 print(f"\r{words:<60}", end="", file=sys.stderr)
 
 
-def _with_ending(record: Record, ending: Ending | None) -> Record:
+def _begun(number: int) -> int:
+    """The number up to which a child came whose last record is of ``number``; below 0 it is a clean file's."""
+    return number if number >= 0 else (-1 - number) * EACH
+
+
+def with_ending(record: Record, ending: Ending | None) -> Record:
     """What is known of the file at which a child ended; one that ended while a verdict was judged has its verdict."""
     if ending is None:
         return record
@@ -173,6 +176,7 @@ def main() -> None:
     options = parser.parse_args()
     without_threads("benchmarks.mutants")
     torch.set_num_threads(1)
+    warm()
     seed, numbers = options.seed, list(range(options.first, options.first + options.files))
     if options.only is not None:
         seed, number = map(int, options.only.split(":"))

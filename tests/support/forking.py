@@ -22,7 +22,8 @@ from typing import Any, Generic, TypeVar
 
 Job = TypeVar("Job")
 Record = dict[str, Any]
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Variables of the environment that are 1 where numpy and torch are to start no threads."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class _Child(Generic[Job]):
 
 def without_threads(module: str) -> None:
     """Begin anew as ``python -m module`` in an environment where numpy and torch start no threads, if need be."""
-    if any(os.environ.get(name) != "1" for name in _ONE_THREAD):
-        os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    if any(os.environ.get(name) != "1" for name in ONE_THREAD):
+        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
         os.execv(sys.executable, [sys.executable, "-m", module, *sys.argv[1:]])
 
 

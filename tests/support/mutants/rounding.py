@@ -78,6 +78,8 @@ class Perturbed(TorchDispatchMode):
         around = 0.0
         if name in _ABSOLUTE and isinstance(args[0], Tensor):
             around = args[0].abs().clamp(max=1) if name in ("gelu", "silu", "mish", "hardswish") else 1.0
+        elif name == "glu":
+            around = args[0].chunk(2, dim=args[1] if len(args) > 1 else -1)[0].abs()
 
         def erring(values: Any) -> Any:
             if not isinstance(values, Tensor) or values.dtype != torch.float64 or not values.ndim:

@@ -8,15 +8,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 from onnx import ModelProto
+from torch import nn
 
 from export.proof.instrumented import Recording
 from export.proof.verify import prove
+from export.trace import signature_of, trace
 from mlpx.cli.ending import run
 from mlpx.errors import EXIT_CODES
 from mlpx.exit_codes import DEFECT
@@ -29,6 +32,7 @@ EACH = 20
 """Mutants of one network, whose clean file and exact outputs are made once."""
 COMMAND_EVERY = 40
 """One mutant of so many goes through the command too."""
+NO_FAULT = "(no fault)"
 CLEAN, CODE = "clean.onnx", "net.py"
 Verdict = tuple[str, int, str]
 """In a word, as an exit code, and why."""
@@ -39,9 +43,18 @@ def file_name(number: int) -> str:
     return f"mutant-{number}.onnx"
 
 
-def folder_of(numbers: Sequence[int], run: Path) -> Path:
-    """Where a network and those of its mutants that begin with the first number are."""
-    return run / f"{numbers[0] // EACH}-{numbers[0]}"
+def folder_of(number: int, run: Path) -> Path:
+    """Where the network of a mutant and its files are."""
+    return run / str(number // EACH)
+
+
+def warm() -> None:
+    """Import what trials import late, so that each forked child need not; no session and no thread is made."""
+    import mlpx.cli.proving
+
+    assert mlpx.cli.proving
+    layer = nn.Linear(2, 2)
+    trace(layer, signature_of(layer, input_shape=(2,)))
 
 
 @dataclass(frozen=True)
@@ -148,13 +161,14 @@ def prepared(number: int, seed: int, folder: Path) -> Trial:
 
 
 def trials(numbers: Sequence[int], seed: int, folder: Path) -> Iterator[dict[str, Any]]:
-    """The mutants of one network, and first the clean file."""
-    trial = prepared(numbers[0] // EACH, seed, folder_of(numbers, folder))
-    clean = trial.folder / CLEAN
-    if numbers[0] % EACH == 0:
+    """The mutants of these numbers, in order; before the first of a network its clean file, with a number below 0."""
+    for network, group in groupby(numbers, lambda number: number // EACH):
+        listed = list(group)
+        about = {"number": -1 - network, "kind": NO_FAULT, "network": ""}
+        yield about
+        trial = prepared(network, seed, folder_of(listed[0], folder))
         verdict, code, why = trial.verdict
-        different = trial.oracle.difference(clean) or ""
-        about = {"number": -1, "kind": "(no fault)", "network": trial.subject.words}
-        yield about | {"verdict": verdict, "code": code, "why": why, "different": different, "judged": True}
-    for number in numbers:
-        yield from trial.tried(mutant(trial.subject.proto, seed, number))
+        about |= {"network": trial.subject.words, "verdict": verdict, "code": code, "why": why}
+        yield about | {"different": trial.oracle.difference(trial.folder / CLEAN) or "", "judged": True}
+        for number in listed:
+            yield from trial.tried(mutant(trial.subject.proto, seed, number))

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from math import prod
 
 import numpy as np
-from onnx import GraphProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from tests.support.mutants.editing import FLOAT, Edge, File, NoPlace
 
 _SIZED = ("Reshape", "Expand", "Unsqueeze", "Squeeze", "Tile", "Slice", "Gather", "Split", "Flatten")
 _JUDGES = ("Softmax", "LogSoftmax", "LayerNormalization", "ReduceMean", "ReduceSum", "ReduceMax", "ArgMax", "CumSum")
 """Operators that give other results for rows of another shape."""
+_MOST_ROWS = 6000
+"""As large a batch as a proof tries fits into a table by the batch's size."""
 
 
 def _around(file: File, edge: Edge, made: Callable[[str], str], row: tuple[int, ...]) -> None:
@@ -92,32 +94,54 @@ def _branches(file: File, condition: str, first: np.ndarray, second: np.ndarray)
     return file.add("If", condition, then_branch=body(first), else_branch=body(second))
 
 
-def _whether(file: File, batch: str) -> str:
+def _whether(file: File, batch: str, size: int) -> str:
     """A condition on the batch's size, one bool of no dimension."""
-    size, scalar = file.whole(1, 64), file.add("Cast", batch, to=FLOAT)
+    scalar = file.add("Cast", batch, to=FLOAT)
     condition = file.add(file.one(["Equal", "Greater", "Less"]), scalar, np.array([size], np.float32))
     return file.axes("Squeeze", condition, [0], 13)
 
 
-def _shape_by_batch(file: File, value: str, right: np.ndarray, wrong: np.ndarray) -> str:
+def _hidden(file: File, made: Callable[[File], str]) -> str:
+    """The same operators inside a branch that is always taken, where they are no operators of the file's graph."""
+    start, inner = file.cursor, made(file)
+    nodes = [NodeProto.FromString(node.SerializeToString()) for node in file.graph.node[start : file.cursor]]
+    del file.graph.node[start : file.cursor]
+    file.cursor = start
+    output = helper.make_tensor_value_info(inner, TensorProto.INT64, None)
+    bodies = [helper.make_graph(nodes, file.name("body"), [], [output])]
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    names = {name: file.name("other") for node in copies for name in node.output}
+    for node in copies:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names[name] for name in node.output]
+    other = helper.make_tensor_value_info(names[inner], TensorProto.INT64, None)
+    bodies.append(helper.make_graph(copies, file.name("body"), [], [other]))
+    return file.add("If", np.bool_(True), then_branch=bodies[0], else_branch=bodies[1])
+
+
+def _by_batch(file: File, value: str, right: np.ndarray, wrong: np.ndarray, size: int) -> str:
     batch = _batch(file, value)
-    size = file.whole(1, 64)
-    table = np.full(65, right[0])
-    table[size:] = wrong[0]
+    table = np.tile(right, (_MOST_ROWS, 1))
+    table[size] = wrong
+    if file.chance(0.2):
+        table[size:] = wrong
 
     def by_table() -> str:
-        place = file.add("Min", batch, np.array([64], np.int64)) if file.opset >= 12 else batch
-        return file.add("Concat", file.add("Gather", table, place), right[1:], axis=0)
+        chosen = file.add("Gather", table, batch)
+        return file.axes("Squeeze", chosen, [0], 13)
 
     def by_where() -> str:
-        kept = file.axes("Unsqueeze", _whether(file, batch), [0], 13)
+        kept = file.axes("Unsqueeze", _whether(file, batch, size), [0], 13)
         return file.add("Where", kept, wrong, right)
 
     def by_slice() -> str:
-        both = np.concatenate([right, wrong])
-        place = file.add("Mul", file.add("Div", batch, np.array([size])), np.array([len(right)]))
-        place = file.add("Min", place, np.array([len(right)])) if file.opset >= 12 else place
-        return file.add("Slice", both, place, file.add("Add", place, np.array([len(right)])))
+        flat, place = table.reshape(-1), file.add("Mul", batch, np.array([len(right)]))
+        return file.add("Slice", flat, place, file.add("Add", place, np.array([len(right)])))
+
+    def by_slice_of_products() -> str:
+        flat, place = table.reshape(-1), file.add("Mul", batch, np.array([len(right)]))
+        after = file.add("Gather", np.arange(len(right), _MOST_ROWS * len(right) + 1), place)
+        return file.add("Slice", flat, place, after)
 
     def by_arithmetic() -> str:
         whole = file.add("Div", file.add("Mul", batch, np.array([2])), np.array([2]))
@@ -126,47 +150,71 @@ def _shape_by_batch(file: File, value: str, right: np.ndarray, wrong: np.ndarray
         return file.add("Concat", whole, right[1:], axis=0)
 
     def by_branch() -> str:
-        return _branches(file, _whether(file, batch), wrong, right)
+        return _branches(file, _whether(file, batch, size), wrong, right)
 
-    return file.one([by_table, by_where, by_slice, by_arithmetic, by_branch])()
+    return file.one([by_table, by_table, by_where, by_slice, by_slice_of_products, by_arithmetic, by_branch])()
+
+
+def _two_shapes(file: File, row: tuple[int, ...], even: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The right shape, and another that as many elements have; two rows as one only where there is an even number."""
+    right, n = [-1, *row], prod(row)
+    wrongs = [
+        [-1, *row[::-1]],
+        [-1, *([1] * (len(row) - 1)), n],
+        [1, *row[:-1], -1],
+        [-1, *row[1:], 1],
+        [n, *row[1:], -1],
+    ]
+    wrongs += [[-1, *row[:-1], 2 * row[-1]]] * 3 if even else []
+    wrong = file.one(each for each in wrongs if each != right and len(each) == len(right))
+    return np.array(right, np.int64), np.array(wrong, np.int64)
 
 
 def shape_by_batch(file: File) -> None:
     """A shape that is the right one, or an equal one, but for some sizes of the batch."""
     edge, row = _wide_edge(file)
-    right = np.array([-1, *row], np.int64)
-    n = prod(row)
-    wrongs = [[-1, *row[::-1]], [-1, *row[:-1], 2 * row[-1]], [-1, *([1] * (len(row) - 1)), n], [1, *row[:-1], -1]]
-    wrong = np.array(file.one([each for each in wrongs if len(each) == len(right)]), np.int64)
+    size = file.one([1, 2, 4, 4, 6, 8, 13, 16, 31, 32, 32, 33, 64])
+    right, wrong = _two_shapes(file, row, size % 2 == 0)
 
-    def made(value: str) -> str:
-        return file.add("Reshape", value, _shape_by_batch(file, value, right, wrong))
+    def shape(value: str) -> str:
+        if file.chance(0.2):
+            return _hidden(file, lambda file: _by_batch(file, value, right, wrong, size))
+        return _by_batch(file, value, right, wrong, size)
 
-    if file.chance(0.75):
-        _around(file, edge, made, row)
-    else:
-        file.between(edge, made)
+    _around(file, edge, lambda value: file.add("Reshape", value, shape(value)), row)
 
 
 def shape_by_values(file: File) -> None:
-    """A shape that depends on what the rows hold: on one number, or on how many are positive."""
+    """A shape that depends on what the rows hold: on whether a number is 0, on the largest one."""
     edge, row = _wide_edge(file)
-    right, n = np.array([-1, *row], np.int64), prod(row)
-    wrong = np.array([-1, *row[:-1], 2 * row[-1]] if file.chance(0.5) else [1] * len(row) + [-1], np.int64)
     inputs = [v.name for v in file.graph.input if v.name not in file.constants and file.type_of(v.name) == FLOAT]
     source = file.one(inputs)
+    axes = list(range(len(file.shape_of(source))))
+    right, wrong = _two_shapes(file, row, file.chance(0.5))
     threshold = np.float32(file.one([0.0, 0.5, 2.5, 1e4, 0.25]))
 
-    def made(value: str) -> str:
-        largest = file.axes("ReduceMax", source, list(range(len(file.shape_of(source)))), 18, keepdims=0)
-        condition = file.add(file.one(["Greater", "Less"]), largest, threshold)
-        if file.chance(0.5):
-            return file.add("Reshape", value, _branches(file, condition, wrong, right))
-        place = file.axes("Unsqueeze", file.add("Cast", condition, to=TensorProto.INT64), [0], 13)
-        first = file.add("Gather", np.array([right[-1], wrong[-1]]), place)
-        return file.add("Reshape", value, file.add("Concat", right[:-1], first, axis=0))
+    def first_number(file: File) -> str:
+        first = source
+        for axis in reversed(axes):
+            first = file.add("Gather", first, np.int64(0) if axis else np.array([0]), axis=axis)
+        return first
 
-    assert n
+    def whether_zero(file: File) -> str:
+        place = file.add("Cast", file.add("Cast", first_number(file), to=TensorProto.BOOL), to=TensorProto.INT64)
+        return file.axes("Squeeze", file.add("Gather", np.stack([wrong, right]), place), [0], 13)
+
+    def largest(file: File) -> str:
+        found = file.axes("ReduceMax", source, axes, 18, keepdims=0)
+        condition = file.add(file.one(["Greater", "Less"]), found, threshold)
+        if file.chance(0.5):
+            return _branches(file, condition, wrong, right)
+        return file.add("Where", file.axes("Unsqueeze", condition, [0], 13), wrong, right)
+
+    way = file.one([whether_zero, whether_zero, largest])
+
+    def made(value: str) -> str:
+        return file.add("Reshape", value, _hidden(file, way) if file.chance(0.4) else way(file))
+
     _around(file, edge, made, row)
 
 
