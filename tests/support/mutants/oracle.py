@@ -122,15 +122,19 @@ class Oracle:
         constants = [tensor.name for tensor in proto.graph.initializer]
         inputs = _ordered([each.name for each in session.get_inputs() if each.name not in constants], self._inputs)
         outputs = _ordered([each.name for each in session.get_outputs()], list(self.subject.outputs))
-        shapes = [each.shape for each in session.get_inputs() if each.name not in constants]
-        fixed = next((shape[0] for shape in shapes if shape and isinstance(shape[0], int)), None)
+        declared = {each.name: each.shape for each in session.get_inputs() if each.name not in constants}
+        firsts = (shape[0] for shape in declared.values() if shape)
+        fixed = next((size for size in firsts if isinstance(size, int)), None)
         for reference, sizes in self._batches(proto, own_numbers):
             sizes = sizes if fixed is None else [fixed] * (len(reference.rows[0]) // fixed)
             start = 0
             for size in filter(None, sizes):
                 part = slice(start, start + size)
                 start += size
-                feed = {name: rows[part] for name, rows in zip(inputs, reference.rows, strict=False)}
+                feed = {
+                    name: _shaped(rows[part], declared.get(name, []))
+                    for name, rows in zip(inputs, reference.rows, strict=False)
+                }
                 try:
                     found = session.run(outputs, feed)
                 except Exception as error:
@@ -206,6 +210,12 @@ def _opened(source: str | bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def _shaped(rows: np.ndarray, declared: Sequence[int | str]) -> np.ndarray:
+    """The rows in the shape that the file declares, where as many numbers fit: a module may take several shapes."""
+    row = [size for size in declared[1:] if isinstance(size, int)]
+    return rows.reshape(-1, *row) if len(row) == len(declared) - 1 and np.prod(row) == rows[0].size else rows
 
 
 def _ordered(names: list[str], own: list[str]) -> list[str]:

@@ -172,7 +172,8 @@ def _by_torch(rng: Rng, folder: Path) -> Subject:
         made = folder / "torch.onnx"
         made.write_bytes(by_torch(module, free_batch=bool(number % 2 == 0)).SerializeToString())
         made.replace(kept)
-    return Subject("torch, dynamo", module, (Port("x", ("batch", 5)),), onnx.load(str(kept)))
+    proto = onnx.load(str(kept))
+    return Subject("torch, dynamo", module, (Port(proto.graph.input[0].name, ("batch", 5)),), proto)
 
 
 _DYNAMO: Sequence[list[Any]] = (
