@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any
 
 import torch
 
-from mlpx.exit_codes import DEFECT, WRONG_USE
+from mlpx.exit_codes import UNPROVED, WRONG_USE
 from tests.support.forking import Ending, forked, without_threads
 from tests.support.mutants.faults import FAULTS
 from tests.support.mutants.trial import CLEAN, CODE, EACH, NO_FAULT, file_name, folder_of, trials, warm
@@ -52,12 +53,15 @@ COLUMNS: dict[str, Any] = {
     "equivalent, proved": lambda r: r.get("verdict") == "proved" and r.get("judged") and not r["different"],
     "different": lambda r: bool(r.get("different")),
     "different, proved": lambda r: r.get("verdict") == "proved" and bool(r.get("different")),
-    "defect": lambda r: r.get("code", 0) >= DEFECT or r.get("command", 0) not in (0, 1, WRONG_USE),
+    "exit code": lambda r: (
+        r.get("code", 0) not in (0, UNPROVED, WRONG_USE) or r.get("command") not in (None, r.get("code"))
+    ),
     "signal": lambda r: r.get("ended") == "signal",
     "no end": lambda r: r.get("ended") == "time",
 }
 """What is counted, by kind of fault."""
-WRONG = ("different, proved", "defect", "signal", "no end")
+WRONG = ("different, proved", "exit code", "signal", "no end")
+"""What must not be: exit codes are others than 0, 1 and 2, or the command's is not the library's."""
 
 
 @dataclass
@@ -183,7 +187,8 @@ def main() -> None:
         numbers = [number]
     findings = Findings(seed, options.keep)
     start = monotonic()
-    ran(numbers, seed, findings, processes=options.processes, minutes=options.minutes)
+    with suppress(KeyboardInterrupt):  # the table so far
+        ran(numbers, seed, findings, processes=options.processes, minutes=options.minutes)
     took = monotonic() - start
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -55,10 +55,10 @@ trial.judged = lambda *_: ("proved", 0, "")
 
 
 def test_a_verifier_that_passes_everything_is_found_out(tmp_path: Path) -> None:
-    done = run("--files", 40, "--json", tmp_path / "all.jsonl", "--keep", tmp_path / "kept", before=PASSES)
+    done = run("--files", 30, "--json", tmp_path / "all.jsonl", "--keep", tmp_path / "kept", before=PASSES)
     assert done.returncode == 1
     wrong = [r for r in records(tmp_path / "all.jsonl").values() if r.get("different")]
-    assert len(wrong) > 15, done.stdout
+    assert len(wrong) > 10, done.stdout
     assert len({record["kind"] for record in wrong}) > 10
     for record in wrong:
         assert (tmp_path / "kept" / f"0-{record['number']}.onnx").exists()
