@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from benchmarks.mutants import Findings, with_ending
+from tests.support import ROOT
 from tests.support.forking import ONE_THREAD, Ending
 from tests.support.mutants.faults import FAULTS, faulty
 from tests.support.mutants.subjects import Subject, subject
@@ -27,7 +28,7 @@ def run(*arguments: object, before: str = "") -> subprocess.CompletedProcess[str
     command = [sys.executable, "-c", code] if before else [sys.executable, "-m", "benchmarks.mutants"]
     options = ["--processes", "1", *map(str, arguments)]
     one_thread = {**os.environ, **dict.fromkeys(ONE_THREAD, "1")}
-    return subprocess.run([*command, *options], capture_output=True, text=True, env=one_thread, check=False)
+    return subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, env=one_thread, check=False)
 
 
 def records(path: Path) -> dict[int, dict[str, Any]]:
@@ -95,6 +96,7 @@ FORKS = """
 import json, os, signal, sys, time
 from collections import deque
 from pathlib import Path
+from tests.support import ROOT
 from tests.support.forking import forked
 
 def work(job):
@@ -118,7 +120,8 @@ for job, came in forked(jobs, work, Path(sys.argv[1]), processes=2, seconds=2, g
 
 
 def test_a_child_that_crashes_or_hangs_ends_alone(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", FORKS, tmp_path], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", FORKS, tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     ends = {job: came for job, came in found if not isinstance(came, dict)}
     assert ends["fine"] is None

@@ -122,8 +122,6 @@ class Trial:
         if verdict == "proved" and different is not None and proof is None:
             verdict, code, why = self.proof(path, anew=True)
         yield record | {"verdict": verdict, "code": code, "why": why, "different": different or "", "judged": True}
-        if not (verdict == "proved" and different) and code < DEFECT:
-            path.unlink()
 
     def command(self, path: Path) -> int:
         """The exit code of ``mlpx verify``."""
