@@ -69,7 +69,7 @@ class File:
         """Types and shapes of the values of the right file."""
         try:
             graph = onnx.shape_inference.infer_shapes(self.before).graph
-        except onnx.shape_inference.InferenceError:
+        except Exception:  # of several kinds, where an earlier fault left a file that is none of ONNX
             raise NoPlace from None
         return {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
 
