@@ -115,6 +115,8 @@ class Trial:
             return
         judge = proof or self.proof
         verdict, code, why = judge(path)
+        if proof is None and code >= DEFECT:  # a file of a fixed batch has no use for what is known of the clean one
+            verdict, code, why = self.proof(path, anew=True)
         if proof is None and made.number % COMMAND_EVERY == 0 and self.subject.code is not None:
             record["command"] = self.command(path)
         yield record | {"verdict": verdict, "code": code, "why": why}
