@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
@@ -85,6 +84,8 @@ def fixed_batch(folder: Path, rows: int) -> Path:
 
 def run(path: Path, x: np.ndarray) -> np.ndarray:
     """What ONNX Runtime gives for the file."""
+    import onnxruntime  # which starts a thread, and a process that imports this may fork
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
