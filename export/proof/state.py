@@ -41,6 +41,8 @@ class Proof:
     """End with the first failure."""
     recording: Recording | None = None
 
+    caller: nn.Module = field(init=False)
+    """The caller's own; ``module`` is a copy of it in float32."""
     module: nn.Module = field(init=False)
     signature: Signature = field(init=False)
     graph: Graph = field(init=False)
