@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from export.trace.isolation import is_plain, kept_random_states, without_exit, without_fast_path
+from export.trace.isolation import is_plain, kept_random_states, without_exit, without_shortcuts
 
-_ATTENTION = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
-"""Without gradients these take a fast path, which gives zeros for rows that a mask leaves out."""
 _TENSORS = (Tensor, nn.Parameter, nn.Buffer)
 _DICTS, _LISTS = (dict, OrderedDict, defaultdict), (list, deque)
 _Undo = Callable[[], None]
@@ -41,8 +39,7 @@ def borrowed(module: nn.Module) -> Generator[nn.Module]:
         stack.enter_context(kept_random_states())
         stack.callback(_restore, flags, undo)
         stack.enter_context(_kept_cuda_state(module))
-        if any(isinstance(part, _ATTENTION) for part in parts):
-            stack.enter_context(without_fast_path())
+        stack.enter_context(without_shortcuts())
         if any(part.training for part in parts):
             with without_exit():
                 module.eval()

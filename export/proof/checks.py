@@ -15,7 +15,7 @@ from .as_called import compare_as_called
 from .eager import EagerModule, run_graph
 from .inputs import USUAL, batch_inputs, data_warnings, plan_inputs
 from .instrumented import LEVELS, Instrumented, LayerResults
-from .interface import compare_interface
+from .interface import compare_interface, declared_names
 from .layer_bounds import LayerCheck
 from .network import answers, end_to_end
 from .probes import probe_constants, probe_ranges
@@ -32,7 +32,16 @@ _MOST_EXEMPT = 0.01
 
 def _interface(proof: Proof) -> Iterator[Result]:
     if proof.spec is not None:
+        proof.names_checked = True
         yield compare_interface(proof.model, proof.spec, row_shape(proof.graph.inputs))
+    elif names := declared_names(proof.model):
+        proof.names_checked = False
+        hint = "What to do: give the spec (--spec), or rely on positions alone"
+        yield "warning", f"names not checked: the file declares {_list(names)}, and a module does not say them. {hint}"
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _data(proof: Proof) -> Iterator[Result]:

@@ -67,15 +67,21 @@ def without_exit() -> Generator[None]:
 
 
 @contextmanager
-def without_fast_path() -> Generator[None]:
-    """Attention without PyTorch's fast path, which is one operator for a whole layer; one thread at a time."""
+def without_shortcuts() -> Generator[None]:
+    """Without the fast path of attention, which is one operator for a whole layer and gives zeros where a mask is.
+
+    The checks of distributions, which read values, are off too. One thread at a time.
+    """
     with _ONE_AT_A_TIME:
         fast_path = torch.backends.mha.get_fastpath_enabled()
+        validates = Distribution._validate_args  # pyright: ignore[reportPrivateUsage] - it can be set, not read
         torch.backends.mha.set_fastpath_enabled(False)
+        Distribution.set_default_validate_args(False)
         try:
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
+            Distribution.set_default_validate_args(validates)
 
 
 @contextmanager
@@ -92,14 +98,6 @@ def kept_random_states() -> Generator[None]:
 
 @contextmanager
 def isolated() -> Generator[None]:
-    """Inference mode, with the random states restored afterwards; ``sys.exit`` is an error.
-
-    The fast path of attention is off, and so are the checks of distributions, which read values.
-    """
-    with without_exit(), without_fast_path(), kept_random_states(), torch.inference_mode():
-        validates = Distribution._validate_args  # pyright: ignore[reportPrivateUsage] - it can be set, not read
-        Distribution.set_default_validate_args(False)
-        try:
-            yield
-        finally:
-            Distribution.set_default_validate_args(validates)
+    """Inference mode without shortcuts, with the random states restored afterwards; ``sys.exit`` is an error."""
+    with without_exit(), without_shortcuts(), kept_random_states(), torch.inference_mode():
+        yield
