@@ -112,7 +112,8 @@ def _compare(proof: Proof, module: nn.Module, notes: list[str]) -> tuple[str | N
     if held:
         sizes = _sizes(graph, proof.model.batch, proof.seed)
         problem = problem or _find_other_batch(own, modes, inputs[0].rows, sizes, proof.seed, notes)
-        words += f"; in batches of {_format_sizes(sizes)} rows {', '.join(modes)}"
+        how = f"{' or '.join(modes)} in turn" if _is_in_turn(own) and len(modes) > 1 else ", ".join(modes)
+        words += f"; in batches of {_format_sizes(sizes)} rows {how}"
     return problem, words
 
 
@@ -150,6 +151,14 @@ def _is_large(graph: Graph) -> bool:
     return sum(tensor.values.size for node in graph.nodes for tensor in node.tensors.values()) > _SMALL
 
 
+def _is_in_turn(own: OwnModule) -> bool:
+    """Whether each batch is called in one mode: of a large module, and of one without code of the caller's.
+
+    Such code alone could tell the modes apart.
+    """
+    return own.is_plain or _is_large(own.graph)
+
+
 def _sizes(graph: Graph, batch: int | None, seed: int) -> list[int]:
     """The numbers of rows to call the module with; only that of a file with a fixed batch."""
     if batch is not None:
@@ -168,13 +177,8 @@ def _format_sizes(sizes: Sequence[int]) -> str:
 def _find_other_batch(
     own: OwnModule, modes: Sequence[str], rows: np.ndarray, sizes: Sequence[int], seed: int, notes: list[str]
 ) -> str | None:
-    """The first batch in which the module is not what its operators compute; None where there is none.
-
-    A large module is called in one mode at each size, in turn, and so is one without code of the caller's, which alone
-    could tell the modes apart.
-    """
+    """The first batch in which the module is not what its operators compute; None where there is none."""
     graph, large = own.graph, _is_large(own.graph)
-    in_turn = large or own.is_plain
     calls = [own.in_mode(mode) for mode in modes]
     rounded = own.precision == torch.float32
     rows = rows[: sizes[-1]] if len(rows) >= sizes[-1] else np.resize(rows, (sizes[-1], *rows.shape[1:]))
@@ -188,7 +192,7 @@ def _find_other_batch(
             if size:
                 raise
             continue
-        for call in [calls[turn % len(calls)]] if in_turn else calls:
+        for call in [calls[turn % len(calls)]] if _is_in_turn(own) else calls:
             problem = _compare_batch(call, batch, traced, notes)
             if problem is not None:
                 return problem
