@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from copy import copy
 from itertools import chain
 from typing import Any
 
@@ -34,7 +35,7 @@ _MODES: dict[str, Callable[[], AbstractContextManager[Any]]] = {
 """The ways in which PyTorch calls a module, as messages name them."""
 _EVERY = 64
 """Every batch of up to so many rows is tried, and some larger ones, which are drawn."""
-_LARGER, _LARGER_OF_LARGE = (3, 1000), (1, 256)
+_LARGER, _LARGER_OF_LARGE = (2, 1000), (1, 256)
 """How many of those, and up to how many rows."""
 _SMALL = 2**20
 """Weights up to which every batch is compared bit for bit; beyond, one run of the operators has to do for all."""
@@ -47,10 +48,11 @@ _HINT = "take Python state, randomness and what depends on the batch or on how i
 class OwnModule(EagerModule):
     """The caller's module where it is and in its own precision, float32 or float64, called in one mode."""
 
-    def __init__(self, module: nn.Module, signature: Signature, graph: Graph, mode: str = "with gradients"):
+    mode: str = "with gradients"
+
+    def __init__(self, module: nn.Module, signature: Signature, graph: Graph):
         self.graph: Graph = graph
         self.signature: Signature = signature
-        self.mode: str = mode
         tensors = list(chain(module.parameters(), module.buffers()))
         self.precision: torch.dtype = next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
         self.device: torch.device = next((t.device for t in tensors), torch.device("cpu"))
@@ -65,7 +67,9 @@ class OwnModule(EagerModule):
 
     def in_mode(self, mode: str) -> OwnModule:
         """The same module, called in another mode."""
-        return OwnModule(self._module, self.signature, self.graph, mode)
+        other = copy(self)
+        other.mode = mode
+        return other
 
     def _call(self, arguments: dict[str, torch.Tensor]) -> Any:
         placed = {name: value.to(self.device) for name, value in arguments.items()}
