@@ -25,7 +25,7 @@ from .folding import fold
 from .graph import ELEMENT_TYPES, Graph, Shape, rewired
 from .operators import OPERATORS
 from .trace import signature_of, trace
-from .trace.isolation import computed_weights, is_plain
+from .trace.isolation import computed_weights, is_plain, without_exit
 from .trace.signature import Example
 from .versions import Versions, choose_versions
 
@@ -135,7 +135,8 @@ def evaluated_copy(module: object, dtype: str | None = None) -> nn.Module:
     shared = list(tensors.values()) if is_plain(module) and not other else []
     try:
         memo = {id(tensor): tensor for tensor in shared} | computed_weights(module)
-        copied = copy.deepcopy(module, memo).cpu().eval()
+        with without_exit():
+            copied = copy.deepcopy(module, memo).cpu().eval()
     except Exception as error:  # the caller's classes may define how they are copied
         raise ExportError(f"the module cannot be copied: {error}") from error
     if other:

@@ -56,7 +56,7 @@ def _call(factory: Callable[[], object], reference: str, seed: int) -> object:
     try:
         with kept_random_state(seed):
             return factory()
-    except Exception as error:  # the caller's code: it may raise anything
+    except (Exception, SystemExit) as error:  # the caller's code: it may raise anything
         message = f"{reference} was called without arguments and raised {type(error).__name__}: {error}"
         raise ExportError(message) from error
 

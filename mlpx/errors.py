@@ -22,7 +22,9 @@
 
 A command that succeeds exits with 0, and one that ends with another OSError with 3. One that is interrupted exits with
 130, and one whose output nobody reads any more (``mlpx inspect FILE | head -1``) quietly with 141; files that it had to
-write are written by then. Any other error is a defect of mlpx: its traceback is shown, and the exit code is 70.
+write are written by then. A command that proves something runs in a second process: where code of the module ends or
+crashes that one, the exit code is 2. Any other error is a defect of mlpx: its traceback is shown, and the exit code
+is 70.
 """
 
 from builder.errors import RecoveryError, SpecError, WeightsError

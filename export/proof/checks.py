@@ -11,10 +11,11 @@ import torch
 
 from runtime import InputError, ModelError
 
-from .eager import EagerModule, find_disagreement, has_traced_bits, run_graph
+from .as_called import compare_as_called
+from .eager import EagerModule, run_graph
 from .inputs import USUAL, batch_inputs, data_warnings, plan_inputs
 from .instrumented import LEVELS, Instrumented, LayerResults
-from .interface import compare_interface
+from .interface import compare_interface, declared_names
 from .layer_bounds import LayerCheck
 from .network import answers, end_to_end
 from .probes import probe_constants, probe_ranges
@@ -31,7 +32,16 @@ _MOST_EXEMPT = 0.01
 
 def _interface(proof: Proof) -> Iterator[Result]:
     if proof.spec is not None:
+        proof.names_checked = True
         yield compare_interface(proof.model, proof.spec, row_shape(proof.graph.inputs))
+    elif names := declared_names(proof.model):
+        proof.names_checked = False
+        hint = "What to do: give the spec (--spec), or rely on positions alone"
+        yield "warning", f"names not checked: the file declares {_list(names)}, and a module does not say them. {hint}"
+
+
+def _list(names: list[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _data(proof: Proof) -> Iterator[Result]:
@@ -118,27 +128,10 @@ def _module(proof: Proof) -> Iterator[Result]:
     if recording is not None and recording.module_words is not None:
         yield "passed", recording.module_words
         return
-    rows = f"on {sum(len(inputs.rows) for inputs in proof.inputs):,} rows"
-    words, problem = f"its operators give the bits of the module as it is called, {rows}", None
-    subject = proof.module, proof.signature, proof.structure.graph
-    try:
-        single = EagerModule(*subject, torch.float32)
-        if not all(has_traced_bits(single, inputs) for inputs in proof.inputs):
-            words = f"its operators are the module as it is called, in float64 and float32, {rows}"
-            for precision in (torch.float64, torch.float32):
-                eager = EagerModule(*subject, precision)
-                disagreements = (find_disagreement(eager, inputs) for inputs in proof.inputs)
-                problem = problem or next(filter(None, disagreements), None)
-    except ModelError as error:
-        problem = str(error)
-    except Exception as error:  # the caller's code: it may raise anything
-        problem = f"the module does not run: {type(error).__name__}: {error}"
-    if problem is not None:
-        yield "unprovable", f"{problem}. What to do: take Python state and randomness out of forward"
-        return
-    if recording is not None:
-        recording.module_words = words
-    yield "passed", words
+    for outcome, words in compare_as_called(proof):
+        if recording is not None and outcome == "passed":
+            recording.module_words = words
+        yield outcome, words
 
 
 def _outputs(proof: Proof) -> Iterator[Result]:
@@ -274,7 +267,7 @@ CHECKS = (
     Check("constants", "always", _constants, "The constants have the module's bits; folded weights are folded again."),
     Check("exact probes", "matched", _exact_probes, "Other weights, or products rounded to TF32, show in single bits."),
     Check("whole range", "matched", _whole_range, "Each other layer alone is within its bound on numbers of any size."),
-    Check("module", "always", _module, "The module, called as you call it, is neither random nor more than its trace."),
+    Check("module", "always", _module, "Your own module, as you call it and in any batch, is what was traced of it."),
     Check("outputs", "unmatched", _outputs, "Without a match, outputs may still show that the file is wrong."),
     Check("batches", "matched", _any_batch, "The file takes batches of any size, an empty one too."),
     Check("layer bounds", "matched", _layer_bounds, "Each layer is as near to float64 as float32 rounding allows."),

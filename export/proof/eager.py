@@ -22,7 +22,9 @@ from runtime import ModelError
 
 from .inputs import USUAL, Inputs
 from .rows import absolute_difference, as_tensors, by_row, format_output, join, output_shapes
+from .rules import RULES
 from .rules.arithmetic import is_affine, magnitude
+from .rules.common import size as finite
 
 _ROWS = 128
 """Rows per call in float64, so that intermediate values stay small beside the weights."""
@@ -32,6 +34,8 @@ _NEAR_OVERFLOW = 2.0**60
 """Values beyond it have squares, or sums of products, that overflow in float32 or not by the order of a sum."""
 _TOLERANCE = {torch.float64: 2.0**-30, torch.float32: 2.0**-14}
 """How far results of the same operators may differ where a library takes another code path."""
+_KERNEL = 4.0
+"""How much farther two kernels of one operator may be apart than one of them from the exact value."""
 
 
 class EagerModule:
@@ -43,7 +47,8 @@ class EagerModule:
     def __init__(self, module: nn.Module, signature: Signature, graph: Graph, precision: torch.dtype):
         self.graph: Graph = graph
         self.precision: torch.dtype = precision
-        self._signature = signature
+        self.tolerance: float = _TOLERANCE[precision]
+        self.signature: Signature = signature
         tensors = [tensor for node in graph.nodes for tensor in node.tensors.values()]
         # A copy in float64 is faster to call, and takes twice the memory of the weights.
         call_by_call = any(t.computed for t in tensors) or sum(t.values.size for t in tensors) > _LARGE
@@ -54,15 +59,20 @@ class EagerModule:
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         """Rows of all inputs to rows of all outputs, in this precision. Raises ModelError: other element types."""
         parts = as_tensors(rows.copy(), self.graph.inputs, self.precision)
-        arguments = dict(zip(self._signature.inputs, parts.values(), strict=True))
-        with isolated(), self._widening:
-            values = list(named_outputs(self._signature.call(self._module, arguments)).values())
+        arguments = dict(zip(self.signature.inputs, parts.values(), strict=True))
+        values = list(named_outputs(self._call(arguments)).values())
         kinds = ["float32" if v.is_floating_point() else "bool" if v.dtype == torch.bool else "int64" for v in values]
         wanted = [self.graph.dtypes[value] for value in self.graph.outputs.values()]
         if kinds != wanted:
             raise ModelError(f"the module gives {', '.join(kinds)}, and its traced operators {', '.join(wanted)}")
         double = self.precision == torch.float64
-        return join([value.detach().double() if double else value.detach() for value in values]).numpy()
+        values = [value.detach().cpu() for value in values]
+        return join([value.double() if double else value for value in values]).numpy()
+
+    def _call(self, arguments: dict[str, torch.Tensor]) -> Any:
+        """What the module returns."""
+        with isolated(), self._widening:
+            return self.signature.call(self._module, arguments)
 
 
 class _Widening(TorchFunctionMode):
@@ -110,7 +120,7 @@ def has_traced_bits(eager: EagerModule, inputs: Inputs) -> bool:
     batches = [inputs.rows[start : start + _ROWS] for start in range(0, len(inputs.rows), _ROWS)]
     if inputs.kind in USUAL and not eager.graph.rows_depend:
         batches.append(inputs.rows[:1])
-    return all(_agree(eager(rows), run_graph(eager.graph, rows, torch.float32), 0.0) for rows in batches)
+    return all(agree(eager(rows), run_graph(eager.graph, rows, torch.float32), 0.0) for rows in batches)
 
 
 def find_disagreement(eager: EagerModule, inputs: Inputs) -> str | None:
@@ -119,7 +129,7 @@ def find_disagreement(eager: EagerModule, inputs: Inputs) -> str | None:
     Both run the same kernels on the same rows, so they agree to far less than one rounding of float32, and in float32
     to little more. The module is called twice, since one that is random in evaluation mode cannot be proved.
     """
-    if not _agree(eager(inputs.rows[:2]), eager(inputs.rows[:2]), 0.0):
+    if not agree(eager(inputs.rows[:2]), eager(inputs.rows[:2]), 0.0):
         return "the module is random in evaluation mode: two calls on the same rows differ"
     graph, results = eager.graph, list[np.ndarray]()
     for start in range(0, len(inputs.rows), _ROWS):
@@ -129,7 +139,7 @@ def find_disagreement(eager: EagerModule, inputs: Inputs) -> str | None:
         results.append(own)
         if own.shape != traced.shape:
             return f"the module gives rows of shape {list(own.shape[1:])}, its operators {list(traced.shape[1:])}"
-        worst = _worst_beyond_tolerance(eager, rows, own, traced)
+        worst = worst_beyond_tolerance(eager, rows, own, traced)
         if worst is not None:
             row, output = worst
             element = f"{format_output(output, output_shapes(graph))}, in {str(eager.precision).removeprefix('torch.')}"
@@ -138,27 +148,27 @@ def find_disagreement(eager: EagerModule, inputs: Inputs) -> str | None:
             return f"the module is not what its traced operators compute: {location}, {values}"
     if eager.precision == torch.float32 and inputs.kind in USUAL and not graph.rows_depend:
         together, first = eager(inputs.rows), inputs.rows[:1]
-        alone = _worst_beyond_tolerance(eager, first, eager(first), together[:1])
-        if alone or _worst_beyond_tolerance(eager, inputs.rows, np.concatenate(results), together):
+        alone = worst_beyond_tolerance(eager, first, eager(first), together[:1])
+        if alone or worst_beyond_tolerance(eager, inputs.rows, np.concatenate(results), together):
             return f"the module gives rows of '{inputs.kind}' other results in a batch of another size"
     return None
 
 
-def _worst_beyond_tolerance(
+def worst_beyond_tolerance(
     eager: EagerModule, rows: np.ndarray, own: np.ndarray, traced: np.ndarray
 ) -> tuple[int, int] | None:
     """The row and the output in which two results of the network differ most beyond the tolerance; None: nowhere."""
-    tolerance = _TOLERANCE[eager.precision]
-    if _agree(own, traced, tolerance):
+    tolerance = eager.tolerance
+    if agree(own, traced, tolerance):
         return None
     slack = _sensitivity(eager, rows, traced)
-    if _agree(own, traced, tolerance, slack):
+    if agree(own, traced, tolerance, slack):
         return None
     difference = np.where(np.isinf(slack), 0, absolute_difference(traced, own) - slack).reshape(len(own), -1)
     return divmod(int(difference.argmax()), difference.shape[1])
 
 
-def _agree(a: np.ndarray, b: np.ndarray, tolerance: float, slack: np.ndarray | float = 0.0) -> bool:
+def agree(a: np.ndarray, b: np.ndarray, tolerance: float, slack: np.ndarray | float = 0.0) -> bool:
     """Equal up to the tolerance, relative to the value and to the median of its output, and up to the slack."""
     if a.shape != b.shape:
         return False
@@ -171,12 +181,13 @@ def _agree(a: np.ndarray, b: np.ndarray, tolerance: float, slack: np.ndarray | f
 
 
 def _sensitivity(eager: EagerModule, rows: np.ndarray, traced: np.ndarray) -> np.ndarray:
-    """How far outputs move where every operator's value moves by the tolerance.
+    """How far outputs move where every operator's value moves by the tolerance, and by what its rule allows.
 
-    Where sums cancel, another order of the same sums differs so. Infinite for rows in which float32 may overflow on
-    the way.
+    Where sums cancel, another order of the same sums differs so. Beside a small value a kernel's error may be large: a
+    gelu's far below zero is of the size of its input. Infinite for rows in which float32 may overflow on the way.
     """
-    graph, rounded, tolerance = eager.graph, eager.precision == torch.float32, _TOLERANCE[eager.precision]
+    graph, rounded, tolerance = eager.graph, eager.precision == torch.float32, eager.tolerance
+    kernel = _KERNEL * (1.0 if rounded else 2.0**-29)  # of a rule, whose unit roundoff is that of float32
     random, moved, largest = torch.Generator().manual_seed(0), np.zeros(traced.shape), np.zeros(len(rows))
     for turn in range(6):  # all up, all down, and mixed
         values = as_tensors(rows, graph.inputs, torch.float64)
@@ -186,7 +197,9 @@ def _sensitivity(eager: EagerModule, rows: np.ndarray, traced: np.ndarray) -> np
                 z = [values[name] for name in node.inputs]
                 y = values[node.output] = evaluate(node, z, precision=torch.float64, rows=len(rows), rounded=rounded)
                 size = magnitude(node, z[0].abs()) if is_affine(node) else None
-                values[node.output] = _move(y, tolerance, turn, random, size)
+                bounded = y.is_floating_point() and node.op in RULES
+                own = kernel * finite(RULES[node.op](node, z, [None] * len(z), y)) if bounded else 0.0
+                values[node.output] = _move(y, tolerance, turn, random, size, own)
         for name, value in values.items():
             sizes = by_row(value.double().abs().nan_to_num(0.0, torch.inf), len(rows), graph.shapes[name])
             largest = np.fmax(largest, sizes.amax(dim=1).numpy() if sizes.numel() else 0.0)
@@ -198,10 +211,18 @@ def _sensitivity(eager: EagerModule, rows: np.ndarray, traced: np.ndarray) -> np
 
 
 def _move(
-    y: torch.Tensor, tolerance: float, turn: int, random: torch.Generator, size: torch.Tensor | None = None
+    y: torch.Tensor,
+    tolerance: float,
+    turn: int,
+    random: torch.Generator,
+    size: torch.Tensor | None = None,
+    own: torch.Tensor | float = 0.0,
 ) -> torch.Tensor:
-    """A value moved by the tolerance times its size: all elements up (turn 0), all down (1), each at random (2 on)."""
+    """A value moved by the tolerance times its size, and its own error.
+
+    All elements go up (turn 0), all down (1), or each at random (2 on).
+    """
     if not y.is_floating_point():
         return y
     signs = torch.randint(0, 2, y.shape, generator=random).double() * 2 - 1 if turn > 1 else 1.0 - 2 * turn
-    return y + tolerance * signs * (y.abs() if size is None else size)
+    return y + signs * (tolerance * (y.abs() if size is None else size) + own)

@@ -10,6 +10,9 @@ from runtime import ModelError, Port, Summary, summary_of
 
 from .state import Result
 
+_KINDS = ("features", "units", "range", "ranges", "labels")
+"""What a port may declare of its values, besides their shape and type."""
+
 
 def first_port(model: Model, spec: MLPSpec | None) -> Port:
     """The file's first input, with the features and ranges that the spec, or else the file, declares for it."""
@@ -61,6 +64,13 @@ def compare_interface(model: Model, spec: MLPSpec, row: Row) -> Result:
         if declared[key] != value:
             return "failed", f"the {key} of the file are {declared[key]}, and the spec's {value}"
     return "passed", "names, features, units, ranges and labels are the spec's"
+
+
+def declared_names(model: Model) -> list[str]:
+    """What the file declares that only a spec can confirm: "the features of 'x'", and so on."""
+    summary = _summary(model)
+    ports = (*summary.inputs, *summary.outputs) if summary is not None else ()
+    return [f"the {kind} of '{port.name}'" for port in ports for kind in _KINDS if getattr(port, kind)]
 
 
 def _declarations(source: Port, sink: Port) -> dict[str, list[object]]:

@@ -180,6 +180,11 @@ class ParityReport(_Record):
     bins: list[float] = []
     answers: AnswersRecord | None = None
     """For a file that is proved."""
+    names_checked: bool | None = None
+    """Whether the names, units, ranges and labels that the file declares were compared with a spec's.
+
+    None if it declares none and no spec was given, and in a report of an older version.
+    """
     versions: dict[str, str] = {}
     machine: dict[str, str] = {}
     made: str = ""

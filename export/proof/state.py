@@ -41,6 +41,8 @@ class Proof:
     """End with the first failure."""
     recording: Recording | None = None
 
+    caller: nn.Module = field(init=False)
+    """The caller's own; ``module`` is a copy of it in float32."""
     module: nn.Module = field(init=False)
     signature: Signature = field(init=False)
     graph: Graph = field(init=False)
@@ -51,6 +53,8 @@ class Proof:
     verdict: Verdict = "proved"
     why: str = "every check passed"
     results: list[CheckRecord] = field(default_factory=list[CheckRecord])
+    names_checked: bool | None = None
+    """Whether what the file declares was compared with a spec; None if it declares nothing."""
     inputs: list[Inputs] = field(default_factory=list[Inputs])
     structure: Structure = field(init=False)
     runner: FileRunner = field(init=False)
@@ -93,6 +97,7 @@ class Proof:
             "constants": self._constants(),
             "bins": list(BINS),
             "answers": self.answers,
+            "names_checked": self.names_checked,
         }
 
     def _constants(self) -> list[ConstantRecord]:

@@ -114,7 +114,7 @@ def prove(
         proof.add("blocks", "unproved", f"the module has a part that no rule bounds: {error}")
     else:
         row, order = row_shape(graph.inputs), tuple(wiring_of(graph, model).inputs)
-        proof.module, proof.signature, proof.graph = evaluated, signature, graph
+        proof.caller, proof.module, proof.signature, proof.graph = module, evaluated, signature, graph
         proof.data, proof.origin = _rows(data, model, port, order, dtype)
         if proof.data is not None and proof.data.shape[1:] != row:
             shapes = f"rows of shape {list(proof.data.shape[1:])}, and the module takes {list(row)}"

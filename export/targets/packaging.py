@@ -122,6 +122,9 @@ def package(
     if trusted_keys:
         require_signature(proof, trusted_keys)
     notes = _untested(row, release)
+    if proof.names_checked is False:
+        hint = "mlpx verify with --spec and -o compares them with the spec"
+        notes += (f"the names that the file declares were not checked when it was proved; {hint}",)
     with ExitStack() as stack:
         if backend not in row.bundled:
             limits = _limits(row, release, backend)

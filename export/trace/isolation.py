@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Generator
 from contextlib import contextmanager
 from itertools import chain
 from threading import RLock
+from types import FunctionType, MethodType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -17,6 +20,8 @@ from builder.random_state import kept_random_state
 
 _ONE_AT_A_TIME = RLock()
 """What is switched off is off for the whole process."""
+_OVERRIDDEN = {"forward", "train", "eval", "_call_impl", "__deepcopy__", "__getstate__", "__reduce_ex__"}
+_FUNCTIONS = (FunctionType, MethodType)
 
 
 def fresh(module: nn.Module) -> nn.Module:
@@ -32,9 +37,13 @@ def is_plain(module: nn.Module) -> bool:
     for part in module.modules():
         attributes = vars(part)
         hooks = attributes.get("_forward_hooks") or attributes.get("_forward_pre_hooks")
-        own = {"forward", "train", "eval", "_call_impl"} & set(attributes)
+        own = _OVERRIDDEN & set(attributes)
         if not type(part).__module__.startswith(("torch.nn.modules.", "builder.")) or hooks or own:
             return False
+        if any(
+            type(value) in _FUNCTIONS and not value.__module__.startswith("torch.") for value in attributes.values()
+        ):
+            return False  # the activation of a TransformerEncoderLayer
     return True
 
 
@@ -46,13 +55,24 @@ def computed_weights(module: nn.Module) -> dict[int, Any]:
 
 
 @contextmanager
-def isolated() -> Generator[None]:
-    """Inference mode, with the random state restored afterwards.
+def without_exit() -> Generator[None]:
+    """``sys.exit`` of the caller's code becomes an error like any other: it must not end the process as if all is well.
 
-    The fast path of attention is off, which is one operator for a whole layer, and so are the checks of distributions,
-    which read values.
+    Raises RuntimeError.
     """
-    with _ONE_AT_A_TIME, kept_random_state(), torch.inference_mode():
+    try:
+        yield
+    except SystemExit as end:
+        raise RuntimeError(f"it calls sys.exit({'' if end.code is None else repr(end.code)})") from end
+
+
+@contextmanager
+def without_shortcuts() -> Generator[None]:
+    """Without the fast path of attention, which is one operator for a whole layer and gives zeros where a mask is.
+
+    The checks of distributions, which read values, are off too. One thread at a time.
+    """
+    with _ONE_AT_A_TIME:
         fast_path = torch.backends.mha.get_fastpath_enabled()
         validates = Distribution._validate_args  # pyright: ignore[reportPrivateUsage] - it can be set, not read
         torch.backends.mha.set_fastpath_enabled(False)
@@ -62,3 +82,22 @@ def isolated() -> Generator[None]:
         finally:
             torch.backends.mha.set_fastpath_enabled(fast_path)
             Distribution.set_default_validate_args(validates)
+
+
+@contextmanager
+def kept_random_states() -> Generator[None]:
+    """Restores the random states of PyTorch's CPU, NumPy and Python, which the caller's code may draw from."""
+    states = random.getstate(), np.random.get_state()
+    try:
+        with kept_random_state():
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+@contextmanager
+def isolated() -> Generator[None]:
+    """Inference mode without shortcuts, with the random states restored afterwards; ``sys.exit`` is an error."""
+    with without_exit(), without_shortcuts(), kept_random_states(), torch.inference_mode():
+        yield

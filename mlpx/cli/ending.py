@@ -9,7 +9,7 @@ from typer import BadParameter, Exit
 from typer.main import get_command
 
 from mlpx.errors import EXIT_CODES
-from mlpx.exit_codes import DEFECT, INTERRUPTED, UNREAD, WRONG_USE
+from mlpx.exit_codes import DEFECT, INTERRUPTED, TERMINATED, UNREAD, WRONG_USE
 from runtime import missing_package
 from runtime.errors import OutputError
 
@@ -26,8 +26,8 @@ def run(arguments: list[str]) -> int:
     try:
         try:
             code = _run(list(arguments) or ["--help"])
-        except SystemExit as end:  # SIGTERM and Ctrl-C in a long run
-            code = int(end.code or 0)
+        except SystemExit as end:
+            code = _code_of(end)
         write_output()
     except BrokenPipeError:
         discard(sys.stdout)
@@ -35,6 +35,14 @@ def run(arguments: list[str]) -> int:
     except OutputError as error:
         return _report(error)
     return code if arguments else WRONG_USE
+
+
+def _code_of(end: SystemExit) -> int:
+    """The code of a long run that SIGTERM or Ctrl-C ended; where code of the user's calls ``sys.exit``, an error's."""
+    if end.code in (INTERRUPTED, TERMINATED):
+        return int(end.code)
+    note(f"mlpx: code that this command runs has called sys.exit({end.code!r}) before the command was done")
+    return WRONG_USE
 
 
 def _run(arguments: list[str]) -> int:

@@ -55,6 +55,8 @@ class Certificate:
     mlpx_version: str
     largest: float | None
     """The largest difference of the file's outputs from the exact ones when it was proved; None if not measured."""
+    names_checked: bool | None
+    """Whether the names that the file declares are a spec's; None if it declares none, or if that is not known."""
     answers: Answers | None
     """None if the file is not proved, or no row has finite outputs."""
     verdict: str = "proved"
@@ -101,6 +103,7 @@ def read_certificate(path: str | Path) -> Certificate:
             made=str(record.get("made", "")),
             mlpx_version=str(record.get("versions", {}).get("mlpx", "?")),
             largest=None if (end := record.get("end_to_end")) is None else float(end["from_float64"]),
+            names_checked=None if (checked := record.get("names_checked")) is None else bool(checked),
             answers=None if record.get("answers") is None else _answers(record["answers"]),
             verdict=str(record["verdict"]),
             weights_sha256=str(record.get("weights_sha256", "")),

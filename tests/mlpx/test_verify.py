@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from safetensors.torch import save_file
 
+from builder import assemble, load_spec
 from tests.support.commands import Run
 
 
@@ -118,3 +120,41 @@ def test_verify_is_asked_wrongly(run: Run, digits: tuple[Path, Path], tmp_path: 
         assert done.code == 2
         assert part in done.err
     assert run("verify", tmp_path / "none.onnx", "--spec", spec).code == 2
+
+
+def reverse(model: onnx.ModelProto) -> None:
+    entry = next(entry for entry in model.metadata_props if entry.key == "mlpx.inputs")
+    (port,) = json.loads(entry.value)
+    entry.value = json.dumps([port | {"features": port["features"][::-1]}])
+
+
+def test_only_a_spec_confirms_names(run: Run, spec: Path, model: Path, tmp_path: Path) -> None:
+    """Reversed names of features make no difference to the module, and a wrong one to whoever reads the file."""
+    change(model, reverse)
+    (tmp_path / "net.py").write_text(
+        f"from builder import assemble, load_spec\nnet = assemble(load_spec({str(spec)!r}), seed=1)\n"
+    )
+    done = run("verify", model, "--module", f"{tmp_path / 'net.py'}:net", "-o", model.parent, "--no-html")
+    assert done.code == 0
+    assert "warning   names not checked: the file declares the features of 'x' and the labels of 'y'" in done.out
+    assert "What to do: give the spec (--spec)" in done.out
+    assert json.loads((model.parent / "tiny.parity.json").read_text())["names_checked"] is False
+    done = run("package", model, "--for", "mlserver", "-o", tmp_path / "package")
+    assert done.code == 0
+    assert "note: the names that the file declares were not checked when it was proved" in done.err
+    save_file(assemble(load_spec(spec), seed=1).state_dict(), tmp_path / "weights.safetensors")
+    done = run("verify", model, "--spec", spec)
+    assert done.code == 1
+    assert "the features of the file are ['c', 'b', 'a'], and the spec's ['a', 'b', 'c']" in done.out
+
+
+def test_names_of_a_spec_are_checked(run: Run, model: Path, tmp_path: Path) -> None:
+    assert json.loads((model.parent / "tiny.parity.json").read_text())["names_checked"] is True
+    done = run("package", model, "--for", "mlserver", "-o", tmp_path / "package")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_a_file_without_names_has_none_to_check(run: Run, nets: Path, tmp_path: Path) -> None:
+    done = run("export", f"{nets}:ready", "-o", tmp_path / "m.onnx", "--no-html")
+    assert "names not checked" not in done.out
+    assert json.loads((tmp_path / "m.parity.json").read_text())["names_checked"] is None
