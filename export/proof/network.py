@@ -22,6 +22,7 @@ from export.evaluation import evaluate
 from export.graph import Row, Shape
 
 from .eager import EagerModule, run_graph
+from .enclosures import Enclosures
 from .inputs import Inputs
 from .layer_bounds import SLACK, Step, Value, bounded, reshaped, walk
 from .report import AnswersRecord, EndToEnd, TensorRecord
@@ -48,14 +49,8 @@ def answers(structure: Structure, inputs: list[Inputs]) -> AnswersRecord | None:
     most = max(1, _BYTES // (4 * values + per_output * sum(map(prod, shapes.values()))))
     chosen = [each.rows[: min(_ROWS[each.kind], most)] for each in inputs if each.kind in _ROWS]
     rows = np.concatenate(chosen)[:most]
-
-    def step(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius]) -> Value:
-        y, radius = bounded(layer, z, e, len(rows))
-        # Infinity times 0 is not a bound either.
-        return y, radius.nan_to_num(torch.inf, torch.inf).expand(y.shape)
-
     with torch.inference_mode():
-        exact, bound = _outputs(structure, rows, step)
+        exact, bound = _outputs(structure, rows, Enclosures(len(rows)).step)
         parts = (tensor_of(rows), exact, bound)
         finite = torch.stack([part.isfinite().reshape(len(rows), -1).all(dim=1) for part in parts]).all(dim=0)
         if not finite.any():

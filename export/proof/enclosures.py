@@ -1,0 +1,182 @@
+"""How far a float32 runtime may be from every value of a network, with errors that may cancel on their way.
+
+The rules (``rules``) carry a radius through a layer by absolute values: |W|·e. Over many layers that grows far beyond
+any real error, because the signs of W are forgotten. Here the error of a value is kept as a sum over its sources
+(affine forms, as in the DeepZ analysis of Singh et al., NeurIPS 2018):
+
+    d = Σ_s G_s·ε_s + f·ε,    |ε| ≤ 1 for every element, each on its own
+
+Each source s is what one value adds by its own roundings, G_s (elements, elements of s) is what it became on the way,
+and f (elements) is what has not met a matrix yet. Every layer takes the form of its input to that of its output:
+
+    a matrix A         A·G_s, and f becomes a source of its own: A·diag(f)
+    a function of one  s·G_s, with s the middle of the slopes of the function over [z - e, z + e]
+    value              (``slopes``), and half of their range times e in f
+    data movement      what it does to values
+    any other          a new source, as large as the radius of its rule for inputs of radius e
+
+with e = Σ|G_s| + f, the radius of the value. The layer's own roundings come on top, in f, at their worst over
+[z - e, z + e]: its rule at |z| + e without an error of its input. Since a product with an exact 0 rounds nothing, and a
+sum with it neither, a linear layer counts only inputs that may be other numbers. No radius is larger than the rule's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.evaluation import evaluate, times
+from export.graph import Node, Rows
+
+from .layer_bounds import Value, bounded
+from .rows import sized
+from .rules import RULES
+from .rules.arithmetic import is_affine, magnitude, merged, roundings
+from .rules.common import Radius, radius_of, reach, size
+from .rules.constants import ETA, U
+from .slopes import BREAKS, slopes
+from .structure import Layer
+
+_POSITIVE = ("reshape", "permute", "select", "slice", "expand", "cat", "sum", "mean", "cumsum")
+"""Operators that are linear with factors of at least 0."""
+_AT_LOW = ("leaky_relu", "_prelu_kernel", "elu", "celu", "selu")
+"""Their roundings depend on whether the argument may be negative; those of the others grow with its size."""
+_ELEMENTS, _PRODUCTS = 2**24, 2**30
+"""Of the sources of one value, and of all products of a layer: beyond, its input becomes one new source."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """The error of a value: ``sources`` (elements of a source, rows, elements) by name, ``fresh`` (rows, elements)."""
+
+    sources: Mapping[str, Tensor]
+    fresh: Tensor
+
+    def radius(self) -> Tensor:
+        """The largest error (rows, elements)."""
+        parts = self.sources.values()
+        return sum((torch.linalg.vector_norm(part, ord=1, dim=0) for part in parts), self.fresh)
+
+
+@dataclass
+class Enclosures:
+    """The forms of the values so far, by their names in the file, for ``rows`` rows."""
+
+    rows: int
+    forms: dict[str, Form] = field(default_factory=dict[str, Form])
+
+    def step(self, layer: Layer, z: Sequence[Tensor], e: Sequence[Radius]) -> Value:
+        """The exact value of a layer and its radius, for ``layer_bounds.walk``."""
+        y, carried = bounded(layer, z, e, self.rows)
+        # Infinity times 0 is not a bound either.
+        carried = carried.nan_to_num(torch.inf, torch.inf).expand(y.shape)
+        form = self._form(layer, z, e, y, carried) if self._is_plain(layer) else None
+        if form is None:
+            self.forms[layer.output] = Form({}, carried.reshape(self.rows, -1))
+            return y, carried
+        unbounded = carried.reshape(self.rows, -1).isinf()
+        if unbounded.any():
+            sources = {name: torch.where(unbounded, 0.0, part) for name, part in form.sources.items()}
+            form = Form(sources, torch.where(unbounded, torch.inf, form.fresh))
+        self.forms[layer.output] = form
+        radius = form.radius().nan_to_num(torch.inf, torch.inf).reshape(y.shape)
+        return y, torch.minimum(radius, carried)
+
+    def _is_plain(self, layer: Layer) -> bool:
+        """Whether its values are numbers with the batch in front."""
+        shapes = (*layer.input_shapes, layer.expected.shape)
+        plain = all(shape[:1] == (Rows(),) for shape in shapes)
+        return plain and {layer.expected.dtype, *layer.input_dtypes} == {"float32"}
+
+    def _form(self, layer: Layer, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor, carried: Tensor) -> Form | None:
+        node = layer.expected
+        forms = [self._form_of(name, part, radius) for name, part, radius in zip(layer.inputs, z, e, strict=True)]
+        if node.op == "linear" and "weight" in node.tensors:
+            form = self._through_matrix(layer, z[0], radius_of(e[0], z[0]), forms[0])
+        elif len(z) == 1 and (is_affine(node) or node.op in BREAKS) and y.shape == z[0].shape:
+            return self._through_function(layer, z[0], radius_of(e[0], z[0]), y, carried, forms[0])
+        elif node.op in _POSITIVE or (node.op in ("add", "sub") and len(z) == 2):
+            form = self._through_sum(layer, forms)
+        else:
+            return None
+        own = self._own(layer, z, e, size(y) + form.radius().reshape(y.shape))
+        # What float64 loses on the way, and what rounding the constants of folded layers makes of the error.
+        terms = prod(sized(node.shape, 1)) + sum(prod(sized(shape, 1)) for shape in layer.input_shapes)
+        lost = (terms * 2.0**-52 + (4 * U if len(layer.source_nodes) > 1 else 0.0)) * carried
+        return Form(form.sources, form.fresh + (own + lost).reshape(self.rows, -1))
+
+    def _form_of(self, name: str, z: Tensor, e: Radius) -> Form:
+        if name in self.forms:
+            return self.forms[name]
+        return Form({}, radius_of(e, z).reshape(self.rows, -1))
+
+    def _through_matrix(self, layer: Layer, z: Tensor, e: Tensor, form: Form) -> Form:
+        """A·G_s for each source, and A·diag(f); all of it A·diag(e) where there is too much to multiply."""
+        node, weight = layer.expected, layer.expected.tensors["weight"].values
+        name, alone = layer.inputs[0], z[0].numel() == weight.shape[1]
+        count = sum(len(part) for part in form.sources.values())
+        if count * self.rows * z[0].numel() * len(weight) > _PRODUCTS:
+            form, count, name = Form({}, e.reshape(self.rows, -1)), 0, f"{name}, with its sources"
+        if not alone or (count * len(weight) + weight.size) * self.rows > _ELEMENTS:
+            return Form({}, magnitude(node, e, shifted=False).reshape(self.rows, -1))
+        sources = {source: times(weight, part) for source, part in form.sources.items()}
+        if (form.fresh != 0).any():
+            matrix = torch.from_numpy(np.ascontiguousarray(weight)).double()  # pyright: ignore[reportUnknownMemberType]
+            sources[name] = form.fresh.T[:, :, None] * matrix.T[:, None, :]
+        return Form(sources, torch.zeros(self.rows, len(weight), dtype=torch.float64))
+
+    def _through_function(self, layer: Layer, z: Tensor, e: Tensor, y: Tensor, carried: Tensor, form: Form) -> Form:
+        least, most = slopes(layer.expected, z - e, z + e)
+        steep = torch.maximum(least.abs(), most.abs())
+        own = self._own(layer, [z], [e], size(y) + steep * e)
+        added = (most - least) / 2 * e + own + 2.0**-50 * steep * e
+        middle, added, carried = ((part.reshape(self.rows, -1)) for part in ((least + most) / 2, added, carried))
+        known = middle.isfinite() & added.isfinite()
+        middle = torch.where(known, middle, 0.0)
+        added = torch.where(known, middle.abs() * form.fresh + added, carried)
+        return Form({name: part * middle for name, part in form.sources.items()}, added)
+
+    def _through_sum(self, layer: Layer, forms: Sequence[Form]) -> Form:
+        node = layer.expected
+
+        def apply(parts: Sequence[Tensor], linear: Node) -> Tensor:
+            count = len(parts[0])
+            shaped = [p.reshape(sized(shape, count)) for p, shape in zip(parts, layer.input_shapes, strict=True)]
+            return evaluate(linear, shaped, precision=torch.float64, rows=count).reshape(count, -1)
+
+        names = dict.fromkeys(name for form in forms for name in form.sources)
+        linear = _without_constants(node)
+        sources: dict[str, Tensor] = {}
+        for name in names:
+            count = next(len(form.sources[name]) for form in forms if name in form.sources)
+            parts = [form.sources.get(name, form.fresh.new_zeros(count, *form.fresh.shape)) for form in forms]
+            sources[name] = apply([p.reshape(count * self.rows, -1) for p in parts], linear)
+            sources[name] = sources[name].reshape(count, self.rows, -1)
+        positive = replace(linear, op="add") if node.op == "sub" else linear
+        return Form(sources, apply([form.fresh for form in forms], positive))
+
+    def _own(self, layer: Layer, z: Sequence[Tensor], e: Sequence[Radius], largest: Tensor) -> Tensor:
+        """What a layer's own roundings add for any inputs within e, whose results reach ``largest``."""
+        node = layer.expected
+        ends = [reach(part, radius) for part, radius in zip(z, e, strict=True)]
+        if len(layer.source_nodes) > 1:
+            return merged(layer.source_nodes, node, ends[0], None, largest)
+        if node.op == "linear":
+            x, n = ends[0], node.tensors["weight"].values.shape[-1]
+            k = (x > 0).sum(dim=-1, keepdim=True).double() + (roundings(node) - n)
+            g = torch.where(k * U < 1, k * U / (1 - k * U), torch.inf)
+            return g * magnitude(node, x) + (n + 1) * ETA * (1 + x.sum(dim=-1, keepdim=True))
+        if node.op in _AT_LOW:
+            ends = [z[0] - radius_of(e[0], z[0])]
+        return RULES[node.op](node, ends, [None] * len(ends), largest).expand(largest.shape)
+
+
+def _without_constants(node: Node) -> Node:
+    """The linear part of a sum or a concatenation: with 0 for its constants."""
+    zeros = {r: replace(t, values=np.zeros_like(t.values)) for r, t in node.tensors.items()}
+    return replace(node, tensors=zeros)
