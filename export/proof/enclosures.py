@@ -46,7 +46,9 @@ _POSITIVE = ("reshape", "permute", "select", "slice", "expand", "cat", "sum", "m
 """Operators that are linear with factors of at least 0."""
 _AT_LOW = ("leaky_relu", "_prelu_kernel", "elu", "celu", "selu")
 """Their roundings depend on whether the argument may be negative; those of the others grow with its size."""
-_ELEMENTS, _PRODUCTS = 2**24, 2**30
+_EXACT_AT_ZERO = ("add", "sub", "mul", "div")
+"""Where their result is 0 for exact operands, no rounding can make it another number."""
+_ELEMENTS, _PRODUCTS = 2**24, 2**28
 """Of the sources of one value, and of all products of a layer: beyond, its input becomes one new source."""
 
 
@@ -104,7 +106,7 @@ class Enclosures:
             form = self._through_sum(layer, forms)
         else:
             return None
-        own = self._own(layer, z, e, size(y) + form.radius().reshape(y.shape))
+        own = own_roundings(layer, z, e, size(y) + form.radius().reshape(y.shape))
         # What float64 loses on the way, and what rounding the constants of folded layers makes of the error.
         terms = prod(sized(node.shape, 1)) + sum(prod(sized(shape, 1)) for shape in layer.input_shapes)
         lost = (terms * 2.0**-52 + (4 * U if len(layer.source_nodes) > 1 else 0.0)) * carried
@@ -133,7 +135,7 @@ class Enclosures:
     def _through_function(self, layer: Layer, z: Tensor, e: Tensor, y: Tensor, carried: Tensor, form: Form) -> Form:
         least, most = slopes(layer.expected, z - e, z + e)
         steep = torch.maximum(least.abs(), most.abs())
-        own = self._own(layer, [z], [e], size(y) + steep * e)
+        own = own_roundings(layer, [z], [e], size(y) + steep * e)
         added = (most - least) / 2 * e + own + 2.0**-50 * steep * e
         middle, added, carried = ((part.reshape(self.rows, -1)) for part in ((least + most) / 2, added, carried))
         known = middle.isfinite() & added.isfinite()
@@ -160,20 +162,41 @@ class Enclosures:
         positive = replace(linear, op="add") if node.op == "sub" else linear
         return Form(sources, apply([form.fresh for form in forms], positive))
 
-    def _own(self, layer: Layer, z: Sequence[Tensor], e: Sequence[Radius], largest: Tensor) -> Tensor:
-        """What a layer's own roundings add for any inputs within e, whose results reach ``largest``."""
-        node = layer.expected
-        ends = [reach(part, radius) for part, radius in zip(z, e, strict=True)]
-        if len(layer.source_nodes) > 1:
-            return merged(layer.source_nodes, node, ends[0], None, largest)
-        if node.op == "linear":
-            x, n = ends[0], node.tensors["weight"].values.shape[-1]
-            k = (x > 0).sum(dim=-1, keepdim=True).double() + (roundings(node) - n)
-            g = torch.where(k * U < 1, k * U / (1 - k * U), torch.inf)
-            return g * magnitude(node, x) + (n + 1) * ETA * (1 + x.sum(dim=-1, keepdim=True))
-        if node.op in _AT_LOW:
-            ends = [z[0] - radius_of(e[0], z[0])]
-        return RULES[node.op](node, ends, [None] * len(ends), largest).expand(largest.shape)
+
+def work_per_row(layers: Sequence[Layer]) -> int:
+    """About how many products the forms of a network take for one row: every matrix meets the sources before it."""
+    shapes = [layer.expected.tensors["weight"].values.shape for layer in layers if layer.expected.op == "linear"]
+    return sum(prod(shape) for shape in shapes) * sum(shape[-1] for shape in shapes) // 2
+
+
+def own_roundings(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius], largest: Tensor) -> Tensor:
+    """What a layer's own roundings add for any inputs within e, whose exact results reach ``largest``."""
+    node = layer.expected
+    ends = [reach(part, radius) for part, radius in zip(z, e, strict=True)]
+    if len(layer.source_nodes) > 1:
+        return merged(layer.source_nodes, node, ends[0], None, largest)
+    if node.op == "linear" and "weight" in node.tensors:
+        return _inner_product(node, ends[0], largest)
+    if node.op in _AT_LOW:
+        ends = [z[0] - radius_of(e[0], z[0])]
+    own = RULES[node.op](node, ends, [None] * len(ends), largest).expand(largest.shape)
+    return torch.where(largest == 0, 0.0, own) if node.op in _EXACT_AT_ZERO else own
+
+
+def _inner_product(node: Node, x: Tensor, largest: Tensor) -> Tensor:
+    """The roundings of Σ w·x + b, in any order, for inputs up to x and sums up to ``largest``; k terms are not 0.
+
+    Each product is rounded once: u·A, A = Σ|w·x| + |b|. Each of k - 1 sums is rounded once, relative to itself, and is
+    the sum of some of the terms: it lies between the sum of the negative ones and that of the positive ones, of which
+    the larger is (A + |Σ w·x + b|) / 2; what was rounded before, at most γ_k·A, comes on top. So half of Higham's
+    γ_k·A (2002, eq. 3.5) where the terms cancel. Constants, products and sums may be flushed.
+    """
+    n = node.tensors["weight"].values.shape[-1]
+    k = (x > 0).sum(dim=-1, keepdim=True).double() + (roundings(node) - n)
+    g, terms = torch.where(k * U < 1, k * U / (1 - k * U), torch.inf), magnitude(node, x)
+    sums = torch.minimum((terms + largest) / 2, terms)
+    own = U * terms + (k - 1).clamp(min=0) * U * (sums + g * terms)
+    return own + (n + 1) * ETA * (1 + x.sum(dim=-1, keepdim=True))
 
 
 def _without_constants(node: Node) -> Node:
