@@ -54,15 +54,32 @@ _ELEMENTS, _PRODUCTS = 2**24, 2**28
 
 @dataclass(frozen=True)
 class Form:
-    """The error of a value: ``sources`` (elements of a source, rows, elements) by name, ``fresh`` (rows, elements)."""
+    """The error of a value: ``sources`` (elements of a source, rows, elements) by name, ``fresh`` (rows, elements).
+
+    ``spread`` (rows, elements) is the sum over the sources' sizes.
+    """
 
     sources: Mapping[str, Tensor]
     fresh: Tensor
+    spread: Tensor
 
+    @classmethod
+    def of(cls, sources: Mapping[str, Tensor], fresh: Tensor) -> Form:
+        """With its spread."""
+        spread = torch.zeros_like(fresh)
+        for part in sources.values():
+            spread += part.abs().sum(dim=0)
+        return cls(sources, fresh, spread)
+
+    @classmethod
+    def new(cls, fresh: Tensor) -> Form:
+        """Without sources."""
+        return cls({}, fresh, torch.zeros_like(fresh))
+
+    @property
     def radius(self) -> Tensor:
         """The largest error (rows, elements)."""
-        parts = self.sources.values()
-        return sum((torch.linalg.vector_norm(part, ord=1, dim=0) for part in parts), self.fresh)
+        return self.spread + self.fresh
 
 
 @dataclass
@@ -79,14 +96,14 @@ class Enclosures:
         carried = carried.nan_to_num(torch.inf, torch.inf).expand(y.shape)
         form = self._form(layer, z, e, y, carried) if self._is_plain(layer) else None
         if form is None:
-            self.forms[layer.output] = Form({}, carried.reshape(self.rows, -1))
+            self.forms[layer.output] = Form.new(carried.reshape(self.rows, -1))
             return y, carried
         unbounded = carried.reshape(self.rows, -1).isinf()
         if unbounded.any():
             sources = {name: torch.where(unbounded, 0.0, part) for name, part in form.sources.items()}
-            form = Form(sources, torch.where(unbounded, torch.inf, form.fresh))
+            form = Form.of(sources, torch.where(unbounded, torch.inf, form.fresh))
         self.forms[layer.output] = form
-        radius = form.radius().nan_to_num(torch.inf, torch.inf).reshape(y.shape)
+        radius = form.radius.nan_to_num(torch.inf, torch.inf).reshape(y.shape)
         return y, torch.minimum(radius, carried)
 
     def _is_plain(self, layer: Layer) -> bool:
@@ -106,16 +123,16 @@ class Enclosures:
             form = self._through_sum(layer, forms)
         else:
             return None
-        own = own_roundings(layer, z, e, size(y) + form.radius().reshape(y.shape))
+        own = own_roundings(layer, z, e, size(y) + form.radius.reshape(y.shape))
         # What float64 loses on the way, and what rounding the constants of folded layers makes of the error.
         terms = prod(sized(node.shape, 1)) + sum(prod(sized(shape, 1)) for shape in layer.input_shapes)
         lost = (terms * 2.0**-52 + (4 * U if len(layer.source_nodes) > 1 else 0.0)) * carried
-        return Form(form.sources, form.fresh + (own + lost).reshape(self.rows, -1))
+        return replace(form, fresh=form.fresh + (own + lost).reshape(self.rows, -1))
 
     def _form_of(self, name: str, z: Tensor, e: Radius) -> Form:
         if name in self.forms:
             return self.forms[name]
-        return Form({}, radius_of(e, z).reshape(self.rows, -1))
+        return Form.new(radius_of(e, z).reshape(self.rows, -1))
 
     def _through_matrix(self, layer: Layer, z: Tensor, e: Tensor, form: Form) -> Form:
         """A·G_s for each source, and A·diag(f); all of it A·diag(e) where there is too much to multiply."""
@@ -123,14 +140,14 @@ class Enclosures:
         name, alone = layer.inputs[0], z[0].numel() == weight.shape[1]
         count = sum(len(part) for part in form.sources.values())
         if count * self.rows * z[0].numel() * len(weight) > _PRODUCTS:
-            form, count, name = Form({}, e.reshape(self.rows, -1)), 0, f"{name}, with its sources"
+            form, count, name = Form.new(e.reshape(self.rows, -1)), 0, f"{name}, with its sources"
         if not alone or (count * len(weight) + weight.size) * self.rows > _ELEMENTS:
-            return Form({}, magnitude(node, e, shifted=False).reshape(self.rows, -1))
+            return Form.new(magnitude(node, e, shifted=False).reshape(self.rows, -1))
         sources = {source: times(weight, part) for source, part in form.sources.items()}
         if (form.fresh != 0).any():
             matrix = torch.from_numpy(np.ascontiguousarray(weight)).double()  # pyright: ignore[reportUnknownMemberType]
             sources[name] = form.fresh.T[:, :, None] * matrix.T[:, None, :]
-        return Form(sources, torch.zeros(self.rows, len(weight), dtype=torch.float64))
+        return Form.of(sources, torch.zeros(self.rows, len(weight), dtype=torch.float64))
 
     def _through_function(self, layer: Layer, z: Tensor, e: Tensor, y: Tensor, carried: Tensor, form: Form) -> Form:
         least, most = slopes(layer.expected, z - e, z + e)
@@ -141,7 +158,8 @@ class Enclosures:
         known = middle.isfinite() & added.isfinite()
         middle = torch.where(known, middle, 0.0)
         added = torch.where(known, middle.abs() * form.fresh + added, carried)
-        return Form({name: part * middle for name, part in form.sources.items()}, added)
+        sources = {name: part * middle for name, part in form.sources.items()}
+        return Form(sources, added, form.spread * middle.abs())
 
     def _through_sum(self, layer: Layer, forms: Sequence[Form]) -> Form:
         node = layer.expected
@@ -160,7 +178,7 @@ class Enclosures:
             sources[name] = apply([p.reshape(count * self.rows, -1) for p in parts], linear)
             sources[name] = sources[name].reshape(count, self.rows, -1)
         positive = replace(linear, op="add") if node.op == "sub" else linear
-        return Form(sources, apply([form.fresh for form in forms], positive))
+        return Form.of(sources, apply([form.fresh for form in forms], positive))
 
 
 def work_per_row(layers: Sequence[Layer]) -> int:
