@@ -31,8 +31,8 @@ OPTIONS = {
         "--name --no-html --output --output-activation --prefix --replace --trust -o"
     ),
     "verify": (
-        "--ca-file --certificate --data --device --dtype --html --method --module --no-html --output "
-        "--seed --spec --tensors --timeout --url --weights -o"
+        "--ca-file --certificate --confidence --data --device --dtype --html --method --module --no-html "
+        "--output --rate --seed --spec --tensors --timeout --url --weights -o"
     ),
     "inspect": "--data --dtype",
     "predict": (
