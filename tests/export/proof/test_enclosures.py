@@ -18,7 +18,7 @@ from export.evaluation import evaluate
 from export.graph import Node, Rows
 from export.graph import Tensor as Constant
 from export.onnxfile.reading import read_model
-from export.proof.enclosures import Enclosures
+from export.proof.enclosures import Enclosures, own_roundings
 from export.proof.layer_bounds import SLACK, Step, Value, compute, walk
 from export.proof.rules import RULES
 from export.proof.rules.common import Radius
@@ -158,6 +158,18 @@ def test_every_evaluation_of_any_network_is_within_the_bound(
     check_every_evaluation(module, rows.astype(np.float32), tmp_path_factory.mktemp("any"), seed)
 
 
+@pytest.mark.parametrize("block", ["relu", "relu6", "leaky_relu", {"leaky_relu": -1.0}, "elu", {"clip": [0, 1]}])
+def test_at_a_kink_the_steeper_side_counts(block: object, tmp_path: Path) -> None:
+    """Two products that cancel: what one rounding of each makes of 0 is most of what any rounding may."""
+    _, module = network([{"linear": {"features": 1, "bias": False}}, block, {"linear": 1}], features=2)
+    first, last = (part for part in module if isinstance(part, nn.Linear))
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[0.7, -0.7]]))
+        last.weight.fill_(1.0)
+        last.bias.zero_()
+    check_every_evaluation(module, np.ones((1, 2), np.float32), tmp_path, seed=0)
+
+
 class Shared(nn.Module):
     """A value that goes two ways, and matrices of which one cancels the other."""
 
@@ -202,11 +214,37 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("op", [*BREAKS, "gelu tanh"])
-def test_every_secant_has_a_slope_within_the_limits(op: str) -> None:
+def function(op: str) -> Node:
     attributes = {"approximate": "tanh"} if op == "gelu tanh" else OPTIONS.get(op, {})
     slope = Constant("w", np.full(1, 0.25, np.float32))
-    node = Node(op.split()[0], "f", ("x",), "y", (Rows(), 1), attributes, {"weight": slope} if "prelu" in op else {})
+    return Node(op.split()[0], "f", ("x",), "y", (Rows(), 1), attributes, {"weight": slope} if "prelu" in op else {})
+
+
+@pytest.mark.parametrize("op", [*BREAKS, "gelu tanh", "linear"])
+def test_roundings_are_taken_at_their_worst_over_an_interval(op: str) -> None:
+    rng = np.random.default_rng(0)
+    node, width = function(op), 1
+    if op == "linear":
+        width = 5
+        tensors = {"weight": Constant("w", rng.standard_normal((1, width)).astype(np.float32))}
+        node = Node(op, "f", ("x",), "y", (Rows(), 1), {"bias": None}, tensors)
+    layer = Layer((node,), node, (), ("x",), "y")
+    middle, e = (torch.from_numpy(values) for values in (rng.uniform(-4, 4, (3000, width)), rng.random((3000, width))))
+    points = [middle + torch.from_numpy(rng.uniform(-1, 1, middle.shape)) * e for _ in range(20)]
+    results = [evaluate(node, [z], precision=torch.float64) for z in points]
+    largest = torch.stack(results).abs().amax(dim=0)
+    worst = own_roundings(layer, [middle], [e], largest)
+    for z, y in zip(points, results, strict=True):
+        own = own_roundings(layer, [z], [None], y.abs())
+        if op != "linear":
+            jumps = slopes(node, middle - e, middle + e)[0].isnan()
+            own = torch.where(jumps, 0.0, RULES[node.op](node, [z], [None], y))
+        assert bool((own <= worst * (1 + 1e-12)).all())
+
+
+@pytest.mark.parametrize("op", [*BREAKS, "gelu tanh"])
+def test_every_secant_has_a_slope_within_the_limits(op: str) -> None:
+    node = function(op)
     rng = np.random.default_rng(0)
     middle = np.concatenate([rng.uniform(-6, 6, 3000), np.tile(rng.choice([-3, 0, 3, 0.6], 500), 2)])
     half = 10.0 ** rng.uniform(-7, 1, middle.size)

@@ -163,6 +163,15 @@ def test_answers_that_are_the_same_for_every_row_by_right_are_not_explained_by_t
     assert causes_of(judgement) == ["the figures do not show the cause"]
 
 
+def test_right_answers_that_differ_by_rounding_alone_are_not_correlated_with() -> None:
+    answers, at_proof = asked_of(case())
+    ((output, exact),) = answers.exact.items()
+    rounding = 1e-9 * np.random.default_rng(0).standard_normal(exact.shape)
+    alike = replace(answers, exact={output: 1 + rounding}, bound={output: np.full_like(exact, 1e-6)})
+    judgement = judged(alike, {output: np.random.default_rng(1).standard_normal(exact.shape)}, at_proof)
+    assert causes_of(judgement) == ["the figures do not show the cause"]
+
+
 def test_few_rows_do_not_show_a_scale() -> None:
     answers, at_proof = asked_of(case())
     ((output, exact),) = answers.exact.items()

@@ -238,6 +238,7 @@ WRONG = {
         "does not go with --spec, --output",
     ),
     "a device too": (["--url", "http://h/v2/models/m", "--device", "cpu"], "does not go with --device"),
+    "a method too": (["--url", "http://h/v2/models/m", "--method", "act"], "does not go with --method"),
     "no url": (["f.onnx", "--tensors", "json"], "go with --url"),
     "neither": (["--spec", "s.yaml"], "name the ONNX FILE, or a live server with --url"),
 }
