@@ -32,7 +32,7 @@ from .structure import Layer, Structure
 
 Outputs = Callable[[np.ndarray, Step], Tensor]
 """The exact outputs (rows, outputs) for rows, by a step."""
-_CANDIDATES, _FEATURES = 96, 32
+_CANDIDATES, _FEATURES = 192, 12
 """Rows to choose from, and the features that one of them moves alone."""
 _SAMPLED, _OUTPUTS = 1024, 16
 """The weights that rows are chosen for, and the outputs that are looked at."""
@@ -170,13 +170,13 @@ def _errors_of_sample(exposure: Exposure) -> np.ndarray:
 
 
 def _candidates(structure: Structure, outputs: Outputs, port: Port) -> np.ndarray | None:
-    """Rows with one feature, or up to four, away from what is 0 behind the normaliser; None where there is no such row.
+    """Rows with one to nine features away from what is 0 behind the normaliser; None where there is no such row.
 
     They stay within the declared ranges.
     """
     shape, domain = row_shape(structure.graph.inputs), Domain(structure.graph.inputs)
-    resting = _resting(structure, outputs, shape)
-    if resting is None or not domain.is_free:
+    resting = _resting(structure, outputs, shape) if domain.is_free else None
+    if resting is None:
         return None
     rest, unit = resting
     low, high = rest - _AWAY * unit, rest + _AWAY * unit
@@ -187,7 +187,7 @@ def _candidates(structure: Structure, outputs: Outputs, port: Port) -> np.ndarra
     rng, features = np.random.default_rng(0), len(rest)
     alone = rng.choice(features, min(features, _FEATURES), replace=False)
     moved = [[feature] for feature in alone for _end in range(2)]
-    several = [rng.choice(features, min(features, 2 + i % 3), replace=False) for i in range(_CANDIDATES - len(moved))]
+    several = [rng.choice(features, min(features, 2 + i % 8), replace=False) for i in range(_CANDIDATES - len(moved))]
     rows = np.repeat(rest[None], len(moved) + len(several), axis=0)
     for row, places in enumerate([*moved, *several]):
         ends = np.full(len(places), row % 2) if row < len(moved) else rng.integers(0, 2, len(places))
@@ -208,5 +208,5 @@ def _resting(structure: Structure, outputs: Outputs, shape: tuple[int, ...]) -> 
     at_zero, at_one = inputs.reshape(2, -1).numpy()
     slope = at_one - at_zero
     with np.errstate(all="ignore"):
-        rest, unit = -at_zero / slope, 1 / slope
+        rest, unit = -at_zero / slope, np.abs(1 / slope)
     return np.nan_to_num(rest, posinf=0.0, neginf=0.0), np.nan_to_num(unit, posinf=0.0, neginf=0.0)

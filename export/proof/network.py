@@ -35,7 +35,7 @@ from .structure import Layer, Structure
 
 _ROWS = {"data": 12, "range": 12, "normal": 12}
 """At most of each kind: rows that users of a server would send, where nothing overflows."""
-_EXPOSING = 24
+_EXPOSING = 36
 """At most, of the rows that show single weights."""
 _WORK = 2**30
 """Products that the bounds of all rows may take; a deep network has no rows of that kind."""

@@ -242,7 +242,7 @@ class _Check:
                 self.exchanges += probe.other_patterns(encoding)
         self._note_versions(self.exchanges)
         judgement = self._judge(self.exchanges)
-        if not judgement.findings and not probe.stopped:
+        if self.requests and not judgement.findings and not probe.stopped:
             judgement = self._repeat(probe, judgement)
         if probe.refusal and probe.max_batch is not None and not probe.stopped and judgement.asked:
             words = f"it refuses batches of {self.answers.rows} rows, and takes {probe.max_batch} at a time"

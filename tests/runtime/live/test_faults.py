@@ -270,7 +270,7 @@ def test_a_server_of_small_batches_is_asked_for_small_ones() -> None:
     with server.url() as url:
         report = check_live(url, case())
     assert report.proved
-    assert f"refuses batches of {ROWS} rows, and takes 4 at a time: HTTP 400: planted" in report.warnings[0]
+    assert f"refuses batches of {ROWS} rows, and takes 3 at a time: HTTP 400: planted" in report.warnings[0]
     refusing = planted(certified_answers(), status=lambda _, _number: 400)
     with refusing.url() as url:
         report = check_live(url, case())
