@@ -34,7 +34,7 @@ from export.evaluation import evaluate, times
 from export.graph import Node, Rows
 
 from .layer_bounds import Value, bounded
-from .rows import sized
+from .rows import sized, tensor_of
 from .rules import RULES
 from .rules.arithmetic import is_affine, magnitude, merged, roundings
 from .rules.common import Radius, radius_of, reach, size
@@ -48,7 +48,7 @@ _AT_LOW = ("leaky_relu", "_prelu_kernel", "elu", "celu", "selu")
 """Their roundings depend on whether the argument may be negative; those of the others grow with its size."""
 _EXACT_AT_ZERO = ("add", "sub", "mul", "div")
 """Where their result is 0 for exact operands, no rounding can make it another number."""
-_ELEMENTS, _PRODUCTS = 2**24, 2**28
+_ELEMENTS, _PRODUCTS = 2**24, 2**29
 """Of the sources of one value, and of all products of a layer: beyond, its input becomes one new source."""
 
 
@@ -139,15 +139,18 @@ class Enclosures:
         node, weight = layer.expected, layer.expected.tensors["weight"].values
         name, alone = layer.inputs[0], z[0].numel() == weight.shape[1]
         count = sum(len(part) for part in form.sources.values())
-        if count * self.rows * z[0].numel() * len(weight) > _PRODUCTS:
-            form, count, name = Form.new(e.reshape(self.rows, -1)), 0, f"{name}, with its sources"
-        if not alone or (count * len(weight) + weight.size) * self.rows > _ELEMENTS:
+        elements = (count * len(weight) + weight.size) * self.rows
+        if elements > _ELEMENTS or count * weight.size * self.rows > _PRODUCTS:
+            form, name = Form.new(e.reshape(self.rows, -1)), f"{name}, with its sources"
+        if not alone or weight.size * self.rows > _ELEMENTS:
             return Form.new(magnitude(node, e, shifted=False).reshape(self.rows, -1))
         sources = {source: times(weight, part) for source, part in form.sources.items()}
-        if (form.fresh != 0).any():
-            matrix = torch.from_numpy(np.ascontiguousarray(weight)).double()  # pyright: ignore[reportUnknownMemberType]
-            sources[name] = form.fresh.T[:, :, None] * matrix.T[:, None, :]
-        return Form.of(sources, torch.zeros(self.rows, len(weight), dtype=torch.float64))
+        found = Form.of(sources, torch.zeros(self.rows, len(weight), dtype=torch.float64))
+        if not (form.fresh != 0).any():
+            return found
+        matrix = tensor_of(np.ascontiguousarray(weight)).double()
+        diagonal = {name: form.fresh.T[:, :, None] * matrix.T[:, None, :]}
+        return Form(sources | diagonal, found.fresh, found.spread + form.fresh @ matrix.abs().T)
 
     def _through_function(self, layer: Layer, z: Tensor, e: Tensor, y: Tensor, carried: Tensor, form: Form) -> Form:
         least, most = slopes(layer.expected, z - e, z + e)

@@ -23,7 +23,7 @@ from runtime.model.port import limits
 
 from .enclosures import own_roundings
 from .inputs import Domain
-from .layer_bounds import Step
+from .layer_bounds import Step, bounded
 from .report import SeenRecord, SeenWeightsRecord
 from .rows import row_shape, tensor_of
 from .rules.arithmetic import is_affine
@@ -67,6 +67,8 @@ class Exposure:
         """For rows with the ``bound`` (rows, outputs); without it that of first order. Of ``most`` outputs."""
 
         def own(layer: Layer, z: Sequence[Tensor], y: Tensor) -> Tensor:
+            if not all(part.is_floating_point() for part in z):
+                return bounded(layer, z, [None] * len(z), len(rows))[1]
             return own_roundings(layer, z, [None] * len(z), y.abs())
 
         count = len(rows)
