@@ -100,8 +100,8 @@ def _format_sight(sight: "Sight") -> list[str]:
     lines = [f"{often} {sight.confidence:.4g}"]
     weights = sight.weights
     if weights is None:
-        hint = "make it again with this version of mlpx"
-        return [*lines, f"which errors of weights, is not recorded in the certificate: {hint}"]
+        reason = "an older version of mlpx made it, or the network is large"
+        return [*lines, f"which errors of weights, is not recorded in the certificate: {reason}"]
     if weights.together is not None:
         lines.append(f"all weights off by {weights.together:.2g} of themselves, in the same direction")
     if weights.median is not None and weights.worst is not None:
