@@ -18,7 +18,7 @@ from export.evaluation import evaluate
 from export.graph import Node, Rows
 from export.graph import Tensor as Constant
 from export.onnxfile.reading import read_model
-from export.proof.enclosures import Enclosures, own_roundings
+from export.proof.enclosures import Enclosures, own_roundings, stretch
 from export.proof.layer_bounds import SLACK, Step, Value, compute, walk
 from export.proof.rules import RULES
 from export.proof.rules.common import Radius
@@ -202,6 +202,35 @@ def test_beyond_its_budget_a_wide_layer_is_bounded_too(monkeypatch: pytest.Monke
         assert bound is not None
         bounds.append(bound)
     assert bool((bounds[0] < bounds[1]).all())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (33, 20), (200, 256)])
+@pytest.mark.parametrize("rank", [1, 3, 1000])
+def test_no_vector_is_stretched_by_more_than_is_said(shape: tuple[int, int], rank: int) -> None:
+    rng = np.random.default_rng(0)
+    inner = min(*shape, rank)
+    for scale in (1e-18, 1.0, 1e15):
+        weight = rng.standard_normal((shape[0], inner)) @ rng.standard_normal((inner, shape[1])) * scale
+        largest = np.linalg.svd(weight.astype(np.float32).astype(np.float64), compute_uv=False)[0]
+        assert largest <= stretch(weight.astype(np.float32)) <= 1.3 * largest
+    assert stretch(np.zeros(shape, np.float32)) == 0
+
+
+def test_deep_and_beyond_its_budget_errors_are_carried_by_norms(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("export.proof.enclosures._PRODUCTS", 0)
+    hidden = [block for _ in range(10) for block in ({"linear": 24}, "relu")]
+    _, module = network([{"linear": 24}, *hidden, {"linear": 2}], features=7)
+    rows = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+    check_every_evaluation(module, rows, tmp_path, 0)
+    structure = structure_of(module, 7, tmp_path)
+    _, bound = outputs_by(structure, rows, Enclosures(len(rows)).step)
+    monkeypatch.setattr("export.proof.enclosures._STRETCHED", 0)
+    _, wider = outputs_by(structure, rows, Enclosures(len(rows)).step)
+    assert bound is not None
+    assert wider is not None
+    assert bool((bound * 100 < wider).all())
 
 
 OPTIONS = {
