@@ -105,8 +105,7 @@ def _format_sight(sight: "Sight") -> list[str]:
     if weights.together is not None:
         lines.append(f"all weights off by {weights.together:.2g} of themselves, in the same direction")
     if weights.median is not None and weights.worst is not None:
-        lines.append(
-            f"one weight off by {weights.median:.2g} of itself, for half of those of each layer; "
-            f"by {weights.worst:.2g}, for all but {weights.unseen:,} of {weights.weights:,}, which show in no answer"
-        )
+        unseen = f"all but {weights.unseen:,} of {weights.weights:,}, which show in no answer"
+        half = f"one weight off by {weights.median:.2g} of itself, for half of those of each layer"
+        lines.append(f"{half}; by {weights.worst:.2g}, for {unseen if weights.unseen else 'each'}")
     return lines
