@@ -289,6 +289,6 @@ def run_checks(proof: Proof) -> None:
                 if not proof.add(check.name, outcome, words):
                     return
         if proof.verdict == "proved":
-            proof.answers = answers(proof.structure, proof.inputs)
+            proof.answers = answers(proof.structure, proof.inputs, proof.port)
     except (ModelError, InputError) as error:
         proof.add("running", "unproved", f"the file does not run on the module's rows: {error}")

@@ -19,18 +19,26 @@ import torch
 from torch import Tensor
 
 from export.evaluation import evaluate
-from export.graph import Row, Shape
+from export.graph import Row
+from runtime import Port
 
 from .eager import EagerModule, run_graph
+from .enclosures import Enclosures, work_per_row
+from .exposing import Exposure, exposing_rows, outputs_within
 from .inputs import Inputs
 from .layer_bounds import SLACK, Step, Value, bounded, reshaped, walk
 from .report import AnswersRecord, EndToEnd, TensorRecord
-from .rows import absolute_difference, as_tensors, by_row, join, row_shapes, split, tensor_of
+from .rows import absolute_difference, as_tensors, join, row_shapes, split, tensor_of
 from .rules.common import Radius
+from .sensitivities import Sensitivities
 from .structure import Layer, Structure
 
 _ROWS = {"data": 12, "range": 12, "normal": 12}
 """At most of each kind: rows that users of a server would send, where nothing overflows."""
+_EXPOSING = 36
+"""At most, of the rows that show single weights."""
+_WORK = 2**30
+"""Products that the bounds of all rows may take; a deep network has no rows of that kind."""
 _BYTES = 2**18
 """About, of the values that are kept; a wide network has fewer rows, at least one."""
 _SAMPLED_ROWS, _SAMPLED_OUTPUTS = 32, 16
@@ -38,8 +46,11 @@ _SAMPLED_ROWS, _SAMPLED_OUTPUTS = 32, 16
 _Rounding = Callable[[Tensor], Tensor]
 
 
-def answers(structure: Structure, inputs: list[Inputs]) -> AnswersRecord | None:
-    """Rows to ask a live server for, the first of the usual kinds; None where no row has a finite answer."""
+def answers(structure: Structure, inputs: list[Inputs], port: Port) -> AnswersRecord | None:
+    """Rows to ask a live server for, the first of the usual kinds and others that show single weights.
+
+    None where no row has a finite answer. The ``port`` declares the ranges of the input.
+    """
     graph = structure.graph
     if graph.rows_depend:  # a server may batch the rows of several requests
         return None
@@ -49,13 +60,15 @@ def answers(structure: Structure, inputs: list[Inputs]) -> AnswersRecord | None:
     chosen = [each.rows[: min(_ROWS[each.kind], most)] for each in inputs if each.kind in _ROWS]
     rows = np.concatenate(chosen)[:most]
 
-    def step(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius]) -> Value:
-        y, radius = bounded(layer, z, e, len(rows))
-        # Infinity times 0 is not a bound either.
-        return y, radius.nan_to_num(torch.inf, torch.inf).expand(y.shape)
+    def by_steps(rows: np.ndarray, step: Step) -> Tensor:
+        return _outputs(structure, rows, step)[0]
 
+    few = min(_EXPOSING, most - len(rows), _WORK // (1 + work_per_row(structure.layers)) - len(rows))
+    exposing = exposing_rows(structure, by_steps, rows, port, few)
+    rows = np.concatenate([rows, exposing])
     with torch.inference_mode():
-        exact, bound = _outputs(structure, rows, step)
+        exact, bound = _outputs(structure, rows, Enclosures(len(rows)).step)
+        bound = bound * SLACK
         parts = (tensor_of(rows), exact, bound)
         finite = torch.stack([part.isfinite().reshape(len(rows), -1).all(dim=1) for part in parts]).all(dim=0)
         if not finite.any():
@@ -64,12 +77,15 @@ def answers(structure: Structure, inputs: list[Inputs]) -> AnswersRecord | None:
         reduced = {
             n: _outputs(structure, rows, _reduced_step(*rounding, len(rows)))[0] for n, rounding in _REDUCED.items()
         }
+    sampled = outputs_within(structure, len(rows))
+    flat = bound.reshape(len(rows), -1).numpy()
     return AnswersRecord(
         rows=len(rows),
         inputs={name: TensorRecord.of(part) for name, part in structure.wiring.feed(rows).items()},
         exact=_records(exact, "float64", shapes),
-        bound=_records(bound * SLACK, "float64", shapes),
+        bound=_records(bound, "float64", shapes),
         reduced={name: _records(values, "float32", shapes) for name, values in reduced.items()},
+        seen=Exposure.of(by_steps, rows, flat, sampled).record() if sampled else None,
     )
 
 
@@ -164,28 +180,14 @@ def _first_order(structure: Structure, rows: np.ndarray, errors: np.ndarray, see
     """
     chosen = np.random.default_rng(seed).choice(len(rows), min(_SAMPLED_ROWS, len(rows)), replace=False)
     outputs = np.argsort(-errors[chosen].max(axis=0), kind="stable")[:_SAMPLED_OUTPUTS]
-    shifts: list[Tensor] = []
-    bounds: list[tuple[Tensor, Shape]] = []
 
-    def step(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius]) -> Value:
-        y, radius = bounded(layer, z, e, len(chosen))
-        if not y.is_floating_point():
-            return y, None
-        shifts.append(torch.zeros_like(y).requires_grad_())
-        bounds.append((radius.detach().expand(y.shape), layer.expected.shape))
-        return y + shifts[-1], None
+    def own(layer: Layer, z: Sequence[Tensor], _y: Tensor) -> Tensor:
+        return bounded(layer, z, [None] * len(z), len(chosen))[1]
 
-    last = _outputs(structure, rows[chosen], step)[0].reshape(len(chosen), -1)
-    if not last.requires_grad:
-        return 0.0, len(chosen), len(outputs)
+    last, found = Sensitivities.of(lambda step: _outputs(structure, rows[chosen], step)[0], len(chosen), own)
     share = 0.0
     for output in outputs.tolist():
-        total = last[:, output].sum()
-        gradients: list[Tensor | None] = [*torch.autograd.grad(total, shifts, retain_graph=True, allow_unused=True)]
-        bound = torch.zeros(len(chosen), dtype=torch.float64)
-        for gradient, (radius, shape) in zip(gradients, bounds, strict=True):
-            if gradient is not None:
-                bound += by_row(gradient.abs() * radius, len(chosen), shape).sum(dim=1)
+        bound = found.first_order(found.of_output(last, output))
         error = tensor_of(errors[chosen][:, output])
         ratio = torch.where(error == 0, 0.0, error / bound)
         finite = ratio[ratio.isfinite()]

@@ -146,6 +146,29 @@ class TensorRecord(_Record):
         return cls(shape=list(values.shape), dtype=values.dtype.name, base64=encoded)  # pyright: ignore[reportArgumentType]
 
 
+class SeenWeightsRecord(_Record):
+    """The smallest errors of a single weight of a linear layer that move some answer by more than its bound.
+
+    To first order; ``relative`` to the weight itself, where that is not 0. ``unseen`` weights show in no answer, and do
+    not count for the other figures, which are None where nothing shows.
+    """
+
+    layer: str
+    weights: int
+    unseen: int
+    absolute_median: float | None
+    absolute_worst: float | None
+    relative_median: float | None
+    relative_worst: float | None
+
+
+class SeenRecord(_Record):
+    """What the answers show of the weights; ``together``: of a relative error that all of them have in common."""
+
+    together: float | None
+    layers: list[SeenWeightsRecord]
+
+
 class AnswersRecord(_Record):
     """Rows to ask a live server for: arrays (rows, ...) by the names of the file's inputs and outputs.
 
@@ -158,6 +181,8 @@ class AnswersRecord(_Record):
     exact: dict[str, TensorRecord]
     bound: dict[str, TensorRecord]
     reduced: dict[str, dict[str, TensorRecord]] = {}
+    seen: SeenRecord | None = None
+    """None where finding it would take long."""
 
 
 class ParityReport(_Record):

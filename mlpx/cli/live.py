@@ -1,8 +1,9 @@
 """``mlpx verify --url``: does a live server answer as the certified file does?"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,10 +12,11 @@ from typer import BadParameter, Exit
 from mlpx.exit_codes import UNPROVED
 
 from .signing import read_trusted
-from .terminal import print_field, print_json
+from .terminal import long_run, print_field, print_json
 
 if TYPE_CHECKING:
     from runtime import LiveReport
+    from runtime.live.sight import Sight
 
 
 @dataclass
@@ -32,13 +34,20 @@ class LiveOptions:
     ] = "auto"
     ca_file: Annotated[Path | None, "With --url: the PEM file of the server's certificate authority."] = None
     timeout: Annotated[float, "SECONDS", "With --url: seconds allowed per request."] = 30.0
+    confidence: Annotated[
+        float | None, "C", "With --rate: how certainly such faults are to be found, 0 to 1; default: 0.95."
+    ] = None
+    rate: Annotated[
+        float | None, "F", "With --url: send so many requests that a fault in this share of them is found, 0 to 1."
+    ] = None
 
 
 def verify_live(
     live: LiveOptions, file: Path | None, certificate: Path | None, keys: Sequence[Path] | None, as_json: bool
 ) -> None:
     """Check a live server, and print the findings; raises what ``live_report`` does."""
-    report = live_report(live, file, certificate, keys)
+    with long_run() as progress:
+        report = live_report(live, file, certificate, keys, partial(progress.show, "asking"))
     if as_json:
         print_json({"proved": report.proved, **asdict(report)})
     else:
@@ -48,7 +57,11 @@ def verify_live(
 
 
 def live_report(
-    live: LiveOptions, file: Path | None, certificate: Path | None, keys: Sequence[Path] | None
+    live: LiveOptions,
+    file: Path | None,
+    certificate: Path | None,
+    keys: Sequence[Path] | None,
+    progress: Callable[[int, int], object] = lambda _done, _total: None,
 ) -> "LiveReport":
     """Check a live server.
 
@@ -66,7 +79,8 @@ def live_report(
     if file is not None and not known.is_of(file):
         hint = "name the file that was proved, or verify this one again with --spec or --module"
         raise ProofError(f"{file} is not the file that {known.path} was made of. What to do: {hint}")
-    return check_live(certificate=known, token=os.environ.get("MLPX_TOKEN") or None, **vars(live))
+    token = os.environ.get("MLPX_TOKEN") or None
+    return check_live(certificate=known, token=token, progress=progress, **vars(live))
 
 
 def _print_live(report: "LiveReport") -> None:
@@ -83,6 +97,8 @@ def _print_live(report: "LiveReport") -> None:
         print_field("", f"largest difference {report.largest:.2g}, {report.share:.2g} of the bound there{at_proof}")
         if precisions := dict.fromkeys(name.partition(",")[0] for name in report.told_apart):
             print_field("", f"nearer to the exact answers than to those of {', '.join(precisions)}")
+    if report.sight is not None:
+        print_field("finds", *_format_sight(report.sight))
     print_field("finding", *(finding.words for finding in report.findings))
     print_field("cause", *report.causes)
     if not report.proved and len({batch.largest > USUAL_RATIO * (report.at_proof or 0) for batch in report.asked}) == 2:
@@ -94,3 +110,20 @@ def _print_live(report: "LiveReport") -> None:
     print_field("server", f"{report.server or 'without a name'}, {report.protocol}, model {report.model}{version}")
     print_field("certified", f"{report.file}, SHA-256 {report.sha256[:16]}…, by {report.certificate}")
     print_field("warning", *report.warnings)
+
+
+def _format_sight(sight: "Sight") -> list[str]:
+    """What would have been found, in a line each."""
+    often = f"a fault in 1 of {max(1, int(1 / sight.rate)):,} requests, at random, with a confidence of"
+    lines = [f"{often} {sight.confidence:.4g}"]
+    weights = sight.weights
+    if weights is None:
+        reason = "an older version of mlpx made it, or the network is large"
+        return [*lines, f"which errors of weights, is not recorded in the certificate: {reason}"]
+    if weights.together is not None:
+        lines.append(f"all weights off by {weights.together:.2g} of themselves, in the same direction")
+    if weights.median is not None and weights.worst is not None:
+        unseen = f"all but {weights.unseen:,} of {weights.weights:,}, which show in no answer"
+        half = f"one weight off by {weights.median:.2g} of itself, for half of those of each layer"
+        lines.append(f"{half}; by {weights.worst:.2g}, for {unseen if weights.unseen else 'each'}")
+    return lines

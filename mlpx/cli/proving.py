@@ -53,6 +53,7 @@ def verify(
     if live.url is not None:
         offline = {"spec": spec, "module": module, "weights": weights, "output": output, "data": data, "html": html}
         offline |= {"dtype": dtype, "device": None if device == "auto" else device, "seed": seed}
+        offline |= {"method": None if method == "forward" else method}
         if needless := [f"--{name}" for name, value in offline.items() if value is not None]:
             raise BadParameter(f"--url checks a server by a certificate, and does not go with {', '.join(needless)}")
         if repeated.every is not None:
@@ -67,7 +68,7 @@ def verify(
     hint = "give the network with --spec or --module, or a --certificate to compare with"
     writes = output is not None or data is not None
     refuse(
-        (live != LiveOptions(), "--tensors, --ca-file and --timeout go with --url"),
+        (live != LiveOptions(), "--tensors, --ca-file, --timeout, --confidence and --rate go with --url"),
         (file is None, "name the ONNX FILE, or a live server with --url"),
         (spec is not None and module is not None, "give --spec or --module, not both"),
         (alone and certificate is None, f"a file alone proves nothing: {hint}"),

@@ -232,11 +232,12 @@ def _unrelated(evidence: Evidence) -> str | None:
 
 
 def _correlation(evidence: Evidence) -> float | None:
-    """Between the answers and the exact ones, each column centred; None where nothing varies."""
+    """Between the answers and the exact ones, each column centred; None where these vary within their bounds only."""
     values = evidence.values - evidence.values.mean(axis=0)
     exact = evidence.exact - evidence.exact.mean(axis=0)
     scale = rms(values) * rms(exact)
-    return float((values * exact).mean()) / scale if scale > 0 and np.isfinite(scale) else None
+    varies = rms(exact) > rms(evidence.bound) and scale > 0 and np.isfinite(scale)
+    return float((values * exact).mean()) / scale if varies else None
 
 
 CAUSES: tuple[Callable[[Evidence], str | None], ...] = (

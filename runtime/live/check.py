@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from runtime.errors import InputError, UnreachableError
@@ -12,17 +13,27 @@ from runtime.model.certificate import Answers, Certificate, read_certificate
 
 from .causes import causes_of
 from .connection import Connection, parse_url
-from .judge import USUAL_RATIO, Judgement, fixed_batch, judge, judge_interface
-from .probe import Exchange, Probe, connect
+from .judge import USUAL_RATIO, Judgement, fixed_batch, joined, judge, judge_interface
+from .probe import Exchange, Probe, connect, largest_batch
 from .protocol import Client, ModelInfo, Response, ServerError, ServerInfo
 from .report import Finding, LiveReport
+from .sight import Sight, requests_for, sight_of
 
 TENSORS: dict[str, tuple[str, ...]] = {"json": ("JSON",), "binary": ("bytes",), "auto": ()}
 """How tensors may travel; "auto": as JSON, and as bytes too if the server's metadata says that it can."""
 _ACCESS_DENIED = 401, 403, 407
 _MAX_FIXED_BATCH = 65_536
+_CHUNK = 400
+"""Requests that are judged at a time, of those that are repeated."""
 _MAX_VERSIONS = 8
 """Other versions that are tried if the answers are not the certified file's."""
+
+Progress = Callable[[int, int], object]
+"""Called with the number of requests that were sent, and of all."""
+
+
+def _no_progress(_done: int, _total: int) -> None:
+    """The progress of a check that nobody follows."""
 
 
 def check_live(
@@ -33,6 +44,9 @@ def check_live(
     timeout: float = 30.0,
     token: str | None = None,
     ca_file: str | Path | None = None,
+    confidence: float | None = None,
+    rate: float | None = None,
+    progress: Progress = _no_progress,
 ) -> LiveReport:
     """Send the rows of a certificate to a server of the Open Inference Protocol (V2), and judge its answers.
 
@@ -40,6 +54,10 @@ def check_live(
     ``tensors``: "json", "binary" or "auto" (over REST: both if the server can; over gRPC always bytes). A request
     may take ``timeout`` seconds. ``token`` is sent as a bearer token. ``ca_file``: the PEM file of the authority that
     signed the server's certificate; by default the system's. ``report.proved`` is the verdict.
+
+    With ``rate`` so many requests are sent that a fault in this share of them, at random, is found with the
+    ``confidence`` (default 0.95), until the first fault. ``progress`` is called with how many were sent, and with how
+    many there are.
 
     Raises InputError: an invalid URL or option, or a certificate without answers; UnreachableError: nothing answers
     there, or not without a token; MissingPackageError: for gRPC, the packages of mlpx[serve].
@@ -61,10 +79,12 @@ def check_live(
         raise InputError(f"the token cannot be sent: {problem}. What to do: set it again")
     if ca_file is not None and not address.encrypted:
         raise InputError(f"a CA file goes with https:// or grpcs://, and the URL is {address}")
-    max_response = 2**20 + 64 * sum(exact.size for exact in answers.exact.values())
+    max_response = 2**20 + 64 * largest_batch(answers) * sum(exact[0].size for exact in answers.exact.values())
+    confidence, requests = requests_for(confidence, rate)
     connection = Connection(address, timeout, token, None if ca_file is None else Path(ca_file), max_response)
     with closing(connect(connection)) as client:
-        return _Check(certificate, answers, connection, client).report(tensors, start)
+        check = _Check(certificate, answers, connection, client, requests, progress)
+        return check.report(tensors, start, confidence)
 
 
 def _answers(certificate: Certificate) -> Answers:
@@ -90,16 +110,27 @@ def _version(exchange: Exchange) -> str:
 class _Check:
     """One check of one server, and its results so far."""
 
-    def __init__(self, certificate: Certificate, answers: Answers, connection: Connection, client: Client):
+    def __init__(
+        self,
+        certificate: Certificate,
+        answers: Answers,
+        connection: Connection,
+        client: Client,
+        requests: int,
+        progress: Progress,
+    ):
         self.certificate, self.answers, self.connection, self.client = certificate, answers, connection, client
+        self.requests, self.progress = requests, progress
         self.address = connection.address
         self.server, self.info = ServerInfo(), ModelInfo()
         self.findings: list[Finding] = []
         self.causes: list[str] = []
         self.warnings: list[str] = []
         self.exchanges: list[Exchange] = []
+        self.versions: dict[str, None] = {}
+        """Those that answered, in the order of their first answers."""
 
-    def report(self, tensors: str, start: float) -> LiveReport:
+    def report(self, tensors: str, start: float, confidence: float) -> LiveReport:
         """Metadata first, then the rows, then the causes."""
         self.server = self._server_info()
         judgement = self._judge([])
@@ -111,7 +142,7 @@ class _Check:
             protocol="gRPC" if self.address.grpc else "REST",
             server=_visible(" ".join(filter(None, (self.server.name, self.server.version)))),
             model=self.address.model,
-            version=_visible(", ".join(self._versions())),
+            version=_visible(", ".join(self.versions)),
             versions=tuple(map(_visible, self.info.versions)),
             certificate=str(self.certificate.path),
             file=self.certificate.file,
@@ -125,12 +156,13 @@ class _Check:
             share=judgement.share,
             at_proof=self.certificate.largest,
             told_apart=judgement.told_apart,
+            sight=None if findings else self._sight(judgement, confidence),
             seconds=time.monotonic() - start,
         )
 
-    def _versions(self) -> list[str]:
-        """Those that answered, in the order of their first answers."""
-        return list(dict.fromkeys(version for exchange in self.exchanges if (version := _version(exchange))))
+    def _sight(self, judgement: Judgement, confidence: float) -> Sight:
+        requests = sum(asked.requests for asked in judgement.asked)
+        return sight_of(self.answers.seen, requests, judgement.share, confidence)
 
     def _judge(self, exchanges: Sequence[Exchange]) -> Judgement:
         return judge(self.answers, exchanges, self.certificate.largest)
@@ -208,7 +240,10 @@ class _Check:
                 self.causes.append(f"a single row is answered, and a batch of {len(exchanges[0].rows)} is not")
             if answered:
                 self.exchanges += probe.other_patterns(encoding)
+        self._note_versions(self.exchanges)
         judgement = self._judge(self.exchanges)
+        if self.requests and not judgement.findings and not probe.stopped:
+            judgement = self._repeat(probe, judgement)
         if probe.refusal and probe.max_batch is not None and not probe.stopped and judgement.asked:
             words = f"it refuses batches of {self.answers.rows} rows, and takes {probe.max_batch} at a time"
             self.warnings.append(f"{words}: {probe.refusal}")
@@ -218,8 +253,29 @@ class _Check:
         if judgement.findings:
             self.causes += self._other_version(judgement) + causes_of(judgement)
         else:
-            self._warn_of_limits(judgement)
+            self._warn_of_limits(judgement, probe)
         return judgement
+
+    def _repeat(self, probe: Probe, judgement: Judgement) -> Judgement:
+        """Send more requests until there are as many as were asked for, or one is answered wrongly."""
+        encodings = list(dict.fromkeys(exchange.method.tensors for exchange in self.exchanges))
+        turn = 0
+        while not judgement.findings and not probe.stopped:
+            sent = sum(asked.requests for asked in judgement.asked)
+            self.progress(min(sent, self.requests), self.requests)
+            if sent >= self.requests:
+                break
+            exchanges = probe.repeats(encodings[turn % len(encodings)], min(_CHUNK, self.requests - sent))
+            turn += 1
+            self._note_versions(exchanges)
+            part = self._judge(exchanges)
+            if not part.findings:  # hundreds of thousands of answers would fill the memory
+                part = replace(part, good=())
+            judgement = joined(judgement, part)
+        return judgement
+
+    def _note_versions(self, exchanges: Sequence[Exchange]) -> None:
+        self.versions |= {version: None for exchange in exchanges if (version := _version(exchange))}
 
     def _encodings(self, tensors: str) -> Sequence[str]:
         if self.address.grpc:
@@ -229,7 +285,7 @@ class _Check:
 
     def _check_versions(self) -> None:
         """Whether the version in the URL answered, and always the same one."""
-        versions = self._versions()
+        versions = [*self.versions]
         wanted = self.address.version
         others = [repr(version) for version in versions if version != wanted]
         if wanted is not None and others:
@@ -254,8 +310,10 @@ class _Check:
                 return [f"version {version} answers as the certified file does{contrast}"]
         return []
 
-    def _warn_of_limits(self, judgement: Judgement) -> None:
+    def _warn_of_limits(self, judgement: Judgement, probe: Probe) -> None:
         """What a server that passes could still have wrong."""
+        if self.answers.rows > 1 and len(probe.distinct) == 1:
+            self.warnings.append("all rows have the same answer within their bounds, so mixed rows would pass")
         similar = [name for name in self.answers.reduced if name not in judgement.told_apart]
         if similar:
             precisions = ", ".join(dict.fromkeys(name.partition(",")[0] for name in similar))

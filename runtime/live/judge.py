@@ -11,7 +11,7 @@ where the two are far enough apart for float32 not to decide it: further than tw
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -218,6 +218,26 @@ def judge(answers: Answers, exchanges: Sequence[Exchange], at_proof: float | Non
         largest=max((item.largest for item in evidence), default=0.0),
         share=max((item.share for item in evidence), default=0.0),
         told_apart=tuple(told_apart),
+    )
+
+
+def joined(first: Judgement, second: Judgement) -> Judgement:
+    """The judgement on the exchanges of both."""
+    asked: dict[tuple[str, str], Asked] = {}
+    for each in (*first.asked, *second.asked):
+        same = asked.get(key := (each.how, each.tensors))
+        if same is not None:
+            requests, rows = same.requests + each.requests, same.rows + each.rows
+            each = replace(each, requests=requests, rows=rows, largest=max(same.largest, each.largest))
+        asked[key] = each
+    return Judgement(
+        findings=(*first.findings, *second.findings),
+        asked=tuple(asked.values()),
+        bad=(*first.bad, *second.bad),
+        good=(*first.good, *second.good),
+        largest=max(first.largest, second.largest),
+        share=max(first.share, second.share),
+        told_apart=first.told_apart,
     )
 
 

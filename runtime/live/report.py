@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .sight import Sight
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -19,7 +21,7 @@ class Asked:
     """The requests of one kind, and how far their answers were from the exact ones."""
 
     how: str
-    """"all at once", "one by one", "in batches" or "at the same time"."""
+    """"all at once", "one by one", "in batches", "at the same time", "repeatedly" or both of these."""
     tensors: str
     """"JSON" or "bytes"."""
     requests: int
@@ -63,6 +65,8 @@ class LiveReport:
     """The largest difference that the file had when it was proved."""
     told_apart: tuple[str, ...]
     """The reduced precisions whose answers differ enough from float32's on these rows."""
+    sight: Sight | None
+    """What a pass shows; None if it is not proved."""
     seconds: float
 
     @property

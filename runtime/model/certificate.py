@@ -17,7 +17,33 @@ from runtime.files import sha256
 from runtime.json_types import Json
 
 FORMAT = 1
+_FIGURES = "absolute_median", "absolute_worst", "relative_median", "relative_worst"
 Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class SeenWeights:
+    """The smallest errors of one weight of a linear layer that move some answer by more than its bound.
+
+    To first order; ``relative`` to the weight, where that is not 0. ``unseen`` weights show in no answer; None where
+    nothing shows.
+    """
+
+    layer: str
+    weights: int
+    unseen: int
+    absolute_median: float | None
+    absolute_worst: float | None
+    relative_median: float | None
+    relative_worst: float | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the answers show of the weights; ``together``: of a relative error that all of them have in common."""
+
+    together: float | None
+    layers: tuple[SeenWeights, ...]
 
 
 @dataclass(frozen=True)
@@ -33,6 +59,8 @@ class Answers:
     exact: Arrays
     bound: Arrays
     reduced: Mapping[str, Arrays]
+    seen: Seen | None = None
+    """None if it is not recorded."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +150,25 @@ def _answers(record: Mapping[str, Any]) -> Answers:
         return values
 
     exact = {key: arrays(record[key]) for key in ("inputs", "exact", "bound")}
-    return Answers(rows, **exact, reduced={kind: arrays(each) for kind, each in record.get("reduced", {}).items()})
+    reduced = {kind: arrays(each) for kind, each in record.get("reduced", {}).items()}
+    return Answers(rows, **exact, reduced=reduced, seen=None if record.get("seen") is None else _seen(record["seen"]))
+
+
+def _seen(record: Mapping[str, Any]) -> Seen:
+    layers = [
+        SeenWeights(
+            layer=str(layer["layer"]),
+            weights=int(layer["weights"]),
+            unseen=int(layer["unseen"]),
+            **{name: _optional(layer[name]) for name in _FIGURES},
+        )
+        for layer in record["layers"]
+    ]
+    return Seen(_optional(record["together"]), tuple(layers))
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _array(record: Mapping[str, Any]) -> np.ndarray:

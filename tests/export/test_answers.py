@@ -32,7 +32,7 @@ def answered(module: nn.Module, folder: Path, spec: MLPSpec | None = None):
 def test_the_file_is_within_the_bound_of_the_exact_answer(block: str, tmp_path: Path) -> None:
     spec, module = network([{"linear": 7}, BLOCKS[block], {"linear": 3}])
     answers, exact, found = answered(randomised(module, 1), tmp_path, spec)
-    assert answers.rows == 12
+    assert 12 < answers.rows <= 48
     for name, expected in answers.exact.items():
         np.testing.assert_allclose(expected, exact[name].numpy(), rtol=1e-6, atol=1e-7)  # options are float32 numbers
         assert np.all(np.abs(found[name] - expected) <= answers.bound[name])

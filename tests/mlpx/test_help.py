@@ -31,8 +31,8 @@ OPTIONS = {
         "--name --no-html --output --output-activation --prefix --replace --trust -o"
     ),
     "verify": (
-        "--ca-file --certificate --data --device --dtype --every --html --method --metrics --module --no-html --output "
-        "--require-signature --seed --spec --tensors --timeout --url --weights -o"
+        "--ca-file --certificate --confidence --data --device --dtype --every --html --method --metrics --module "
+        "--no-html --output --rate --require-signature --seed --spec --tensors --timeout --url --weights -o"
     ),
     "inspect": "--data --dtype",
     "predict": (

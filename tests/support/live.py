@@ -24,6 +24,8 @@ from tests.support.cases import network
 
 Rows = Mapping[str, np.ndarray]
 Answer = Callable[[Rows], Rows]
+ROWS = 48
+"""Of the certificate of ``case``: 12 of usual ones, and 36 that show single weights."""
 
 
 def certified(module: nn.Module, folder: Path, spec: MLPSpec | None = None) -> tuple[Certificate, Path]:

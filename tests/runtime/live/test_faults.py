@@ -13,7 +13,7 @@ import pytest
 
 from runtime import check_live
 from runtime.model.certificate import Answers
-from tests.support.live import Planted, Rows, case, known, planted
+from tests.support.live import ROWS, Planted, Rows, case, known, planted
 
 Make = Callable[[Answers], Planted]
 
@@ -85,7 +85,7 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
     "float16": (reduced("float16"), "precision", "float16: "),
     "a batch is computed otherwise": (doubled_in_batches, "bound", "right one by one; wrong all at once"),
     "the answers of another request": (the_answer_before, "bound", "rows are mixed up"),
-    "null": (output(data=[None] * 10, shape=[1, 10]), "form", "[1, 10] instead of [12, 10]"),
+    "null": (output(data=[None] * 10, shape=[1, 10]), "form", f"[1, 10] instead of [{ROWS}, 10]"),
     "null for every value": (
         changed(lambda r: r | {"outputs": [r["outputs"][0] | {"data": [None] * len(r["outputs"][0]["data"])}]}),
         "not a number",
@@ -98,19 +98,19 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
     "a negative shape": (output(shape=[-1, 10]), "no answer", "instead of a list of sizes"),
     "fewer values": (output(data=[1.0]), "no answer", "1 values came"),
     "text for numbers": (output(data=["1.5"] * 10), "no answer", "'1.5' instead of a number"),
-    "a number beyond float64": (output(data=[10**400] * 120), "no answer", "beyond float64"),
+    "a number beyond float64": (output(data=[10**400] * 10 * ROWS), "no answer", "beyond float64"),
     "an output without a name": (changed(lambda record: record | {"outputs": [{}]}), "no answer", "without a name"),
     "an output that is a number": (changed(lambda record: record | {"outputs": [7]}), "no answer", "without a name"),
     "bytes that do not follow": (
-        output(parameters={"binary_data_size": 480}),
+        output(parameters={"binary_data_size": 40 * ROWS}),
         "no answer",
-        "'output' claims 480 bytes, and 0 are left",
+        f"'output' claims {40 * ROWS} bytes, and 0 are left",
     ),
     "a size that is text": (output(parameters={"binary_data_size": "480"}), "no answer", "claims 480 bytes"),
     "fewer bytes than its shape has": (
         output(parameters={"binary_data_size": 0}),
         "no answer",
-        "'output' is FP32 [12, 10], 480 bytes, and came as 0",
+        f"'output' is FP32 [{ROWS}, 10], {40 * ROWS} bytes, and came as 0",
     ),
     "text": (output(datatype="BYTES"), "form", "BYTES instead of FP32"),
     "no outputs": (changed(lambda _: {}), "no answer", "without 'outputs'"),
@@ -127,7 +127,7 @@ FAULTS: dict[str, tuple[Make, str, str]] = {
     "an error for batches": (
         lambda a: planted(a, status=lambda rows, _: 500 if rows > 1 else 200),
         "no answer",
-        "a single row is answered, and a batch of 12 is not",
+        f"a single row is answered, and a batch of {ROWS} is not",
     ),
     "moved": (
         lambda a: planted(a, status=lambda _, _number: 307, headers={"Location": "/elsewhere"}),
@@ -221,7 +221,7 @@ VERSIONS: dict[str, tuple[list[str], str, Make, str]] = {
     "the one that answered, and is wrong": (
         ["1"],
         "",
-        changed(lambda r: r | {"model_version": "1", "outputs": [{**r["outputs"][0], "data": [7.0] * 120}]}),
+        changed(lambda r: r | {"model_version": "1", "outputs": [{**r["outputs"][0], "data": [7.0] * 10 * ROWS}]}),
         "every row has the same answer",
     ),
 }
@@ -270,7 +270,7 @@ def test_a_server_of_small_batches_is_asked_for_small_ones() -> None:
     with server.url() as url:
         report = check_live(url, case())
     assert report.proved
-    assert "refuses batches of 12 rows, and takes 3 at a time: HTTP 400: planted" in report.warnings[0]
+    assert f"refuses batches of {ROWS} rows, and takes 3 at a time: HTTP 400: planted" in report.warnings[0]
     refusing = planted(certified_answers(), status=lambda _, _number: 400)
     with refusing.url() as url:
         report = check_live(url, case())
@@ -290,7 +290,8 @@ def test_a_server_of_one_batch_size_gets_that(batch: int) -> None:
 def test_a_difference_within_the_bound_and_yet_unusual_is_remarked() -> None:
     answers, at_proof = certified_answers(), case().largest
     assert at_proof is not None
-    moved = {name: exact + 20 * at_proof for name, exact in answers.exact.items()}
+    room = {name: np.where(bound > 20 * at_proof, 20 * at_proof, 0.0) for name, bound in answers.bound.items()}
+    moved = {name: exact + room[name] for name, exact in answers.exact.items()}
     with planted(answers, known(answers, moved)).url() as url:
         report = check_live(url, case())
     assert report.proved

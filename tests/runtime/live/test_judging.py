@@ -24,7 +24,7 @@ from runtime.live.probe import Exchange, Method
 from runtime.live.protocol import OutputTensor, Response, ServerError
 from runtime.model.certificate import Answers, Certificate
 from tests.support.cases import network, randomised, specs
-from tests.support.live import case, certified
+from tests.support.live import ROWS, case, certified
 from tests.support.repeats import examples
 
 ALL_AT_ONCE = Method("all at once", "JSON")
@@ -69,10 +69,10 @@ def test_a_single_value_beyond_its_bound_is_found(data: st.DataObject) -> None:
     (finding,) = judged(answers, {name: values}, at_proof).findings
     assert finding.kind == "bound"
     assert f"(row {row}, value {column})" in finding.words
-    assert "1 of 120" in finding.words
+    assert f"1 of {10 * ROWS}" in finding.words
 
 
-@given(st.permutations(range(12)))
+@given(st.permutations(range(ROWS)))
 @settings(max_examples=60, deadline=None)
 def test_any_permutation_of_rows_is_named(order: list[int]) -> None:
     assume(order != sorted(order))
@@ -163,6 +163,15 @@ def test_answers_that_are_the_same_for_every_row_by_right_are_not_explained_by_t
     assert causes_of(judgement) == ["the figures do not show the cause"]
 
 
+def test_right_answers_that_differ_by_rounding_alone_are_not_correlated_with() -> None:
+    answers, at_proof = asked_of(case())
+    ((output, exact),) = answers.exact.items()
+    rounding = 1e-9 * np.random.default_rng(0).standard_normal(exact.shape)
+    alike = replace(answers, exact={output: 1 + rounding}, bound={output: np.full_like(exact, 1e-6)})
+    judgement = judged(alike, {output: np.random.default_rng(1).standard_normal(exact.shape)}, at_proof)
+    assert causes_of(judgement) == ["the figures do not show the cause"]
+
+
 def test_few_rows_do_not_show_a_scale() -> None:
     answers, at_proof = asked_of(case())
     ((output, exact),) = answers.exact.items()
@@ -231,8 +240,8 @@ def test_a_batch_that_is_wrong_where_rows_alone_are_right_is_said() -> None:
     def exchange(how: str, rows: tuple[int, ...], values: np.ndarray) -> Exchange:
         return Exchange(Method(how, "JSON"), rows, "", Response({name: OutputTensor("FP32", values.shape, values)}))
 
-    alone = [exchange("one by one", (i,), exact[i : i + 1]) for i in range(12)]
-    judgement = judge(answers, [*alone, exchange("all at once", tuple(range(12)), exact[::-1])], at_proof)
+    alone = [exchange("one by one", (i,), exact[i : i + 1]) for i in range(ROWS)]
+    judgement = judge(answers, [*alone, exchange("all at once", tuple(range(ROWS)), exact[::-1])], at_proof)
     batching, cause = causes_of(judgement)
     assert batching == "it depends on how the rows are sent: right one by one; wrong all at once"
     assert cause.startswith("rows are mixed up")
@@ -245,12 +254,12 @@ def response(shape: tuple[int, ...], datatype: str = "FP32", name: str = "output
 
 FORMS: dict[str, tuple[Response | ServerError, str, str]] = {
     "nothing": (ServerError("HTTP 500: out of memory", 500), "no answer", "HTTP 500: out of memory"),
-    "another name": (response((12, 10), name="scores"), "form", "there are scores"),
+    "another name": (response((ROWS, 10), name="scores"), "form", "there are scores"),
     "no output": (Response({}), "form", "there are none"),
-    "float64": (response((12, 10), "FP64"), "form", "FP64 instead of FP32"),
-    "text": (response((12, 10), "BYTES"), "form", "BYTES instead of FP32"),
-    "turned": (response((10, 12)), "form", "in reverse order"),
-    "one row": (response((1, 10)), "form", "[1, 10] instead of [12, 10]"),
+    "float64": (response((ROWS, 10), "FP64"), "form", "FP64 instead of FP32"),
+    "text": (response((ROWS, 10), "BYTES"), "form", "BYTES instead of FP32"),
+    "turned": (response((10, ROWS)), "form", "in reverse order"),
+    "one row": (response((1, 10)), "form", f"[1, 10] instead of [{ROWS}, 10]"),
     "another request": (Response({}, id="2"), "form", "the id of another request"),
 }
 
@@ -259,7 +268,7 @@ FORMS: dict[str, tuple[Response | ServerError, str, str]] = {
 def test_answers_of_another_form_are_found(name: str) -> None:
     answers, at_proof = asked_of(case())
     answer, kind, words = FORMS[name]
-    (finding,) = judge(answers, [Exchange(ALL_AT_ONCE, tuple(range(12)), "1", answer)], at_proof).findings
+    (finding,) = judge(answers, [Exchange(ALL_AT_ONCE, tuple(range(ROWS)), "1", answer)], at_proof).findings
     assert finding.kind == kind
     assert words in finding.words
 

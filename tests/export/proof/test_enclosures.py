@@ -1,0 +1,305 @@
+"""The bound of a whole network: every float32 evaluation is within it, and it is near to what float32 really does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from builder import MLPSpec, assemble
+from export import export, publish
+from export.evaluation import evaluate
+from export.graph import Node, Rows
+from export.graph import Tensor as Constant
+from export.onnxfile.reading import read_model
+from export.proof.enclosures import Enclosures, own_roundings, stretch
+from export.proof.layer_bounds import SLACK, Step, Value, compute, walk
+from export.proof.rules import RULES
+from export.proof.rules.common import Radius
+from export.proof.slopes import BREAKS, slopes
+from export.proof.structure import Layer, Structure, match
+from export.trace import signature_of, trace
+from runtime import Session, read_certificate
+from tests.support.cases import BLOCKS, network, randomised, specs
+from tests.support.repeats import examples
+
+U = 2.0**-24
+MODES = ["float32", "random", "upwards", "adverse"]
+
+
+def structure_of(module: nn.Module, features: int, folder: Path) -> Structure:
+    """The layers of a module's file."""
+    artifact = export(module, folder / "m.onnx", input_shape=(features,))
+    return match(trace(module, signature_of(module, input_shape=(features,))), read_model(artifact.path))
+
+
+def outputs_by(structure: Structure, rows: np.ndarray, step: Step) -> Value:
+    (name,) = structure.wiring.inputs
+    (output,) = structure.wiring.outputs
+    with torch.no_grad():
+        values = walk(structure.layers, {name: (torch.from_numpy(rows).double(), None)}, len(rows), step)
+    return values[structure.values[output]]
+
+
+class Evaluation:
+    """An evaluation in which every operation rounds by at most as much as float32 may, in a direction of its own.
+
+    "float32" rounds sums to float32 in a random order, "random" moves each result by its whole rounding up or down,
+    "upwards" always up, and "adverse" each as it moves the network's first output furthest.
+    """
+
+    def __init__(self, mode: str, seed: int, directions: dict[str, Tensor]):
+        self.mode, self.rng, self.directions = mode, np.random.default_rng(seed), directions
+
+    def step(self, layer: Layer, z: Sequence[Tensor], _e: Sequence[Radius]) -> Value:
+        node, rows = layer.expected, len(z[0])
+        y = compute(layer, z, torch.float64, rows)
+        direction = self._direction(layer, y)
+        if node.op == "linear" and z[0].ndim == 2:
+            return torch.from_numpy(self._sums(node, z[0].numpy(), direction.numpy())), None
+        if self.mode == "float32":
+            return y.float().double(), None
+        moved = direction * RULES[node.op](node, z, [None] * len(z), y)
+        exact = (y == 0) if node.op in ("add", "sub", "mul", "div") else torch.zeros_like(y, dtype=torch.bool)
+        return torch.where(exact, 0.0, y + moved), None
+
+    def _direction(self, layer: Layer, y: Tensor) -> Tensor:
+        if self.mode == "adverse" and layer.output in self.directions:
+            return self.directions[layer.output]
+        if self.mode == "upwards":
+            return torch.ones_like(y)
+        return torch.from_numpy(self.rng.choice([-1.0, 1.0], y.shape))
+
+    def _sums(self, node: Node, x: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Σ w·x + b term by term in a random order."""
+        weight = node.tensors["weight"].values.astype(np.float64)
+        terms = x[:, None, :] * weight[None]
+        if "bias" in node.tensors:
+            bias = np.broadcast_to(node.tensors["bias"].values.astype(np.float64)[None, :, None], (*terms.shape[:2], 1))
+        else:
+            bias = terms[..., :0]
+        terms = np.concatenate([self._rounded(terms, direction[..., None]), bias], axis=2)
+        total = np.zeros(terms.shape[:2])
+        for term in self.rng.permutation(terms.shape[2]):
+            added = terms[:, :, term]
+            rounded = self._rounded(total + added, direction)
+            total = np.where((total == 0) | (added == 0), total + added, rounded)
+        return total
+
+    def _rounded(self, values: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        if self.mode == "float32":
+            return values.astype(np.float32).astype(np.float64)
+        return values + direction * U * np.abs(values)
+
+
+def adverse(structure: Structure, rows: np.ndarray) -> dict[str, Tensor]:
+    """The direction in which each value moves the first output up."""
+    shifts: dict[str, Tensor] = {}
+
+    def step(layer: Layer, z: Sequence[Tensor], _e: Sequence[Radius]) -> Value:
+        y = compute(layer, z, torch.float64, len(rows))
+        shifts[layer.output] = torch.zeros_like(y).requires_grad_()
+        return y + shifts[layer.output], None
+
+    (name,), (output,) = structure.wiring.inputs, structure.wiring.outputs
+    values = walk(structure.layers, {name: (torch.from_numpy(rows).double(), None)}, len(rows), step)
+    last, _ = values[structure.values[output]]
+    found = torch.autograd.grad(last.reshape(len(rows), -1)[:, 0].sum(), [*shifts.values()], allow_unused=True)
+    return {
+        key: torch.where(part >= 0, 1.0, -1.0).double()
+        for key, part in zip(shifts, found, strict=True)
+        if part is not None
+    }
+
+
+def check_every_evaluation(module: nn.Module, rows: np.ndarray, folder: Path, seed: int) -> None:
+    structure = structure_of(module, rows.shape[1], folder)
+    assert structure.problem is None
+    exact, bound = outputs_by(structure, rows, Enclosures(len(rows)).step)
+    assert bound is not None
+    directions = adverse(structure, rows)
+    for mode in MODES:
+        found, _ = outputs_by(structure, rows, Evaluation(mode, seed, directions).step)
+        assert bool(((found - exact).abs() <= bound * SLACK).all()), mode
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("scale", [1, 40])
+def test_every_evaluation_is_within_the_bound(block: str, scale: float, tmp_path: Path) -> None:
+    """With whole numbers as rows and quarters as weights many values are at a kink; large weights widen errors."""
+    _, module = network([{"linear": 9}, BLOCKS[block], {"linear": 9}, BLOCKS[block], {"linear": 3}])
+    module = randomised(module, 1)
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, nn.Linear):
+                part.weight.copy_((part.weight * 8).round() / 4 * scale)
+                if part.bias is not None:
+                    part.bias.copy_((part.bias * 8).round() / 4)
+    rows = np.random.default_rng(0).integers(-2, 3, (6, 7)).astype(np.float32)
+    rows[0], rows[1, 1:] = 0, 0
+    check_every_evaluation(module, rows, tmp_path, seed=0)
+
+
+@given(specs(deepest=8, widest=20), st.integers(0, 9), st.sampled_from([0.01, 1.0, 30.0]))
+@settings(max_examples=examples(25, of=150), deadline=None)
+def test_every_evaluation_of_any_network_is_within_the_bound(
+    tmp_path_factory: pytest.TempPathFactory, spec: MLPSpec, seed: int, scale: float
+) -> None:
+    module = randomised(assemble(spec), seed)
+    assert isinstance(spec.input.features, int)
+    rows = np.random.default_rng(seed).standard_normal((4, spec.input.features)) * scale
+    rows[0] = np.round(rows[0])
+    check_every_evaluation(module, rows.astype(np.float32), tmp_path_factory.mktemp("any"), seed)
+
+
+@pytest.mark.parametrize("block", ["relu", "relu6", "leaky_relu", {"leaky_relu": -1.0}, "elu", {"clip": [0, 1]}])
+def test_at_a_kink_the_steeper_side_counts(block: object, tmp_path: Path) -> None:
+    """Two products that cancel: what one rounding of each makes of 0 is most of what any rounding may."""
+    _, module = network([{"linear": {"features": 1, "bias": False}}, block, {"linear": 1}], features=2)
+    first, last = (part for part in module if isinstance(part, nn.Linear))
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[0.7, -0.7]]))
+        last.weight.fill_(1.0)
+        last.bias.zero_()
+    check_every_evaluation(module, np.ones((1, 2), np.float32), tmp_path, seed=0)
+
+
+class Shared(nn.Module):
+    """A value that goes two ways, and matrices of which one cancels the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.left, self.right = nn.Linear(5, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.right.load_state_dict({"weight": -self.left.weight.detach(), "bias": self.left.bias.detach()})
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        both = self.left(h) + self.right(h)
+        return torch.cat([both, h - both], dim=1)[:, 2:].sum(dim=1, keepdim=True) + h
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_value_that_goes_two_ways_is_bounded(seed: int, tmp_path: Path) -> None:
+    torch.manual_seed(seed)
+    rows = np.random.default_rng(seed).standard_normal((6, 5)).astype(np.float32)
+    check_every_evaluation(Shared().eval(), rows, tmp_path, seed)
+
+
+def test_beyond_its_budget_a_wide_layer_is_bounded_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, module = network([{"residual": [{"linear": 7}, "relu", {"linear": 7}]}, {"linear": 8}, "tanh", {"linear": 3}])
+    rows = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+    bounds: list[Tensor] = []
+    for name, limit in (("_PRODUCTS", 2**28), ("_PRODUCTS", 0), ("_ELEMENTS", 0)):
+        monkeypatch.setattr(f"export.proof.enclosures.{name}", limit)
+        check_every_evaluation(module, rows, tmp_path, 0)
+        bound = outputs_by(structure_of(module, 7, tmp_path), rows, Enclosures(len(rows)).step)[1]
+        assert bound is not None
+        bounds.append(bound)
+    assert bool((bounds[0] < bounds[1]).all())
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (33, 20), (200, 256)])
+@pytest.mark.parametrize("rank", [1, 3, 1000])
+def test_no_vector_is_stretched_by_more_than_is_said(shape: tuple[int, int], rank: int) -> None:
+    rng = np.random.default_rng(0)
+    inner = min(*shape, rank)
+    for scale in (1e-18, 1.0, 1e15):
+        weight = rng.standard_normal((shape[0], inner)) @ rng.standard_normal((inner, shape[1])) * scale
+        largest = np.linalg.svd(weight.astype(np.float32).astype(np.float64), compute_uv=False)[0]
+        assert largest <= stretch(weight.astype(np.float32)) <= 1.3 * largest
+    assert stretch(np.zeros(shape, np.float32)) == 0
+
+
+def test_deep_and_beyond_its_budget_errors_are_carried_by_norms(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("export.proof.enclosures._PRODUCTS", 0)
+    hidden = [block for _ in range(10) for block in ({"linear": 96}, "relu")]
+    _, module = network([*hidden, {"linear": 2}], features=7)
+    rows = np.random.default_rng(0).standard_normal((5, 7)).astype(np.float32)
+    check_every_evaluation(module, rows, tmp_path, 0)
+    structure = structure_of(module, 7, tmp_path)
+    _, bound = outputs_by(structure, rows, Enclosures(len(rows)).step)
+    monkeypatch.setattr("export.proof.enclosures._STRETCHED", 0)
+    _, wider = outputs_by(structure, rows, Enclosures(len(rows)).step)
+    assert bound is not None
+    assert wider is not None
+    assert bool((bound * 5 < wider).all())
+
+
+OPTIONS = {
+    "leaky_relu": {"negative_slope": 0.1},
+    "elu": {"alpha": 1.3, "scale": 1, "input_scale": 1},
+    "celu": {"alpha": 0.7},
+    "softplus": {"beta": 2.5, "threshold": 1.5},
+    "clamp": {"min": -0.4, "max": 0.9},
+    "gelu": {"approximate": "none"},
+}
+
+
+def function(op: str) -> Node:
+    attributes = {"approximate": "tanh"} if op == "gelu tanh" else OPTIONS.get(op, {})
+    slope = Constant("w", np.full(1, 0.25, np.float32))
+    return Node(op.split()[0], "f", ("x",), "y", (Rows(), 1), attributes, {"weight": slope} if "prelu" in op else {})
+
+
+@pytest.mark.parametrize("op", [*BREAKS, "gelu tanh", "linear"])
+def test_roundings_are_taken_at_their_worst_over_an_interval(op: str) -> None:
+    rng = np.random.default_rng(0)
+    node, width = function(op), 1
+    if op == "linear":
+        width = 5
+        tensors = {"weight": Constant("w", rng.standard_normal((1, width)).astype(np.float32))}
+        node = Node(op, "f", ("x",), "y", (Rows(), 1), {"bias": None}, tensors)
+    layer = Layer((node,), node, (), ("x",), "y")
+    middle, e = (torch.from_numpy(values) for values in (rng.uniform(-4, 4, (3000, width)), rng.random((3000, width))))
+    points = [middle + torch.from_numpy(rng.uniform(-1, 1, middle.shape)) * e for _ in range(20)]
+    results = [evaluate(node, [z], precision=torch.float64) for z in points]
+    largest = torch.stack(results).abs().amax(dim=0)
+    worst = own_roundings(layer, [middle], [e], largest)
+    for z, y in zip(points, results, strict=True):
+        own = own_roundings(layer, [z], [None], y.abs())
+        if op != "linear":
+            jumps = slopes(node, middle - e, middle + e)[0].isnan()
+            own = torch.where(jumps, 0.0, RULES[node.op](node, [z], [None], y))
+        assert bool((own <= worst * (1 + 1e-12)).all())
+
+
+@pytest.mark.parametrize("op", [*BREAKS, "gelu tanh"])
+def test_every_secant_has_a_slope_within_the_limits(op: str) -> None:
+    node = function(op)
+    rng = np.random.default_rng(0)
+    middle = np.concatenate([rng.uniform(-6, 6, 3000), np.tile(rng.choice([-3, 0, 3, 0.6], 500), 2)])
+    half = 10.0 ** rng.uniform(-7, 1, middle.size)
+    low, high = torch.from_numpy(middle - half)[:, None], torch.from_numpy(middle + half)[:, None]
+    least, most = slopes(node, low, high)
+    for _ in range(20):
+        a, b = (low + torch.from_numpy(rng.random(middle.size))[:, None] * (high - low) for _ in range(2))
+        rise = evaluate(node, [b], precision=torch.float64) - evaluate(node, [a], precision=torch.float64)
+        slack = 1e-9 * (b - a).abs() + 1e-14 * (1 + evaluate(node, [high], precision=torch.float64).abs())
+        within = (rise >= torch.minimum(least * (b - a), most * (b - a)) - slack) & (
+            rise <= torch.maximum(least * (b - a), most * (b - a)) + slack
+        )
+        assert bool((within | least.isnan()).all())
+    assert op == "softplus" or not bool(least.isnan().any())
+    narrow = torch.from_numpy(half)[:, None] < 1e-5
+    assert bool((((most - least) < 1e-4) | ~narrow).double().mean() > 0.8)
+
+
+def test_the_bound_of_a_deep_network_is_near_to_its_errors(tmp_path: Path) -> None:
+    hidden = [block for _ in range(12) for block in ({"linear": 128}, "relu")]
+    spec, module = network([*hidden, {"linear": 10}], features=128)
+    artifact, _ = publish(module, tmp_path / "m.onnx", spec=spec, page=False)
+    answers = read_certificate(tmp_path / "m.parity.json").answers
+    assert answers is not None
+    ((name, exact),) = answers.exact.items()
+    with Session(artifact.path, "cpu") as session:
+        found = session.run(dict(answers.inputs))[name]
+    assert answers.bound[name].max() < 1000 * np.abs(found - exact).max()
+    assert answers.bound[name].max() < 1e-3 * np.abs(exact).max()
