@@ -38,6 +38,8 @@ _SAMPLED, _OUTPUTS = 1024, 16
 """The weights that rows are chosen for, and the outputs that are looked at."""
 _AWAY = 4.0
 """How far from 0 a feature without a range is moved, behind the normaliser."""
+_FAINT = 1e-200
+"""Nobody sees an error that moves an answer by so few bounds per unit."""
 _PRODUCTS = 2**26
 """Of weights, rows and outputs: where there are more, fewer rows or outputs are looked at."""
 
@@ -84,6 +86,7 @@ class Exposure:
             moved = torch.zeros(count, dtype=torch.float64)
             for place, index in enumerate(picked):
                 if (gradient := gradients[index]) is not None:
+                    gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
                     seen[place] = torch.maximum(seen[place], gradient.abs() * per_bound[:, None])
                     moved += (gradient * sums[place]).sum(dim=1)
             together = torch.maximum(together, moved.abs() * per_bound)
@@ -116,7 +119,7 @@ def _seen_weights(matrix: _Matrix) -> SeenWeightsRecord:
     best = np.zeros(matrix.weights.shape)
     for seen, x in zip(matrix.seen, matrix.x, strict=True):
         np.maximum(best, seen[:, None] * x, out=best)
-    shown = best > 0
+    shown = best > _FAINT
     absolute = 1 / best[shown]
     size = np.abs(matrix.weights[shown].astype(np.float64))
     relative = absolute[size > 0] / size[size > 0]
