@@ -66,7 +66,18 @@ def _structure(proof: Proof) -> Iterator[Result]:
 
 
 def _constants(proof: Proof) -> Iterator[Result]:
-    layers = proof.structure.layers
+    layers, known = proof.structure.layers, proof.model.constants
+    computed = proof.runner.computed_constants() if proof.structure.problem is None else dict[str, np.ndarray]()
+    for name, own in computed.items():
+        words = f"the file computes the constant '{name}'"
+        if own.dtype != known[name].dtype or own.shape != known[name].shape:
+            yield "failed", f"{words}, and the runtime gives {own.dtype} values of shape {list(own.shape)}"
+            return
+        if (differs := ~((own == known[name]) | ((own != own) & (known[name] != known[name])))).any():
+            index = tuple(np.argwhere(differs)[0].tolist())
+            values = f"the runtime gives {own[index].item()!r}, ONNX's reference {known[name][index].item()!r}"
+            yield "failed", f"{words}; at {list(index)} {values}"
+            return
     differences = [difference for layer in layers for difference in layer.differences]
     if differences:
         with_constants = [layer for layer in layers if layer.expected.tensors]

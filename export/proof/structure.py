@@ -12,7 +12,7 @@ from onnx import NodeProto
 
 from export.folding import as_one, is_foldable
 from export.graph import ELEMENT_TYPES, Graph, Node, Shape, Tensor
-from export.onnxfile.model import Model, row_shape
+from export.onnxfile.model import RESHAPES, Model, row_shape
 from export.onnxfile.pattern_matching import Difference, matches
 
 from .refolding import refolded
@@ -94,6 +94,10 @@ class _Matching:
 
     def run(self) -> str | None:
         """Match all layers; returns the problem, if there is one."""
+        unknown = next((n for n in self.model.nodes if n.op_type in RESHAPES and n.domain in ("", "ai.onnx")), None)
+        if unknown is not None:
+            words = "whose result has a shape that does not follow from the size of the batch alone"
+            return f"the file has a {unknown.op_type} '{_name(unknown)}' {words}"
         while self.remaining:
             node = self.remaining[0]
             layer = self._next(self.used) if node.op != "reshape" else None
