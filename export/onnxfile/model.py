@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
-from export.graph import Row, Shape
+from export.graph import Row, Rows, Shape
 
 from .shapes import OF_SIZES, Shapes
 from .source import Source
@@ -108,32 +108,21 @@ class Model:
         return readers
 
     @cached_property
-    def _inferred(self) -> dict[str, onnx.ValueInfoProto]:
-        """Types and shapes of values, as ONNX infers them."""
-        proto = ModelProto()
-        proto.CopyFrom(self.proto)
-        proto.graph.input.extend(
-            onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, self.constants[name].shape)
-            for name in self.large
-        )
-        inferred = onnx.shape_inference.infer_shapes(proto).graph
-        return {value.name: value for value in (*inferred.input, *inferred.value_info, *inferred.output)}
-
-    @cached_property
-    def rows(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of rows of the values whose shapes ONNX can infer."""
-        known = {name: value for name, value in self._inferred.items() if value.type.tensor_type.shape.dim}
-        shapes = {name: row_shape(value) for name, value in known.items()}
+    def rows(self) -> dict[str, Row]:
+        """The shapes of rows of the values whose shapes are known."""
+        names = (name for node in self.proto.graph.node for name in (*node.input, *node.output))
+        shapes = {name: self.shapes.shape(name) for name in names if name not in self.constants}
+        rows = {name: shape[1:] for name, shape in shapes.items() if shape}
         return {
-            name: tuple(size for size in shape if isinstance(size, int))
-            for name, shape in shapes.items()
-            if all(isinstance(size, int) and size > 0 for size in shape)
+            name: tuple(size for size in row if isinstance(size, int))
+            for name, row in rows.items()
+            if all(isinstance(size, int) and size > 0 for size in row)
         }
 
     def has_batch(self, name: str) -> bool:
-        """Whether the first dimension of a value is that of the inputs, as far as ONNX can tell."""
-        firsts = [self._inferred[n].type.tensor_type.shape.dim[:1] for n in (name, self.inputs[0].name)]
-        return all(firsts) and firsts[0][0] == firsts[1][0]
+        """Whether the first dimension of a value is that of the inputs, as far as it is known."""
+        shape = self.shapes.shape(name)
+        return bool(shape) and shape[:1] == (self.batch or Rows(),)
 
     def sizes(self, name: str) -> Shape | None:
         """A shape that the file holds, or computes from shapes of values; None where it is computed from anything else.

@@ -154,7 +154,7 @@ def _folded(proto: ModelProto, node: NodeProto, constants: Mapping[str, np.ndarr
     model = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, graph=graph)
     value: object
     (value,) = cast("Any", ReferenceEvaluator(model)).run(None, {name: constants[name] for name in node.input if name})
-    array: np.ndarray = np.ascontiguousarray(cast("Any", value))
+    array: np.ndarray = np.asarray(cast("Any", value), order="C")
     return array if node.op_type in _MOVED or _is_known(array.dtype) else None
 
 

@@ -70,6 +70,8 @@ def read_source(path: Path) -> tuple[ModelProto, Source]:
         raise ModelError(f"{path}: not a proto ONNX file: {error}") from None
     tensors, data = Tensors(path), dict[str, Path]()
     for name in sorted(external_names(proto)):
+        if not (path.parent / name).is_file():
+            raise ModelError(f"{path}: its external data is missing. What to do: put {name} beside it")
         tensors.open(name, "a constant")
         data[name] = path.parent / name
     return proto, Source(path, len(content), hashlib.sha256(content).hexdigest(), state, tensors, data)

@@ -87,6 +87,9 @@ def _constants(proof: Proof) -> Iterator[Result]:
     elif proof.structure.problem is None:
         words = f"{sum(layer.parameters for layer in layers):,} weights and constants"
         yield "passed", f"{words} have the module's bits, attributes its values"
+        for difference in (d for layer in layers for d in layer.recomputed):
+            words = f"{difference}, which the forward computes: another library's last bit"
+            yield "warning", f"{words}; the file is held to its own"
 
 
 def _exact_probes(proof: Proof) -> Iterator[Result]:

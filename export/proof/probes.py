@@ -144,7 +144,7 @@ def _linear(layer: Layer) -> Exact:
     n, out = weight.shape
     bias = layer.expected.tensors["bias"].values if "bias" in layer.expected.tensors else np.zeros(out, np.float32)
     yield (lambda _: "x = 0"), np.zeros((1, n), np.float32), bias[None, :]
-    for k in EXPONENTS:
+    for k in (*EXPONENTS, *_ends(layer, weight)):
         for start in range(0, n, _ROWS):
             part = weight[start : start + _ROWS]
             rows = np.zeros((len(part), n), np.float32)
@@ -154,6 +154,16 @@ def _linear(layer: Layer) -> Exact:
                 # A weight below the normal numbers may be flushed, so its sum is not a single rounding.
                 exact = np.where((np.abs(part) < _SMALLEST) & (part != 0), np.inf, scaled + bias)
             yield (lambda row, s=start, k=k: f"x = 2^{k} at input {s + row}"), rows, exact
+
+
+def _ends(layer: Layer, weight: np.ndarray) -> list[int]:
+    """The exponents at which the largest product is near the ends of float32, for a Gemm with an alpha or beta.
+
+    Its constants are not the module's, so its products may overflow, or be lost, where the module's are not.
+    """
+    scaled = any(abs(attribute(layer.nodes[0], name, 1.0)) != 1 for name in ("alpha", "beta"))
+    exponent = int(np.frexp(np.abs(weight).max(initial=0))[1])
+    return [min(126 - exponent, 127), max(-119 - exponent, -126)] if scaled else []
 
 
 def _matmul(layer: Layer) -> Exact:
@@ -236,9 +246,11 @@ def _integers(model: Model, layer: Layer, seed: int) -> tuple[np.ndarray, np.nda
         offset[:] = offset[0]
     rows = rng.integers(-3, 4, (16, features)).astype(np.float32)
     sign = -1.0 if last.op_type == "Sub" else attribute(last, "beta", 1.0)
-    exact = attribute(node, "alpha", 1.0) * (rows.astype(np.float64) @ weight.astype(np.float64).T) + sign * offset
+    exact = attribute(node, "alpha", 1.0) * (rows.astype(np.float64) @ weight.astype(np.float64).T)
+    with np.errstate(over="ignore"):
+        exact = (exact + sign * offset.astype(np.float64)).astype(np.float32)
     transposed = stored == node.input[1] and not attribute(node, "transB", 0)
     constants = {stored: np.ascontiguousarray(weight.T) if transposed else weight}
     if bias:
         constants[others[0]] = offset[: model.constants[others[0]].size].reshape(model.constants[others[0]].shape)
-    return rows, exact.astype(np.float32), constants
+    return rows, exact, constants

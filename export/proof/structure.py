@@ -36,6 +36,8 @@ class Layer:
     differences: tuple[Difference, ...] = ()
     input_shapes: tuple[Shape, ...] = ()
     input_dtypes: tuple[str, ...] = ()
+    recomputed: tuple[Difference, ...] = ()
+    """Constants that the forward computes, in which another library's last bit stands in the file; it is held to it."""
 
     @property
     def path(self) -> str:
@@ -144,6 +146,8 @@ class _Matching:
             for nodes, output, differences in matches(pattern, inputs, self.model, used):
                 differences = tuple(replace(difference, folded=len(group) > 1) for difference in differences)
                 layer = Layer(tuple(group), expected, nodes, inputs, output, differences, shapes, dtypes)
+                layer = _with_recomputed(layer) if differences and len(group) == 1 else layer
+                differences = layer.differences
                 if not differences and (exact is None or self.model.value(wanted) == output):
                     exact = layer
                 if best is None or _distance(layer) < _distance(best):
@@ -187,6 +191,16 @@ class _Matching:
         constants = self.model.constants
         shapes = [constants[name].shape for node in readers for name in node.input if name in constants]
         return wanted in shapes or wanted[::-1] in shapes
+
+
+def _with_recomputed(layer: Layer) -> Layer:
+    """The layer with the file's own constants where the forward computes them, and the file's are within 1 ulp."""
+    own = {d.role: d.computed for d in layer.differences if d.computed is not None}
+    if not own or len(own) < len(layer.differences):
+        return layer
+    held = {role: replace(layer.expected.tensors[role], values=values) for role, values in own.items()}
+    node = replace(layer.expected, tensors={**layer.expected.tensors, **held})
+    return replace(layer, source_nodes=(node,), expected=node, differences=(), recomputed=layer.differences)
 
 
 def _keeps_order(node: Node, shapes: Mapping[str, Shape]) -> bool:
