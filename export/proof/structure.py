@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -13,46 +13,13 @@ from onnx import NodeProto
 from export.folding import as_one, is_foldable
 from export.graph import ELEMENT_TYPES, Graph, Node, Shape, Tensor
 from export.onnxfile.model import RESHAPES, Model, row_shape
-from export.onnxfile.pattern_matching import Difference, matches
+from export.onnxfile.pattern_matching import matches
 
+from .alignment import misaligned
+from .layer import Layer
 from .refolding import refolded
 from .report import counted
 from .rows import Wiring, output_shapes
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One node of the module, or affine nodes folded into one, and the operators of the file that compute it.
-
-    ``expected`` is the node as the file should hold it: the module's own, or the folded one. ``inputs`` and ``output``
-    are names of values in the file, ``input_shapes`` and ``input_dtypes`` are the module's.
-    """
-
-    source_nodes: tuple[Node, ...]
-    expected: Node
-    nodes: tuple[NodeProto, ...]
-    inputs: tuple[str, ...]
-    output: str
-    differences: tuple[Difference, ...] = ()
-    input_shapes: tuple[Shape, ...] = ()
-    input_dtypes: tuple[str, ...] = ()
-    recomputed: tuple[Difference, ...] = ()
-    """Constants that the forward computes, in which another library's last bit stands in the file; it is held to it."""
-
-    @property
-    def path(self) -> str:
-        """The path in the module of the node that the file should hold."""
-        return self.expected.path
-
-    @property
-    def op(self) -> str:
-        """The operators of its nodes, " + " between those that were folded."""
-        return " + ".join(node.op for node in self.source_nodes)
-
-    @property
-    def parameters(self) -> int:
-        """The number of elements of its constants."""
-        return sum(tensor.values.size for tensor in self.expected.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -77,9 +44,19 @@ def match(graph: Graph, model: Model) -> Structure:
     if problem:
         return Structure(graph, wiring, (), problem)
     matching = _Matching(graph, model, wiring)
-    problem = matching.run()
+    problem = matching.run() or _misalignment(matching.layers, model)
     values = {name: model.value(name) for name in wiring.outputs}
     return Structure(graph, wiring, tuple(matching.layers), problem, values)
+
+
+def _misalignment(layers: Iterable[Layer], model: Model) -> str | None:
+    """The first operator that takes other elements together than the module's layer."""
+    for layer in layers:
+        operator = None if layer.differences else misaligned(layer, model)
+        if operator is not None:
+            words = f"takes other elements together than {layer.expected.op} at '{layer.path}' does"
+            return f"the file's operator '{operator}' {words}: its inputs have other shapes than the module's"
+    return None
 
 
 class _Matching:
@@ -112,7 +89,8 @@ class _Matching:
                 shared = self._next(set())
                 layer = shared if shared is not None and not shared.differences else layer
             if layer is None:
-                readers = [n for n in self.model.consumers(self.values[node.inputs[0]]) if id(n) not in self.used]
+                values = (self.values[name] for name in node.inputs[:1])  # none if it reads constants alone
+                readers = [n for value in values for n in self.model.consumers(value) if id(n) not in self.used]
                 listed = ", ".join(f"{n.op_type} '{_name(n)}'" for n in readers) or "nothing that reads it"
                 words = f"the module has {node.op} at '{node.path}', and the file has {listed} there"
                 return f"{words}, which does not match any pattern of it"

@@ -1,0 +1,127 @@
+"""Whether a layer's operators act along the module's dimensions, in whatever shape the file has their inputs.
+
+A file may hold a value in another shape than the module: (batch, 1, 4) or (2·batch, 2) for (batch, 4). That its
+operators have the module's axes and constants is then not enough. Values on rows that are tried may hide which elements
+are taken together, so it is decided by the shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import NodeProto
+
+from export.graph import Node, Rows, Shape
+from export.onnxfile.model import Model
+
+from .layer import Layer
+
+_ALONG_AXES = (
+    *("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "BatchNormalization", "CumSum", "TopK"),
+    *("ArgMax", "ArgMin", "Gather", "GatherElements", "Slice", "Concat", "Transpose"),
+    *("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"),
+)
+_ELEMENTWISE = (
+    *("Add", "Sub", "Mul", "Div", "Pow", "Sum", "Max", "Min", "PRelu", "Where", "And", "Or"),
+    *("Greater", "Less", "GreaterOrEqual", "LessOrEqual", "Equal"),
+)
+
+
+def misaligned(layer: Layer, model: Model) -> str | None:
+    """The name of an operator that takes other elements together than the module does; None where all are right.
+
+    A value of unknown shape has had no change of shape: those are not looked through.
+    """
+    expected = {name: _sized(shape, model.batch) for name, shape in zip(layer.inputs, layer.input_shapes, strict=True)}
+    for node in layer.nodes:
+        shapes = {
+            name: shape
+            for name in node.input
+            if name and name not in model.constants and (shape := model.shapes.shape(name)) is not None
+        }
+        if node.op_type in _ALONG_AXES and not all(
+            _acts_alike(layer, node, model, shape, expected.get(model.value(name))) for name, shape in shapes.items()
+        ):
+            return node.name or node.output[0]
+        if node.op_type in _ELEMENTWISE and not _broadcasts_alike(layer, node, model, shapes, expected):
+            return node.name or node.output[0]
+    return None
+
+
+def _acts_alike(layer: Layer, node: NodeProto, model: Model, shape: Shape, wanted: Shape | None) -> bool:
+    """Whether an operator along axes reads the module's dimensions from the first of its axes on."""
+    if node.op_type == "Gather" and node.input[0] in model.constants:  # a lookup, element by element
+        return True
+    whole = _sized(layer.input_shapes[0], model.batch) if wanted is None else wanted
+    axes = _axes(layer.expected, len(whole))
+    count = len(whole) - min(axes, default=len(whole))
+    if shape[len(shape) - count :] != whole[len(whole) - count :] or len(shape) < count:
+        return False
+    return len(shape) == len(whole) or all(axis < 0 for axis in _given_axes(node, model))
+
+
+def _axes(node: Node, rank: int) -> set[int]:
+    """The dimensions along which a node acts, counted from the front."""
+    if node.op == "permute":
+        return {axis for axis, dim in enumerate(node.attributes["dims"]) if axis != dim}
+    if node.op == "layer_norm":
+        return set(range(rank - len(node.attributes["normalized_shape"]), rank))
+    if node.op == "rms_norm":
+        return {rank - 1}
+    dim = node.attributes.get("dim")
+    dims = (dim,) if isinstance(dim, int) else dim
+    return {each % max(1, rank) for each in dims} if dims else set(range(rank))
+
+
+def _given_axes(node: NodeProto, model: Model) -> list[int]:
+    """The axes that the file gives, as it counts them; 0 where it leaves them out."""
+    for attribute in node.attribute:
+        if attribute.name in ("axis", "axes"):
+            return list(attribute.ints) or [attribute.i]
+    given = model.constants.get(node.input[1]) if node.op_type.startswith("Reduce") and len(node.input) > 1 else None
+    if node.op_type == "CumSum":
+        given = model.constants.get(node.input[1])
+    if node.op_type in ("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization") and model.opset >= 13:
+        return [-1]
+    return [0] if given is None else given.reshape(-1).tolist()
+
+
+def _broadcasts_alike(
+    layer: Layer, node: NodeProto, model: Model, shapes: Mapping[str, Shape], expected: Mapping[str, Shape]
+) -> bool:
+    """Whether the inputs of an elementwise operator meet as the module's do: equal shapes, or the module's own."""
+    trimmed = {name: _trimmed(shape) for name, shape in shapes.items()}
+    whole = _sized(layer.input_shapes[0], model.batch) if layer.input_shapes else ()
+    if len(set(trimmed.values())) > 1:
+        axes = _axes(layer.expected, len(whole))
+        reduced = tuple(1 if axis in axes else size for axis, size in enumerate(whole))
+        for name, shape in trimmed.items():
+            own = expected.get(model.value(name))
+            if shape not in {_trimmed(each) for each in ((own,) if own is not None else (whole, reduced))}:
+                return False
+    result = _sized(layer.expected.shape, model.batch)
+    largest = max(shapes.values(), key=len, default=None)
+    for name in node.input:
+        constant = model.constants.get(name)
+        if constant is None or largest is None or layer.expected.op in ("sort", "topk"):
+            continue
+        if constant.size > 1 and not bool(np.all(constant == constant.flat[0])):
+            own, value = list(_trimmed(constant.shape)), list(largest)
+            while own and value and own[-1] == value[-1] == 1:
+                own.pop()
+                value.pop()
+            if tuple(value[len(value) - len(own) :]) != result[len(result) - len(own) :]:
+                return False
+    return True
+
+
+def _sized(shape: Shape, batch: int | None) -> Shape:
+    """A module's shape as a file has it that fixes the batch."""
+    return tuple(size.times * batch if isinstance(size, Rows) and batch is not None else size for size in shape)
+
+
+def _trimmed(shape: Shape) -> Shape:
+    """Without leading dimensions of 1."""
+    first = next((axis for axis, size in enumerate(shape) if size != 1), len(shape))
+    return shape[first:]
