@@ -96,8 +96,8 @@ def _step_differences(
     node: Node, step: Step, candidate: NodeProto, values: dict[Source, str], model: Model
 ) -> list[Difference] | None:
     """What differs in the constants and attributes of one operator; None where it reads other values."""
-    if "alpha" in step.free and not all(_is_power_of_two(a.f) for a in candidate.attribute if a.name in step.free):
-        return None  # its products are rounded once more
+    if "alpha" in step.free and not all(_is_free(a.f) for a in candidate.attribute if a.name in step.free):
+        return None
     names = list(candidate.input)
     while names and not names[-1]:
         names.pop()
@@ -137,6 +137,8 @@ def _input_differences(
         with np.errstate(invalid="ignore"):  # infinity as an integer equals none of the file's
             number = np.asarray(source.value(node) if callable(source.value) else source.value)
             expected = number.astype(np.int64 if constant.dtype == np.int64 else np.float32)
+        if constant.dtype == np.int64 and bool((expected != number).any()):  # no integer is this number
+            return [Difference(node.path, "a constant", 1, 1, (), "an integer", float(number.flat[0]))]
         return _constant_differences(*_broadcast(constant, expected), node.path, "a constant", exact=False)
     tensor = node.tensors.get(source.role)
     if tensor is None and source.default is None:
@@ -197,8 +199,13 @@ def _as_module_holds(source: NodeTensor, constant: np.ndarray, candidate: NodePr
     return 0 - constant if source.negated else constant if factor == 1 else constant * np.float32(factor) + 0
 
 
-def _is_power_of_two(number: float) -> bool:
-    return abs(float(np.frexp(number)[0])) == 0.5
+def _is_free(factor: float) -> bool:
+    """Whether a Gemm's alpha or beta may be part of its constants: its products are then rounded no more often.
+
+    Nor do they overflow, or vanish, much earlier: activations that exporters write take up to six times the result too.
+    """
+    mantissa, exponent = np.frexp(factor)
+    return abs(float(mantissa)) == 0.5 and abs(int(exponent) - 1) <= 3
 
 
 def _attribute_differences(node: Node, step: Step, candidate: NodeProto, model: Model) -> list[Difference]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 from onnx import NodeProto
 
 from export.graph import Node, Rows, Shape
@@ -44,6 +43,8 @@ def misaligned(layer: Layer, model: Model) -> str | None:
             _acts_alike(layer, node, model, shape, expected.get(model.value(name))) for name, shape in shapes.items()
         ):
             return node.name or node.output[0]
+        if node.op_type == "MatMul" and not _multiplies_alike(layer, node, model, shapes, expected):
+            return node.name or node.output[0]
         if node.op_type in _ELEMENTWISE and not _broadcasts_alike(layer, node, model, shapes, expected):
             return node.name or node.output[0]
     return None
@@ -59,6 +60,22 @@ def _acts_alike(layer: Layer, node: NodeProto, model: Model, shape: Shape, wante
     if shape[len(shape) - count :] != whole[len(whole) - count :] or len(shape) < count:
         return False
     return len(shape) == len(whole) or all(axis < 0 for axis in _given_axes(node, model))
+
+
+def _multiplies_alike(
+    layer: Layer, node: NodeProto, model: Model, shapes: Mapping[str, Shape], expected: Mapping[str, Shape]
+) -> bool:
+    """Whether a product with a matrix runs over the module's dimensions, and matrices meet as the module's do."""
+    left = node.input[0] in model.constants
+    if layer.expected.op != "matmul":  # a layer: its features are last, or before one dimension of 1
+        features = layer.input_shapes[0][-1]
+        return all(shape[-2:] == (features, 1) if left else shape[-1:] == (features,) for shape in shapes.values())
+    owns = {name: expected.get(model.value(name), shape) for name, shape in shapes.items()}
+    if node.input[1] in model.constants:
+        return all(shape[-1:] == owns[name][-1:] for name, shape in shapes.items())
+    same = all(_trimmed(shape) == _trimmed(owns[name]) for name, shape in shapes.items())
+    together = not left and len({shape[:-2] for shape in shapes.values()}) == 1
+    return same or (together and all(shape[-2:] == owns[name][-2:] for name, shape in shapes.items()))
 
 
 def _axes(node: Node, rank: int) -> set[int]:
@@ -100,20 +117,20 @@ def _broadcasts_alike(
             own = expected.get(model.value(name))
             if shape not in {_trimmed(each) for each in ((own,) if own is not None else (whole, reduced))}:
                 return False
-    result = _sized(layer.expected.shape, model.batch)
-    largest = max(shapes.values(), key=len, default=None)
-    for name in node.input:
-        constant = model.constants.get(name)
-        if constant is None or largest is None or layer.expected.op in ("sort", "topk"):
-            continue
-        if constant.size > 1 and not bool(np.all(constant == constant.flat[0])):
-            own, value = list(_trimmed(constant.shape)), list(largest)
-            while own and value and own[-1] == value[-1] == 1:
-                own.pop()
-                value.pop()
-            if tuple(value[len(value) - len(own) :]) != result[len(result) - len(own) :]:
-                return False
-    return True
+    if all(shape == _trimmed(expected.get(model.value(name), whole)) for name, shape in trimmed.items()):
+        return True
+    result, largest = _sized(layer.expected.shape, model.batch), max(shapes.values(), key=len, default=())
+    constants = [model.constants[name] for name in node.input if name in model.constants]
+    varying = [constant for constant in constants if constant.size > 1 and bool((constant != constant.flat[0]).any())]
+    return layer.expected.op in ("sort", "topk") or all(_meets(each.shape, largest, result) for each in varying)
+
+
+def _meets(constant: Shape, value: Shape, result: Shape) -> bool:
+    """Whether a constant meets the dimensions of a value that the result of the module's layer has there."""
+    own = _trimmed(constant)
+    while own and value and own[-1] == value[-1] == 1:
+        own, value = own[:-1], value[:-1]
+    return value[len(value) - len(own) :] == result[len(result) - len(own) :]
 
 
 def _sized(shape: Shape, batch: int | None) -> Shape:

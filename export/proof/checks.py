@@ -17,7 +17,7 @@ from .instrumented import LEVELS, Instrumented, LayerResults
 from .interface import compare_interface
 from .layer_bounds import LayerCheck
 from .network import answers, end_to_end
-from .probes import probe_constants, probe_ranges
+from .probes import probe_constants, probe_ranges, unguarded
 from .report import counted
 from .rows import absolute_difference, row_shape
 from .rules import RULES
@@ -108,6 +108,8 @@ def _exact_probes(proof: Proof) -> Iterator[Result]:
 
 def _whole_range(proof: Proof) -> Iterator[Result]:
     ratios = proof.range_ratios
+    if (layer := unguarded(proof.structure)) is not None:
+        yield "unproved", f"the file's form of '{layer.path}' leaves float32's range before {layer.expected.op} does"
     for check in probe_ranges(proof.runner, proof.structure, proof.seed):
         op = check.layers[0].expected.op
         ratios[op] = max(check.ratio, ratios.get(op, 0.0))

@@ -27,8 +27,6 @@ from .structure import Layer
 
 SLACK = 1 + 2.0**-20
 """For the float64 arithmetic of the reference and of the bound."""
-EARLIEST = 8.0
-"""How much earlier than the module a file may overflow: ``x·(1 + erf)`` has twice its result, ``x·clip(x + 3)`` six."""
 _CHUNK = 2**19
 """Elements of the widest value that are compared at a time."""
 BINS = (0.0, 0.5, 1.0, *(2.0**k for k in range(1, 13)))
@@ -74,9 +72,8 @@ def bounded(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius], rows: int) -
         return y, merged(layer.source_nodes, node, z[0], e[0], y)
     radius = RULES[node.op](node, z, e, y)
     factor = attribute(layer.nodes[0], "alpha", 1.0) if node.op == "linear" and layer.nodes else 1.0
-    if abs(factor) < 1:  # a Gemm sums before it multiplies, so its sums overflow first; not much earlier, though
-        times = min(1 / abs(factor), EARLIEST)
-        radius = torch.where(magnitude(node, size(z[0])) * times > LARGEST, torch.inf, radius)
+    if abs(factor) < 1:  # a Gemm sums before it multiplies, so its sums overflow first
+        radius = torch.where(magnitude(node, size(z[0])) / abs(factor) > LARGEST, torch.inf, radius)
     return y, radius
 
 

@@ -62,6 +62,38 @@ def softmax_of_dependent_rows(folder: Path) -> tuple[nn.Module, Path]:
     return nn.Softmax(dim=0), written(d, d("Div", e, d.axes("ReduceSum", e, [0], 13)), folder)
 
 
+def softmax_of_pairs_of_rows(folder: Path) -> tuple[nn.Module, Path]:
+    """The same of the products of all rows with all, (batch, batch), which are 0 on rows that are tried."""
+
+    class Pairs(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            off = x - 777.71
+            near = torch.where(off * off < 50, 20.0, 0.0)
+            return torch.softmax(near @ near.T, dim=1) @ torch.tanh(x)
+
+    d = Draft()
+    off = d("Sub", "x", F(777.71))
+    near = d("Where", d("Less", d("Mul", off, off), F(50)), F(20), F(0))
+    e = d("Exp", d("MatMul", near, d("Transpose", near, perm=[1, 0])))
+    return Pairs(), written(d, d("MatMul", d("Div", e, d.axes("ReduceSum", e, [1], 13)), d("Tanh", "x")), folder)
+
+
+def log_of_sigmoid_of_dependent_rows(folder: Path) -> tuple[nn.Module, Path]:
+    """The logarithm of a sigmoid of -200 for values near 777.71 alone, where rows depend on each other."""
+
+    class Near(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            off = x - 777.71
+            near = torch.where(off * off < 50, -200.0, 0.0)
+            return nn.functional.logsigmoid(near) + (x - x.mean(0, keepdim=True))
+
+    d = Draft()
+    off = d("Sub", "x", F(777.71))
+    near = d("Where", d("Less", d("Mul", off, off), F(50)), F(-200), F(0))
+    centred = d("Sub", "x", d("ReduceMean", "x", axes=[0]))
+    return Near(), written(d, d("Add", d("Log", d("Sigmoid", near)), centred), folder)
+
+
 def log_of_softmax(folder: Path) -> tuple[nn.Module, Path]:
     """The logarithm of a softmax: of 0 where a log-softmax is -104."""
     d = Draft()
@@ -120,6 +152,8 @@ RANGES: dict[str, Maker] = {
     "a folded Gemm's alpha": folded_gemm_scaled,
     "a softmax without its maximum": softmax_without_maximum,
     "a softmax over the batch without its maximum": softmax_of_dependent_rows,
+    "a softmax of pairs of rows": softmax_of_pairs_of_rows,
+    "the logarithm of a sigmoid of dependent rows": log_of_sigmoid_of_dependent_rows,
     "the logarithm of a softmax": log_of_softmax,
     "a softplus without its threshold": softplus_without_threshold,
     "the logarithm of a sigmoid": log_of_sigmoid,

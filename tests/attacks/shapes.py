@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from onnx import TensorProto, helper
-from torch import Tensor, nn
+from torch import nn
 
 from tests.support.onnx_drafts import Draft
 
@@ -179,36 +178,6 @@ def shape_of_the_shape(folder: Path) -> tuple[nn.Module, Path]:
     return nn.ReLU().eval(), written(d, output, folder)
 
 
-class Sums(nn.Module):
-    """Running sums of a value that is 0 for all rows that are tried, in a network whose rows depend on each other."""
-
-    def __init__(self, dim: int = 1):
-        super().__init__()
-        self.dim = dim
-
-    def forward(self, x: Tensor) -> Tensor:
-        off = x - 123.456
-        square = off * off
-        peak = torch.where(square < 50, torch.exp(-square), 0.0)  # of NaN too
-        return torch.cumsum(peak, self.dim) + (x - x.mean(0, keepdim=True))
-
-
-def sums_over_halves(shape: tuple[int, ...], axis: int) -> Maker:
-    """CumSum over parts of a row, or along the batch, of a value that is 0 for all rows that are tried."""
-
-    def make(folder: Path) -> tuple[nn.Module, Path]:
-        d = Draft(17, ("batch", 4))
-        off = d("Sub", "x", F(123.456))
-        square = d("Mul", off, off)
-        peak = d("Where", d("Less", square, F(50)), d("Exp", d("Neg", square)), F(0))
-        turned = d("CumSum", d("Reshape", peak, ints(*shape)), np.array(axis))
-        centred = d("Sub", "x", d("ReduceMean", "x", axes=[0]))
-        return Sums(), written(d, d("Add", d("Reshape", turned, ints(-1, 4)), centred), folder)
-
-    make.__doc__ = sums_over_halves.__doc__
-    return make
-
-
 SHAPES: dict[str, Maker] = {
     "a branch on a value": branch_on_a_value,
     "a table by a value": table_by_a_value,
@@ -226,9 +195,4 @@ SHAPES: dict[str, Maker] = {
     "a declared shape": declared_shape_that_is_not,
     "a size as data": size_as_data,
     "the shape of a shape": shape_of_the_shape,
-    "sums over halves": sums_over_halves((-1, 2), -1),
-    "sums over halves, a dimension more": sums_over_halves((-1, 2, 2), -1),
-    "sums along the batch": sums_over_halves((1, -1), -1),
-    "sums of single values": sums_over_halves((-1, 1), -1),
-    "sums of rows of 1": sums_over_halves((0, 1, 4), 1),
 }
