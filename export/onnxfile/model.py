@@ -147,7 +147,7 @@ class Model:
 
         What it does is then alike for every batch; that rows stay rows is checked when the file runs.
         """
-        if node.domain not in ("", "ai.onnx") or self._is_constant(node):
+        if node.domain not in ("", "ai.onnx") or self._is_constant(node) or not (node.input and node.output):
             return False
         if node.op_type == "Cast":
             from_float = self.shapes.element_type(node.input[0]) == TensorProto.FLOAT

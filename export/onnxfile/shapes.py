@@ -94,7 +94,10 @@ class Shapes:
         for index, batch in enumerate(_BATCHES):
             self._types[index].update(self._inferred(node, index, batch))
         compute = _OF_SIZES.get(node.op_type)
-        sizes = compute(self, node) if compute is not None and len(node.output) == 1 else None
+        try:
+            sizes = compute(self, node) if compute is not None and len(node.output) == 1 else None
+        except (IndexError, ValueError):  # an operator with too few inputs, or too many
+            return
         if sizes is not None and len(sizes) <= _MOST_SIZES:
             self._sizes[node.output[0]] = sizes
 

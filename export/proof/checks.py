@@ -67,7 +67,8 @@ def _structure(proof: Proof) -> Iterator[Result]:
 
 def _constants(proof: Proof) -> Iterator[Result]:
     layers, known = proof.structure.layers, proof.model.constants
-    computed = proof.runner.computed_constants() if proof.structure.problem is None else dict[str, np.ndarray]()
+    matched = proof.structure.problem is None
+    computed = proof.runner.computed_constants(proof.inputs[0].rows[:1]) if matched else dict[str, np.ndarray]()
     for name, own in computed.items():
         words = f"the file computes the constant '{name}'"
         if own.dtype != known[name].dtype or own.shape != known[name].shape:

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Protocol
 
@@ -65,21 +64,22 @@ class FileRunner:
         """The file as it is. Raises ModelError: it is not what was read any more."""
         return self._open(self.model.path)
 
-    def computed_constants(self) -> dict[str, np.ndarray]:
-        """The constants that operators of the file compute and others read, as the runtime computes them."""
+    def computed_constants(self, row: np.ndarray) -> dict[str, np.ndarray]:
+        """The constants that operators of the file compute and others read, as the runtime computes them.
+
+        The file runs on one ``row`` (1, ...) for that. Constants of other types fit no operator of a module.
+        """
         known, made = self.model.constants, {name for node in self.model.proto.graph.node for name in node.output}
         others = [node for node in self.model.proto.graph.node if not set(node.output) <= known.keys()]
-        names = sorted({name for node in others for name in node.input if name in made and name in known})
+        read = {name for node in others for name in node.input if name in made and name in known}
+        names = sorted(name for name in read if known[name].dtype.name in ELEMENT_TYPES)
         if not names:
             return {}
         proto = ModelProto()
         proto.CopyFrom(self.model.proto)
-        kinds = {name: helper.np_dtype_to_tensor_dtype(known[name].dtype) for name in names}
+        kinds = {name: ELEMENT_TYPES[known[name].dtype.name] for name in names}
         add_outputs(proto, [helper.make_tensor_value_info(n, kind, known[n].shape) for n, kind in kinds.items()])
-        rows = sum(prod(declared.row) for declared in self.wiring.inputs.values())
-        single = len(self.wiring.inputs) == 1
-        row = next(iter(self.wiring.inputs.values())).row if single else (rows,)
-        feed = self.wiring.feed(np.zeros((self.model.batch or 1, *row), np.float32))
+        feed = self.wiring.feed(np.repeat(row, self.model.batch or 1, axis=0))
         with _opened(proto, self.opener, {name: known[name] for name in self.model.large}) as running:
             values = running.run(feed)
         return {name: values[name] for name in names}

@@ -14,6 +14,8 @@ from torch import nn
 
 from benchmarks.planted.sites import faulty
 from export import ProofError, package, verify
+from export.onnxfile.model import RESHAPES
+from export.onnxfile.shapes import OF_SIZES
 from export.onnxfile.source import external_data
 from export.proof.running import Opener, Running, on_device
 from export.proof.verify import prove
@@ -22,6 +24,8 @@ from runtime import ModelError, sha256
 from runtime.server.loaded_model import load_model
 from runtime.server.options import Options
 from tests.support.onnx_drafts import Draft
+from tests.support.outcomes import outcome
+from tests.support.repeats import but
 
 from .constants import Bump, bump
 from .files import ATTACKS
@@ -201,3 +205,17 @@ def test_the_runtime_is_asked_for_the_constants_that_a_file_computes(tmp_path: P
     report = prove(module, path, device="cpu", opener=faulty(on_device("cpu"), edit))
     assert report.verdict == "failed"
     assert "the runtime gives 5.5, ONNX's reference 6.5" in report.why
+
+
+@pytest.mark.parametrize(("count", "constant"), but((0, False), (1, True), (4, False)))
+@pytest.mark.parametrize("kind", sorted({*OF_SIZES, *RESHAPES, "Transpose", "CumSum", "Dropout", "Clip", "TopK"}))
+def test_an_operator_with_another_number_of_inputs_is_an_answer(
+    kind: str, count: int, constant: bool, tmp_path: Path
+) -> None:
+    d = Draft()
+    given = d.constant(np.ones((1, 6), F)) if constant else "x"
+    d.nodes.append(helper.make_node(kind, [given] * count, ["given"]))
+    target = d("Concat", "given", ints(-1), axis=0)
+    output = d("Relu", d("Reshape", d("Add", "x", "given"), target))
+    found = outcome(ModelError, verify, nn.ReLU(), written(d, output, tmp_path), device="cpu")
+    assert isinstance(found, ModelError) or not found.proved
