@@ -19,6 +19,8 @@ from export.graph import Row, Rows, Shape, Size
 
 _BATCHES = (10_007, 20_011)
 """Two prime numbers: no other size of a file is a multiple of one of them by chance."""
+_WITH_INFERENCE = {"LessOrEqual": "Less", "GreaterOrEqual": "Greater"}
+"""Operators for which ONNX has no inference in old opsets, and others of the same shapes and types."""
 _MOST_SIZES = 64
 """The most sizes of a shape."""
 
@@ -112,13 +114,15 @@ class Shapes:
                 return {}
         data = {name: values for name in names if (values := self._data(name, batch)) is not None}
         opset = max(1, self._opset)
+        if (other := _WITH_INFERENCE.get(node.op_type)) is not None:
+            node = NodeProto(op_type=other, input=node.input, output=node.output)
         try:
             schema = onnx.defs.get_schema(node.op_type, opset, "")
             opsets = [helper.make_opsetid("", opset)]
             inferred = shape_inference.infer_node_outputs(schema, node, types, data, opset_imports=opsets)
         except Exception:  # an operator that does not fit its inputs, in whatever words of ONNX's
             return {}
-        return {name: known for name, known in inferred.items() if known.HasField("tensor_type")}
+        return {name: each for name, each in inferred.items() if each.HasField("tensor_type")}
 
     def _data(self, name: str, batch: int) -> TensorProto | None:
         """The integers that a value holds, where shapes may depend on them."""

@@ -16,6 +16,7 @@ from export.onnxfile.model import Model
 
 from .layer import Layer
 
+Shapes = tuple[Shape, ...]
 _ALONG_AXES = (
     *("Softmax", "LogSoftmax", "LayerNormalization", "RMSNormalization", "BatchNormalization", "CumSum", "TopK"),
     *("ArgMax", "ArgMin", "Gather", "GatherElements", "Slice", "Concat", "Transpose"),
@@ -32,7 +33,10 @@ def misaligned(layer: Layer, model: Model) -> str | None:
 
     A value of unknown shape has had no change of shape: those are not looked through.
     """
-    expected = {name: _sized(shape, model.batch) for name, shape in zip(layer.inputs, layer.input_shapes, strict=True)}
+    expected = dict[str, Shapes]()  # a layer may read a value in two shapes
+    for name, shape in zip(layer.inputs, layer.input_shapes, strict=True):
+        expected[name] = (*expected.get(name, ()), _sized(shape, model.batch))
+    whole = _sized(layer.input_shapes[0], model.batch) if layer.input_shapes else ()
     for node in layer.nodes:
         shapes = {
             name: shape
@@ -40,7 +44,8 @@ def misaligned(layer: Layer, model: Model) -> str | None:
             if name and name not in model.constants and (shape := model.shapes.shape(name)) is not None
         }
         if node.op_type in _ALONG_AXES and not all(
-            _acts_alike(layer, node, model, shape, expected.get(model.value(name))) for name, shape in shapes.items()
+            any(_acts_alike(layer, node, model, shape, own) for own in expected.get(model.value(name), (whole,)))
+            for name, shape in shapes.items()
         ):
             return node.name or node.output[0]
         if node.op_type == "MatMul" and not _multiplies_alike(layer, node, model, shapes, expected):
@@ -50,11 +55,10 @@ def misaligned(layer: Layer, model: Model) -> str | None:
     return None
 
 
-def _acts_alike(layer: Layer, node: NodeProto, model: Model, shape: Shape, wanted: Shape | None) -> bool:
-    """Whether an operator along axes reads the module's dimensions from the first of its axes on."""
+def _acts_alike(layer: Layer, node: NodeProto, model: Model, shape: Shape, whole: Shape) -> bool:
+    """Whether an operator along axes reads the dimensions of ``whole``, the module's, from the first of its axes on."""
     if node.op_type == "Gather" and node.input[0] in model.constants:  # a lookup, element by element
         return True
-    whole = _sized(layer.input_shapes[0], model.batch) if wanted is None else wanted
     axes = _axes(layer.expected, len(whole))
     count = len(whole) - min(axes, default=len(whole))
     if shape[len(shape) - count :] != whole[len(whole) - count :] or len(shape) < count:
@@ -63,19 +67,20 @@ def _acts_alike(layer: Layer, node: NodeProto, model: Model, shape: Shape, wante
 
 
 def _multiplies_alike(
-    layer: Layer, node: NodeProto, model: Model, shapes: Mapping[str, Shape], expected: Mapping[str, Shape]
+    layer: Layer, node: NodeProto, model: Model, shapes: Mapping[str, Shape], expected: Mapping[str, Shapes]
 ) -> bool:
     """Whether a product with a matrix runs over the module's dimensions, and matrices meet as the module's do."""
     left = node.input[0] in model.constants
     if layer.expected.op != "matmul":  # a layer: its features are last, or before one dimension of 1
         features = layer.input_shapes[0][-1]
         return all(shape[-2:] == (features, 1) if left else shape[-1:] == (features,) for shape in shapes.values())
-    owns = {name: expected.get(model.value(name), shape) for name, shape in shapes.items()}
+    owns = {name: expected.get(model.value(name), (shape,)) for name, shape in shapes.items()}
     if node.input[1] in model.constants:
-        return all(shape[-1:] == owns[name][-1:] for name, shape in shapes.items())
-    same = all(_trimmed(shape) == _trimmed(owns[name]) for name, shape in shapes.items())
+        return all(any(shape[-1:] == own[-1:] for own in owns[name]) for name, shape in shapes.items())
+    same = all(_trimmed(shape) in map(_trimmed, owns[name]) for name, shape in shapes.items())
     together = not left and len({shape[:-2] for shape in shapes.values()}) == 1
-    return same or (together and all(shape[-2:] == owns[name][-2:] for name, shape in shapes.items()))
+    matrices = all(any(shape[-2:] == own[-2:] for own in owns[name]) for name, shape in shapes.items())
+    return same or (together and matrices)
 
 
 def _axes(node: Node, rank: int) -> set[int]:
@@ -105,7 +110,7 @@ def _given_axes(node: NodeProto, model: Model) -> list[int]:
 
 
 def _broadcasts_alike(
-    layer: Layer, node: NodeProto, model: Model, shapes: Mapping[str, Shape], expected: Mapping[str, Shape]
+    layer: Layer, node: NodeProto, model: Model, shapes: Mapping[str, Shape], expected: Mapping[str, Shapes]
 ) -> bool:
     """Whether the inputs of an elementwise operator meet as the module's do: equal shapes, or the module's own."""
     trimmed = {name: _trimmed(shape) for name, shape in shapes.items()}
@@ -113,11 +118,10 @@ def _broadcasts_alike(
     if len(set(trimmed.values())) > 1:
         axes = _axes(layer.expected, len(whole))
         reduced = tuple(1 if axis in axes else size for axis, size in enumerate(whole))
-        for name, shape in trimmed.items():
-            own = expected.get(model.value(name))
-            if shape not in {_trimmed(each) for each in ((own,) if own is not None else (whole, reduced))}:
-                return False
-    if all(shape == _trimmed(expected.get(model.value(name), whole)) for name, shape in trimmed.items()):
+        owns = {name: expected.get(model.value(name), (whole, reduced)) for name in trimmed}
+        if not all(shape in map(_trimmed, owns[name]) for name, shape in trimmed.items()):
+            return False
+    if all(shape in map(_trimmed, expected.get(model.value(n), (whole,))) for n, shape in trimmed.items()):
         return True
     result, largest = _sized(layer.expected.shape, model.batch), max(shapes.values(), key=len, default=())
     constants = [model.constants[name] for name in node.input if name in model.constants]

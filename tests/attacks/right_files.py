@@ -107,6 +107,19 @@ def shape_of_another_value(folder: Path) -> tuple[nn.Module, Path]:
     return Heads(), written(d, _heads(d, "x", d.constant(ints(-1, 3)), back), folder)
 
 
+def comparison_before_a_reshape(folder: Path) -> tuple[nn.Module, Path]:
+    """A comparison that ONNX infers no shape of in opset 13, and a change of shape after it."""
+
+    class Compared(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.softmax(torch.where(x <= 1, x, 0.0).reshape(-1, 2, 3), -1).reshape(-1, 6)
+
+    d = Draft(13)
+    chosen = d("Where", d("LessOrEqual", "x", F(1)), "x", F(0))
+    value = d("Softmax", d("Reshape", chosen, ints(-1, 2, 3)), axis=-1)
+    return Compared(), written(d, d("Reshape", value, ints(-1, 6)), folder)
+
+
 RIGHT: dict[str, Maker] = {
     "variances below eps": tiny_variance,
     "a computed constant, 1 ulp": root_off_by(1),
@@ -117,6 +130,7 @@ RIGHT: dict[str, Maker] = {
     "rows times two": rows_times_two,
     "rows left open": rows_left_open,
     "the shape of another value": shape_of_another_value,
+    "a comparison before a reshape": comparison_before_a_reshape,
     "a Gemm's alpha, 1/2": gemm_scaled(-1),
     "a Gemm's alpha, 2": gemm_scaled(1, 1),
 }

@@ -207,15 +207,31 @@ def test_the_runtime_is_asked_for_the_constants_that_a_file_computes(tmp_path: P
     assert "the runtime gives 5.5, ONNX's reference 6.5" in report.why
 
 
-@pytest.mark.parametrize(("count", "constant"), but((0, False), (1, True), (4, False)))
+@pytest.mark.parametrize("count", but(0, 1, 4))
 @pytest.mark.parametrize("kind", sorted({*OF_SIZES, *RESHAPES, "Transpose", "CumSum", "Dropout", "Clip", "TopK"}))
-def test_an_operator_with_another_number_of_inputs_is_an_answer(
-    kind: str, count: int, constant: bool, tmp_path: Path
-) -> None:
+def test_an_operator_with_another_number_of_inputs_is_an_answer(kind: str, count: int, tmp_path: Path) -> None:
     d = Draft()
-    given = d.constant(np.ones((1, 6), F)) if constant else "x"
+    given = d.constant(np.ones((1, 6), F)) if count == 1 else "x"
     d.nodes.append(helper.make_node(kind, [given] * count, ["given"]))
     target = d("Concat", "given", ints(-1), axis=0)
     output = d("Relu", d("Reshape", d("Add", "x", "given"), target))
     found = outcome(ModelError, verify, nn.ReLU(), written(d, output, tmp_path), device="cpu")
     assert isinstance(found, ModelError) or not found.proved
+
+
+class Offset(nn.Module):
+    """A sum with a parameter that forward expands to the batch: a node without an input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.row = nn.Parameter(torch.arange(6.0)[None])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x, self.row.expand(len(x), -1)], 1)
+
+
+def test_a_node_without_an_input_that_the_file_lacks_is_an_answer(tmp_path: Path) -> None:
+    d = Draft()
+    report = verify(Offset(), written(d, d("Concat", "x", "x", axis=1), tmp_path), device="cpu")
+    assert not report.proved
+    assert "the module has expand at" in report.checks[1].words or "the module has expand at" in report.why
