@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,14 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
-from export.graph import Rows, Shape
+from export.graph import Row, Rows, Shape
+
+from .shapes import OF_SIZES, Shapes
+from .source import Source
 
 RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
-_SIZED = ("Reshape", "Expand")
-"""Operators whose second input is a shape."""
-OF_SIZES = ("Shape", "Gather", "Slice", "Concat", "Squeeze", "Unsqueeze", "Cast", "Mul")
-"""Operators that an exporter writes to compute the target shape of a Reshape."""
-_MOST_SIZES = 64
-"""The most sizes of a shape, and the most operators in a row that compute one."""
+_SIZED = (*RESHAPES, "Expand")
+"""Operators whose second input is a shape, or axes of one."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,10 @@ class Model:
     proto: ModelProto
     constants: dict[str, np.ndarray]
     large: frozenset[str]
+    source: Source | None = None
+    """What the file consists of, where it was read from one."""
+    open_rows: Mapping[str, Row] = field(default_factory=dict[str, Row])
+    """The shapes of the module's rows, for inputs whose shapes the file leaves open."""
     problem: str | None = None
     """What makes the file's meaning depend on its reader, if anything does; nothing is proved of it then."""
     recovering: bool = False
@@ -59,18 +62,33 @@ class Model:
         return [n for n in nodes if not set(n.output) <= self.shape_values]
 
     @cached_property
+    def shapes(self) -> Shapes:
+        """The shapes of the file's values, as far as they follow from the size of the batch alone."""
+        return Shapes(self.proto.graph, self.opset, self.constants, self.inputs, self.open_rows)
+
+    @cached_property
     def shape_values(self) -> set[str]:
-        """Values that are nothing but the target shape of a Reshape or Expand, or compute it from shapes of values."""
-        shapes: set[str] = set()
+        """Values that are nothing but the target shape of a change of shape, or compute it from shapes of values.
+
+        Each is constant, or linear in the size of the batch. Any other value that a shape depends on is computed by an
+        operator like any other, which the module must have.
+        """
+        return self._read_as_shapes(self.shapes.computed)
+
+    @cached_property
+    def shape_operands(self) -> set[str]:
+        """The same, and values that operators of shapes compute from anything, whose ``sizes`` are not known."""
+        takes = (node for node in self.proto.graph.node if node.op_type in OF_SIZES)
+        return self._read_as_shapes(name for node in takes for name in node.output)
+
+    def _read_as_shapes(self, values: Iterable[str]) -> set[str]:
+        """Those of the values that only changes of shape read, as their target, or operators that give such values."""
+        known = set(values) - {value.name for value in self.proto.graph.output}
         for node in reversed(self.proto.graph.node):
-            if node.op_type in _SIZED and len(node.input) > 1:
-                shapes.add(node.input[1])
-            elif shapes.intersection(node.output) and node.op_type in OF_SIZES:
-                shapes.update(node.input)
-        data = {n for node in self.proto.graph.node if node.op_type not in (*OF_SIZES, *_SIZED) for n in node.input}
-        reshaped = {node.input[0] for node in self.proto.graph.node if node.op_type in (*_SIZED, "Shape")}
-        outputs = {value.name for value in self.proto.graph.output}
-        return shapes - data - reshaped - outputs
+            targets = set(node.input[1:2]) - set(node.input[:1]) if node.op_type in _SIZED else set[str]()
+            if not (node.output and set(node.output) <= known):
+                known -= set(node.input) - targets
+        return known
 
     @cached_property
     def _sources(self) -> dict[str, str]:
@@ -90,88 +108,28 @@ class Model:
         return readers
 
     @cached_property
-    def _inferred(self) -> dict[str, onnx.ValueInfoProto]:
-        """Types and shapes of values, as ONNX infers them."""
-        proto = ModelProto()
-        proto.CopyFrom(self.proto)
-        proto.graph.input.extend(
-            onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, self.constants[name].shape)
-            for name in self.large
-        )
-        inferred = onnx.shape_inference.infer_shapes(proto).graph
-        return {value.name: value for value in (*inferred.input, *inferred.value_info, *inferred.output)}
-
-    @cached_property
-    def rows(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of rows of the values whose shapes ONNX can infer."""
-        known = {name: value for name, value in self._inferred.items() if value.type.tensor_type.shape.dim}
-        shapes = {name: row_shape(value) for name, value in known.items()}
+    def rows(self) -> dict[str, Row]:
+        """The shapes of rows of the values whose shapes are known."""
+        names = (name for node in self.proto.graph.node for name in (*node.input, *node.output))
+        shapes = {name: self.shapes.shape(name) for name in names if name not in self.constants}
+        rows = {name: shape[1:] for name, shape in shapes.items() if shape}
         return {
-            name: tuple(size for size in shape if isinstance(size, int))
-            for name, shape in shapes.items()
-            if all(isinstance(size, int) and size > 0 for size in shape)
+            name: tuple(size for size in row if isinstance(size, int))
+            for name, row in rows.items()
+            if all(isinstance(size, int) and size > 0 for size in row)
         }
 
     def has_batch(self, name: str) -> bool:
-        """Whether the first dimension of a value is that of the inputs, as far as ONNX can tell."""
-        firsts = [self._inferred[n].type.tensor_type.shape.dim[:1] for n in (name, self.inputs[0].name)]
-        return all(firsts) and firsts[0][0] == firsts[1][0]
+        """Whether the first dimension of a value is that of the inputs, as far as it is known."""
+        shape = self.shapes.shape(name)
+        return bool(shape) and shape[:1] == (self.batch or Rows(),)
 
-    def element_type(self, name: str) -> int:
-        """ONNX's number of a value's element type; that of float32 where it cannot be inferred."""
-        known = self._inferred.get(name)
-        return known.type.tensor_type.elem_type if known is not None else TensorProto.FLOAT
-
-    def sizes(self, name: str, depth: int = 0) -> Shape | None:
+    def sizes(self, name: str) -> Shape | None:
         """A shape that the file holds, or computes from shapes of values; None where it is computed from anything else.
 
         The batch is the first dimension of the file's inputs, where it is symbolic.
         """
-        if name not in self._known_sizes:
-            sizes = self._computed_sizes(name, depth) if depth < _MOST_SIZES else None
-            self._known_sizes[name] = sizes if sizes is not None and len(sizes) <= _MOST_SIZES else None
-        return self._known_sizes[name]
-
-    @cached_property
-    def _known_sizes(self) -> dict[str, Shape | None]:
-        return {}
-
-    def _computed_sizes(self, name: str, depth: int) -> Shape | None:
-        if name in self.constants:
-            constant = self.constants[name]
-            return tuple(constant.reshape(-1).tolist()) if constant.dtype == np.int64 else None
-        producer = next((node for node in self.proto.graph.node if name in node.output), None)
-        if producer is None:
-            return None
-        if producer.op_type == "Shape":
-            shape, ends = self._shape_of(producer.input[0]), {a.name: a.i for a in producer.attribute}
-            return None if shape is None else shape[ends.get("start", 0) : ends.get("end")]
-        inputs = [self.sizes(part, depth + 1) for part in producer.input]
-        known = [sizes for sizes in inputs if sizes is not None]
-        if len(known) != len(inputs) or not known:
-            return None
-        if producer.op_type == "Concat":
-            return tuple(size for sizes in known for size in sizes)
-        if producer.op_type in ("Unsqueeze", "Squeeze", "Cast", "Identity"):
-            return known[0]
-        if producer.op_type == "Gather":
-            indices = [i for i in known[1] if isinstance(i, int) and -len(known[0]) <= i < len(known[0])]
-            return tuple(known[0][i] for i in indices) if len(indices) == len(known[1]) else None
-        return _multiplied(known[0], known[1]) if producer.op_type == "Mul" else None
-
-    def _shape_of(self, name: str) -> Shape | None:
-        """The shape of a value, as the file declares it or ONNX infers it."""
-        inferred = self._inferred.get(name)
-        if inferred is None or not inferred.type.tensor_type.HasField("shape"):
-            return None
-        batches = {d.dim_param for value in self.inputs for d in value.type.tensor_type.shape.dim[:1]} - {""}
-        is_input = any(value.name == name for value in self.inputs)
-        sizes = [
-            dim.dim_value or (Rows() if dim.dim_param in batches or (is_input and axis == 0) else None)
-            for axis, dim in enumerate(inferred.type.tensor_type.shape.dim)
-        ]
-        known = tuple(size for size in sizes if size is not None)
-        return known if len(known) == len(sizes) else None
+        return self.shapes.sizes(name)
 
     def value(self, name: str) -> str:
         """The value that a name is a copy of, or has the rows of in another shape; else the name itself."""
@@ -185,25 +143,27 @@ class Model:
         return bool(node.output) and node.output[0] in self.constants
 
     def _reshapes(self, node: NodeProto) -> bool:
-        """Whether an operator returns the rows in another shape. That rows stay rows is checked when the file runs."""
-        if node.domain not in ("", "ai.onnx") or self._is_constant(node):
+        """Whether an operator returns the same elements in another shape, which follows from the batch's size alone.
+
+        What it does is then alike for every batch; that rows stay rows is checked when the file runs.
+        """
+        if node.domain not in ("", "ai.onnx") or self._is_constant(node) or not (node.input and node.output):
             return False
         if node.op_type == "Cast":
-            from_float = self.element_type(node.input[0]) == TensorProto.FLOAT
+            from_float = self.shapes.element_type(node.input[0]) == TensorProto.FLOAT
             return from_float and any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
         if node.op_type == "Dropout":
             training = self.constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.False_
             return self.recovering and len(node.output) == 1 and training is not None and not training.any()
         if node.op_type == "Transpose":
             return self._keeps_rows(node)
-        return node.op_type in RESHAPES
+        return node.op_type in RESHAPES and self.shapes.shape(node.output[0]) is not None
 
     def _keeps_rows(self, node: NodeProto) -> bool:
         """Whether a Transpose moves nothing but dimensions of size 1, so that the values keep their order."""
-        known = self._inferred.get(node.input[0])
-        sizes = [dim.dim_value for dim in known.type.tensor_type.shape.dim] if known is not None else []
+        sizes = self.shapes.shape(node.input[0])
         perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), list[int]())
-        if len(perm) != len(sizes):
+        if sizes is None or sorted(perm) != list(range(len(sizes))):
             return False
         moved = [axis for axis in perm if axis == 0 or sizes[axis] != 1]  # the first one is the batch, even of 1 row
         return moved == sorted(moved)
@@ -242,18 +202,6 @@ def add_outputs(proto: ModelProto, values: Iterable[onnx.ValueInfoProto]) -> Non
     for value in values:
         if all(value.name != output.name for output in outputs):
             outputs.append(value)
-
-
-def _multiplied(left: Shape, right: Shape) -> Shape | None:
-    """The product of two single sizes, at most one of which grows with the batch."""
-    if len(left) != 1 or len(right) != 1:
-        return None
-    (a,), (b,) = left, right
-    if isinstance(a, Rows) and isinstance(b, int):
-        return (Rows(a.times * b),)
-    if isinstance(a, int) and isinstance(b, Rows):
-        return (Rows(a * b.times),)
-    return (a * b,) if isinstance(a, int) and isinstance(b, int) else None
 
 
 def is_plain(node: NodeProto) -> bool:

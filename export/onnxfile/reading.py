@@ -9,37 +9,29 @@ from typing import Any, cast
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from runtime import ModelError, read_header
+from runtime import ModelError
 
 from .model import RESHAPES, Model, is_plain
+from .source import Source, read_source
 from .tensors import Tensors
 
 _FOLDED = (
     *("Transpose", *RESHAPES, "Cast", "Add", "Sub", "Mul", "Div", "Sqrt", "Neg"),
     *("Max", "Min", "Abs", "Reciprocal", "Clip"),
 )
-"""Operators that are folded here where all their inputs are constants: each rounds in float32 at most once."""
+"""Operators that are folded here where all their inputs are constants: each rounds at most once.
+
+The runtime is asked for every result (``export.proof.running``).
+"""
+_MOVED = ("Transpose", *RESHAPES, "Identity")
+"""Those that compute nothing."""
 NUMBERS = {"value_float": "<f4", "value_floats": "<f4", "value_int": "<i8", "value_ints": "<i8"}
 """The types of the numbers that a Constant may hold in place of a tensor, by attribute."""
 _LARGE = 2**10
 """Elements from which a constant is kept outside the graph: Protocol Buffers would copy it again and again."""
-
-
-def external_data(path: Path) -> dict[str, Path]:
-    """A model's external data files, by name. Raises ModelError: unreadable, or one is missing."""
-    return _external_files(path, _parsed(path))
-
-
-def _parsed(path: Path) -> ModelProto:
-    read_header(path)  # raises where the file is damaged
-    try:
-        return cast("Any", onnx).load(str(path), load_external_data=False)
-    except (DecodeError, OSError, ValueError) as error:
-        raise ModelError(f"{path}: not a proto ONNX file: {error}") from None
 
 
 def tensors_of(proto: ModelProto) -> dict[str, TensorProto]:
@@ -51,29 +43,25 @@ def tensors_of(proto: ModelProto) -> dict[str, TensorProto]:
     return stored
 
 
-def _external_files(path: Path, proto: ModelProto) -> dict[str, Path]:
-    external = [t for t in tensors_of(proto).values() if t.data_location == TensorProto.EXTERNAL]
-    names = {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
-    files = {name: path.parent / name for name in sorted(names)}
-    missing = next((data for data in files.values() if not data.is_file()), None)
-    if missing is not None:
-        raise ModelError(f"{path}: its external data is missing. What to do: put {missing.name} beside it")
-    return files
-
-
 def read_model(path: Path, *, recovering: bool = False) -> Model:
-    """Read a file with its weights. Raises ModelError: missing, damaged or not ONNX."""
-    proto = _parsed(path)
-    _external_files(path, proto)
-    return model_of(path, proto, _problem(proto), recovering=recovering)
+    """Read a file with its weights, once. Raises ModelError: missing, damaged or not ONNX."""
+    proto, source = read_source(path)
+    return model_of(path, proto, _problem(proto), recovering=recovering, source=source)
 
 
-def model_of(path: Path, proto: ModelProto, problem: str | None = None, *, recovering: bool = False) -> Model:
+def model_of(
+    path: Path,
+    proto: ModelProto,
+    problem: str | None = None,
+    *,
+    recovering: bool = False,
+    source: Source | None = None,
+) -> Model:
     """A parsed file with its constants: those stored, and where there is no ``problem`` those computed from constants.
 
     Raises ModelError: a constant is damaged.
     """
-    tensors, constants = Tensors(path), dict[str, np.ndarray]()
+    tensors, constants = source.tensors if source is not None else Tensors(path), dict[str, np.ndarray]()
     large = {tensor.name for tensor in proto.graph.initializer if _is_large(tensor)}
     try:
         for name, tensor in tensors_of(proto).items():
@@ -85,21 +73,26 @@ def model_of(path: Path, proto: ModelProto, problem: str | None = None, *, recov
                 constants |= dict.fromkeys(node.output, _constant(node, constants))
             elif (value := _folded(proto, node, constants)) is not None:
                 constants[node.output[0]] = value
+        stripped = _stripped(proto, large)
     except ModelError:
         raise
     except Exception as error:  # whatever ONNX's reference raises for operators that do not fit their constants
         raise ModelError(f"{path}: a constant of the file is damaged: {error}") from None
-    return Model(path, _stripped(proto, large), constants, frozenset(large), problem, recovering)
+    return Model(path, stripped, constants, frozenset(large), source, problem=problem, recovering=recovering)
 
 
 def _problem(proto: ModelProto) -> str | None:
     """A construct that readers interpret differently, and that exporters of dense networks do not write."""
     graph = proto.graph
+    if len([opset for opset in proto.opset_import if opset.domain in ("", "ai.onnx")]) > 1:
+        return "the file names two versions of ONNX's operators"
     if proto.functions:
         return f"the file defines operators of its own: '{proto.functions[0].name}'"
     if graph.sparse_initializer:
         return "the file holds a sparse constant"
     for node in graph.node:
+        if node.op_type == "Constant" and any(a.name == "sparse_value" for a in node.attribute):
+            return f"the file holds a sparse constant: '{node.name or list(node.output)}'"
         if is_plain(node) and (len(node.output) != 1 or len(node.input) != (node.op_type == "Identity")):
             return f"the file has a malformed {node.op_type}: '{node.name or list(node.output)}'"
         if not node.output:
@@ -156,11 +149,30 @@ def _folded(proto: ModelProto, node: NodeProto, constants: Mapping[str, np.ndarr
     standard = NodeProto()
     standard.CopyFrom(node)
     standard.domain = ""
+    if not all(_is_computed_alike(standard, constants[name].dtype) for name in node.input if name):
+        return None
     output = onnx.ValueInfoProto(name=node.output[0])
     graph = GraphProto(name="constant", node=[standard], input=inputs, output=[output])
     model = ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, graph=graph)
+    value: object
     (value,) = cast("Any", ReferenceEvaluator(model)).run(None, {name: constants[name] for name in node.input if name})
-    return np.ascontiguousarray(value)
+    array: np.ndarray = np.asarray(cast("Any", value), order="C")
+    return array if node.op_type in _MOVED or _is_known(array.dtype) else None
+
+
+def _is_known(dtype: np.dtype[Any]) -> bool:
+    """Whether runtimes compute with numbers of this type as the type has it."""
+    return dtype.kind in "iub" or dtype.name in ("float32", "float64")
+
+
+def _is_computed_alike(node: NodeProto, dtype: np.dtype[Any]) -> bool:
+    """Whether an operator on numbers of a type gives the same in every runtime.
+
+    Arithmetic of float16 may be done in float32, and a text may be read as another number. To widen is exact.
+    """
+    wide = any(a.name == "to" and a.i in (TensorProto.FLOAT, TensorProto.DOUBLE) for a in node.attribute)
+    widened = node.op_type == "Cast" and wide and dtype.name in ("float16", "bfloat16")
+    return node.op_type in _MOVED or widened or _is_known(dtype)
 
 
 def _constant(node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -168,4 +180,6 @@ def _constant(node: NodeProto, constants: Mapping[str, np.ndarray]) -> np.ndarra
     (attribute,) = node.attribute
     if attribute.name == "value" and node.output[0] in constants:
         return constants[node.output[0]]
+    if attribute.name in ("value_string", "value_strings"):  # which nothing computes with
+        return np.asarray(onnx.helper.get_attribute_value(attribute), object)
     return np.asarray(onnx.helper.get_attribute_value(attribute), NUMBERS[attribute.name])

@@ -23,6 +23,13 @@ _READ: dict[int, tuple[str, str]] = {
 MOST_DIMENSIONS = 32
 """More than any file of a dense network has; NumPy allows 64."""
 _MOST_ENTRIES = 2**48
+State = tuple[int, ...]
+"""Changes when a file is written to, replaced, or replaced and put back."""
+
+
+def state_of(stat: os.stat_result) -> State:
+    """The state of an open file, or of the one at a path."""
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 class Tensors:
@@ -31,6 +38,8 @@ class Tensors:
     def __init__(self, path: Path):
         self.path = path
         self.maps: dict[str, mmap.mmap | bytes] = {}
+        self.states: dict[str, State] = {}
+        """Of the mapped files, by name."""
 
     def array(self, tensor: TensorProto, what: str) -> np.ndarray:
         """A tensor's values. Raises ModelError: sizes and bytes that do not agree, data that cannot be read."""
@@ -61,19 +70,20 @@ class Tensors:
             offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
         except ValueError:
             raise self._error(what, f"has external data whose offset or length is not a number: {entries}") from None
-        data = self._map(entries.get("location", ""), what)
+        data = self.open(entries.get("location", ""), what)
         if offset < 0 or length != size or offset + size > len(data):
             message = f"takes {size:,} bytes; it is given {length:,} bytes from {offset:,} on"
             raise self._error(what, f"{message} of a data file of {len(data):,} bytes")
         array = np.frombuffer(data, dtype, size // np.dtype(dtype).itemsize, offset)
         return array if array.flags.aligned else array.copy()
 
-    def _map(self, location: str, what: str) -> mmap.mmap | bytes:
+    def open(self, location: str, what: str) -> mmap.mmap | bytes:
+        """The bytes of a file of external data. Raises ModelError: it cannot be read, or is not one of its folder."""
         if location not in self.maps:
-            self.maps[location] = self._open(location, what)
+            self.maps[location], self.states[location] = self._open(location, what)
         return self.maps[location]
 
-    def _open(self, location: str, what: str) -> mmap.mmap | bytes:
+    def _open(self, location: str, what: str) -> tuple[mmap.mmap | bytes, State]:
         parts = PurePosixPath(location.replace("\\", "/")).parts
         outside = PurePosixPath(location).is_absolute() or PureWindowsPath(location).drive or ".." in parts
         if outside or not parts or "\0" in location:
@@ -85,8 +95,10 @@ class Tensors:
             if not stat.S_ISREG(inner[-1].stat().st_mode):
                 raise self._error(what, f"has its data in '{location}', which is not a regular file")
             with open(inner[-1], "rb") as file:
+                state = os.fstat(file.fileno())
                 # Private pages: changing a value does not change the file.
-                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if os.fstat(file.fileno()).st_size else b""
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) if state.st_size else b""
+                return data, state_of(state)
         except OSError as error:
             hint = "What to do: put the data file beside the ONNX file"
             message = f"has its data in '{location}', which cannot be read ({error.strerror or error}). {hint}"

@@ -18,7 +18,7 @@ from .instrumented import LEVELS, Instrumented, LayerResults
 from .interface import compare_interface, declared_names
 from .layer_bounds import LayerCheck
 from .network import answers, end_to_end
-from .probes import probe_constants, probe_ranges
+from .probes import probe_constants, probe_ranges, unguarded
 from .report import counted
 from .rows import absolute_difference, row_shape
 from .rules import RULES
@@ -76,7 +76,19 @@ def _structure(proof: Proof) -> Iterator[Result]:
 
 
 def _constants(proof: Proof) -> Iterator[Result]:
-    layers = proof.structure.layers
+    layers, known = proof.structure.layers, proof.model.constants
+    matched = proof.structure.problem is None
+    computed = proof.runner.computed_constants(proof.inputs[0].rows[:1]) if matched else dict[str, np.ndarray]()
+    for name, own in computed.items():
+        words = f"the file computes the constant '{name}'"
+        if own.dtype != known[name].dtype or own.shape != known[name].shape:
+            yield "failed", f"{words}, and the runtime gives {own.dtype} values of shape {list(own.shape)}"
+            return
+        if (differs := ~((own == known[name]) | ((own != own) & (known[name] != known[name])))).any():
+            index = tuple(np.argwhere(differs)[0].tolist())
+            values = f"the runtime gives {own[index].item()!r}, ONNX's reference {known[name][index].item()!r}"
+            yield "failed", f"{words}; at {list(index)} {values}"
+            return
     differences = [difference for layer in layers for difference in layer.differences]
     if differences:
         with_constants = [layer for layer in layers if layer.expected.tensors]
@@ -86,6 +98,9 @@ def _constants(proof: Proof) -> Iterator[Result]:
     elif proof.structure.problem is None:
         words = f"{sum(layer.parameters for layer in layers):,} weights and constants"
         yield "passed", f"{words} have the module's bits, attributes its values"
+        for difference in (d for layer in layers for d in layer.recomputed):
+            words = f"{difference}, which the forward computes: another library's last bit"
+            yield "warning", f"{words}; the file is held to its own"
 
 
 def _exact_probes(proof: Proof) -> Iterator[Result]:
@@ -104,6 +119,8 @@ def _exact_probes(proof: Proof) -> Iterator[Result]:
 
 def _whole_range(proof: Proof) -> Iterator[Result]:
     ratios = proof.range_ratios
+    if (layer := unguarded(proof.structure)) is not None:
+        yield "unproved", f"the file's form of '{layer.path}' leaves float32's range before {layer.expected.op} does"
     for check in probe_ranges(proof.runner, proof.structure, proof.seed):
         op = check.layers[0].expected.op
         ratios[op] = max(check.ratio, ratios.get(op, 0.0))

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
+from onnx import ModelProto
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from export.onnxfile.reading import external_data
-from runtime import InputError, read_header, sha256, write_whole
+from export.onnxfile.source import Source, read_source
+from runtime import InputError, write_whole
 from runtime.extras import installed_version
 from runtime.session.processor import cpuinfo, instructions
 from runtime.version import VERSION
@@ -256,15 +257,22 @@ def read_report(path: str | Path) -> ParityReport:
 
 def file_record(path: Path) -> FileRecord:
     """The size and hashes of a file and of the external data that it names. Raises ModelError: it cannot be read."""
-    header, beside = read_header(path), external_data(path)
-    return FileRecord(
-        name=path.name,
-        size=header.size + sum(data.stat().st_size for data in beside.values()),
-        sha256=sha256(path),
-        data={name: sha256(data) for name, data in beside.items()},
-        opset=header.opset,
-        ir_version=header.ir_version,
+    return record_of(*read_source(path))
+
+
+def record_of(proto: ModelProto, source: Source) -> FileRecord:
+    """The same of a file that was read. Raises ModelError: it has changed since."""
+    header = {opset.domain or "ai.onnx": opset.version for opset in proto.opset_import}
+    record = FileRecord(
+        name=source.path.name,
+        size=source.whole_size,
+        sha256=source.sha256,
+        data=source.data_hashes(),
+        opset=header.get("ai.onnx"),
+        ir_version=proto.ir_version,
     )
+    source.check()
+    return record
 
 
 def versions() -> dict[str, str]:

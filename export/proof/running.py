@@ -61,8 +61,28 @@ class FileRunner:
     opener: Opener
 
     def open(self) -> AbstractContextManager[Run]:
-        """The file as it is."""
+        """The file as it is. Raises ModelError: it is not what was read any more."""
         return self._open(self.model.path)
+
+    def computed_constants(self, row: np.ndarray) -> dict[str, np.ndarray]:
+        """The constants that operators of the file compute and others read, as the runtime computes them.
+
+        The file runs on one ``row`` (1, ...) for that. Constants of other types fit no operator of a module.
+        """
+        known, made = self.model.constants, {name for node in self.model.proto.graph.node for name in node.output}
+        others = [node for node in self.model.proto.graph.node if not set(node.output) <= known.keys()]
+        read = {name for node in others for name in node.input if name in made and name in known}
+        names = sorted(name for name in read if known[name].dtype.name in ELEMENT_TYPES)
+        if not names:
+            return {}
+        proto = ModelProto()
+        proto.CopyFrom(self.model.proto)
+        kinds = {name: ELEMENT_TYPES[known[name].dtype.name] for name in names}
+        add_outputs(proto, [helper.make_tensor_value_info(n, kind, known[n].shape) for n, kind in kinds.items()])
+        feed = self.wiring.feed(np.repeat(row, self.model.batch or 1, axis=0))
+        with _opened(proto, self.opener, {name: known[name] for name in self.model.large}) as running:
+            values = running.run(feed)
+        return {name: values[name] for name in names}
 
     def open_with(self, layers: Sequence[Layer]) -> AbstractContextManager[Run]:
         """The file with the value of each layer as an output besides its own."""
@@ -82,6 +102,8 @@ class FileRunner:
     @contextmanager
     def _open(self, source: Path | ModelProto, constants: Mapping[str, np.ndarray] | None = None) -> Generator[Run]:
         with _opened(source, self.opener, constants or {}) as running:
+            if isinstance(source, Path) and self.model.source is not None:
+                self.model.source.check()  # before a row runs: the bytes that are open are those that were read
 
             def run(rows: np.ndarray) -> dict[str, np.ndarray]:
                 feed, batch = self.wiring.feed(rows), self.model.batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -12,45 +12,14 @@ from onnx import NodeProto
 
 from export.folding import as_one, is_foldable
 from export.graph import ELEMENT_TYPES, Graph, Node, Shape, Tensor
-from export.onnxfile.model import Model, row_shape
-from export.onnxfile.pattern_matching import Difference, matches
+from export.onnxfile.model import RESHAPES, Model, row_shape
+from export.onnxfile.pattern_matching import matches
 
+from .alignment import misaligned
+from .layer import Layer
 from .refolding import refolded
 from .report import counted
 from .rows import Wiring, output_shapes
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One node of the module, or affine nodes folded into one, and the operators of the file that compute it.
-
-    ``expected`` is the node as the file should hold it: the module's own, or the folded one. ``inputs`` and ``output``
-    are names of values in the file, ``input_shapes`` and ``input_dtypes`` are the module's.
-    """
-
-    source_nodes: tuple[Node, ...]
-    expected: Node
-    nodes: tuple[NodeProto, ...]
-    inputs: tuple[str, ...]
-    output: str
-    differences: tuple[Difference, ...] = ()
-    input_shapes: tuple[Shape, ...] = ()
-    input_dtypes: tuple[str, ...] = ()
-
-    @property
-    def path(self) -> str:
-        """The path in the module of the node that the file should hold."""
-        return self.expected.path
-
-    @property
-    def op(self) -> str:
-        """The operators of its nodes, " + " between those that were folded."""
-        return " + ".join(node.op for node in self.source_nodes)
-
-    @property
-    def parameters(self) -> int:
-        """The number of elements of its constants."""
-        return sum(tensor.values.size for tensor in self.expected.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -75,9 +44,19 @@ def match(graph: Graph, model: Model) -> Structure:
     if problem:
         return Structure(graph, wiring, (), problem)
     matching = _Matching(graph, model, wiring)
-    problem = matching.run()
+    problem = matching.run() or _misalignment(matching.layers, model)
     values = {name: model.value(name) for name in wiring.outputs}
     return Structure(graph, wiring, tuple(matching.layers), problem, values)
+
+
+def _misalignment(layers: Iterable[Layer], model: Model) -> str | None:
+    """The first operator that takes other elements together than the module's layer."""
+    for layer in layers:
+        operator = None if layer.differences else misaligned(layer, model)
+        if operator is not None:
+            words = f"takes other elements together than {layer.expected.op} at '{layer.path}' does"
+            return f"the file's operator '{operator}' {words}: its inputs have other shapes than the module's"
+    return None
 
 
 class _Matching:
@@ -94,6 +73,10 @@ class _Matching:
 
     def run(self) -> str | None:
         """Match all layers; returns the problem, if there is one."""
+        unknown = next((n for n in self.model.nodes if n.op_type in RESHAPES and n.domain in ("", "ai.onnx")), None)
+        if unknown is not None:
+            words = "whose result has a shape that does not follow from the size of the batch alone"
+            return f"the file has a {unknown.op_type} '{_name(unknown)}' {words}"
         while self.remaining:
             node = self.remaining[0]
             layer = self._next(self.used) if node.op != "reshape" else None
@@ -106,7 +89,8 @@ class _Matching:
                 shared = self._next(set())
                 layer = shared if shared is not None and not shared.differences else layer
             if layer is None:
-                readers = [n for n in self.model.consumers(self.values[node.inputs[0]]) if id(n) not in self.used]
+                values = (self.values[name] for name in node.inputs[:1])  # none if it reads constants alone
+                readers = [n for value in values for n in self.model.consumers(value) if id(n) not in self.used]
                 listed = ", ".join(f"{n.op_type} '{_name(n)}'" for n in readers) or "nothing that reads it"
                 words = f"the module has {node.op} at '{node.path}', and the file has {listed} there"
                 return f"{words}, which does not match any pattern of it"
@@ -140,6 +124,8 @@ class _Matching:
             for nodes, output, differences in matches(pattern, inputs, self.model, used):
                 differences = tuple(replace(difference, folded=len(group) > 1) for difference in differences)
                 layer = Layer(tuple(group), expected, nodes, inputs, output, differences, shapes, dtypes)
+                layer = _with_recomputed(layer) if differences and len(group) == 1 else layer
+                differences = layer.differences
                 if not differences and (exact is None or self.model.value(wanted) == output):
                     exact = layer
                 if best is None or _distance(layer) < _distance(best):
@@ -183,6 +169,16 @@ class _Matching:
         constants = self.model.constants
         shapes = [constants[name].shape for node in readers for name in node.input if name in constants]
         return wanted in shapes or wanted[::-1] in shapes
+
+
+def _with_recomputed(layer: Layer) -> Layer:
+    """The layer with the file's own constants where the forward computes them, and the file's are within 1 ulp."""
+    own = {d.role: d.computed for d in layer.differences if d.computed is not None}
+    if not own or len(own) < len(layer.differences):
+        return layer
+    held = {role: replace(layer.expected.tensors[role], values=values) for role, values in own.items()}
+    node = replace(layer.expected, tensors={**layer.expected.tensors, **held})
+    return replace(layer, source_nodes=(node,), expected=node, differences=(), recomputed=layer.differences)
 
 
 def _keeps_order(node: Node, shapes: Mapping[str, Shape]) -> bool:

@@ -32,7 +32,7 @@ from runtime.data.inputs import as_inputs
 from .checks import run_checks
 from .instrumented import Recording
 from .interface import first_port, ports_of
-from .report import ParityReport, file_record, machine, versions
+from .report import ParityReport, machine, record_of, versions
 from .rows import join, row_shape
 from .running import Opener, on_device
 from .state import Proof
@@ -106,6 +106,7 @@ def prove(
     start = perf_counter()
     device = choose(device, this_machine(cuda=device != "cpu")).device
     model = read_model(path, recovering=recovering)
+    assert model.source is not None
     port, evaluated = first_port(model, spec), evaluated_copy(module, dtype)
     proof = Proof(model, port, opener or on_device(device), seed, spec, stop_early, recording)
     try:
@@ -114,6 +115,8 @@ def prove(
         proof.add("blocks", "unproved", f"the module has a part that no rule bounds: {error}")
     else:
         row, order = row_shape(graph.inputs), tuple(wiring_of(graph, model).inputs)
+        rows = {name: declared.row for name, declared in wiring_of(graph, model).inputs.items()}
+        proof.model = replace(model, open_rows=rows)
         proof.caller, proof.module, proof.signature, proof.graph = module, evaluated, signature, graph
         proof.data, proof.origin = _rows(data, model, port, order, dtype)
         if proof.data is not None and proof.data.shape[1:] != row:
@@ -127,7 +130,7 @@ def prove(
             run_checks(proof)
     return ParityReport(
         **proof.record(),
-        file=file_record(path),
+        file=record_of(model.proto, model.source),
         weights_sha256=weights_hash(module),
         device=device,
         seed=seed,

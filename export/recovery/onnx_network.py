@@ -10,7 +10,8 @@ from onnx import NodeProto
 
 from builder.block import MAX_FEATURES, Shape
 from builder.errors import RecoveryError
-from export.onnxfile.model import OF_SIZES, Model, label
+from export.onnxfile.model import Model, label
+from export.onnxfile.shapes import OF_SIZES
 from export.onnxfile.tensors import MOST_DIMENSIONS
 
 from .onnx_checks import FOREIGN_OPERATORS, read_graph
@@ -95,7 +96,7 @@ class _ChainReader:
         self.notes = notes
         graph = model.proto.graph
         self.output = graph.output[0].name
-        other = model.constants.keys() | model.shape_values
+        other = model.constants.keys() | model.shape_operands
         self.nodes = [node for node in graph.node if node.output[0] not in other]
         self.readers: dict[str, list[NodeProto]] = {}
         for node in self.nodes:

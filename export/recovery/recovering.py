@@ -15,7 +15,7 @@ from builder import MLPSpec, RecoveryError
 from builder.documents import as_yaml
 from export.artifact import Artifact
 from export.errors import ProofError
-from export.onnxfile.reading import external_data
+from export.onnxfile.source import external_data
 from export.proof import ParityReport
 from export.proof.instrumented import Recording
 from export.proof.rows import absolute_difference, in_batches

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from export.graph import Node
 
-from .language import Input, NodeTensor, Op, Pattern, Value, X, free, op, option, patterns, single
+from .language import Input, NodeTensor, Op, Pattern, Value, X, free, is_filled_with, op, option, patterns, single
 
 
 def _gemm(*inputs: Input, **attributes: Value) -> Op:
@@ -21,7 +21,7 @@ def _linear(node: Node) -> list[Pattern]:
     if "bias" in node.tensors:
         sums = [op("Add", product, NodeTensor("bias")) for product in products]
         sums += [op("Sub", product, NodeTensor("bias", negated=True)) for product in products]
-        products = sums
+        products = [*sums, *(products if is_filled_with(node, "bias", 0) else [])]
     return patterns(_gemm(X, weight, bias, transB=1), _gemm(X, transposed, bias), *products)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from export.graph import Node
 
-from .language import Constant, NodeTensor, OneOf, Op, Pattern, X, op, option, patterns
+from .language import Constant, NodeTensor, OneOf, Op, Pattern, X, is_filled_with, op, option, patterns
 from .reductions import reduced
 
 
@@ -14,7 +14,8 @@ def _layer_norm(node: Node) -> list[Pattern]:
     """One operator from opset 17 on, or its formula."""
     count, rank = len(node.attributes["normalized_shape"]), len(node.shape)
     eps, inputs = option("eps"), (X, NodeTensor("weight", default=1.0), NodeTensor("bias"))
-    roots = [op("LayerNormalization", *inputs, epsilon=eps, axis=OneOf((-count, rank - count)))]
+    taken = [inputs, *([inputs[:2]] if is_filled_with(node, "bias", 0) else [])]
+    roots = [op("LayerNormalization", *given, epsilon=eps, axis=OneOf((-count, rank - count))) for given in taken]
     dims = tuple(range(rank - count, rank))
     for mean in reduced(node, "ReduceMean", X, dims, rank):
         deviation = op("Sub", X, mean)
@@ -25,10 +26,12 @@ def _layer_norm(node: Node) -> list[Pattern]:
 
 
 def _scaled(node: Node, x: Op | str, divisor: Op) -> list[Op]:
-    """The quotient, times the weight, plus the bias."""
+    """The quotient, times the weight, plus the bias; simplifiers leave out a weight of ones and a bias of zeros."""
     roots = [op("Div", x, divisor), op("Mul", x, op("Reciprocal", divisor)), op("Mul", x, op("Div", 1.0, divisor))]
-    for name, role in (("Mul", "weight"), ("Add", "bias")):
-        roots = [op(name, root, NodeTensor(role)) if role in node.tensors else root for root in roots]
+    for name, role, neutral in (("Mul", "weight", 1), ("Add", "bias", 0)):
+        if role in node.tensors:
+            kept = roots if is_filled_with(node, role, neutral) else []
+            roots = [*(op(name, root, NodeTensor(role)) for root in roots), *kept]
     return roots
 
 

@@ -12,7 +12,8 @@ from onnx import TensorProto
 from torch import nn
 
 from export import ProofError, export, publish, verify
-from export.onnxfile.reading import external_data, read_model
+from export.onnxfile.reading import read_model
+from export.onnxfile.source import external_data
 from runtime import InputError, ModelError
 from tests.support.by_torch import by_torch
 from tests.support.cases import network

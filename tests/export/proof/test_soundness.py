@@ -50,7 +50,7 @@ def test_an_output_of_another_shape_is_not_proved(shape: list[int], tmp_path: Pa
     constants = {**constants_of(layer), "s": np.array(shape, np.int64)}
     report = verify(layer, saved(tmp_path / "m.onnx", nodes, constants, inputs={"x": 4}, outputs=["o"]), device="cpu")
     assert not report.proved
-    assert "its output 'o'" in report.why or "does not run" in report.why
+    assert any(part in report.why for part in ("its output 'o'", "does not run", "does not follow from the size"))
 
 
 class Two(nn.Module):
