@@ -67,9 +67,12 @@ def verify(
         check_unchanged(file, certificate, as_json and alone)
     if alone:
         return
-    from export import load_module, verify
-    from export.proof import can_write_page, write_page
-    from runtime import whole_files
+    from runtime.session.trial import trial
+
+    with trial(file, device):  # in a process of its own, while these are imported
+        from export import load_module, verify
+        from export.proof import can_write_page, write_page
+        from runtime import whole_files
 
     parsed, source = None, str(module)
     if spec is not None:

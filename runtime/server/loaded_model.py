@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any
@@ -13,6 +14,7 @@ from runtime.errors import InputError, ModelError
 from runtime.files import sha256
 from runtime.model.certificate import Certificate, read_certificate
 from runtime.session.session import Session
+from runtime.session.trial import trial
 
 from .dynamic_batching import Arrays, DynamicBatcher, measure_cost
 from .options import Options
@@ -163,19 +165,36 @@ def _runner(session: Session) -> Callable[[Arrays], Arrays]:
     return run
 
 
-def load_model(name: str, version: str, file: Path, options: Options) -> LoadedModel:
-    """Open a file, try it and measure a call.
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a file before it is opened."""
 
-    Raises ModelError: it cannot be opened or run, or is not proved although ``only_proved`` requires it.
+    sha256: str
+    certificate: Certificate | None
+    """The one of exactly this file."""
+
+
+def check_file(file: Path, options: Options) -> Checked:
+    """The certificate of a file; one that is not proved is tried in a process of its own.
+
+    Raises ModelError: it cannot be read, makes ONNX Runtime crash or hang, or is not proved although ``only_proved``
+    requires it.
     """
-    digest = _digest(file)
-    session = Session(file, options.device, threads=options.threads)
-    certificate = _find_certificate(file, options.folder)
-    if options.only_proved and (certificate is None or not certificate.proved):
+    checked = Checked(_digest(file), _find_certificate(file, options.folder))
+    proved = checked.certificate is not None and checked.certificate.proved
+    if options.only_proved and not proved:
         raise ModelError(
             f"{file.name} has no certificate that proves these bytes, and --only-proved asks for one. "
             f"What to do: put its NAME.parity.json beside it, or make one with mlpx verify"
         )
+    with trial(file, options.device, trusted=proved):
+        pass
+    return checked
+
+
+def load_model(name: str, version: str, file: Path, options: Options, checked: Checked) -> LoadedModel:
+    """Open a file that was checked, run it and measure a call. Raises ModelError: it cannot be opened or run."""
+    session = Session(file, options.device, threads=options.threads)
     shapes = [(port, tuple(s if isinstance(s, int) else 1 for s in port.shape[1:])) for port in session.inputs]
 
     def run(rows: int) -> object:
@@ -186,9 +205,9 @@ def load_model(name: str, version: str, file: Path, options: Options) -> LoadedM
         return session.run(feed)
 
     cost = measure_cost(run, divisible=session.divisible)
-    if _digest(file) != digest:
+    if _digest(file) != checked.sha256:
         raise ModelError(f"{file.name} was changed while it was loaded. What to do: load it again")
-    return LoadedModel(name, version, session, digest, certificate, cost, options)
+    return LoadedModel(name, version, session, checked.sha256, checked.certificate, cost, options)
 
 
 def _digest(file: Path) -> str:
