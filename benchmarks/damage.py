@@ -1,4 +1,4 @@
-"""Damage of every kind to the bytes of a file, at random: bytes, fields of Protocol Buffers, values of JSON and YAML."""
+"""Damage of many kinds to the bytes of a file, at random: bytes, Protocol Buffers, values of JSON and YAML."""
 
 from __future__ import annotations
 

@@ -239,6 +239,8 @@ def main() -> None:
             faults: list[str] = []
             for command in COMMANDS[name]:
                 end = run(command, folder)
+                if end.seconds > SECONDS:  # on a busy machine: once more
+                    end = run(command, folder)
                 counts[name, f"{command[0]} {end.status}"] += 1
                 longest, largest = max(longest, end.seconds), max(largest, end.memory)
                 if end.fault is not None:

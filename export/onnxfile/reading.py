@@ -17,6 +17,7 @@ from runtime import ModelError, read_header
 
 from .model import RESHAPES, Model, is_plain
 from .tensors import Tensors
+from .texts import check_texts
 
 _FOLDED = (
     *("Transpose", *RESHAPES, "Cast", "Add", "Sub", "Mul", "Div", "Sqrt", "Neg"),
@@ -37,9 +38,11 @@ def external_data(path: Path) -> dict[str, Path]:
 def _parsed(path: Path) -> ModelProto:
     read_header(path)  # raises where the file is damaged
     try:
-        return cast("Any", onnx).load(str(path), load_external_data=False)
+        proto = cast("Any", onnx).load(str(path), load_external_data=False)
     except (DecodeError, OSError, ValueError) as error:
         raise ModelError(f"{path}: not a proto ONNX file: {error}") from None
+    check_texts(path, proto)
+    return proto
 
 
 def tensors_of(proto: ModelProto) -> dict[str, TensorProto]:

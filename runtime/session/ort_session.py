@@ -111,11 +111,15 @@ def model_info(
     that mlpx did not write are independent. Raises ModelError: a model that mlpx does not run, or metadata that
     describe another one.
     """
-    inputs = tuple(_port(value, _INPUT_TYPES) for value in session.get_inputs())
-    outputs = tuple(_port(value, _OUTPUT_TYPES) for value in session.get_outputs())
+    name = "the model" if isinstance(path, bytes) else path
+    try:
+        inputs = tuple(_port(value, _INPUT_TYPES) for value in session.get_inputs())
+        outputs = tuple(_port(value, _OUTPUT_TYPES) for value in session.get_outputs())
+        metadata = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{name}: not a whole ONNX file: a name or text in it is not UTF-8: {error}") from None
     if not inputs:
-        raise ModelError(f"{'the model' if isinstance(path, bytes) else path} has no input")
-    metadata = session.get_modelmeta().custom_metadata_map
+        raise ModelError(f"{name} has no input")
     if '"indices"' in metadata.get("mlpx.inputs", ""):  # otherwise the record need not be parsed yet
         inputs = _with_index_limits(inputs, metadata, None if isinstance(path, bytes) else Path(path))
     declared = metadata.get("mlpx.multiply_adds", "")
