@@ -19,18 +19,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import contextlib
 import importlib
 import json
+import pickle
 import resource
 import shutil
 import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-
 from benchmarks.damage import damage
 
 SECONDS, MEMORY = 30.0, 2 * 2**30
@@ -126,8 +127,6 @@ def _command(arguments: Sequence[str], folder: Path) -> None:
     except SystemExit as end:
         code = int(end.code or 0)
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):
@@ -149,8 +148,6 @@ def corpus(folder: Path) -> list[Path]:
                 _model(name, place)
                 code = 0
             except BaseException:
-                import traceback
-
                 traceback.print_exc()
             finally:
                 os._exit(code)
@@ -211,60 +208,109 @@ def cases(models: Sequence[Path], random: Random) -> Iterator[tuple[Path, str, s
             yield folder, name, *damage(Path(name).suffix, (folder / name).read_bytes(), random)
 
 
+@dataclass
+class Tally:
+    """What happened to the files of one process."""
+
+    files: int
+    counts: Counter[str]
+    offenders: list[str]
+    longest: float
+    largest: int
+
+    def __add__(self, other: Tally) -> Tally:
+        counts, offenders = self.counts + other.counts, self.offenders + other.offenders
+        longest, largest = max(self.longest, other.longest), max(self.largest, other.largest)
+        return Tally(self.files + other.files, counts, offenders, longest, largest)
+
+
+def run_files(models: Sequence[Path], place: Path, options: argparse.Namespace, job: int) -> Tally:
+    """Run the commands of one process on its share of the files."""
+    tally, start, random = Tally(0, Counter(), [], 0.0, 0), time.monotonic(), Random(f"{options.seed} {job}")
+    share = options.files // options.jobs + (job < options.files % options.jobs)
+    for model, name, kind, content in cases(models, random):
+        if tally.files >= share or time.monotonic() - start > 60 * options.minutes:
+            return tally
+        if options.only not in (None, name):
+            continue
+        folder = place / f"case{job}"
+        shutil.copytree(model, folder)
+        (folder / name).write_bytes(content)
+        tally.files += 1
+        faults: list[str] = []
+        for command in chosen(COMMANDS[name], random):
+            end = run(command, folder)
+            if end.seconds > SECONDS:  # on a busy machine: once more
+                end = run(command, folder)
+            tally.counts[f"{name:22} {command[0]:8} {end.status:3}"] += 1
+            tally.longest, tally.largest = max(tally.longest, end.seconds), max(tally.largest, end.memory)
+            if end.fault is not None:
+                faults.append(f"{' '.join(command)}: {end.fault}")
+            for made in ("made", "package"):
+                shutil.rmtree(folder / made, ignore_errors=True)
+        if faults:
+            kept = options.keep / f"{options.seed}-{job}-{tally.files}"
+            shutil.rmtree(kept, ignore_errors=True)
+            shutil.copytree(folder, kept)
+            (kept / "faults").write_text("\n".join([f"{name} of {model.name}: {kind}", *faults]) + "\n")
+            tally.offenders.append(f"{kept}: {name}: {kind}: {'; '.join(faults)}")
+            print(tally.offenders[-1], flush=True)
+        shutil.rmtree(folder)
+    raise AssertionError("there is always another case")
+
+
+def chosen(commands: Sequence[Sequence[str]], random: Random) -> list[Sequence[str]]:
+    """All commands that take no second, and one of those that prove something."""
+    proving = [command for command in commands if command[0] in ("verify", "recover", "build")]
+    others = [command for command in commands if command not in proving]
+    return [*others, *random.sample(proving, min(1, len(proving)))]
+
+
+def in_fork(models: Sequence[Path], place: Path, options: argparse.Namespace, job: int) -> int:
+    """Start ``run_files`` in a fork, which leaves its tally in a file; the fork's process id."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            tally = run_files(models, place, options, job)
+            (place / f"tally{job}").write_bytes(pickle.dumps(tally))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pid
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=1000, help="damaged files")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after these")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes; with the seed, they decide")
     parser.add_argument("--only", help="damage only files of this name, such as m.onnx")
     parser.add_argument("--keep", type=Path, default=Path("out/damaged"), help="where offenders are kept")
     options = parser.parse_args()
     for module in _LOADED:
         importlib.import_module(module)
     sys.modules["torch"].set_num_threads(1)
-    counts: Counter[tuple[str, str]] = Counter()
-    offenders: list[str] = []
-    longest, largest, files, start = 0.0, 0, 0, time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="damaged-") as place:
-        models = corpus(Path(place, "models"))
-        for files, (model, name, kind, content) in enumerate(cases(models, Random(options.seed)), 1):
-            if files > options.files or time.monotonic() - start > 60 * options.minutes:
-                files -= 1
-                break
-            if options.only not in (None, name):
-                continue
-            folder = Path(place, "case")
-            shutil.copytree(model, folder)
-            (folder / name).write_bytes(content)
-            faults: list[str] = []
-            for command in COMMANDS[name]:
-                end = run(command, folder)
-                if end.seconds > SECONDS:  # on a busy machine: once more
-                    end = run(command, folder)
-                counts[name, f"{command[0]} {end.status}"] += 1
-                longest, largest = max(longest, end.seconds), max(largest, end.memory)
-                if end.fault is not None:
-                    faults.append(f"{' '.join(command)}: {end.fault}")
-                shutil.rmtree(folder / "made", ignore_errors=True)
-                shutil.rmtree(folder / "package", ignore_errors=True)
-            if faults:
-                kept = options.keep / f"{options.seed}-{files}"
-                shutil.rmtree(kept, ignore_errors=True)
-                shutil.copytree(folder, kept)
-                (kept / "faults").write_text("\n".join([f"{name} of {model.name}: {kind}", *faults]) + "\n")
-                offenders.append(f"{kept}: {name}: {kind}: {'; '.join(faults)}")
-                print(offenders[-1], flush=True)
-            shutil.rmtree(folder)
-    for (name, how), count in sorted(counts.items()):
-        print(f"{name:22} {how:14} {count:6}")
-    record = {"files": files, "commands": sum(counts.values()), "offenders": len(offenders)}
-    record |= {
-        "longest_s": round(longest, 2),
-        "largest_mb": largest >> 20,
-        "minutes": round((time.monotonic() - start) / 60, 1),
-    }
-    print(json.dumps(record))
-    raise SystemExit(bool(offenders))
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="damaged-") as name:
+        place = Path(name)
+        models = corpus(place / "models")
+        pids = [in_fork(models, place, options, job) for job in range(options.jobs)]
+        statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+        if any(statuses):
+            raise SystemExit("a process of this benchmark itself failed")
+        tally = Tally(0, Counter(), [], 0.0, 0)
+        for job in range(options.jobs):
+            tally += pickle.loads((place / f"tally{job}").read_bytes())
+    for how, count in sorted(tally.counts.items()):
+        print(f"{how} {count:6}")
+    record = {"files": tally.files, "commands": tally.counts.total(), "offenders": len(tally.offenders)}
+    record |= {"longest_s": round(tally.longest, 2), "largest_mb": tally.largest >> 20}
+    print(json.dumps(record | {"minutes": round((time.monotonic() - start) / 60, 1)}))
+    raise SystemExit(bool(tally.offenders))
 
 
 if __name__ == "__main__":

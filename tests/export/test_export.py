@@ -60,7 +60,7 @@ def test_the_checker_accepts_every_block(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from builder import assemble, load_spec
-from export import export, publish
+from export import export
 spec = load_spec(sys.argv[1])
 export(assemble(spec, seed=3), sys.argv[2], spec=spec, fold_affine=len(sys.argv) > 3)
 """
@@ -246,7 +246,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 FULL = """
 import resource, signal, sys
 from torch import nn
-from export import export, publish
+from export import export
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 export(nn.Linear(200, 200), sys.argv[1])
