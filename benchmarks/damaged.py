@@ -32,6 +32,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+
 from benchmarks.damage import damage
 
 SECONDS, MEMORY = 30.0, 2 * 2**30

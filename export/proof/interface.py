@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from builder import MLPSpec
+from builder.block import MAX_FEATURES
 from export.description import declared_input, declared_output
 from export.graph import ELEMENT_TYPES, Row
 from export.onnxfile.model import Model, row_shape
@@ -30,6 +33,9 @@ def ports_of(model: Model) -> list[Port]:
     for value in model.inputs:
         dtype = types.get(value.type.tensor_type.elem_type, "float32")
         port = Port(value.name, ("batch", *row_shape(value)), dtype=dtype)
+        if prod(size for size in port.shape if isinstance(size, int)) > MAX_FEATURES:
+            shape = ", ".join(map(str, port.shape))
+            raise ModelError(f"{model.path}: the input '{port.name}' has the shape ({shape}), too large for any row")
         declared = by_name.get(port.name, port)
         ports.append(declared if declared.shape[1:] == port.shape[1:] and declared.dtype == dtype else port)
     return ports

@@ -19,6 +19,8 @@ Providers = tuple[tuple[str, dict[str, str]], ...]
 SPIN_DURATION = "session.intra_op.spin_duration_us"
 """ONNX Runtime has it from 1.26 on."""
 _FATAL = 4
+_DIGITS = 18
+"""Of a number of multiply-adds; what has more is no such number."""
 _INPUT_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 _OUTPUT_TYPES = {**_INPUT_TYPES, "tensor(bool)": "bool"}
 _INDEX_ERRORS = "indices element out of data bounds", "Out of range value in index tensor", "invalid index found"
@@ -129,7 +131,7 @@ def model_info(
         inputs,
         outputs,
         metadata,
-        multiply_adds=int(declared) if declared.isdecimal() else estimate,
+        multiply_adds=int(declared) if declared.isdecimal() and len(declared) <= _DIGITS else estimate,
         bindable=bindable,
         divisible=bindable and independent and not isinstance(inputs[0].shape[0], int),
     )
