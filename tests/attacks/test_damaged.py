@@ -18,7 +18,8 @@ from export import publish
 from runtime import ModelError
 from runtime.session import trial as trial_module
 from runtime.session.trial import trial
-from tests.attacks.damaged import ATTACKS, FOREIGN, crash, endless
+from tests.attacks.damaged import ATTACKS
+from tests.attacks.foreign import FOREIGN, crash, endless
 from tests.support import ROOT
 from tests.support.cases import network
 from tests.support.commands import Run
