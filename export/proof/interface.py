@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from math import prod
 
+import onnx
+
 from builder import MLPSpec
 from builder.block import MAX_FEATURES
 from export.description import declared_input, declared_output
@@ -12,6 +14,9 @@ from export.onnxfile.model import Model, row_shape
 from runtime import ModelError, Port, Summary, summary_of
 
 from .state import Result
+
+_MOST_VALUES = 2**28
+"""Of a batch that a file fixes."""
 
 
 def first_port(model: Model, spec: MLPSpec | None) -> Port:
@@ -33,12 +38,19 @@ def ports_of(model: Model) -> list[Port]:
     for value in model.inputs:
         dtype = types.get(value.type.tensor_type.elem_type, "float32")
         port = Port(value.name, ("batch", *row_shape(value)), dtype=dtype)
-        if prod(size for size in port.shape if isinstance(size, int)) > MAX_FEATURES:
-            shape = ", ".join(map(str, port.shape))
-            raise ModelError(f"{model.path}: the input '{port.name}' has the shape ({shape}), too large for any row")
+        _refuse_too_large(model, value)
         declared = by_name.get(port.name, port)
         ports.append(declared if declared.shape[1:] == port.shape[1:] and declared.dtype == dtype else port)
     return ports
+
+
+def _refuse_too_large(model: Model, value: onnx.ValueInfoProto) -> None:
+    """Raise ModelError for an input whose rows, or the batch that it fixes, are beyond any network's."""
+    batch, *row = [max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim] or [1]
+    if prod(row) > MAX_FEATURES or batch * prod(row) > _MOST_VALUES:
+        raise ModelError(
+            f"{model.path}: the input '{value.name}' has the shape {[batch, *row]}, too large for any rows"
+        )
 
 
 def compare_interface(model: Model, spec: MLPSpec, row: Row) -> Result:

@@ -308,7 +308,7 @@ ATTACKS: dict[str, Attack] = {
         (terabytes_of_weight, 2, "the constant|not a whole"),
         (two_of_one_name, 1, "one name"),
         (no_input, 2, "input"),
-        (wide_row, 2, "too large for any row"),
+        (wide_row, 2, "too large for any rows"),
         (metadata_of_5000_digits, 0, "rows on cpu"),
         (metadata_nested, 0, "rows on cpu"),
         (certificate_of_5000_digits, 2, "parity report"),
