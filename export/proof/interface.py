@@ -45,8 +45,12 @@ def ports_of(model: Model) -> list[Port]:
 
 
 def _refuse_too_large(model: Model, value: onnx.ValueInfoProto) -> None:
-    """Raise ModelError for an input whose rows, or the batch that it fixes, are beyond any network's."""
-    batch, *row = [max(dim.dim_value, 1) for dim in value.type.tensor_type.shape.dim] or [1]
+    """Raise ModelError for an input whose rows, or the batch that it fixes, are negative or beyond any network's."""
+    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if any(size < 0 for size in sizes):
+        hint = "What to do: give a size that is open a name"
+        raise ModelError(f"{model.path}: the input '{value.name}' has a negative size: {sizes}. {hint}")
+    batch, *row = [max(size, 1) for size in sizes] or [1]
     if prod(row) > MAX_FEATURES or batch * prod(row) > _MOST_VALUES:
         raise ModelError(
             f"{model.path}: the input '{value.name}' has the shape {[batch, *row]}, too large for any rows"

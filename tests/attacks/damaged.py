@@ -110,6 +110,15 @@ def wide_row(folder: Path) -> list[object]:
     return _verified(folder, _stored(folder, edit))
 
 
+def negative_batch(folder: Path) -> list[object]:
+    """Batches of exactly -7 rows."""
+
+    def edit(model: ModelProto) -> None:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -7
+
+    return _verified(folder, _stored(folder, edit))
+
+
 def _metadata(folder: Path, value: str) -> list[object]:
     def edit(model: ModelProto) -> None:
         for entry in model.metadata_props:
@@ -309,6 +318,7 @@ ATTACKS: dict[str, Attack] = {
         (two_of_one_name, 1, "one name"),
         (no_input, 2, "input"),
         (wide_row, 2, "too large for any rows"),
+        (negative_batch, 2, "negative size"),
         (metadata_of_5000_digits, 0, "rows on cpu"),
         (metadata_nested, 0, "rows on cpu"),
         (certificate_of_5000_digits, 2, "parity report"),
