@@ -1,5 +1,6 @@
 """Builds a trainable module from a spec and loads weights into it without running code from the weights file."""
 
+import os
 import pickle
 import warnings
 from collections.abc import Iterable
@@ -13,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from .block import modules_of
-from .errors import WeightsError, WeightsWarning
+from .block import modules_of, products_of
+from .errors import Problem, SpecError, WeightsError, WeightsWarning
 from .modules import Scale, Standardize
 from .random_state import kept_random_state
 from .spec import MLPSpec
@@ -29,6 +30,7 @@ _NUMPY: list[Any] = [
     *((multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
 """NumPy scalars and arrays, which trainers save beside the tensors. Unpickling them runs no code."""
+_SMALL = 1 << 28  # weights that any machine holds: then the tensors of the file are compared one by one
 _CHUNK = 1 << 18  # values compared at a time, to limit the memory of a conversion
 
 
@@ -36,8 +38,9 @@ def assemble(spec: MLPSpec, *, seed: int = 0) -> nn.Sequential:
     """The network of ``spec`` as a plain ``nn.Sequential`` of ``torch.nn`` modules, one per block, in training mode.
 
     It maps (N, *spec.input.row_shape) to (N, *spec.output_shape). Parameters are float32, initialised by torch from
-    ``seed``; the caller's random state is not changed.
+    ``seed``; the caller's random state is not changed. Raises SpecError: this machine has not the memory for them.
     """
+    refuse_too_large(spec)
     default = torch.get_default_dtype()
     with kept_random_state(seed), torch.device("cpu"):
         torch.set_default_dtype(torch.float32)
@@ -45,6 +48,26 @@ def assemble(spec: MLPSpec, *, seed: int = 0) -> nn.Sequential:
             return nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape))
         finally:
             torch.set_default_dtype(default)
+
+
+def refuse_too_large(spec: MLPSpec, source: Path | None = None) -> None:
+    """Raise SpecError where this machine's memory, or the file ``source``, cannot hold the network's weights."""
+    weights = products_of(spec.blocks, spec.input.row_shape)
+    needs = f"the network has {weights:,} weights in its linear blocks"
+    if source is not None and weights > max(_SMALL, source.stat().st_size):
+        raise SpecError([Problem(("blocks",), f"{needs}, and {source} has only {source.stat().st_size:,} bytes")])
+    memory = _memory()
+    if memory is not None and 4 * weights > memory:
+        message = f"{needs}, {4 * weights:,} bytes, and this machine has {memory:,} bytes of memory"
+        raise SpecError([Problem(("blocks",), message)])
+
+
+def _memory() -> int | None:
+    """Of this machine, bytes; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # on Windows
+        return None
 
 
 def load_weights(module: nn.Module, path: str | Path, *, dtype: str | None = None) -> None:

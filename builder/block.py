@@ -89,6 +89,10 @@ class Block(Strict):
         """The shape of one row after the block. Raises ShapeMismatch."""
         return shape
 
+    def products(self, _shape: Shape, /) -> int:
+        """The weights of its matrices, which are most of a network's memory, for rows of a shape."""
+        return 0
+
     def arguments(self, _shape: Shape, /) -> dict[str, Any]:
         """The arguments of the module's constructor for rows of a shape, by name."""
         return self.model_dump()
@@ -110,6 +114,15 @@ def modules_of(blocks: list[Block], shape: Shape) -> list[nn.Module]:
         modules.append(block.module(shape))
         shape = block.output_shape(shape)
     return modules
+
+
+def products_of(blocks: list[Block], shape: Shape) -> int:
+    """The weights of all matrices of a chain of blocks for rows of ``shape``."""
+    total = 0
+    for block in blocks:
+        total += block.products(shape)
+        shape = block.output_shape(shape)
+    return total
 
 
 def chain_output_shape(blocks: list[Block], shape: Shape, source: str, within: str = "blocks") -> Shape:

@@ -24,6 +24,7 @@ from .block import (
     feature_count,
     format_shape,
     modules_of,
+    products_of,
 )
 from .values import is_list
 
@@ -80,6 +81,10 @@ class Linear(Block, kind="linear", short="features"):
         if self.in_features not in (None, feature_count(shape)):
             raise ShapeMismatch(f"expects {self.in_features} features (its in_features)")
         return (self.features,)
+
+    def products(self, shape: Shape, /) -> int:
+        """``in_features`` times ``features``."""
+        return shape[0] * self.features
 
     def arguments(self, shape: Shape, /) -> dict[str, Any]:
         """``in_features`` from the row; the rest as in the spec."""
@@ -221,6 +226,10 @@ class Residual(Block, kind="residual", short="blocks"):
         if out != shape:
             raise ShapeMismatch(f"adds its input to the {format_shape(out)} that its blocks give")
         return shape
+
+    def products(self, shape: Shape, /) -> int:
+        """Those of its blocks."""
+        return products_of(self.blocks, shape)
 
     def module(self, shape: Shape) -> nn.Module:
         """The sequence's modules in one that adds their input to their output."""

@@ -13,11 +13,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper
 from torch import nn
 
@@ -118,11 +119,33 @@ def is_external(weights: Mapping[str, np.ndarray], requested: bool | None) -> bo
     return sum(values.nbytes for values in weights.values()) > ONE_FILE_LIMIT if requested is None else requested
 
 
+def refuse_foreign_data(path: Path) -> None:
+    """Raise ExportError for a ``NAME.onnx.data`` that the NAME.onnx beside it does not use: it would be overwritten."""
+    data = path.with_name(f"{path.name}.data")
+    if data.exists() and data.name not in _data_names(path):
+        used = f"the {path.name} beside it does not use it" if path.exists() else f"there is no {path.name} beside it"
+        hint = "What to do: move it away, or choose another name for the file"
+        raise ExportError(f"{data} exists, and {used}: the weights would overwrite what another program wrote. {hint}")
+
+
+def _data_names(path: Path) -> set[str]:
+    """The files of external data that an ONNX file names; none for what is no ONNX file."""
+    try:
+        model = cast("Any", onnx).load(str(path), load_external_data=False)
+    except (OSError, ValueError, DecodeError):
+        return set()
+    tensors = model.graph.initializer
+    return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+
+
 def write(model: onnx.ModelProto, weights: Mapping[str, np.ndarray], path: Path, *, external: bool) -> int:
     """Write the model with its weights, with ``external`` in ``NAME.onnx.data`` beside it; the number of bytes written.
 
-    The model has no initialisers yet. Raises OutputError; an older file stays whole.
+    The model has no initialisers yet. Raises OutputError; an older file stays whole. Raises ExportError: the data file
+    exists and is not the older file's.
     """
+    if external:
+        refuse_foreign_data(path)
     with ExitStack() as files:
         # Entered first, renamed last: the model appears when its data is there.
         target = files.enter_context(whole_file(path))

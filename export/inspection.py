@@ -78,9 +78,13 @@ def _load(path: Path) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
-        return onnx.load(str(path))
+        model = onnx.load(str(path))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{path}: not a whole ONNX file: {error}") from None
+    from .onnxfile.texts import check_texts
+
+    check_texts(path, model)
+    return model
 
 
 def _summary_of_graph(path: Path, header: Header) -> Summary:

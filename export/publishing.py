@@ -12,7 +12,7 @@ from torch import nn
 
 from runtime import choose, this_machine, through_link, whole_files
 
-from .artifact import Artifact
+from .artifact import Artifact, refuse_foreign_data
 from .errors import ExportError, ProofError
 from .exporting import export
 from .proof import ParityReport, can_write_page, write_page
@@ -48,6 +48,8 @@ def publish(
     choose(device, this_machine(cuda=device != "cpu"))  # raises before any work
     with whole_files(path.parent) as stage:
         written = export(module, stage / path.name, dtype=dtype, **options)
+        if written.summary.external_data:
+            refuse_foreign_data(path)
         final = replace(written, path=path.with_name(written.path.name))
         report = prove(
             *(module, written.path),

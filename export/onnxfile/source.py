@@ -18,6 +18,7 @@ from onnx import ModelProto, TensorProto
 from runtime import ModelError, read_header
 
 from .tensors import State, Tensors, state_of
+from .texts import check_texts
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,7 @@ def read_source(path: Path) -> tuple[ModelProto, Source]:
         proto = ModelProto.FromString(content)
     except (DecodeError, OSError, ValueError) as error:
         raise ModelError(f"{path}: not a proto ONNX file: {error}") from None
+    check_texts(path, proto)
     tensors, data = Tensors(path), dict[str, Path]()
     for name in sorted(external_names(proto)):
         if not (path.parent / name).is_file():

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
+
+import onnx
+
 from builder import MLPSpec
+from builder.block import MAX_FEATURES
 from export.description import declared_input, declared_output
 from export.graph import ELEMENT_TYPES, Row
 from export.onnxfile.model import Model, row_shape
@@ -12,6 +17,8 @@ from .state import Result
 
 _KINDS = ("features", "units", "range", "ranges", "labels")
 """What a port may declare of its values, besides their shape and type."""
+_MOST_VALUES = 2**28
+"""Of a batch that a file fixes."""
 
 
 def first_port(model: Model, spec: MLPSpec | None) -> Port:
@@ -33,9 +40,23 @@ def ports_of(model: Model) -> list[Port]:
     for value in model.inputs:
         dtype = types.get(value.type.tensor_type.elem_type, "float32")
         port = Port(value.name, ("batch", *row_shape(value)), dtype=dtype)
+        _refuse_too_large(model, value)
         declared = by_name.get(port.name, port)
         ports.append(declared if declared.shape[1:] == port.shape[1:] and declared.dtype == dtype else port)
     return ports
+
+
+def _refuse_too_large(model: Model, value: onnx.ValueInfoProto) -> None:
+    """Raise ModelError for an input whose rows, or the batch that it fixes, are negative or beyond any network's."""
+    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    if any(size < 0 for size in sizes):
+        hint = "What to do: give a size that is open a name"
+        raise ModelError(f"{model.path}: the input '{value.name}' has a negative size: {sizes}. {hint}")
+    batch, *row = [max(size, 1) for size in sizes] or [1]
+    if prod(row) > MAX_FEATURES or batch * prod(row) > _MOST_VALUES:
+        raise ModelError(
+            f"{model.path}: the input '{value.name}' has the shape {[batch, *row]}, too large for any rows"
+        )
 
 
 def compare_interface(model: Model, spec: MLPSpec, row: Row) -> Result:

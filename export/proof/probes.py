@@ -53,6 +53,10 @@ class ProbeResults:
         normal = (np.abs(exact) >= _SMALLEST) & (np.abs(exact) <= _LARGEST) | (exact == 0)
         self.elements += int(normal.sum())
         self.skipped += int((~normal & ~np.isnan(exact)).sum())
+        if results.size != exact.size:
+            self.first = f"'{layer.path}' gives values of shape {list(results.shape)}, not {list(exact.shape)}"
+            self.mismatches += exact.size
+            return
         wrong = (normal & (results.reshape(exact.shape) != exact)).reshape(len(exact), -1)
         if wrong.any() and not self.mismatches:
             row, column = divmod(int(np.argmax(wrong)), wrong.shape[1])

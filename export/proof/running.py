@@ -179,6 +179,10 @@ def _with_shape_changes(model: Model, layer: Layer) -> list[NodeProto]:
     """A layer's operators, and the changes of shape between them."""
     made = {name for node in layer.nodes for name in node.output}
     wanted = {name for node in layer.nodes for name in node.input} - made - {read_by(model, layer)}
+    if (
+        len(layer.nodes) == 1 and wanted - {""} <= model.constants.keys()
+    ):  # most: looking through all operators takes long
+        return list(layer.nodes)
     between: list[NodeProto] = []
     for node in reversed(model.proto.graph.node):
         if node.output and node.output[0] in wanted and node.output[0] not in model.constants:

@@ -197,3 +197,7 @@ def _refuse_unwritable(graph: Graph) -> None:
             listed = ", ".join(map(str, shape))
             message = f"the output '{name}' has shape ({listed}), and a file gives a result for every row: (batch, ...)"
             raise ExportError(f"{message}. What to do: return a tensor whose first dimension is the batch")
+    empty = next((node for node in graph.nodes if node.op == "linear" and 0 in node.shape), None)
+    if empty is not None:
+        message = f"linear at '{empty.path}' has no features: its rows have shape {list(row_of(empty.shape))}"
+        raise ExportError(f"{message}. What to do: give it at least one")

@@ -25,7 +25,10 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show the name, inputs, outputs, blocks, figures, metadata and remarks of FILE."""
-    from export.inspection import inspect
+    from runtime.session.trial import trial
+
+    with trial(file, "cpu", trusted=None if data is not None else True):  # without data it is not run
+        from export.inspection import inspect
 
     inspection = inspect(file, data=data, dtype=dtype)
     if as_json:

@@ -144,7 +144,11 @@ def recover(
 ) -> None:
     """Write spec.yaml and weights.safetensors of the network in FILE; for an ONNX file also a proved NAME.onnx."""
     from export import recover
+    from export.recovery.recovering import is_onnx
+    from runtime.session.trial import trial
 
+    with trial(file, options.device, trusted=None if is_onnx(file) else True):
+        pass
     if options.activations == "":
         raise BadParameter("--activations takes one for each slot: relu,relu,none")
     names = [part.strip() for part in options.activations.split(",")] if options.activations is not None else None

@@ -30,7 +30,10 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure how fast FILE runs, beside plain ONNX Runtime and, where they are installed, OpenVINO and tract."""
-    from runtime import bench
+    from runtime.session.trial import trial
+
+    with trial(file, device):
+        from runtime import bench
 
     settings = {"threads": threads, "spin_us": spin_us, "workers": workers, "chunk_rows": chunk_rows}
     how: dict[str, Any] = {"batches": batch or (), "seconds": seconds, "data": data, "dtype": dtype, "device": device}
@@ -80,8 +83,11 @@ class TuneOptions:
 
 def tune(file: File, options: TuneOptions, as_json: Json = False) -> None:
     """Measure how FILE runs fastest here for this traffic, and write NAME.tuning.json, which Session reads."""
-    from export import tune
-    from runtime import through_link
+    from runtime.session.trial import trial
+
+    with trial(file, "cpu"):
+        from export import tune
+        from runtime import through_link
 
     with long_run() as progress:
         tuning = tune(file, **vars(options), progress=progress.show)

@@ -77,7 +77,10 @@ def predict(
 def _score_here(
     file: Path, data: Path, output: Path | None, checks: dict[str, Any], settings: dict[str, Any]
 ) -> "ScoreReport":
-    from runtime import Session, score_file
+    from runtime.session.trial import trial
+
+    with trial(file, settings["device"]):  # in a process of its own, while these are imported
+        from runtime import Session, score_file
 
     with long_run("scoring") as progress, Session(file, **settings) as session:
         report = score_file(session, data, output, progress=progress.show_rows, **checks)
@@ -103,7 +106,10 @@ def _format_file(report: "ScoreReport") -> list[str]:
 
 
 def _score_on_ray(file: Path, data: Path, output: Path, options: dict[str, Any]) -> "FolderReport":
-    from runtime import score_folder
+    from runtime.session.trial import trial
+
+    with trial(file, options["device"]):
+        from runtime import score_folder
 
     with long_run("starting Ray") as progress:
         report = score_folder(

@@ -92,9 +92,12 @@ def verify(
         return
     if certificate is not None:
         check_unchanged(file, read_trusted(certificate, trusted_keys))
-    from export import load_module, verify
-    from export.proof import can_write_page, write_page
-    from runtime import whole_files
+    from runtime.session.trial import trial
+
+    with trial(file, device):  # in a process of its own, while these are imported
+        from export import load_module, verify
+        from export.proof import can_write_page, write_page
+        from runtime import whole_files
 
     parsed, source = None, str(module)
     if spec is not None:
@@ -126,6 +129,7 @@ def load_network(
 ) -> tuple["MLPSpec", "nn.Module", str]:
     """The spec, its network with weights, and where these came from; with a ``seed`` they are random."""
     from builder import WeightsError, assemble, load_spec, load_weights
+    from builder.assembly import refuse_too_large
 
     parsed = load_spec(spec)
     source = weights if weights is not None else spec.parent / "weights.safetensors"
@@ -133,6 +137,8 @@ def load_network(
         hint = "give trained weights with --weights"
         hint += ", or ask for random ones with --seed" if may_be_random else ""
         raise WeightsError(f"{source}: no such file. What to do: {hint}")
+    if seed is None:
+        refuse_too_large(parsed, source)
     module = assemble(parsed, seed=seed or 0)
     if seed is not None:
         return parsed, module, f"random from seed {seed}"

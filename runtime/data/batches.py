@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import Condition
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ BATCH_BYTES = 4 << 20
 """Of a batch's rows as float32, or half of that of its text: a few such batches are in memory at a time."""
 ROWS_MULTIPLE = 4096
 """The rows of a larger batch are a multiple of this."""
+_ALWAYS, _EXPANSION = 2**30, 64
 _MIN_ROWS = 256
 """Of a batch that runs."""
 
@@ -61,6 +63,20 @@ class Source:
 def unreadable(kind: str, error: BaseException) -> InputError:
     """The error for a file that is damaged or of another kind, from the error of the library that reads it."""
     return InputError(f"cannot be read as {kind}: {first_line(error)}")
+
+
+def most_bytes(path: Path) -> int:
+    """The most that the rows of a file may take in memory, bytes, where all are needed at once.
+
+    A compressed file may hold a thousand times its own size: what goes far beyond it is refused, not tried.
+    """
+    return max(_ALWAYS, _EXPANSION * path.stat().st_size)
+
+
+def too_large(size: int, limit: int) -> InputError:
+    """The error for rows that take more than ``most_bytes``."""
+    message = f"its rows take {size:,} bytes, all of them at once, and from a file of this size {limit:,} are taken"
+    return InputError(f"{message}. What to do: give fewer rows, or the same rows uncompressed")
 
 
 def first_line(error: BaseException) -> str:

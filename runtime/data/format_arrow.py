@@ -12,12 +12,12 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import pyarrow
 import pyarrow.ipc
-from pyarrow.parquet import ParquetFile, ParquetWriter
+from pyarrow.parquet import FileMetaData, ParquetFile, ParquetWriter
 
 from runtime.errors import InputError
 from runtime.model.port import Port
 
-from .batches import Batch, Source, at_least_one, batch_rows, first_line, unreadable
+from .batches import Batch, Source, at_least_one, batch_rows, first_line, most_bytes, too_large, unreadable
 from .columns import ColumnMatch, columns_to_rows
 from .dataframes import arrow_column, match_schema
 from .flaws import Flaw
@@ -57,6 +57,8 @@ def read_parquet(
         names = [schema.names[index] for index in read]
         kept = pyarrow.schema([schema.field(index) for index in read]) if keep else None
         total, groups = max(1, file.metadata.num_rows), file.metadata.num_row_groups
+        with _readable("Parquet"):
+            _refuse_bombs(file.metadata, groups, most_bytes(path))
         size = batch_rows(len(set(match.indices)))
 
         def parts() -> Iterator[_Part]:
@@ -77,6 +79,17 @@ def read_parquet(
                         yield reason, rows, done / total
 
         yield Source(match.description, _decoders(parts(), match, read, rounding, kept), threads)
+
+
+def _refuse_bombs(metadata: FileMetaData, groups: int, limit: int) -> None:
+    """Raise InputError for a row group that takes more than ``limit`` bytes once its pages are decompressed."""
+    for group in map(metadata.row_group, range(groups)):
+        if group.total_byte_size <= limit:
+            continue
+        columns = map(group.column, range(group.num_columns))
+        size = sum(column.total_uncompressed_size for column in columns if column.compression != "UNCOMPRESSED")
+        if size > limit:
+            raise too_large(size, limit)
 
 
 @contextmanager

@@ -106,7 +106,10 @@ class _Decoder:
             if flaw is None:
                 raise unreadable("CSV", error) from None
             flaws.append(flaw)
-            frame = self._read(block, self.texts, truncate_ragged_lines=True)
+            try:
+                frame = self._read(block, self.texts, truncate_ragged_lines=True)
+            except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as another:
+                raise unreadable("CSV", another) from None
         columns: list[np.ndarray] = []
         for index, dtype in zip(self.match.indices, self.match.dtypes, strict=True):
             text = frame[f"{index}"][1:].str.strip_chars()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from runtime.errors import InputError
 from runtime.model.port import Port
 
 from .arrays import allows_rounding
-from .batches import Batch, Source, decode_ahead
+from .batches import Batch, Source, decode_ahead, most_bytes, too_large
 from .file_formats import format_of, has_lines
 from .flaws import RowNumbers, failed_rows
 from .indices import IndexLimits, index_limits
@@ -74,10 +74,26 @@ def open_rows(
     with ExitStack() as stack:
         with name_in_errors(path):
             source = stack.enter_context(read(path, ports, rounding, whole, **options))
+        if whole:
+            source = replace(source, decoders=_bounded(source.decoders, most_bytes(path)))
         limits = index_limits(ports)
         if limits:
             source = replace(source, decoders=(partial(_check_indices, decode, limits) for decode in source.decoders))
         yield source
+
+
+def _bounded(decoders: Iterator[Callable[[], Batch]], limit: int) -> Iterator[Callable[[], Batch]]:
+    """The decoders of a file whose rows are all kept: the one after the limit of bytes raises InputError."""
+    sizes: list[int] = []
+
+    def decode(inner: Callable[[], Batch]) -> Batch:
+        batch = inner()
+        sizes.append(sum(rows.nbytes for rows in batch.rows.values()))
+        if sum(sizes) > limit:
+            raise too_large(sum(sizes), limit)
+        return batch
+
+    return (partial(decode, inner) for inner in decoders)
 
 
 def _check_indices(decode: Callable[[], Batch], limits: Sequence[IndexLimits]) -> Batch:

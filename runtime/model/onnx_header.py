@@ -17,6 +17,7 @@ from runtime.errors import ModelError
 
 _IR_VERSION, _PRODUCER, _GRAPH, _OPSET_IMPORT, _METADATA_PROPS = 1, 2, 7, 8, 14
 _LARGEST = 64 * 2**20
+_MOST_OPSET = 2**31
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ def read_header(path: str | Path) -> Header:
     except _Malformed as error:
         raise ModelError(f"{path}: not a whole ONNX file ({size:,} bytes): {error}") from None
     numbers = {number for number, _ in fields}
+    if any(isinstance(version, int) and not 0 <= version < _MOST_OPSET for _, version in opsets):
+        listed = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in opsets)
+        raise ModelError(f"{path}: not a whole ONNX file ({size:,} bytes): it declares the operator sets {listed}")
     if _GRAPH not in numbers or _OPSET_IMPORT not in numbers:
         raise ModelError(f"{path}: not a whole ONNX file ({size:,} bytes): it has no graph or no operator set")
     return Header(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, time
 from typing import Any
@@ -15,6 +16,7 @@ from runtime.files import sha256
 from runtime.model.certificate import Certificate, read_certificate
 from runtime.model.signing import require_signature
 from runtime.session.session import Session
+from runtime.session.trial import trial
 
 from .dynamic_batching import Arrays, DynamicBatcher, measure_cost
 from .options import Options
@@ -165,14 +167,31 @@ def _runner(session: Session) -> Callable[[Arrays], Arrays]:
     return run
 
 
-def load_model(name: str, version: str, file: Path, options: Options) -> LoadedModel:
-    """Open a file, try it and measure a call.
+@dataclass(frozen=True)
+class Checked:
+    """What is known of a file before it is opened."""
 
-    Raises ModelError: it cannot be opened or run, or is not proved or not signed although the options require it.
+    sha256: str
+    certificate: Certificate | None
+    """The one of exactly this file."""
+
+
+def check_file(file: Path, options: Options) -> Checked:
+    """The certificate of a file; one that is not proved is tried in a process of its own.
+
+    Raises ModelError: it cannot be read, makes ONNX Runtime crash or hang, or is not proved or not signed although the
+    options require it.
     """
-    digest = _digest(file)
+    checked = Checked(_digest(file), _certificate(file, options))
+    proved = checked.certificate is not None and checked.certificate.proved
+    with trial(file, options.device, trusted=proved):
+        pass
+    return checked
+
+
+def load_model(name: str, version: str, file: Path, options: Options, checked: Checked) -> LoadedModel:
+    """Open a file that was checked, run it and measure a call. Raises ModelError: it cannot be opened or run."""
     session = Session(file, options.device, threads=options.threads)
-    certificate = _certificate(file, options)
     shapes = [(port, tuple(s if isinstance(s, int) else 1 for s in port.shape[1:])) for port in session.inputs]
 
     def run(rows: int) -> object:
@@ -183,9 +202,9 @@ def load_model(name: str, version: str, file: Path, options: Options) -> LoadedM
         return session.run(feed)
 
     cost = measure_cost(run, divisible=session.divisible)
-    if _digest(file) != digest:
+    if _digest(file) != checked.sha256:
         raise ModelError(f"{file.name} was changed while it was loaded. What to do: load it again")
-    return LoadedModel(name, version, session, digest, certificate, cost, options)
+    return LoadedModel(name, version, session, checked.sha256, checked.certificate, cost, options)
 
 
 def _certificate(file: Path, options: Options) -> Certificate | None:

@@ -12,14 +12,17 @@ from typing import Any
 
 from runtime.errors import InputError, MissingPackageError, ModelError, ProviderError
 from runtime.files import identity
+from runtime.session.trial import end_trials
 
 from .layout import Versions, scan_models
-from .loaded_model import LoadedModel, load_model
+from .loaded_model import LoadedModel, check_file, load_model
 from .logs import Log
 from .options import Options
 from .refusals import Malformed, NotReady, Unknown
 
 READY, UNAVAILABLE, LOADING = "READY", "UNAVAILABLE", "LOADING"
+_CHECKS = 4
+"""Files that are hashed or tried at once."""
 
 
 @dataclass(slots=True)
@@ -51,7 +54,7 @@ class Model:
 
 
 class Repository:
-    """Models by name. All changes are made in the event loop's thread; files are opened in another."""
+    """Models by name. All changes are made in the event loop's thread; files are checked and opened in others."""
 
     def __init__(self, options: Options, log: Log):
         self.options: Options = options
@@ -59,6 +62,7 @@ class Repository:
         self.models: dict[str, Model] = {}
         self.stopping = False
         self._changing = asyncio.Lock()
+        self._checkers = ThreadPoolExecutor(_CHECKS, "mlpx-checker")
         self._loader = ThreadPoolExecutor(1, "mlpx-loader")
 
     def find(self, name: str, version: str | None = None) -> LoadedModel:
@@ -119,12 +123,16 @@ class Repository:
                 self._release(name, list(self.models[name].versions))
                 del self.models[name]
                 self._log.event("model_gone", model=name)
+            updates: list[tuple[str, Model, Versions]] = []
             for name, versions in layout.items():
                 model = self.models.setdefault(name, Model(unloaded=name in unloaded))
                 if model.unloaded:
                     self._list_unloaded(model, versions)
                 else:
-                    await self._update(name, model, versions)
+                    updates.append((name, model, versions))
+            await asyncio.gather(
+                *(self._update(*update) for update in updates)
+            )  # a file that hangs in its trial does not hold up the others
 
     async def refresh_or_log(self) -> None:
         """``refresh``; an error is logged, since the next look at the folder may succeed."""
@@ -166,6 +174,7 @@ class Repository:
 
     async def _update(self, name: str, model: Model, versions: Versions, *, reload: bool = False) -> None:
         gone = [number for number in model.versions if number not in versions]
+        changed: list[tuple[str, Version, Path]] = []
         for number, file in versions.items():
             version = model.versions.setdefault(number, Version())
             if isinstance(file, str):
@@ -174,16 +183,17 @@ class Repository:
             file_identity = (identity(file), identity(Path(f"{file}.data")), _certificates(file))
             if reload or file_identity != version.file_identity or version.file != file:
                 version.file, version.file_identity = file, file_identity
-                await self._load_version(name, number, version, file)
+                version.state = LOADING if version.loaded is None else version.state
+                changed.append((number, version, file))
+        await asyncio.gather(*(self._load_version(name, *each) for each in changed))
         self._release(name, gone)  # when the new ones answer
         for number in gone:
             del model.versions[number]
 
     async def _load_version(self, name: str, number: str, version: Version, file: Path) -> None:
-        if version.loaded is None:
-            version.state = LOADING
         try:
-            loaded = await self._in_thread(load_model, name, number, file, self.options)
+            checked = await self._in_thread(check_file, file, self.options, pool=self._checkers)
+            loaded = await self._in_thread(load_model, name, number, file, self.options, checked)
         except Exception as error:  # one odd file does not end the server; an older version goes on answering
             known = isinstance(error, ModelError | ProviderError | InputError | MissingPackageError)
             version.reason = str(error) if known else f"{file.name} cannot be loaded: {type(error).__name__}: {error}"
@@ -205,14 +215,16 @@ class Repository:
                 version.loaded.close()
                 version.loaded = None
 
-    async def _in_thread(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._loader, function, *arguments)
+    async def _in_thread(self, function: Any, *arguments: Any, pool: ThreadPoolExecutor | None = None) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(pool or self._loader, function, *arguments)
 
     def close(self) -> None:
         """End the threads."""
         for model in self.loaded_models():
             model.close()
-        self._loader.shutdown(wait=False)
+        for pool in (self._checkers, self._loader):
+            pool.shutdown(wait=False, cancel_futures=True)
+        end_trials()
 
     def _names(self) -> str:
         return ", ".join(self.models) or "none"

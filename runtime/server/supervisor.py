@@ -29,6 +29,8 @@ PAUSE_SECONDS = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
 _SOON_SECONDS = 30.0
 _START_ATTEMPTS = 5
 """Deaths of a worker before a server gives up that was never ready."""
+_KILL_SECONDS = 5.0
+"""Beyond ``grace``, before a worker that does not end is killed."""
 _ANSWER_SECONDS = 60.0
 """For a worker to load a model."""
 
@@ -86,6 +88,8 @@ class _Supervisor:
         self._workers = [_WorkerProcess(number) for number in range(options.workers)]
         self._context = multiprocessing.get_context("spawn")
         self._stopping = asyncio.Event()
+        self._deadline = 0.0
+        """When workers that have not ended are killed, once the server stops."""
         self._changing = asyncio.Lock()
         self._unloaded: set[str] = set()
         """Models that clients unloaded: workers that are started later do not load them."""
@@ -97,9 +101,14 @@ class _Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._refresh)
         try:
             tasks = [loop.create_task(self._keep_running(worker)) for worker in self._workers]
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
+            ended = loop.create_task(asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION))
+            stopped = loop.create_task(self._stopping.wait())
+            await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await asyncio.wait({ended}, timeout=max(0.0, self._deadline - monotonic()))
+            for task in tasks:
+                if task.done():
+                    task.result()
         finally:
             self._end()
 
@@ -165,7 +174,7 @@ class _Supervisor:
         if started is None:
             return
         try:
-            if not any(model["state"] == "READY" for model in models):
+            if not any(model["state"] in ("READY", "LOADING") for model in models):
                 reasons = "; ".join(f"{model['name']}: {model['reason']}" for model in models)
                 raise InputError(f"{self._options.folder}: none of its models can be served: {reasons}")
             started(self._address(models))
@@ -218,17 +227,21 @@ class _Supervisor:
                 worker.channel.tell("refresh")
 
     def _stop(self) -> None:
+        if not self._stopping.is_set():
+            self._deadline = monotonic() + self._options.grace + _KILL_SECONDS
         self._stopping.set()
         for worker in self._workers:
             if worker.process is not None:
                 worker.process.terminate()
 
     def _end(self) -> None:
-        """No worker outlives the supervisor, whatever ended it."""
+        """No worker outlives the supervisor, whatever ended it: one that ignores SIGTERM is killed."""
         processes = [worker.process for worker in self._workers if worker.process is not None]
         self._stop()
         for process in processes:
-            process.join(self._options.grace + 5)
+            process.join(max(0.0, self._deadline - monotonic()))
+            if process.is_alive():
+                self._log.event("worker_killed", worker=process.pid)
             process.kill()
             process.join()
 

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -22,6 +23,8 @@ from .rest import Rest
 from .worker_sync import WorkerSync
 
 SWEEP_SECONDS = 1.0
+_START_SECONDS = 5.0
+"""After these a worker takes requests, even if files are still being tried."""
 
 
 def work(
@@ -49,7 +52,11 @@ def work(
     except ImportError:  # not on Windows
         run = asyncio.run
     worker = _Worker(options, log, number)
-    sys.exit(run(worker.run(rest, grpc_port, supervisor, unloaded)))
+    code = run(worker.run(rest, grpc_port, supervisor, unloaded))
+    late = threading.Timer(options.grace, os._exit, (1,))  # a thread that hangs in a call would keep the process
+    late.daemon = True
+    late.start()
+    sys.exit(code)
 
 
 class _Worker:
@@ -64,7 +71,10 @@ class _Worker:
         self._sync = WorkerSync(self._repository, self._log)
         await self._sync.connect(supervisor)
         try:
-            await self._repository.refresh(unloaded)
+            loading = asyncio.create_task(self._repository.refresh(unloaded))
+            await asyncio.wait({loading}, timeout=_START_SECONDS)
+            if loading.done():
+                loading.result()
             await self._serve(rest, grpc_port)
         except Exception as error:
             known = isinstance(error, InputError | MissingPackageError | OutputError | ProviderError)

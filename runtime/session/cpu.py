@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from math import prod
 from pathlib import Path
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.errors import ModelError
 from runtime.files import identity
 from runtime.model.port import Port
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 _BOUND_VALUES = 2**14
 """Values of inputs and outputs up to which copying them into bound buffers costs less than ONNX Runtime's own way."""
+_CLOCK_NS = 20_000_000
+"""By how much the time of a change may lie behind: a file system's clock ticks every few milliseconds."""
 _MOST_BOUND = 64
 """Shapes that a thread keeps bound."""
 
@@ -45,7 +50,8 @@ class CpuRunner:
     def __init__(
         self, path: str | Path | bytes, providers: Providers, settings: Settings, cores: int, *, divided: bool = False
     ):
-        self._path, self._providers, self._file = path, providers, _identity(path)
+        self._path, self._providers = path, providers
+        self._file, self._opened = _identity(path), time_ns()
         self._sessions: dict[bool, InferenceSession] = {}
         self._lock = threading.Lock()
         self._options = run_options()
@@ -137,11 +143,18 @@ class CpuRunner:
             with self._lock:
                 session = self._sessions.get(all_threads)
                 if session is None:  # pragma: no branch - unless another thread opened it meanwhile
-                    # The file may have been replaced by now: then the session that is open does all the work.
-                    same = not self._sessions or _identity(self._path) == self._file
-                    session = self._open(all_threads) if same else next(iter(self._sessions.values()))
+                    first = next(iter(self._sessions.values()), None)
+                    session = self._open(all_threads) if first is None else self._open_again(all_threads, first)
                     self._sessions[all_threads] = session
         return session
+
+    def _open_again(self, all_threads: bool, first: InferenceSession) -> InferenceSession:
+        """Another session of the same weights: ``first``, where the file or its data was written to since it opened."""
+        try:
+            session = self._open(all_threads)
+        except ModelError:
+            return first
+        return first if _is_changed(self._path, self._file, self._opened) else session
 
     def _open(self, all_threads: bool) -> InferenceSession:
         settings = self.settings
@@ -151,6 +164,22 @@ class CpuRunner:
         else:
             config["session.intra_op.allow_spinning"] = "0"
         return open_session(self._path, self._providers, settings.threads if all_threads else 1, config)
+
+
+def _is_changed(path: str | Path | bytes, file: object, opened: int) -> bool:
+    """Whether the file has another identity, or a file beside it that it names was changed since a time (ns)."""
+    if isinstance(path, bytes):
+        return False
+    if _identity(path) != file:
+        return True
+    place = Path(os.path.realpath(path))
+    recent: list[bytes] = []
+    for entry in place.parent.iterdir():
+        with suppress(OSError):  # a link to nowhere
+            if entry != place and entry.stat().st_ctime_ns >= opened - _CLOCK_NS:
+                recent.append(os.fsencode(entry.name))
+    content = place.read_bytes() if recent else b""
+    return any(name in content for name in recent)
 
 
 def _identity(path: str | Path | bytes) -> object:

@@ -19,6 +19,8 @@ Providers = tuple[tuple[str, dict[str, str]], ...]
 SPIN_DURATION = "session.intra_op.spin_duration_us"
 """ONNX Runtime has it from 1.26 on."""
 _FATAL = 4
+_DIGITS = 18
+"""Of a number of multiply-adds; what has more is no such number."""
 _INPUT_TYPES = {"tensor(float)": "float32", "tensor(int64)": "int64"}
 _OUTPUT_TYPES = {**_INPUT_TYPES, "tensor(bool)": "bool"}
 _INDEX_ERRORS = "indices element out of data bounds", "Out of range value in index tensor", "invalid index found"
@@ -111,11 +113,15 @@ def model_info(
     that mlpx did not write are independent. Raises ModelError: a model that mlpx does not run, or metadata that
     describe another one.
     """
-    inputs = tuple(_port(value, _INPUT_TYPES) for value in session.get_inputs())
-    outputs = tuple(_port(value, _OUTPUT_TYPES) for value in session.get_outputs())
+    name = "the model" if isinstance(path, bytes) else path
+    try:
+        inputs = tuple(_port(value, _INPUT_TYPES) for value in session.get_inputs())
+        outputs = tuple(_port(value, _OUTPUT_TYPES) for value in session.get_outputs())
+        metadata = session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{name}: not a whole ONNX file: a name or text in it is not UTF-8: {error}") from None
     if not inputs:
-        raise ModelError(f"{'the model' if isinstance(path, bytes) else path} has no input")
-    metadata = session.get_modelmeta().custom_metadata_map
+        raise ModelError(f"{name} has no input")
     if '"indices"' in metadata.get("mlpx.inputs", ""):  # otherwise the record need not be parsed yet
         inputs = _with_index_limits(inputs, metadata, None if isinstance(path, bytes) else Path(path))
     declared = metadata.get("mlpx.multiply_adds", "")
@@ -125,7 +131,7 @@ def model_info(
         inputs,
         outputs,
         metadata,
-        multiply_adds=int(declared) if declared.isdecimal() else estimate,
+        multiply_adds=int(declared) if declared.isdecimal() and len(declared) <= _DIGITS else estimate,
         bindable=bindable,
         divisible=bindable and independent and not isinstance(inputs[0].shape[0], int),
     )

@@ -42,6 +42,9 @@ class Session:
     On CUDA, batches are padded to powers of two and each size is captured in a CUDA graph, unless ``cuda_graphs`` is
     False; TF32 is off unless ``tf32`` is True.
 
+    A hostile file can end the process that opens it: commands and servers have another process open a file first that
+    is not proved (``runtime.session.trial``), and a Session, in a process of its caller's, does not.
+
     Raises ModelError: a file that is missing, damaged or not ONNX; ProviderError: the device is not available;
     InputError: an invalid setting.
     """

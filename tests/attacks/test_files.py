@@ -19,10 +19,10 @@ from export.onnxfile.shapes import OF_SIZES
 from export.onnxfile.source import external_data
 from export.proof.running import Opener, Running, on_device
 from export.proof.verify import prove
-from mlpx.cli.certificates import check_unchanged
 from runtime import ModelError, sha256
-from runtime.server.loaded_model import load_model
+from runtime.server.loaded_model import check_file
 from runtime.server.options import Options
+from tests.support.commands import Run
 from tests.support.onnx_drafts import Draft
 from tests.support.outcomes import outcome
 from tests.support.repeats import but
@@ -139,7 +139,7 @@ def interrupted(change: Callable[[], None], at: int) -> Opener:
     return opener
 
 
-def test_a_certificate_lists_the_data_of_constant_nodes(tmp_path: Path) -> None:
+def test_a_certificate_lists_the_data_of_constant_nodes(tmp_path: Path, run: Run) -> None:
     """Times 1.5, it is not what was proved: for ``verify --certificate``, ``package`` and ``serve --only-proved``."""
     module, path = layer(tmp_path)
     data = beside(path)
@@ -149,17 +149,16 @@ def test_a_certificate_lists_the_data_of_constant_nodes(tmp_path: Path) -> None:
     assert report.file.size == path.stat().st_size + data.stat().st_size
     certificate = tmp_path / "m.parity.json"
     report.write(certificate)
-    check_unchanged(path, certificate, as_json=False)
+    assert run("verify", path, "--certificate", certificate).code == 0
     package(path, "triton", tmp_path / "before")
     options = Options(tmp_path, device="cpu", only_proved=True)
-    assert load_model("m", "1", path, options).proved
+    assert check_file(path, options).certificate is not None
     data_overwritten(path)
-    with pytest.raises(ProofError, match="its external data is different"):
-        check_unchanged(path, certificate, as_json=False)
+    assert run("verify", path, "--certificate", certificate).code == 1
     with pytest.raises(ProofError, match="it, or its external data, has changed"):
         package(path, "triton", tmp_path / "after")
     with pytest.raises(ModelError, match="has no certificate that proves these bytes"):
-        load_model("m", "1", path, options)
+        check_file(path, options)
 
 
 def test_every_byte_of_a_file_is_listed(tmp_path: Path) -> None:

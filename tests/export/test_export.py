@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -178,10 +179,31 @@ def test_external_data_on_request(tmp_path: Path) -> None:
     assert outside.size == inspect(outside.path).size
     again = export(module, outside.path, spec=spec)  # the data file of before stays, and does not count
     assert inspect(again.path).size == again.path.stat().st_size
-    export(module, tmp_path / "outside.onnx", spec=spec, external_data=True)
+    with pytest.raises(
+        ExportError, match=r"outside\.onnx\.data exists, and the outside\.onnx beside it does not use it"
+    ):
+        export(module, outside.path, spec=spec, external_data=True)
+    Path(f"{outside.path}.data").unlink()
+    for _ in range(2):  # the second time its own data is replaced
+        export(module, outside.path, spec=spec, external_data=True)
     x = normal(5, 7)
     with Session(inside.path, "cpu") as one, Session(outside.path, "cpu") as other:
         assert one.predict(x).tobytes() == other.predict(x).tobytes()
+
+
+@pytest.mark.parametrize("make", [export, publish])
+def test_a_data_file_of_another_program_is_not_overwritten(make: Callable[..., object], tmp_path: Path) -> None:
+    spec, module = network([{"linear": 3}])
+    data = tmp_path / "m.onnx.data"
+    data.write_bytes(b"measurements")
+    for beside in (None, b"no model"):
+        if beside is not None:
+            (tmp_path / "m.onnx").write_bytes(beside)
+        with pytest.raises(ExportError, match=r"m\.onnx\.data exists.*What to do: move it away"):
+            make(module, tmp_path / "m.onnx", spec=spec, external_data=True)
+    assert data.read_bytes() == b"measurements"
+    make(module, tmp_path / "m.onnx", spec=spec)  # without external data it is nobody's concern
+    assert data.read_bytes() == b"measurements"
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])

@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 from runtime import ModelError
 from runtime.server.bodies import Disconnected, HttpRequest, read_body
 from runtime.server.http import close_slow_connections, protocol_class
-from runtime.server.loaded_model import load_model
+from runtime.server.loaded_model import check_file, load_model
 from runtime.server.logs import Log
 from runtime.server.options import Options
 from runtime.server.refusals import NotReady, TooLarge
@@ -123,8 +123,9 @@ def test_a_file_that_changes_while_it_is_loaded_is_refused(tmp_path: Path, monke
         return lambda _: 0.0
 
     monkeypatch.setattr("runtime.server.loaded_model.measure_cost", measure)
+    options = Options(tmp_path, device="cpu")
     with pytest.raises(ModelError, match=r"one\.onnx was changed while it was loaded\. What to do: load it again"):
-        load_model("one", "1", file, Options(tmp_path, device="cpu"))
+        load_model("one", "1", file, options, check_file(file, options))
 
 
 def test_what_is_no_request_is_left_alone(folder: Path) -> None:

@@ -109,12 +109,14 @@ def test_a_change_is_made_first_where_it_was_asked_and_a_worker_that_is_gone_can
     supervised(talk)
 
 
-def test_no_process_is_left_at_the_end() -> None:
+def test_no_process_is_left_at_the_end(capfd: pytest.CaptureFixture[str]) -> None:
     done: list[Any] = []
     process = SimpleNamespace(
         terminate=lambda: done.append("terminate"),
         kill=lambda: done.append("kill"),
         join=lambda *_: done.append("join"),
+        is_alive=lambda: True,
+        pid=7,
     )
 
     async def talk(supervisor: _Supervisor, workers: list[_WorkerProcess]) -> None:
@@ -123,6 +125,7 @@ def test_no_process_is_left_at_the_end() -> None:
 
     supervised(talk)
     assert done == ["terminate", "join", "kill", "join"]
+    assert '"worker_killed"' in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "256.256.256.256.256:1"])

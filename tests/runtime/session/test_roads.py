@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -128,6 +129,22 @@ def test_replaced_external_data_is_not_mixed_either(tmp_path: Path) -> None:
             np.testing.assert_allclose(session.predict(x[:rows])[:2], before, rtol=0, atol=1e-5)
 
 
+def test_replaced_external_data_of_any_name_is_not_mixed_either(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 64}, "relu", {"linear": 3}], 30)
+    stored = onnx.load(str(export(module, tmp_path / "stored.onnx", spec=spec).path))
+    path, weights = tmp_path / "m.onnx", tmp_path / "weights.bin"
+    onnx.save_model(stored, str(path), save_as_external_data=True, location=weights.name, size_threshold=0)
+    x = normal(9000, 30)
+    with Session(path, "cpu") as session:
+        before = session.predict(x[:2])
+        for replace in (True, False):  # under its name, and in place
+            other = tmp_path / "other.bin"
+            other.write_bytes(bytes(weights.stat().st_size))
+            other.replace(weights) if replace else weights.write_bytes(bytes(weights.stat().st_size))
+            for rows in (2, 300, 9000):
+                np.testing.assert_allclose(session.predict(x[:rows])[:2], before, rtol=0, atol=1e-5)
+
+
 def test_a_signal_s_handler_may_predict_too(small: Path) -> None:
     x, other = normal(1, 64), normal(1, 64, seed=1)
     with Session(small, "cpu") as session:
@@ -147,6 +164,7 @@ def test_a_signal_s_handler_may_predict_too(small: Path) -> None:
 FORKED = """
 import os, resource, sys
 import numpy as np
+import onnx
 from runtime import Session
 x = np.zeros((200_000, 64), np.float32)
 with Session(sys.argv[1], "cpu", workers=2) as session:
@@ -175,6 +193,7 @@ def test_a_fork_runs_large_batches(small: Path, root: Path) -> None:
 LATE = """
 import sys, threading
 import numpy as np
+import onnx
 from runtime import Session
 session = Session(sys.argv[1], "cpu", workers=2)
 def late():
