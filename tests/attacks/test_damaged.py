@@ -23,6 +23,7 @@ from tests.attacks.foreign import FOREIGN, crash, endless
 from tests.support import ROOT
 from tests.support.cases import network
 from tests.support.commands import Run
+from tests.support.repeats import examples
 from tests.support.serving import ask, serving, until
 
 ROWS = "a,b,c,d\n1,2,3,4\n"
@@ -168,7 +169,8 @@ def test_a_worker_that_hangs_is_ended_at_the_stop(proved: Path, tmp_path: Path) 
 
 
 def test_files_that_are_damaged_at_random(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.damaged", "--files", "40", "--jobs", "1", "--keep", tmp_path / "kept"]
+    files = examples(16, of=100)  # two or three commands on each
+    command = [sys.executable, "-m", "benchmarks.damaged", "--files", files, "--jobs", 1, "--keep", tmp_path / "kept"]
     done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr[-4000:]
-    assert '"files": 40' in done.stdout
+    assert f'"files": {files}' in done.stdout
