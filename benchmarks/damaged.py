@@ -239,7 +239,8 @@ def run_files(models: Sequence[Path], place: Path, options: argparse.Namespace, 
         (folder / name).write_bytes(content)
         tally.files += 1
         faults: list[str] = []
-        for command in chosen(COMMANDS[name], random):
+        commands = chosen(COMMANDS[name], random)
+        for command in random.sample(commands, 1) if options.one else commands:
             end = run(command, folder)
             if end.seconds > SECONDS:  # on a busy machine: once more
                 end = run(command, folder)
@@ -290,6 +291,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes; with the seed, they decide")
     parser.add_argument("--only", help="damage only files of this name, such as m.onnx")
+    parser.add_argument("--one", action="store_true", help="one command for each file, drawn, and not several")
     parser.add_argument("--keep", type=Path, default=Path("out/damaged"), help="where offenders are kept")
     options = parser.parse_args()
     for module in _LOADED:
