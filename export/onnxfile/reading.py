@@ -100,8 +100,11 @@ def _problem(proto: ModelProto) -> str | None:
     names = [name for node in graph.node for name in node.output if name] + [t.name for t in graph.initializer]
     stored = {tensor.name for tensor in graph.initializer}
     names += [value.name for value in graph.input if value.name not in stored]
-    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
-    return None if repeated is None else f"the file uses one name for two values: '{repeated}'"
+    for what, listed in (("values", names), ("outputs", [value.name for value in graph.output])):
+        repeated = next((name for name, count in Counter(listed).items() if count > 1), None)
+        if repeated is not None:
+            return f"the file uses one name for two {what}: '{repeated}'"
+    return None
 
 
 def _is_large(tensor: TensorProto) -> bool:

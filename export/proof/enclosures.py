@@ -123,9 +123,9 @@ class Enclosures:
         return y, torch.minimum(radius, carried)
 
     def _is_plain(self, layer: Layer) -> bool:
-        """Whether its values are numbers with the batch in front."""
+        """Whether it has inputs, and its values are numbers with the batch in front."""
         shapes = (*layer.input_shapes, layer.expected.shape)
-        plain = all(shape[:1] == (Rows(),) for shape in shapes)
+        plain = bool(layer.inputs) and all(shape[:1] == (Rows(),) for shape in shapes)
         return plain and {layer.expected.dtype, *layer.input_dtypes} == {"float32"}
 
     def _form(self, layer: Layer, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor, carried: Tensor) -> Form | None:

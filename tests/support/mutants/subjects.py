@@ -48,6 +48,12 @@ class Subject:
     """Python source whose ``Net()`` is the module with seed 0, for the command."""
 
     @property
+    def own_example(self) -> tuple[Tensor, ...]:
+        """Two rows of its inputs: a module may take others, of which ``verify`` speaks if a file declares them."""
+        kinds = {"float32": torch.float32, "int64": torch.int64}
+        return tuple(torch.zeros(2, *map(int, port.shape[1:]), dtype=kinds[port.dtype]) for port in self.inputs)
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the right file's outputs, in the order in which the module returns them."""
         return tuple(value.name for value in self.proto.graph.output)

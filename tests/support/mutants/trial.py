@@ -15,7 +15,7 @@ from zlib import crc32
 
 import numpy as np
 from onnx import ModelProto
-from torch import nn
+from torch import Tensor, nn
 
 from export.proof.instrumented import Recording
 from export.proof.verify import prove
@@ -122,7 +122,7 @@ class Trial:
         yield record | {"verdict": verdict, "code": code, "why": why}
         different = self.oracle.difference(path, own_numbers=verdict == "proved")
         if verdict == "proved" and different is not None and proof is None:
-            verdict, code, why = self.proof(path, anew=True)
+            verdict, code, why = judged(self.subject, path, example=self.subject.example or self.subject.own_example)
         yield record | {"verdict": verdict, "code": code, "why": why, "different": different or "", "judged": True}
 
     def command(self, path: Path) -> int:
@@ -137,12 +137,13 @@ class Trial:
             sys.argv = before
 
 
-def judged(subject: Subject, path: Path, recording: Recording | None = None) -> Verdict:
+def judged(
+    subject: Subject, path: Path, recording: Recording | None = None, example: Sequence[Tensor] | None = None
+) -> Verdict:
     """What the library says of a file, an error as the exit code that the command makes of it."""
+    given = subject.example if example is None else tuple(example)
     try:
-        report = prove(
-            subject.module, path, device="cpu", example=subject.example, stop_early=True, recording=recording
-        )
+        report = prove(subject.module, path, device="cpu", example=given, stop_early=True, recording=recording)
     except Exception as error:
         code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), DEFECT)
         return ("refused" if code < DEFECT else "defect"), code, f"{type(error).__name__}: {str(error)[:300]}"
