@@ -201,11 +201,14 @@ class Oracle:
 
 
 def _apart(values: np.ndarray, exact: np.ndarray, single: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """Which elements are farther than allowed both from the exact ones and from those of float32."""
+    """Which elements are farther than allowed both from the exact ones and from those of float32.
+
+    Where rounding may carry an element anywhere, by a quotient of what cancels, it may also be infinite or NaN.
+    """
     with np.errstate(all="ignore"):
         distance = np.fmin(np.abs(values - exact), np.abs(values - single))
         same = (values == single) | (values == exact) | (np.isnan(values) & np.isnan(single))
-    return ~((distance <= allowed) | same)
+    return ~((distance <= allowed) | same | (allowed > np.finfo(np.float32).max))
 
 
 def _opened(source: str | bytes) -> Any:
