@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf.message import DecodeError, Message
-from onnx import ModelProto, TensorProto
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
 
 from runtime import ModelError, read_header
+from runtime.model.onnx_messages import external_names
 
 from .tensors import State, Tensors, state_of
 from .texts import check_texts
@@ -82,20 +83,3 @@ def read_source(path: Path) -> tuple[ModelProto, Source]:
 def external_data(path: Path) -> dict[str, Path]:
     """A model's external data files, by name. Raises ModelError: unreadable, or one is missing."""
     return dict(read_source(path)[1].data)
-
-
-def external_names(proto: ModelProto) -> set[str]:
-    """The names of all files of external data that a file refers to, wherever it does."""
-    external = (tensor for tensor in tensors_within(proto) if tensor.data_location == TensorProto.EXTERNAL)
-    return {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
-
-
-def tensors_within(message: Message) -> Iterator[TensorProto]:
-    """Every tensor that a message holds, however deep."""
-    if isinstance(message, TensorProto):
-        yield message
-        return
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for part in [value] if isinstance(value, Message) else value:
-                yield from tensors_within(part)

@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.errors import ModelError
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 FLOAT = 1
 """TensorProto.FLOAT."""
@@ -137,35 +140,24 @@ def integer(node: Any, name: str, default: int) -> int:
     return default if found is None else int(found.i)
 
 
-def external_names(model: Any) -> set[str]:
-    """The names of all files of external data that a ModelProto refers to, in whatever place."""
-    return {
-        text(entry.value)
-        for tensor in _tensors(model)
-        if tensor.data_location == _EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == b"location"
-    }
+def external_names(model: Message) -> set[str]:
+    """The names of all files of external data that a ModelProto, of these classes or of onnx's, refers to."""
+    entries = (
+        entry for tensor in _tensors(model) if tensor.data_location == _EXTERNAL for entry in tensor.external_data
+    )
+    names = (entry.value for entry in entries if entry.key in ("location", b"location"))
+    return {name if isinstance(name, str) else text(name) for name in names}
 
 
-def _tensors(model: Any) -> Iterator[Any]:
-    """Every TensorProto of a ModelProto; protobuf limits how deep graphs are nested."""
-    graphs, nodes = [model.graph], [node for function in model.functions for node in function.node]
-    sparse: list[Any] = []
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            yield from graph.initializer
-            sparse += graph.sparse_initializer
-            nodes += graph.node
-        for node in nodes:
-            for each in node.attribute:
-                yield from (each.t, *each.tensors)
-                graphs += (*([each.g] if each.HasField("g") else []), *each.graphs)
-                sparse += (each.sparse_tensor, *each.sparse_tensors)
-        nodes = []
-    for each in sparse:
-        yield from (each.values, each.indices)
+def _tensors(message: Message) -> Iterator[Any]:
+    """Every TensorProto that a message holds; protobuf limits how deep they are nested."""
+    if message.DESCRIPTOR.name == "TensorProto":
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _tensors(part)
 
 
 def float_array(tensor: Any, folder: Path) -> np.ndarray:
