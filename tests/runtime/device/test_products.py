@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from export import export
 from runtime import Certificate, DeviceReport, check_device
@@ -159,7 +160,7 @@ def test_a_single_product_that_is_rounded_is_found_at_any_place(file: File, data
 def test_weights_that_a_bias_hides_are_probed_behind_it(tmp_path: Path) -> None:
     """Weights that are cut to three decimals are right for integers, and with x = 1 the bias has no room for them."""
     _, module = network([{"linear": 3}], features=4)
-    module[0].bias.data.fill_(1e6)
+    nn.init.constant_(module[0].get_parameter("bias"), 1e6)
     path = export(module, tmp_path / "m.onnx").path
     graph = Graph(parse_model(path.read_bytes(), path), tmp_path)
     (layer,) = graph.linear_layers()
