@@ -57,11 +57,11 @@ class File:
         """Every stored constant by name, as it was before the fault. Raises NoPlace: an earlier fault damaged one."""
         try:
             held = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.before.graph.initializer}
+            for node in self.before.graph.node:
+                if node.op_type == "Constant" and node.attribute[0].name == "value":
+                    held[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
         except ValueError:
             raise NoPlace from None
-        for node in self.before.graph.node:
-            if node.op_type == "Constant" and node.attribute[0].name == "value":
-                held[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
         return held
 
     @cached_property

@@ -172,4 +172,5 @@ def trials(numbers: Sequence[int], seed: int, folder: Path) -> Iterator[dict[str
         about |= {"network": trial.subject.words, "verdict": verdict, "code": code, "why": why}
         yield about | {"different": trial.oracle.difference(trial.folder / CLEAN) or "", "judged": True}
         for number in listed:
+            yield {"number": number, "kind": "(not made)", "network": trial.subject.words}
             yield from trial.tried(mutant(trial.subject.proto, seed, number))

@@ -142,7 +142,7 @@ def another_shape(file: File) -> None:
 def stored_twice(file: File) -> None:
     """A tensor with its values in two fields that differ, cut short, or with other dimensions than its bytes."""
     tensor = file.one(each for each in file.graph.initializer if each.data_type == FLOAT)
-    values = numpy_helper.to_array(tensor)
+    values = file.constants[tensor.name]
     how = file.whole(0, 4)
     if how == 0:
         tensor.float_data.extend((values.reshape(-1) * 2).tolist())
