@@ -78,8 +78,6 @@ class DeviceBuffers:
 
     inputs: dict[str, OrtValue]
     outputs: dict[str, OrtValue]
-    run: Callable[[], None]
-    """Runs on what is in the buffers; the outputs are there when it returns."""
 
     def __init__(
         self,
@@ -109,7 +107,19 @@ class DeviceBuffers:
             self._binding.bind_ortvalue_input(name, value)
         for name, value in self.outputs.items():
             self._binding.bind_ortvalue_output(name, value)
-        self.run = _bound_run(session, self._binding, options)
+        self._run = _bound_run(session, self._binding, options)
+        self._is_captured = graph is not None
+
+    def run(self) -> None:
+        """Run on what is in the buffers; the outputs are there when it returns.
+
+        Binding an input that an operator reads on the CPU, because CUDA has none of its kind, copies it there, once. So
+        it is bound for every run, unless a graph was captured, which needs all operators on the device.
+        """
+        if not self._is_captured:
+            for name, value in self.inputs.items():
+                self._binding.bind_ortvalue_input(name, value)
+        self._run()
 
     def put(self, feed: Mapping[str, np.ndarray]) -> None:
         """Copy at most ``rows`` rows of every input from the host."""

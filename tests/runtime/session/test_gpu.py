@@ -123,6 +123,18 @@ def test_on_a_gpu_with_and_without_graphs(small: Path, cuda: str, graphs: bool) 
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("graphs", [True, False])
+def test_an_operator_that_cuda_lacks(tmp_path: Path, cuda: str, graphs: bool) -> None:
+    """ONNX Runtime runs Elu of opset 22 on the CPU, which reads the input of every call, not only of the first."""
+    module = nn.Sequential(nn.ELU(), nn.Linear(64, 5)).eval()
+    path = export(module, tmp_path / "m.onnx", opset=22).path
+    with Session(path, "cpu") as reference, Session(path, cuda, cuda_graphs=graphs) as session:
+        for rows in (1, 3, 3, 64, 3):
+            x = normal(rows, 64) * rows
+            np.testing.assert_allclose(session.predict(x), reference.predict(x), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.cuda
 def test_cuda_tensors_stay_on_the_gpu(small: Path, cuda: str) -> None:
     _cuda_torch()
     x = torch.from_numpy(normal(5000, 64)).cuda()
