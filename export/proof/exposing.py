@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from export.graph import Rows
 from runtime import Port
 from runtime.model.port import limits
 
@@ -108,7 +109,9 @@ def _weight(layer: Layer) -> Tensor:
 
 
 def _is_matrix(layer: Layer, z: Sequence[Tensor]) -> bool:
-    return layer.expected.op == "linear" and "weight" in layer.expected.tensors and z[0].ndim == 2
+    """Whether a layer is a matrix on the rows themselves, not on parts of each, as attention has."""
+    is_linear = layer.expected.op == "linear" and "weight" in layer.expected.tensors
+    return is_linear and z[0].ndim == 2 and layer.input_shapes[0][0] == Rows()
 
 
 def _inverse(value: float) -> float | None:
