@@ -202,10 +202,10 @@ def load_model(name: str, version: str, file: Path, options: Options, checked: C
         return session.run(feed)
 
     cost = measure_cost(run, divisible=session.divisible)
-    certificate = checked.certificate
-    if _digest(file) != checked.sha256 or (certificate is not None and certificate.data and not certificate.is_of(file)):
+    known = checked.certificate
+    if _digest(file) != checked.sha256 or (known is not None and known.data and not known.is_of(file)):
         raise ModelError(f"{file.name} was changed while it was loaded. What to do: load it again")
-    return LoadedModel(name, version, session, checked.sha256, checked.certificate, cost, options)
+    return LoadedModel(name, version, session, checked.sha256, known, cost, options)
 
 
 def _certificate(file: Path, options: Options) -> Certificate | None:
