@@ -30,6 +30,8 @@ from typing import Any
 import torch
 
 from mlpx.exit_codes import UNPROVED, WRONG_USE
+from runtime import ModelError
+from runtime.session.trial import trial
 from tests.support.forking import Ending, forked, without_threads
 from tests.support.mutants.faults import FAULTS
 from tests.support.mutants.trial import CLEAN, CODE, EACH, NO_FAULT, file_name, folder_of, trials, warm
@@ -56,12 +58,16 @@ COLUMNS: dict[str, Any] = {
     "exit code": lambda r: (
         r.get("code", 0) not in (0, UNPROVED, WRONG_USE) or r.get("command") not in (None, r.get("code"))
     ),
+    "crash, found": lambda r: r.get("ended") == "crash",
     "signal": lambda r: r.get("ended") == "signal",
     "no end": lambda r: r.get("ended") == "time",
 }
 """What is counted, by kind of fault."""
 WRONG = ("different, proved", "exit code", "signal", "no end")
-"""What must not be: exit codes are others than 0, 1 and 2, or the command's is not the library's."""
+"""What must not be: exit codes are others than 0, 1 and 2, or the command's is not the library's.
+
+ONNX Runtime crashes on some files, and with it ``verify`` in Python; a command has another process try the file first.
+"""
 
 
 @dataclass
@@ -137,7 +143,7 @@ def ran(
                 open_records[job[0]] = came
             else:
                 if last is not None:
-                    findings.add(with_ending(last, came), folder)
+                    findings.add(with_ending(last, came, folder), folder)
                     done += 1
                     following = [number for number in job if number > _begun(last["number"])]
                     if came is not None and following:
@@ -157,14 +163,24 @@ def _begun(number: int) -> int:
     return number if number >= 0 else (-1 - number) * EACH
 
 
-def with_ending(record: Record, ending: Ending | None) -> Record:
+def with_ending(record: Record, ending: Ending | None, folder: Path) -> Record:
     """What is known of the file at which a child ended; one that ended while a verdict was judged has its verdict."""
     if ending is None:
         return record
     if record.get("verdict") not in (None, "proved"):
         return record | {"why": f"{record['why']}; running it ended with {ending.words}"}
-    kind = "time" if ending.timed_out else "signal"
+    path = folder_of(_begun(record["number"]), folder) / file_name(record["number"])
+    kind = "time" if ending.timed_out else "crash" if is_found(path) else "signal"
     return record | {"ended": kind, "why": f"{ending.words}: {ending.printed[-300:]}"}
+
+
+def is_found(path: Path) -> bool:
+    """Whether the process that tries a file for a command crashes on it too, so that the command does not."""
+    try:
+        with trial(path, "cpu", trusted=False):
+            return False
+    except ModelError:
+        return True
 
 
 def main() -> None:

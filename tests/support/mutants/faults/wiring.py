@@ -145,7 +145,7 @@ def one_name_for_two(file: File) -> None:
 def ports_renamed(file: File) -> None:
     """Inputs or outputs of the file under other names: exchanged, new, or the module's own the other way round."""
     ports = file.one([file.graph.input, file.graph.output])
-    names = [value.name for value in ports if value.name not in file.constants]
+    names = list(dict.fromkeys(value.name for value in ports if value.name not in file.constants))
     if len(names) > 1 and file.chance(0.7):
         order = [names[i] for i in file.rng.permutation(len(names))]
     else:
