@@ -137,8 +137,8 @@ def test_a_child_that_crashes_or_hangs_ends_alone(tmp_path: Path) -> None:
 def test_how_a_child_ended_counts_unless_the_verdict_was_there() -> None:
     findings, crash = Findings(0, None), Ending("signal 6 (SIGABRT)", 6)
     record = {"number": 5, "kind": "a scan", "network": "n"}
-    findings.add(with_ending(record, crash), Path())
-    findings.add(with_ending(record | {"verdict": "failed", "code": 1, "why": ""}, crash), Path())
-    findings.add(with_ending(record | {"verdict": "proved", "code": 0, "why": ""}, crash), Path())
-    findings.add(with_ending(record, Ending("silent", timed_out=True)), Path())
+    findings.add(with_ending(record, crash, Path()), Path())
+    findings.add(with_ending(record | {"verdict": "failed", "code": 1, "why": ""}, crash, Path()), Path())
+    findings.add(with_ending(record | {"verdict": "proved", "code": 0, "why": ""}, crash, Path()), Path())
+    findings.add(with_ending(record, Ending("silent", timed_out=True), Path()), Path())
     assert (findings.count("signal"), findings.count("no end"), findings.wrong) == (2, 1, 3)
