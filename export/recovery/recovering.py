@@ -60,6 +60,10 @@ def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None
     return read_onnx(path, keep_shape=keep_shape, name=name)
 
 
+_MOST_PROVED = 1024
+"""Blocks; far more than any dense network has. Each takes about 30 ms to prove, in the file and in the new one."""
+
+
 @dataclass(frozen=True)
 class Recovery:
     """What was written, and what was proved of it."""
@@ -106,6 +110,10 @@ def recover(
     choose(device, this_machine(cuda=device != "cpu"))  # an unknown device is refused before any work
     onnx = is_onnx(path)
     _refuse_overwriting(path, recovery, onnx, replace)
+    if onnx and len(network.spec.blocks) > _MOST_PROVED:
+        most = f"at most {_MOST_PROVED:,} are proved, which takes half a minute"
+        hint = "What to do: read it with export.read_onnx in Python, which proves nothing"
+        raise RecoveryError(f"{path} has {len(network.spec.blocks):,} blocks; {most}. {hint}")
     if not onnx:
         with whole_files(folder) as stage:
             _write(network, stage, folder, replace)

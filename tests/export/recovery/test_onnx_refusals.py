@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from builder import RecoveryError
-from export import Recovered, read_onnx
+from export import Recovered, read_onnx, recover
 from tests.support.onnx_drafts import Draft, agree
 from tests.support.outcomes import outcome
 from tests.support.repeats import examples
@@ -295,6 +295,9 @@ def test_a_long_chain_is_no_trouble(tmp_path: Path) -> None:
         value = draft("Tanh", value)
     recovered = read_onnx(draft.save(tmp_path / "long.onnx", value))
     assert len(recovered.spec.blocks) == 3000
+    with pytest.raises(RecoveryError, match="3,000 blocks; at most 1,024 are proved"):
+        recover(tmp_path / "long.onnx", tmp_path / "recovered")
+    assert not (tmp_path / "recovered").exists()
 
 
 def test_an_invented_name_takes_nobody_s_place(tmp_path: Path) -> None:
