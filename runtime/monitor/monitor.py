@@ -80,7 +80,7 @@ class Monitor:
             report = self._check()
             result = PROVED if report.proved else FAILED
             words = (*(finding.words for finding in report.findings), *(f"cause: {cause}" for cause in report.causes))
-        except Exception as error:
+        except Exception as error:  # whatever it is: a check that cannot be carried out does not end the turns
             result, words = ERROR, (str(error) or type(error).__name__,)
         end = self._clock()
         turn = Turn(result, words, self._now(), end - start, report)

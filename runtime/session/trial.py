@@ -121,7 +121,7 @@ def main(path: str, device: str, seconds: str, memory: str) -> None:
                 print(f"running it on {rows} rows", flush=True)
                 with suppress(InputError):  # as for a file of a fixed batch
                     session.run({port.name: _zeros(port, rows) for port in session.inputs})
-    except Exception as error:
+    except Exception as error:  # an ordinary error is none here; the file, opened again, gives it
         overrun = isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OVERRUN_WORDS)
         os._exit(_OVERRUN if overrun else 0)
     os._exit(0)

@@ -116,7 +116,7 @@ class Oracle:
         """
         try:
             session = _opened(str(path))
-        except Exception as error:
+        except Exception as error:  # ONNX Runtime's, of many classes
             return f"it does not open: {_short(error)}"
         proto = onnx.load(str(path), load_external_data=False)
         constants = [tensor.name for tensor in proto.graph.initializer]
@@ -137,7 +137,7 @@ class Oracle:
                 }
                 try:
                     found = session.run(outputs, feed)
-                except Exception as error:
+                except Exception as error:  # the same
                     return f"it does not run on {size} rows: {_short(error)}"
                 if any(
                     given.shape != rows[part].shape for given, rows in zip(feed.values(), reference.rows, strict=False)

@@ -144,7 +144,7 @@ def judged(
     given = subject.example if example is None else tuple(example)
     try:
         report = prove(subject.module, path, device="cpu", example=given, stop_early=True, recording=recording)
-    except Exception as error:
+    except Exception as error:  # a defect is what is looked for, and counted
         code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), DEFECT)
         return ("refused" if code < DEFECT else "defect"), code, f"{type(error).__name__}: {str(error)[:300]}"
     return report.verdict, 0 if report.proved else 1, report.why[:300]
