@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime.live.report import Asked, Finding
+from runtime.live.report import ComparedAnswers
 
 LIMITS = (
     "the certificate is believed, and the file not proved anew; other inputs than these rows were not tried, and "
@@ -14,13 +14,10 @@ LIMITS = (
 
 
 @dataclass(frozen=True)
-class DeviceReport:
+class DeviceReport(ComparedAnswers):
     """The verdict on a file, its certificate and this device, and what it rests on."""
 
     path: str
-    certificate: str
-    sha256: str
-    """Of the certified file."""
     made: str
     """The day of the proof, in UTC."""
     proved_on: str
@@ -31,22 +28,6 @@ class DeviceReport:
     """ONNX Runtime's version."""
     unchanged: bool
     """Whether the file and its external data have the bytes that were proved."""
-    findings: tuple[Finding, ...]
-    """Why it does not hold; empty if it does."""
-    causes: tuple[str, ...]
-    """What explains the findings, as far as the figures allow."""
-    warnings: tuple[str, ...]
-    asked: tuple[Asked, ...]
-    rows: int
-    """Of the certificate; each was run in every way. 0: none was run."""
-    largest: float
-    """The largest difference from an exact answer."""
-    share: float
-    """The largest difference as a part of the bound there; above 1 it does not hold."""
-    at_proof: float | None
-    """The largest difference that the file had when it was proved."""
-    told_apart: tuple[str, ...]
-    """The reduced precisions whose answers differ enough from float32's on these rows."""
     linear_layers: int
     """Those that were run alone."""
     products: int
@@ -55,9 +36,3 @@ class DeviceReport:
     """Those that were not, since a correct runtime may flush them to zero."""
     left_out: tuple[str, ...]
     """The products of the file that were not run alone, with the reason."""
-    seconds: float
-
-    @property
-    def proved(self) -> bool:
-        """Whether the file is the proved one, and this device computes it as the certificate says."""
-        return not self.findings

@@ -32,7 +32,39 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class LiveReport:
+class ComparedAnswers:
+    """What came of comparing answers with the certified ones: the part that a server and a device have in common."""
+
+    certificate: str
+    """Its path."""
+    sha256: str
+    """Of the certified file."""
+    findings: tuple[Finding, ...]
+    """Why it is not proved; empty if it is."""
+    causes: tuple[str, ...]
+    """What explains the findings, the likeliest first, as far as the figures allow."""
+    warnings: tuple[str, ...]
+    asked: tuple[Asked, ...]
+    rows: int
+    """Of the certificate; each was asked in every way. 0: none was."""
+    largest: float
+    """The largest difference from an exact answer."""
+    share: float
+    """The largest difference as a part of the bound there; above 1 it is not proved."""
+    at_proof: float | None
+    """The largest difference that the file had when it was proved."""
+    told_apart: tuple[str, ...]
+    """The reduced precisions whose answers differ enough from float32's on these rows."""
+    seconds: float
+
+    @property
+    def proved(self) -> bool:
+        """Whether it is the certified file, and every answer that of a correct float32 evaluation of it."""
+        return not self.findings
+
+
+@dataclass(frozen=True)
+class LiveReport(ComparedAnswers):
     """The verdict on a server, and what it rests on."""
 
     url: str
@@ -45,31 +77,6 @@ class LiveReport:
     """The one that answered; "" if the server does not say."""
     versions: tuple[str, ...]
     """All that the metadata names."""
-    certificate: str
     file: str
-    sha256: str
-    """Of the certified file."""
-    findings: tuple[Finding, ...]
-    """Why it is not proved; empty if it is."""
-    causes: tuple[str, ...]
-    """What explains the findings, the likeliest first, as far as the figures allow."""
-    warnings: tuple[str, ...]
-    asked: tuple[Asked, ...]
-    rows: int
-    """Of the certificate; each was sent in every way."""
-    largest: float
-    """The largest difference from an exact answer."""
-    share: float
-    """The largest difference as a part of the bound there; above 1 it is not proved."""
-    at_proof: float | None
-    """The largest difference that the file had when it was proved."""
-    told_apart: tuple[str, ...]
-    """The reduced precisions whose answers differ enough from float32's on these rows."""
     sight: Sight | None
     """What a pass shows; None if it is not proved."""
-    seconds: float
-
-    @property
-    def proved(self) -> bool:
-        """Whether every answer is that of a correct float32 evaluation of the certified file."""
-        return not self.findings
