@@ -22,9 +22,9 @@ from export.graph import Rows
 from runtime import Port
 from runtime.model.port import limits
 
-from .enclosures import own_roundings
 from .inputs import Domain
 from .layer_bounds import Step, bounded
+from .own_roundings import own_roundings
 from .report import SeenRecord, SeenWeightsRecord
 from .rows import row_shape, tensor_of
 from .rules.arithmetic import is_affine

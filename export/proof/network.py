@@ -22,8 +22,8 @@ from export.evaluation import evaluate
 from export.graph import Row
 from runtime import Port
 
+from .affine_forms import AffineForms, work_per_row
 from .eager import EagerModule, run_graph
-from .enclosures import Enclosures, work_per_row
 from .exposing import Exposure, exposing_rows, outputs_within
 from .inputs import Inputs
 from .layer_bounds import SLACK, Step, Value, bounded, reshaped, walk
@@ -67,7 +67,7 @@ def answers(structure: Structure, inputs: list[Inputs], port: Port) -> AnswersRe
     exposing = exposing_rows(structure, by_steps, rows, port, few)
     rows = np.concatenate([rows, exposing])
     with torch.inference_mode():
-        exact, bound = _outputs(structure, rows, Enclosures(len(rows)).step)
+        exact, bound = _outputs(structure, rows, AffineForms(len(rows)).step)
         bound = bound * SLACK
         parts = (tensor_of(rows), exact, bound)
         finite = torch.stack([part.isfinite().reshape(len(rows), -1).all(dim=1) for part in parts]).all(dim=0)

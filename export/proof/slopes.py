@@ -6,8 +6,7 @@ between z and z + d. At a kink those are not near each other: the derivative at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import inf, nextafter, sqrt
+from math import inf, nextafter
 
 import torch
 from torch import Tensor
@@ -15,51 +14,23 @@ from torch import Tensor
 from export.evaluation import evaluate, number
 from export.graph import Node
 
+from .rules import FUNCTIONS
 from .rules.arithmetic import is_affine
 from .rules.constants import U
 
-Breaks = Callable[[Node], tuple[float, ...]]
 _SLACK = 2.0**-20
 """Relative, for derivatives by PyTorch, of which some have float32 constants: hardsigmoid's 1/6 is off by 3e-8."""
 
 
-def _at(*points: float) -> Breaks:
-    return lambda _node: points
-
-
-def _gelu(node: Node) -> tuple[float, ...]:
-    steepest = sqrt(2) if node.attributes["approximate"] == "none" else 1.4185040087908284
-    return -steepest, steepest
-
-
-def _clamp(node: Node) -> tuple[float, ...]:
-    return tuple(number(node, role) for role in ("min", "max") if node.attributes.get(role) is not None)
-
-
-BREAKS: dict[str, Breaks] = {
-    **dict.fromkeys(("exp", "expm1", "log_sigmoid", "softplus"), _at()),
-    **dict.fromkeys(("relu", "leaky_relu", "_prelu_kernel", "abs", "elu", "celu", "selu"), _at(0.0)),
-    **dict.fromkeys(("sigmoid", "tanh", "erf", "atan", "asinh"), _at(0.0)),
-    **dict.fromkeys(("hardsigmoid", "hardswish"), _at(-3.0, 3.0)),
-    "clamp": _clamp,
-    "gelu": _gelu,
-    "silu": _at(-2.3993572805154677, 2.3993572805154677),
-    "mish": _at(-2.2563763963607931, 1.4905711794854594),
-}
-"""Where the derivative of each function jumps or turns: between two of these, and beyond, it is monotone.
-
-Those of gelu, silu and mish are the zeros of the second derivative.
-"""
-
-
 def slopes(node: Node, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest slope of an affine operator, or one of ``BREAKS``, over each interval.
+    """The smallest and the largest slope of an affine operator, or one of ``FUNCTIONS``, over each interval.
 
     A monotone derivative has its extremes at the ends, and each kink inside an interval counts from both sides.
-    NaN where a softplus may jump at its threshold.
+    NaN where a softplus may jump at its threshold, or an interval leaves the numbers that a function is defined for.
     """
     points = [low] if is_affine(node) else [low, high]
-    for place in BREAKS[node.op](node) if node.op in BREAKS else ():
+    function = FUNCTIONS.get(node.op)
+    for place in () if function is None else function.breaks(node):
         points += [torch.full_like(low, nextafter(place, side)).clamp(low, high) for side in (-inf, inf)]
     with torch.inference_mode(False), torch.enable_grad():
         inputs = [point.clone().requires_grad_() for point in points]
@@ -67,6 +38,9 @@ def slopes(node: Node, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         found = torch.stack(torch.autograd.grad(total, inputs))
     least, most = found.amin(dim=0), found.amax(dim=0)
     least, most = least - _SLACK * least.abs(), most + _SLACK * most.abs()
+    if function is not None and function.above > -inf:
+        outside = low <= function.above
+        least, most = torch.where(outside, torch.nan, least), torch.where(outside, torch.nan, most)
     if node.op == "softplus":
         beta, threshold = number(node, "beta"), number(node, "threshold")
         middle, half = beta * (low + high) / 2, abs(beta) * (high - low) / 2

@@ -1,44 +1,20 @@
-"""The bounds of functions of one value."""
+"""The bounds of the other functions of one value."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf, pi
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from export.evaluation import evaluate, number
 from export.graph import Node
 
-from .common import Radius, Rule, denormal, exempt_where, operands, radius_of, reach, size, widened, zero_radius
-from .constants import CONSTANTS, ETA, LARGEST, U, gamma
-
-_FLUSHED = 4 * ETA
-"""For a function with a slope of at most 2: its result may be flushed to zero, and so may its argument."""
-
-
-def by_ends(node: Node, z: Tensor, e: Radius, y: Tensor) -> Tensor:
-    """The radius of a monotone function's value: the distance to the values at the ends of the interval."""
-    if e is None:
-        return zero_radius(y)
-    return torch.maximum((evaluate(node, [z + e]) - y).abs(), (y - evaluate(node, [z - e])).abs())
-
-
-def smooth(name: str, slope: float | None = None, inner: float = 0.0) -> Rule:
-    """The rule p + u·(a + r·(|y| + p) + m·(|z| + e)) + 4·2^-126, with the constants of ``name``.
-
-    p is what f makes of e: where f is monotone, the distance to the ends of the interval, else slope·e, ``slope`` the
-    largest |f'|. Exempt where inner·(|z| + e), which some kernels have on the way, may overflow.
-    """
-    a, r, m = CONSTANTS[name].limits
-
-    def rule(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-        p = by_ends(node, z[0], e[0], y) if slope is None else slope * radius_of(e[0], z[0])
-        radius = p + U * (a + r * (size(y) + p) + m * reach(z[0], e[0])) + _FLUSHED
-        return exempt_where(inner * reach(z[0], e[0]) > LARGEST, radius) if inner else radius
-
-    return rule
+from .common import Radius, Rule, denormal, exempt_where, radius_of, size, widened, zero_radius
+from .constants import CONSTANTS, ETA, U, gamma
+from .functions import FLUSHED, Function, at, by_ends, enclosure_of, smooth
+from .spans import OUTWARDS, Enclosure, Ends, Span, outwards
 
 
 def _unrounded(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -53,86 +29,6 @@ def _stepped(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) ->
     """
     x = z[0].double()
     return by_ends(node, x, None if e[0] is None else widened(x, e[0]), y)
-
-
-def _leaky_relu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """One product with the float32 slope where z may be negative: u·|y|; above zero nothing is rounded.
-
-    A negative slope makes it fall and rise, and its steepness is max(1, |slope|) then.
-    """
-    slope = number(node, "negative_slope")
-    p = max(1.0, abs(slope)) * radius_of(e[0], z[0]) if slope < 0 else by_ends(node, z[0], e[0], y)
-    low = z[0] - radius_of(e[0], z[0])
-    return p + torch.where(low > 0, 0.0, U * (size(y) + p) + (1 + abs(slope)) * ETA)
-
-
-def _prelu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """As leaky_relu with slopes of its own; e₂ is their radius: max(1, |w| + e₂)·e₁ + e₂·|z|, and one product."""
-    x, weight = operands(node, z, e, "self", "weight")
-    p = torch.clamp(weight.reach, min=1.0) * x.radius + weight.radius * x.size
-    above = x.value - x.radius > 0
-    return torch.where(above, x.radius, p + U * (size(y) + p) + (1 + weight.reach) * ETA)
-
-
-def _elu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """alpha·(exp(z) - 1) below zero: the exponential and the difference to a·u of 1, times alpha; one product, r = 1.
-
-    The slope is at most max(1, |alpha|); above zero the result is z itself. A celu's t = z/alpha is rounded once or, as
-    a product with a rounded reciprocal, twice: alpha·exp(t)·|t|·2u, at most 0.74 alpha·u (|t|·exp(t) ≤ 1/e); its slope
-    is at most 1. Other scales than 1 have no bound.
-    """
-    alpha = abs(number(node, "alpha"))
-    a, r, _ = CONSTANTS[node.op].limits
-    steep = max(1.0, alpha) if node.op == "elu" else 1.0
-    p = steep * radius_of(e[0], z[0])
-    low = z[0] - radius_of(e[0], z[0])
-    radius = p + torch.where(low > 0, 0.0, U * (a * alpha + r * (size(y) + p)) + 2 * (1 + alpha) * ETA)
-    scaled = any(float(node.attributes.get(role, 1)) != 1 for role in ("scale", "input_scale"))
-    wrong = scaled or (node.op == "celu" and number(node, "alpha") <= 0)
-    return exempt_where(low <= 0, radius) if wrong else radius
-
-
-def _selu(_node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """An elu with alpha = 1.6733, times 1.0507, both rounded to float32.
-
-    Two more roundings of constants, one of a product. The slope is at most 1.7581, and nothing is absolute above zero.
-    """
-    a, r, _ = CONSTANTS["selu"].limits
-    p = 1.7581 * radius_of(e[0], z[0])
-    low = z[0] - radius_of(e[0], z[0])
-    return p + U * (torch.where(low > 0, 0.0, a) + r * (size(y) + p)) + _FLUSHED
-
-
-def _gelu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """A smooth function, whose slope is at most 1.129 (at z = √2: Φ(√2) + √2·φ(√2)).
-
-    x·(1 + erf) is twice the result before it is halved, and so overflows first.
-    """
-    name = "gelu" if node.attributes["approximate"] == "none" else "gelu tanh"
-    return smooth(name, 1.13, inner=2)(node, z, e, y)
-
-
-def _softplus(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """log(1 + exp(beta·z)) / beta, or z above a threshold.
-
-    beta·z is rounded, which moves the result by at most u·|z| since the slope is at most 1; the logarithm to
-    (a + r·beta·y)·u; the quotient. Within rounding of the threshold either branch is right, and they differ by
-    log1p(exp(-threshold)) / beta. Above a threshold of 20 they agree to float32. The slope is sigmoid(beta·z), which
-    grows with beta·z, and 1 above the threshold.
-    """
-    beta, threshold = number(node, "beta"), number(node, "threshold")
-    if beta == 0:
-        return torch.full_like(y, torch.inf)
-    a, r, m = CONSTANTS["softplus"].limits
-    p = radius_of(e[0], z[0])
-    spread = reach(z[0], e[0])
-    near = (beta * z[0] - threshold).abs() <= abs(beta) * p + 4 * U * abs(threshold)
-    jump = float(np.logaddexp(0.0, -threshold)) / abs(beta)
-    flushed = _FLUSHED * (1 + 1 / abs(beta))
-    highest = beta * z[0] + abs(beta) * p
-    carried = p * torch.where(near | (highest >= threshold), 1.0, highest.sigmoid())
-    radius = carried + U * (a / abs(beta) + r * (size(y) + p) + m * spread) + torch.where(near, jump, 0.0) + flushed
-    return exempt_where((beta * spread).abs() > LARGEST, radius)
 
 
 def _sqrt(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -152,7 +48,7 @@ def _rsqrt(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
     p by the ends; exempt where the interval touches zero, or a denormal may count as 0.
     """
     p = by_ends(node, z[0], e[0], y)
-    radius = p + gamma(CONSTANTS["rsqrt"].limits[1]) * (size(y) + p) + _FLUSHED
+    radius = p + gamma(CONSTANTS["rsqrt"].limits[1]) * (size(y) + p) + FLUSHED
     bad = denormal(z[0]) if e[0] is None else z[0] - e[0] < ETA
     return exempt_where(bad, radius)
 
@@ -182,21 +78,8 @@ def _log(_node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Te
 
 
 RULES: dict[str, Rule] = {
-    **{name: smooth(name) for name in ("sigmoid", "tanh", "hardsigmoid", "log_sigmoid", "exp", "atan", "asinh", "erf")},
-    "silu": smooth("silu", 1.1),  # at most 1.0999, near 2.4
-    "mish": smooth("mish", 1.09),
-    "sin": smooth("sin", 1.0),
-    "cos": smooth("cos", 1.0),
-    "gelu": _gelu,
-    "elu": _elu,
-    "celu": _elu,
-    "selu": _selu,
-    "softplus": _softplus,
-    # x·(x + 3)/6 between -3 and 3, where its slope (2x + 3)/6 is at most 1.5. As x·hardsigmoid(x) the factor is off by
-    # 2u + u·|y/x|, the product by u·|y|: m = 3, r = 2; as x·clip(x + 3)/6 three roundings: r = 3, and 6x overflows.
-    "hardswish": smooth("hardswish", 1.5, inner=6),
-    "leaky_relu": _leaky_relu,
-    "_prelu_kernel": _prelu,
+    **{name: smooth(name) for name in ("exp", "atan", "asinh", "erf")},
+    **{name: smooth(name, 1.0) for name in ("sin", "cos")},
     # exp(z) - 1: the exponential to a·u of itself, which is at most 1 + |y|, and the difference, one rounding.
     # Monotone: p by the ends. A kernel of its own is relative to y and better.
     "expm1": smooth("expm1"),
@@ -209,4 +92,86 @@ RULES: dict[str, Rule] = {
     "reciprocal": _reciprocal,
     **dict.fromkeys(("relu", "clamp", "neg", "abs"), _unrounded),
     **dict.fromkeys(("floor", "ceil", "round", "sign"), _stepped),
+}
+
+
+def _limits(node: Node) -> tuple[float, ...]:
+    """The bounds of a clamp."""
+    return tuple(number(node, role) for role in ("min", "max") if node.attributes.get(role) is not None)
+
+
+FUNCTIONS: dict[str, Function] = {
+    "relu": Function(at(0.0)),
+    "abs": Function(at(0.0), at(0.0)),
+    "clamp": Function(_limits),
+    **dict.fromkeys(("exp", "expm1"), Function(at())),
+    **dict.fromkeys(("erf", "atan", "asinh"), Function(at(0.0))),
+    "log": Function(at(), above=0.0, lost=lambda _node, _largest: 2.0**-50),
+    "log1p": Function(at(), above=-1.0),
+    **dict.fromkeys(("sqrt", "rsqrt"), Function(at(), above=0.0)),
+}
+"""Where the derivative of each function jumps or turns, and where the function itself does."""
+
+
+def _stepped_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """Monotone and exact; wider by what the ends may have lost, since it jumps."""
+    (x,) = spans
+    beside = OUTWARDS * x.largest
+    return evaluate(node, [x.low - beside]), evaluate(node, [x.high + beside])
+
+
+def _stepped_radius(node: Node, spans: Sequence[Span], _y: Span) -> Tensor:
+    """No more than all steps within the widened span; and an error of e crosses at most e + 1 of them."""
+    (x,) = spans
+    wide = widened(x.largest, x.error)
+    crossed = evaluate(node, [x.high + wide]) - evaluate(node, [x.low - wide])
+    most = torch.full_like(wide, 2.0) if node.op == "sign" else (wide + 1).ceil()
+    return torch.where(x.error > 0, torch.minimum(crossed, most), 0.0)
+
+
+def _wave_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """Sine or cosine: the ends, and ±1 where a peak lies between them or as near as float64 can tell."""
+    (x,) = spans
+    shift = 0.0 if node.op == "sin" else pi / 2
+    first, last = (end + shift for end in (x.low, x.high))
+    near = OUTWARDS * (1 + x.largest)
+
+    def holds(place: float) -> Tensor:
+        turns = torch.floor((last + near - place) / (2 * pi)) - torch.ceil((first - near - place) / (2 * pi))
+        return (turns >= 0) | (x.largest > 2.0**30)
+
+    ends = torch.stack([evaluate(node, [end], precision=torch.float64) for end in (x.low, x.high)])
+    low, high = outwards(ends.amin(dim=0), ends.amax(dim=0), near)
+    return (
+        torch.where(holds(-pi / 2), -1.0, low.clamp(min=-1.0)),
+        torch.where(holds(pi / 2), 1.0, high.clamp(max=1.0)),
+    )
+
+
+def _wave_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    return RULES[node.op](node, [spans[0].largest], [spans[0].radius], y.largest)
+
+
+def _reciprocal_values(_node: Node, spans: Sequence[Span]) -> Ends:
+    (x,) = spans
+    low, high = outwards(1 / x.high, 1 / x.low)
+    defined = x.smallest > 0
+    return torch.where(defined, low, -inf), torch.where(defined, high, inf)
+
+
+def _reciprocal_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    """The rule nearest to zero, where it is steepest."""
+    return _reciprocal(node, [spans[0].smallest], [spans[0].radius], y.largest)
+
+
+def _neg_values(_node: Node, spans: Sequence[Span]) -> Ends:
+    return -spans[0].high, -spans[0].low
+
+
+ENCLOSURES: dict[str, Enclosure] = {
+    **{op: enclosure_of(function) for op, function in FUNCTIONS.items()},
+    "neg": Enclosure(_neg_values),
+    **dict.fromkeys(("sin", "cos"), Enclosure(_wave_values, _wave_radius)),
+    "reciprocal": Enclosure(_reciprocal_values, _reciprocal_radius),
+    **dict.fromkeys(("floor", "ceil", "round", "sign"), Enclosure(_stepped_values, _stepped_radius)),
 }

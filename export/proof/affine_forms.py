@@ -36,21 +36,18 @@ from torch import Tensor
 from export.evaluation import evaluate, times
 from export.graph import Node, Rows
 
+from .layer import Layer
 from .layer_bounds import SLACK, Value, bounded
+from .own_roundings import own_roundings
 from .rows import sized, tensor_of
-from .rules import RULES
-from .rules.arithmetic import is_affine, magnitude, merged, roundings
-from .rules.common import Radius, radius_of, reach, size
-from .rules.constants import ETA, U
-from .slopes import BREAKS, slopes
-from .structure import Layer
+from .rules import FUNCTIONS
+from .rules.arithmetic import is_affine, magnitude
+from .rules.common import Radius, radius_of, size
+from .rules.constants import U
+from .slopes import slopes
 
-_POSITIVE = ("reshape", "permute", "select", "slice", "expand", "cat", "sum", "mean", "cumsum")
+POSITIVE = ("reshape", "permute", "select", "slice", "expand", "cat", "sum", "mean", "cumsum")
 """Operators that are linear with factors of at least 0."""
-_AT_LOW = ("leaky_relu", "_prelu_kernel", "elu", "celu", "selu")
-"""Their roundings depend on whether the argument may be negative; those of the others grow with its size."""
-_EXACT_AT_ZERO = ("add", "sub", "mul", "div")
-"""Where their result is 0 for exact operands, no rounding can make it another number."""
 _STRETCHED = 2**20
 """The largest weight whose norm is computed."""
 _ELEMENTS, _PRODUCTS = 2**24, 2**29
@@ -99,7 +96,7 @@ def _length(values: Tensor) -> Tensor:
 
 
 @dataclass
-class Enclosures:
+class AffineForms:
     """The forms of the values so far, by their names in the file, for ``rows`` rows."""
 
     rows: int
@@ -133,9 +130,9 @@ class Enclosures:
         forms = [self._form_of(name, part, radius) for name, part, radius in zip(layer.inputs, z, e, strict=True)]
         if node.op == "linear" and "weight" in node.tensors:
             form = self._through_matrix(layer, z[0], radius_of(e[0], z[0]), forms[0])
-        elif len(z) == 1 and (is_affine(node) or node.op in BREAKS) and y.shape == z[0].shape:
+        elif len(z) == 1 and (is_affine(node) or node.op in FUNCTIONS) and y.shape == z[0].shape:
             return self._through_function(layer, z[0], radius_of(e[0], z[0]), y, carried, forms[0])
-        elif node.op in _POSITIVE or (node.op in ("add", "sub") and len(z) == 2):
+        elif node.op in POSITIVE or (node.op in ("add", "sub") and len(z) == 2):
             form = self._through_sum(layer, forms)
         else:
             return None
@@ -232,36 +229,6 @@ def work_per_row(layers: Sequence[Layer]) -> int:
     """About how many products the forms of a network take for one row: every matrix meets the sources before it."""
     shapes = [layer.expected.tensors["weight"].values.shape for layer in layers if layer.expected.op == "linear"]
     return sum(prod(shape) for shape in shapes) * sum(shape[-1] for shape in shapes) // 2
-
-
-def own_roundings(layer: Layer, z: Sequence[Tensor], e: Sequence[Radius], largest: Tensor) -> Tensor:
-    """What a layer's own roundings add for any inputs within e, whose exact results reach ``largest``."""
-    node = layer.expected
-    ends = [reach(part, radius) for part, radius in zip(z, e, strict=True)]
-    if len(layer.source_nodes) > 1:
-        return merged(layer.source_nodes, node, ends[0], None, largest)
-    if node.op == "linear" and "weight" in node.tensors:
-        return _inner_product(node, ends[0], largest)
-    if node.op in _AT_LOW:
-        ends = [z[0] - radius_of(e[0], z[0])]
-    own = RULES[node.op](node, ends, [None] * len(ends), largest).expand(largest.shape)
-    return torch.where(largest == 0, 0.0, own) if node.op in _EXACT_AT_ZERO else own
-
-
-def _inner_product(node: Node, x: Tensor, largest: Tensor) -> Tensor:
-    """The roundings of Σ w·x + b, in any order, for inputs up to x and sums up to ``largest``; k terms are not 0.
-
-    Each product is rounded once: u·A, A = Σ|w·x| + |b|. Each of k - 1 sums is rounded once, relative to itself, and is
-    the sum of some of the terms: it lies between the sum of the negative ones and that of the positive ones, of which
-    the larger is (A + |Σ w·x + b|) / 2; what was rounded before, at most γ_k·A, comes on top. So half of Higham's
-    γ_k·A (2002, eq. 3.5) where the terms cancel. Constants, products and sums may be flushed.
-    """
-    n = node.tensors["weight"].values.shape[-1]
-    k = (x > 0).sum(dim=-1, keepdim=True).double() + (roundings(node) - n)
-    g, terms = torch.where(k * U < 1, k * U / (1 - k * U), torch.inf), magnitude(node, x)
-    sums = torch.minimum((terms + largest) / 2, terms)
-    own = U * terms + (k - 1).clamp(min=0) * U * (sums + g * terms)
-    return own + (n + 1) * ETA * (1 + x.sum(dim=-1, keepdim=True))
 
 
 def _without_constants(node: Node) -> Node:
