@@ -193,7 +193,7 @@ class AffineForms:
             return evaluate(linear, shaped, precision=torch.float64, rows=count).reshape(count, -1)
 
         names = dict.fromkeys(name for form in forms for name in form.sources)
-        linear = _without_constants(node)
+        linear = without_constants(node)
         sources: dict[str, Tensor] = {}
         for name in names:
             count = next(len(form.sources[name]) for form in forms if name in form.sources)
@@ -231,7 +231,7 @@ def work_per_row(layers: Sequence[Layer]) -> int:
     return sum(prod(shape) for shape in shapes) * sum(shape[-1] for shape in shapes) // 2
 
 
-def _without_constants(node: Node) -> Node:
+def without_constants(node: Node) -> Node:
     """The linear part of a sum or a concatenation: with 0 for its constants."""
     zeros = {r: replace(t, values=np.zeros_like(t.values)) for r, t in node.tensors.items()}
     return replace(node, tensors=zeros)

@@ -1,0 +1,187 @@
+"""The bounds of a file over a box of inputs, step by step, and all that a report says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.evaluation import threads_for
+from export.proof.layer import Layer
+from export.proof.rules.arithmetic import magnitude, roundings
+from export.proof.rules.common import size
+from export.proof.rules.constants import U
+from export.proof.structure import Structure
+
+from .boxes import Box
+from .enclosing import Enclosed, Network, NoBoundError, enclose
+from .errors import OutputErrors, output_errors
+from .report import BoundReport, LabelRecord, LayerShare, OutputBound, StepRecord
+from .searching import Evaluation, eager, largest_errors, outputs
+from .splitting import Parts, flat, split
+from .substitution import tightening
+
+SECONDS = 2.0
+"""The default budget."""
+_PRODUCTS_PER_SECOND = 2.0**32
+"""About, of a matrix product in float64 on one core; it decides what is worth trying."""
+_MARGIN = 1 + 2.0**-30
+
+
+@dataclass
+class _Steps:
+    """The steps so far, with the bound of each output (values,) after the last."""
+
+    start: float
+    records: list[StepRecord] = field(default_factory=list[StepRecord])
+    best: Tensor | None = None
+    _last: float = 0.0
+
+    def add(self, name: str, words: str, bound: Tensor) -> None:
+        """A step that gives these bounds; smaller ones that are known stay."""
+        self.best = bound if self.best is None else torch.minimum(self.best, bound)
+        now = perf_counter() - self.start
+        record = StepRecord(name=name, words=words, bound=float(self.best.max()), seconds=round(now - self._last, 3))
+        self.records.append(record)
+        self._last = now
+
+
+def bounds_of(
+    structure: Structure,
+    box: Box,
+    *,
+    file: str,
+    sha256: str,
+    seconds: float = SECONDS,
+    labels: Sequence[str] | None = None,
+    evaluations: Sequence[Evaluation] = (),
+    data: np.ndarray | None = None,
+) -> BoundReport:
+    """The bounds of a file whose operators were all matched, over a box of its inputs.
+
+    ``evaluations`` run the file in float32, for the errors that are seen; PyTorch's own is added. ``data`` are rows of
+    all inputs, for a classifier with ``labels``. Where there is no bound the report says why.
+    """
+    start = perf_counter()
+    about = {"file": file, "sha256": sha256, "box": box.record()}
+    try:
+        network = Network.of(structure)
+        with threads_for(sum(layer.parameters for layer in network.layers)):
+            return _bounded(network, box, start, seconds, about, labels, evaluations, data)
+    except NoBoundError as reason:
+        return BoundReport(**about, outputs={}, why=str(reason), seconds=round(perf_counter() - start, 3))
+
+
+def _bounded(
+    network: Network,
+    box: Box,
+    start: float,
+    seconds: float,
+    about: Mapping[str, object],
+    labels: Sequence[str] | None,
+    evaluations: Sequence[Evaluation],
+    data: np.ndarray | None,
+) -> BoundReport:
+    steps, spans, work = _Steps(start), box.spans(), _PRODUCTS_PER_SECOND * seconds / 8
+    try:
+        errors = output_errors(enclose(network, spans))
+        steps.add("intervals", "each layer's error carried by intervals", errors.carried.amax(dim=0))
+    except NoBoundError:
+        pass  # narrower enclosures may have one
+    enclosed = enclose(network, spans, tightening(work))
+    errors = output_errors(enclosed)
+    steps.add("enclosures", "the same with enclosures by linear forms", errors.carried.amax(dim=0))
+    steps.add("sensitivities", "each layer's roundings times their effect on outputs", errors.sensitivities.amax(dim=0))
+    steps.add("at once", "the roundings of all layers on the same row", errors.at_once.amax(dim=0))
+    parts = Parts.of(*flat(spans), enclosed, errors)
+    corner = errors.corner[int(errors.bound.amax(dim=1).argmax())]
+    found = largest_errors(network, box, corner.numpy(), [eager(network), *evaluations])
+    whole = len(parts.low)
+    parts = split(network, parts, work, start + seconds)
+    if len(parts.low) > whole:
+        steps.add("splitting", f"the box in {len(parts.low):,} parts", parts.largest())
+    assert steps.best is not None
+    best = steps.best * _MARGIN
+    folding = _folding(network, enclosed, errors)
+    return BoundReport(
+        **about,
+        outputs=_outputs(network, best, found, parts, folding),
+        steps=steps.records,
+        layers=_shares(network, errors, int(errors.sensitivities.amax(dim=0).argmax())),
+        boxes=len(parts.low),
+        labels=None if labels is None else _labels(network, best.numpy(), labels, box, data),
+        seconds=round(perf_counter() - start, 3),
+    )
+
+
+def _outputs(
+    network: Network, best: Tensor, seen: np.ndarray, parts: Parts, folding: Tensor | None
+) -> dict[str, OutputBound]:
+    """The record of each output."""
+    found: dict[str, OutputBound] = {}
+    low, high, start = parts.lowest.amin(dim=0).tolist(), parts.highest.amax(dim=0).tolist(), 0
+    for name, row in network.structure.wiring.outputs.items():
+        places = slice(start, start + prod(row))
+        found[name] = OutputBound(
+            bound=best[places].tolist(),
+            seen=seen[places].tolist(),
+            interval=list(zip(low[places], high[places], strict=True)),
+            folding=None if folding is None else folding[places].tolist(),
+        )
+        start += prod(row)
+    return found
+
+
+def _shares(network: Network, errors: OutputErrors, value: int) -> list[LayerShare]:
+    """What each layer adds to the bound of one output value."""
+    shares = {name: float(part[:, value].max()) for name, part in errors.shares.items()}
+    return [
+        LayerShare(path=layer.path, op=layer.op, error=shares[layer.output])
+        for layer in network.structure.layers
+        if shares.get(layer.output, 0.0) > 0
+    ]
+
+
+def _folding(network: Network, enclosed: Enclosed, errors: OutputErrors) -> Tensor | None:
+    """How far folded layers are from the module's, at the outputs (values,); None where nothing is folded."""
+    folded = [layer for layer in network.structure.layers if len(layer.source_nodes) > 1]
+    if not folded:
+        return None
+    total = torch.zeros_like(errors.carried)
+    for layer in folded:
+        if layer.output in errors.weights:
+            moved = _rounded_constants(layer, enclosed.inputs(layer)[0].largest)
+            total += (errors.weights[layer.output] * moved.reshape(len(moved), 1, -1)).sum(dim=-1)
+    return total.amax(dim=0) * _MARGIN
+
+
+def _rounded_constants(layer: Layer, largest: Tensor) -> Tensor:
+    """How far a folded map is from the chain that it was composed of in float64, as ``merged`` derives it."""
+    chain, terms = size(largest), magnitude(layer.expected, largest)
+    for node in layer.source_nodes:
+        chain = magnitude(node, chain)
+    c = sum(roundings(node) + 4 for node in layer.source_nodes)
+    return U * (1 + 2.0**-20) * terms + c * 2.0**-53 * chain
+
+
+def _labels(
+    network: Network, bound: np.ndarray, labels: Sequence[str], box: Box, data: np.ndarray | None
+) -> LabelRecord | None:
+    """The margin of a classifier's one output, whose largest value is the label; None for any other network."""
+    if len(network.structure.wiring.outputs) != 1 or len(bound) not in (1, len(labels)):
+        return None
+    alone = len(bound) == 1
+    margin = float(bound[0]) if alone else float(np.sort(bound)[-2:].sum())
+    if data is None:
+        return LabelRecord(margin=margin)
+    inside = data[box.holds(data)]
+    if not len(inside):
+        return LabelRecord(margin=margin, rows=0, above=0)
+    exact = np.sort(outputs(network, inside, torch.float64), axis=1)
+    margins = np.abs(exact[:, 0]) if alone else exact[:, -1] - exact[:, -2]
+    return LabelRecord(margin=margin, rows=len(inside), above=int((margins > margin).sum()))
