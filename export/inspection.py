@@ -20,10 +20,13 @@ from runtime import (
     Session,
     Summary,
     imported,
+    read_certificate,
     read_header,
     read_rows,
     summary_of,
+    through_link,
 )
+from runtime.model.bound import Bound
 from runtime.timing.rows import batches
 
 _PRODUCTS = ("Gemm", "MatMul")
@@ -41,7 +44,10 @@ class DeadUnits:
 
 @dataclass(frozen=True)
 class Inspection:
-    """A file's size and summary; ``own`` if mlpx wrote it. ``dead`` is None where no data was given."""
+    """A file's size and summary; ``own`` if mlpx wrote it. ``dead`` is None where no data was given.
+
+    ``bound`` is that of the certificate beside the file; None where none of exactly this file holds one.
+    """
 
     path: Path
     size: int
@@ -49,6 +55,7 @@ class Inspection:
     summary: Summary
     rows: int | None = None
     dead: tuple[DeadUnits, ...] | None = None
+    bound: Bound | None = None
 
 
 def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | None = None) -> Inspection:
@@ -63,7 +70,7 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
     summary = stored or _summary_of_graph(path, header)
     beside = path.with_name(f"{path.name}.data")
     size = header.size + (beside.stat().st_size if summary.external_data and beside.exists() else 0)
-    inspection = Inspection(path, size, stored is not None, summary)
+    inspection = Inspection(path, size, stored is not None, summary, bound=_bound(path))
     if data is None:
         return inspection
     if not summary.inputs:
@@ -71,6 +78,16 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
     first = summary.inputs[0]
     rows, _ = read_rows(data, first, dtype=dtype)
     return replace(inspection, rows=len(rows), dead=_dead_units(path, {first.name: rows}))
+
+
+def _bound(path: Path) -> Bound | None:
+    """The bound in ``NAME.parity.json``, if that is of exactly this file; its bytes are read only to find this out."""
+    path = through_link(path)
+    with suppress(InputError):
+        certificate = read_certificate(path.with_name(f"{path.stem}.parity.json"))
+        if certificate.bound is not None and certificate.is_of(path):
+            return certificate.bound
+    return None
 
 
 def _load(path: Path) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -95,12 +94,3 @@ class BoundReport(_Record):
         """The largest bound over the largest error seen; None where there is no bound, or no error was seen."""
         seen = max((value for output in self.outputs.values() for value in output.seen), default=0.0)
         return self.largest / seen if seen > 0 else None
-
-
-def format_box(box: Mapping[str, list[tuple[float, float]]]) -> str:
-    """``pixels 0 to 16``; with features of several ranges, the first and how many others."""
-    words: list[str] = []
-    for name, ranges in box.items():
-        (low, high), others = ranges[0], len(ranges) - 1
-        words.append(f"{name} {low:g} to {high:g}" + (f", and {others:,} features with their own" if others else ""))
-    return "; ".join(words)

@@ -11,6 +11,7 @@ import numpy as np
 from onnx import ModelProto
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from export.bounds.report import BoundReport
 from export.onnxfile.source import Source, read_source
 from runtime import InputError, write_whole
 from runtime.extras import installed_version
@@ -211,6 +212,8 @@ class ParityReport(_Record):
 
     None if it declares none and no spec was given, and in a report of an older version.
     """
+    bound: BoundReport | None = None
+    """The bound for every input of the declared ranges; None where no range is declared, or it was left out."""
     versions: dict[str, str] = {}
     machine: dict[str, str] = {}
     made: str = ""

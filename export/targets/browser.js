@@ -104,6 +104,7 @@ function describe() {
   const rows = {
     file: record.file, "SHA-256": record.sha256, "proved on": `${record.made}, ${record.device}, mlpx ${record.mlpx}`,
     "runs on": `ONNX Runtime Web ${record.runtime}, WebAssembly, one thread`,
+    ...(record.bound && { "error of correct float32": record.bound }),
   };
   for (const [key, value] of Object.entries(rows)) view("about").append(make("dt", {}, key), make("dd", {}, value));
 }

@@ -15,6 +15,7 @@ from typing import Any
 import runtime.server
 from export.errors import TargetError
 from runtime import MissingPackageError, sha256
+from runtime.model.bound import format_bound
 
 from .target import Deployment, Files, Target, source
 
@@ -72,6 +73,7 @@ def _files(deployment: Deployment) -> Files:
         "made": certificate.made,
         "device": certificate.device,
         "mlpx": certificate.mlpx_version,
+        "bound": None if certificate.bound is None else format_bound(certificate.bound),
         "runtime": package["version"],
         "inputs": [port.to_record() for port in summary.inputs],
         "outputs": [port.to_record() for port in summary.outputs],

@@ -6,6 +6,9 @@ import json
 
 import numpy as np
 
+from runtime import Certificate
+from runtime.model.bound import format_bound, format_up
+
 from .sidecar import described
 from .target import Deployment, Files, Target, source
 
@@ -39,7 +42,7 @@ certificate."""
 
 `{name}.parity.json` records which file was proved, on which device and with which versions, to compute what its
 network computes. It holds rows, their exact outputs, and how far a correct float32 evaluation can be from these. Keep
-it with the model."""
+it with the model.{_bound(certificate)}"""
     sections = [
         overview,
         *(["\n".join(["Notes on this package:", "", *(f"- {note}" for note in notes)])] if notes else []),
@@ -50,6 +53,19 @@ it with the model."""
         proof,
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _bound(certificate: Certificate) -> str:
+    """The bound for every input, as a paragraph; none where the certificate has none."""
+    if (bound := certificate.bound) is None:
+        return ""
+    against = "Any correct float32 evaluation, against the network in real arithmetic"
+    lines = ["", "", f"{against}: {format_bound(bound)}."]
+    if bound.largest is not None and bound.margin is not None:
+        lines.append(f"It cannot change a label where the exact margin exceeds {format_up(bound.margin)}.")
+    if bound.largest is not None:
+        lines.append("It says nothing of inputs outside these ranges.")
+    return "\n".join(lines)
 
 
 def _ports(target: Target) -> str:

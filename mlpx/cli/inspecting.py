@@ -16,6 +16,7 @@ _MAX_NAMES = 12
 if TYPE_CHECKING:
     from export import Inspection
     from runtime import Port
+    from runtime.model.bound import Bound
 
 
 def inspect(
@@ -53,6 +54,7 @@ def _print_inspection(inspection: "Inspection") -> None:
         ("weights", f"sha256 {summary.weights_sha256}" if summary.weights_sha256 else None),
         ("rows", "depend on each other: batches are never divided" if summary.rows_depend else None),
         ("variant", _format_variant(summary.variant) if summary.variant else None),
+        ("bound", _format_bound(inspection.bound) if inspection.bound else None),
         *(("metadata", f"{key} = {value}") for key, value in summary.metadata.items()),
     ]
     print_aligned([row for row in figures if row[1] is not None])
@@ -76,6 +78,12 @@ def _print_inspection(inspection: "Inspection") -> None:
 def _format_variant(record: dict[str, Any]) -> str:
     rows = f", ranges from {record['calibration_rows']:,} rows" if "calibration_rows" in record else ""
     return f"{record.get('kind')} of {record.get('source')} ({record.get('way')}{rows}): {record.get('label')}"
+
+
+def _format_bound(bound: "Bound") -> str:
+    from runtime.model.bound import format_bound
+
+    return format_bound(bound)
 
 
 def _has_limits(port: "Port") -> bool:

@@ -16,6 +16,8 @@ from runtime.errors import InputError
 from runtime.files import sha256
 from runtime.json_types import Json
 
+from .bound import Bound, read_bound
+
 FORMAT = 1
 _FIGURES = "absolute_median", "absolute_worst", "relative_median", "relative_worst"
 Arrays = Mapping[str, np.ndarray]
@@ -91,6 +93,8 @@ class Certificate:
     """"proved", "failed" or "not proved"."""
     weights_sha256: str = ""
     """Of the module's weights; the metadata of a file that mlpx wrote hold it too."""
+    bound: Bound | None = None
+    """For every input of the declared ranges; None if none are declared, or it was left out."""
 
     def is_of(self, file: Path) -> bool:
         """Whether a file, and the external data beside it, still has the bytes that were proved."""
@@ -135,6 +139,7 @@ def read_certificate(path: str | Path) -> Certificate:
             answers=None if record.get("answers") is None else _answers(record["answers"]),
             verdict=str(record["verdict"]),
             weights_sha256=str(record.get("weights_sha256", "")),
+            bound=None if record.get("bound") is None else read_bound(record["bound"], record["file"]["sha256"]),
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise InputError(damaged) from None

@@ -79,6 +79,7 @@ class LoadedModel:
         inputs = summary.inputs if summary is not None else self.session.inputs
         outputs = summary.outputs if summary is not None else self.session.outputs
         certificate = f"v2/models/{self.name}/versions/{self.version}/certificate"
+        bound = None if self.certificate is None else self.certificate.bound
         return {
             "name": self.name,
             "versions": [self.version],
@@ -90,6 +91,7 @@ class LoadedModel:
                 "proved": self.proved,
                 "certificate": certificate if self.certificate is not None else None,
                 "certificate_page": f"{certificate}.html" if self.certificate_page() is not None else None,
+                "bound": None if bound is None else bound.to_record(),
                 "device": self.session.device,
                 "coalesced": self.batched,
                 "inputs": [port.to_record() for port in inputs],
