@@ -1,4 +1,6 @@
 from .artifact import Artifact as Artifact
+from .bounds.files import bound as bound
+from .bounds.report import BoundReport as BoundReport
 from .errors import ExportError as ExportError
 from .errors import ProofError as ProofError
 from .errors import TargetError as TargetError

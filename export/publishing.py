@@ -13,6 +13,7 @@ from torch import nn
 from runtime import choose, this_machine, through_link, whole_files
 
 from .artifact import Artifact, refuse_foreign_data
+from .bounds.bounding import SECONDS
 from .errors import ExportError, ProofError
 from .exporting import export
 from .proof import ParityReport, can_write_page, write_page
@@ -29,6 +30,7 @@ def publish(
     dtype: str | None = None,
     seed: int = 0,
     page: bool | None = None,
+    bound: bool = True,
     recording: Recording | None = None,
     **options: Any,
 ) -> tuple[Artifact, ParityReport]:
@@ -36,8 +38,9 @@ def publish(
 
     ``NAME.parity.json`` is written with it, and ``NAME.parity.html`` where ``mlpx[report]`` is installed (or as
     ``page`` says). A file that is not proved never appears under its name: it is kept, with its report, in the folder
-    ``NAME.failed``. ``options`` are those of ``export``; ``data``, ``dtype`` and ``seed`` those of ``verify``;
-    ``recording`` is that of the proof of another file of this network.
+    ``NAME.failed``. Where the inputs have declared ranges the report has a bound for every input of them (see
+    ``export.bound``), unless ``bound`` is False. ``options`` are those of ``export``; ``data``, ``dtype`` and ``seed``
+    those of ``verify``; ``recording`` is that of the proof of another file of this network.
 
     Returns: the artifact and the report.
     Raises ProofError, whose ``report`` says why, and what ``export`` and ``verify`` raise.
@@ -61,6 +64,7 @@ def publish(
             recording=recording,
             example=options.get("example"),
             method=options.get("method", "forward"),
+            bound_seconds=SECONDS if bound else None,
         )
         failed = path.with_name(f"{path.stem}.failed")
         if not report.proved:

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from builder import MLPSpec, assemble, json_schema, load_spec, load_weights
     from builder.errors import RecoveryError, SpecError, WeightsError
-    from export import Artifact, ParityReport, export, inspect, package, publish, recover, tune, verify
+    from export import (
+        Artifact,
+        BoundReport,
+        ParityReport,
+        bound,
+        export,
+        inspect,
+        package,
+        publish,
+        recover,
+        tune,
+        verify,
+    )
     from export.errors import ExportError, ProofError, TargetError, UnsupportedError
     from runtime import Session, sign
     from runtime.errors import (
@@ -28,7 +40,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Session", "__version__"]
 __all__ += ["MLPSpec", "assemble", "json_schema", "load_spec", "load_weights"]
-__all__ += ["Artifact", "ParityReport", "export", "inspect", "package", "publish", "recover", "tune", "verify"]
+__all__ += [
+    "Artifact",
+    "BoundReport",
+    "ParityReport",
+    "bound",
+    "export",
+    "inspect",
+    "package",
+    "publish",
+    "recover",
+    "tune",
+    "verify",
+]
 __all__ += ["RecoveryError", "SpecError", "WeightsError"]
 __all__ += ["ExportError", "ProofError", "TargetError", "UnsupportedError"]
 __all__ += ["ClusterError", "InputError", "MissingPackageError", "ModelError", "OutputError", "ProviderError"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,72 +53,64 @@ class _Steps:
         self._last = now
 
 
-def bounds_of(
-    structure: Structure,
-    box: Box,
-    *,
-    file: str,
-    sha256: str,
-    seconds: float = SECONDS,
-    labels: Sequence[str] | None = None,
-    evaluations: Sequence[Evaluation] = (),
-    data: np.ndarray | None = None,
-) -> BoundReport:
-    """The bounds of a file whose operators were all matched, over a box of its inputs.
+@dataclass(frozen=True)
+class Bounding:
+    """What is to be bounded: the file of a structure whose operators were all matched, over a box of its inputs.
 
     ``evaluations`` run the file in float32, for the errors that are seen; PyTorch's own is added. ``data`` are rows of
-    all inputs, for a classifier with ``labels``. Where there is no bound the report says why.
+    all inputs, for a classifier with ``labels``.
     """
-    start = perf_counter()
-    about = {"file": file, "sha256": sha256, "box": box.record()}
-    try:
-        network = Network.of(structure)
-        with threads_for(sum(layer.parameters for layer in network.layers)):
-            return _bounded(network, box, start, seconds, about, labels, evaluations, data)
-    except NoBoundError as reason:
-        return BoundReport(**about, outputs={}, why=str(reason), seconds=round(perf_counter() - start, 3))
 
+    structure: Structure
+    box: Box
+    file: str
+    sha256: str
+    seconds: float = SECONDS
+    labels: Sequence[str] | None = None
+    evaluations: Sequence[Evaluation] = ()
+    data: np.ndarray | None = None
 
-def _bounded(
-    network: Network,
-    box: Box,
-    start: float,
-    seconds: float,
-    about: Mapping[str, object],
-    labels: Sequence[str] | None,
-    evaluations: Sequence[Evaluation],
-    data: np.ndarray | None,
-) -> BoundReport:
-    steps, spans, work = _Steps(start), box.spans(), _PRODUCTS_PER_SECOND * seconds / 8
-    try:
-        errors = output_errors(enclose(network, spans))
-        steps.add("intervals", "each layer's error carried by intervals", errors.carried.amax(dim=0))
-    except NoBoundError:
-        pass  # narrower enclosures may have one
-    enclosed = enclose(network, spans, tightening(work))
-    errors = output_errors(enclosed)
-    steps.add("enclosures", "the same with enclosures by linear forms", errors.carried.amax(dim=0))
-    steps.add("sensitivities", "each layer's roundings times their effect on outputs", errors.sensitivities.amax(dim=0))
-    steps.add("at once", "the roundings of all layers on the same row", errors.at_once.amax(dim=0))
-    parts = Parts.of(*flat(spans), enclosed, errors)
-    corner = errors.corner[int(errors.bound.amax(dim=1).argmax())]
-    found = largest_errors(network, box, corner.numpy(), [eager(network), *evaluations])
-    whole = len(parts.low)
-    parts = split(network, parts, work, start + seconds)
-    if len(parts.low) > whole:
-        steps.add("splitting", f"the box in {len(parts.low):,} parts", parts.largest())
-    assert steps.best is not None
-    best = steps.best * _MARGIN
-    folding = _folding(network, enclosed, errors)
-    return BoundReport(
-        **about,
-        outputs=_outputs(network, best, found, parts, folding),
-        steps=steps.records,
-        layers=_shares(network, errors, int(errors.sensitivities.amax(dim=0).argmax())),
-        boxes=len(parts.low),
-        labels=None if labels is None else _labels(network, best.numpy(), labels, box, data),
-        seconds=round(perf_counter() - start, 3),
-    )
+    def report(self) -> BoundReport:
+        """The bounds. Where there are none the report says why."""
+        start = perf_counter()
+        empty = BoundReport(file=self.file, sha256=self.sha256, box=self.box.record(), outputs={})
+        try:
+            network = Network.of(self.structure)
+            with threads_for(sum(layer.parameters for layer in network.layers)):
+                found = self._found(network, start)
+        except NoBoundError as reason:
+            found = {"why": str(reason)}
+        return empty.model_copy(update={**found, "seconds": round(perf_counter() - start, 3)})
+
+    def _found(self, network: Network, start: float) -> dict[str, Any]:
+        """What is found, by the report's keys. Raises NoBoundError."""
+        steps, spans = _Steps(start), self.box.spans()
+        work = _PRODUCTS_PER_SECOND * self.seconds / 8
+        with suppress(NoBoundError):  # narrower enclosures may have a bound
+            errors = output_errors(enclose(network, spans))
+            steps.add("intervals", "each layer's error carried by intervals", errors.carried.amax(dim=0))
+        enclosed = enclose(network, spans, tightening(work))
+        errors = output_errors(enclosed)
+        steps.add("enclosures", "the same with enclosures by linear forms", errors.carried.amax(dim=0))
+        words = "each layer's roundings times their effect on outputs"
+        steps.add("sensitivities", words, errors.sensitivities.amax(dim=0))
+        steps.add("at once", "the roundings of all layers on the same row", errors.at_once.amax(dim=0))
+        parts = Parts.of(*flat(spans), enclosed, errors)
+        corner = errors.corner[int(errors.bound.amax(dim=1).argmax())].numpy()
+        seen = largest_errors(network, self.box, corner, [eager(network), *self.evaluations])
+        whole = len(parts.low)
+        parts = split(network, parts, work, start + self.seconds)
+        if len(parts.low) > whole:
+            steps.add("splitting", f"the box in {len(parts.low):,} parts", parts.largest())
+        assert steps.best is not None
+        best = steps.best * _MARGIN
+        return {
+            "outputs": _outputs(network, best, seen, parts, _folding(network, enclosed, errors)),
+            "steps": steps.records,
+            "layers": _shares(network, errors, int(errors.sensitivities.amax(dim=0).argmax())),
+            "boxes": len(parts.low),
+            "labels": None if self.labels is None else _labels(network, best.numpy(), self.labels, self.box, self.data),
+        }
 
 
 def _outputs(
@@ -124,14 +118,15 @@ def _outputs(
 ) -> dict[str, OutputBound]:
     """The record of each output."""
     found: dict[str, OutputBound] = {}
-    low, high, start = parts.lowest.amin(dim=0).tolist(), parts.highest.amax(dim=0).tolist(), 0
+    intervals = torch.stack([parts.lowest.amin(dim=0), parts.highest.amax(dim=0)], dim=1).numpy()
+    start = 0
     for name, row in network.structure.wiring.outputs.items():
         places = slice(start, start + prod(row))
         found[name] = OutputBound(
-            bound=best[places].tolist(),
+            bound=best[places].numpy().tolist(),
             seen=seen[places].tolist(),
-            interval=list(zip(low[places], high[places], strict=True)),
-            folding=None if folding is None else folding[places].tolist(),
+            interval=intervals[places].tolist(),
+            folding=None if folding is None else folding[places].numpy().tolist(),
         )
         start += prod(row)
     return found

@@ -75,8 +75,7 @@ class Box:
         """Which rows of all inputs are within the box: (rows,)."""
         flat = rows.reshape(len(rows), -1).astype(np.float64)
         low, high, _ = self._joined
-        inside: np.ndarray = ((flat >= low) & (flat <= high)).all(axis=1)
-        return inside
+        return np.all((flat >= low) & (flat <= high), axis=1)
 
 
 def _inwards(ends: np.ndarray, towards: float) -> np.ndarray:
@@ -90,7 +89,7 @@ def _inwards(ends: np.ndarray, towards: float) -> np.ndarray:
 def spans_of(low: torch.Tensor, high: torch.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Span]:
     """Spans of the inputs from (boxes, features of all inputs)."""
     sizes = [prod(shape) for shape in shapes.values()]
-    parts = zip(low.split(sizes, dim=1), high.split(sizes, dim=1), strict=True)
+    parts = zip(torch.split(low, sizes, dim=1), torch.split(high, sizes, dim=1), strict=True)
     return {
         name: Span(a.reshape(len(low), *shape), b.reshape(len(low), *shape))
         for (name, shape), (a, b) in zip(shapes.items(), parts, strict=True)

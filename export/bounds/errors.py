@@ -135,7 +135,7 @@ class _Sensitivities:
         enclosed = self.enclosed
         names = outputs_of(enclosed.network)
         sizes = [enclosed.spans[name].low[0].numel() for name in names]
-        unit = torch.eye(sum(sizes), dtype=torch.float64).split(sizes, dim=1)
+        unit = torch.split(torch.eye(sum(sizes), dtype=torch.float64), sizes, dim=1)
         pending: dict[str, tuple[Tensor, Tensor]] = {}
         for name, part in zip(names, unit, strict=True):
             middle = part.expand(enclosed.count, -1, -1)

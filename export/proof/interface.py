@@ -46,6 +46,12 @@ def ports_of(model: Model) -> list[Port]:
     return ports
 
 
+def output_ports(model: Model) -> list[Port]:
+    """The file's outputs, as far as it declares them; none if mlpx did not write it."""
+    summary = _summary(model)
+    return [] if summary is None else list(summary.outputs)
+
+
 def _refuse_too_large(model: Model, value: onnx.ValueInfoProto) -> None:
     """Raise ModelError for an input whose rows, or the batch that it fixes, are negative or beyond any network's."""
     sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]

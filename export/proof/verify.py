@@ -16,6 +16,9 @@ from torch import nn
 
 from builder import MLPSpec
 from export.artifact import Artifact, weights_hash
+from export.bounds.bounding import Bounding
+from export.bounds.boxes import box_of
+from export.bounds.report import BoundReport
 from export.errors import ExportError, UnsupportedError
 from export.evaluation import threads_for
 from export.exporting import evaluated_copy
@@ -31,7 +34,7 @@ from runtime.data.inputs import as_inputs
 
 from .checks import run_checks
 from .instrumented import Recording
-from .interface import first_port, ports_of
+from .interface import first_port, output_ports, ports_of
 from .report import ParityReport, machine, record_of, versions
 from .rows import join, row_shape
 from .running import Opener, on_device
@@ -94,12 +97,14 @@ def prove(
     recording: Recording | None = None,
     example: Example | None = None,
     method: str = "forward",
+    bound_seconds: float | None = None,
 ) -> ParityReport:
     """``verify``, with hooks for tests, benchmarks and recovery.
 
     ``opener`` opens the file in place of ONNX Runtime, and ``stop_early`` ends with the first failure. With
     ``recovering`` the file comes from elsewhere, and may have outputs of other shapes with the same elements.
-    ``recording`` is that of the proof of another file of this network, or an empty one to be filled.
+    ``recording`` is that of the proof of another file of this network, or an empty one to be filled. With
+    ``bound_seconds`` a proved file whose inputs all have ranges is bounded for every input, in about that time.
     """
     if not isinstance(seed, int) or not 0 <= seed < 2**63:  # pyright: ignore[reportUnnecessaryIsInstance] the caller's
         raise InputError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed!r}")
@@ -110,7 +115,7 @@ def prove(
     port, evaluated = first_port(model, spec), evaluated_copy(module, dtype)
     proof = Proof(model, port, opener or on_device(device), seed, spec, stop_early, recording)
     try:
-        signature, graph = _traced(evaluated, model, example, method)
+        signature, graph = traced_for(evaluated, model, example, method)
     except UnsupportedError as error:
         proof.add("blocks", "unproved", f"the module has a part that no rule bounds: {error}")
     else:
@@ -118,7 +123,7 @@ def prove(
         rows = {name: declared.row for name, declared in wiring_of(graph, model).inputs.items()}
         proof.model = replace(model, open_rows=rows)
         proof.caller, proof.module, proof.signature, proof.graph = module, evaluated, signature, graph
-        proof.data, proof.origin = _rows(data, model, port, order, dtype)
+        proof.data, proof.origin = given_rows(data, model, port, order, dtype)
         if proof.data is not None and proof.data.shape[1:] != row:
             shapes = f"rows of shape {list(proof.data.shape[1:])}, and the module takes {list(row)}"
             raise InputError(f"the data has {shapes}")
@@ -128,20 +133,43 @@ def prove(
         # Gradients are needed, whatever the caller's mode is.
         with torch.inference_mode(False), torch.enable_grad(), threads_for(weights):
             run_checks(proof)
+    seconds = round(perf_counter() - start, 3)
     return ParityReport(
         **proof.record(),
         file=record_of(model.proto, model.source),
         weights_sha256=weights_hash(module),
         device=device,
         seed=seed,
-        seconds=round(perf_counter() - start, 3),
+        seconds=seconds,
+        bound=None if bound_seconds is None or proof.verdict != "proved" else _bounded(proof, bound_seconds),
         made=datetime.now(UTC).date().isoformat(),
         versions=versions(),
         machine=machine(),
     )
 
 
-def _traced(module: nn.Module, model: Model, example: Example | None, method: str) -> tuple[Signature, Graph]:
+def _bounded(proof: Proof, seconds: float) -> BoundReport | None:
+    """The bound for every input of the declared ranges; None where an input has none."""
+    model, ports = proof.model, output_ports(proof.model)
+    try:
+        box = box_of(proof.structure.wiring.inputs, [proof.port, *ports_of(model)[1:]], None)
+    except InputError:
+        return None
+    labels = ports[0].labels if len(ports) == 1 else None
+    with proof.runner.open() as run:
+        return Bounding(
+            proof.structure,
+            box,
+            file=model.path.name,
+            sha256=model.source.sha256 if model.source is not None else "",
+            seconds=seconds,
+            labels=labels if proof.spec is None else proof.spec.output.labels,
+            evaluations=[lambda rows: proof.runner.output(run, rows)],
+            data=proof.data,
+        ).report()
+
+
+def traced_for(module: nn.Module, model: Model, example: Example | None, method: str) -> tuple[Signature, Graph]:
     """The module's operators for the file's inputs, or, where those do not fit, for inputs that the module takes."""
 
     def traced(**options: Any) -> tuple[Signature, Graph]:
@@ -169,7 +197,7 @@ def _traced(module: nn.Module, model: Model, example: Example | None, method: st
             raise error from None
 
 
-def _rows(
+def given_rows(
     data: Data | None, model: Model, port: Port, order: tuple[str, ...], dtype: str | None
 ) -> tuple[np.ndarray | None, str]:
     """The user's rows of all inputs, in the module's order, and where they come from."""

@@ -7,6 +7,7 @@ import typer
 
 from runtime.version import VERSION
 
+from .bounding import bound
 from .help import Command, Group
 from .inspecting import doctor, inspect
 from .making import build, export, recover, schema
@@ -22,6 +23,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     export: "Write a PyTorch module to an ONNX file, and prove it.",
     recover: "Get spec and weights back from a checkpoint or an ONNX file.",
     verify: "Prove that a file, or a live server, computes what it should.",
+    bound: "Bound the error of a file for every input of a box.",
     inspect: "Show what an ONNX file contains.",
     predict: "Score a file of rows, or on Ray a folder.",
     sign: "Sign the certificate of a proved file.",

@@ -53,6 +53,7 @@ class PublishOptions:
         str | None, "--for", "SERVER", "The server to write for, such as triton:23.10 or onnxruntime:1.16."
     ] = None
     page: Page = None
+    bound: Annotated[bool, "Bound the error for every input of the declared ranges, which takes up to 2 s."] = True
 
 
 def refuse(*mistakes: tuple[bool, str]) -> None:

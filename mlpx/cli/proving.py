@@ -9,6 +9,7 @@ from typer import Argument, BadParameter, Exit
 
 from mlpx.exit_codes import UNPROVED
 
+from .bounding import print_bound
 from .certificates import check_unchanged, verify_device
 from .live import LiveOptions, live_report, verify_live
 from .options import Data, Device, Dtype, Json, Page, TrustedKeys, Weights, refuse
@@ -160,4 +161,6 @@ def print_proof(report: "ParityReport") -> None:
     if (end := report.end_to_end) is not None:
         differences = f"{end.from_float64:.2g} from float64, {end.from_eager:.2g} from eager PyTorch"
         print_field("", f"largest difference {differences}, where outputs reach {end.magnitude:.3g}")
+    if report.bound is not None:
+        print_bound(report.bound)
     print_field("warning", *report.warnings)

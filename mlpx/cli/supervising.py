@@ -19,7 +19,7 @@ from mlpx.exit_codes import INTERRUPTED, MACHINE_LACKS, WRONG_USE
 
 from .streams import fit, write_beside
 
-SUPERVISED = ("build", "export", "recover", "verify")
+SUPERVISED = ("build", "export", "recover", "verify", "bound")
 """The commands that prove something, or run code of a module or of an archive."""
 _VARIABLE = "MLPX_REPORT"
 _GRACE = 10
