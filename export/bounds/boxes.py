@@ -60,8 +60,7 @@ class Box:
         low, high, whole = self._joined
         values = low + positions * (high - low)
         values = np.where(whole, np.round(values), values).astype(np.float32)
-        inside_low, inside_high = _inwards(low, np.inf), _inwards(high, -np.inf)
-        return np.clip(values, np.minimum(inside_low, inside_high), inside_high)
+        return np.clip(values, low.astype(np.float32), high.astype(np.float32))
 
     def record(self) -> dict[str, list[Range]]:
         """As a report has it: one pair for an input whose features all have the same."""
@@ -76,14 +75,6 @@ class Box:
         flat = rows.reshape(len(rows), -1).astype(np.float64)
         low, high, _ = self._joined
         return np.all((flat >= low) & (flat <= high), axis=1)
-
-
-def _inwards(ends: np.ndarray, towards: float) -> np.ndarray:
-    """The nearest float32 numbers on the side of ``towards``."""
-    with np.errstate(over="ignore"):
-        rounded = ends.astype(np.float32)
-    beyond = rounded < ends if towards > 0 else rounded > ends
-    return np.where(beyond, np.nextafter(rounded, np.float32(towards)), rounded)
 
 
 def spans_of(low: torch.Tensor, high: torch.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Span]:
@@ -121,7 +112,10 @@ def box_of(inputs: Mapping[str, Input], ports: Sequence[Port], ranges: Ranges | 
         whole[name] = indexed | (declared.dtype == "int64")
         # A table has no entry beyond its ends, and between whole numbers there is nothing.
         least, most = np.fmax(ends[:, 0], indices[:, 0]), np.fmin(ends[:, 1], indices[:, 1])
-        least, most = np.where(whole[name], np.ceil(least), least), np.where(whole[name], np.floor(most), most)
+        # What is within the range in float64 is, rounded to float32, within its rounded ends.
+        near = ends.astype(np.float32).astype(np.float64)
+        least = np.where(whole[name], np.ceil(least), np.fmax(near[:, 0], np.where(indexed, least, -np.inf)))
+        most = np.where(whole[name], np.floor(most), np.fmin(near[:, 1], np.where(indexed, most, np.inf)))
         if (empty := least > most).any():
             index = int(empty.argmax())
             message = f"the range of feature {index} of '{name}' holds no number that the file takes"

@@ -40,7 +40,7 @@ def outputs_by(structure: Structure, rows: np.ndarray, step: Step) -> Value:
 class Evaluation:
     """An evaluation in which every operation rounds by at most as much as float32 may, in a direction of its own.
 
-    "float32" rounds sums to float32 in a random order, "random" moves each result by its whole rounding up or down,
+    "exact" rounds nothing; "float32" rounds sums to float32 in a random order, "random" moves each result by its whole rounding up or down,
     "upwards" always up, and "adverse" each as it moves the network's first output furthest.
     """
 
@@ -50,6 +50,8 @@ class Evaluation:
     def step(self, layer: Layer, z: Sequence[Tensor], _e: Sequence[Radius]) -> Value:
         node, rows = layer.expected, len(z[0])
         y = compute(layer, z, torch.float64, rows)
+        if self.mode == "exact":
+            return y, None
         direction = self._direction(layer, y)
         if node.op == "linear" and z[0].ndim == 2:
             return torch.from_numpy(self._sums(node, z[0].numpy(), direction.numpy())), None
