@@ -10,17 +10,17 @@ radius is infinite: such elements are exempt, and counted.
 Everything is float64, whose own error (2^-29 of a float32 rounding) the caller adds.
 """
 
-from . import activations, arithmetic, elementwise, exact, reductions
+from . import activations, arithmetic, elementwise, exact, movement, normalisation, powers, reductions, spans
 from .common import Rule, guarded
 from .functions import Function
 from .spans import Enclosure
 
-_FAMILIES = (activations, arithmetic, elementwise, exact, reductions)
+_FAMILIES = (activations, arithmetic, elementwise, exact, movement, normalisation, powers, reductions)
 RULES: dict[str, Rule] = {op: guarded(rule) for family in _FAMILIES for op, rule in family.RULES.items()}
 """The rule of each operator by its name in ``torch.ops.aten``. A module with any other operator is never proved."""
 FUNCTIONS: dict[str, Function] = {**activations.FUNCTIONS, **elementwise.FUNCTIONS}
 """Functions of one value, by their operators' names."""
 ENCLOSURES: dict[str, Enclosure] = {
-    op: enclosure for family in (activations, elementwise) for op, enclosure in family.ENCLOSURES.items()
+    op: spans.guarded(enclosure) for family in _FAMILIES for op, enclosure in family.ENCLOSURES.items()
 }
-"""How each operator encloses its values over a box. A network with any other has no bound over one."""
+"""How each operator encloses its values over a box, beside its rule."""

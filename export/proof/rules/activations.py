@@ -15,7 +15,7 @@ from export.graph import Node
 from .common import Radius, Rule, exempt_where, operands, radius_of, reach, size
 from .constants import CONSTANTS, ETA, LARGEST, U
 from .functions import FLUSHED, Function, at, by_ends, enclosure_of, smooth
-from .spans import Enclosure, Ends, Span, outwards
+from .spans import OUTWARDS, Enclosure, Ends, Span, extremes, outwards, radii
 
 
 def _leaky_relu(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -86,13 +86,17 @@ def _softplus(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
     beta, threshold = number(node, "beta"), number(node, "threshold")
     if beta == 0:
         return torch.full_like(y, torch.inf)
-    a, r, m = CONSTANTS["softplus"].limits
     p = radius_of(e[0], z[0])
-    spread = reach(z[0], e[0])
     near = (beta * z[0] - threshold).abs() <= abs(beta) * p + 4 * U * abs(threshold)
+    return _softplus_error(node, p, reach(z[0], e[0]), y, beta * z[0] + abs(beta) * p, near)
+
+
+def _softplus_error(node: Node, p: Tensor, spread: Tensor, y: Tensor, highest: Tensor, near: Tensor) -> Tensor:
+    """The bound of ``_softplus`` for |z| + e up to ``spread`` and beta·(z ± e) up to ``highest``."""
+    beta, threshold = number(node, "beta"), number(node, "threshold")
+    a, r, m = CONSTANTS["softplus"].limits
     jump = float(np.logaddexp(0.0, -threshold)) / abs(beta)
     flushed = FLUSHED * (1 + 1 / abs(beta))
-    highest = beta * z[0] + abs(beta) * p
     carried = p * torch.where(near | (highest >= threshold), 1.0, highest.sigmoid())
     radius = carried + U * (a / abs(beta) + r * (size(y) + p) + m * spread) + torch.where(near, jump, 0.0) + flushed
     return exempt_where((beta * spread).abs() > LARGEST, radius)
@@ -126,9 +130,18 @@ def _gelu_lowest(node: Node) -> tuple[float, ...]:
 
 def _threshold(node: Node) -> tuple[float, ...]:
     """Both sides of the threshold of a softplus, where it falls by log1p(exp(-threshold)) / beta."""
+    place = _place_of_threshold(node)
+    return place - 2.0**-50 * abs(place), place + 2.0**-50 * abs(place)
+
+
+def _place_of_threshold(node: Node) -> float:
     beta = number(node, "beta")
-    place = number(node, "threshold") / beta if beta else 0.0
-    return place - 1e-9 * abs(place), place + 1e-9 * abs(place)
+    return number(node, "threshold") / beta if beta else 0.0
+
+
+def _lost_at_threshold(node: Node, _largest: Tensor) -> float:
+    """What is between the two sides; a result that may be small has it absolutely."""
+    return 2.0**-48 * abs(_place_of_threshold(node)) if number(node, "threshold") < 0 else 0.0
 
 
 def _lost_by_exponential(node: Node, _largest: Tensor) -> float:
@@ -137,7 +150,7 @@ def _lost_by_exponential(node: Node, _largest: Tensor) -> float:
 
 FUNCTIONS: dict[str, Function] = {
     "log_sigmoid": Function(at()),
-    "softplus": Function(at(), _threshold),
+    "softplus": Function(at(), _threshold, lost=_lost_at_threshold),
     # A negative slope makes these fall and rise again.
     **dict.fromkeys(("leaky_relu", "_prelu_kernel"), Function(at(0.0), at(0.0))),
     **dict.fromkeys(("elu", "celu"), Function(at(0.0), at(0.0), lost=_lost_by_exponential)),
@@ -167,23 +180,22 @@ def _prelu_values(node: Node, spans: Sequence[Span]) -> Ends:
 
 
 def _prelu_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
-    """The rule where the argument is negative, and it rounds."""
-    below = [-span.largest if index == 0 else span.largest for index, span in enumerate(spans)]
-    return _prelu(node, below, [span.radius for span in spans], y.largest)
+    """The rule where the argument may be negative, and it rounds."""
+    x = spans[0]
+    below = _prelu(node, [-x.largest, *(span.largest for span in spans[1:])], radii(spans), y.largest)
+    return torch.where(x.low - x.error > 0, x.error, below)
 
 
 def _softplus_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
-    """With the largest slope, 1, and the jump at the threshold where the span may hold it."""
+    """The bound at the largest z, and with the jump at the threshold where the span is near it."""
     (x,) = spans
     beta, threshold = number(node, "beta"), number(node, "threshold")
     if beta == 0:
         return torch.full_like(y.low, inf)
-    own = _softplus(node, [x.largest + x.error], [None], y.largest + x.error)
-    ends = beta * torch.stack([x.widened.low, x.widened.high])
-    slack = 8 * U * abs(threshold)
-    jumps = (ends.amin(dim=0) <= threshold + slack) & (ends.amax(dim=0) >= threshold - slack)
-    jump = float(np.logaddexp(0.0, -threshold)) / abs(beta)
-    return x.error + own + torch.where(jumps, jump, 0.0)
+    low, high = extremes([beta * x.low, beta * x.high])
+    apart = torch.maximum(low - threshold, threshold - high)
+    near = apart <= abs(beta) * x.error + 4 * U * abs(threshold) + OUTWARDS * (abs(threshold) + abs(beta) * x.largest)
+    return _softplus_error(node, x.error, x.largest + x.error, y.largest, high + abs(beta) * x.error, near)
 
 
 ENCLOSURES: dict[str, Enclosure] = {

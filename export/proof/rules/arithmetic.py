@@ -1,17 +1,31 @@
-"""The bounds of arithmetic: sums, products, quotients and powers, affine operators alone and folded into one."""
+"""The bounds of arithmetic: sums, products and quotients, affine operators alone and folded into one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 import torch
 from torch import Tensor
 
-from export.evaluation import constant, number, times
+from export.evaluation import constant, evaluate, number, times
 from export.graph import Node
 
 from .common import Radius, Rule, denormal, exact_on_integers, exempt_where, operands, size, zero_radius
-from .constants import CONSTANTS, ETA, LARGEST, U, gamma
+from .constants import ETA, LARGEST, U, gamma
+from .spans import (
+    Enclosure,
+    Ends,
+    Span,
+    arguments,
+    extremes,
+    growing,
+    largest_of,
+    lost_by,
+    outwards,
+    radii,
+    rounded_outwards,
+)
 
 _ARITHMETIC = ("add", "sub", "mul", "div")
 
@@ -189,27 +203,6 @@ def _divide(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> 
     return exempt_where((denormal(b.value) if b.e is None else divisor < ETA) & ~infinite, radius)
 
 
-def _power(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """r·u·(|y| + p) with the constant of pow, and flushing.
-
-    x^-n as the reciprocal of a product is exempt where the product may underflow, and so is a denormal base.
-    x^n with an exact whole n ≥ 1 moves by at most (|x| + e)^n - |x|^n, by the binomial theorem. Else, for positive
-    bases, x^c is monotone in each argument, so the corners of the rectangle are the extremes. Else nothing is bounded.
-    """
-    x, c = operands(node, z, e, "self", "exponent")
-    p = zero_radius(y)
-    if x.e is not None or c.e is not None:
-        corners = [(x.value + s * x.radius) ** (c.value + t * c.radius) for s in (1, -1) for t in (1, -1)]
-        p = torch.stack([(corner - y).abs() for corner in corners]).amax(dim=0)
-        p = exempt_where(x.value - x.radius <= 0, p)
-        integer = (c.value == c.value.round()) & (c.value >= 1) & (c.radius == 0)
-        p = torch.where(integer, x.reach**c.value - x.size**c.value, p)
-        p = torch.where((x.radius == 0) & (c.radius == 0), 0.0, p)
-    r = CONSTANTS["pow"].limits[1]
-    lost = denormal(x.value) | ((c.value < 0) & (size(y) + p > 1 / ETA))
-    return exempt_where(lost & y.isfinite(), p + U * r * (size(y) + p) + 2 * ETA)
-
-
 def _choose(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
     """The larger or the smaller of two float32 numbers: nothing is rounded, |max(a', b') - max(a, b)| ≤ max(e₁, e₂)."""
     a, b = operands(node, z, e, "self", "other")
@@ -223,7 +216,79 @@ RULES: dict[str, Rule] = {
     "sub": exact_on_integers(_add),
     "mul": exact_on_integers(_multiply),
     "div": _divide,
-    "pow": exact_on_integers(_power),
     "maximum": exact_on_integers(_choose),
     "minimum": exact_on_integers(_choose),
+}
+
+
+def _affine_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """The value of the middle, and |A|·half around it."""
+    (x,) = spans
+    middle, around = evaluate(node, [x.middle], precision=torch.float64), magnitude(node, x.half, shifted=False)
+    around = around + lost_by(roundings(node), magnitude(node, x.largest))
+    return middle - around, middle + around
+
+
+def _matmul_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """The product of the middles, and |A|·half(B) + half(A)·(|B| + half(B)) around it, at most 1.5 times too much."""
+    a, b = arguments(node, spans, "self", "other")
+    middle = torch.matmul(a.middle, b.middle)
+    around = torch.matmul(a.middle.abs(), b.half) + torch.matmul(a.half, b.middle.abs() + b.half)
+    around = around + lost_by(a.low.shape[-1], torch.matmul(a.largest, b.largest))
+    return middle - around, middle + around
+
+
+def _of_itself(node: Node) -> bool:
+    return len(node.inputs) == 2 and node.inputs[0] == node.inputs[1]
+
+
+def _sum_values(node: Node, spans: Sequence[Span]) -> Ends:
+    a, b = arguments(node, spans, "self", "other")
+    if node.op == "add":
+        return rounded_outwards(node, a.low + b.low, a.high + b.high)
+    if _of_itself(node):
+        return torch.zeros_like(a.low), torch.zeros_like(a.high)
+    return rounded_outwards(node, a.low - b.high, a.high - b.low)
+
+
+def _product_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """The products of the ends; a square is never negative."""
+    a, b = arguments(node, spans, "self", "other")
+    if _of_itself(node):
+        low, high = rounded_outwards(node, a.smallest**2, a.largest**2)
+        return low.clamp(min=0), high
+    return rounded_outwards(node, *extremes([x * y for x in (a.low, a.high) for y in (b.low, b.high)]))
+
+
+def _quotient_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """The quotients of the ends, where the divisor is not 0."""
+    a, b = arguments(node, spans, "self", "other")
+    low, high = outwards(*extremes([x / y for x in (a.low, a.high) for y in (b.low, b.high)]))
+    return torch.where(b.smallest > 0, low, -inf), torch.where(b.smallest > 0, high, inf)
+
+
+def _quotient_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    """The rule at the largest dividend and quotient and at the divisor nearest to 0, with whose reciprocal it grows."""
+    a, b = arguments(node, spans, "self", "other")
+    dividend = [] if _role(node) == "self" and len(spans) == 1 else largest_of(spans[:1])
+    divisor = [b.smallest] if len(dividend) < len(spans) else []
+    radius = _divide(node, [*dividend, *divisor], radii(spans), y.largest)
+    return exempt_where((b.smallest < ETA) | ~a.largest.isfinite() | ~b.largest.isfinite(), radius)
+
+
+def _choice_values(node: Node, spans: Sequence[Span]) -> Ends:
+    a, b = arguments(node, spans, "self", "other")
+    choose = torch.maximum if node.op == "maximum" else torch.minimum
+    return choose(a.low, b.low), choose(a.high, b.high)
+
+
+ENCLOSURES: dict[str, Enclosure] = {
+    **dict.fromkeys(("linear", "batch_norm", "addcmul"), Enclosure(_affine_values, growing(RULES["linear"]))),
+    "matmul": Enclosure(_matmul_values, growing(RULES["matmul"])),
+    "add": Enclosure(_sum_values, growing(RULES["add"])),
+    "sub": Enclosure(_sum_values, growing(RULES["sub"])),
+    "mul": Enclosure(_product_values, growing(RULES["mul"])),
+    "div": Enclosure(_quotient_values, _quotient_radius),
+    "maximum": Enclosure(_choice_values, growing(RULES["maximum"])),
+    "minimum": Enclosure(_choice_values, growing(RULES["minimum"])),
 }

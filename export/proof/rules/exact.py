@@ -1,22 +1,18 @@
-"""The bounds of operators without rounding: comparisons, selection, casts, data movement and sorting."""
+"""The bounds of operators without rounding: comparisons, logic, selection and casts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from math import inf
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from export.evaluation import evaluate
-from export.graph import Node, Rows
+from export.graph import Node
 
 from .common import NEAREST, Operand, Radius, Rule, all_exact, operands, radius_of, size, widened, zero_radius
 from .constants import U
-
-_TABLES = {"embedding": "weight", "index_select": "self", "gather": "self"}
-"""Operators that index one argument, here, with the others, which are integers."""
+from .spans import Enclosure, Ends, Span, arguments, radii
 
 
 def _compared(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -24,9 +20,12 @@ def _compared(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
     if all_exact(e):
         return zero_radius(y)
     a, b = operands(node, z, e, "self", "other")
-    radius = a.radius + b.radius
-    touching = (a.value - b.value).abs() <= radius + NEAREST * (radius + a.size + b.size)
-    return zero_radius(y) + torch.where(touching & (radius > 0), 1.0, 0.0)
+    return zero_radius(y) + _touching((a.value - b.value).abs(), a.radius + b.radius, a.size + b.size)
+
+
+def _touching(apart: Tensor, radius: Tensor, sizes: Tensor) -> Tensor:
+    """1 where intervals of that radius in all touch."""
+    return torch.where((apart <= radius + NEAREST * (radius + sizes)) & (radius > 0), 1.0, 0.0)
 
 
 def _open(x: Operand) -> Tensor:
@@ -42,8 +41,12 @@ def _both(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Te
         return torch.full(y.shape, torch.inf, dtype=torch.float64)
     sides = operands(node, z, e, "self", "other")
     decisive = [~_open(x) & ((x.value == 0) if node.op.endswith("and") else (x.value != 0)) for x in sides]
-    undecided = (_open(sides[0]) | _open(sides[1])) & ~decisive[0] & ~decisive[1]
-    return zero_radius(y) + undecided.double()
+    return zero_radius(y) + _undecided([_open(x) for x in sides], decisive)
+
+
+def _undecided(opens: Sequence[Tensor], decisive: Sequence[Tensor]) -> Tensor:
+    """1 where either operand is open, and neither decides."""
+    return ((opens[0] | opens[1]) & ~decisive[0] & ~decisive[1]).double()
 
 
 def _not(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -79,33 +82,14 @@ def _cast(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> T
     if node.dtype == "int64":
         wider = widened(x, radius)
         ends = torch.maximum((x + wider).trunc() - x.trunc(), x.trunc() - (x - wider).trunc())
-        largest = 2.0**31 if node.attributes["dtype"] == torch.int32 else 2.0**63
-        return torch.where(x.abs() + radius < largest, ends, torch.inf)
+        return torch.where(x.abs() + radius < _beyond(node), ends, torch.inf)
     beyond = (size(x) + radius > 2.0**24) & (not z[0].is_floating_point())
     return radius + torch.where(beyond, U * (size(x) + radius), 0.0)
 
 
-def _moved(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """Data movement moves the radii as it moves the values; constants have radius 0. An inexact index has no bound."""
-    if all_exact(e):
-        return zero_radius(y)
-    table = _TABLES.get(node.op)
-    moving = len(z) if table is None else int(table not in node.tensors)
-    if any(radius is not None and bool((radius > 0).any()) for radius in e[moving:]):
-        return torch.full(y.shape, torch.inf, dtype=torch.float64)
-    tensors = {
-        role: replace(tensor, values=np.zeros(tensor.values.shape, np.float32)) if table in (None, role) else tensor
-        for role, tensor in node.tensors.items()
-    }
-    radii = [*map(radius_of, e[:moving], z[:moving]), *z[moving:]]
-    # The size of the batch, from a value of the node; None where its shape does not depend on it.
-    rows = (y.shape[axis] // size.times for axis, size in enumerate(node.shape) if isinstance(size, Rows))
-    return evaluate(replace(node, tensors=tensors), radii, precision=torch.float64, rows=next(rows, None))
-
-
-def _ordered(node: Node, _z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """The k-th largest value is 1-Lipschitz in the largest change of any value: the largest radius holds for each."""
-    return zero_radius(y) if e[0] is None else e[0].amax(node.attributes["dim"], keepdim=True).expand(y.shape)
+def _beyond(node: Node) -> float:
+    """The first whole number that the type of a cast does not have."""
+    return 2.0**31 if node.attributes["dtype"] == torch.int32 else 2.0**63
 
 
 RULES: dict[str, Rule] = {
@@ -115,7 +99,143 @@ RULES: dict[str, Rule] = {
     "isnan": _isnan,
     "where": _where,
     "_to_copy": _cast,
-    **dict.fromkeys(("reshape", "permute", "select", "slice", "expand", "cat", *_TABLES), _moved),
-    "sort": _ordered,
-    "topk": _ordered,
+}
+
+
+def _compared_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """0 where the intervals decide against it, 1 where they decide for it, else both."""
+    a, b = arguments(node, spans, "self", "other")
+    if node.op in ("lt", "le"):
+        a, b = b, a
+    if node.op in ("gt", "lt"):
+        always, sometimes = a.low > b.high, a.high > b.low
+    elif node.op in ("ge", "le"):
+        always, sometimes = a.low >= b.high, a.high >= b.low
+    else:
+        always, sometimes = (a.low == b.high) & (a.high == b.low), (a.low <= b.high) & (b.low <= a.high)
+        if node.op == "ne":
+            always, sometimes = ~sometimes, ~always
+    return always.double(), sometimes.double()
+
+
+def _compared_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    """1 where the intervals come as near to each other as the rule asks."""
+    a, b = arguments(node, spans, "self", "other")
+    if a.is_exact and b.is_exact:
+        return zero_radius(y.low)
+    apart = torch.maximum(a.low - b.high, b.low - a.high).clamp(min=0)
+    return _touching(apart, a.error + b.error, a.largest + b.largest)
+
+
+def _both_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """Both grow with each operand's truth; of whole numbers, bit by bit, nothing is said."""
+    a, b = arguments(node, spans, "self", "other")
+    if node.dtype != "bool":
+        unknown = torch.full_like(a.low + b.low, inf)
+        return -unknown, unknown
+    choose = torch.minimum if node.op.endswith("and") else torch.maximum
+    return choose(_always(a), _always(b)), choose(_sometimes(a), _sometimes(b))
+
+
+def _always(x: Span) -> Tensor:
+    """1 where no value is zero."""
+    return (x.smallest > 0).double()
+
+
+def _sometimes(x: Span) -> Tensor:
+    """1 where some value is not zero."""
+    return (x.largest > 0).double()
+
+
+def _both_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    """1 where some value of an operand may be either, and the other's do not all decide."""
+    if all(span.is_exact for span in spans):
+        return zero_radius(y.low)
+    if node.dtype != "bool":
+        return torch.full_like(y.low, inf)
+    sides = arguments(node, spans, "self", "other")
+    decisive = [(x.smallest > x.error) if node.op.endswith("or") else (x.largest + x.error <= 0) for x in sides]
+    return _undecided([_opens(x) for x in sides], decisive)
+
+
+def _opens(x: Span) -> Tensor:
+    """Where some value may be zero or nonzero."""
+    return (x.error > 0) & (x.smallest <= x.error)
+
+
+def _not_values(node: Node, spans: Sequence[Span]) -> Ends:
+    (x,) = spans
+    return (1 - _sometimes(x), 1 - _always(x)) if node.dtype == "bool" else (-1 - x.high, -1 - x.low)
+
+
+def _not_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    """1 where some value may be either; an inexact whole number has no bound."""
+    (x,) = spans
+    if node.dtype != "bool" and not x.is_exact:
+        return torch.full_like(y.low, inf)
+    return _opens(x).double()
+
+
+def _isnan_values(_node: Node, spans: Sequence[Span]) -> Ends:
+    """0, as far as the values are known to be numbers."""
+    (x,) = spans
+    return torch.zeros_like(x.low), (~(x.low.isfinite() & x.high.isfinite())).double()
+
+
+def _isnan_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    """The rule, which does not depend on the value."""
+    return _isnan(node, [], radii(spans), y.low)
+
+
+def _where_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """The branch that the condition always chooses, else both."""
+    condition, first, second = arguments(node, spans, "condition", "self", "other")
+    low, high = torch.minimum(first.low, second.low), torch.maximum(first.high, second.high)
+    for chosen, x in ((condition.smallest > 0, first), (condition.largest == 0, second)):
+        low, high = torch.where(chosen, x.low, low), torch.where(chosen, x.high, high)
+    return low, high
+
+
+def _where_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    """The larger radius of the branches that may be chosen; the rule's for either, at their largest distance."""
+    condition, first, second = arguments(node, spans, "condition", "self", "other")
+    larger = torch.maximum(first.error, second.error)
+    chosen = torch.where(condition.smallest > 0, first.error, torch.where(condition.largest == 0, second.error, larger))
+    apart = torch.maximum(first.high - second.low, second.high - first.low)
+    return zero_radius(y.low) + torch.where(condition.error > 0, larger + apart, chosen)
+
+
+def _cast_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """Truncation is monotone; nothing is said beyond the type's range."""
+    (x,) = spans
+    if node.dtype == "bool":
+        return _always(x), _sometimes(x)
+    if node.dtype != "int64":
+        return x.low, x.high
+    known = x.largest < _beyond(node)
+    return torch.where(known, x.low.trunc(), -inf), torch.where(known, x.high.trunc(), inf)
+
+
+def _cast_radius(node: Node, spans: Sequence[Span], _y: Span) -> Tensor:
+    """Truncation: no more than all steps within the widened span; and an error of e crosses at most e + 1 of them.
+
+    To bool: 1 where some value may be either. To float32: that of the span, with the rounding of large whole numbers.
+    """
+    (x,) = spans
+    if node.dtype == "bool":
+        return _opens(x).double()
+    if node.dtype != "int64":
+        return x.error
+    wide = widened(x.largest, x.error)
+    crossed = torch.minimum((x.high + wide).trunc() - (x.low - wide).trunc(), (wide + 1).ceil())
+    return torch.where(x.largest + x.error < _beyond(node), torch.where(x.error > 0, crossed, 0.0), inf)
+
+
+ENCLOSURES: dict[str, Enclosure] = {
+    **dict.fromkeys(("gt", "lt", "ge", "le", "eq", "ne"), Enclosure(_compared_values, _compared_radius)),
+    **dict.fromkeys(("logical_and", "logical_or", "bitwise_and", "bitwise_or"), Enclosure(_both_values, _both_radius)),
+    **dict.fromkeys(("logical_not", "bitwise_not"), Enclosure(_not_values, _not_radius)),
+    "isnan": Enclosure(_isnan_values, _isnan_radius),
+    "where": Enclosure(_where_values, _where_radius),
+    "_to_copy": Enclosure(_cast_values, _cast_radius),
 }

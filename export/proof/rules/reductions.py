@@ -1,18 +1,19 @@
-"""The bounds of reductions over dimensions, and of the softmax and the norms that are built on them."""
+"""The bounds of reductions over dimensions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 
 import torch
 from torch import Tensor
 
-from export.evaluation import constant, number
+from export.evaluation import evaluate
 from export.graph import Node
 
 from .common import Radius, Rule, exact_on_integers, exempt_where, radius_of, reach, size, widened, zero_radius
-from .constants import CONSTANTS, ETA, LARGEST, U, gamma
+from .constants import ETA, LARGEST, U, gamma
+from .spans import Enclosure, Ends, Span, growing, largest_of, lost_by, outwards, rounded_outwards
 
 
 def dims_of(node: Node, z: Tensor) -> tuple[int, ...]:
@@ -111,15 +112,25 @@ def _var(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Te
     is less (Chan, Golub and LeVeque, The American Statistician 37(3), 1983). All of it times n/(n - correction).
     """
     x, error, dims = torch.where(z[0].isfinite(), z[0], 0.0), radius_of(e[0], z[0]), dims_of(node, z[0])
-    n, correction = reduced_size(x, dims), node.attributes.get("correction")
-    g, degrees = gamma(n + 4), max(0.0, n - (1.0 if correction is None else float(correction)))
     centre = mean(x, dims)
-    centred = (x - centre).abs()
-    moved = (error + mean(error, dims)) * (1 + g) + g * mean(x.abs(), dims) + 2 * U * centred + 2 * ETA
+    return _var_error(node, dims, x.abs(), centre, (x - centre).abs(), error)
+
+
+def _var_error(node: Node, dims: tuple[int, ...], x: Tensor, centre: Tensor, centred: Tensor, error: Tensor) -> Tensor:
+    """The bound of ``_var``, which grows with |z|, |mean|, |z - mean| and e."""
+    n = reduced_size(x, dims)
+    g, degrees = gamma(n + 4), _degrees(node, n)
+    moved = (error + mean(error, dims)) * (1 + g) + g * mean(x, dims) + 2 * U * centred + 2 * ETA
     slack = g * (mean(x**2, dims) + centre**2) + (1 + g) * mean(2 * centred * moved + moved**2, dims) + 4 * n * ETA
     radius = (1 + g) * slack * n / degrees if degrees else torch.full_like(slack, torch.nan)
-    overflows = (1 + g) * total((x.abs() + error) ** 2, dims) > LARGEST
+    overflows = (1 + g) * total((x + error) ** 2, dims) > LARGEST
     return squeezed(exempt_where(overflows, radius + 2 * ETA), dims, node)
+
+
+def _degrees(node: Node, n: int) -> float:
+    """The degrees of freedom of a variance, n less the correction; at least 0."""
+    correction = node.attributes.get("correction")
+    return max(0.0, n - (1.0 if correction is None else float(correction)))
 
 
 def _truth(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -128,9 +139,23 @@ def _truth(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> T
         return zero_radius(y)
     x, dims = z[0].double(), dims_of(node, z[0])
     open_ = (e[0] > 0) & (x.abs() <= e[0])
-    decisive = ~open_ & ((x != 0) if node.op == "any" else (x == 0))
+    return _undecided(node, dims, open_, ~open_ & ((x != 0) if node.op == "any" else (x == 0)))
+
+
+def _undecided(node: Node, dims: tuple[int, ...], open_: Tensor, decisive: Tensor) -> Tensor:
+    """1 where some value is open, and none decides."""
     undecided = (maximum(open_.double(), dims) > 0) & (maximum(decisive.double(), dims) == 0)
     return squeezed(undecided.double(), dims, node)
+
+
+def _may_win(low: Tensor, high: Tensor, dim: int) -> Tensor:
+    """Where an interval reaches the best of the intervals' lower ends, so that its value may be the largest."""
+    return high >= low.amax(dim=dim, keepdim=True)
+
+
+def _indices(x: Tensor, dim: int) -> Tensor:
+    """0, 1, … along a dimension."""
+    return torch.arange(x.shape[dim], dtype=torch.float64).reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
 
 
 def _index_of(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -143,107 +168,9 @@ def _index_of(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -
     x = z[0].double() if node.op == "argmax" else -z[0].double()
     dim, error = int(node.attributes["dim"]) % x.ndim, widened(x, e[0])
     chosen = y if node.attributes.get("keepdim", False) else y.unsqueeze(dim)
-    shape = [-1 if axis == dim else 1 for axis in range(x.ndim)]
-    indices = torch.arange(x.shape[dim], dtype=torch.float64).reshape(shape)
-    near = (x + error >= (x - error).amax(dim=dim, keepdim=True)) & (maximum(e[0], (dim,)) > 0)
-    distance = torch.where(near, (indices - chosen).abs(), 0.0).amax(dim=dim, keepdim=True)
+    near = _may_win(x - error, x + error, dim) & (maximum(e[0], (dim,)) > 0)
+    distance = torch.where(near, (_indices(x, dim) - chosen).abs(), 0.0).amax(dim=dim, keepdim=True)
     return distance if node.attributes.get("keepdim", False) else distance.squeeze(dim)
-
-
-def _softmax(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """exp(z_i - max) / Σ exp(z_j - max), with d_i = max - z_i.
-
-    The difference is rounded (u·d_i in the exponent), the exponential has c roundings, the sum of n positive terms
-    n - 1, the quotient one. So |fl(y_i) - y_i| ≤ y_i·u·(d_i + Σ y_j d_j + n + 2c + 2), and twice e in the exponent
-    where the input is not exact (after Blanchard, Higham and Higham, Accurately computing the log-sum-exp and softmax
-    functions, IMA J. Numer. Anal. 41(4), 2021). Results below 2^-126 are flushed, as are terms of the sum.
-    """
-    c = CONSTANTS["softmax"].limits[1]
-    dims = (node.attributes["dim"],)
-    depth = torch.where(y > 0, maximum(z[0], dims) - z[0], 0.0)
-    n = reduced_size(z[0], dims)
-    own = U * (depth + total(y * depth, dims) + n + 2 * c + 2)
-    moved = 0.0 if e[0] is None else torch.expm1(e[0] + maximum(e[0], dims))
-    return y * ((1 + own) * (1 + moved) - 1) + (n + 2) * ETA
-
-
-def _log_softmax(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """(z_i - max) - log S or z_i - (max + log S), S = Σ exp(z_j - max) ≥ 1, d_i = max - z_i, p_j = exp(y_j).
-
-    S has a relative error of u·(Σ p_j d_j + c + n - 1) as in ``_softmax``, which the logarithm makes absolute, with
-    u·(a + r·log S) of its own; the differences add u·d_i and u·|y_i|, or the sum u·|max + log S|. Second-order terms
-    are in n + 2c + 2. z_i moves by e_i, and the logarithm of the sum, whose gradient is p, by at most the largest e.
-    """
-    c, (a, r, _) = CONSTANTS["log_softmax"].limits[1], CONSTANTS["log"].limits
-    dims = (node.attributes["dim"],)
-    error, n = radius_of(e[0], z[0]), reduced_size(z[0], dims)
-    known = z[0].isfinite() & y.isfinite()
-    largest = maximum(z[0], dims)
-    depth = torch.where(known, largest - z[0], 0.0)
-    log_sum = torch.where(y.isfinite(), torch.where(known, -depth - y, 0.0), 0.0)
-    log_sum = maximum(torch.clamp(log_sum, min=0.0), dims)
-    inner = total(torch.where(known, y.exp() * depth, 0.0), dims)
-    moved = error + maximum(error, dims)
-    own = depth + inner + n + 2 * c + 2 + a + r * log_sum + size(largest) + log_sum + size(y) + moved
-    return moved + U * (1 + gamma(n + 2 * c)) * own + (n + 4) * ETA
-
-
-def _layer_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], _y: Tensor) -> Tensor:
-    """(z - mean) / √(var + eps)·w + b, in one kernel or operator by operator, which rounds no more often.
-
-    The variance is a mean of squares (two passes) or E[z²] - mean² (one pass).
-    With γ = γ_{n+4}: the mean is off by γ·E|z|, so z - mean by t = γ·E|z| + 2u·|z - mean|; the one-pass variance by
-    γ·(E[z²] + mean² + eps), which covers two passes as well (Chan, Golub and LeVeque, The American Statistician 37(3),
-    1983). Where that could be all of the variance nothing is bounded; else 1 / √· grows by √(v / (v - slack)) - 1. The
-    root, the quotient, the product with w and the sum add 6 roundings.
-    """
-    x = torch.where(z[0].isfinite(), z[0], 0.0)
-    dims = tuple(range(x.ndim - len(node.attributes["normalized_shape"]), x.ndim))
-    n = reduced_size(x, dims)
-    g = gamma(n + 4)
-    eps = number(node, "eps", rounded=False)
-    centre = mean(x, dims)
-    centred = (x - centre).abs()
-    error = radius_of(e[0], x)
-    moved = (error + mean(error, dims)) * (1 + g) + g * mean(x.abs(), dims) + 2 * U * centred
-    variance = mean(centred**2, dims) + eps
-    slack = g * (mean(x**2, dims) + centre**2 + eps) + mean(2 * centred * moved + moved**2, dims) + (n + 4) * ETA
-    unit = 1 / torch.sqrt(variance)
-    growth = torch.sqrt(variance / torch.where(slack < variance, variance - slack, torch.nan)) - 1
-    weight, bias = constant(node, "weight", x), constant(node, "bias", x)
-    scaled = unit * (moved * (1 + growth) + centred * (growth + 6 * U))
-    radius = scaled if weight is None else weight.abs() * scaled
-    radius = radius + (n + 6) * ETA * (1 + unit) + (0.0 if bias is None else 4 * U * bias.abs())
-    lost = radius.isnan() | ((x.abs() + error) ** 2).sum(dim=dims, keepdim=True).mul(1 + g).gt(LARGEST)
-    return torch.where(lost, torch.inf, radius)
-
-
-def _rms_norm(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
-    """γ_{n/2+9} for x / √q·w, q = mean x² + eps, with no cancellation.
-
-    q takes n + 2 roundings for the mean (perhaps with a rounded 1/n), one for the sum and one for eps as float32, which
-    the root halves; the reciprocal root 5 (``rsqrt``), two products. Squares may be flushed, q then lacks 2·2^-126, and
-    1/√q grows by √(q / (q - that)).
-
-    The size ρ = √q moves by at most δ = √(mean e²), so y by |w|·(e + |x|·δ/ρ) / (ρ - δ). Exempt where that or a flush
-    may be all of ρ, or Σx² overflows.
-    """
-    x, error, dims = torch.where(z[0].isfinite(), z[0], 0.0), radius_of(e[0], z[0]), (z[0].ndim - 1,)
-    n, eps = (
-        reduced_size(x, dims),
-        2.0**-23 if node.attributes.get("eps") is None else number(node, "eps", rounded=False),
-    )
-    g, weight = gamma(n / 2 + 9), constant(node, "weight", x)
-    w = torch.ones((), dtype=x.dtype) if weight is None else weight.abs()
-    squares = mean(x**2, dims) + eps
-    rho, delta = torch.sqrt(squares), torch.sqrt(mean(error**2, dims))
-    left = torch.where(squares > 4 * ETA, squares - 2 * ETA, torch.nan)
-    growth = torch.sqrt(squares / left) - 1
-    near = torch.where(rho > delta, rho - delta, torch.nan)
-    p = w * (error + x.abs() * delta / rho) / near
-    radius = p + ((1 + g) * (1 + growth) - 1) * (size(y) + p) + ETA * (2 + w * (2 + 1 / rho))
-    overflows = (1 + g) * total(reach(x, e[0]) ** 2, dims) > LARGEST
-    return torch.where(radius.isnan() | overflows, torch.inf, radius)
 
 
 RULES: dict[str, Rule] = {
@@ -258,8 +185,131 @@ RULES: dict[str, Rule] = {
     "all": _truth,
     "argmax": _index_of,
     "argmin": _index_of,
-    "softmax": _softmax,
-    "log_softmax": _log_softmax,
-    "layer_norm": _layer_norm,
-    "rms_norm": _rms_norm,
+}
+
+
+def _totalled_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """A sum, running sum or mean of the ends, wider by what float64 loses of the sum of absolute values."""
+    (x,) = spans
+    dims = dims_of(node, x.low)
+
+    def added(z: Tensor) -> Tensor:
+        if node.op == "cumsum":
+            return z.cumsum(dims[0])
+        return squeezed((mean if node.op == "mean" else total)(z, dims), dims, node)
+
+    low, high = added(x.low), added(x.high)
+    if node.dtype != "float32":
+        return rounded_outwards(node, low, high)
+    lost = lost_by(reduced_size(x.low, dims), added(x.largest))
+    return low - lost, high + lost
+
+
+def _extreme_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """One of the input's own values, which grows with each."""
+    (x,) = spans
+    return evaluate(node, [x.low]), evaluate(node, [x.high])
+
+
+def _norm_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """It grows with each absolute value. Squares may vanish in float64: the root of them is far below 2^-500."""
+    (x,) = spans
+    low, high = evaluate(node, [x.smallest]), evaluate(node, [x.largest])
+    lost = lost_by(reduced_size(x.low, dims_of(node, x.low)), high) + 2.0**-500
+    return (low - lost).clamp(min=0), high + lost
+
+
+def deviation_ends(x: Span, dims: tuple[int, ...]) -> Ends:
+    """√(mean (z - mean)²), a seminorm: that of the middle, give or take that of what is added to it, √(mean half²).
+
+    The mean and the differences lose n roundings of the largest value.
+    """
+    middle = x.middle
+    centre = torch.sqrt(mean((middle - mean(middle, dims)) ** 2, dims))
+    around = torch.sqrt(mean(x.half**2, dims))
+    around = around + lost_by(2 * reduced_size(middle, dims), maximum(x.largest, dims)) + 2.0**-500
+    return (centre - around).clamp(min=0), centre + around
+
+
+def centred_ends(x: Span, dims: tuple[int, ...]) -> Ends:
+    """Z - mean: (n - 1)/n of the value itself, less 1/n of the sum of the others."""
+    n = reduced_size(x.low, dims)
+    others = [total(end, dims) - end for end in (x.low, x.high)]
+    lost = lost_by(2 * n, maximum(x.largest, dims))
+    return ((n - 1) * x.low - others[1]) / n - lost, ((n - 1) * x.high - others[0]) / n + lost
+
+
+def _var_values(node: Node, spans: Sequence[Span]) -> Ends:
+    (x,) = spans
+    dims = dims_of(node, x.low)
+    n = reduced_size(x.low, dims)
+    degrees = _degrees(node, n)
+    scale = n / degrees if degrees else torch.nan
+    low, high = outwards(*(scale * squeezed(end, dims, node) ** 2 for end in deviation_ends(x, dims)))
+    return low.clamp(min=0), high
+
+
+def _var_radius(node: Node, spans: Sequence[Span], _y: Span) -> Tensor:
+    """The bound at the largest |z|, |mean| and |z - mean| that the spans have."""
+    (x,) = spans
+    dims = dims_of(node, x.low)
+    centre = torch.maximum(mean(x.low, dims).abs(), mean(x.high, dims).abs())
+    low, high = centred_ends(x, dims)
+    (largest,) = largest_of(spans)
+    return _var_error(node, dims, largest, centre, torch.maximum(-low, high), x.error)
+
+
+def _truth_values(node: Node, spans: Sequence[Span]) -> Ends:
+    """any, all: they grow with each truth."""
+    (x,) = spans
+    dims = dims_of(node, x.low)
+    if node.op == "any":
+        ends = [maximum(each.double(), dims) for each in (x.smallest > 0, x.largest > 0)]
+    else:
+        ends = [1 - maximum(each.double(), dims) for each in (x.smallest == 0, x.largest == 0)]
+    return squeezed(ends[0], dims, node), squeezed(ends[1], dims, node)
+
+
+def _truth_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    """1 where some value may be open, and none always decides."""
+    (x,) = spans
+    if x.is_exact:
+        return zero_radius(y.low)
+    open_ = (x.error > 0) & (x.smallest <= x.error)
+    decisive = (x.smallest > x.error) if node.op == "any" else (x.largest + x.error <= 0)
+    return _undecided(node, dims_of(node, x.low), open_, decisive)
+
+
+def _winners(node: Node, x: Span) -> Ends:
+    """The first and the last index whose value may be the extreme one."""
+    low, high = (x.low, x.high) if node.op == "argmax" else (-x.high, -x.low)
+    dim = int(node.attributes["dim"]) % low.ndim
+    may, indices = _may_win(low, high, dim), _indices(low, dim)
+    first = torch.where(may, indices, inf).amin(dim=dim, keepdim=True)
+    last = torch.where(may, indices, -inf).amax(dim=dim, keepdim=True)
+    return squeezed(first, (dim,), node), squeezed(last, (dim,), node)
+
+
+def _winners_values(node: Node, spans: Sequence[Span]) -> Ends:
+    return _winners(node, spans[0])
+
+
+def _winners_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    """From the first to the last index that may win among the widened spans; 0 where the values are exact."""
+    (x,) = spans
+    if x.is_exact:
+        return zero_radius(y.low)
+    wide = widened(x.largest, x.error)
+    first, last = _winners(node, Span(x.low - wide, x.high + wide))
+    dim = int(node.attributes["dim"]) % x.low.ndim
+    return torch.where(squeezed(maximum(x.error, (dim,)), (dim,), node) > 0, last - first, 0.0)
+
+
+ENCLOSURES: dict[str, Enclosure] = {
+    **{op: Enclosure(_totalled_values, growing(RULES[op])) for op in ("sum", "mean", "cumsum")},
+    **dict.fromkeys(("amax", "amin"), Enclosure(_extreme_values, growing(_extreme))),
+    "linalg_vector_norm": Enclosure(_norm_values, growing(_norm)),
+    "var": Enclosure(_var_values, _var_radius),
+    **dict.fromkeys(("any", "all"), Enclosure(_truth_values, _truth_radius)),
+    **dict.fromkeys(("argmax", "argmin"), Enclosure(_winners_values, _winners_radius)),
 }

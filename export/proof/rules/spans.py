@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
 
 from export.graph import Node
 
-from .common import Radius, Rule, radius_of
+from .common import Radius, Rule, operands, radius_of
+from .constants import LARGEST
 
 OUTWARDS = 2.0**-44
 """Relative: more than PyTorch's float64 functions lose, which are within a few ulp."""
@@ -91,10 +93,64 @@ def outwards(low: Tensor, high: Tensor, lost: Tensor | float = 0.0) -> Ends:
     return low - (OUTWARDS * low.abs() + SMALLEST + lost), high + (OUTWARDS * high.abs() + SMALLEST + lost)
 
 
+def rounded_outwards(node: Node, low: Tensor, high: Tensor) -> Ends:
+    """The ends, outwards; whole numbers are exact in float64 up to 2^53, and have no bound beyond."""
+    if node.dtype == "float32":
+        return outwards(low, high)
+    return torch.where(low.abs() < 2.0**53, low, -inf), torch.where(high.abs() < 2.0**53, high, inf)
+
+
+def extremes(corners: Sequence[Tensor]) -> Ends:
+    """The smallest and the largest of the values; NaN where any is."""
+    stacked = torch.stack(list(corners))
+    return stacked.amin(dim=0), stacked.amax(dim=0)
+
+
+def lost_by(terms: int, largest: Tensor) -> Tensor:
+    """More than float64 loses in a sum of so many products or numbers, whose absolute values have the sum ``largest``.
+
+    That is γ_{terms + 1} for the sum, as much for the radius around it, and what ``largest`` itself lost.
+    """
+    return (terms + 8) * 2.0**-52 * largest + SMALLEST
+
+
+def arguments(node: Node, spans: Sequence[Span], *roles: str) -> list[Span]:
+    """The arguments of these names, in this order; a constant is a span of one value."""
+    lows = operands(node, [span.low for span in spans], radii(spans), *roles)
+    highs = operands(node, [span.high for span in spans], radii(spans), *roles)
+    return [Span(low.value, high.value, low.e) for low, high in zip(lows, highs, strict=True)]
+
+
+def radii(spans: Sequence[Span]) -> list[Radius]:
+    """The radii, None where the runtime has the exact values."""
+    return [None if span.is_exact else span.radius for span in spans]
+
+
+def largest_of(spans: Sequence[Span]) -> list[Tensor]:
+    """The largest absolute values; rules pass over infinity, so it is a number beyond float32 here."""
+    return [span.largest.clamp(max=2.0**900) for span in spans]
+
+
 def growing(rule: Rule) -> Callable[[Node, Sequence[Span], Span], Tensor]:
     """The largest radius of a rule that grows with the sizes of its arguments, of their radii and of its result."""
 
     def radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
-        return rule(node, [span.largest for span in spans], [span.radius for span in spans], y.largest)
+        return rule(node, largest_of(spans), radii(spans), y.largest)
 
     return radius
+
+
+def guarded(enclosure: Enclosure) -> Enclosure:
+    """The enclosure with infinite ends, and an infinite radius, for whatever is no number or beyond float32."""
+    of_rule = enclosure.radius
+
+    def values(node: Node, spans: Sequence[Span]) -> Ends:
+        low, high = (end.double() for end in enclosure.values(node, spans))
+        return torch.where(low < inf, low, -inf), torch.where(high > -inf, high, inf)
+
+    def radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+        assert of_rule is not None
+        found = of_rule(node, spans, y).double().expand(y.low.shape)
+        return torch.where((found <= LARGEST) & y.low.isfinite() & y.high.isfinite(), found, inf)
+
+    return Enclosure(values, None if of_rule is None else radius)
