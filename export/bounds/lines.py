@@ -52,7 +52,9 @@ def lines(node: Node, x: Span, y: Span) -> Lines:
     least, most, values = (torch.where(known, part, 0.0) for part in (least, most, values))
     chord = torch.where(width > 0, (values[-1] - values[0]) / torch.where(width > 0, width, 1.0), least[0])
     candidates = [chord, (least[0] + most[0]) / 2, (least[-1] + most[-1]) / 2]
-    offsets_of = [_offsets(slope, cells, values, least, most) for slope in candidates]
+    function = FUNCTIONS.get(node.op)
+    lost = 0.0 if function is None else 4 * function.lost(node, x.largest)
+    offsets_of = [_offsets(slope, cells, values, least, most, lost) for slope in candidates]
     middle = x.middle
     above = torch.stack([slope * middle + offset for slope, (_, offset) in zip(candidates, offsets_of, strict=True)])
     below = torch.stack([slope * middle + offset for slope, (offset, _) in zip(candidates, offsets_of, strict=True)])
@@ -84,7 +86,9 @@ def _cells(node: Node, x: Span) -> Tensor:
     return torch.stack(points).sort(dim=0).values.clamp(x.low, x.high)
 
 
-def _offsets(slope: Tensor, cells: Tensor, values: Tensor, least: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+def _offsets(
+    slope: Tensor, cells: Tensor, values: Tensor, least: Tensor, most: Tensor, lost: Tensor | float
+) -> tuple[Tensor, Tensor]:
     """How low and how high f(x) - slope·x can be: within each cell, between lines from its two ends."""
     rest = values - slope * cells
     start, end, width = rest[:-1], rest[1:], cells[1:] - cells[:-1]
@@ -96,5 +100,5 @@ def _offsets(slope: Tensor, cells: Tensor, values: Tensor, least: Tensor, most: 
     high = torch.where((rising > 0) & (falling < 0), torch.maximum(peak, torch.maximum(start, end)), start.maximum(end))
     low = torch.where((rising > 0) & (falling < 0), torch.minimum(dip, torch.minimum(start, end)), start.minimum(end))
     size = (values.abs() + slope.abs() * cells.abs()).amax(dim=0)
-    lost = 4 * OUTWARDS * size + SMALLEST
+    lost = lost + 4 * OUTWARDS * size + SMALLEST
     return low.amin(dim=0) - lost, high.amax(dim=0) + lost

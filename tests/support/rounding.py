@@ -40,8 +40,8 @@ def outputs_by(structure: Structure, rows: np.ndarray, step: Step) -> Value:
 class Evaluation:
     """An evaluation in which every operation rounds by at most as much as float32 may, in a direction of its own.
 
-    "exact" rounds nothing; "float32" rounds sums to float32 in a random order, "random" moves each result by its whole rounding up or down,
-    "upwards" always up, and "adverse" each as it moves the network's first output furthest.
+    "exact" rounds nothing; "float32" rounds sums to float32 in a random order, "random" moves each result by its whole
+    rounding up or down, "upwards" always up, and "adverse" each as it moves the network's first output furthest.
     """
 
     def __init__(self, mode: str, seed: int, directions: dict[str, Tensor]):

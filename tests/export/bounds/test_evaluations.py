@@ -16,19 +16,20 @@ from builder import MLPSpec, assemble
 from export.bounds.boxes import Box, box_of
 from export.bounds.enclosing import Enclosed, Network, NoBoundError, enclose
 from export.bounds.errors import output_errors
+from export.bounds.lines import lines
 from export.bounds.splitting import Parts, flat, split
 from export.bounds.substitution import tightening
 from export.evaluation import evaluate
 from export.graph import Node, Rows
 from export.graph import Tensor as Constant
-from export.proof.layer_bounds import walk
-from export.proof.rules import FUNCTIONS
+from export.proof.layer_bounds import SLACK, walk
+from export.proof.rules import ENCLOSURES, FUNCTIONS
 from export.proof.rules.spans import Span
+from export.proof.slopes import slopes
 from export.proof.structure import Structure
 from tests.support.cases import BLOCKS, network, randomised, specs
 from tests.support.repeats import examples
-from tests.support.rounding import MODES, Evaluation, adverse, outputs_by, structure_of
-from export.bounds.lines import lines
+from tests.support.rounding import MODES, Evaluation, adverse, structure_of
 
 WORK = 1e9
 
@@ -51,6 +52,11 @@ def rows_of(box: Box, rng: np.random.Generator, count: int = 8) -> np.ndarray:
     return box.rows(positions)
 
 
+def lost(values: Tensor) -> Tensor:
+    """What the difference of two values in float64 may lose."""
+    return 2.0**-50 * values.abs()
+
+
 def check_box(structure: Structure, box: Box, seed: int) -> None:
     """Every evaluation of every value, and of the outputs by every step."""
     network, rng = Network.of(structure), np.random.default_rng(seed)
@@ -64,8 +70,8 @@ def check_box(structure: Structure, box: Box, seed: int) -> None:
     directions = adverse(structure, rows)
     (name,), (output,) = structure.wiring.inputs, structure.wiring.outputs
     inputs = {name: (torch.from_numpy(rows).double(), None)}
-    exact, _ = outputs_by(structure, rows, Evaluation("exact", seed, directions).step)
     everything = walk(network.layers, inputs, len(rows), Evaluation("exact", seed, directions).step)
+    exact = everything[structure.values[output]][0].reshape(len(rows), -1)
     evaluations = {mode: Evaluation(mode, seed, directions) for mode in MODES}
     found = {mode: walk(network.layers, inputs, len(rows), each.step) for mode, each in evaluations.items()}
     for enclosed in (plain, tight):
@@ -74,24 +80,29 @@ def check_box(structure: Structure, box: Box, seed: int) -> None:
             value = value.double()
             assert bool(((span.low <= value) & (value <= span.high)).all()), layer.path
             for mode, values in found.items():
-                assert bool(((values[layer.output][0] - value).abs() <= span.error).all()), (layer.path, mode)
+                assert bool(((values[layer.output][0] - value).abs() <= span.error * SLACK + lost(value)).all()), (
+                    layer.path,
+                    mode,
+                )
         errors = output_errors(enclosed)
         for mode, values in found.items():
-            off = (values[structure.values[output]][0] - exact).abs().reshape(len(rows), -1).amax(dim=0)
+            off = (values[structure.values[output]][0].reshape(len(rows), -1) - exact).abs() - lost(exact)
             for step in (errors.carried, errors.sensitivities, errors.at_once):
-                assert bool((off <= step[0]).all()), mode
+                assert bool((off <= step[0] * SLACK).all()), mode
     parts = Parts.of(*flat(spans), tight, output_errors(tight))
     halves = split(network, parts, WORK, deadline=6.0, clock=iter(range(100)).__next__)
-    held = (torch.from_numpy(rows).double()[:, None] >= halves.low) & (torch.from_numpy(rows).double()[:, None] <= halves.high)
+    held = (torch.from_numpy(rows).double()[:, None] >= halves.low) & (
+        torch.from_numpy(rows).double()[:, None] <= halves.high
+    )
     inside = held.all(dim=2)
     assert bool(inside.any(dim=1).all())
     assert bool((halves.largest() <= parts.largest()).all())
     for values in found.values():
-        off = (values[structure.values[output]][0] - exact).abs().reshape(len(rows), -1)
+        off = (values[structure.values[output]][0].reshape(len(rows), -1) - exact).abs() - lost(exact)
         for row in range(len(rows)):
-            assert bool((off[row] <= halves.bound[inside[row]]).all())
-            assert bool((halves.lowest[inside[row]] <= exact.reshape(len(rows), -1)[row]).all())
-            assert bool((exact.reshape(len(rows), -1)[row] <= halves.highest[inside[row]]).all())
+            assert bool((off[row] <= halves.bound[inside[row]] * SLACK).all())
+            assert bool((halves.lowest[inside[row]] <= exact[row]).all())
+            assert bool((exact[row] <= halves.highest[inside[row]]).all())
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -117,7 +128,7 @@ def test_every_evaluation_of_any_network_is_within_the_bound_of_its_box(
 
 
 class Shared(nn.Module):
-    """A value that goes two ways, a product of two values, a softmax, a norm, and matrices of which one cancels another."""
+    """A value that goes two ways, a product of two values, a softmax, a norm, and matrices that cancel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,8 +208,6 @@ def test_a_function_stays_between_its_lines(op: str) -> None:
     above = FUNCTIONS[node.op].above
     inside = (x.low > above).flatten()
     x = Span(x.low[inside], x.high[inside])
-    from export.proof.rules import ENCLOSURES
-
     y = Span(*ENCLOSURES[node.op].values(node, [x]))
     found = lines(node, x, y)
     for place in [0.0, 1.0, *rng.random(60)]:
@@ -207,7 +216,8 @@ def test_a_function_stays_between_its_lines(op: str) -> None:
         assert bool((value <= found.upper * point + found.upper_offset).all())
         assert bool((value >= found.lower * point + found.lower_offset).all())
         assert bool(((y.low <= value) & (value <= y.high)).all())
-    narrow = ((x.high - x.low) < 1e-4) & (x.smallest > 1e-3)
+    known = slopes(node, x.low, x.high)[0].isfinite()  # a softplus that may jump has no lines of its own
+    narrow = ((x.high - x.low) < 1e-4) & (x.smallest > 1e-3) & known
     gap = (found.upper - found.lower) * x.middle + found.upper_offset - found.lower_offset
     assert float((gap / (1 + y.largest))[narrow].max()) < 1e-4
 
