@@ -19,6 +19,8 @@ from export.proof.rules.arithmetic import magnitude, roundings
 from export.proof.rules.common import size
 from export.proof.rules.constants import U
 from export.proof.structure import Structure
+from runtime import Port
+from runtime.model.port import threshold
 
 from .boxes import Box
 from .enclosing import Enclosed, Network, NoBoundError, enclose
@@ -58,7 +60,7 @@ class Bounding:
     """What is to be bounded: the file of a structure whose operators were all matched, over a box of its inputs.
 
     ``evaluations`` run the file in float32, for the errors that are seen; PyTorch's own is added. ``data`` are rows of
-    all inputs, for a classifier with ``labels``.
+    all inputs, for a classifier, whose output ``scored`` has labels.
     """
 
     structure: Structure
@@ -66,14 +68,16 @@ class Bounding:
     file: str
     sha256: str
     seconds: float = SECONDS
-    labels: Sequence[str] | None = None
+    scored: Port | None = None
     evaluations: Sequence[Evaluation] = ()
     data: np.ndarray | None = None
 
     def report(self) -> BoundReport:
         """The bounds. Where there are none the report says why."""
         start = perf_counter()
-        empty = BoundReport(file=self.file, sha256=self.sha256, box=self.box.record(), outputs={})
+        rows = {**self.box.shapes, **self.structure.wiring.outputs}
+        shapes = {name: list(row) for name, row in rows.items()}
+        empty = BoundReport(file=self.file, sha256=self.sha256, box=self.box.record(), shapes=shapes, outputs={})
         try:
             network = Network.of(self.structure)
             with threads_for(sum(layer.parameters for layer in network.layers)):
@@ -109,8 +113,25 @@ class Bounding:
             "steps": steps.records,
             "layers": _shares(network, errors, int(errors.sensitivities.amax(dim=0).argmax())),
             "boxes": len(parts.low),
-            "labels": None if self.labels is None else _labels(network, best.numpy(), self.labels, self.box, self.data),
+            "labels": self._labels(network, best.numpy()),
         }
+
+    def _labels(self, network: Network, bound: np.ndarray) -> LabelRecord | None:
+        """The margin of a classifier's one output: the largest value is the label, or of one value its side.
+
+        None for any other network.
+        """
+        port, several = self.scored, len(network.structure.wiring.outputs) > 1
+        if port is None or port.labels is None or several or len(bound) not in (1, len(port.labels)):
+            return None
+        alone = len(bound) == 1
+        margin = float(bound[0]) if alone else float(np.sort(bound)[-2:].sum())
+        if self.data is None:
+            return LabelRecord(margin=margin)
+        inside = self.data[self.box.holds(self.data)]
+        exact = np.sort(outputs(network, inside, torch.float64), axis=1) if len(inside) else np.zeros((0, len(bound)))
+        margins = np.abs(exact[:, 0] - threshold(port)) if alone else exact[:, -1] - exact[:, -2]
+        return LabelRecord(margin=margin, rows=len(inside), above=int((margins > margin).sum()))
 
 
 def _outputs(
@@ -162,21 +183,3 @@ def _rounded_constants(layer: Layer, largest: Tensor) -> Tensor:
         chain = magnitude(node, chain)
     c = sum(roundings(node) + 4 for node in layer.source_nodes)
     return U * (1 + 2.0**-20) * terms + c * 2.0**-53 * chain
-
-
-def _labels(
-    network: Network, bound: np.ndarray, labels: Sequence[str], box: Box, data: np.ndarray | None
-) -> LabelRecord | None:
-    """The margin of a classifier's one output, whose largest value is the label; None for any other network."""
-    if len(network.structure.wiring.outputs) != 1 or len(bound) not in (1, len(labels)):
-        return None
-    alone = len(bound) == 1
-    margin = float(bound[0]) if alone else float(np.sort(bound)[-2:].sum())
-    if data is None:
-        return LabelRecord(margin=margin)
-    inside = data[box.holds(data)]
-    if not len(inside):
-        return LabelRecord(margin=margin, rows=0, above=0)
-    exact = np.sort(outputs(network, inside, torch.float64), axis=1)
-    margins = np.abs(exact[:, 0]) if alone else exact[:, -1] - exact[:, -2]
-    return LabelRecord(margin=margin, rows=len(inside), above=int((margins > margin).sum()))

@@ -79,7 +79,7 @@ def bound(
             file=path.name,
             sha256=model.source.sha256,
             seconds=seconds,
-            labels=labelled[0].labels if len(labelled) == 1 else None,
+            scored=labelled[0] if len(labelled) == 1 else None,
             evaluations=[evaluation],
             data=rows,
         ).report()

@@ -72,6 +72,8 @@ class BoundReport(_Record):
     sha256: str
     box: dict[str, list[tuple[float, float]]]
     """For each input the lowest and the highest value of each feature; one pair if all have the same."""
+    shapes: dict[str, list[int]] = {}
+    """The shape of a row of each input and output."""
     outputs: dict[str, OutputBound]
     """Empty where there is no bound."""
     why: str | None = None

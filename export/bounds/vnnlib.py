@@ -22,9 +22,9 @@ from math import inf, prod
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from export.bounds.report import format_box
 from export.bounds.vnnlib_text import compare, query_text, tensors
 from export.errors import ExportError
+from runtime.model.bound import format_box
 from runtime.model.port import LARGEST, format_number
 
 Limits = tuple[ArrayLike | None, ArrayLike | None]

@@ -19,6 +19,7 @@ from export.artifact import Artifact, weights_hash
 from export.bounds.bounding import Bounding
 from export.bounds.boxes import box_of
 from export.bounds.report import BoundReport
+from export.description import declared_output
 from export.errors import ExportError, UnsupportedError
 from export.evaluation import threads_for
 from export.exporting import evaluated_copy
@@ -155,7 +156,9 @@ def _bounded(proof: Proof, seconds: float) -> BoundReport | None:
         box = box_of(proof.structure.wiring.inputs, [proof.port, *ports_of(model)[1:]], None)
     except InputError:
         return None
-    labels = ports[0].labels if len(ports) == 1 else None
+    scored = ports[0] if len(ports) == 1 else None
+    if proof.spec is not None:
+        scored = declared_output(Port(proof.spec.output.name, ()), proof.spec)
     with proof.runner.open() as run:
         return Bounding(
             proof.structure,
@@ -163,7 +166,7 @@ def _bounded(proof: Proof, seconds: float) -> BoundReport | None:
             file=model.path.name,
             sha256=model.source.sha256 if model.source is not None else "",
             seconds=seconds,
-            labels=labels if proof.spec is None else proof.spec.output.labels,
+            scored=scored,
             evaluations=[lambda rows: proof.runner.output(run, rows)],
             data=proof.data,
         ).report()

@@ -1,13 +1,30 @@
 """``mlpx bound``: how far a runtime may be from the exact network, for every input of a box. And how it is printed."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from typer import BadParameter
 
 from .options import LISTED, Device, Dtype, Json, Weights, refuse
 from .terminal import print_aligned, print_field, print_json, print_line
 
 if TYPE_CHECKING:
     from export.bounds.report import BoundReport
+
+
+@dataclass
+class QueryOptions:
+    """A query for verifiers of real arithmetic, with the bound as its margin."""
+
+    vnnlib: Annotated[Path | None, "FILE", "Write a query for verifiers of networks, with the bound as margin."] = None
+    vnnlib_version: Annotated[Literal["2.0", "1.0"], "The version of the query."] = "2.0"
+    around: Annotated[str | None, "FILE:ROW", "The box around a row of a data file, from 1 on; with --eps."] = None
+    eps: Annotated[float | None, "X", "How far each feature may be from that row."] = None
+    within: Annotated[
+        tuple[float, float] | None, "LOW HIGH", "Ask whether every output stays within limits, not for a label."
+    ] = None
+
 
 _MOST_VALUES, _MOST_LAYERS = 12, 8
 
@@ -31,18 +48,23 @@ def bound(
     device: Device = "auto",
     dtype: Dtype = None,
     *,
+    queried: QueryOptions,
     as_json: Json = False,
 ) -> None:
     """Bound the error of any correct float32 runtime of FILE, against its network in exact arithmetic, over a box."""
     refuse(
         (spec is not None and module is not None, "give --spec or --module, not both"),
         (spec is None and weights is not None, "--weights goes with --spec"),
+        ((queried.around is None) != (queried.eps is None), "--around FILE:ROW and --eps go together"),
+        (queried.vnnlib is None and queried.within is not None, "--within goes with --vnnlib"),
     )
     from runtime.session.trial import trial
 
     with trial(file, device):  # in a process of its own, while these are imported
         from export import bound as bound_file
         from export import load_module
+        from export.bounds.queries import around_row, query
+        from runtime import write_whole
 
         from .proving import load_network
     network = None
@@ -50,14 +72,32 @@ def bound(
         _, network, _ = load_network(spec, weights, dtype=dtype, may_be_random=False)
     elif module is not None:
         network = load_module(module)
-    options: dict[str, Any] = {"ranges": range_, "seconds": seconds, "certificate": certificate, "data": data}
+    around = None
+    if queried.around is not None and queried.eps is not None:
+        source, row = _row_of(queried.around)
+        around = around_row(file, source, row, queried.eps, within=range_, dtype=dtype)
+    box = range_ if around is None else around.ranges
+    options: dict[str, Any] = {"ranges": box, "seconds": seconds, "certificate": certificate, "data": data}
     report = bound_file(file, network, device=device, dtype=dtype, method=method, **options)
+    if queried.vnnlib is not None:
+        label = around.label if around is not None else None
+        text = query(report, label=label, within=queried.within, version=queried.vnnlib_version)
+        write_whole(queried.vnnlib, text.encode())
     if as_json:
         print_json(report)
         return
     print_bound(report)
+    if queried.vnnlib is not None:
+        print_field("query", f"{queried.vnnlib}, VNN-LIB {queried.vnnlib_version}: unsat means that it holds")
     if report.why is None:
         _print_details(report)
+
+
+def _row_of(text: str) -> tuple[Path, int]:
+    source, _, number = text.rpartition(":")
+    if not source or not number.isdecimal():
+        raise BadParameter(f"'{text}' is not FILE:ROW, such as rows.csv:1", param_hint="--around")
+    return Path(source), int(number)
 
 
 def print_bound(report: "BoundReport") -> None:
@@ -65,10 +105,9 @@ def print_bound(report: "BoundReport") -> None:
     from runtime.model.bound import format_bound, read_bound
 
     found = read_bound(report.model_dump(mode="json"), report.sha256)
-    lines = [format_bound(found)]
+    print_field("bound", format_bound(found))
     if report.labels is not None:
-        lines.append(_format_labels(report))
-    print_field("bound", *lines)
+        print_field("", _format_labels(report))
 
 
 def _format_labels(report: "BoundReport") -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.model.port import Port, annotate_ports
+from runtime.model.port import Port, annotate_ports, threshold
 from runtime.session.session import Session
 
 from .dataframes import rows_of_table
@@ -54,7 +54,7 @@ class Scores:
             return None
         values = self._values
         if values.shape[1] == 1:
-            values = np.hstack([np.full_like(values, 0.0 if self.port.scores == "logits" else 0.5), values])
+            values = np.hstack([np.full_like(values, threshold(self.port)), values])
         names = np.asarray(self.port.labels, dtype=object)[values.argmax(axis=1)]
         names[np.isnan(values).any(axis=1)] = None
         return names

@@ -61,6 +61,11 @@ def limits(port: Port) -> tuple[np.ndarray, np.ndarray] | None:
     return None if np.isnan(both).all() else (both[:, 0], both[:, 1])
 
 
+def threshold(port: Port) -> float:
+    """The score above which a single output means the second of two labels: that of a logit, or of a probability."""
+    return 0.0 if port.scores == "logits" else 0.5
+
+
 def feature_name(port: Port, column: int, shape: Sequence[int]) -> str:
     """The name of a value in a row of this shape, or its position counted from 1, such as ``3`` or ``1, 3``."""
     if port.features is not None:
