@@ -187,9 +187,9 @@ def test_the_page_draws_the_largest_bounds_and_says_what_the_others_are(
     reports: dict[str, ParityReport], tmp_path: Path
 ) -> None:
     text = shown(with_bound(reports["proved"]), tmp_path / "b.html").text
-    rows = {index: f" {index}: bound {(100 + index) / 1e5:.3g}, seen " for index in range(30)}
+    rows = {index: f" {index}: ± {(100 + index) / 1e5:.3g}, seen " for index in range(30)}
     assert [index for index, row in rows.items() if row in text] == list(range(6, 30))
-    assert "29: bound 0.00129, seen 8.06e-05, in -27.2 to 30.5" in text
+    assert "29: ± 0.00129, seen 8.06e-05, in -27.2 to 30.5" in text
     assert "Those of the other 6 are at most 0.00105, and errors of at most 6.56e-05 were seen." in text
     layers = [index for index in range(30) if f"{index}.$layer$, linear: {index / 4.35:.1f} %, " in text]
     assert layers == list(range(6, 30))  # 24 of the 29 that add to it
@@ -220,11 +220,15 @@ def test_the_bars_are_on_a_log_scale(reports: dict[str, ParityReport], tmp_path:
 def test_the_page_shows_infinite_and_exact_values(reports: dict[str, ParityReport], tmp_path: Path) -> None:
     infinite = OutputBound(bound=[np.inf, 0.5], seen=[0.0, 0.0], interval=[(-np.inf, np.inf), (-np.inf, 3.5)])
     exact = OutputBound(bound=[0.0], seen=[0.0], interval=[(0, 0)])
-    report = with_bound(reports["proved"], outputs={"wide": infinite, "exact": exact}, layers=[], labels=None)
+    extreme = OutputBound(bound=[1.7e308], seen=[5e-324], interval=[(-1.7e308, 1.7e308)])
+    outputs = {"wide": infinite, "exact": exact, "extreme": extreme, **{f"y{index}": exact for index in range(4)}}
+    report = with_bound(reports["proved"], outputs=outputs, layers=[], labels=None)
     page = shown(report, tmp_path / "b.html")
-    assert "0: bound inf, seen 0, in -inf to inf" in page.text
-    assert "1: bound 0.5, seen 0, in -inf to 3.5" in page.text
-    assert "0: bound 0, seen 0, in 0 to 0" in page.text
+    assert "0: ± inf, seen 0, in -inf to inf" in page.text
+    assert "1: ± 0.5, seen 0, in -inf to 3.5" in page.text
+    assert "0: ± 0, seen 0, in 0 to 0" in page.text
+    assert "0: ± 1.7e+308, seen 4.94e-324, in -1.7e+308 to 1.7e+308" in page.text
+    assert "The first 6 of 7 outputs are drawn" in page.text
     assert "Where it comes from" not in page.text
     assert "times as large" not in page.text
     assert "exact margin" not in page.text
@@ -256,7 +260,9 @@ def test_the_same_report_gives_the_same_page(reports: dict[str, ParityReport], t
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("name", ["skip", "failed", "bound"])
 def test_the_page_in_a_browser(name: str, dark: bool, reports: dict[str, ParityReport], tmp_path: Path) -> None:
-    write_page(with_bound(reports["proved"]) if name == "bound" else reports[name], tmp_path / "p.html")
+    small = OutputBound(bound=[1.23e-5] * 200, seen=[1.23e-6] * 200, interval=[(-1.23e-5, 1.23e-5)] * 200)
+    bounded = with_bound(reports["proved"], outputs={"an_output_with_quite_a_long_name_of_many_letters": small})
+    write_page(bounded if name == "bound" else reports[name], tmp_path / "p.html")
     for width in (360, 1200):
         seen = look(tmp_path / "p.html", width, dark=dark)
         assert seen["width"] == width
