@@ -40,21 +40,20 @@ def _output(name: str, output: OutputBound) -> Drawing:
     sizes: list[tuple[float, ...]] = []
     for index in drawn:
         bound, seen, (low, high) = output.bound[index], output.seen[index], output.interval[index]
-        texts.append(f"{index}: bound {format_up(bound)}, seen {short(seen)}, in {short(low)} to {short(high)}")
+        texts.append(f"{index}: ± {format_up(bound)}, seen {short(seen)}, in {short(low)} to {short(high)}")
         sizes.append((seen, bound, high - low))
     scale = _log_scale([size for row in sizes for size in row])
-    ticks = [10.0**power for power in scale.ticks]
 
     def draw(axes: Any) -> None:
         patches = imported("matplotlib.patches", "the report as a page")
         _rows(axes, texts)
-        for row, bars in enumerate(sizes):
-            for bar, (size, colour) in enumerate(zip(bars, _COLOURS.values(), strict=True)):
-                axes.barh(row + 0.16 + 0.15 * bar, scale.place(size), 0.13, color=colour)
+        for bar, (column, colour) in enumerate(zip(zip(*sizes, strict=True), _COLOURS.values(), strict=True)):
+            heights = [row + 0.16 + 0.15 * bar for row in range(len(drawn))]
+            axes.barh(heights, [scale.place(size) for size in column], 0.13, color=colour)
         handles = [patches.Patch(color=colour, label=label) for label, colour in _COLOURS.items()]
         where = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
         axes.legend(handles=handles, ncols=3, frameon=False, fontsize=8, handlelength=1, columnspacing=1, **where)
-        axes.set_xticks([scale.place(tick) for tick in ticks], [f"{tick:g}" for tick in ticks], size=8)
+        axes.set_xticks(*zip(*scale.ticks, strict=True), size=8)
         axes.spines["left"].set_visible(False)
 
     others = sorted(set(range(len(output.bound))) - set(drawn))
@@ -103,7 +102,7 @@ def _largest(values: Sequence[float]) -> list[int]:
 def _rows(axes: Any, texts: Sequence[str]) -> None:
     """One row for each text, from the top; its bars go below the text."""
     for row, text in enumerate(texts):
-        axes.text(0, row - 0.12, cut(text, _MOST_LETTERS), va="center", size=8, parse_math=False)
+        axes.text(0, row - 0.12, text, va="center", size=8, parse_math=False)
     axes.set(xlim=(0, 1), ylim=(len(texts) - 0.4, -0.4))
     axes.set_yticks([])
 
@@ -111,8 +110,8 @@ def _rows(axes: Any, texts: Sequence[str]) -> None:
 class _Scale(NamedTuple):
     place: Callable[[float], float]
     """Where a value ends from 0 to 1; 0 for 0, and 1 for infinity."""
-    ticks: Sequence[int]
-    """Powers of 10."""
+    ticks: Sequence[tuple[float, str]]
+    """Powers of 10: their places and labels."""
 
 
 def _log_scale(values: Sequence[float]) -> _Scale:
@@ -126,4 +125,5 @@ def _log_scale(values: Sequence[float]) -> _Scale:
             return 1.0
         return (log10(value) - low) / (high - low) if value > 0 else 0.0
 
-    return _Scale(place, range(low, high + 1, ceil((high - low) / _TICKS)))
+    powers = range(low, high + 1, ceil((high - low) / _TICKS))
+    return _Scale(place, [((power - low) / (high - low), f"{float(f'1e{power}'):g}") for power in powers])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 
 from export.bounds.report import MEANING as BOUND_MEANING
@@ -43,6 +44,7 @@ def write_page(report: ParityReport, path: str | Path) -> None:
         worst=[layer.worst for layer in inexact if layer.worst is not None][:_MOST_WORST],
         bound_outputs=draw_outputs(bound) if bound else [],
         bound_layers=draw_layers(bound) if bound else None,
+        bound_ratio=bound.ratio if bound and bound.ratio is not None and isfinite(bound.ratio) else None,
         bound_seen=max((size for output in values for size in output.seen), default=0.0),
         bound_folding=max((size for output in values for size in output.folding or ()), default=None),
         bound_meaning=BOUND_MEANING,

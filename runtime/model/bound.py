@@ -46,7 +46,7 @@ class Bound:
     seen: float | None
     """The largest error that a search found; None where there is no bound."""
     ratio: float | None
-    """The largest bound over the largest error seen; None where there is no bound, or no error was seen."""
+    """The largest bound over the largest error seen; None where there is no bound, or hardly any error was seen."""
     margin: float | None
     """For a classifier: where the exact margin is above it, no correct evaluation gives another label; else None."""
 
@@ -70,13 +70,14 @@ def read_bound(record: Any, sha256: str) -> Bound:
     largest = max((value for output in outputs.values() for value in output.bound), default=math.inf)
     seen = max((value for output in outputs.values() for value in output.seen), default=0.0)
     bounded = math.isfinite(largest)
+    ratio = largest / seen if seen > 0 else math.inf
     return Bound(
         box={_text(name): _box(ranges) for name, ranges in record["box"].items()},
         outputs=outputs,
         why=None if why is None else _text(why),
         largest=largest if bounded else None,
         seen=seen if bounded else None,
-        ratio=largest / seen if bounded and seen > 0 else None,
+        ratio=ratio if bounded and math.isfinite(ratio) else None,
         margin=None if labels is None else _size(labels["margin"]),
     )
 

@@ -12,6 +12,7 @@ import polars
 import pytest
 
 from runtime import Session
+from tests.support.bounded import WORDS, give_bound
 from tests.support.commands import Run
 
 
@@ -48,6 +49,36 @@ def test_inspect(run: Run, model: Path, tmp_path: Path) -> None:
     record = json.loads(run("inspect", model, "--json").out)
     assert record["parameters"] == 26
     assert record["own"] is True
+
+
+def test_inspect_shows_the_bound_of_the_certificate(run: Run, model: Path, tmp_path: Path) -> None:
+    assert json.loads(run("inspect", model, "--json").out)["bound"] is None
+    assert "  bound  " not in run("inspect", model).out
+    give_bound(model)
+    assert f"  bound    {WORDS}\n" in run("inspect", model).out
+    bound = json.loads(run("inspect", model, "--json").out)["bound"]
+    assert bound["box"] == {"input": [[-0.5, 16]]}
+    assert bound["outputs"]["output"]["bound"] == [0.00125, 0.006543]
+    assert (bound["largest"], bound["margin"], bound["why"]) == (0.006543, 0.01309, None)
+    (tmp_path / "link.onnx").symlink_to(model)
+    assert WORDS in run("inspect", tmp_path / "link.onnx").out
+    certificate = model.with_name("tiny.parity.json")
+    whole = certificate.read_text()
+    certificate.write_text(whole.replace('"margin"', '"other"'))  # damaged
+    assert "  bound  " not in run("inspect", model).out
+    certificate.write_text(whole)
+    with model.open("ab") as file:
+        file.write(b"\x92\x01\x00")  # a field that no reader knows: the file is another
+    done = run("inspect", model)
+    assert done.code == 0
+    assert "  bound  " not in done.out
+
+
+def test_inspect_says_why_there_is_no_bound(run: Run, model: Path) -> None:
+    give_bound(model, outputs={}, why="'3/log': the logarithm of 0", labels=None)
+    assert (
+        "  bound    none for inputs with input -0.5 to 16: '3/log': the logarithm of 0\n" in run("inspect", model).out
+    )
 
 
 def test_doctor(run: Run) -> None:
@@ -128,6 +159,7 @@ print("imported:", [name for name in heavy if name in sys.modules], file=sys.std
 @pytest.mark.parametrize("command", ["predict", "inspect", "doctor", "schema", "--help"])
 def test_commands_that_only_run_a_model_import_no_torch(command: str, model: Path, root: Path, tmp_path: Path) -> None:
     polars.DataFrame({name: [1.0] for name in "abc"}).write_parquet(tmp_path / "rows.parquet")
+    give_bound(model)
     arguments = {"predict": [model, tmp_path / "rows.parquet", "-o", tmp_path / "o.parquet"], "inspect": [model]}
     line = [sys.executable, "-c", IMPORTS, command, *map(str, arguments.get(command, []))]
     done = subprocess.run(line, cwd=root, capture_output=True, text=True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from export import TargetError, package, publish
+from tests.support.bounded import WORDS, give_bound
 from tests.support.commands import Run
 
 
@@ -24,6 +25,7 @@ def test_the_page_is_made_of_a_release_and_the_widgets_of_the_server(
     run: Run, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a small stand-in for the npm package, which may be missing where the tests run."""
+    give_bound(file)
     monkeypatch.chdir(tmp_path)
     package_json = {"name": "onnxruntime-web", "version": "1.30.0", "license": "MIT"}
     folder = tmp_path / "node_modules" / "onnxruntime-web"
@@ -36,6 +38,7 @@ def test_the_page_is_made_of_a_release_and_the_widgets_of_the_server(
     page = (tmp_path / "p" / "index.html").read_text(encoding="utf-8")
     assert 'globalThis.ort={"InferenceSession":a};' in page
     assert not re.search("@[A-Z]+@", page)
+    assert f'"bound": "{WORDS}"' in page
     for widgets in ("ports.js", "form.js", "bars.js"):
         assert (resources("runtime") / "server" / widgets).read_text(encoding="utf-8") in page
 

@@ -16,6 +16,7 @@ from torch import nn
 from export import TargetError, package, publish
 from export.targets import target_of
 from runtime import read_certificate
+from tests.support.bounded import WORDS, give_bound
 from tests.support.cases import network, randomised
 from tests.support.commands import Run
 from tests.support.hand_written import Written
@@ -61,6 +62,20 @@ def test_what_every_package_holds(run: Run, model: Path, target: str, tmp_path: 
     for command in (f"python3 smoke/check.py {record['url']}", f"mlpx verify --url {record['url']} --certificate m."):
         assert command in readme
     assert [path for path in (tmp_path / "out").iterdir() if path != folder] == []
+
+
+def test_the_readme_quotes_the_bound_with_its_box(model: Path, copy: Path, tmp_path: Path) -> None:
+    plain = (package(model, "triton", tmp_path / "plain").folder / "README.md").read_text()
+    assert "float32 evaluation, against" not in plain
+    give_bound(copy)
+    quoted = (package(copy, "triton", tmp_path / "p").folder / "README.md").read_text()
+    assert f"Any correct float32 evaluation, against the network in real arithmetic: {WORDS}." in quoted
+    assert "cannot change a label where the exact margin exceeds 0.0131." in quoted
+    assert "nothing of inputs outside these ranges" in quoted
+    give_bound(copy, outputs={}, why="'1/log': the logarithm of 0", labels=None)
+    without = (package(copy, "triton", tmp_path / "without").folder / "README.md").read_text()
+    assert "real arithmetic: none for inputs with input -0.5 to 16: '1/log': the logarithm of 0.\n" in without
+    assert "exact margin" not in without
 
 
 def test_what_the_command_says(run: Run, model: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from export import publish
+from tests.support.bounded import WORDS, give_bound
 from tests.support.cases import network
 from tests.support.commands import Run
 from tests.support.serving import Server, ask, model, rows, serving
@@ -119,6 +120,8 @@ def test_only_files_with_a_certificate_of_their_own_bytes(tmp_path: Path) -> Non
     publish(module, tmp_path / "proved.onnx", spec=spec, page=False)
     publish(module, tmp_path / "changed.onnx", spec=spec, page=False)
     model(tmp_path / "unproved.onnx")
+    for name in ("proved", "changed"):
+        give_bound(tmp_path / f"{name}.onnx")
     with (tmp_path / "changed.onnx").open("ab") as file:
         file.write(b"\x92\x01\x00")  # a field that no reader knows: the network is the same, the bytes are others
     with serving(tmp_path, "--only-proved") as server:
@@ -135,8 +138,13 @@ def test_only_files_with_a_certificate_of_their_own_bytes(tmp_path: Path) -> Non
         certificate = ask(server.url, "GET", "/v2/models/proved/versions/1/certificate")
         assert certificate.json["verdict"] == "proved"
     with serving(tmp_path) as server:
-        proved = {one: ask(server.url, "GET", f"/v2/models/{one}").json["parameters"]["proved"] for one in told}
-        assert proved == {"proved": True, "changed": False, "unproved": False}
+        parameters = {one: ask(server.url, "GET", f"/v2/models/{one}").json["parameters"] for one in told}
+    proved = {one: held["proved"] for one, held in parameters.items()}
+    assert proved == {"proved": True, "changed": False, "unproved": False}
+    bound = parameters["proved"]["bound"]
+    assert bound["words"] == WORDS
+    assert (bound["box"], bound["largest"], bound["margin"]) == ({"input": [[-0.5, 16]]}, 0.006543, 0.01309)
+    assert parameters["changed"]["bound"] is parameters["unproved"]["bound"] is None
 
 
 @pytest.mark.parametrize(

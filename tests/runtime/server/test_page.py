@@ -14,6 +14,7 @@ import pytest
 from builder import MLPSpec, assemble
 from export import publish
 from runtime import Session
+from tests.support.bounded import WORDS, give_bound
 from tests.support.browser import CHROMIUM
 from tests.support.cases import randomised
 from tests.support.devtools import Page
@@ -41,6 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     spec = MLPSpec.model_validate(SPEC)
     publish(randomised(assemble(spec), 1), folder / "arm" / "arm.onnx", spec=spec, device="cpu", page=True)
+    give_bound(folder / "arm" / "arm.onnx")
     model(folder / "plain" / "1" / "model.onnx")
     model(folder / "plain" / "2" / "model.onnx", seed=1)
     (folder / "torn").mkdir()
@@ -95,9 +97,11 @@ def test_a_model_is_tried_and_the_command_asks_the_same(page: Page, server: Serv
 
 
 def test_another_version_is_opened_and_a_refusal_is_shown(page: Page, server: Server) -> None:
+    assert page.text("#bound") == f"Error of correct float32 arithmetic: {WORDS}."
     page.click("[aria-label='Try plain, version 2']")
     page.wait("document.activeElement.innerText === 'Try plain, version 2'")
     page.wait(f"{SHOWN}.length === 3")
+    assert page.text("#bound") == ""
     ask(server.url, "POST", "/v2/repository/models/plain/unload", {})
     try:
         page.type("input[type=number]", 2)
