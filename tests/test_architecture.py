@@ -120,15 +120,15 @@ def test_a_circle_would_be_seen(tmp_path: Path) -> None:
 
 
 PUBLIC = {
-    mlpx: """Artifact ClusterError ExportError InputError MLPSpec MissingPackageError ModelError OutputError
+    mlpx: """Artifact BoundReport ClusterError ExportError InputError MLPSpec MissingPackageError ModelError OutputError
         ParityReport ProofError ProviderError RecoveryError Session SignatureError SpecError TargetError
-        UnreachableError UnsupportedError WeightsError __version__ assemble export inspect json_schema load_spec
+        UnreachableError UnsupportedError WeightsError __version__ assemble bound export inspect json_schema load_spec
         load_weights package publish recover sign tune verify""",
     builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem RecoveryError Residual Scale SpecError
         Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights""",
-    export: """Artifact ExportError Inspection Package ParityReport ProofError Recovered Recovery
-        TargetError UnsupportedError Variant export inspect load_module package publish read_checkpoint read_network
-        read_onnx read_report recover tune verify write_variant""",
+    export: """Artifact BoundReport ExportError Inspection Package ParityReport ProofError Recovered Recovery
+        TargetError UnsupportedError Variant bound export inspect load_module package publish read_checkpoint
+        read_network read_onnx read_report recover tune verify write_variant""",
     runtime: """VERSION Answers Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError
         ContenderFigures DeviceReport Finding FolderReport Header InputError LiveReport Machine MissingPackageError
         ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport Scores Session SignatureError

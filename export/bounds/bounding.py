@@ -34,6 +34,8 @@ SECONDS = 2.0
 """The default budget."""
 _PRODUCTS_PER_SECOND = 2.0**32
 """About, of a matrix product in float64 on one core; it decides what is worth trying."""
+_LEAST = 0.25
+"""Seconds that are worth taking for narrower enclosures, whatever the budget is."""
 _MARGIN = 1 + 2.0**-30
 
 
@@ -89,7 +91,7 @@ class Bounding:
     def _found(self, network: Network, start: float) -> dict[str, Any]:
         """What is found, by the report's keys. Raises NoBoundError."""
         steps, spans = _Steps(start), self.box.spans()
-        work = _PRODUCTS_PER_SECOND * self.seconds / 8
+        work = _PRODUCTS_PER_SECOND * max(self.seconds, _LEAST) / 8
         with suppress(NoBoundError):  # narrower enclosures may have a bound
             errors = output_errors(enclose(network, spans))
             steps.add("intervals", "each layer's error carried by intervals", errors.carried.amax(dim=0))

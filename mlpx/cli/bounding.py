@@ -66,7 +66,7 @@ def bound(
         from export.bounds.queries import around_row, query
         from runtime import write_whole
 
-        from .proving import load_network
+        from .networks import load_network
     network = None
     if spec is not None:
         _, network, _ = load_network(spec, weights, dtype=dtype, may_be_random=False)

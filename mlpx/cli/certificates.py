@@ -63,8 +63,8 @@ def _print_device(report: "DeviceReport") -> None:
         print_field("", f"nearer to the exact answers than to those of {', '.join(precisions)}")
     print_field("finding", *(finding.words for finding in report.findings))
     print_field("cause", *report.causes)
-    proved = f"SHA-256 {report.sha256[:16]}…, proved on {report.proved_on} on {report.made}"
-    print_field("certified", f"{proved}, by {report.certificate}")
+    proved = f"SHA-256 {report.sha256[:16]}…, on {report.proved_on} on {report.made}"
+    print_field("proved", f"{proved}, by {report.certificate}")
     print_field("warning", *report.warnings)
     if report.device:
         print_field("limits", LIMITS)

@@ -1,4 +1,4 @@
-"""``mlpx verify --url``: does a live server answer as the certified file does?"""
+"""``mlpx verify --url``: does a live server answer as the proved file does?"""
 
 import os
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ class LiveOptions:
         str | None,
         "URL",
         "Check a live server's model instead, http(s):// or grpc(s)://host:port/v2/models/NAME: are its answers those "
-        "of the certified file? A token is read from the environment variable MLPX_TOKEN.",
+        "of the proved file? A token is read from the environment variable MLPX_TOKEN.",
     ] = None
     tensors: Annotated[
         str, "auto|json|binary", "With --url: json, binary, or auto: JSON, and bytes too if the server takes them."
@@ -108,7 +108,7 @@ def _print_live(report: "LiveReport") -> None:
     version = f", version {report.version}" if report.version else ""
     version += f" (of {', '.join(report.versions)})" if len(report.versions) > 1 else ""
     print_field("server", f"{report.server or 'without a name'}, {report.protocol}, model {report.model}{version}")
-    print_field("certified", f"{report.file}, SHA-256 {report.sha256[:16]}…, by {report.certificate}")
+    print_field("proved", f"{report.file}, SHA-256 {report.sha256[:16]}…, by {report.certificate}")
     print_field("warning", *report.warnings)
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import BadParameter
 
+from .networks import load_network
 from .options import Device, Dtype, Json, Name, Page, PublishOptions, Weights
-from .proving import load_network, print_proof
+from .proving import print_proof
 from .terminal import note, print_command, print_field, print_json
 
 if TYPE_CHECKING:

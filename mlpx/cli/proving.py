@@ -1,6 +1,5 @@
 """``mlpx verify``: does a file, or a live server, compute what its module computes? And how a proof is printed."""
 
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,15 +11,13 @@ from mlpx.exit_codes import UNPROVED
 from .bounding import print_bound
 from .certificates import check_unchanged, verify_device
 from .live import LiveOptions, live_report, verify_live
+from .networks import load_network
 from .options import Data, Device, Dtype, Json, Page, TrustedKeys, Weights, refuse
 from .repeating import RepeatOptions, repeat
 from .signing import read_trusted
-from .terminal import note, print_field, print_json, print_line
+from .terminal import print_field, print_json, print_line
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from builder import MLPSpec
     from export import ParityReport
 
 
@@ -123,31 +120,6 @@ def verify(
             print_line(f"  {check.outcome:<8} {check.name:<13} {check.words}", hang=25)
     if not report.proved:
         raise Exit(UNPROVED)
-
-
-def load_network(
-    spec: Path, weights: Path | None, *, seed: int | None = None, dtype: str | None = None, may_be_random: bool = True
-) -> tuple["MLPSpec", "nn.Module", str]:
-    """The spec, its network with weights, and where these came from; with a ``seed`` they are random."""
-    from builder import WeightsError, assemble, load_spec, load_weights
-    from builder.assembly import refuse_too_large
-
-    parsed = load_spec(spec)
-    source = weights if weights is not None else spec.parent / "weights.safetensors"
-    if seed is None and not source.is_file():
-        hint = "give trained weights with --weights"
-        hint += ", or ask for random ones with --seed" if may_be_random else ""
-        raise WeightsError(f"{source}: no such file. What to do: {hint}")
-    if seed is None:
-        refuse_too_large(parsed, source)
-    module = assemble(parsed, seed=seed or 0)
-    if seed is not None:
-        return parsed, module, f"random from seed {seed}"
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        load_weights(module, source, dtype=dtype)
-    note(*(f"note: {warning.message}" for warning in caught))
-    return parsed, module, str(source)
 
 
 def print_proof(report: "ParityReport") -> None:

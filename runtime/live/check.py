@@ -26,7 +26,7 @@ _MAX_FIXED_BATCH = 65_536
 _CHUNK = 400
 """Requests that are judged at a time, of those that are repeated."""
 _MAX_VERSIONS = 8
-"""Other versions that are tried if the answers are not the certified file's."""
+"""Other versions that are tried if the answers are not the proved file's."""
 
 Progress = Callable[[int, int], object]
 """Called with the number of requests that were sent, and of all."""
@@ -219,8 +219,8 @@ class _Check:
         if findings:
             self.causes.append("another model, or a wrapper around it, has this name")
         if self.info.sha256 is not None and self.info.sha256 != self.certificate.sha256:
-            served, certified = f"{self.info.sha256[:16]}…", f"{self.certificate.sha256[:16]}…"
-            words = f"the server says that its file has the SHA-256 {served}, and the certified one has {certified}"
+            served, proved = f"{self.info.sha256[:16]}…", f"{self.certificate.sha256[:16]}…"
+            words = f"the server says that its file has the SHA-256 {served}, and the proved one has {proved}"
             self.findings.append(Finding("file", words))
             self.causes.append("another file is served: an older or a newer export, or a variant of it")
         return not findings
@@ -295,7 +295,7 @@ class _Check:
             self.warnings.append(f"versions {' and '.join(versions)} answered in turn: is one replacing the other?")
 
     def _other_version(self, judgement: Judgement) -> list[str]:
-        """The version whose answers are those of the certified file, of those that the metadata names."""
+        """The version whose answers are those of the proved file, of those that the metadata names."""
         answered = {_version(exchange) for exchange in self.exchanges}
         if not any(finding.kind in ("bound", "precision", "form") for finding in judgement.findings):
             return []
@@ -307,7 +307,7 @@ class _Check:
             if exchanges and not self._judge(exchanges).findings:
                 here = ", ".join(sorted(answered - {""}))
                 contrast = f"; the URL was answered by version {here}" if here else ""
-                return [f"version {version} answers as the certified file does{contrast}"]
+                return [f"version {version} answers as the proved file does{contrast}"]
         return []
 
     def _warn_of_limits(self, judgement: Judgement, probe: Probe) -> None:

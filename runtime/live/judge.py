@@ -1,6 +1,6 @@
 """Judges what a server says and answers by a certificate, without contacting the server.
 
-Its metadata must have the names, datatypes and shapes of the file. An answer is that of the certified file if every
+Its metadata must have the names, datatypes and shapes of the file. An answer is that of the proved file if every
 value is within its bound of the exact one. That bound holds for every correct float32 evaluation, so it is wide where
 many layers add up, and a reduced precision may be within it. Therefore the answers, all values of an output together,
 must also be nearer (root mean square) to the exact ones than to those of each reduced precision. This is required only
@@ -31,23 +31,23 @@ def judge_interface(info: ModelInfo, answers: Answers) -> tuple[list[Finding], l
     """Findings on names, datatypes and shapes that differ from the file's, and warnings on what metadata leaves out."""
     findings: list[Finding] = []
     warnings: list[str] = []
-    for kind, tensors, certified in (("input", info.inputs, answers.inputs), ("output", info.outputs, answers.exact)):
+    for kind, tensors, expected in (("input", info.inputs, answers.inputs), ("output", info.outputs, answers.exact)):
         if not tensors:
             warnings.append(f"its metadata names no {kind}s, so only the answers were judged")
             continue
-        findings += [Finding("interface", words) for words in _differences(kind, tensors, certified)]
-        extra = [tensor.name for tensor in tensors if tensor.name not in certified]
+        findings += [Finding("interface", words) for words in _differences(kind, tensors, expected)]
+        extra = [tensor.name for tensor in tensors if tensor.name not in expected]
         if extra and kind == "output" and not findings:
             warnings.append(f"it has outputs that the file does not have: {', '.join(extra)}")
     return findings, warnings
 
 
-def _differences(kind: str, tensors: Sequence[TensorInfo], certified: Mapping[str, np.ndarray]) -> list[str]:
+def _differences(kind: str, tensors: Sequence[TensorInfo], expected: Mapping[str, np.ndarray]) -> list[str]:
     by_name = {tensor.name: tensor for tensor in tensors}
-    if not by_name.keys() >= certified.keys() or (kind == "input" and by_name.keys() != certified.keys()):
-        return [f"the {kind}s of the file are {', '.join(certified)}; the server's are {', '.join(by_name)}"]
+    if not by_name.keys() >= expected.keys() or (kind == "input" and by_name.keys() != expected.keys()):
+        return [f"the {kind}s of the file are {', '.join(expected)}; the server's are {', '.join(by_name)}"]
     differences: list[str] = []
-    for name, values in certified.items():
+    for name, values in expected.items():
         tensor, datatype, row_shape = by_name[name], datatype_of(values), values.shape[1:]
         if tensor.datatype not in (datatype, f"TYPE_{datatype}"):
             differences.append(f"{kind} '{name}' is {datatype} in the file and {tensor.datatype} at the server")

@@ -33,12 +33,12 @@ class Asked:
 
 @dataclass(frozen=True)
 class ComparedAnswers:
-    """What came of comparing answers with the certified ones: the part that a server and a device have in common."""
+    """What came of comparing answers with the proved ones: the part that a server and a device have in common."""
 
     certificate: str
     """Its path."""
     sha256: str
-    """Of the certified file."""
+    """Of the proved file."""
     findings: tuple[Finding, ...]
     """Why it is not proved; empty if it is."""
     causes: tuple[str, ...]
@@ -59,7 +59,7 @@ class ComparedAnswers:
 
     @property
     def proved(self) -> bool:
-        """Whether it is the certified file, and every answer that of a correct float32 evaluation of it."""
+        """Whether it is the proved file, and every answer that of a correct float32 evaluation of it."""
         return not self.findings
 
 

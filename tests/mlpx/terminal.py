@@ -14,7 +14,7 @@ import termios
 from tests.support import ROOT
 from tests.support.commands import Done
 
-COMMANDS = ("build", "export", "recover", "verify", "inspect", "predict")
+COMMANDS = ("build", "export", "recover", "verify", "bound", "inspect", "predict")
 COMMANDS += ("sign", "package", "serve", "bench", "tune", "schema", "doctor")
 INVOCATION = (sys.executable, "-m", "mlpx")
 

@@ -44,7 +44,7 @@ def test_a_file_that_holds(run: Run, model: Path) -> None:
     assert "rows in " in first
     assert first.endswith("2 linear layers alone")
     labels = [line[:9].strip() for line in others]
-    assert labels == ["", "", "", "certified", "limits"]
+    assert labels == ["", "", "", "proved", "limits"]
     assert "results of exact probes right, bit for bit" in done.out
     assert "the certificate is believed, and the file not proved anew" in others[-1]
 

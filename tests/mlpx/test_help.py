@@ -18,12 +18,12 @@ from tests.support.commands import Run
 
 OPTIONS = {
     "build": (
-        "--data --device --dtype --external-data --fold-affine --for --html --ir-version --no-html "
-        "--opset --output --seed --weights -o"
+        "--bound --data --device --dtype --external-data --fold-affine --for --html --ir-version --no-bound "
+        "--no-html --opset --output --seed --weights -o"
     ),
     "export": (
-        "--data --device --dtype --external-data --features --fold-affine --for --html --input-name "
-        "--integers --ir-version --method --name --no-html --opset --output --output-name --seed "
+        "--bound --data --device --dtype --external-data --features --fold-affine --for --html --input-name "
+        "--integers --ir-version --method --name --no-bound --no-html --opset --output --output-name --seed "
         "--weights -o"
     ),
     "recover": (
@@ -33,6 +33,10 @@ OPTIONS = {
     "verify": (
         "--ca-file --certificate --confidence --data --device --dtype --every --html --method --metrics --module "
         "--no-html --output --rate --require-signature --seed --spec --tensors --timeout --url --weights -o"
+    ),
+    "bound": (
+        "--around --certificate --data --device --dtype --eps --method --module --range --seconds --spec --vnnlib "
+        "--vnnlib-version --weights --within"
     ),
     "inspect": "--data --dtype",
     "predict": (
@@ -80,7 +84,11 @@ def test_the_options_are_those_that_are_promised() -> None:
 def test_every_option_is_explained(command: str) -> None:
     for parameter in ROOT.commands[command].params:
         assert parameter.help.endswith((".", "…")), parameter.name
-        assert parameter.is_flag if parameter.metavar is None else re.fullmatch("[A-Z]+|[a-z|]+", parameter.metavar)
+        assert (
+            parameter.is_flag
+            if parameter.metavar is None
+            else re.fullmatch(r"[A-Z]+([ :][A-Z]+)?|[a-z|]+|[\d.|]+", parameter.metavar)
+        )
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -104,7 +112,9 @@ def test_no_line_is_longer_than_the_terminal_and_no_word_is_broken(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_descriptions_have_room_and_types_are_words(command: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     text = shown(run, monkeypatch, 80, command)
-    assert not re.search(r"[<>│─]|range|list\[", text.replace("ranges", "").replace("default: ", ""))
+    assert not re.search(
+        r"[<>│─]|range|list\[", text.replace("ranges", "").replace("--range ", "").replace("default: ", "")
+    )
     columns = {80 - len(found[0]) for found in re.finditer(r"^ {2}-.*? {2,}(?=\S)", text, re.MULTILINE)}
     assert min(columns) >= 40
 

@@ -28,7 +28,7 @@ ROWS = 48
 """Of the certificate of ``case``: 12 of usual ones, and 36 that show single weights."""
 
 
-def certified(module: nn.Module, folder: Path, spec: MLPSpec | None = None) -> tuple[Certificate, Path]:
+def with_certificate(module: nn.Module, folder: Path, spec: MLPSpec | None = None) -> tuple[Certificate, Path]:
     """A module's file, and its certificate."""
     artifact, _ = publish(module, folder / "m.onnx", spec=spec, page=False)
     return read_certificate(folder / "m.parity.json"), artifact.path
@@ -39,7 +39,7 @@ def case() -> Certificate:
     """The certificate of a network of ten outputs, on which the precisions differ."""
     _, module = network([{"linear": 64}, "relu", {"linear": 64}, "relu", {"linear": 10}], features=32)
     with TemporaryDirectory() as folder:
-        return certified(module, Path(folder))[0]
+        return with_certificate(module, Path(folder))[0]
 
 
 @dataclass

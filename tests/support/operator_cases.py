@@ -294,3 +294,41 @@ def drawn(one: Case, seed: int, rows: int = ROWS) -> list[np.ndarray]:
         numbers(kind, (rows, *row), seed + 17 * i)
         for i, (kind, row) in enumerate(zip(one.kinds, one.rows, strict=True))
     ]
+
+
+def every_scale(one: Case, seed: int, rows: int = ROWS) -> list[np.ndarray]:
+    """The same with every number times a power of two of its own, or one for each row."""
+    rng, found = np.random.default_rng(seed), []
+    for array in drawn(one, seed, rows):
+        if array.dtype == np.float32:
+            each = rng.integers(-140, 126, array.shape)
+            of_row = rng.integers(-140, 126, (rows, *[1] * (array.ndim - 1)))
+            with np.errstate(over="ignore"):
+                array = np.ldexp(array, np.where(rng.random(of_row.shape) < 0.5, each, of_row)).astype(np.float32)
+        found.append(array)
+    return found
+
+
+def wide(n: int) -> list[Case]:
+    """What runs over n numbers."""
+    vector, positive = held(n), held(n, low=0.3)
+    return [
+        case("sum", (n,), overload="dim_IntList", dim=(1,), keepdim=False),
+        case("mean", (n, 2), overload="dim", dim=(1,), keepdim=False),
+        case("cumsum", (n,), dim=1),
+        case("linalg_vector_norm", (n,), ord=2, dim=(1,), keepdim=False),
+        case("softmax", (n,), overload="int", dim=1),
+        case("log_softmax", (n, 2), overload="int", dim=1),
+        case("var", (n,), overload="correction", dim=(1,), correction=0, keepdim=False, count=n),
+        case("rms_norm", (n,), tensors={"weight": vector}, normalized_shape=(n,), eps=0.0),
+        case(
+            "layer_norm",
+            (n,),
+            tensors={"weight": vector, "bias": positive},
+            normalized_shape=(n,),
+            eps=1e-5,
+            cudnn_enable=False,
+        ),
+        case("linear", (n,), tensors={"weight": held(3, n), "bias": held(3)}),
+        case("matmul", (2, n), (n, 2)),
+    ]

@@ -125,7 +125,7 @@ def _stepped_radius(node: Node, spans: Sequence[Span], _y: Span) -> Tensor:
     (x,) = spans
     wide = widened(x.largest, x.error)
     crossed = evaluate(node, [x.high + wide]) - evaluate(node, [x.low - wide])
-    most = torch.full_like(wide, 2.0) if node.op == "sign" else (wide + 1).ceil()
+    most = torch.full_like(wide, 2.0) if node.op == "sign" else (wide + OUTWARDS * x.largest + 1).ceil()
     return torch.where(x.error > 0, torch.minimum(crossed, most), 0.0)
 
 

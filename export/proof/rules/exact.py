@@ -12,7 +12,7 @@ from export.graph import Node
 
 from .common import NEAREST, Operand, Radius, Rule, all_exact, operands, radius_of, size, widened, zero_radius
 from .constants import U
-from .spans import Enclosure, Ends, Span, arguments, radii
+from .spans import OUTWARDS, Enclosure, Ends, Span, arguments, radii
 
 
 def _compared(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ def _cast_radius(node: Node, spans: Sequence[Span], _y: Span) -> Tensor:
     if node.dtype != "int64":
         return x.error
     wide = widened(x.largest, x.error)
-    crossed = torch.minimum((x.high + wide).trunc() - (x.low - wide).trunc(), (wide + 1).ceil())
+    crossed = torch.minimum((x.high + wide).trunc() - (x.low - wide).trunc(), (wide + OUTWARDS * x.largest + 1).ceil())
     return torch.where(x.largest + x.error < _beyond(node), torch.where(x.error > 0, crossed, 0.0), inf)
 
 

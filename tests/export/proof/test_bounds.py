@@ -18,7 +18,7 @@ from export.evaluation import evaluate
 from export.operators import OPERATORS
 from export.proof.rules import RULES
 from export.proof.rules.constants import ETA, LARGEST
-from tests.support.operator_cases import CASES, ROWS, Case, case, drawn, exact_of, held, numbers, radius_of
+from tests.support.operator_cases import CASES, ROWS, Case, drawn, every_scale, exact_of, numbers, radius_of, wide
 from tests.support.rounded import Rounded, spelt
 
 TWINNED = [name for name, one in CASES.items() if one.twin is not None]
@@ -36,19 +36,6 @@ def within(one: Case, arrays: Sequence[np.ndarray], found: np.ndarray, where: st
     apart = torch.where(bounded & y.isfinite(), (value - y).abs(), 0.0)
     assert (apart <= radius).all(), f"{where}: {(apart / radius).nan_to_num(0).max()} of the bound"
     return float(bounded.double().mean())
-
-
-def every_scale(one: Case, seed: int, rows: int = ROWS) -> list[np.ndarray]:
-    """The same with every number times a power of two of its own, or one for each row."""
-    rng, found = np.random.default_rng(seed), []
-    for array in drawn(one, seed, rows):
-        if array.dtype == np.float32:
-            each = rng.integers(-140, 126, array.shape)
-            of_row = rng.integers(-140, 126, (rows, *[1] * (array.ndim - 1)))
-            with np.errstate(over="ignore"):
-                array = np.ldexp(array, np.where(rng.random(of_row.shape) < 0.5, each, of_row)).astype(np.float32)
-        found.append(array)
-    return found
 
 
 SPECIAL = np.array(
@@ -98,34 +85,9 @@ def test_pytorch_is_within_the_bound(name: str) -> None:
             within(one, arrays, found.numpy(), "PyTorch")
 
 
-def _wide(n: int) -> list[Case]:
-    """What runs over n numbers."""
-    vector, positive = held(n), held(n, low=0.3)
-    return [
-        case("sum", (n,), overload="dim_IntList", dim=(1,), keepdim=False),
-        case("mean", (n, 2), overload="dim", dim=(1,), keepdim=False),
-        case("cumsum", (n,), dim=1),
-        case("linalg_vector_norm", (n,), ord=2, dim=(1,), keepdim=False),
-        case("softmax", (n,), overload="int", dim=1),
-        case("log_softmax", (n, 2), overload="int", dim=1),
-        case("var", (n,), overload="correction", dim=(1,), correction=0, keepdim=False, count=n),
-        case("rms_norm", (n,), tensors={"weight": vector}, normalized_shape=(n,), eps=0.0),
-        case(
-            "layer_norm",
-            (n,),
-            tensors={"weight": vector, "bias": positive},
-            normalized_shape=(n,),
-            eps=1e-5,
-            cudnn_enable=False,
-        ),
-        case("linear", (n,), tensors={"weight": held(3, n), "bias": held(3)}),
-        case("matmul", (2, n), (n, 2)),
-    ]
-
-
 @pytest.mark.parametrize("n", [1, 2, 64, 1000])
 def test_many_numbers_that_nearly_cancel_are_within_the_bound(n: int) -> None:
-    for one in _wide(n):
+    for one in wide(n):
         run = runner(one.node, drawn(one, 0))
         for seed, (offset, scale) in enumerate([(1000, 1), (-30, 10), (1e-3, 1e-6), (5, 0)]):
             arrays = [np.float32(offset) + np.float32(scale) * array for array in drawn(one, seed)]

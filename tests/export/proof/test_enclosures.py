@@ -3,89 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
 from export.evaluation import evaluate
 from export.graph import Node
-from export.proof.rules import ENCLOSURES, RULES
+from export.proof.rules import ENCLOSURES, FUNCTIONS, RULES
 from export.proof.rules.common import Radius
 from export.proof.rules.spans import OUTWARDS, Span
-from tests.support.operator_cases import CASES, ROWS, Case, drawn
-from tests.support.repeats import examples
+from tests.support.boxes import check_box, enclosed, exact, points_in, radius_over, scaled, spans_of
+from tests.support.operator_cases import CASES, ROWS, wide
+from tests.support.repeats import but, examples
 
 WIDTHS = [0.0, 1e-6, 0.01, 1.0, 30.0]
 OWN_RADIUS = [name for name, one in CASES.items() if ENCLOSURES[one.node.op].radius is not None]
 _OF_NODE: dict[str, torch.dtype] = {"float32": torch.float64, "int64": torch.int64, "bool": torch.bool}
-
-
-def spans_of(one: Case, seed: int, width: float, scale: float | None = None) -> list[Span]:
-    """Boxes around drawn inputs, with ends at 0 and single values among them; ``scale`` is that of numbers' radii."""
-    rng = np.random.default_rng(seed)
-    found: list[Span] = []
-    for kind, values in zip(one.kinds, drawn(one, seed), strict=True):
-        z = values.astype(np.float64)
-        below, above = (width * rng.random(z.shape) * (rng.random(z.shape) < 0.8) for _ in range(2))
-        low, high = z - below, z + above
-        if kind == "bool":
-            low, high = (low > 0.5).astype(float), (high > 0.5).astype(float) if width else z
-            low, high = np.minimum(low, z) if width else z, np.maximum(high, z)
-        elif isinstance(kind, int):
-            low, high = np.clip(np.round(low), 0, kind - 1), np.clip(np.round(high), 0, kind - 1)
-        elif kind == "positive":
-            low = np.maximum(low, np.minimum(z, 1e-3))
-        elif kind == "away":
-            low, high = np.where(z > 0, np.maximum(low, 1.0), low), np.where(z < 0, np.minimum(high, -1.0), high)
-        elif width:
-            edge = rng.random(z.shape) < 0.1
-            low, high = np.where(edge & (z > 0), 0.0, low), np.where(edge & (z < 0), 0.0, high)
-        is_number = isinstance(kind, str) and kind != "bool"
-        e = None if scale is None or not is_number else torch.from_numpy(scale * rng.random(z.shape))
-        found.append(Span(torch.from_numpy(low), torch.from_numpy(high), e))
-    return found
-
-
-def points_in(one: Case, spans: Sequence[Span], rng: np.random.Generator) -> list[Tensor]:
-    """A point of each box: ends, the middle, or anything between them, each in the type of its input."""
-    found: list[Tensor] = []
-    for kind, span in zip(one.kinds, spans, strict=True):
-        share = rng.random(span.low.shape)
-        if rng.random() < 0.5:
-            share = np.where(rng.random(share.shape) < 0.8, np.round(share), share)
-        z = (span.low + torch.from_numpy(share) * (span.high - span.low)).clamp(span.low, span.high)
-        if kind == "bool":
-            found.append(z > 0.5)
-        else:
-            found.append(z.round().long() if isinstance(kind, int) else z)
-    return found
-
-
-def exact(node: Node, z: Sequence[Tensor]) -> Tensor:
-    return evaluate(node, z, precision=torch.float64, rows=ROWS).double()
-
-
-def enclosed(node: Node, spans: Sequence[Span]) -> Span:
-    low, high = ENCLOSURES[node.op].values(node, spans)
-    assert low.dtype == high.dtype == torch.float64
-    assert not (low.isnan() | high.isnan()).any()
-    assert (low <= high).all()
-    return Span(low, high)
-
-
-def radius_over(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
-    of = ENCLOSURES[node.op].radius
-    assert of is not None
-    radius = of(node, spans, y)
-    assert radius.shape == y.low.shape
-    assert radius.dtype == torch.float64
-    assert not radius.isnan().any()
-    assert (radius >= 0).all()
-    return radius
 
 
 def test_every_operator_with_a_rule_has_an_enclosure() -> None:
@@ -136,3 +73,94 @@ def test_one_point_has_its_value_and_its_radius(name: str) -> None:
         if name in OWN_RADIUS:
             at_point = RULES[one.node.op](one.node, z, [span.radius for span in spans], value)
             assert (radius_over(one.node, spans, y) <= 2 * at_point + 2.0**-60).all()
+
+
+@pytest.mark.parametrize("name", [name for name, one in CASES.items() if one.extreme])
+@settings(deadline=None, max_examples=examples(8, of=60))
+@given(seed=st.integers(0, 2**20), width=st.sampled_from([0.0, 1e-9, 0.3, 2.0]), e=st.sampled_from([None, 1e-7, 0.1]))
+def test_numbers_of_every_scale_are_enclosed_too(name: str, seed: int, width: float, e: float | None) -> None:
+    one = CASES[name]
+    check_box(one, scaled(one, seed, width, e), np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("n", but(64, 1, 2, 1000))
+@pytest.mark.parametrize(("offset", "scale"), [(1000, 1), (-30, 10), (1e-3, 1e-6), (5, 0)])
+def test_many_numbers_that_nearly_cancel_are_enclosed(n: int, offset: float, scale: float) -> None:
+    for one in wide(n):
+        for seed, (width, e) in enumerate([(0.0, None), (1e-6, 1e-7), (1e-3, None), (0.1, 1e-3)]):
+            spans = [
+                Span(s.low * scale + offset, s.high * scale + offset, s.radius) for s in spans_of(one, seed, width, e)
+            ]
+            check_box(one, spans, np.random.default_rng(seed))
+
+
+EXACT = ["add", "sub", "mul", "div", "add a constant", "mul by a constant", "sub from a constant", "linear", "addcmul"]
+_EXACT_CORNERS = ["matmul with a constant", "sum", "mean", "cumsum", *EXACT]
+
+
+def rational(node: Node, z: Sequence[np.ndarray]) -> np.ndarray:
+    """The value for one row, in fractions."""
+    fractions = np.vectorize(lambda x: Fraction(float(x)), otypes=[object])
+    held_by = {role: fractions(tensor.values) for role, tensor in node.tensors.items()}
+    remaining = iter([fractions(part) for part in z])
+    if node.op == "linear":
+        return next(remaining) @ held_by["weight"].T + held_by["bias"]
+    if node.op == "addcmul":
+        return held_by["self"] + next(remaining) * held_by["tensor2"]
+    if node.op in ("sum", "mean", "cumsum"):
+        x = next(remaining)
+        return x.cumsum(axis=0) if node.op == "cumsum" else x.sum(axis=0) / (len(x) if node.op == "mean" else 1)
+    a, b = (held_by[role] if role in held_by else next(remaining) for role in ("self", "other"))
+    return {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "matmul": np.matmul}[node.op](a, b)
+
+
+@pytest.mark.parametrize("name", _EXACT_CORNERS)
+@pytest.mark.parametrize("width", [0.0, 1e-12, 0.5, 1e9])
+def test_the_ends_hold_exact_rationals(name: str, width: float) -> None:
+    """No rounding of float64 is lost: every corner in exact arithmetic is within the ends, as float64 numbers."""
+    one, rng = CASES[name], np.random.default_rng(3)
+    spans = spans_of(one, 5, width)
+    y = enclosed(one.node, spans)
+    for corner in range(40):
+        sides = [torch.from_numpy(rng.random(span.low.shape)) < (corner % 3) / 2 for span in spans]
+        z = [torch.where(side, span.low, span.high).numpy() for side, span in zip(sides, spans, strict=True)]
+        for row in range(ROWS):
+            for value, low, high in zip(
+                rational(one.node, [part[row] for part in z]).reshape(-1),
+                y.low[row].reshape(-1).tolist(),
+                y.high[row].reshape(-1).tolist(),
+                strict=True,
+            ):
+                assert low == -np.inf or Fraction(low) <= value
+                assert high == np.inf or value <= Fraction(high)
+
+
+LOOSE = {"matmul": 0.6, "var": 0.2, "layer_norm": 0.2, "eq": 0, "ne": 0}
+"""How much of the interval values reach at least, in the median, where the ends are not the extremes.
+
+Two random numbers are never equal."""
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_come_near_to_both_ends(name: str) -> None:
+    one, rng = CASES[name], np.random.default_rng(0)
+    spans = spans_of(one, 1, 0.5)
+    y = enclosed(one.node, spans)
+    values = torch.stack([exact(one.node, points_in(one, spans, rng)) for _ in range(3000)])
+    if one.extreme and not one.node.op.startswith("arg"):
+        assert (y.low.isfinite() & y.high.isfinite()).double().mean() > 0.9
+    known = y.low.isfinite() & y.high.isfinite() & (y.high - y.low > 2.0**-30)
+    share = ((values.amax(dim=0) - values.amin(dim=0)) / (y.high - y.low))[known]
+    if len(share):
+        assert share.median() >= LOOSE.get(one.node.op, 0.9)
+
+
+@pytest.mark.parametrize("name", [name for name, one in CASES.items() if one.node.op in FUNCTIONS])
+def test_near_its_turns_a_function_is_enclosed(name: str) -> None:
+    one, rng = CASES[name], np.random.default_rng(0)
+    function = FUNCTIONS[one.node.op]
+    for place in {*function.turns(one.node), *function.breaks(one.node), 0.0}:
+        for width in (1e-16, 1e-12, 1e-6, 0.1):
+            middle, reach = place + width * torch.from_numpy(rng.uniform(-1, 1, (ROWS, *one.rows[0]))), width
+            low = (middle - reach).clamp(min=max(function.above, -1e9) + 1e-9)
+            check_box(one, [Span(low, torch.maximum(low, middle + reach), torch.full_like(low, reach / 2))], rng)

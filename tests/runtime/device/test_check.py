@@ -20,7 +20,7 @@ from export import publish
 from runtime import Certificate, Finding, InputError, ModelError, check_device, read_certificate, sha256
 from runtime.device.running import Opener
 from tests.support.cases import network
-from tests.support.live import certified
+from tests.support.live import with_certificate
 from tests.support.onnx_drafts import fixed_batch
 from tests.support.policy import SHAPES, Policy
 from tests.support.runtimes import Evaluated
@@ -31,7 +31,7 @@ File = tuple[Certificate, Path]
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> File:
     _, module = network([{"linear": 24}, "tanh", {"linear": 5}], features=20)
-    return certified(module, tmp_path_factory.mktemp("made"))
+    return with_certificate(module, tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ def test_a_file_that_cannot_be_read(file: Path) -> None:
 
 def test_without_linear_layers_the_rows_say_what_they_cannot_tell(tmp_path: Path) -> None:
     spec, module = network(["relu"], features=3)
-    certificate, path = certified(module, tmp_path, spec)
+    certificate, path = with_certificate(module, tmp_path, spec)
     report = check_device(path, certificate, "cpu")
     assert report.proved
     assert report.linear_layers == report.products == 0

@@ -20,7 +20,7 @@ from runtime.device.probes import probe
 from runtime.device.running import on_device
 from runtime.model.onnx_messages import parse_model
 from tests.support.cases import network, randomised
-from tests.support.live import certified
+from tests.support.live import with_certificate
 from tests.support.repeats import examples
 from tests.support.runtimes import Product, with_product
 
@@ -32,7 +32,7 @@ File = tuple[Certificate, Path]
 def file(tmp_path_factory: pytest.TempPathFactory) -> File:
     """A file of two linear layers, 20 to 24 and 24 to 5."""
     _, module = network([{"linear": 24}, "relu", {"linear": 5}], features=20)
-    return certified(randomised(module, 3), tmp_path_factory.mktemp("file"))
+    return with_certificate(randomised(module, 3), tmp_path_factory.mktemp("file"))
 
 
 def checked(file: File, product: Product) -> DeviceReport:

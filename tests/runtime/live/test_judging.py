@@ -24,7 +24,7 @@ from runtime.live.probe import Exchange, Method
 from runtime.live.protocol import OutputTensor, Response, ServerError
 from runtime.model.certificate import Answers, Certificate
 from tests.support.cases import network, randomised, specs
-from tests.support.live import ROWS, case, certified
+from tests.support.live import ROWS, case, with_certificate
 from tests.support.repeats import examples
 
 ALL_AT_ONCE = Method("all at once", "JSON")
@@ -46,7 +46,7 @@ def judged(answers: Answers, outputs: dict[str, np.ndarray], at_proof: float | N
 @settings(max_examples=examples(10, of=25), deadline=None)
 def test_correct_float32_answers_pass(tmp_path_factory: pytest.TempPathFactory, spec: MLPSpec, seed: int) -> None:
     module = randomised(assemble(spec), seed)
-    certificate, file = certified(module, tmp_path_factory.mktemp("any"), spec)
+    certificate, file = with_certificate(module, tmp_path_factory.mktemp("any"), spec)
     answers, at_proof = asked_of(certificate)
     (inputs,), (name,) = answers.inputs.values(), answers.exact
     with Session(file, "cpu") as session, torch.inference_mode():
@@ -194,7 +194,7 @@ def test_without_the_difference_at_proof_time_a_precision_is_told_from_the_bound
 
 def test_a_function_that_is_left_out_is_named(tmp_path: Path) -> None:
     spec, module = network([{"linear": 16}, "relu", {"linear": 5}, "softmax"], features=9)
-    answers, at_proof = asked_of(certified(module, tmp_path, spec)[0])
+    answers, at_proof = asked_of(with_certificate(module, tmp_path, spec)[0])
     ((name, _),) = answers.exact.items()
     (inputs,) = answers.inputs.values()
     with torch.inference_mode():
@@ -204,7 +204,7 @@ def test_a_function_that_is_left_out_is_named(tmp_path: Path) -> None:
 
 def test_files_in_fewer_bits_are_found_and_called_alike(tmp_path: Path) -> None:
     spec, module = network([{"linear": 64}, "relu", {"linear": 64}, "relu", {"linear": 10}], features=32)
-    certificate, file = certified(module, tmp_path, spec)
+    certificate, file = with_certificate(module, tmp_path, spec)
     answers, at_proof = asked_of(certificate)
     (inputs,), (name,) = answers.inputs.values(), answers.exact
     for kind in ("float16", "weights8"):
@@ -225,7 +225,7 @@ class Two(nn.Module):
 
 def test_outputs_that_are_exchanged_are_named(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    answers, at_proof = asked_of(certified(Two().eval(), tmp_path)[0])
+    answers, at_proof = asked_of(with_certificate(Two().eval(), tmp_path)[0])
     first, second = answers.exact
     exchanged = {first: answers.exact[second], second: answers.exact[first]}
     assert f"'{first}' holds what belongs to '{second}'" in causes_of(judged(answers, exchanged, at_proof))[0]

@@ -26,14 +26,14 @@ output: {name: y}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built models: certified/tower.onnx with its certificate, and another with other weights."""
+    """Built models: proved/tower.onnx with its certificate, and another with other weights."""
     from builder import assemble, load_spec
     from export import publish
 
     folder = tmp_path_factory.mktemp("models")
     (folder / "spec.yaml").write_text(SPEC)
     spec = load_spec(folder / "spec.yaml")
-    for name, seed in (("certified", 1), ("other", 2)):
+    for name, seed in (("proved", 1), ("other", 2)):
         (folder / name).mkdir()
         publish(assemble(spec, seed=seed).eval(), folder / name / "tower.onnx", spec=spec, page=False)
     return folder
@@ -41,14 +41,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def certificate(folder: Path) -> Path:
-    return folder / "certified" / "tower.parity.json"
+    return folder / "proved" / "tower.parity.json"
 
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    """A server of three versions: the certified file, its float16 variant and another network's."""
-    certified = folder / "certified" / "tower.onnx"
-    files = [certified, write_variant(certified, "float16", folder).path, folder / "other" / "tower.onnx"]
+    """A server of three versions: the proved file, its float16 variant and another network's."""
+    proved_file = folder / "proved" / "tower.onnx"
+    files = [proved_file, write_variant(proved_file, "float16", folder).path, folder / "other" / "tower.onnx"]
     repository = folder / "repository"
     for version, file in enumerate(files, start=1):
         (repository / "tower" / str(version)).mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_another_version_is_told_and_the_certified_one_named(run: Run, url: str,
     assert done.out.startswith("failed ")
     assert "values beyond the bound" in done.out
     assert "the server says that its file has the SHA-256" in done.out
-    assert "version 1 answers as the certified file does; the URL was answered by version 3" in done.out
+    assert "version 1 answers as the proved file does; the URL was answered by version 3" in done.out
     assert "another file, or another preprocessing of the inputs" in done.out
 
 
@@ -126,7 +126,7 @@ def test_a_model_of_other_names_is_not_asked(run: Run, url: str, tmp_path: Path)
 
 def test_over_grpc(folder: Path, certificate: Path, run: Run) -> None:
     pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed")
-    with serving(folder / "certified") as server:
+    with serving(folder / "proved") as server:
         where = f"grpc://{server.grpc}/v2/models/tower"
         done = run("verify", "--url", where, "--certificate", certificate)
         assert done.code == 0
@@ -139,7 +139,7 @@ def test_over_grpc(folder: Path, certificate: Path, run: Run) -> None:
 
 def test_a_token(folder: Path, certificate: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("correct-horse")
-    with serving(folder / "certified", "--token-file", tmp_path / "token") as server:
+    with serving(folder / "proved", "--token-file", tmp_path / "token") as server:
         arguments = "verify", "--url", f"{server.url}/v2/models/tower", "--certificate", certificate
         monkeypatch.setenv("MLPX_TOKEN", "correct-horse")
         assert run(*arguments).code == 0
@@ -160,7 +160,7 @@ def test_tls(folder: Path, certificate: Path, run: Run, tmp_path: Path) -> None:
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     made += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(chain)]
     subprocess.run(made, check=True, capture_output=True)
-    with serving(folder / "certified", "--tls-cert", chain, "--tls-key", key) as server:
+    with serving(folder / "proved", "--tls-cert", chain, "--tls-key", key) as server:
         arguments = "verify", "--url", f"{server.url}/v2/models/tower", "--certificate", certificate
         assert run(*arguments, "--ca-file", chain).code == 0
         untrusted = run(*arguments)

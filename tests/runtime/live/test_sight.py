@@ -20,7 +20,7 @@ from runtime import Certificate, InputError, check_live, read_certificate
 from runtime.live.sight import requests_for
 from runtime.model.certificate import Answers
 from tests.support.commands import Run
-from tests.support.live import Answer, Rows, case, certified, known, planted
+from tests.support.live import Answer, Rows, case, known, planted, with_certificate
 
 DIGITS = Path(__file__).parents[3] / "models" / "digits"
 
@@ -54,7 +54,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Certificate, Calla
         load_weights(made, DIGITS / "weights.safetensors")
         return made.eval()
 
-    return certified(module(), tmp_path_factory.mktemp("digits"), spec)[0], module
+    return with_certificate(module(), tmp_path_factory.mktemp("digits"), spec)[0], module
 
 
 def linears(module: nn.Module) -> list[nn.Linear]:
@@ -116,7 +116,7 @@ def test_one_weight_is_found_from_the_error_on_that_the_certificate_states(
 def test_one_weight_off_by_a_thousandth_is_found_in_a_small_network(tmp_path: Path) -> None:
     spec = MLPSpec(name="m", input={"features": 6}, blocks=[{"linear": 12}, "relu", {"linear": 3}])
     module = assemble(spec, seed=3).eval()
-    certificate, _ = certified(module, tmp_path, spec)
+    certificate, _ = with_certificate(module, tmp_path, spec)
     answers = answers_of(certificate)
     assert answers.seen is not None
     for linear, stated in zip(linears(module), answers.seen.layers, strict=True):
@@ -225,7 +225,7 @@ def test_rates_that_are_none(name: str) -> None:
 
 def test_what_a_pass_shows_is_printed(run: Run, tmp_path: Path) -> None:
     _, module = _network()
-    certificate, _ = certified(module, tmp_path)
+    certificate, _ = with_certificate(module, tmp_path)
     answers = answers_of(certificate)
     arguments = ["--certificate", tmp_path / "m.parity.json", "--rate", "0.01", "--confidence", "0.9"]
     with planted(answers, by(module, answers)).url() as url:
@@ -257,7 +257,7 @@ def _network() -> tuple[MLPSpec, nn.Sequential]:
 
 def test_an_old_certificate_is_read_as_before(tmp_path: Path) -> None:
     _, module = _network()
-    certificate, _ = certified(module, tmp_path)
+    certificate, _ = with_certificate(module, tmp_path)
     record = json.loads((tmp_path / "m.parity.json").read_text())
     seen = record["answers"].pop("seen")
     (tmp_path / "old.parity.json").write_text(json.dumps(record))

@@ -16,7 +16,7 @@ from runtime import Finding, InputError, OutputError, check_device
 from runtime.monitor.endpoint import endpoint
 from runtime.monitor.monitor import Monitor
 from tests.support.cases import network
-from tests.support.live import certified
+from tests.support.live import with_certificate
 
 
 @dataclass
@@ -130,7 +130,7 @@ def test_the_counters() -> None:
 
 def test_what_changes_on_the_disk_is_noticed_at_the_next_turn(tmp_path: Path) -> None:
     _, module = network([{"linear": 4}], features=3)
-    certificate, path = certified(module, tmp_path)
+    certificate, path = with_certificate(module, tmp_path)
     monitor = Monitor(lambda: check_device(path, certificate.path, "cpu"), 60.0)
     content, proof = path.read_bytes(), certificate.path.read_bytes()
     results: list[str] = []
