@@ -152,9 +152,10 @@ def _step(enclosed: Enclosed, transfer: Transfer) -> None:
         # A rule is infinite where float32 may overflow on the way.
         own = own if whole is None else torch.where(whole.isinf(), torch.inf, own)
     enclosed.passes_on[layer.output] = moved is not None
-    overflows = y.largest + radius > LARGEST if node.dtype == "float32" else torch.zeros_like(low, dtype=torch.bool)
-    if not bool((own + radius).isfinite().all()) or bool(overflows.any()):
-        raise NoBoundError(_why_unbounded(layer, spans, bool((overflows & radius.isfinite()).any())))
+    unknown = ~(own + radius).isfinite()
+    overflows = ~unknown & (y.largest + radius > LARGEST) & (node.dtype == "float32")
+    if bool((unknown | overflows).any()):
+        raise NoBoundError(_why_unbounded(layer, spans, not bool(unknown.any())))
     enclosed.own[layer.output] = own * (1 + OUTWARDS)
     exact = not bool((radius > 0).any())
     enclosed.spans[layer.output] = Span(y.low, y.high, None if exact else radius * (1 + OUTWARDS))

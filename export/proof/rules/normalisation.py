@@ -15,7 +15,7 @@ from export.graph import Node
 from .common import Radius, Rule, radius_of, reach, size
 from .constants import CONSTANTS, ETA, LARGEST, U, gamma
 from .reductions import centred_ends, deviation_ends, maximum, mean, reduced_size, total
-from .spans import Enclosure, Ends, Span, extremes, largest_of, lost_by, outwards, radii
+from .spans import OUTWARDS, Enclosure, Ends, Span, extremes, lost_by, outwards, radii
 
 
 def _softmax(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -224,27 +224,44 @@ def _normalised(node: Node, x: Tensor) -> tuple[int, ...]:
     return tuple(range(x.ndim - len(node.attributes["normalized_shape"]), x.ndim))
 
 
-def _layer_norm_radius(node: Node, spans: Sequence[Span], _y: Span) -> Tensor:
-    """The bound at the smallest variance v, with the largest slack/v, and |z - mean|/√v ≤ √(n - 1).
+def _moved(node: Node, error: Tensor, deviation: Tensor, normal: Tensor, centred: bool) -> Tensor:
+    """How far errors of its input move a norm, whose smallest √(var + eps) is ``deviation`` and largest |ŷ| ``normal``.
 
-    With s² = v - eps and m the root mean square of what z - mean is off by besides 2u·|z - mean|, the slack is at most
-    (γ + 4u(1 + u))·s² + (2 + 4u)·m·s + γ(2·mean² + eps) + m² + (n + 4)·2^-126: E[z²] = s² + mean², and by Cauchy and
-    Schwarz. s²/v ≤ 1, s/v is largest at √eps, or the smallest s beyond it, and 1/v at the smallest.
+    Its derivatives are w_i·(δ_ij - [1/n] - ŷ_i·ŷ_j/n) / √(var + eps), without 1/n in an rms_norm. By the mean value
+    theorem, with Σ|ŷ_j|·e_j/n ≤ √(mean e²), since mean ŷ² ≤ 1; and the derivative is no longer than 1 / √(var + eps).
     """
-    (x,) = spans
-    dims, (largest,) = _normalised(node, x.low), largest_of(spans)
-    n, eps, error = reduced_size(x.low, dims), number(node, "eps", rounded=False), x.error
+    dims = _normalised(node, error)
+    length = torch.sqrt(total(error**2, dims))
+    single = error + normal * torch.sqrt(mean(error**2, dims)) + (mean(error, dims) if centred else 0.0)
+    moved = torch.minimum(single, length) / deviation * (1 + OUTWARDS)
+    weight = constant(node, "weight", error)
+    return moved if weight is None else weight.abs() * moved
+
+
+def _layer_norm_radius(node: Node, spans: Sequence[Span], _y: Span) -> Tensor:
+    """What errors move it, and the rule for exact inputs in the widened span: at the smallest variance v.
+
+    The largest slack/v, and |z - mean|/√v ≤ √(n - 1). With s² = v - eps and m the root mean square of what z - mean is
+    off by besides 2u·|z - mean|, the slack is at most (γ + 4u(1 + u))·s² + (2 + 4u)·m·s + γ(2·mean² + eps) + m² +
+    (n + 4)·2^-126: E[z²] = s² + mean², and by Cauchy and Schwarz. s²/v ≤ 1, s/v is largest at √eps, or the smallest s
+    beyond it, and 1/v at the smallest.
+    """
+    x, error = spans[0].widened, spans[0].error
+    dims, largest = _normalised(node, x.low), x.largest
+    n, eps = reduced_size(x.low, dims), number(node, "eps", rounded=False)
     g, s = gamma(n + 4), deviation_ends(x, dims)[0]
-    off = (error + mean(error, dims)) * (1 + g) + g * mean(largest, dims)
+    off = g * mean(largest, dims)
     m = torch.sqrt(mean(off**2, dims))
     centre = torch.maximum(mean(x.low, dims).abs(), mean(x.high, dims).abs())
     variance, steepest = s**2 + eps, s.clamp(min=sqrt(eps))
     share = g + 4 * U * (1 + U) + (2 + 4 * U) * m * steepest / (steepest**2 + eps)
     share = share + (g * (2 * centre**2 + eps) + m**2 + (n + 4) * ETA) / variance
     low, high = centred_ends(x, dims)
-    away = torch.minimum(torch.maximum(-low, high), sqrt(max(0, n - 1)) * torch.sqrt(variance))
-    lost = ((largest + error) ** 2).sum(dim=dims, keepdim=True).mul(1 + g).gt(LARGEST)
-    return _layer_norm_error(node, n, away, off + 2 * U * away, variance, share * variance, lost)
+    most, deviation = sqrt(max(0, n - 1)), torch.sqrt(variance)
+    away = torch.minimum(torch.maximum(-low, high), most * deviation)
+    lost = (largest**2).sum(dim=dims, keepdim=True).mul(1 + g).gt(LARGEST)
+    own = _layer_norm_error(node, n, away, off + 2 * U * away, variance, share * variance, lost)
+    return own + _moved(node, error, deviation, away / deviation, centred=True)
 
 
 def _rms_norm_values(node: Node, spans: Sequence[Span]) -> Ends:
@@ -261,12 +278,14 @@ def _rms_norm_values(node: Node, spans: Sequence[Span]) -> Ends:
 
 
 def _rms_norm_radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
-    """The bound at the smallest q, since it falls with q at any x, with |x|/√q ≤ √n, and at the largest of the rest."""
-    (x,) = spans
+    """What errors move it, and the rule for exact inputs in the widened span: at the smallest q, with |x|/√q ≤ √n."""
+    x, error = spans[0].widened, spans[0].error
     squares = mean(x.smallest**2, (-1,)) + _epsilon(node)
-    most = torch.minimum(x.largest, sqrt(x.low.shape[-1]) * torch.sqrt(squares))
-    everything = total((largest_of(spans)[0] + x.error) ** 2, (-1,))
-    return _rms_norm_error(node, most, squares, x.error, y.largest, everything)
+    deviation = torch.sqrt(squares)
+    most = torch.minimum(x.largest, sqrt(x.low.shape[-1]) * deviation)
+    moved = _moved(node, error, deviation, most / deviation, centred=False)
+    everything = total(x.largest**2, (-1,))
+    return moved + _rms_norm_error(node, most, squares, torch.zeros_like(error), y.largest + moved, everything)
 
 
 ENCLOSURES: dict[str, Enclosure] = {
