@@ -71,7 +71,7 @@ def _cells(records: Sequence[dict[str, Any]]) -> list[str]:
     found = [str(len(records)), str(len(bounded))]
     for ratios in (to_seen, to_adverse):
         found += [f"{median(ratios):.3g}", f"{max(ratios):.3g}"] if ratios else ["", ""]
-    return [*found, f"{max(shares):.3g}" if shares else "", str(above)]
+    return [*found, f"{max(shares):.5g}" if shares else "", str(above)]
 
 
 def reasons(records: Sequence[dict[str, Any]]) -> str:
@@ -82,7 +82,7 @@ def reasons(records: Sequence[dict[str, Any]]) -> str:
 
 
 def _short(why: str) -> str:
-    return re.sub(r"^'[^']*': | for (numbers|every number) in .*$", "", why)
+    return re.sub(r"^'[^']*': |,? for (numbers|every number) in .*$", "", why)
 
 
 def each(records: Sequence[dict[str, Any]]) -> str:
