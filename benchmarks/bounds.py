@@ -6,7 +6,7 @@ errors that a search finds (``bound_search``) in three float32 evaluations (ONNX
 sums in random orders), and in one whose roundings are all as large as they may be, against one output
 (``bound_evaluations``). An error above its bound is printed with what is needed to repeat it, and the exit code is 1.
 ``--grid`` does the same for networks of one depth, width and activation over [-1, 1], ``--models`` for the models of
-``models/`` over their declared ranges.
+``models/`` over their declared ranges, or where they declare none over those of their held-out rows.
 
 Every network's results are appended to a file as one line, and networks that stand there are skipped, so a run can be
 interrupted and resumed. ``--table`` only prints the tables of what was found; ``--name`` repeats one network.
@@ -35,7 +35,7 @@ from benchmarks.bound_search import Largest, Search
 from benchmarks.bound_tables import tables
 from benchmarks.faults import read
 from benchmarks.machine import print_machine
-from benchmarks.networks import MODELS, Network, named
+from benchmarks.networks import MODELS, ROOT, Network, named
 from export import export
 from export.bounds.bounding import Bounding
 from export.bounds.boxes import Box, Range, Ranges, box_of
@@ -50,6 +50,8 @@ from export.proof.rows import row_shapes
 from export.proof.running import FileRunner, on_device
 from export.proof.structure import Structure, match
 from export.trace import signature_of, trace
+from runtime import Port, read_rows
+from runtime.model.port import limits
 
 FIRST = 20_000
 """The number of the first network."""
@@ -84,11 +86,11 @@ def subject(name: str) -> Iterator[Subject]:
         structure = match(trace(evaluated_copy(network.module), signature), model)
         assert structure.problem is None, f"{name}: {structure.problem}"
         assert model.source is not None
-        inputs, rng = structure.wiring.inputs, np.random.default_rng(crc32(name.encode()))
-        ranges = None if name in MODELS else (-1.0, 1.0) if name.startswith("grid ") else _ranges(inputs, rng)
+        inputs, ports = structure.wiring.inputs, ports_of(model)
+        ranges = _ranges(name, inputs, ports[0])
         runner = FileRunner(model, structure.wiring, on_device("cpu"))
         with runner.open() as run:
-            box = box_of(inputs, ports_of(model), ranges)
+            box = box_of(inputs, ports, ranges)
             yield Subject(structure, box, lambda rows: runner.output(run, rows), model.source.sha256)
 
 
@@ -109,13 +111,25 @@ def _grid(name: str) -> Network:
     return Network(module.eval(), example=(torch.zeros(2, min(int(width), 64)),))
 
 
-def _ranges(inputs: Mapping[str, Input], rng: np.random.Generator) -> Ranges:
+def _ranges(name: str, inputs: Mapping[str, Input], port: Port) -> Ranges | None:
+    """The box of a network; None for the ranges that it declares."""
+    if name.startswith("grid "):
+        return -1.0, 1.0
+    if name not in MODELS:
+        return _drawn_ranges(inputs, np.random.default_rng(crc32(name.encode())))
+    if limits(port) is not None:
+        return None
+    rows, _ = read_rows(ROOT / "models" / name / "heldout.parquet", port)
+    return {port.name: np.stack([rows.min(axis=0), rows.max(axis=0)], axis=1).astype(np.float64).tolist()}
+
+
+def _drawn_ranges(inputs: Mapping[str, Input], rng: np.random.Generator) -> Ranges:
     """A box: its centre and its half-width are drawn once, and some features are narrower, or have one value."""
     centre, half = (exp(rng.uniform(log(0.1), log(8))) for _ in range(2))
 
-    def one(limits: tuple[int, int] | None, whole: bool) -> Range:
-        if whole or limits is not None:
-            low, high = limits or (0, 1)
+    def one(known: tuple[int, int] | None, whole: bool) -> Range:
+        if whole or known is not None:
+            low, high = known or (0, 1)
             first = int(rng.integers(low, high + 1))
             return (low, high) if rng.random() < 0.5 else (first, min(high, first + int(rng.integers(3))))
         share = rng.choice([1.0, exp(rng.uniform(log(0.01), 0)), 0.0], p=[0.7, 0.27, 0.03])
@@ -124,8 +138,8 @@ def _ranges(inputs: Mapping[str, Input], rng: np.random.Generator) -> Ranges:
 
     found = dict[str, Range | Sequence[Range]]()
     for name, given in inputs.items():
-        limits = given.indices or (None,) * prod(row_shapes(inputs)[name])
-        found[name] = [one(pair, given.dtype == "int64") for pair in limits]
+        indices = given.indices or (None,) * prod(row_shapes(inputs)[name])
+        found[name] = [one(pair, given.dtype == "int64") for pair in indices]
     return found
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from export.graph import Node
 from export.onnxfile.pattern_matching import attribute
 from export.proof.layer import Layer
 from export.proof.own_roundings import own_roundings
@@ -24,6 +25,8 @@ from .transfer import Transfer
 
 _WHOLE = 2.0**24
 """float32 holds every integer up to here."""
+_SATURATED = 4
+"""How many times further than its results can be from each other a function must move an error not to pass it on."""
 
 
 class NoBoundError(Exception):
@@ -138,9 +141,13 @@ def _step(enclosed: Enclosed, transfer: Transfer) -> None:
     moved = _moved(enclosed, transfer, spans)
     if moved is None:
         assert whole is not None
-        own, radius = whole, whole
+        own = radius = whole if _is_within(whole, y) else torch.minimum(whole, _anywhere(node, spans, y))
     else:
-        own = _own(layer, spans, y.largest + moved)
+        apart = torch.full_like(moved, torch.inf)
+        if transfer.kind == "function" and not transfer.is_affine and not _is_within(moved, y):
+            apart = _apart(y, _reached(node, spans, y))
+        own = _own(layer, spans, y.largest + torch.minimum(moved, apart))
+        moved, own = _saturated(enclosed, layer.output, moved, own, apart)
         radius = moved + own if whole is None else torch.minimum(moved + own, whole)
         # A rule is infinite where float32 may overflow on the way.
         own = own if whole is None else torch.where(whole.isinf(), torch.inf, own)
@@ -162,10 +169,53 @@ def _moved(enclosed: Enclosed, transfer: Transfer, spans: list[Span]) -> Tensor 
         return None
     wide = spans[0].widened
     least, most = slopes(transfer.node, wide.low, wide.high)
-    if not bool((least.isfinite() & most.isfinite()).all()):
-        return None if ENCLOSURES[transfer.node.op].radius is not None else torch.full_like(least, torch.inf)
+    known = least.isfinite() & most.isfinite()
+    if not bool(known.all()) and ENCLOSURES[transfer.node.op].radius is not None:
+        return None
     enclosed.slopes[transfer.layer.output] = least, most
-    return torch.maximum(least.abs(), most.abs()) * spans[0].error
+    return torch.where(known, torch.maximum(least.abs(), most.abs()) * spans[0].error, torch.inf)
+
+
+def _is_within(radius: Tensor, y: Span) -> bool:
+    """Whether a radius is nowhere larger than the distances between the exact values."""
+    return not bool((radius > y.high - y.low).any())
+
+
+def _reached(node: Node, spans: Sequence[Span], y: Span) -> tuple[list[Span], Span]:
+    """The arguments that a runtime may have, as exact ones, and the exact results for them."""
+    wide: list[Span] = []
+    for span in spans:
+        beside = torch.where(span.error > 0, span.error + OUTWARDS * (span.largest + span.error), 0.0)
+        wide.append(Span(span.low - beside, span.high + beside))
+    low, high = ENCLOSURES[node.op].values(node, wide)
+    return wide, Span(low.expand(y.low.shape), high.expand(y.low.shape))
+
+
+def _apart(y: Span, reached: tuple[list[Span], Span]) -> Tensor:
+    """How far any exact result is from any that is exact for a runtime's arguments."""
+    _, other = reached
+    return torch.maximum(other.high - y.low, y.high - other.low).nan_to_num(torch.inf, torch.inf) * (1 + OUTWARDS)
+
+
+def _anywhere(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
+    """``_apart`` and the operator's own roundings: a softmax, for one, cannot be off by more than 1 and its own."""
+    wide, other = reached = _reached(node, spans, y)
+    of_rule = ENCLOSURES[node.op].radius
+    assert of_rule is not None
+    return _apart(y, reached) + of_rule(node, wide, other).expand(y.low.shape)
+
+
+def _saturated(enclosed: Enclosed, name: str, moved: Tensor, own: Tensor, apart: Tensor) -> tuple[Tensor, Tensor]:
+    """``moved`` and ``own`` of a function, where its results are nearer to each other than its slopes say.
+
+    There, what comes in is not passed on: all of it is the layer's own.
+    """
+    lost = apart < moved / _SATURATED
+    if bool(lost.any()):
+        least, most = enclosed.slopes[name]
+        enclosed.slopes[name] = torch.where(lost, 0.0, least), torch.where(lost, 0.0, most)
+        return torch.where(lost, 0.0, moved), torch.where(lost, apart + own, own)
+    return moved, own
 
 
 def _own(layer: Layer, spans: list[Span], largest: Tensor) -> Tensor:
