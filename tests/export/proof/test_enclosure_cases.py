@@ -239,11 +239,9 @@ def test_a_truth_of_many_is_open_unless_one_decides(op: str, decisive: float) ->
 
 def test_a_layer_norm_of_numbers_that_lie_as_near_as_their_radius() -> None:
     one = CASES["layer_norm"]
-    x = (
-        0.1
-        + torch.tensor([1.0, -1.0] * 3).double().expand(5, 6) * torch.tensor([0.0, 1e-3, 3.16e-3, 0.01, 0.1])[:, None]
-    )
+    spread = torch.tensor([0.0, 1e-3, 3.16e-3, 0.01, 0.1]).double()[:, None]
+    x = 0.1 + torch.tensor([1.0, -1.0] * 3).double() * spread
     for e in (1e-5, 1e-4, 1e-3):
-        spans = [Span(x.double(), x.double(), torch.full_like(x, e).double())]
+        spans = [Span(x, x, torch.full_like(x, e))]
         check_box(one, spans, np.random.default_rng(0))
         assert radius_over(one.node, spans, enclosed(one.node, spans)).isfinite().all() or e > 1e-4
