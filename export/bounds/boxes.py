@@ -63,10 +63,14 @@ class Box:
         return np.clip(values, low.astype(np.float32), high.astype(np.float32))
 
     def record(self) -> dict[str, list[Range]]:
-        """As a report has it: one pair for an input whose features all have the same."""
+        """As a report has it: one pair for an input whose features all have the same.
+
+        The ends are the shortest decimals of their float32 numbers.
+        """
         found: dict[str, list[Range]] = {}
         for name in self.low:
-            pairs = list(zip(self.low[name].tolist(), self.high[name].tolist(), strict=True))
+            low, high = ([_shortest(end) for end in ends] for ends in (self.low[name], self.high[name]))
+            pairs = list(zip(low, high, strict=True))
             found[name] = pairs[:1] if len(set(pairs)) == 1 else pairs
         return found
 
@@ -75,6 +79,12 @@ class Box:
         flat = rows.reshape(len(rows), -1).astype(np.float64)
         low, high, _ = self._joined
         return np.all((flat >= low) & (flat <= high), axis=1)
+
+
+def _shortest(end: float) -> float:
+    """0.1 for the float32 number next to it; large whole numbers of a table have every digit."""
+    near = np.float32(end)
+    return float(str(near)) if float(near) == end else float(end)
 
 
 def spans_of(low: torch.Tensor, high: torch.Tensor, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Span]:

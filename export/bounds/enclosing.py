@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from export.graph import Node
+from export.graph import Node, Rows, Shape
 from export.onnxfile.pattern_matching import attribute
 from export.proof.layer import Layer
 from export.proof.own_roundings import own_roundings
@@ -48,6 +48,9 @@ class Network:
         """
         if structure.graph.rows_depend:
             raise NoBoundError("a row's result depends on the rows beside it, and a box is of one row")
+        odd = next((layer for layer in structure.layers if not all(map(_is_batch_first, _shapes(layer)))), None)
+        if odd is not None:
+            raise NoBoundError(f"'{odd.path}': {odd.expected.op} has the batch in another place than in front")
         alone = [replace(layer, source_nodes=(layer.expected,)) for layer in structure.layers]
         for layer in alone:
             if layer.expected.op not in ENCLOSURES:
@@ -58,6 +61,15 @@ class Network:
     def layers(self) -> tuple[Layer, ...]:
         """Each with only the node that the file holds."""
         return tuple(transfer.layer for transfer in self.transfers)
+
+
+def _shapes(layer: Layer) -> tuple[Shape, ...]:
+    return (*layer.input_shapes, layer.expected.shape)
+
+
+def _is_batch_first(shape: Shape) -> bool:
+    """Whether a value has its boxes, or several parts of each, in front."""
+    return [isinstance(size, Rows) for size in shape] == [True, *[False] * (len(shape) - 1)]
 
 
 Tighten = Callable[["Enclosed", str], tuple[Tensor, Tensor] | None]

@@ -107,6 +107,6 @@ def query(
 
 def _box(report: BoundReport, name: str) -> tuple[np.ndarray, np.ndarray]:
     shape = report.shapes[name]
-    pairs = np.array(report.box[name], np.float64)
+    pairs = np.array(report.box[name], np.float32).astype(np.float64)  # what the shortest decimals stand for
     both = np.broadcast_to(pairs, (int(np.prod(shape)), 2))
     return both[:, 0].reshape(shape), both[:, 1].reshape(shape)

@@ -68,6 +68,7 @@ class Evaluation:
             return torch.ones_like(y)
         return torch.from_numpy(self.rng.choice([-1.0, 1.0], y.shape))
 
+    @np.errstate(all="ignore")  # infinite terms have no sum
     def _sums(self, node: Node, x: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Σ w·x + b term by term in a random order."""
         weight = node.tensors["weight"].values.astype(np.float64)
@@ -84,6 +85,7 @@ class Evaluation:
             total = np.where((total == 0) | (added == 0), total + added, rounded)
         return total
 
+    @np.errstate(all="ignore")
     def _rounded(self, values: np.ndarray, direction: np.ndarray) -> np.ndarray:
         if self.mode == "float32":
             return values.astype(np.float32).astype(np.float64)

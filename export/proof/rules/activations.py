@@ -150,13 +150,14 @@ def _lost_by_exponential(node: Node, _largest: Tensor) -> float:
 
 FUNCTIONS: dict[str, Function] = {
     "log_sigmoid": Function(at()),
-    "softplus": Function(at(), _threshold, lost=_lost_at_threshold),
+    "softplus": Function(at(), _threshold, least=0.0, lost=_lost_at_threshold),
     # A negative slope makes these fall and rise again.
     **dict.fromkeys(("leaky_relu", "_prelu_kernel"), Function(at(0.0), at(0.0))),
     **dict.fromkeys(("elu", "celu"), Function(at(0.0), at(0.0), lost=_lost_by_exponential)),
     "selu": Function(at(0.0), lost=lambda _node, _largest: 2.0**-46),
-    **dict.fromkeys(("sigmoid", "tanh"), Function(at(0.0))),
-    "hardsigmoid": Function(at(-3.0, 3.0)),
+    "sigmoid": Function(at(0.0), least=0.0),
+    "tanh": Function(at(0.0)),
+    "hardsigmoid": Function(at(-3.0, 3.0), least=0.0),
     "hardswish": Function(at(-3.0, 3.0), at(-1.5)),
     "gelu": Function(_gelu_steepest, _gelu_lowest, lost=lambda _node, largest: 2.0**-48 * largest),
     "silu": Function(at(-2.3993572805154677, 2.3993572805154677), at(-1.2784645428)),

@@ -24,7 +24,6 @@ from .spans import (
     lost_by,
     outwards,
     radii,
-    rounded_outwards,
 )
 
 _ARITHMETIC = ("add", "sub", "mul", "div")
@@ -245,19 +244,19 @@ def _of_itself(node: Node) -> bool:
 def _sum_values(node: Node, spans: Sequence[Span]) -> Ends:
     a, b = arguments(node, spans, "self", "other")
     if node.op == "add":
-        return rounded_outwards(node, a.low + b.low, a.high + b.high)
+        return outwards(a.low + b.low, a.high + b.high)
     if _of_itself(node):
         return torch.zeros_like(a.low), torch.zeros_like(a.high)
-    return rounded_outwards(node, a.low - b.high, a.high - b.low)
+    return outwards(a.low - b.high, a.high - b.low)
 
 
 def _product_values(node: Node, spans: Sequence[Span]) -> Ends:
     """The products of the ends; a square is never negative."""
     a, b = arguments(node, spans, "self", "other")
     if _of_itself(node):
-        low, high = rounded_outwards(node, a.smallest**2, a.largest**2)
+        low, high = outwards(a.smallest**2, a.largest**2)
         return low.clamp(min=0), high
-    return rounded_outwards(node, *extremes([x * y for x in (a.low, a.high) for y in (b.low, b.high)]))
+    return outwards(*extremes([x * y for x in (a.low, a.high) for y in (b.low, b.high)]))
 
 
 def _quotient_values(node: Node, spans: Sequence[Span]) -> Ends:

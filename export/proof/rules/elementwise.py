@@ -101,14 +101,15 @@ def _limits(node: Node) -> tuple[float, ...]:
 
 
 FUNCTIONS: dict[str, Function] = {
-    "relu": Function(at(0.0)),
-    "abs": Function(at(0.0), at(0.0)),
+    "relu": Function(at(0.0), least=0.0),
+    "abs": Function(at(0.0), at(0.0), least=0.0),
     "clamp": Function(_limits),
-    **dict.fromkeys(("exp", "expm1"), Function(at())),
+    "exp": Function(at(), least=0.0),
+    "expm1": Function(at()),
     **dict.fromkeys(("erf", "atan", "asinh"), Function(at(0.0))),
     "log": Function(at(), above=0.0, lost=lambda _node, _largest: 2.0**-50),
     "log1p": Function(at(), above=-1.0),
-    **dict.fromkeys(("sqrt", "rsqrt"), Function(at(), above=0.0)),
+    **dict.fromkeys(("sqrt", "rsqrt"), Function(at(), above=0.0, least=0.0)),
 }
 """Where the derivative of each function jumps or turns, and where the function itself does."""
 

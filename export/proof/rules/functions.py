@@ -56,13 +56,14 @@ _NOWHERE = at()
 class Function:
     """A function of one value, between whose ``turns`` it is monotone, and between whose ``breaks`` its derivative is.
 
-    It is defined above ``above``. ``lost`` (of the node and the largest argument) is what PyTorch's float64 function
-    loses besides a few ulp of its result.
+    It is defined above ``above``, and gives nothing below ``least``. ``lost`` (of the node and the largest argument) is
+    what PyTorch's float64 function loses besides a few ulp of its result.
     """
 
     breaks: Places
     turns: Places = _NOWHERE
     above: float = -inf
+    least: float = -inf
     lost: Callable[[Node, Tensor], Tensor | float] = lambda _node, _largest: 0.0
 
 
@@ -75,6 +76,6 @@ def enclosure_of(function: Function) -> Enclosure:
         found = torch.stack([evaluate(node, [point], precision=torch.float64) for point in points])
         low, high = outwards(found.amin(dim=0), found.amax(dim=0), function.lost(node, x.largest))
         defined = x.low >= function.above
-        return torch.where(defined, low, -inf), torch.where(defined, high, inf)
+        return torch.where(defined, low.clamp(min=function.least), -inf), torch.where(defined, high, inf)
 
     return Enclosure(values)

@@ -12,7 +12,7 @@ from export.graph import Node
 
 from .common import Radius, Rule, denormal, exact_on_integers, exempt_where, operands, size, zero_radius
 from .constants import CONSTANTS, ETA, U
-from .spans import Enclosure, Ends, Span, arguments, extremes, rounded_outwards
+from .spans import Enclosure, Ends, Span, arguments, extremes, outwards
 
 
 def _power(node: Node, z: Sequence[Tensor], e: Sequence[Radius], y: Tensor) -> Tensor:
@@ -56,8 +56,8 @@ def _power_values(node: Node, spans: Sequence[Span]) -> Ends:
     """
     x, c = arguments(node, spans, "self", "exponent")
     zero = torch.zeros_like(x.low).clamp(x.low, x.high)
-    whole = rounded_outwards(node, *extremes([x.low**c.low, x.high**c.low, zero**c.low]))
-    corners = rounded_outwards(node, *extremes([base**power for base in (x.low, x.high) for power in (c.low, c.high)]))
+    whole = outwards(*extremes([x.low**c.low, x.high**c.low, zero**c.low]))
+    corners = outwards(*extremes([base**power for base in (x.low, x.high) for power in (c.low, c.high)]))
     is_whole = _whole(c)
     known = torch.where(is_whole, (c.low >= 0) | (x.smallest > 0), (x.low > 0) | ((x.low == 0) & (c.low > 0)))
     low, high = (torch.where(is_whole, *ends) for ends in zip(whole, corners, strict=True))

@@ -13,7 +13,7 @@ from export.graph import Node
 
 from .common import Radius, Rule, exact_on_integers, exempt_where, radius_of, reach, size, widened, zero_radius
 from .constants import ETA, LARGEST, U, gamma
-from .spans import Enclosure, Ends, Span, growing, largest_of, lost_by, outwards, rounded_outwards
+from .spans import Enclosure, Ends, Span, growing, largest_of, lost_by, outwards
 
 
 def dims_of(node: Node, z: Tensor) -> tuple[int, ...]:
@@ -199,8 +199,6 @@ def _totalled_values(node: Node, spans: Sequence[Span]) -> Ends:
         return squeezed((mean if node.op == "mean" else total)(z, dims), dims, node)
 
     low, high = added(x.low), added(x.high)
-    if node.dtype != "float32":
-        return rounded_outwards(node, low, high)
     lost = lost_by(reduced_size(x.low, dims), added(x.largest))
     return low - lost, high + lost
 

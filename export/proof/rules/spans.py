@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 
 import torch
 from torch import Tensor
@@ -93,13 +93,6 @@ def outwards(low: Tensor, high: Tensor, lost: Tensor | float = 0.0) -> Ends:
     return low - (OUTWARDS * low.abs() + SMALLEST + lost), high + (OUTWARDS * high.abs() + SMALLEST + lost)
 
 
-def rounded_outwards(node: Node, low: Tensor, high: Tensor) -> Ends:
-    """The ends, outwards; whole numbers are exact in float64 up to 2^53, and have no bound beyond."""
-    if node.dtype == "float32":
-        return outwards(low, high)
-    return torch.where(low.abs() < 2.0**53, low, -inf), torch.where(high.abs() < 2.0**53, high, inf)
-
-
 def extremes(corners: Sequence[Tensor]) -> Ends:
     """The smallest and the largest of the values; NaN where any is."""
     stacked = torch.stack(list(corners))
@@ -141,11 +134,17 @@ def growing(rule: Rule) -> Callable[[Node, Sequence[Span], Span], Tensor]:
 
 
 def guarded(enclosure: Enclosure) -> Enclosure:
-    """The enclosure with infinite ends, and an infinite radius, for whatever is no number or beyond float32."""
+    """The enclosure with infinite ends, and an infinite radius, for whatever is no number or beyond the type.
+
+    Between the ends of whole numbers are the nearest whole ones.
+    """
     of_rule = enclosure.radius
 
     def values(node: Node, spans: Sequence[Span]) -> Ends:
         low, high = (end.double() for end in enclosure.values(node, spans))
+        if node.dtype == "int64":
+            low, high = low.ceil(), high.floor()
+            low, high = torch.where(low >= -(2.0**63), low, nan), torch.where(high < 2.0**63, high, nan)
         return torch.where(low < inf, low, -inf), torch.where(high > -inf, high, inf)
 
     def radius(node: Node, spans: Sequence[Span], y: Span) -> Tensor:

@@ -220,7 +220,7 @@ def test_the_comments_say_what_the_query_is_about(version: str) -> None:
     ):
         assert any(part in comment for comment in comments), part
     assert "; E of 'logits': 0.25, 0.125" in comments
-    assert any(comment.startswith("; Box: pixels 0 to 16") or "pixels 0 to 16" in comment for comment in comments)
+    assert any(comment.startswith("; Box: 'pixels' -1 to 16 (each of its 2 features") for comment in comments)
     assert "observed in float32 must be twice as large" in " ".join(comment[2:] for comment in comments)
 
 

@@ -36,7 +36,8 @@ def check_every_evaluation(module: nn.Module, rows: np.ndarray, folder: Path, se
     directions = adverse(structure, rows)
     for mode in MODES:
         found, _ = outputs_by(structure, rows, Evaluation(mode, seed, directions).step)
-        assert bool(((found - exact).abs() <= bound * SLACK).all()), mode
+        within = ((found - exact).abs() <= bound * SLACK) | bound.isinf()  # where float64 overflows nothing is bounded
+        assert bool(within.all()), mode
 
 
 @pytest.mark.parametrize("block", BLOCKS)

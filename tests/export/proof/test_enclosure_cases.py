@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from export.evaluation import evaluate
 from export.proof.rules import ENCLOSURES
 from export.proof.rules.spans import Span
-from tests.support.boxes import enclosed, radius_over, span
+from tests.support.boxes import check_box, enclosed, radius_over, span
 from tests.support.operator_cases import CASES, case, held
 from tests.support.repeats import examples
 
@@ -65,8 +65,8 @@ NO_RADIUS = {
     "a divisor that a runtime may have as 0": (CASES["div"], [span(1, 2), span(0.5, 1, 0.6)]),
     "a base that may be negative": (CASES["pow"], [span(0.5, 1, 0.6)]),
     "a denormal base": (CASES["pow"], [span(0, 1)], 0.5),
+    "a divisor to a power that may be 0": (CASES["pow"], [span(0.5, 1, 0.6)], -3.0),
     "a variance that may be lost": (CASES["layer_norm"], [span(1000, 1001, 1.0)]),
-    "a size that may be lost": (CASES["rms_norm"], [span(-1, 1, 0.1)]),
     "an inexact index": (TABLE, [span(1, 2, 0.1, shape=(1, 3))]),
     "a sum that may overflow": (CASES["sum"], [span(-3e38, 3e38, shape=(1, 4, 3))]),
     "a number near to what int64 holds": (CASES["to whole numbers"], [span(0, 2.0**62, 2.0**63)]),
@@ -184,3 +184,63 @@ def test_what_a_radius_leaves_open() -> None:
     for e, expected in ((0.1, 0), (0.6, 1), (1.1, 2)):
         spans = [Span(low, low, torch.full_like(low, e))]
         assert (radius_over(best, spans, enclosed(best, spans)) == expected).all()
+
+
+def test_whole_numbers_are_exact_as_far_as_int64_goes() -> None:
+    one = CASES["add whole numbers"]
+    y = enclosed(one.node, [span(-3, 5), span(7, 2**40)])
+    assert (y.low == 4).all()
+    assert (y.high == 5 + 2**40).all()
+    y = enclosed(one.node, [span(0, 2.0**62), span(0, 2.0**62)])
+    assert (y.low == 0).all()
+    assert y.high.isinf().all()
+
+
+MEETING = {"gt": [(0, 0), (0, 1)], "ge": [(1, 1), (1, 1)], "lt": [(0, 0), (0, 0)], "le": [(1, 1), (0, 1)]}
+
+
+@pytest.mark.parametrize("op", MEETING)
+def test_intervals_that_meet_at_one_number_are_compared_at_it(op: str) -> None:
+    """A number and itself, and one interval above another, whose end it shares."""
+    for spans, ends in zip(([span(2, 2)] * 2, [span(2, 3), span(1, 2)]), MEETING[op], strict=True):
+        y = enclosed(CASES[op].node, spans)
+        assert (y.low == ends[0]).all()
+        assert (y.high == ends[1]).all()
+
+
+FALSE, TRUE, EITHER = span(0, 0), span(1, 1), span(0, 1)
+OPEN = [span(0, 0, 1.0), span(1, 1, 1.0), span(0, 1, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("op", "decisive"), [("logical_and", FALSE), ("bitwise_and", FALSE), ("logical_or", TRUE), ("bitwise_or", TRUE)]
+)
+def test_a_truth_is_open_unless_the_other_decides(op: str, decisive: Span) -> None:
+    node = CASES[op].node
+    for other in (FALSE, TRUE, EITHER):
+        for first in OPEN:
+            for spans in ([first, other], [other, first]):
+                radius = radius_over(node, spans, enclosed(node, spans))
+                assert (radius == (0 if other is decisive else 1)).all()
+
+
+@pytest.mark.parametrize(("op", "decisive"), [("any", 1.0), ("all", 0.0)])
+def test_a_truth_of_many_is_open_unless_one_decides(op: str, decisive: float) -> None:
+    node = CASES[op].node
+    e = torch.tensor([0.0, 0.0, 0.0, 1.0])[None, :, None].expand(1, 4, 3).double()
+    for other in (0.0, 1.0):
+        for high in (other, 1.0):
+            low = torch.full((1, 4, 3), other, dtype=torch.float64)
+            spans = [Span(low, torch.full_like(low, high), e)]
+            decided = other == decisive and high == decisive
+            assert (radius_over(node, spans, enclosed(node, spans)) == (0 if decided else 1)).all()
+
+
+def test_a_layer_norm_of_numbers_that_lie_as_near_as_their_radius() -> None:
+    one = CASES["layer_norm"]
+    spread = torch.tensor([0.0, 1e-3, 3.16e-3, 0.01, 0.1]).double()[:, None]
+    x = 0.1 + torch.tensor([1.0, -1.0] * 3).double() * spread
+    for e in (1e-5, 1e-4, 1e-3):
+        spans = [Span(x, x, torch.full_like(x, e))]
+        check_box(one, spans, np.random.default_rng(0))
+        assert radius_over(one.node, spans, enclosed(one.node, spans)).isfinite().all() or e > 1e-4

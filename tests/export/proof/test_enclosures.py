@@ -159,8 +159,9 @@ def test_values_come_near_to_both_ends(name: str) -> None:
 def test_near_its_turns_a_function_is_enclosed(name: str) -> None:
     one, rng = CASES[name], np.random.default_rng(0)
     function = FUNCTIONS[one.node.op]
-    for place in {*function.turns(one.node), *function.breaks(one.node), 0.0}:
-        for width in (1e-16, 1e-12, 1e-6, 0.1):
+    threshold = one.node.attributes.get("threshold", 0.0) / one.node.attributes.get("beta", 1.0)
+    for place in {*function.turns(one.node), *function.breaks(one.node), threshold}:
+        for width in (1e-16, 1e-12, 1e-10, 1e-6, 0.1):
             middle, reach = place + width * torch.from_numpy(rng.uniform(-1, 1, (ROWS, *one.rows[0]))), width
             low = (middle - reach).clamp(min=max(function.above, -1e9) + 1e-9)
             check_box(one, [Span(low, torch.maximum(low, middle + reach), torch.full_like(low, reach / 2))], rng)
