@@ -93,17 +93,18 @@ class Bounding:
         steps, spans = _Steps(start), self.box.spans()
         work = _PRODUCTS_PER_SECOND * max(self.seconds, _LEAST) / 8
         with suppress(NoBoundError):  # narrower enclosures may have a bound
-            errors = output_errors(enclose(network, spans))
-            steps.add("intervals", "each layer's error carried by intervals", errors.carried.amax(dim=0))
+            carried = output_errors(enclose(network, spans), most=0).carried
+            steps.add("intervals", "each layer's error carried by intervals", carried.amax(dim=0))
         enclosed = enclose(network, spans, tightening(work))
-        errors = output_errors(enclosed)
+        errors = output_errors(enclosed, 8 * work)
         steps.add("enclosures", "the same with enclosures by linear forms", errors.carried.amax(dim=0))
-        words = "each layer's roundings times their effect on outputs"
-        steps.add("sensitivities", words, errors.sensitivities.amax(dim=0))
-        steps.add("at once", "the roundings of all layers on the same row", errors.at_once.amax(dim=0))
+        if errors.weights:
+            words = "each layer's roundings times their effect on outputs"
+            steps.add("sensitivities", words, errors.sensitivities.amax(dim=0))
+            steps.add("at once", "the roundings of all layers on the same row", errors.at_once.amax(dim=0))
         parts = Parts.of(*flat(spans), enclosed, errors)
         corner = errors.corner[int(errors.bound.amax(dim=1).argmax())].numpy()
-        seen = largest_errors(network, self.box, corner, [eager(network), *self.evaluations])
+        seen = largest_errors(network, self.box, corner, [eager(network), *self.evaluations], work)
         whole = len(parts.low)
         parts = split(network, parts, work, start + self.seconds)
         if len(parts.low) > whole:
@@ -166,9 +167,12 @@ def _shares(network: Network, errors: OutputErrors, value: int) -> list[LayerSha
 
 
 def _folding(network: Network, enclosed: Enclosed, errors: OutputErrors) -> Tensor | None:
-    """How far folded layers are from the module's, at the outputs (values,); None where nothing is folded."""
+    """How far folded layers are from the module's, at the outputs (values,); None where nothing is folded.
+
+    And where the effect of layers on outputs is not known.
+    """
     folded = [layer for layer in network.structure.layers if len(layer.source_nodes) > 1]
-    if not folded:
+    if not folded or not errors.weights:
         return None
     total = torch.zeros_like(errors.carried)
     for layer in folded:

@@ -15,6 +15,7 @@ of J·r, J the product of the slopes behind the layer. Three bounds follow:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -54,13 +55,21 @@ class OutputErrors:
         return torch.minimum(self.carried, torch.minimum(self.sensitivities, self.at_once))
 
 
-def output_errors(enclosed: Enclosed) -> OutputErrors:
-    """The bounds of the outputs of a network whose values are enclosed."""
+def output_errors(enclosed: Enclosed, most: float = inf) -> OutputErrors:
+    """The bounds of the outputs of a network whose values are enclosed.
+
+    Only the first, where the others take more than so many products.
+    """
     network = enclosed.network
     with torch.no_grad():
         carried = torch.cat(
             [enclosed.spans[name].error.reshape(enclosed.count, -1) for name in outputs_of(network)], dim=1
         )
+        weights = sum(transfer.weight.size for transfer in network.transfers if transfer.kind == "matrix")
+        if 5 * carried.numel() * weights > most:  # twice for the slopes, once for their sizes, twice for all at once
+            features = sum(part[0].numel() for part in _inputs(enclosed))
+            unknown, nothing = torch.full_like(carried, inf), torch.zeros(*carried.shape, features).double()
+            return OutputErrors(carried, unknown, unknown, {}, {}, nothing, nothing[:, 0])
         found = _Sensitivities(enclosed)
         found.run()
         shares = {
@@ -79,6 +88,11 @@ def output_errors(enclosed: Enclosed) -> OutputErrors:
         corner=corner,
         unevenness=found.unevenness,
     )
+
+
+def _inputs(enclosed: Enclosed) -> list[Tensor]:
+    """The lower ends of the inputs."""
+    return [enclosed.spans[name].low for name in enclosed.network.structure.wiring.inputs]
 
 
 def outputs_of(network: Network) -> list[str]:

@@ -28,7 +28,7 @@ class OutputBound(_Record):
     ``bound``: no correct float32 evaluation is further from the exact value, anywhere in the box. ``seen``: the largest
     error of ONNX Runtime and PyTorch in a search for bad rows. ``interval``: what encloses the exact value over the
     box. ``folding``: how far folding layers moved the file's network from the module's; None if the module is not
-    known.
+    known, nothing is folded, or finding it takes longer than the budget.
     """
 
     bound: list[float]

@@ -43,36 +43,43 @@ def eager(network: Network) -> Evaluation:
 
 
 def largest_errors(
-    network: Network, box: Box, corner: np.ndarray, evaluations: Sequence[Evaluation], seed: int = 0
+    network: Network,
+    box: Box,
+    corner: np.ndarray,
+    evaluations: Sequence[Evaluation],
+    most: float = float("inf"),
+    seed: int = 0,
 ) -> np.ndarray:
     """The largest error of each output (values,) that the evaluations make on rows of the box.
 
     ``corner`` (values, features) are coefficients whose signs say at which end of each feature the bound of an output
-    is largest. Rows are drawn anywhere and in corners, and bred from those with the largest errors.
+    is largest. Rows are drawn anywhere and in corners, and bred from those with the largest errors; as many as take
+    ``most`` products for each evaluation, at least a few.
     """
     rng = np.random.default_rng(seed)
+    weights = sum(transfer.weight.size for transfer in network.transfers if transfer.kind == "matrix")
+    share = min(1.0, most / max(1, weights * (_DRAWN + _ROUNDS * _BRED)))
+    drawn, bred = max(8, int(share * _DRAWN)), max(2, int(share * _BRED))
     features = corner.shape[1]
     worst = (corner > 0).astype(np.float64)
-    near = worst[rng.integers(0, len(worst), _DRAWN // 4)] if len(worst) else np.zeros((0, features))
-    flipped = np.where(rng.random(near.shape) < 0.1, 1 - near, near)
+    near = worst[rng.integers(0, len(worst), drawn // 4)]
     pool = np.concatenate(
         [
-            rng.random((_DRAWN // 2, features)),
-            rng.integers(0, 2, (_DRAWN // 4, features)).astype(np.float64),
-            worst[:64],
-            flipped,
+            rng.random((drawn // 2, features)),
+            rng.integers(0, 2, (drawn // 4, features)).astype(np.float64),
+            worst[: drawn // 4],
+            np.where(rng.random(near.shape) < 0.1, 1 - near, near),
         ]
     )
     errors = _errors(network, box, pool, evaluations)
     for _ in range(_ROUNDS):
-        best = np.unique(np.concatenate([np.argsort(-errors, axis=0)[:4].reshape(-1)]))
-        parents = pool[best[rng.integers(0, len(best), _BRED)]]
-        others = pool[best[rng.integers(0, len(best), _BRED)]]
-        changed = rng.random(parents.shape) < rng.choice([0.02, 0.1, 0.5], (_BRED, 1))
-        drawn = np.where(rng.random(parents.shape) < 0.5, others, rng.random(parents.shape))
-        bred = np.where(changed, drawn, parents)
-        pool = np.concatenate([pool[best], bred])
-        errors = np.concatenate([errors[best], _errors(network, box, bred, evaluations)])
+        best = np.unique(np.argsort(-errors, axis=0)[:4])[: 4 * bred]
+        parents, others = (pool[best[rng.integers(0, len(best), bred)]] for _ in range(2))
+        changed = rng.random(parents.shape) < rng.choice([0.02, 0.1, 0.5], (bred, 1))
+        fresh = np.where(rng.random(parents.shape) < 0.5, others, rng.random(parents.shape))
+        children = np.where(changed, fresh, parents)
+        pool = np.concatenate([pool[best], children])
+        errors = np.concatenate([errors[best], _errors(network, box, children, evaluations)])
     return errors.max(axis=0)
 
 

@@ -70,10 +70,12 @@ def split(
 ) -> Parts:
     """The parts with those split that decide a bound, until ``deadline`` (of ``clock``), or while it helps.
 
-    ``work`` is the number of products that tightening one value may take.
+    ``work`` is the number of products that tightening may take for one box.
     """
-    width = max((max(t.weight.shape) for t in network.transfers if t.kind == "matrix"), default=1)
-    together = max(1, min(_TOGETHER, _ELEMENTS // (2 * width**2)))
+    matrices = [transfer.weight for transfer in network.transfers if transfer.kind == "matrix"]
+    width, weights = max((max(each.shape) for each in matrices), default=1), sum(each.size for each in matrices)
+    one = min(work, 2.0 * width * weights * len(matrices)) + 5.0 * parts.bound.shape[1] * weights
+    together = max(2, min(_TOGETHER, _ELEMENTS // (2 * width**2), int(2 * work / max(one, 1))))
     next_look, before = max(2 * len(parts.low), _FIRST_LOOK), parts.largest()
     while clock() < deadline:
         start = clock()

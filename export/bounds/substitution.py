@@ -8,7 +8,7 @@ spans. At the inputs the form is largest at a corner of the box. It is CROWN's b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -127,17 +127,23 @@ Tightening = Callable[[Enclosed, str], tuple[Tensor, Tensor] | None]
 
 
 def tightening(most: float) -> Tightening:
-    """Tighter ends of a value by substitution, where that takes at most so many products."""
+    """Tighter ends of values by substitution, as long as that takes at most so many products for one box in all."""
+    left = [most]
 
     def tighten(enclosed: Enclosed, name: str) -> tuple[Tensor, Tensor] | None:
-        done = list(enclosed.own)
-        if name not in done:
+        before = enclosed.network.transfers[: len(enclosed.own)]
+        if name not in enclosed.own:
             return None
-        weights = sum(t.weight.size for t in enclosed.network.transfers[: len(done)] if t.kind == "matrix")
-        matrices = sum(t.kind == "matrix" for t in enclosed.network.transfers[: len(done)])
-        elements = enclosed.spans[name].low.numel()
-        if matrices < 2 or 2 * elements * weights > most:
+        cost = _cost(enclosed.spans[name].low[0].numel(), before)
+        if not 0 < cost <= left[0]:
             return None
+        left[0] -= cost
         return Substitution(enclosed).ends(name)
 
     return tighten
+
+
+def _cost(elements: int, before: Sequence[Transfer]) -> float:
+    """Products for both ends of a value behind these layers; 0 behind one matrix, where intervals are as tight."""
+    weights = [transfer.weight.size for transfer in before if transfer.kind == "matrix"]
+    return 2.0 * elements * sum(weights) if len(weights) > 1 else 0.0
