@@ -72,7 +72,7 @@ class Subject:
 
 
 @contextmanager
-def subject(name: str) -> Iterator[Subject]:
+def subject(name: str, device: str = "cpu") -> Iterator[Subject]:
     """The network of a name, exported to a temporary folder, over its box."""
     network = _grid(name) if name.startswith("grid ") else named(name)
     with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
@@ -88,7 +88,7 @@ def subject(name: str) -> Iterator[Subject]:
         assert model.source is not None
         inputs, ports = structure.wiring.inputs, ports_of(model)
         ranges = _ranges(name, inputs, ports[0])
-        runner = FileRunner(model, structure.wiring, on_device("cpu"))
+        runner = FileRunner(model, structure.wiring, on_device(device))
         with runner.open() as run:
             box = box_of(inputs, ports, ranges)
             yield Subject(structure, box, lambda rows: runner.output(run, rows), model.source.sha256)
@@ -143,10 +143,10 @@ def _drawn_ranges(inputs: Mapping[str, Input], rng: np.random.Generator) -> Rang
     return found
 
 
-def tried(name: str, seconds: float, factor: float = 1.0) -> dict[str, Any]:
+def tried(name: str, seconds: float, factor: float = 1.0, device: str = "cpu") -> dict[str, Any]:
     """One network's bound, the largest errors, and those above their bounds; ``factor`` spoils bounds, for a test."""
     start = perf_counter()
-    with subject(name) as given:
+    with subject(name, device) as given:
         structure = given.structure
         report = Bounding(
             structure, given.box, "network.onnx", given.sha256, seconds=seconds, evaluations=[given.run]
@@ -223,6 +223,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, help="stop after this long")
     parser.add_argument("--grid", action="store_true")
     parser.add_argument("--models", action="store_true")
+    parser.add_argument("--device", default="cpu", help="where ONNX Runtime runs: cpu or cuda")
     parser.add_argument("--name", help="only this network")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--factor", type=float, default=1.0, help="multiply bounds by it, to see that it is noticed")
@@ -237,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for index, name in enumerate(work):
             if options.minutes and perf_counter() - start > 60 * options.minutes:
                 break
-            record = tried(name, options.seconds, options.factor)
+            record = tried(name, options.seconds, options.factor, options.device)
             done.append(record)
             file.write(json.dumps(record) + "\n")
             file.flush()

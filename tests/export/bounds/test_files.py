@@ -279,3 +279,10 @@ def test_the_box_holds_what_its_ends_are_in_float32() -> None:
     """A row of 0.1, in float32, is above 0.1 in float64."""
     box = box_of({"x": Input((1,))}, [], (-0.1, 0.1))
     assert box.holds(np.array([[0.1], [-0.1], [0.11]], np.float32)).tolist() == [True, True, False]
+
+
+@pytest.mark.cuda
+def test_errors_on_a_gpu_are_within_the_bound(digits: Path, cuda: str) -> None:
+    report = bound(digits, device=cuda, seconds=0)
+    (output,) = report.outputs.values()
+    assert all(0 < seen < largest for seen, largest in zip(output.seen, output.bound, strict=True))
