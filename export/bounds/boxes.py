@@ -17,8 +17,8 @@ from runtime import InputError, Port
 from runtime.model.port import LARGEST, feature_name, limits
 
 Range = tuple[float, float]
-Ranges = Range | Mapping[str, Range | Sequence[Range]]
-"""The lowest and the highest value of every feature, or for each input of every feature or of each."""
+Ranges = Range | Sequence[Range] | Mapping[str, Range | Sequence[Range]]
+"""The lowest and the highest value of every feature, or of each; or the same for each input by its name."""
 _ENUMERATED = 64
 """Combinations of whole numbers up to which each has a box of its own."""
 _HINT = "What to do: give --range LOW HIGH, or declare a range in the spec"
