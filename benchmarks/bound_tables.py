@@ -21,11 +21,16 @@ STEPS = ("intervals", "enclosures", "sensitivities", "at once", "splitting")
 def tables(records: Sequence[dict[str, Any]]) -> str:
     """All of them: the generated networks, why some have no bound, the grid, the models."""
     alone = {"grid": "The grid", "models": "The models"}
-    groups: dict[str, list[dict[str, Any]]] = {"networks": [], "grid": [], "models": []}
+    groups: dict[str, list[dict[str, Any]]] = {"networks": [], "narrow": [], "grid": [], "models": []}
     for record in records:
         name = record["network"]
-        groups["grid" if name.startswith("grid ") else "models" if name in MODELS else "networks"].append(record)
+        kind, _, rest = name.partition(" ")
+        if kind == "narrow":
+            record = {**record, "network": rest}
+        groups["models" if name in MODELS else kind if kind in groups else "networks"].append(record)
     parts = [by_size(groups["networks"]), reasons(groups["networks"])] if groups["networks"] else []
+    if groups["narrow"]:
+        parts += [f"Over narrow boxes\n\n{by_size(groups['narrow'])}", reasons(groups["narrow"])]
     parts += [f"{title}\n\n{each(groups[key])}" for key, title in alone.items() if groups[key]]
     wrong = [one for record in records for one in record.get("violations", [])]
     return "\n\n".join([*parts, f"{len(wrong)} errors above their bounds"])

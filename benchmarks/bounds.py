@@ -5,8 +5,9 @@ and its half-width are drawn between 0.1 and 8, and some features are narrower. 
 errors that a search finds (``bound_search``) in three float32 evaluations (ONNX Runtime, PyTorch, and numpy with all
 sums in random orders), and in one whose roundings are all as large as they may be, against one output
 (``bound_evaluations``). An error above its bound is printed with what is needed to repeat it, and the exit code is 1.
-``--grid`` does the same for networks of one depth, width and activation over [-1, 1], ``--models`` for the models of
-``models/`` over their declared ranges, or where they declare none over those of their held-out rows.
+With ``--narrow`` each feature's box is 1e-8 to 0.1 of its centre wide, where a bound that is too small would be seen
+first. ``--grid`` does the same for networks of one depth, width and activation over [-1, 1], ``--models`` for the
+models of ``models/`` over their declared ranges, or where they declare none over those of their held-out rows.
 
 Every network's results are appended to a file as one line, and networks that stand there are skipped, so a run can be
 interrupted and resumed. ``--table`` only prints the tables of what was found; ``--name`` repeats one network.
@@ -74,7 +75,7 @@ class Subject:
 @contextmanager
 def subject(name: str, device: str = "cpu") -> Iterator[Subject]:
     """The network of a name, exported to a temporary folder, over its box."""
-    network = _grid(name) if name.startswith("grid ") else named(name)
+    network = _grid(name) if name.startswith("grid ") else named(name.removeprefix("narrow "))
     with tempfile.TemporaryDirectory() as folder, np.errstate(all="ignore"):
         path = Path(folder) / "network.onnx"
         with torch.inference_mode():
@@ -116,22 +117,28 @@ def _ranges(name: str, inputs: Mapping[str, Input], port: Port) -> Ranges | None
     if name.startswith("grid "):
         return -1.0, 1.0
     if name not in MODELS:
-        return _drawn_ranges(inputs, np.random.default_rng(crc32(name.encode())))
+        return _drawn_ranges(inputs, np.random.default_rng(crc32(name.encode())), name.startswith("narrow "))
     if limits(port) is not None:
         return None
     rows, _ = read_rows(ROOT / "models" / name / "heldout.parquet", port)
     return {port.name: np.stack([rows.min(axis=0), rows.max(axis=0)], axis=1).astype(np.float64).tolist()}
 
 
-def _drawn_ranges(inputs: Mapping[str, Input], rng: np.random.Generator) -> Ranges:
+def _drawn_ranges(inputs: Mapping[str, Input], rng: np.random.Generator, narrow: bool) -> Ranges:
     """A box: its centre and its half-width are drawn once, and some features are narrower, or have one value."""
     centre, half = (exp(rng.uniform(log(0.1), log(8))) for _ in range(2))
+    part = 10 ** rng.uniform(-8, -1) if narrow else 0.0
 
     def one(known: tuple[int, int] | None, whole: bool) -> Range:
         if whole or known is not None:
             low, high = known or (0, 1)
             first = int(rng.integers(low, high + 1))
+            if narrow:
+                return first, first
             return (low, high) if rng.random() < 0.5 else (first, min(high, first + int(rng.integers(3))))
+        if narrow:
+            middle = float(np.float32(centre * rng.standard_normal()))
+            return middle - part * abs(middle), middle + part * abs(middle)
         share = rng.choice([1.0, exp(rng.uniform(log(0.01), 0)), 0.0], p=[0.7, 0.27, 0.03])
         middle = centre * rng.choice([-1.0, 1.0])
         return middle - half * share, middle + half * share
@@ -211,7 +218,8 @@ def _names(options: argparse.Namespace) -> list[str]:
         names += [f"grid {name} {depth} {width}" for name in ACTIVATIONS for depth in DEPTHS for width in WIDTHS]
     if options.models or options.grid:
         return names
-    return [f"{('generated', 'written')[i % 2]} {FIRST + i // 2}" for i in range(options.networks)]
+    kind = "narrow " if options.narrow else ""
+    return [f"{kind}{('generated', 'written')[i % 2]} {FIRST + i // 2}" for i in range(options.networks)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -221,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=0.3, help="for each bound")
     parser.add_argument("--minutes", type=float, help="stop after this long")
+    parser.add_argument("--narrow", action="store_true")
     parser.add_argument("--grid", action="store_true")
     parser.add_argument("--models", action="store_true")
     parser.add_argument("--device", default="cpu", help="where ONNX Runtime runs: cpu or cuda")

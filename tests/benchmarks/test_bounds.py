@@ -77,6 +77,13 @@ def test_an_error_above_its_bound_is_reported_with_all_that_repeats_it(
     assert code == 1
 
 
+def test_a_narrow_box_leaves_little_room(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _ = ran(capsys, "--name", "narrow generated 20005", "--seconds", 0.05, "--out", tmp_path / "narrow.jsonl")
+    assert code == 0
+    (found,) = (json.loads(line) for line in (tmp_path / "narrow.jsonl").read_text().splitlines())
+    assert found["seen"]["adverse"] <= found["bound"] < 2 * found["seen"]["adverse"]
+
+
 class Sums(nn.Module):
     """Every operator whose sums are put in another order."""
 
@@ -154,11 +161,13 @@ def test_the_tables() -> None:
         record("written 2", 1.0, 1.0, why="'7': layer_norm may overflow float32 for numbers in -1 to 1"),
         record("grid relu 2 16", 1.0, 0.25, steps={"intervals": 2.0, "at once": 1.0}),
         record("digits", 1.0, 0.5),
+        record("narrow written 3", 2.0, 0.5),
     ]
     lines = tables(records).splitlines()
     assert lines[0] == "2 generated networks, 2 written networks"
     assert "| 2 to 3 | 33 to 128 | 3 | 2 | 20 | 30 | 5 | 7.5 | 0.5 | 0 |" in lines
     assert "| all | | 4 | 3 | 30 | 80 | 7.5 | 20 | 0.5 | 1 |" in lines
+    assert lines.index("Over narrow boxes") < lines.index("| all | | 1 | 1 | 4 | 4 | 1 | 1 | 0.5 | 0 |")
     assert "| layer_norm may overflow float32 | 1 |" in lines
     assert "| relu 2 16 | 2 |  |  | 1 |  | 1 | 1 | 0.25 | 1 | 4 | 1 | 0.50 |" in lines
     assert any(line.startswith("| digits |") for line in lines)
