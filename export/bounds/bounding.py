@@ -104,7 +104,7 @@ class Bounding:
             steps.add("at once", "the roundings of all layers on the same row", errors.at_once.amax(dim=0))
         parts = Parts.of(*flat(spans), enclosed, errors)
         corner = errors.corner[int(errors.bound.amax(dim=1).argmax())].numpy()
-        seen = largest_errors(network, self.box, corner, [eager(network), *self.evaluations], work)
+        seen = largest_errors(network, self.box, corner, [eager(network), *self.evaluations], work, self._rows)
         whole = len(parts.low)
         parts = split(network, parts, work, start + self.seconds)
         if len(parts.low) > whole:
@@ -119,6 +119,11 @@ class Bounding:
             "labels": self._labels(network, best.numpy()),
         }
 
+    @property
+    def _rows(self) -> np.ndarray | None:
+        """The rows of data in the box."""
+        return None if self.data is None else self.data[self.box.holds(self.data)]
+
     def _labels(self, network: Network, bound: np.ndarray) -> LabelRecord | None:
         """The margin of a classifier's one output: the largest value is the label, or of one value its side.
 
@@ -129,9 +134,8 @@ class Bounding:
             return None
         alone = len(bound) == 1
         margin = float(bound[0]) if alone else float(np.sort(bound)[-2:].sum())
-        if self.data is None:
+        if (inside := self._rows) is None:
             return LabelRecord(margin=margin)
-        inside = self.data[self.box.holds(self.data)]
         exact = np.sort(outputs(network, inside, torch.float64), axis=1) if len(inside) else np.zeros((0, len(bound)))
         margins = np.abs(exact[:, 0] - threshold(port)) if alone else exact[:, -1] - exact[:, -2]
         return LabelRecord(margin=margin, rows=len(inside), above=int((margins > margin).sum()))

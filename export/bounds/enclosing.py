@@ -25,6 +25,14 @@ from .transfer import Transfer
 
 _WHOLE = 2.0**24
 """float32 holds every integer up to here."""
+_ANY_CAUSE = "float32 may overflow or cancel on its way"
+_CAUSES = {
+    **dict.fromkeys(("layer_norm", "rms_norm", "var"), "the variance of a row may be lost in rounding"),
+    **dict.fromkeys(("div", "reciprocal", "rsqrt"), "its divisor may be 0 for a runtime"),
+    "pow": "its base may be 0 or negative for a runtime",
+    **dict.fromkeys(("embedding", "gather", "index_select"), "a runtime may take another index"),
+}
+"""Why the rule of an operator has no bound, other than by an overflow."""
 _SATURATED = 4
 """How many times further than its results can be from each other a function must move an error not to pass it on."""
 
@@ -256,9 +264,9 @@ def _why_infinite(layer: Layer, spans: list[Span]) -> str:
 
 
 def _why_unbounded(layer: Layer, spans: list[Span], overflows: bool) -> str:
-    ends = " and ".join(_interval(span) for span in spans)
-    what = "may overflow float32" if overflows else "has no bound, since float32 may overflow or cancel on its way,"
-    return f"'{layer.path}': {layer.expected.op} {what} for numbers in {ends}"
+    op, ends = layer.expected.op, " and ".join(_interval(span) for span in spans)
+    why = "may overflow float32" if overflows else f"has no bound, since {_CAUSES.get(op, _ANY_CAUSE)},"
+    return f"'{layer.path}': {op} {why} for numbers in {ends}"
 
 
 def _interval(span: Span) -> str:

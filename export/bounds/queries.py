@@ -29,6 +29,16 @@ class Around:
     label: int | None
 
 
+def refuse_whole_numbers(path: str | Path) -> None:
+    """Raise InputError for a file with inputs of whole numbers: a query is about real ones."""
+    with Session(path, "cpu") as session:
+        ports = input_ports(session)
+    whole = next((port for port in ports if port.dtype == "int64" or port.indices is not None), None)
+    if whole is not None:
+        hint = "What to do: leave out --vnnlib; mlpx bound itself takes whole numbers"
+        raise InputError(f"a query is about real numbers, and '{whole.name}' takes whole numbers. {hint}")
+
+
 def around_row(
     path: str | Path,
     data: str | Path,
@@ -40,15 +50,11 @@ def around_row(
 ) -> Around:
     """The values at most ``eps`` from a row of a data file, within the declared ranges (or ``within``).
 
-    ``row`` counts from 1. Raises InputError: no such row, or an input of whole numbers; ExportError: a row outside the
+    ``row`` counts from 1. Raises InputError: no such row; ExportError: a row outside the
     ranges, or a negative ``eps``.
     """
     with Session(path, "cpu") as session:
         ports = input_ports(session)
-        whole = next((port for port in ports if port.dtype == "int64" or port.indices is not None), None)
-        if whole is not None:
-            hint = "What to do: leave out --vnnlib; mlpx bound itself takes whole numbers"
-            raise InputError(f"a query is about real numbers, and '{whole.name}' takes whole numbers. {hint}")
         arrays, _ = read_inputs(data, ports, dtype=dtype)
         count = len(next(iter(arrays.values())))
         if not 1 <= row <= count:

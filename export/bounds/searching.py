@@ -48,13 +48,14 @@ def largest_errors(
     corner: np.ndarray,
     evaluations: Sequence[Evaluation],
     most: float = float("inf"),
+    data: np.ndarray | None = None,
     seed: int = 0,
 ) -> np.ndarray:
     """The largest error of each output (values,) that the evaluations make on rows of the box.
 
     ``corner`` (values, features) are coefficients whose signs say at which end of each feature the bound of an output
     is largest. Rows are drawn anywhere and in corners, and bred from those with the largest errors; as many as take
-    ``most`` products for each evaluation, at least a few.
+    ``most`` products for each evaluation, at least a few. The first rows of ``data`` are tried too.
     """
     rng = np.random.default_rng(seed)
     weights = sum(transfer.weight.size for transfer in network.transfers if transfer.kind == "matrix")
@@ -80,7 +81,10 @@ def largest_errors(
         children = np.where(changed, fresh, parents)
         pool = np.concatenate([pool[best], children])
         errors = np.concatenate([errors[best], _errors(network, box, children, evaluations)])
-    return errors.max(axis=0)
+    largest = errors.max(axis=0)
+    if data is not None and len(data):
+        largest = np.maximum(largest, _errors_of(network, data[: drawn + _ROUNDS * bred], evaluations).max(axis=0))
+    return largest
 
 
 def _errors(network: Network, box: Box, positions: np.ndarray, evaluations: Sequence[Evaluation]) -> np.ndarray:
@@ -88,6 +92,10 @@ def _errors(network: Network, box: Box, positions: np.ndarray, evaluations: Sequ
     flat = box.rows(positions)
     shapes = list(box.shapes.values())
     rows = flat.reshape(len(flat), *shapes[0]) if len(shapes) == 1 else flat
+    return _errors_of(network, rows, evaluations)
+
+
+def _errors_of(network: Network, rows: np.ndarray, evaluations: Sequence[Evaluation]) -> np.ndarray:
     exact = outputs(network, rows, torch.float64)
     found = [absolute_difference(run(rows).reshape(exact.shape), exact) for run in evaluations]
     return np.stack(found).max(axis=0)

@@ -63,7 +63,7 @@ def bound(
     with trial(file, device):  # in a process of its own, while these are imported
         from export import bound as bound_file
         from export import load_module
-        from export.bounds.queries import around_row, query
+        from export.bounds.queries import around_row, query, refuse_whole_numbers
         from runtime import write_whole
 
         from .networks import load_network
@@ -72,6 +72,8 @@ def bound(
         _, network, _ = load_network(spec, weights, dtype=dtype, may_be_random=False)
     elif module is not None:
         network = load_module(module)
+    if queried.vnnlib is not None:
+        refuse_whole_numbers(file)
     around = None
     if queried.around is not None and queried.eps is not None:
         source, row = _row_of(queried.around)
