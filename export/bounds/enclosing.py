@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from export.graph import Node, Rows, Shape
-from export.onnxfile.pattern_matching import attribute
+from export.evaluation import evaluate
+from export.graph import Rows, Shape
 from export.proof.layer import Layer
-from export.proof.own_roundings import own_roundings
 from export.proof.rows import sized
-from export.proof.rules import ENCLOSURES
-from export.proof.rules.arithmetic import magnitude
+from export.proof.rules import ENCLOSURES, RULES
 from export.proof.rules.constants import LARGEST, U
-from export.proof.rules.spans import OUTWARDS, Span
-from export.proof.slopes import slopes
+from export.proof.rules.spans import OUTWARDS, Span, outwards
 from export.proof.structure import Structure
 
+from .layer_errors import errors_of
 from .lines import Lines
 from .transfer import Transfer
 
@@ -33,8 +31,6 @@ _CAUSES = {
     **dict.fromkeys(("embedding", "gather", "index_select"), "a runtime may take another index"),
 }
 """Why the rule of an operator has no bound, other than by an overflow."""
-_SATURATED = 4
-"""How many times further than its results can be from each other a function must move an error not to pass it on."""
 
 
 class NoBoundError(Exception):
@@ -150,28 +146,24 @@ def _narrow(enclosed: Enclosed, name: str, tighten: Tighten) -> None:
 def _step(enclosed: Enclosed, transfer: Transfer) -> None:
     """Add the span of a layer's value."""
     layer, node = transfer.layer, transfer.node
+    if not layer.inputs:  # a constant, as many times as there are rows
+        value = evaluate(node, [], precision=torch.float64, rows=enclosed.count)
+        own = RULES[node.op](node, [], [], value).expand(value.shape)
+        enclosed.own[layer.output], enclosed.passes_on[layer.output] = own, False
+        low, high = outwards(value, value) if value.is_floating_point() else (value.double(), value.double())
+        enclosed.spans[layer.output] = Span(low, high, own if bool((own > 0).any()) else None)
+        return
     spans = [_as_float32(span, layer, index) for index, span in enumerate(enclosed.inputs(layer))]
-    enclosure = ENCLOSURES[node.op]
-    low, high = enclosure.values(node, spans)
+    low, high = ENCLOSURES[node.op].values(node, spans)
     shape = sized(node.shape, enclosed.count)
     y = Span(low.expand(shape), high.expand(shape))
     if not bool((low.isfinite() & high.isfinite()).all()):
         raise NoBoundError(_why_infinite(layer, spans))
-    whole = None if enclosure.radius is None else enclosure.radius(node, spans, y).expand(shape)
-    moved = _moved(enclosed, transfer, spans)
-    if moved is None:
-        assert whole is not None
-        own = radius = whole if _is_within(whole, y) else torch.minimum(whole, _anywhere(node, spans, y))
-    else:
-        apart = torch.full_like(moved, torch.inf)
-        if transfer.kind == "function" and not transfer.is_affine and not _is_within(moved, y):
-            apart = _apart(y, _reached(node, spans, y))
-        own = _own(layer, spans, y.largest + torch.minimum(moved, apart))
-        moved, own = _saturated(enclosed, layer.output, moved, own, apart)
-        radius = moved + own if whole is None else torch.minimum(moved + own, whole)
-        # A rule is infinite where float32 may overflow on the way.
-        own = own if whole is None else torch.where(whole.isinf(), torch.inf, own)
-    enclosed.passes_on[layer.output] = moved is not None
+    found = errors_of(transfer, spans, y)
+    own, radius = found.own, found.radius
+    enclosed.passes_on[layer.output] = found.passes_on
+    if found.slopes is not None:
+        enclosed.slopes[layer.output] = found.slopes
     unknown = ~(own + radius).isfinite()
     overflows = ~unknown & (y.largest + radius > LARGEST) & (node.dtype == "float32")
     if bool((unknown | overflows).any()):
@@ -179,75 +171,6 @@ def _step(enclosed: Enclosed, transfer: Transfer) -> None:
     enclosed.own[layer.output] = own * (1 + OUTWARDS)
     exact = not bool((radius > 0).any())
     enclosed.spans[layer.output] = Span(y.low, y.high, None if exact else radius * (1 + OUTWARDS))
-
-
-def _moved(enclosed: Enclosed, transfer: Transfer, spans: list[Span]) -> Tensor | None:
-    """What the errors of a layer's inputs become; None where it does not pass them on."""
-    if transfer.kind in ("matrix", "sum"):
-        return transfer.errors_forward([span.error for span in spans])
-    if transfer.kind != "function":
-        return None
-    wide = spans[0].widened
-    least, most = slopes(transfer.node, wide.low, wide.high)
-    known = least.isfinite() & most.isfinite()
-    if not bool(known.all()) and ENCLOSURES[transfer.node.op].radius is not None:
-        return None
-    enclosed.slopes[transfer.layer.output] = least, most
-    return torch.where(known, torch.maximum(least.abs(), most.abs()) * spans[0].error, torch.inf)
-
-
-def _is_within(radius: Tensor, y: Span) -> bool:
-    """Whether a radius is nowhere larger than the distances between the exact values."""
-    return not bool((radius > y.high - y.low).any())
-
-
-def _reached(node: Node, spans: Sequence[Span], y: Span) -> tuple[list[Span], Span]:
-    """The arguments that a runtime may have, as exact ones, and the exact results for them."""
-    wide: list[Span] = []
-    for span in spans:
-        beside = torch.where(span.error > 0, span.error + OUTWARDS * (span.largest + span.error), 0.0)
-        wide.append(Span(span.low - beside, span.high + beside))
-    low, high = ENCLOSURES[node.op].values(node, wide)
-    return wide, Span(low.expand(y.low.shape), high.expand(y.low.shape))
-
-
-def _apart(y: Span, reached: tuple[list[Span], Span]) -> Tensor:
-    """How far any exact result is from any that is exact for a runtime's arguments."""
-    _, other = reached
-    return torch.maximum(other.high - y.low, y.high - other.low).nan_to_num(torch.inf, torch.inf) * (1 + OUTWARDS)
-
-
-def _anywhere(node: Node, spans: Sequence[Span], y: Span) -> Tensor:
-    """``_apart`` and the operator's own roundings: a softmax, for one, cannot be off by more than 1 and its own."""
-    wide, other = reached = _reached(node, spans, y)
-    of_rule = ENCLOSURES[node.op].radius
-    assert of_rule is not None
-    return _apart(y, reached) + of_rule(node, wide, other).expand(y.low.shape)
-
-
-def _saturated(enclosed: Enclosed, name: str, moved: Tensor, own: Tensor, apart: Tensor) -> tuple[Tensor, Tensor]:
-    """``moved`` and ``own`` of a function, where its results are nearer to each other than its slopes say.
-
-    There, what comes in is not passed on: all of it is the layer's own.
-    """
-    lost = apart < moved / _SATURATED
-    if bool(lost.any()):
-        least, most = enclosed.slopes[name]
-        enclosed.slopes[name] = torch.where(lost, 0.0, least), torch.where(lost, 0.0, most)
-        return torch.where(lost, 0.0, moved), torch.where(lost, apart + own, own)
-    return moved, own
-
-
-def _own(layer: Layer, spans: list[Span], largest: Tensor) -> Tensor:
-    """What the layer's own roundings add at most, at arguments that a runtime may have."""
-    own = own_roundings(layer, [s.middle for s in spans], [s.half + s.error for s in spans], largest)
-    factor = attribute(layer.nodes[0], "alpha", 1.0) if layer.expected.op == "linear" and layer.nodes else 1.0
-    if factor != 1:  # a Gemm sums before it multiplies: one rounding more, and its sums may overflow first
-        reach = spans[0].largest + spans[0].error
-        terms = magnitude(layer.expected, reach)
-        own = own + U * terms * (1 + 2.0**-10)
-        own = torch.where(terms / abs(factor) > LARGEST, torch.inf, own)
-    return own
 
 
 def _as_float32(span: Span, layer: Layer, index: int) -> Span:

@@ -152,6 +152,37 @@ def test_whole_numbers_are_tried_one_by_one_or_over_their_table(entries: int, tm
     assert ((low <= exact) & (exact <= high)).all()
 
 
+class Counted(nn.Module):
+    """A function of whole numbers and of truths, and constants that are repeated for every row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.last = nn.Embedding(6, 4), nn.Linear(7, 2)
+
+    def forward(self, item: Tensor) -> Tensor:
+        known = self.table(item.clamp(0, 5)) * (item >= 0).unsqueeze(2)
+        mean = known.sum(dim=1) / (item >= 0).sum(dim=1, keepdim=True).clamp(min=1)
+        return self.last(torch.cat([mean, mean.new_full((len(item), 3), 0.1).cumsum(1)], dim=1))
+
+
+def test_whole_numbers_and_constants_are_bounded(tmp_path: Path) -> None:
+    module = Counted().eval()
+    example = (torch.zeros(2, 5, dtype=torch.int64),)
+    publish(module, tmp_path / "net.onnx", example=example, page=False)
+    report = bound(tmp_path / "net.onnx", module, example=example, ranges=(-1, 5), seconds=0)
+    assert report.why is None
+    rows = np.random.default_rng(0).integers(-1, 6, (300, 5))
+    with torch.no_grad():
+        exact = module.double()(torch.from_numpy(rows)).numpy()
+    with Session(tmp_path / "net.onnx", "cpu") as session:
+        (found,) = session.run(rows).values()
+    (output,) = report.outputs.values()
+    low, high = np.array(output.interval).T
+    assert ((low <= exact) & (exact <= high)).all()
+    assert (np.abs(found - exact) <= np.array(output.bound)).all()
+
+
 class Quotient(nn.Module):
     def __init__(self) -> None:
         super().__init__()
