@@ -199,7 +199,10 @@ def _sensitivity(eager: EagerModule, rows: np.ndarray, traced: np.ndarray) -> np
                 size = magnitude(node, z[0].abs()) if is_affine(node) else None
                 bounded = y.is_floating_point() and node.op in RULES
                 own = kernel * finite(RULES[node.op](node, z, [None] * len(z), y)) if bounded else 0.0
-                values[node.output] = _move(y, tolerance, turn, random, size, own)
+                # A number that the forward writes is a float32 constant here, and a float64 one in the module.
+                written = any(t.computed and t.values.dtype == np.float32 for t in node.tensors.values())
+                spread = max(tolerance, 2.0**-24) if written else tolerance
+                values[node.output] = _move(y, spread, turn, random, size, own)
         for name, value in values.items():
             sizes = by_row(value.double().abs().nan_to_num(0.0, torch.inf), len(rows), graph.shapes[name])
             largest = np.fmax(largest, sizes.amax(dim=1).numpy() if sizes.numel() else 0.0)

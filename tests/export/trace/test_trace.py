@@ -77,6 +77,16 @@ def shapes(m: Written, x: Tensor) -> Tensor:
     return y.unflatten(-1, (2, 2)).reshape(x.shape[0], x.numel() // len(x))
 
 
+def a_decimal_written(m: Written, x: Tensor) -> Tensor:
+    """0.1 is another number in float64 than in float32."""
+    y = torch.cat([x, -x], dim=1) * 1.25
+    y.T[0] = 0.1
+    y = y + 0.5
+    for part in m.parts:
+        y = y + F.elu(part(y))
+    return y
+
+
 def writes(m: Written, x: Tensor) -> Tensor:
     y = x.clone()
     y[:, 1] = y[:, 0] * 2
@@ -201,6 +211,14 @@ def a_lookup_of_a_choice(m: Written, x: Tensor) -> Tensor:
 
 
 LINEAR = nn.Linear(4, 4)
+
+
+def seeded_layers() -> list[nn.Module]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        return [nn.Linear(8, 8), nn.Linear(8, 8)]
+
+
 ACCEPTED: dict[str, nn.Module] = {
     "softshrink": nn.Sequential(nn.Linear(4, 4), nn.Softshrink()),
     "cosine": Written(lambda _, x: x.cos()),
@@ -217,6 +235,7 @@ ACCEPTED: dict[str, nn.Module] = {
     "asserts": Written(asserts, LINEAR),
     "sizes": Written(shapes, LINEAR),
     "writes": Written(writes, p=FOUR),
+    "a decimal": Written(a_decimal_written, *seeded_layers()),
     "masks": Written(masks),
     "a mask of two dimensions": Written(a_mask_of_two_dimensions),
     "into zeros": Written(into_zeros, p=FOUR),
