@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, computed_field
 
 MEANING = (
     "For every row in the box, whatever a correct float32 evaluation of the file gives (rounding to nearest, sums and "
@@ -86,11 +86,13 @@ class BoundReport(_Record):
     labels: LabelRecord | None = None
     seconds: float = 0.0
 
+    @computed_field
     @property
     def largest(self) -> float:
         """The largest bound of any value; infinite where there is none."""
         return max((value for output in self.outputs.values() for value in output.bound), default=float("inf"))
 
+    @computed_field
     @property
     def ratio(self) -> float | None:
         """The largest bound over the largest error seen; None where there is no bound, or no error was seen."""

@@ -127,6 +127,9 @@ def _print_details(report: "BoundReport") -> None:
     """The bound of each value, of each step, and of each layer."""
     from runtime.model.bound import format_up
 
+    if report.ratio is not None:
+        print_field("", f"the bound is {report.ratio:,.3g} times the largest error seen")
+
     for name, output in report.outputs.items():
         values = list(zip(output.bound, output.seen, output.interval, strict=True))
         rows = [
