@@ -84,9 +84,9 @@ def test_networks_of_others_have_bounds(name: str, half: float, tmp_path: Path) 
 
 def test_splitting_makes_the_bound_smaller(tmp_path: Path) -> None:
     path = published([{"linear": 12}, "relu", {"linear": 12}, "relu", {"linear": 2}], tmp_path)
-    whole, parts = bound(path, ranges=(-1, 1), seconds=0), bound(path, ranges=(-1, 1), seconds=20)
+    whole, parts = bound(path, ranges=(-1, 1), seconds=0), bound(path, ranges=(-1, 1), seconds=1)
     assert whole.boxes == 1
-    assert parts.boxes >= 64
+    assert parts.boxes > 1
     assert parts.largest < whole.largest
     assert parts.steps[-1].name == "splitting"
 

@@ -30,7 +30,7 @@ def test_every_operator_with_a_rule_has_an_enclosure() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-@settings(deadline=None, max_examples=examples(15, of=100))
+@settings(deadline=None, max_examples=examples(8, of=100))
 @given(seed=st.integers(0, 2**20), width=st.sampled_from(WIDTHS))
 def test_every_value_is_within_the_ends(name: str, seed: int, width: float) -> None:
     one, rng = CASES[name], np.random.default_rng(seed)
@@ -44,7 +44,7 @@ def test_every_value_is_within_the_ends(name: str, seed: int, width: float) -> N
 
 
 @pytest.mark.parametrize("name", OWN_RADIUS)
-@settings(deadline=None, max_examples=examples(15, of=100))
+@settings(deadline=None, max_examples=examples(8, of=100))
 @given(seed=st.integers(0, 2**20), width=st.sampled_from(WIDTHS), scale=st.sampled_from([None, 1e-7, 1e-4, 0.01, 0.3]))
 def test_no_rule_gives_a_larger_radius_within_the_box(name: str, seed: int, width: float, scale: float | None) -> None:
     one, rng = CASES[name], np.random.default_rng(seed)
@@ -76,7 +76,7 @@ def test_one_point_has_its_value_and_its_radius(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, one in CASES.items() if one.extreme])
-@settings(deadline=None, max_examples=examples(8, of=60))
+@settings(deadline=None, max_examples=examples(5, of=60))
 @given(seed=st.integers(0, 2**20), width=st.sampled_from([0.0, 1e-9, 0.3, 2.0]), e=st.sampled_from([None, 1e-7, 0.1]))
 def test_numbers_of_every_scale_are_enclosed_too(name: str, seed: int, width: float, e: float | None) -> None:
     one = CASES[name]
