@@ -32,7 +32,7 @@ from .substitution import tightening
 
 SECONDS = 2.0
 """The default budget."""
-_PRODUCTS_PER_SECOND = 2.0**32
+_PRODUCTS_PER_SECOND = 2.0**33
 """About, of a matrix product in float64 on one core; it decides what is worth trying."""
 _LEAST = 0.25
 """Seconds that are worth taking for narrower enclosures, whatever the budget is."""
@@ -91,12 +91,12 @@ class Bounding:
     def _found(self, network: Network, start: float) -> dict[str, Any]:
         """What is found, by the report's keys. Raises NoBoundError."""
         steps, spans = _Steps(start), self.box.spans()
-        work = _PRODUCTS_PER_SECOND * max(self.seconds, _LEAST) / 8
+        work = _PRODUCTS_PER_SECOND * max(self.seconds, _LEAST) / 4
         with suppress(NoBoundError):  # narrower enclosures may have a bound
             carried = output_errors(enclose(network, spans), most=0).carried
             steps.add("intervals", "each layer's error carried by intervals", carried.amax(dim=0))
         enclosed = enclose(network, spans, tightening(work))
-        errors = output_errors(enclosed, 8 * work)
+        errors = output_errors(enclosed, 4 * work)
         steps.add("enclosures", "the same with enclosures by linear forms", errors.carried.amax(dim=0))
         if errors.weights:
             words = "each layer's roundings times their effect on outputs"

@@ -72,13 +72,10 @@ def output_errors(enclosed: Enclosed, most: float = inf) -> OutputErrors:
             return OutputErrors(carried, unknown, unknown, {}, {}, nothing, nothing[:, 0])
         found = _Sensitivities(enclosed)
         found.run()
-        shares = {
-            name: (own * found.weights[name]).sum(dim=-1)
-            for name, own in _flat(enclosed).items()
-            if name in found.weights
-        }
+        own = _flat(enclosed)
+        shares = {name: (part * found.weights[name]).sum(dim=-1) for name, part in own.items() if name in found.weights}
         total = sum(shares.values(), torch.zeros_like(carried))
-        at_once, corner = _AtOnce(enclosed, found.weights).largest()
+        at_once, corner = _AtOnce(enclosed, found.weights, own).largest()
     return OutputErrors(
         carried=carried,
         sensitivities=total * _SLACK,
@@ -179,6 +176,7 @@ class _AtOnce:
 
     enclosed: Enclosed
     weights: dict[str, Tensor]
+    own: dict[str, Tensor]
 
     def largest(self) -> tuple[Tensor, Tensor]:
         """(boxes, outputs), and the corner."""
@@ -187,7 +185,7 @@ class _AtOnce:
         constant = torch.zeros((), dtype=torch.float64)
         for name in enclosed.network.structure.wiring.inputs:
             if name in self.weights and enclosed.spans[name].radius is not None:
-                constant = constant + (self.weights[name] * _flat(enclosed)[name]).sum(dim=-1)
+                constant = constant + (self.weights[name] * self.own[name]).sum(dim=-1)
 
         def additions(transfer: Transfer) -> tuple[Tensor, Tensor, Tensor] | None:
             weight = self.weights.get(transfer.layer.output)
@@ -195,7 +193,7 @@ class _AtOnce:
                 return None
             if transfer.kind == "matrix" and _plain(transfer):
                 return self._inner_product(transfer, weight, readers.get(transfer.layer.output, []))
-            own = _flat(enclosed)[transfer.layer.output]
+            own = self.own[transfer.layer.output]
             zero = torch.zeros_like(weight)
             return zero, torch.zeros((), dtype=torch.float64), (weight * own).sum(dim=-1)
 
