@@ -38,6 +38,13 @@ ENDS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Coverage traces a process, and one that is traced, as by a debugger, does not start another."""
+    for name in [name for name in os.environ if name.startswith("COVERAGE_PROCESS")]:
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def right(tmp_path: Path) -> Path:
     """The file of the network that each attack claims to be."""
@@ -88,9 +95,9 @@ def waiting(right: Path, first: str = "") -> Generator[tuple[subprocess.Popen[st
     """A command whose module waits for ever, after a line of code, and the process that runs it."""
     (right.parent / "waits.py").write_text(WAITS.format(first=first))
     line = [*INVOCATION, "verify", str(right), "--module", f"{right.parent / 'waits.py'}:net"]
-    # Not measured: a signal that comes while coverage holds its lock would wait for ever.
-    kept = {name: value for name, value in environment().items() if not name.startswith("COVERAGE")}
-    with subprocess.Popen(line, env=kept, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        line, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
         yield process, int(process.stdout.readline())
         assert process.stdout.read() == ""  # which ends with the last process that has it
