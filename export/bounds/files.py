@@ -104,7 +104,7 @@ def _structure(
     model: Model, module: nn.Module | None, dtype: str | None, example: Example | None, method: str
 ) -> Structure:
     """The layers of the file, matched with the module's or with the network that is read back."""
-    path, keep = model.path, False
+    path = model.path
     if module is None:
         try:
             keep = any(len(port.shape) > 2 for port in ports_of(model))

@@ -11,6 +11,7 @@ from export.errors import ExportError
 from runtime import InputError, Port, Session, read_inputs
 from runtime.data.scoring import input_ports, score
 from runtime.model.port import LARGEST, limits
+from runtime.model.port import threshold as threshold_of
 
 from .report import BoundReport
 from .vnnlib import Input, Limits, Network, Output, around, label_query, range_query
@@ -22,11 +23,13 @@ Pairs = dict[str, list[tuple[float, float]]]
 class Around:
     """The box around one row, for each input a pair for each feature, and the label that the file gives the row.
 
-    ``label`` counts from 0; None if the file's one output is no score of labels.
+    ``label`` counts from 0; None if the file's one output is no score of labels. A single value means the second label
+    above ``threshold``.
     """
 
     ranges: Pairs
     label: int | None
+    threshold: float
 
 
 def refuse_whole_numbers(path: str | Path) -> None:
@@ -50,8 +53,7 @@ def around_row(
 ) -> Around:
     """The values at most ``eps`` from a row of a data file, within the declared ranges (or ``within``).
 
-    ``row`` counts from 1. Raises InputError: no such row; ExportError: a row outside the
-    ranges, or a negative ``eps``.
+    ``row`` counts from 1. Raises InputError: no such row; ExportError: a row outside the ranges, or a negative ``eps``.
     """
     with Session(path, "cpu") as session:
         ports = input_ports(session)
@@ -70,14 +72,16 @@ def around_row(
         low, high = _ends(port, values, within)
         first, last = around(values, eps, low, high)
         ranges[port.name] = list(zip(first.reshape(-1).tolist(), last.reshape(-1).tolist(), strict=True))
-    return Around(ranges, label)
+    return Around(ranges, label, threshold_of(scores.port))
 
 
 def _ends(port: Port, row: np.ndarray, within: tuple[float, float] | None) -> tuple[np.ndarray, np.ndarray]:
     """The box that the row is taken in: float32's numbers where nothing is declared."""
     declared = limits(port)
     both = declared if within is None and declared is not None else within or (-LARGEST, LARGEST)
-    low, high = (np.broadcast_to(np.asarray(end, np.float64), row.size).reshape(row.shape) for end in both)
+    # As a box has them: a row of 0.1, in float32, is above 0.1 in float64.
+    ends = (np.asarray(end, np.float32).astype(np.float64) for end in both)
+    low, high = (np.broadcast_to(end, row.size).reshape(row.shape) for end in ends)
     return np.where(np.isnan(low), -LARGEST, low), np.where(np.isnan(high), LARGEST, high)
 
 

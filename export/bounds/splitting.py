@@ -80,7 +80,7 @@ def split(
     while clock() < deadline:
         start = clock()
         deciding = (parts.bound / parts.largest().clamp(min=1e-300)).amax(dim=1)
-        splittable = parts.unevenness.amax(dim=1, keepdim=False) > 0 if parts.unevenness.shape[1] else deciding < 0
+        splittable = parts.unevenness.amax(dim=1) > 0
         order = torch.where(splittable, deciding, -1.0).argsort(descending=True)
         chosen = order[: max(1, together // 2)]
         chosen = chosen[splittable[chosen] & (deciding[chosen] > 0.5)]

@@ -82,8 +82,8 @@ def bound(
     options: dict[str, Any] = {"ranges": box, "seconds": seconds, "certificate": certificate, "data": data}
     report = bound_file(file, network, device=device, dtype=dtype, method=method, **options)
     if queried.vnnlib is not None:
-        label = around.label if around is not None else None
-        text = query(report, label=label, within=queried.within, version=queried.vnnlib_version)
+        asked = {} if around is None else {"label": around.label, "threshold": around.threshold}
+        text = query(report, **asked, within=queried.within, version=queried.vnnlib_version)
         write_whole(queried.vnnlib, text.encode())
     if as_json:
         print_json(report)
@@ -129,7 +129,6 @@ def _print_details(report: "BoundReport") -> None:
 
     if report.ratio is not None:
         print_field("", f"the bound is {report.ratio:,.3g} times the largest error seen")
-
     for name, output in report.outputs.items():
         values = list(zip(output.bound, output.seen, output.interval, strict=True))
         rows = [

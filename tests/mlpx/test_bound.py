@@ -121,6 +121,24 @@ def test_a_query_around_a_row(version: str, run: Run, ranged: Path) -> None:
     assert float(margin) == pytest.approx(sum(errors))
 
 
+def test_the_label_of_a_single_probability_is_told_at_one_half(run: Run, tmp_path: Path) -> None:
+    """And a row at the very end of the declared range, which float32 rounds up, is in it."""
+    spec = RANGED.replace("[-1, 2]", "[0, 0.1]").replace("{linear: 2}", "{linear: 1}, sigmoid")
+    (tmp_path / "one.yaml").write_text(spec)
+    assert run("build", tmp_path / "one.yaml", "--seed", 1, "-o", tmp_path / "one", "--no-html").code == 0
+    (tmp_path / "rows.csv").write_text("a,b,c\n0.1,0,0.05\n")
+    query = tmp_path / "q.vnnlib"
+    arguments = ("--around", f"{tmp_path / 'rows.csv'}:1", "--eps", 0.01, "--vnnlib", query, "--json")
+    done = run("bound", tmp_path / "one" / "tiny.onnx", *arguments)
+    assert done.code == 0
+    (error,) = json.loads(done.out)["outputs"]["y"]["bound"]
+    (comparison,) = [
+        line for line in query.read_text().splitlines() if line.startswith("(assert") and "Y[0, 0]" in line
+    ]
+    limit = float(comparison.split()[-1].strip(")"))
+    assert 0 < abs(limit - 0.5) <= 2 * error < 1e-3
+
+
 def test_a_query_about_limits(run: Run, ranged: Path, tmp_path: Path) -> None:
     query = tmp_path / "q.vnnlib"
     done = run("bound", ranged, "--vnnlib", query, "--within", -5, 5)

@@ -57,15 +57,15 @@ def lost(values: Tensor) -> Tensor:
     return 2.0**-50 * values.abs()
 
 
-def check_box(structure: Structure, box: Box, seed: int) -> None:
-    """Every evaluation of every value, and of the outputs by every step."""
+def check_box(structure: Structure, box: Box, seed: int) -> bool:
+    """Every evaluation of every value, and of the outputs by every step; whether there is a bound."""
     network, rng = Network.of(structure), np.random.default_rng(seed)
     rows = rows_of(box, rng)
     spans = box.spans()
     try:
         plain = enclose(network, spans)
     except NoBoundError:
-        return
+        return False
     tight = enclose(network, spans, tightening(WORK))
     directions = adverse(structure, rows)
     (name,), (output,) = structure.wiring.inputs, structure.wiring.outputs
@@ -103,6 +103,7 @@ def check_box(structure: Structure, box: Box, seed: int) -> None:
             assert bool((off[row] <= halves.bound[inside[row]] * SLACK).all())
             assert bool((halves.lowest[inside[row]] <= exact[row]).all())
             assert bool((exact[row] <= halves.highest[inside[row]]).all())
+    return True
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -112,8 +113,9 @@ def test_every_evaluation_is_within_the_bound_of_its_box(block: str, scale: floa
     module = randomised(module, 1)
     structure = structure_of(module, 7, tmp_path)
     rng = np.random.default_rng(0)
-    for seed in range(3):
-        check_box(structure, drawn_box(structure, rng, scale), seed)
+    bounded = [check_box(structure, drawn_box(structure, rng, scale), seed) for seed in range(3)]
+    # A narrow box may hold rows whose values are all alike, which a layer norm cannot be bounded for.
+    assert all(bounded) or ("layer_norm" in block and (scale == 20 or any(bounded))), bounded
 
 
 @given(specs(deepest=6, widest=16), st.integers(0, 9), st.sampled_from([0.01, 1.0, 30.0]))
@@ -147,7 +149,7 @@ class Shared(nn.Module):
 def test_a_value_that_goes_two_ways_is_bounded_over_a_box(seed: int, tmp_path: Path) -> None:
     torch.manual_seed(seed)
     structure = structure_of(Shared().eval(), 5, tmp_path)
-    check_box(structure, drawn_box(structure, np.random.default_rng(seed), 1.0), seed)
+    assert check_box(structure, drawn_box(structure, np.random.default_rng(seed), 1.0), seed)
 
 
 def exactly(module: nn.Sequential, row: np.ndarray) -> list[Fraction]:
