@@ -82,7 +82,7 @@ def bound(
     options: dict[str, Any] = {"ranges": box, "seconds": seconds, "certificate": certificate, "data": data}
     report = bound_file(file, network, device=device, dtype=dtype, method=method, **options)
     if queried.vnnlib is not None:
-        asked = {} if around is None else {"label": around.label, "threshold": around.threshold}
+        asked: dict[str, Any] = {} if around is None else {"label": around.label, "threshold": around.threshold}
         text = query(report, **asked, within=queried.within, version=queried.vnnlib_version)
         write_whole(queried.vnnlib, text.encode())
     if as_json:
