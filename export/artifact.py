@@ -48,6 +48,11 @@ class Artifact:
     summary: Summary
     proved: bool = False
 
+    def __repr__(self) -> str:
+        """In one line; ``vars`` has the whole."""
+        state = "proved" if self.proved else "unproved"
+        return f"Artifact({str(self.path)!r}, {self.size:,} bytes, {state})"
+
 
 def weights_hash(module: nn.Module) -> str:
     """SHA-256 over the names, dtypes, shapes and values of the tensors of a state dict, in the order of the names."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, distribution, distributions
+from importlib.metadata import PackageNotFoundError, distribution, distributions, requires
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from runtime import Machine
 
 ROOMS = ("builder", "export", "runtime", "mlpx")
+_DEVELOPMENT = ("dev",)
+"""Extras that no command needs."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,22 @@ def examine() -> Report:
         if machine.cuda.usable and machine.cuda.optional_missing:
             names = ", ".join(machine.cuda.optional_missing)
             notes.append(f"CUDA works without {names}; dense networks need none of these")
-    names = ["mlpx", "numpy", "pydantic", "typer", "rich", "PyYAML", *DISTRIBUTIONS]
-    packages = {name: installed_version(name) for name in [*names, "polars", "torch", "onnx", "safetensors"]}
+    names = ["mlpx", *DISTRIBUTIONS, *_required()]
+    packages = {name: installed_version(name) for name in names}
     return Report(platform.python_version(), platform.platform(), packages, providers, tuple(problems), tuple(notes))
+
+
+def _required() -> Iterator[str]:
+    """The packages that mlpx and its extras ask for, as its own metadata list them."""
+    try:
+        required = requires("mlpx") or []
+    except PackageNotFoundError:  # said by `foreign_files`
+        return
+    for line in required:
+        requirement, _, marker = line.partition(";")
+        name = re.match(r"[\w.-]+", requirement)
+        if name is not None and name[0] != "mlpx" and not any(f'"{extra}"' in marker for extra in _DEVELOPMENT):
+            yield name[0]
 
 
 def foreign_files() -> Iterator[str]:

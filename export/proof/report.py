@@ -223,6 +223,14 @@ class ParityReport(_Record):
     kept: str | None = None
     """The path of a refused file."""
 
+    def __repr__(self) -> str:
+        """In one line; ``model_dump()`` has the whole."""
+        rows = sum(part.rows for part in self.inputs)
+        why = f"on {self.device}, {counted(rows, 'row')}" if self.proved else self.why
+        return f"ParityReport({self.verdict}: {self.file.name}, {why})"
+
+    __str__ = __repr__
+
     @property
     def proved(self) -> bool:
         """Whether the verdict is that the file computes what the module computes."""

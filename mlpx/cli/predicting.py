@@ -52,6 +52,10 @@ def predict(
     refuse(
         (engine not in ("here", "ray"), f"--engine is here or ray, not '{engine}'"),
         (not on_ray and needless is not None, f"--{needless} needs --engine ray"),
+        (
+            not on_ray and data.is_dir(),
+            f"{data} is a folder; a folder of Parquet files is scored with --engine ray -o FOLDER, one file without",
+        ),
         (on_ray and chunk_rows is not None, "--chunk-rows is for one machine; on Ray a part is whole row groups"),
         (on_ray and output is None, "--engine ray needs a folder for the results: -o FOLDER"),
         (as_json and output is None, "--json needs an output file, since results go to standard output without one"),
@@ -100,7 +104,7 @@ def _record(report: "ScoreReport") -> dict[str, Any]:
 
 
 def _format_file(report: "ScoreReport") -> list[str]:
-    speed = f"{report.seconds:.2f} s, {report.rows_per_second:,.0f} rows/s"
+    speed = f"{report.seconds:.2f} s" + (f", {report.rows_per_second:,.0f} rows/s" if report.seconds >= 1 else "")
     lines = [f"{report.rows:,} rows on {report.device}, {report.matched}, {speed}"]
     return lines if report.output is None else [*lines, f"written to {report.output}"]
 

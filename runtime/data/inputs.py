@@ -25,8 +25,9 @@ def as_inputs(
 ) -> dict[str, np.ndarray]:
     """The arrays of all inputs by name: from the data of the only input, a mapping of several, or a table.
 
-    The columns of a table are matched with the features of all inputs (see ``rows_of_table``); ``named_ports`` is
-    called only then, and gives the ports with the names of their features.
+    The columns of a table are matched with the features of all inputs (see ``rows_of_table``), those of a table for
+    one of several inputs with its own; ``named_ports`` is called only then, and gives the ports with the names of
+    their features.
     Raises InputError as ``as_array``, and for missing or unknown names or batches of unequal length.
     """
     if not isinstance(data, _NOT_TABLES):
@@ -44,4 +45,11 @@ def as_inputs(
     mistakes += [f"'{name}' is unknown" for name in data if name not in names]
     if mistakes:
         raise InputError(f"{'; '.join(mistakes)}; the model's inputs are: {', '.join(names)}")
-    return check_lengths({port.name: as_array(data[port.name], port, dtype=dtype) for port in ports})
+    arrays: dict[str, np.ndarray] = {}
+    for position, port in enumerate(ports):
+        table = None
+        if not isinstance(data[port.name], _NOT_TABLES):
+            named = port if named_ports is None else named_ports()[position]
+            table = rows_of_table(data[port.name], [named], dtype=dtype)
+        arrays |= table or {port.name: as_array(data[port.name], port, dtype=dtype)}
+    return check_lengths(arrays)

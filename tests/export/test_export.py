@@ -278,3 +278,11 @@ def test_what_is_wrong_with_a_call_is_said_before_any_work(tmp_path: Path) -> No
     with pytest.raises(ExportError, match="1 names are given for the outputs, and the module has 2"):
         export(two, tmp_path / "m.onnx", spec=spec)
     assert not list(tmp_path.iterdir())
+
+
+def test_artifacts_and_reports_say_in_a_line_what_they_are(tmp_path: Path) -> None:
+    spec, module = network([{"linear": 2}])
+    artifact, report = publish(module, tmp_path / "m.onnx", spec=spec, page=False)
+    rows = sum(part.rows for part in report.inputs)
+    assert repr(artifact) == f"Artifact({str(tmp_path / 'm.onnx')!r}, {artifact.size:,} bytes, proved)"
+    assert repr(report) == str(report) == f"ParityReport(proved: m.onnx, on cpu, {rows:,} rows)"

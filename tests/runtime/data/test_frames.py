@@ -154,3 +154,10 @@ def test_a_dict_of_columns_that_do_not_fit(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=expected):
             score_table(model, columns() | changed)
+
+
+def test_one_input_of_several_is_a_table(table: Callable, tmp_path: Path) -> None:
+    model = session(tmp_path)
+    assert model.run({"x": table(dict(reversed(columns().items())))})["y"].tobytes() == model.predict(ROWS).tobytes()
+    with pytest.raises(InputError, match="columns are missing: 'height'"):
+        model.run({"x": table({name: ROWS[:, 0] for name in NAMES if name != "height"})})

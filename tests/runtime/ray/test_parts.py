@@ -193,6 +193,7 @@ def test_options_that_need_ray_or_do_not_fit_it(file: Path, tmp_path: Path, run:
     data = write_rows(tmp_path / "a.parquet", 5)
     assert "--keep needs --engine ray" in run("predict", file, data, "--keep", "id").err.replace("\n", " ")
     assert "-o FOLDER" in run("predict", file, data, "--engine", "ray").err
+    assert "scored with --engine ray" in " ".join(run("predict", file, tmp_path, "-o", tmp_path / "out").err.split())
     assert "here or ray" in run("predict", file, data, "--engine", "spark").err
     done = run("predict", file, data, "-o", tmp_path / "out", "--engine", "ray", "--device", "cuda:1")
     assert done.code == 2
