@@ -78,7 +78,9 @@ def compare_interface(model: Model, spec: MLPSpec, row: Row) -> Result:
     if names != spec_names:
         ends = "input and output" if len(names) == 2 else "inputs and outputs"
         have, need = (" and ".join(f"'{name}'" for name in each) for each in (names, spec_names))
-        return "failed", f"{ends} are {have}, and the spec's are {need}"
+        hint = f"input: {{name: {names[0]}}} and output: {{name: {names[-1]}}} in the spec take the file's names"
+        hint = f". What to do: {hint}" if len(names) == 2 else ""
+        return "failed", f"{ends} are {have}, and the spec's are {need}{hint}"
     source, sink = Port(spec.input.name, ()), Port(spec.output.name, ())
     expected = _declarations(declared_input(source, spec.input), declared_output(sink, spec))
     summary = _summary(model)
