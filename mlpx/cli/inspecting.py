@@ -8,7 +8,8 @@ from typer import Exit
 
 from mlpx.exit_codes import MACHINE_LACKS
 
-from .options import LISTED, AnyFile, Dtype, Json
+from .contracts import show_contract
+from .options import LISTED, AnyFile, Dtype, Json, refuse
 from .terminal import print_aligned, print_json, print_line
 
 _MAX_NAMES = 12
@@ -23,9 +24,20 @@ def inspect(
     file: AnyFile,
     data: Annotated[Path | None, f"Rows to count dead ReLU units on ({LISTED})."] = None,
     dtype: Dtype = None,
+    contract: Annotated[
+        bool, "Show every feature with what FILE applies to it, for the program that calls it."
+    ] = False,
+    output: Annotated[Path | None, "FILE", "With --contract: the YAML file to write it to."] = None,
     as_json: Json = False,
 ) -> None:
     """Show the name, inputs, outputs, blocks, figures, metadata and remarks of FILE."""
+    refuse(
+        (output is not None and not contract, "-o goes with --contract: it is the YAML file to write"),
+        (contract and data is not None, "--data counts dead ReLU units, and does not go with --contract"),
+    )
+    if contract:
+        show_contract(file, output, as_json)
+        return
     from runtime.session.trial import trial
 
     with trial(file, "cpu", trusted=None if data is not None else True):  # without data it is not run
