@@ -106,7 +106,8 @@ class _Comparing:
                 found = Difference("names", name, f"{words} in their place", (), tuple(missing), tuple(surplus))
                 return None, [found]
             order = order_of_names(one.names, other.names)
-            return order, [] if order is None else [self._moved(kind, one, other, order)]
+            found = [] if order is None else [self._moved(kind, one, other, order)]
+            return None if _same_weights(self.first.layers, self.second.layers, kind) else order, found
         if one.names is not None or other.names is not None:
             which = "second" if other.names is None else "first"
             self.notes.append(f"the {which} does not name the features of the {kind} '{name}'")
@@ -141,7 +142,7 @@ class _Comparing:
         elif (weights := order_of_weights(self.first.layers, self.second.layers, kind)) is not None:
             how = ", and the weights moved with them" if weights == order else ", and the weights moved otherwise"
         elif _same_weights(self.first.layers, self.second.layers, kind):
-            how = ", and the weights did not move with them"
+            how = ", and the weights did not move with them: the names alone differ"
         words = f"{kind} '{name}': {count}{how}: {listed}"
         return Difference(what, name, words, tuple(labels), tuple(moved), tuple(order[index] for index in moved))
 

@@ -63,8 +63,10 @@ def policy_spec(
     )
 
 
-def policy_module(spec: MLPSpec, inputs: Sequence[int] = range(12), actions: Sequence[int] = range(4)) -> nn.Sequential:
-    """The policy with its fixed weights; ``inputs`` and ``actions`` are the order that its features are in.
+def policy_module(
+    spec: MLPSpec, inputs_at: Sequence[int] = range(12), actions_at: Sequence[int] = range(4)
+) -> nn.Sequential:
+    """The policy with its fixed weights; ``inputs_at`` and ``actions_at`` order its features.
 
     The constants of the spec are taken as they stand there.
     """
@@ -73,15 +75,15 @@ def policy_module(spec: MLPSpec, inputs: Sequence[int] = range(12), actions: Seq
     module = assemble(spec, seed=0).eval()
     first, last = [layer for layer in module if isinstance(layer, nn.Linear)]
     with torch.no_grad():
-        first.weight[:], first.bias[:] = weights[0][:, list(inputs)], weights[1]
-        last.weight[:], last.bias[:] = weights[2][list(actions)], weights[3][list(actions)]
+        first.weight[:], first.bias[:] = weights[0][:, list(inputs_at)], weights[1]
+        last.weight[:], last.bias[:] = weights[2][list(actions_at)], weights[3][list(actions_at)]
     return module
 
 
 def policy_file(
-    path: Path, inputs: Sequence[int] = range(12), actions: Sequence[int] = range(4), **changed: Any
+    path: Path, inputs_at: Sequence[int] = range(12), actions_at: Sequence[int] = range(4), **changed: Any
 ) -> Path:
     """The exported policy, unproved."""
     spec = policy_spec(**changed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    return export(policy_module(spec, inputs, actions), path, spec=spec).path
+    return export(policy_module(spec, inputs_at, actions_at), path, spec=spec).path
