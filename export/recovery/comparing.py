@@ -12,8 +12,8 @@ from builder import MLPSpec, RecoveryError, load_spec
 from runtime import InputError, Port
 from runtime.contracts import Comparison, Contract, contract, read_contract
 from runtime.contracts import comparing as contracts
-from runtime.contracts.description import Interface
 from runtime.contracts.documents import is_contract
+from runtime.contracts.features import Interface
 from runtime.contracts.network import Layer, layer
 from runtime.contracts.steps import DEFAULTS, Step, joined
 

@@ -12,7 +12,7 @@ from .terminal import note, print_aligned, print_field, print_json, print_line
 
 if TYPE_CHECKING:
     from runtime.contracts import Contract
-    from runtime.contracts.description import Feature, Interface
+    from runtime.contracts.features import Feature, Interface
 
 
 def show_contract(file: Path, output: Path | None, as_json: bool) -> None:

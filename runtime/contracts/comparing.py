@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .description import Contract, Interface, meaning_of
+from .description import Contract
+from .features import Interface, meaning_of
 from .network import Layer
 from .orders import Order, order_of_names, order_of_weights
 from .steps import DEFAULTS, Step

@@ -2,107 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import prod
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any
 
-import numpy as np
+from runtime.version import VERSION
 
-from runtime.model.port import Port
-
+from .features import Interface
 from .network import Layer
-from .steps import DEFAULTS, Step
+from .writing import as_yaml, interface_record, layer_record, row
 
-T = TypeVar("T")
-_NAME = re.compile(r"(?P<term>.+?)(?:\[(?P<place>\d+)\]|:(?P<joint>.+?))?(?:@-(?P<age>\d+))?", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Meaning:
-    """What a feature's name says: ``joint_pos:left_knee@-2`` is of the term joint_pos, of a joint, two steps old."""
-
-    term: str
-    joint: str | None
-    age: int
-    """How many steps old the value is; 0 for the newest."""
-
-
-def meaning_of(name: str) -> Meaning:
-    """The term, the joint and the age in a feature's name: ``TERM``, ``TERM[0]`` or ``TERM:JOINT``, and ``@-2``."""
-    found = _NAME.fullmatch(name)
-    if found is None:
-        return Meaning(name, None, 0)
-    return Meaning(found["term"], found["joint"], int(found["age"] or 0))
-
-
-@dataclass(frozen=True)
-class Feature:
-    """One value of a row, and what the file does to it first, or last if it is an output."""
-
-    index: int
-    name: str | None
-    unit: str | None
-    range: tuple[float, float] | None
-    description: str | None
-    applied: tuple[tuple[str, Mapping[str, np.float32]], ...]
-    """The blocks in their order, each with its constants for this feature."""
-    bound: float | None = None
-    """Of an output: how far a correct float32 runtime may be from the exact value, by the certificate."""
-
-    @property
-    def meaning(self) -> Meaning | None:
-        """What the name says; None without one."""
-        return None if self.name is None else meaning_of(self.name)
-
-
-@dataclass(frozen=True)
-class Interface:
-    """An input or output: how the file declares it, and what the file does to each of its features."""
-
-    port: Port
-    steps: tuple[Step, ...] = ()
-    """In their order: the first of all operators for an input, the last for an output."""
-    bounds: tuple[float, ...] | None = None
-
-    @property
-    def width(self) -> int:
-        """The values of a row; 0 where the file does not fix their number."""
-        sizes = [size for size in self.port.shape[1:] if isinstance(size, int)]
-        return prod(sizes) if len(sizes) == len(self.port.shape) - 1 else 0
-
-    @property
-    def names(self) -> tuple[str, ...] | None:
-        """The names of the features, or the labels; None if the file gives none."""
-        port = self.port
-        labels = port.labels if port.labels is not None and len(port.labels) == self.width else None
-        return port.features if port.features is not None else labels
-
-    @property
-    def features(self) -> tuple[Feature, ...]:
-        """Every value of a row, in the order of the row."""
-        port = self.port
-        return tuple(
-            Feature(
-                index=index,
-                name=_at(self.names, index),
-                unit=_at(port.units, index),
-                range=_at(port.ranges, index) or port.range,
-                description=_at(port.descriptions, index),
-                applied=tuple(
-                    (step.kind, {role: step.values[role][min(index, len(step.values[role]) - 1)] for role in roles})
-                    for step in self.steps
-                    if (roles := [role for role in DEFAULTS[step.kind] if role in step.values])
-                ),
-                bound=_at(self.bounds, index),
-            )
-            for index in range(self.width)
-        )
-
-
-def _at(values: Sequence[T] | None, index: int) -> T | None:
-    return None if values is None else values[index]
+FORMAT = 1
+"""The version of mlpx's part of a contract file."""
 
 
 @dataclass(frozen=True)
@@ -135,16 +45,36 @@ class Contract:
     proof: Proof | None = None
     source: str = ""
     """What it was read from, in words."""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """The contract as plain values: what ``to_yaml`` writes. Every float32 number keeps all of its digits."""
-        from .documents import record_of
-
-        return record_of(self)
+        name = self.name
+        models = {
+            "inputs": [interface_record(each) for each in self.inputs],
+            "outputs": [interface_record(each) for each in self.outputs],
+            "layers": [layer_record(each) for each in self.layers],
+            "parameters": {
+                "model_path": self.file,
+                "md5sum": self.md5,
+                "sha256sum": self.sha256,
+                "backend": "onnx",
+            },
+        }
+        pipeline: dict[str, Any] = {
+            "inputs": {name: row(each.port.name for each in self.inputs)},
+            "outputs": {name: row(each.port.name for each in self.outputs)},
+            "data_flow": {},
+            "feedback_flow": {},
+        }
+        if self.period is not None:
+            pipeline = {"configs": {"frequency": 1 / self.period, "period": self.period}, **pipeline}
+        versions = {"mlpx version": VERSION, "contract version": FORMAT}
+        record: dict[str, Any] = {"models": {name: models}, "pipeline": pipeline, "system information": versions}
+        if self.proof is not None:
+            record["certificate"] = {key: value for key, value in asdict(self.proof).items() if value is not None}
+        return record
 
     def to_yaml(self) -> str:
-        """The text of a contract file; ``runtime.contracts.read_contract`` reads it. Its form is that of LEAPP."""
-        from .documents import as_yaml
-
-        return as_yaml(self)
+        """The text of a contract file; ``runtime.read_contract`` reads it. Its form is that of LEAPP."""
+        return as_yaml(self.to_record())

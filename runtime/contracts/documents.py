@@ -1,9 +1,4 @@
-"""A contract as a YAML file, in the form of LEAPP's pipeline files, and back.
-
-LEAPP's keys are ``models`` with ``inputs``, ``outputs`` (``name``, ``dtype``, ``shape``, ``type``, ``element_names``)
-and ``parameters`` (``model_path``, ``md5sum``, ``sha256sum``, ``backend``), ``pipeline`` (``configs.frequency``,
-``inputs``, ``outputs``, ``data_flow``, ``feedback_flow``) and ``system information``. The others are mlpx's.
-"""
+"""Reads a contract from the YAML file that ``mlpx inspect --contract`` wrote, or from one of LEAPP."""
 
 from __future__ import annotations
 
@@ -16,105 +11,11 @@ import yaml
 from runtime.errors import InputError
 from runtime.json_types import Json
 from runtime.model.port import read_port
-from runtime.version import VERSION
 
-from .description import Contract, Feature, Interface, Proof
+from .description import Contract, Proof
+from .features import Interface
 from .network import Layer
 from .steps import DEFAULTS, Step
-
-FORMAT = 1
-"""The version of mlpx's part of the file."""
-
-
-class _Line(dict[str, Any]):
-    """A mapping that is written in one line."""
-
-
-class _Row(list[Any]):
-    """A list that is written in one line."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes mappings and lists that are marked so in one line."""
-
-
-_Dumper.add_representer(_Line, lambda d, data: d.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True))
-_Dumper.add_representer(_Row, lambda d, data: d.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True))
-
-
-def shortest(value: Any) -> float:
-    """A float32 number as the float with the fewest digits that is it again once it is rounded to float32."""
-    exact = np.float32(value)
-    short = float(str(exact))
-    return short if np.float32(short).tobytes() == exact.tobytes() else float(exact)
-
-
-def as_yaml(contract: Contract) -> str:
-    """The text of the file."""
-    return yaml.dump(record_of(contract), Dumper=_Dumper, sort_keys=False, width=2**20, allow_unicode=True)
-
-
-def record_of(contract: Contract) -> dict[str, Any]:
-    """The file as plain values."""
-    name = contract.name
-    parameters = {"model_path": contract.file, "md5sum": contract.md5, "sha256sum": contract.sha256, "backend": "onnx"}
-    pipeline: dict[str, Any] = {
-        "inputs": {name: _Row(each.port.name for each in contract.inputs)},
-        "outputs": {name: _Row(each.port.name for each in contract.outputs)},
-        "data_flow": {},
-        "feedback_flow": {},
-    }
-    if contract.period is not None:
-        pipeline = {"configs": {"frequency": 1 / contract.period, "period": contract.period}, **pipeline}
-    record: dict[str, Any] = {
-        "models": {
-            name: {
-                "inputs": [_interface(each) for each in contract.inputs],
-                "outputs": [_interface(each) for each in contract.outputs],
-                "layers": [_layer(each) for each in contract.layers],
-                "parameters": parameters,
-            }
-        },
-        "pipeline": pipeline,
-        "system information": {"mlpx version": VERSION, "contract version": FORMAT},
-    }
-    if (proof := contract.proof) is not None:
-        told = {"file": proof.file, "verdict": proof.verdict, "bound": proof.bound, "largest": proof.largest}
-        record["certificate"] = {key: value for key, value in told.items() if value is not None}
-    return record
-
-
-def _interface(interface: Interface) -> dict[str, Any]:
-    port = interface.port
-    shape = [size if isinstance(size, int) else 1 for size in port.shape]
-    record: dict[str, Any] = {"name": port.name, "dtype": port.dtype, "shape": _Row(shape), "type": "tensor"}
-    if interface.names is not None and len(port.shape) == 2:
-        record["element_names"] = _Row([None, _Row(interface.names)])
-    if port.labels is not None:
-        record["labels"], record["scores"] = _Row(port.labels), port.scores
-    record["features"] = [_feature(feature) for feature in interface.features]
-    return record
-
-
-def _feature(feature: Feature) -> _Line:
-    record: dict[str, Any] = {"index": feature.index, "name": feature.name}
-    if feature.meaning is not None:
-        meaning = feature.meaning
-        record |= {"term": meaning.term, "joint": meaning.joint, "age": meaning.age or None}
-    record |= {"unit": feature.unit, "range": None if feature.range is None else _Row(feature.range)}
-    record |= {"description": feature.description}
-    applied = [
-        _Line({kind: _Line({role: shortest(value) for role, value in values.items()})})
-        for kind, values in feature.applied
-    ]
-    record |= {"applied": _Row(applied) if applied else None, "bound": feature.bound}
-    return _Line({key: value for key, value in record.items() if value is not None})
-
-
-def _layer(layer: Layer) -> _Line:
-    record: dict[str, Any] = {"block": layer.kind, "inputs": layer.inputs, "outputs": layer.outputs}
-    record |= {"alpha": None if layer.alpha is None else shortest(layer.alpha), "weights_sha256": layer.digest}
-    return _Line({key: value for key, value in record.items() if value is not None})
 
 
 def is_contract(record: Json) -> bool:

@@ -18,7 +18,8 @@ from runtime.model.onnx_messages import parse_model, text
 from runtime.model.port import Port, annotate_ports
 from runtime.model.summary import Summary, summary_of
 
-from .description import Contract, Interface, Proof
+from .description import Contract, Proof
+from .features import Interface
 from .network import Network
 
 _TYPES = {1: "float32", 7: "int64", 10: "float16", 11: "float64"}

@@ -192,7 +192,7 @@ def test_other_weights_are_named_by_layer(first: Path, run: Run, tmp_path: Path)
     spec = policy_spec()
     module = policy_module(spec)
     with torch.no_grad():
-        module[2].weight[3, 4] += 0.5
+        module.get_parameter("2.weight")[3, 4] += 0.5
     (tmp_path / "spec.yaml").write_text(as_yaml(spec))
     save_file(module.state_dict(), tmp_path / "weights.safetensors")
     code, out, _ = run("recover", first, "--compare", tmp_path / "spec.yaml")

@@ -147,7 +147,10 @@ def test_the_bias_of_a_product_is_no_offset(tmp_path: Path) -> None:
         onnx.helper.make_node("Mul", ["q", "c"], ["y"]),
     ]
     ends = [onnx.helper.make_tensor_value_info(n, 1, ["n", s]) for n, s in (("x", 3), ("y", 4))]
-    values = [onnx.numpy_helper.from_array(v, n) for n, v in (("a", a), ("b", b), ("c", np.float32([2])))]
+    values = [
+        onnx.numpy_helper.from_array(np.asarray(v), n)
+        for n, v in (("a", a), ("b", b), ("c", np.array([2], np.float32)))
+    ]
     graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], values)
     onnx.save(onnx.helper.make_model(graph), tmp_path / "m.onnx")
     found = contract(tmp_path / "m.onnx")
@@ -223,8 +226,8 @@ def test_the_file_has_the_keys_that_leapp_reads(tmp_path: Path) -> None:
     assert record["pipeline"]["configs"]["frequency"] == 50
     assert record["pipeline"]["inputs"] == {name: ["obs"]}
     assert record["pipeline"]["outputs"] == {name: ["action"]}
-    session = ReferenceEvaluator(str(tmp_path / model["parameters"]["model_path"]))
-    assert session.run(None, {"obs": np.zeros(model["inputs"][0]["shape"], np.float32)})[0].shape == (1, 4)
+    evaluator: Any = ReferenceEvaluator(str(tmp_path / model["parameters"]["model_path"]))
+    assert evaluator.run(None, {"obs": np.zeros(model["inputs"][0]["shape"], np.float32)})[0].shape == (1, 4)
 
 
 DAMAGES = [
