@@ -13,6 +13,7 @@ from .proof.report import read_report as read_report
 from .proof.verify import verify as verify
 from .publishing import publish as publish
 from .recovery.checkpoint import read_checkpoint as read_checkpoint
+from .recovery.comparing import compare as compare
 from .recovery.onnx_network import read_onnx as read_onnx
 from .recovery.recovered import Recovered as Recovered
 from .recovery.recovering import Recovery as Recovery

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         BoundReport,
         ParityReport,
         bound,
+        compare,
         export,
         inspect,
         package,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         verify,
     )
     from export.errors import ExportError, ProofError, TargetError, UnsupportedError
-    from runtime import Session, sign
+    from runtime import Contract, Session, contract, sign
     from runtime.errors import (
         ClusterError,
         InputError,
@@ -38,13 +39,14 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Session", "__version__"]
+__all__ = ["Contract", "Session", "__version__", "contract"]
 __all__ += ["MLPSpec", "assemble", "json_schema", "load_spec", "load_weights"]
 __all__ += [
     "Artifact",
     "BoundReport",
     "ParityReport",
     "bound",
+    "compare",
     "export",
     "inspect",
     "package",

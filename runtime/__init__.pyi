@@ -1,3 +1,7 @@
+from .contracts import Comparison as Comparison
+from .contracts import Contract as Contract
+from .contracts import contract as contract
+from .contracts import read_contract as read_contract
 from .data.reading import read_inputs as read_inputs
 from .data.reading import read_rows as read_rows
 from .data.scoring import Scores as Scores

@@ -120,22 +120,23 @@ def test_a_circle_would_be_seen(tmp_path: Path) -> None:
 
 
 PUBLIC = {
-    mlpx: """Artifact BoundReport ClusterError ExportError InputError MLPSpec MissingPackageError ModelError OutputError
-        ParityReport ProofError ProviderError RecoveryError Session SignatureError SpecError TargetError
-        UnreachableError UnsupportedError WeightsError __version__ assemble bound export inspect json_schema load_spec
-        load_weights package publish recover sign tune verify""",
+    mlpx: """Artifact BoundReport ClusterError Contract ExportError InputError MLPSpec MissingPackageError
+        ModelError OutputError ParityReport ProofError ProviderError RecoveryError Session SignatureError
+        SpecError TargetError UnreachableError UnsupportedError WeightsError __version__ assemble bound compare
+        contract export inspect json_schema load_spec load_weights package publish recover sign tune verify""",
     builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem RecoveryError Residual Scale SpecError
         Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights""",
     export: """Artifact BoundReport ExportError Inspection Package ParityReport ProofError Recovered Recovery
-        TargetError UnsupportedError Variant bound export inspect load_module package publish read_checkpoint
-        read_network read_onnx read_report recover tune verify write_variant""",
-    runtime: """VERSION Answers Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError
-        ContenderFigures DeviceReport Finding FolderReport Header InputError LiveReport Machine MissingPackageError
-        ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport Scores Session SignatureError
-        Summary Tuning TuningWarning UnreachableError bench check_device check_live choose columns_of imported
-        missing_package read_certificate read_header read_inputs read_rows read_tuning require_signature score
-        score_file score_folder score_table sha256 sign signature_path summary_of this_machine through_link tuning_for
-        whole_file whole_files whole_folder write_whole""",
+        TargetError UnsupportedError Variant bound compare export inspect load_module package publish
+        read_checkpoint read_network read_onnx read_report recover tune verify write_variant""",
+    runtime: """Answers Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError Comparison
+        ContenderFigures Contract DeviceReport Finding FolderReport Header InputError LiveReport Machine
+        MissingPackageError ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport Scores
+        Session SignatureError Summary Tuning TuningWarning UnreachableError VERSION bench check_device
+        check_live choose columns_of contract imported missing_package read_certificate read_contract
+        read_header read_inputs read_rows read_tuning require_signature score score_file score_folder
+        score_table sha256 sign signature_path summary_of this_machine through_link tuning_for whole_file
+        whole_files whole_folder write_whole""",
 }
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import BadParameter
 
+from .contracts import show_comparison
 from .networks import load_network
-from .options import Device, Dtype, Json, Name, Page, PublishOptions, Weights
+from .options import Device, Dtype, Json, Name, Page, PublishOptions, Weights, refuse
 from .proving import print_proof
 from .terminal import note, print_command, print_field, print_json
 
@@ -139,21 +140,34 @@ class RecoverOptions:
 
 def recover(
     file: Annotated[Path, "A PyTorch checkpoint, a safetensors file or an ONNX file."],
-    output: Annotated[Path, "FOLDER", "The folder to write to."],
+    output: Annotated[Path | None, "FOLDER", "The folder to write to."] = None,
+    compare: Annotated[
+        Path | None, "OTHER", "Write nothing, and name what differs from OTHER: a FILE, a contract or a spec."
+    ] = None,
+    *,
     options: RecoverOptions,
     as_json: Json = False,
 ) -> None:
     """Write spec.yaml and weights.safetensors of the network in FILE; for an ONNX file also a proved NAME.onnx."""
+    refuse(
+        (output is None and compare is None, "name the folder to write to with -o, or a policy to --compare with"),
+        (output is not None and compare is not None, "--compare writes nothing: leave out -o"),
+    )
+    if options.activations == "":
+        raise BadParameter("--activations takes one for each slot: relu,relu,none")
+    names = [part.strip() for part in options.activations.split(",")] if options.activations is not None else None
+    how: dict[str, Any] = vars(options) | {"activations": names, "prefix": tuple(options.prefix or ())}
+    if compare is not None:
+        written = ("name", "replace", "device", "page")
+        show_comparison(file, compare, {key: each for key, each in how.items() if key not in written}, as_json)
+        return
+    assert output is not None
     from export import recover
     from export.recovery.recovering import is_onnx
     from runtime.session.trial import trial
 
     with trial(file, options.device, trusted=None if is_onnx(file) else True):
         pass
-    if options.activations == "":
-        raise BadParameter("--activations takes one for each slot: relu,relu,none")
-    names = [part.strip() for part in options.activations.split(",")] if options.activations is not None else None
-    how: dict[str, Any] = vars(options) | {"activations": names, "prefix": tuple(options.prefix or ())}
     recovery = recover(file, output, **how)
     spec, artifact, report = recovery.spec, recovery.artifact, recovery.report
     if as_json:

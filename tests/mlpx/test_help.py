@@ -27,7 +27,7 @@ OPTIONS = {
         "--weights -o"
     ),
     "recover": (
-        "--activation --activations --device --dropout --dtype --epsilon --html --keep-shape --key "
+        "--activation --activations --compare --device --dropout --dtype --epsilon --html --keep-shape --key "
         "--name --no-html --output --output-activation --prefix --replace --trust -o"
     ),
     "verify": (
@@ -38,7 +38,7 @@ OPTIONS = {
         "--around --certificate --data --device --dtype --eps --method --module --range --seconds --spec --vnnlib "
         "--vnnlib-version --weights --within"
     ),
-    "inspect": "--data --dtype",
+    "inspect": "--contract --data --dtype --output -o",
     "predict": (
         "--address --chunk-rows --device --dtype --engine --keep --on-error --output --reject-nonfinite "
         "--strict --threads --workers -o"

@@ -1,0 +1,121 @@
+"""Reads a contract from the YAML file that ``mlpx inspect --contract`` wrote, or from one of LEAPP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from runtime.errors import InputError
+from runtime.json_types import Json
+from runtime.model.port import read_port
+
+from .description import Contract, Proof
+from .features import Interface
+from .network import Layer
+from .steps import DEFAULTS, Step
+
+
+def is_contract(record: Json) -> bool:
+    """Whether a parsed file is a contract, and not a spec."""
+    return isinstance(record, dict) and {"models", "pipeline"} <= record.keys()
+
+
+def read_contract(path: str | Path) -> Contract:
+    """The contract in a YAML file that ``mlpx inspect --contract`` wrote.
+
+    A file of LEAPP itself is read as far as it has the keys. Its layers have no weights, only their SHA-256.
+    Raises InputError: it cannot be read, is no contract, or describes more than one model.
+    """
+    path = Path(path)
+    hint = "What to do: write it again with mlpx inspect FILE --contract -o FILE.yaml"
+    try:
+        content = path.read_text(encoding="utf-8")
+        record: Any = yaml.load(content, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}. {hint}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        words = " ".join(str(error).split())
+        raise InputError(f"{path}: not a YAML file: {words}. {hint}") from None
+    if not is_contract(record):
+        raise InputError(f"{path}: no contract: it has not the keys 'models' and 'pipeline'. {hint}")
+    try:
+        return _read(record, path)
+    except _Several as error:
+        raise InputError(f"{path}: {error}. {hint}") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: not a whole contract: {reason}. {hint}") from None
+
+
+class _Several(Exception):
+    pass
+
+
+def _read(record: Any, path: Path) -> Contract:
+    models = record["models"]
+    if len(models) != 1:
+        raise _Several(f"expected one model, and it describes {len(models)}: {', '.join(map(str, models))}")
+    ((name, model),) = models.items()
+    configs: dict[str, Any] = record["pipeline"].get("configs") or {}
+    period = configs.get("period", 1 / configs["frequency"] if configs.get("frequency") else None)
+    parameters: dict[str, Any] = model.get("parameters") or {}
+    proof = record.get("certificate")
+    return Contract(
+        name=str(name),
+        inputs=tuple(_read_interface(each) for each in model["inputs"]),
+        outputs=tuple(_read_interface(each) for each in model["outputs"]),
+        layers=tuple(_read_layer(each) for each in model.get("layers") or ()),
+        period=None if period is None else float(period),
+        file=parameters.get("model_path"),
+        sha256=parameters.get("sha256sum"),
+        md5=parameters.get("md5sum"),
+        proof=None if proof is None else Proof(**proof),
+        source=str(path),
+    )
+
+
+def _read_interface(record: Any) -> Interface:
+    features: list[Any] = record.get("features") or []
+    axes: list[Any] = record.get("element_names") or [None]
+    names: list[Any] = [feature.get("name") for feature in features] or list(axes[-1] or [])  # LEAPP names axes
+    labels = record.get("labels")
+    given: dict[str, Any] = {}
+    if names and all(names) and labels is None:
+        listed = {f"{key}s": [feature.get(key) for feature in features] for key in ("unit", "range", "description")}
+        given = {"features": names} | {key: values for key, values in listed.items() if any(values)}
+    more = {"dtype": record["dtype"], "labels": labels, "scores": record.get("scores")}
+    port = read_port({"name": record["name"], "shape": ["batch", *record["shape"][1:]], **given, **more})
+    bounds = [float(feature["bound"]) for feature in features if "bound" in feature]
+    return Interface(port, _read_steps(features), tuple(bounds) if bounds and len(bounds) == len(features) else None)
+
+
+def _read_steps(features: list[Any]) -> tuple[Step, ...]:
+    """The steps of features that each list their own constants."""
+    steps: list[Step] = []
+    lists: list[list[Any]] = [feature.get("applied") or [] for feature in features]
+    for place in range(max(map(len, lists), default=0)):
+        blocks: list[Any] = [each[place] if place < len(each) else None for each in lists]
+        kinds = {(str(kind), *map(str, constants)) for block in blocks if block for kind, constants in block.items()}
+        if len(kinds) != 1 or not all(blocks):
+            raise ValueError("its features do not have the same blocks under 'applied'")
+        ((kind, *roles),) = kinds
+        if kind not in DEFAULTS or not set(roles) <= set(DEFAULTS[kind]):
+            known = "; ".join(f"{kind}: {', '.join(roles)}" for kind, roles in DEFAULTS.items())
+            raise ValueError(f"'applied' has the block {kind} with {', '.join(roles)}; expected {known}")
+        values = {role: np.array([block[kind][role] for block in blocks], np.float64) for role in roles}
+        steps.append(Step(kind, {role: each.astype(np.float32) for role, each in values.items()}))
+    return tuple(steps)
+
+
+def _read_layer(record: Any) -> Layer:
+    alpha = record.get("alpha")
+    return Layer(
+        kind=str(record["block"]),
+        inputs=record.get("inputs"),
+        outputs=record.get("outputs"),
+        alpha=None if alpha is None else float(np.float32(alpha)),
+        digest=record.get("weights_sha256"),
+    )

@@ -1,0 +1,218 @@
+"""What a file does between the first mixing of features and the last: its layers, read from its operators."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.device.linear_layers import Graph, LinearLayer
+from runtime.errors import ModelError
+from runtime.model.onnx_messages import FLOAT, attribute, float_array, number, text
+from runtime.model.summary import BlockSummary, Summary
+
+from .steps import KINDS, Step, joined
+
+_ROLES = {b"Sub": "mean", b"Div": "std", b"Mul": "factor", b"Add": "offset", b"Max": "min", b"Min": "max"}
+"""The constant of an operator of two values; that of the first two must be the second."""
+_PASSED = (b"Identity", b"Dropout", b"Flatten")
+"""What keeps every value in its place in the row."""
+_NAMES = {
+    "Gemm": "linear",
+    "MatMul": "linear",
+    "LeakyRelu": "leaky_relu",
+    "HardSigmoid": "hardsigmoid",
+    "LayerNormalization": "layer_norm",
+    "BatchNormalization": "batch_norm",
+}
+"""The block of an operator, where it is not the operator's name in small letters."""
+_ALPHAS = {"elu": 1.0, "leaky_relu": 0.01}
+"""The blocks whose slope is an option of the contract, and what the operator has without one."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer: a block's name in a spec, or an operator's in small letters."""
+
+    kind: str
+    inputs: int | None = None
+    """Of a linear layer."""
+    outputs: int | None = None
+    alpha: float | None = None
+    """The ``alpha`` of an elu, the ``negative_slope`` of a leaky_relu, float32."""
+    digest: str | None = None
+    """The SHA-256 of its weights; None without, or where they are not known."""
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray], compare=False, repr=False)
+    """float32 by role; empty where they are not known. The ``weight`` of a linear layer is (inputs, outputs)."""
+
+    def __str__(self) -> str:
+        if self.kind == "linear":
+            return f"linear {self.inputs} to {self.outputs}"
+        return self.kind if self.alpha in (None, _ALPHAS.get(self.kind)) else f"{self.kind} {np.float32(self.alpha)}"
+
+
+def layer(kind: str, weights: Mapping[str, np.ndarray], alpha: float | None = None) -> Layer:
+    """A layer with its weights by role, and the digest of these."""
+    arrays = {role: np.asarray(weights[role], np.float32) for role in sorted(weights)}
+    weight = arrays.get("weight")
+    inputs, outputs = weight.shape if kind == "linear" and weight is not None and weight.ndim == 2 else (None, None)
+    digest = hashlib.sha256()
+    for role, values in arrays.items():
+        digest.update(f"{role} {values.shape}\n".encode() + np.ascontiguousarray(values, "<f4").tobytes())
+    if kind in _ALPHAS:
+        alpha = float(np.float32(_ALPHAS[kind] if alpha is None else alpha))
+    return Layer(kind, inputs, outputs, alpha, digest.hexdigest() if arrays else None, arrays)
+
+
+class Network(Graph):
+    """A file's operators. ``summary`` is what its metadata say of it; None for a file of another tool."""
+
+    def __init__(self, model: Any, folder: Path, summary: Summary | None):
+        super().__init__(model, folder)
+        self._blocks = None if summary is None else summary.blocks
+        self._sizes = Counter(map(_home, model.graph.node))
+        self._readers: dict[bytes, list[Any]] = {}
+        for node in model.graph.node:
+            for name in dict.fromkeys(node.input):
+                self._readers.setdefault(name, []).append(node)
+
+    def leading(self, name: str, width: int | None) -> tuple[Step, ...]:
+        """What is done to each feature of an input before they are mixed. ``width``: the features of a flat row."""
+        steps: list[Step] = []
+        value = name.encode()
+        while self._uses[value] == 1 and (readers := self._readers.get(value)):
+            (node,) = readers
+            if node.op_type not in _PASSED:
+                if (step := self._step(node, value, width)) is None:
+                    break
+                steps.append(step)
+            value = node.output[0]
+        return tuple(joined(self._whole(steps)))
+
+    def trailing(self, name: str, width: int | None, leading: Sequence[Step]) -> tuple[Step, ...]:
+        """What is done to each value of an output last, without what ``leading`` has already."""
+        steps: list[Step] = []
+        taken = [node for step in leading for node in step.nodes]
+        value = name.encode()
+        while (node := self._made.get(value)) is not None and node not in taken:
+            before = next((each for each in node.input if self._is_computed(each)), b"")
+            source = self._made.get(before)
+            if node.op_type in (b"Add", b"Sub") and source is not None and source.op_type == b"MatMul":
+                break  # the bias of a linear layer
+            if node.op_type not in _PASSED:
+                if (step := self._step(node, before, width)) is None:
+                    break
+                steps.append(step)
+            value = before
+        return tuple(joined(reversed(self._whole(steps))))
+
+    def layers(self, taken: Sequence[Step]) -> Iterator[Layer]:
+        """The layers in the file's order, without the operators of the steps ``taken``."""
+        nodes = [node for step in taken for node in step.nodes]
+        linear = {layer.name: layer for layer in self.linear_layers()}
+        yield from self._operators(nodes, linear) if self._blocks is None else self._own(self._blocks, nodes, linear)
+
+    def _own(
+        self, blocks: Sequence[BlockSummary], taken: Sequence[Any], linear: Mapping[str, LinearLayer]
+    ) -> Iterator[Layer]:
+        homes = {_home(node) for node in taken}
+        by_home = {_home(node): node for node in self.model.graph.node}
+        for block in blocks:
+            if block.path in homes:
+                continue
+            if block.path in linear:
+                yield _linear(linear[block.path])
+                continue
+            prefix = f"{block.path}."
+            named = {text(name).removeprefix(prefix): name for name in self._tensors if text(name).startswith(prefix)}
+            tensors = {role: self._tensors[name] for role, name in named.items() if "." not in role}
+            weights = {role: float_array(t, self._folder) for role, t in tensors.items() if t.data_type == FLOAT}
+            node = by_home.get(block.path)
+            yield layer(block.op, weights, None if node is None else _alpha(node))
+
+    def _operators(self, taken: Sequence[Any], linear: Mapping[str, LinearLayer]) -> Iterator[Layer]:
+        nodes = list(self.model.graph.node)
+        biases = [each.following for each in linear.values() if each.following is not None]
+        for index, node in enumerate(nodes):
+            named = text(node.name or node.output[0])
+            if node in taken or node in biases or node.op_type in _PASSED or not self._is_computed(node.output[0]):
+                continue
+            if node.op_type == b"Mul" and index and _is_silu(nodes[index - 1], node):
+                continue
+            if named in linear:
+                yield _linear(linear[named])
+                continue
+            kind = text(node.op_type)
+            if node.op_type == b"Sigmoid" and index + 1 < len(nodes) and _is_silu(node, nodes[index + 1]):
+                kind = "silu"
+            found = [self._constant(name) for name in node.input if name and not self._is_computed(name)]
+            constants = {f"input {place}": each for place, each in enumerate(found) if each is not None}
+            yield layer(_NAMES.get(kind, kind.lower()), constants, _alpha(node))
+
+    def _step(self, node: Any, value: bytes, width: int | None) -> Step | None:
+        """What the operator does to each feature of ``value`` by itself; None for any other."""
+        if node.domain not in (b"", b"ai.onnx"):
+            return None
+        if node.op_type == b"Clip":
+            values = {role: self._limit(node, place, role, width) for place, role in ((1, "min"), (2, "max"))}
+            found = {role: each for role, each in values.items() if each is not None}
+            return Step("clip", found, (node,)) if len(found) == 2 else None
+        role = _ROLES.get(node.op_type)
+        if role is None or len(node.input) != 2 or (role in ("mean", "std") and node.input[0] != value):
+            return None
+        other = node.input[1 if node.input[0] == value else 0]
+        constant = None if self._is_computed(other) else self._per_feature(other, width)
+        return None if constant is None else Step(KINDS[role], {role: constant}, (node,))
+
+    def _limit(self, node: Any, place: int, role: str, width: int | None) -> np.ndarray | None:
+        """A limit of a Clip: an attribute in old opsets, later an input; infinite where there is none."""
+        if len(node.input) > place and node.input[place]:
+            return None if self._is_computed(node.input[place]) else self._per_feature(node.input[place], width)
+        default = -np.inf if role == "min" else np.inf
+        return np.full(width or 1, number(node, role, default), np.float32)
+
+    def _per_feature(self, name: bytes, width: int | None) -> np.ndarray | None:
+        """float32 (features,) of a constant that is one number or has one for each; (1,) without a ``width``."""
+        try:
+            values = self._constant(name)
+        except ModelError:
+            return None
+        if values is None or values.size not in (1, width) or values.ndim > 2 or values.shape[:-1] not in ((), (1,)):
+            return None
+        return np.broadcast_to(values.reshape(-1), (width or 1,)).astype(np.float32)
+
+    def _whole(self, steps: list[Step]) -> list[Step]:
+        """The steps without the last that are only a part of a block that mlpx wrote, as the end of a LayerNorm."""
+        while self._blocks is not None and steps:
+            home = _home(steps[-1].nodes[0])
+            if sum(_home(node) == home for step in steps for node in step.nodes) == self._sizes[home]:
+                break
+            steps = [step for step in steps if _home(step.nodes[0]) != home]
+        return steps
+
+
+def _linear(found: LinearLayer) -> Layer:
+    weights = {"weight": np.float32(found.alpha) * found.weight}
+    if found.bias is not None:
+        weights["bias"] = found.bias_row(found.bias)
+    return layer("linear", weights)
+
+
+def _alpha(node: Any) -> float | None:
+    found = attribute(node, "alpha")
+    return None if found is None or node.op_type not in (b"Elu", b"LeakyRelu") else float(found.f)
+
+
+def _home(node: Any) -> str:
+    """The path of the block that mlpx wrote an operator for."""
+    return text(node.name).partition("/")[0]
+
+
+def _is_silu(sigmoid: Any, product: Any) -> bool:
+    both = {sigmoid.input[0], sigmoid.output[0]} if sigmoid.op_type == b"Sigmoid" else set[bytes]()
+    return product.op_type == b"Mul" and set(product.input) == both
