@@ -193,7 +193,7 @@ def _short_form(block: str | dict[str, dict[str, Any]]) -> Any:
     short = BLOCKS[kind].short
     if kind == "residual":
         return {kind: [_short_form(inner) for inner in options["blocks"]]}
-    if isinstance(short, tuple) and options.keys() == set(short):
+    if isinstance(short, tuple) and options.keys() == set(short) and not any(map(is_list, options.values())):
         return {kind: _InlineList(options[name] for name in short)}
     if isinstance(short, str) and list(options) == [short]:
         return {kind: options[short]}
@@ -264,7 +264,7 @@ def _forms(block: type[Block], options: dict[str, Any]) -> list[dict[str, Any]]:
     """The written forms of a block: its bare name, its name with a value, its name with options."""
     value: list[dict[str, Any]] = [{"$ref": f"#/$defs/{block.__name__}"}]
     if isinstance(block.short, tuple):
-        count, items = len(block.short), {"type": options["properties"][block.short[0]]["type"]}
+        count, items = len(block.short), {"type": "number"}
         value.append({"type": "array", "items": items, "minItems": count, "maxItems": count})
     elif block.short is not None:
         value.append({k: v for k, v in options["properties"][block.short].items() if k != "default"})

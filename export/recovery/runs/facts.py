@@ -55,6 +55,10 @@ class Interface:
     notes: tuple[str, ...] = ()
 
 
+GetInterface = Callable[[int, int, Joints], Interface]
+"""Gives the interface for a number of inputs, a number of outputs and the joints. Raises RecoveryError."""
+
+
 @dataclass(frozen=True)
 class Run:
     """What a run says. A fact that is ``None`` is not in the folder: an option gives it, or is asked for."""
@@ -78,8 +82,8 @@ class Run:
     """Whether the last layer gives means and then as many deviations; the means alone are kept."""
     period: Fact[float] | None = None
     """Seconds between two calls."""
-    interface: Callable[[int, int, Joints], Interface] | None = None
-    """Gives the interface for a number of inputs and of outputs; ``None``: the folder says nothing about it."""
+    interface: GetInterface | None = None
+    """``None``: the folder says nothing about it."""
     joints: Joints = None
     notes: tuple[str, ...] = ()
     """What else was found, a line each."""

@@ -1,7 +1,7 @@
 """Runs of rsl_rl 2 to 5, as Isaac Lab, mjlab and their forks write them: ``params/agent.yaml`` beside ``model_N.pt``.
 
-Up to release 3 a policy is one module (``policy:`` in agent.yaml, ``model_state_dict`` in the checkpoint); from 4 on actor
-and critic are two (``actor:``, ``actor_state_dict``). The normaliser of releases before 3 is saved beside the
+Up to release 3 a policy is one module (``policy:`` in agent.yaml, ``model_state_dict`` in the checkpoint); from 4 on
+actor and critic are two (``actor:``, ``actor_state_dict``). The normaliser of releases before 3 is saved beside the
 policy (``obs_norm_state_dict``), later in it. Source: ``rsl_rl/runners/on_policy_runner.py`` and
 ``rsl_rl/modules/actor_critic.py`` of releases 2.2 to 3.3, ``rsl_rl/models/mlp_model.py`` of 4.0 to 5.5.
 """
@@ -14,9 +14,11 @@ from pathlib import Path
 
 from builder.errors import RecoveryError
 
-from .facts import Fact, Run
+from .deploy import DEPLOY, joints_of
+from .facts import Fact, GetInterface, Run
 from .folder import RunFolder, numbered
 from .framework import Framework
+from .isaac_lab import interface_of, is_managed, period_of
 from .yaml_data import Entry
 
 AGENT, ENV = "params/agent.yaml", "params/env.yaml"
@@ -57,6 +59,7 @@ def read(folder: RunFolder) -> Run:
     prefix = (layout.normaliser, layout.network) if has_normaliser else (layout.network,)
     described = f"of {folder.checkpoint.name}, as rsl_rl writes it"
     experiment = agent.get("experiment_name")
+    env = folder.yaml(ENV)
     return Run(
         framework="rsl_rl",
         folder=folder.path,
@@ -70,7 +73,38 @@ def read(folder: RunFolder) -> Run:
         after_normaliser=Fact("none", "rsl_rl puts nothing behind the normaliser") if has_normaliser else None,
         hidden=_hidden(policy, role),
         first_half=_first_half(policy),
+        period=period_of(env) if env is not None else None,
+        joints=joints_of(deploy, env) if (deploy := folder.yaml(DEPLOY)) is not None else None,
+        interface=_interface(folder, agent, env, role),
+        notes=() if env is not None and is_managed(env) else (_left_out(env),),
     )
+
+
+def _interface(folder: RunFolder, agent: Entry, env: Entry | None, role: str) -> GetInterface | None:
+    """What the environment does around the network, where env.yaml says it."""
+    if env is None or not is_managed(env):
+        return None
+    clip = _given(agent.get("clip_actions"))
+    limit = clip.fact(clip.number()) if clip is not None else None
+    return interface_of(env, _groups(agent, env, role), limit, folder.checkpoint.name, folder.yaml(DEPLOY))
+
+
+def _groups(agent: Entry, env: Entry, role: str) -> list[str]:
+    """The observation groups that the policy gets."""
+    sets = _given(agent.get("obs_groups"))
+    for name in (role, "policy") if sets is not None else ():
+        if (listed := _given(agent.get("obs_groups", name))) is not None:
+            return [item.text() for item in listed.items()]
+    return [role] if env.get("observations", role) is not None else ["policy"]
+
+
+def _left_out(env: Entry | None) -> str:
+    """The warning where nothing says what the actions are."""
+    why = f"{ENV} is missing" if env is None else f"the environment of {ENV} computes the actions in code of its own"
+    if env is not None and (scale := env.get("action_scale")) is not None and scale.is_number:
+        why = f"{why}, with action_scale {scale.number():g} ({scale.place})"
+    message = f"ACTION SCALE LEFT OUT: {why}; the outputs are as the network gives them, and the inputs have no names"
+    return f"{message}. What to do: add clip and scale blocks to the end of spec.yaml, from the training code"
 
 
 def _policy(agent: Entry) -> tuple[str, Entry]:
