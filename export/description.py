@@ -149,6 +149,10 @@ def _differences(graph: Graph, spec: MLPSpec) -> Iterator[tuple[str, str]]:
         for role in ("weight", "bias"):
             if (role in node.tensors) != (role in own.tensors):
                 yield f"{block} with {role} {role in node.tensors}", f"{own_block} with {role in own.tensors}"
+        if node.op in ("maximum", "minimum") and node.tensors:  # the limits of a clip, which are the spec's
+            limits, own_limits = ([list(map(float, t.values.flat)) for t in n.tensors.values()] for n in (node, own))
+            if limits != own_limits:
+                yield f"{block} with limits {limits[0]}", f"{own_block} with {own_limits[0] if own_limits else 'none'}"
         values[node.output] = own.output
     missing, surplus = expected.nodes[len(graph.nodes) :], graph.nodes[len(expected.nodes) :]
     if missing:
