@@ -130,21 +130,58 @@ class Softmax(Activation, kind="softmax"):
         return {"dim": -1}
 
 
-class Clip(Activation, kind="clip", torch_name="Hardtanh", short=("min", "max")):
-    """min(max(x, min), max), as torch.nn.Hardtanh; ``clip: [-5, 5]`` is the short form."""
+def _checked_width(block: Block, shape: Shape) -> Shape:
+    """The shape of a flat row with as many features as each list of the block's. Raises ShapeMismatch."""
+    width = feature_count(shape)
+    for name, value in block.model_dump().items():
+        if is_list(value) and len(value) != width:
+            raise ShapeMismatch(f"has {len(value)} values in {name}, so it expects {len(value)} features")
+    return shape
 
-    min: float
-    max: float
+
+class Clip(Activation, kind="clip", torch_name="Hardtanh", short=("min", "max")):
+    """min(max(x, min), max), as torch.nn.Hardtanh; ``clip: [-5, 5]`` is the short form.
+
+    ``min`` and ``max`` may each be a list with a limit for each feature, of flat rows.
+    """
+
+    min: Vector
+    max: Vector
 
     @model_validator(mode="after")
     def _in_order(self) -> Clip:
-        if not self.min < self.max:
+        lows, highs = (value if isinstance(value, list) else [value] for value in (self.min, self.max))
+        if len(lows) != len(highs) and 1 not in (len(lows), len(highs)):
+            message = "min has {lows} values and max {highs}; expected as many"
+            raise PydanticCustomError("clip", message, {"lows": len(lows), "highs": len(highs)})
+        count = max(len(lows), len(highs))
+        pairs = zip(lows * (count // len(lows)), highs * (count // len(highs)), strict=True)
+        if not all(low < high for low, high in pairs):
             raise PydanticCustomError("clip", "min must be below max")
         return self
 
-    def arguments(self, _shape: Shape, /) -> dict[str, Any]:
-        """The limits, by Hardtanh's names."""
+    @property
+    def per_feature(self) -> bool:
+        """Whether the limits are a list."""
+        return isinstance(self.min, list) or isinstance(self.max, list)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """The row's own, which has as many features as a list of limits. Raises ShapeMismatch."""
+        return _checked_width(self, shape) if self.per_feature else shape
+
+    def arguments(self, shape: Shape, /) -> dict[str, Any]:
+        """The limits, by Hardtanh's names where they are the same for every feature."""
+        if self.per_feature:
+            return {"features": shape[0], "min": self.min, "max": self.max}
         return {"min_val": self.min, "max_val": self.max}
+
+    def module(self, shape: Shape) -> nn.Module:
+        """A Hardtanh, or a Clip with limits per feature."""
+        if not self.per_feature:
+            return super().module(shape)
+        from .modules import Clip as Module
+
+        return Module(**self.arguments(shape))
 
 
 class _PerFeature(Block):
@@ -155,11 +192,7 @@ class _PerFeature(Block):
 
     def output_shape(self, shape: Shape) -> Shape:
         """The row's own, which is flat and has as many features as each list of constants. Raises ShapeMismatch."""
-        width = feature_count(shape)
-        for name, value in self.model_dump().items():
-            if is_list(value) and len(value) != width:
-                raise ShapeMismatch(f"has {len(value)} values in {name}, so it expects {len(value)} features")
-        return shape
+        return _checked_width(self, shape)
 
     def arguments(self, shape: Shape, /) -> dict[str, Any]:
         """The number of features and the options."""

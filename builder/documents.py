@@ -64,10 +64,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Lines]:
         raise
     except json.JSONDecodeError as error:
         raise _error(f"not JSON: {error.msg}", line=error.lineno) from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise _error(f"not YAML: {error.problem or error.context}", line=line) from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: TOML's error, or an integer of thousands of digits
+    except ValueError as error:  # TOML's error, or an integer of thousands of digits
         raise _error(f"not {name}: {error}") from None
     except RecursionError:
         hint = ", or an alias inside its own anchor" if name == "YAML" else ""
@@ -121,8 +118,23 @@ class _Core(yaml.SafeLoader):
     }
 
 
+def yaml_nodes(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> yaml.Node | None:
+    """The nodes of a YAML text, of which nothing is constructed; ``None`` for a text without any.
+
+    Raises SpecError: not YAML, with the line where that is known.
+    """
+    try:
+        root: yaml.Node | None = loader(text).get_single_node()
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise _error(f"not YAML: {error.problem or error.context}", line=line) from None
+    except yaml.YAMLError as error:
+        raise _error(f"not YAML: {error}") from None
+    return root
+
+
 def _parsed_yaml(text: str) -> tuple[Any, Lines]:
-    root: yaml.Node | None = _Core(text).get_single_node()
+    root = yaml_nodes(text, _Core)
     lines: Lines = {}
     return None if root is None else _build(root, (), lines), lines
 
@@ -181,7 +193,7 @@ def _short_form(block: str | dict[str, dict[str, Any]]) -> Any:
     short = BLOCKS[kind].short
     if kind == "residual":
         return {kind: [_short_form(inner) for inner in options["blocks"]]}
-    if isinstance(short, tuple) and options.keys() == set(short):
+    if isinstance(short, tuple) and options.keys() == set(short) and not any(map(is_list, options.values())):
         return {kind: _InlineList(options[name] for name in short)}
     if isinstance(short, str) and list(options) == [short]:
         return {kind: options[short]}
@@ -252,7 +264,7 @@ def _forms(block: type[Block], options: dict[str, Any]) -> list[dict[str, Any]]:
     """The written forms of a block: its bare name, its name with a value, its name with options."""
     value: list[dict[str, Any]] = [{"$ref": f"#/$defs/{block.__name__}"}]
     if isinstance(block.short, tuple):
-        count, items = len(block.short), {"type": options["properties"][block.short[0]]["type"]}
+        count, items = len(block.short), {"type": "number"}
         value.append({"type": "array", "items": items, "minItems": count, "maxItems": count})
     elif block.short is not None:
         value.append({k: v for k, v in options["properties"][block.short].items() if k != "default"})

@@ -1,4 +1,4 @@
-"""Modules of the three building blocks that ``torch.nn`` lacks."""
+"""Modules of the building blocks that ``torch.nn`` lacks."""
 
 from collections.abc import Sequence
 
@@ -60,6 +60,27 @@ class Scale(_PerFeature):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The rows times ``factor``, plus ``offset``."""
         return x * self.factor + self.offset
+
+
+class Clip(nn.Module):
+    """``min(max(x, min), max)`` with limits per feature: (N, features) to (N, features).
+
+    The limits are the spec's, and not saved with the weights.
+    """
+
+    min: torch.Tensor
+    max: torch.Tensor
+
+    def __init__(self, features: int, min: Values, max: Values):  # noqa: A002 - the names of the block's options
+        super().__init__()
+        for name, value in (("min", min), ("max", max)):
+            # on the CPU, also where the other modules get their values later and are made on the meta device
+            limit = torch.tensor(value, dtype=torch.float32, device="cpu").expand(features).clone()
+            self.register_buffer(name, limit, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows within the limits."""
+        return torch.minimum(torch.maximum(x, self.min), self.max)
 
 
 class Residual(nn.Sequential):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -23,6 +23,8 @@ class Hints:
     output_activation: str | None = None
     activations: Sequence[str] | None = None
     dropout: float | None = None
+    after_normaliser: str | None = None
+    """The block behind a normaliser that comes first, where ``activations`` does not say it: that of a run's folder."""
 
 
 def fill_slots(layers: Sequence[Layer], hints: Hints, notes: list[str]) -> list[list[Step]]:
@@ -35,6 +37,8 @@ def fill_slots(layers: Sequence[Layer], hints: Hints, notes: list[str]) -> list[
     if hints.activations is None:
         option, texts = "--activation", dict.fromkeys(slots.hidden, hints.activation or "none")
         _refuse_unclear(slots, hints.activation)
+        if hints.after_normaliser is not None:
+            texts |= dict.fromkeys(slots.after_normalisers, hints.after_normaliser)
     else:
         option, listed = "--activations", list(hints.activations)
         if hints.activation is not None:
@@ -51,7 +55,7 @@ def fill_slots(layers: Sequence[Layer], hints: Hints, notes: list[str]) -> list[
     if dropout is not None and not any(map(_has_dropout, after)):
         raise RecoveryError(f"--dropout {dropout}: the indices leave no room for it; {slots.format_layers()}")
     if hints.activations is None:
-        notes += _default_notes(slots)
+        notes += _default_notes(slots, known=texts)
     end = slots.end
     after[end] = parse(output_activation or "none", "--output-activation")
     size = slots.sizes[end]
@@ -109,6 +113,7 @@ class _Slots:
         self.indices = [index for index, size in enumerate(self.sizes[: self.end]) if size != 0]
         self.hidden = [index for index in self.indices if 0 < self.linears[index] < self.linears[-1]]
         """Those between two linear layers."""
+        self.after_normalisers = [i for i in self.indices if not self.linears[i] and layers[i].kind == "standardize"]
 
     def between(self, index: int) -> str:
         return f"between {self.layers[index].title} and {self.layers[index + 1].title}"
@@ -194,14 +199,14 @@ def _has_dropout(blocks: Sequence[Step]) -> bool:
     return any(block.kind == "dropout" for block in blocks)
 
 
-def _default_notes(slots: _Slots) -> list[str]:
-    """Notes on what the indices do not say, and on what is unusual."""
+def _default_notes(slots: _Slots, known: Container[int]) -> list[str]:
+    """Notes on what neither the hints nor the indices say, and on what is unusual."""
     layers = slots.layers
     unknown = [index for index in slots.indices if slots.sizes[index] is None]
     notes = [
         f"nothing is put after {layers[index].title}: --activations says what follows it (clip:-5:5, for example)"
         for index in unknown
-        if index not in slots.hidden
+        if index not in known
     ]
     hidden = [f"{layers[index].title} and {layers[index + 1].title}" for index in unknown if index in slots.hidden]
     if hidden:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from builder.assembly import converted
 from builder.errors import RecoveryError
 
 from .activation_slots import Hints, fill_slots
-from .checkpoint_file import archive_records, is_torchscript, read_contents
+from .checkpoint_file import Contents, archive_records, is_torchscript, read_contents
 from .checkpoint_layers import Layer, std_of
 from .left_out import left_out
 from .recovered import Recovered, Step, network_of, refusals_of
@@ -72,34 +73,67 @@ def read_checkpoint(
             if options:
                 raise RecoveryError(f"a TorchScript archive defines its layers itself; leave out {', '.join(options)}")
             return read_torchscript(path, name, input_name, output_name)
+        hints = Hints(activation, output_activation, activations, dropout)
         contents = read_contents(path, records)
-        notes: list[str] = []
-        selection = select(contents, key, prefix, notes)
-        notes += left_out(contents, selection, key, prefix)
-        layers = selection.chosen
-        needed, size = sum(t.numel() * 4 for layer in layers for t in layer.tensors.values()), path.stat().st_size
-        if needed > _MAX_COPIES * size:  # many names of the same few bytes would make a network that exhausts memory
-            shared = f"{len(contents.tensors)} tensors share {size:,} bytes"
-            raise RecoveryError(f"refused: {shared}, and need {needed:,} as a network")
-        after = fill_slots(layers, Hints(activation, output_activation, activations, dropout), notes)
-        kinds = {layer.kind for layer in layers}
-        if epsilon is not None and kinds <= {"linear", "scale"}:
-            raise RecoveryError(f"--epsilon {epsilon:g}: no normaliser, BatchNorm or LayerNorm is in the network")
-        steps: list[Step] = []
-        for layer, following in zip(layers, after, strict=True):
-            values = {
-                role: converted(path, f"{layer.path}.{role}".lstrip("."), tensor, torch.float32, dtype)
-                for role, tensor in layer.tensors.items()
-                if role in _ROLES
-            }
-            step, note = _step(layer, values, epsilon, "standardize" in kinds)
-            if note:
-                notes.append(note if steps or layer.kind != "standardize" else f"{note}; it comes first")
-            steps += [step, *following]
-        first = next(step for step in steps if any(tensor.dim() for tensor in step.tensors.values()))
-        sizes = [tensor.numel() for tensor in first.tensors.values()]
-        features = first.tensors["weight"].shape[1] if first.kind == "linear" else max(sizes)
-        return network_of(steps, path, name, {"name": input_name, "features": features}, output_name, notes)
+        layers = read_layers(path, contents, key, prefix, hints, epsilon, dtype)
+        source = {"name": input_name, "features": layers.features}
+        return network_of(layers.steps, path, name, source, {"name": output_name}, layers.notes)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The network of a checkpoint: its blocks in order, and its numbers of features."""
+
+    steps: list[Step]
+    features: int
+    notes: list[str]
+
+    @property
+    def widths(self) -> list[int]:
+        """The numbers of outputs of the linear layers, in order."""
+        return [len(step.tensors["weight"]) for step in self.steps if step.kind == "linear"]
+
+
+def read_layers(
+    path: Path,
+    contents: Contents,
+    key: str | None,
+    prefix: Sequence[str],
+    hints: Hints,
+    epsilon: float | None,
+    dtype: str | None,
+) -> Layers:
+    """The blocks of the network that a checkpoint holds; the arguments are those of ``read_checkpoint``.
+
+    Raises RecoveryError, without the path.
+    """
+    notes: list[str] = []
+    selection = select(contents, key, prefix, notes)
+    notes += left_out(contents, selection, key, prefix)
+    layers = selection.chosen
+    needed, size = sum(t.numel() * 4 for layer in layers for t in layer.tensors.values()), path.stat().st_size
+    if needed > _MAX_COPIES * size:  # many names of the same few bytes would make a network that exhausts memory
+        shared = f"{len(contents.tensors)} tensors share {size:,} bytes"
+        raise RecoveryError(f"refused: {shared}, and need {needed:,} as a network")
+    after = fill_slots(layers, hints, notes)
+    kinds = {layer.kind for layer in layers}
+    if epsilon is not None and kinds <= {"linear", "scale"}:
+        raise RecoveryError(f"--epsilon {epsilon:g}: no normaliser, BatchNorm or LayerNorm is in the network")
+    steps: list[Step] = []
+    for layer, following in zip(layers, after, strict=True):
+        values = {
+            role: converted(path, f"{layer.path}.{role}".lstrip("."), tensor, torch.float32, dtype)
+            for role, tensor in layer.tensors.items()
+            if role in _ROLES
+        }
+        step, note = _step(layer, values, epsilon, "standardize" in kinds)
+        if note:
+            notes.append(note if steps or layer.kind != "standardize" else f"{note}; it comes first")
+        steps += [step, *following]
+    first = next(step for step in steps if any(tensor.dim() for tensor in step.tensors.values()))
+    sizes = [tensor.numel() for tensor in first.tensors.values()]
+    features = first.tensors["weight"].shape[1] if first.kind == "linear" else max(sizes)
+    return Layers(steps, features, notes)
 
 
 def _step(

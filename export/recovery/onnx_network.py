@@ -55,7 +55,8 @@ def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = 
             notes.append(f"the file gives {after}, and the network [batch, {after.size}]")
         source = {"name": model.inputs[0].name} | ({"shape": list(row)} if kept else {"features": prod(row)})
         flattened = None if kept or len(row) == 1 else row
-        recovered = network_of(steps, path, name, source, model.proto.graph.output[0].name, notes, flattened)
+        output = {"name": model.proto.graph.output[0].name}
+        recovered = network_of(steps, path, name, source, output, notes, flattened)
         not_finite = [key for key, value in recovered.weights.items() if not value.isfinite().all()]
         further = tuple(f"{key} holds NaN or infinite values" for key in not_finite)
         return replace(recovered, notes=(*recovered.notes, *further))

@@ -133,19 +133,20 @@ def network_of(
     path: Path,
     name: str | None,
     source: Mapping[str, Any],
-    output_name: str,
+    output: Mapping[str, Any],
     notes: Sequence[str] = (),
     flattened: Shape | None = None,
+    period: float | None = None,
 ) -> Recovered:
     """The spec of blocks in their order, and its state dict, whose tensors share no memory (safetensors requires that).
 
-    ``source`` is the spec's input; the model's default name is the file's.
+    ``source`` and ``output`` are the spec's input and output; the model's default name is the file's.
     Raises RecoveryError: a tensor of another size, or blocks and names that do not make a valid spec.
     """
     blocks: list[Any] = [step.block for step in steps]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "model" if name is None else name
     try:
-        spec = MLPSpec(name=name, input=source, blocks=blocks, output={"name": output_name})
+        spec = MLPSpec(name=name, period=period, input=source, blocks=blocks, output=output)
     except SpecError as error:
         raise RecoveryError(f"no valid spec describes its network: {error}") from None
     with torch.device("meta"):

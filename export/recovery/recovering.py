@@ -27,6 +27,7 @@ from .checkpoint import read_checkpoint
 from .checkpoint_file import first_bytes
 from .onnx_network import read_onnx
 from .recovered import Recovered
+from .runs.reading import read_run, run_of
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar", ".zip")
 _ROWS = 1000
@@ -36,6 +37,8 @@ _KEEP = "choose another folder with -o, or replace it with --replace (replace=Tr
 def is_onnx(path: str | Path) -> bool:
     """Whether a file is read as ONNX: by its name, or by its first byte if the name does not say."""
     path = Path(path)
+    if path.is_dir():
+        return False
     if path.suffix.lower() == ".onnx":
         return True
     head = first_bytes(path)
@@ -44,15 +47,23 @@ def is_onnx(path: str | Path) -> bool:
 
 
 def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None = None, **options: Any) -> Recovered:
-    """The dense network in an ONNX file (see ``read_onnx``) or in a checkpoint (see ``read_checkpoint``).
+    """The dense network in an ONNX file (see ``read_onnx``), a checkpoint (see ``read_checkpoint``) or a run's folder.
 
-    Raises RecoveryError: as those, and for options of the other kind of file.
+    Where the folder of a training run says what an option would, the option may be left out; the same holds for a
+    checkpoint in such a folder. ``joints`` are the names of the robot's joints in the order of the simulation.
+
+    Raises RecoveryError: as those, for options of another kind of file, and for options that contradict the folder.
     """
     # An epsilon of 0 is an option, and equals False.
     used = {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
     if not is_onnx(path):
         if keep_shape:
             raise RecoveryError(f"{path}: --keep-shape is for ONNX files; a checkpoint holds no shape of its input")
+        found = run_of(Path(path), used)
+        if found is not None:
+            return read_run(*found, name=name, **used)
+        if "joints" in used:
+            raise RecoveryError(f"{path}: --joints is for the folder of a training run, and none is around this file")
         return read_checkpoint(path, name=name, **used)
     if used:
         listed = ", ".join(f"--{key.replace('_', '-')}" for key in used)
@@ -93,7 +104,7 @@ def recover(
     replace: bool = False,
     **options: Any,
 ) -> Recovery:
-    """Write ``spec.yaml`` and ``weights.safetensors`` of the dense network in a checkpoint or an ONNX file.
+    """Write ``spec.yaml`` and ``weights.safetensors`` of the network in a checkpoint, a run's folder or an ONNX file.
 
     An ONNX file is proved to be the recovered network, layer by layer (``NAME.original.parity.json``); then the network
     is published as a new file in the folder, also proved, with a free batch dimension. A checkpoint has no program to

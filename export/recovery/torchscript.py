@@ -60,7 +60,7 @@ def read_torchscript(path: Path, name: str | None, input_name: str, output_name:
         steps = steps_of(trace(called, signature, (output_name,)))
         if not any(step.kind in ("linear", "residual") for step in steps):
             raise RecoveryError("no linear layer in it")
-        network = network_of(steps, path, name, {"name": input_name, "features": features}, output_name)
+        network = network_of(steps, path, name, {"name": input_name, "features": features}, {"name": output_name})
         agreement = _compare(script, network)
     note = "TorchScript: its code was run; blocks and options are those that it ran, in evaluation mode"
     return replace(network, notes=(note, agreement))

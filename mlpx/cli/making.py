@@ -132,13 +132,16 @@ class RecoverOptions:
     trust: Annotated[bool, "Load a TorchScript file, which may run code stored in it."] = False
     keep_shape: Annotated[bool, "Keep the input's shape and the Flatten of an ONNX file."] = False
     replace: Annotated[bool, "Overwrite a different spec or different weights in the folder."] = False
+    joints: Annotated[
+        str | None, "NAMES", "The robot's joints in the order of the simulation: hip,knee or a file with a name a line."
+    ] = None
     dtype: Dtype = None
     device: Device = "auto"
     page: Page = None
 
 
 def recover(
-    file: Annotated[Path, "A PyTorch checkpoint, a safetensors file or an ONNX file."],
+    file: Annotated[Path, "A PyTorch checkpoint, a safetensors file, an ONNX file, or the folder of a training run."],
     output: Annotated[Path, "FOLDER", "The folder to write to."],
     options: RecoverOptions,
     as_json: Json = False,

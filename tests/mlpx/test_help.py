@@ -27,7 +27,7 @@ OPTIONS = {
         "--weights -o"
     ),
     "recover": (
-        "--activation --activations --device --dropout --dtype --epsilon --html --keep-shape --key "
+        "--activation --activations --device --dropout --dtype --epsilon --html --joints --keep-shape --key "
         "--name --no-html --output --output-activation --prefix --replace --trust -o"
     ),
     "verify": (

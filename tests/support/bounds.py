@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from builder import Residual, Scale, Standardize
+from builder.modules import Clip
 from tests.support.rounded import TINY, U
 
 Rule = Callable[..., np.ndarray]
@@ -141,6 +142,7 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.Identity: activation(),
     Standardize: standardize,
     Scale: scale,
+    Clip: activation(),
 }
 
 
