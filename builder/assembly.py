@@ -22,7 +22,7 @@ from .spec import MLPSpec
 from .values import is_dict
 
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")  # torch.save: a zip archive, or the pickle of before torch 1.6
-_NUMPY: list[Any] = [
+PLAIN_NUMPY: list[Any] = [
     np.dtype,
     np.ndarray,
     *(kind for kind in vars(np.dtypes).values() if isinstance(kind, type)),
@@ -168,7 +168,7 @@ def read_tensors(path: Path, *, mapped: bool = False) -> object:
 
 def _read_torch(path: Path, mapped: bool) -> object:
     try:
-        with torch.serialization.safe_globals(_NUMPY):
+        with torch.serialization.safe_globals(PLAIN_NUMPY):
             return torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
     except pickle.UnpicklingError as error:
         reason = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0] or "not a plain pickle"

@@ -95,6 +95,7 @@ def prove(
     opener: Opener | None = None,
     stop_early: bool = False,
     recovering: bool = False,
+    model: Model | None = None,
     recording: Recording | None = None,
     example: Example | None = None,
     method: str = "forward",
@@ -104,6 +105,7 @@ def prove(
 
     ``opener`` opens the file in place of ONNX Runtime, and ``stop_early`` ends with the first failure. With
     ``recovering`` the file comes from elsewhere, and may have outputs of other shapes with the same elements.
+    ``model`` is the file as recovery read it, in a form of its own; the ``opener`` then opens the file itself for it.
     ``recording`` is that of the proof of another file of this network, or an empty one to be filled. With
     ``bound_seconds`` a proved file whose inputs all have ranges is bounded for every input, in about that time.
     """
@@ -111,7 +113,7 @@ def prove(
         raise InputError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed!r}")
     start = perf_counter()
     device = choose(device, this_machine(cuda=device != "cpu")).device
-    model = read_model(path, recovering=recovering)
+    model = model or read_model(path, recovering=recovering)
     assert model.source is not None
     port, evaluated = first_port(model, spec), evaluated_copy(module, dtype)
     proof = Proof(model, port, opener or on_device(device), seed, spec, stop_early, recording)

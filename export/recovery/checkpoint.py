@@ -14,6 +14,7 @@ from builder.errors import RecoveryError
 from .activation_slots import Hints, fill_slots
 from .checkpoint_file import Contents, archive_records, is_torchscript, read_contents
 from .checkpoint_layers import Layer, std_of
+from .left_out import left_out
 from .recovered import Recovered, Step, network_of, refusals_of
 from .selection import select
 from .torchscript import read_torchscript
@@ -107,7 +108,9 @@ def read_layers(
     Raises RecoveryError, without the path.
     """
     notes: list[str] = []
-    layers = select(contents, key, prefix, notes)
+    selection = select(contents, key, prefix, notes)
+    notes += left_out(contents, selection, key, prefix)
+    layers = selection.chosen
     needed, size = sum(t.numel() * 4 for layer in layers for t in layer.tensors.values()), path.stat().st_size
     if needed > _MAX_COPIES * size:  # many names of the same few bytes would make a network that exhausts memory
         shared = f"{len(contents.tensors)} tensors share {size:,} bytes"

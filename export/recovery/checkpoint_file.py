@@ -14,6 +14,8 @@ from builder.assembly import is_torch_file, read_tensors
 from builder.errors import RecoveryError, WeightsError
 from builder.values import is_dict, is_list, is_tuple
 
+from .inert_classes import is_stand_in, read_without_classes
+
 _MAX_DEPTH = 32
 _MAX_GROWTH, _SLACK = 16, 1 << 20  # the code in a TorchScript archive is compressed; torch.save compresses nothing
 _OTHER_FORMATS = (
@@ -36,6 +38,8 @@ class Contents:
     """The dotted names of optimiser states, which are not in ``tensors``."""
     ordered: bool
     """Whether the order is that of the modules' creation; a safetensors file sorts the names."""
+    classes: tuple[str, ...] = ()
+    """Classes and functions that the file names besides those of tensors; nothing of them was read or run."""
 
     def under(self, scope: str) -> dict[str, torch.Tensor]:
         """The tensors below a dotted name, by the rest of their names; all tensors for ``""``."""
@@ -90,17 +94,24 @@ def is_torchscript(records: Iterable[str]) -> bool:
 
 
 def read_contents(path: Path, records: Mapping[str, int]) -> Contents:
-    """The contents of a safetensors or ``torch.save`` file; no code in it is run. Raises RecoveryError."""
-    head = first_bytes(path)
-    try:
-        # torch warns of deprecated kinds of tensors; they are refused here
-        with warnings.catch_warnings(action="ignore"):
+    """The contents of a safetensors or ``torch.save`` file; no code in it is run. Raises RecoveryError.
+
+    Objects of other classes than tensors and plain containers are left out.
+    """
+    head, refusal, classes = first_bytes(path), None, ()
+    # torch warns of deprecated kinds of tensors; they are refused here
+    with warnings.catch_warnings(action="ignore"):
+        try:
             loaded = read_tensors(path, mapped=True)
-    except WeightsError as error:
-        other = next((name for magic, name in _OTHER_FORMATS if head.startswith(magic)), None)
-        raise RecoveryError(f"{error}{f' (it begins like {other})' if other else ''}") from None
+        except WeightsError as error:
+            other = next((name for magic, name in _OTHER_FORMATS if head.startswith(magic)), None)
+            refusal = RecoveryError(f"{error}{f' (it begins like {other})' if other else ''}")
+            try:
+                loaded, classes = read_without_classes(path)
+            except WeightsError:
+                raise refusal from None
     sizes = {size for name, size in records.items() if "/data/" in name}
-    contents = Contents({}, {}, [], is_torch_file(head))
+    contents = Contents({}, {}, [], is_torch_file(head), classes)
     seen: set[int] = set()  # a pickle can hold one container many times, or within itself
 
     def collect(value: object, name: str, depth: int) -> None:
@@ -124,9 +135,13 @@ def read_contents(path: Path, records: Mapping[str, int]) -> Contents:
             if are_weights:
                 contents.nodes[name] = any(are_weights)
         for key, item in value.items() if is_dict(value) else enumerate(value):
+            if is_stand_in(key):
+                continue
             collect(item, f"{name}.{key}" if name else str(key), depth + 1)
 
     collect(loaded, "", 0)
+    if not contents.tensors and refusal is not None:
+        raise refusal
     if not contents.tensors:
         kind = type(loaded).__name__
         if is_dict(loaded):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
 from onnx import NodeProto
+from torch import nn
 
 from builder.block import MAX_FEATURES, Shape
 from builder.errors import RecoveryError
@@ -17,12 +18,25 @@ from export.onnxfile.tensors import MOST_DIMENSIONS
 from .onnx_checks import FOREIGN_OPERATORS, read_graph
 from .onnx_operators import ONNX_BLOCKS, SHAPE_CHANGES, Operation
 from .onnx_patterns import find_block, pattern_operators
+from .output_cut import SELECT, computed, cut, selecting
 from .recovered import NotABlock, Recovered, Step, joined, network_of, refusals_of
+from .row_form import RowForm, in_row_form
 from .row_layout import Layout
 
 _MAX_DEPTH = 32
 """Of residuals within residuals; more than any network has."""
 _SUMS = ("Add", "Sum")
+
+
+@dataclass(frozen=True)
+class OnnxNetwork:
+    """The network in an ONNX file, and what is needed to prove that it is."""
+
+    recovered: Recovered
+    uncut: nn.Sequential | None = None
+    """What the file computes, where the network computes only the features that the file keeps."""
+    form: RowForm | None = None
+    """The file in the form in which it was read, where that is another."""
 
 
 def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = None) -> Recovered:
@@ -34,11 +48,23 @@ def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = 
 
     Raises RecoveryError: a missing, damaged or hostile file, or the first operator that is not one of a dense network.
     """
+    return read_onnx_network(path, keep_shape=keep_shape, name=name).recovered
+
+
+def read_onnx_network(path: str | Path, *, keep_shape: bool = False, name: str | None = None) -> OnnxNetwork:
+    """As ``read_onnx``, with what the proof of the file needs."""
     path = Path(path)
     with refusals_of(path):
-        known = pattern_operators() | ONNX_BLOCKS.keys() | SHAPE_CHANGES.keys() | {*OF_SIZES, "Constant"}
-        model, notes = read_graph(path, known)
-        layout, row = _input_layout(model, notes)
+        known = pattern_operators() | ONNX_BLOCKS.keys() | SHAPE_CHANGES.keys() | {*OF_SIZES, "Constant", "Split"}
+        file, notes = read_graph(path, known)
+        layout, row = _input_layout(file, notes)
+        try:
+            form = in_row_form(file)
+        except NotABlock as reason:
+            raise RecoveryError(f"not a dense network: {reason}") from None
+        model = form.model if form is not None else file
+        if form is not None and form.one_row:
+            layout = Layout((1, prod(row)))
         steps, after = _ChainReader(model, notes).read(layout)
         if not steps:
             raise RecoveryError("it returns its input; there is no block in it")
@@ -55,11 +81,23 @@ def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = 
             notes.append(f"the file gives {after}, and the network [batch, {after.size}]")
         source = {"name": model.inputs[0].name} | ({"shape": list(row)} if kept else {"features": prod(row)})
         flattened = None if kept or len(row) == 1 else row
-        output = {"name": model.proto.graph.output[0].name}
-        recovered = network_of(steps, path, name, source, output, notes, flattened)
+        output = {"name": file.proto.graph.output[0].name}
+        try:
+            blocks = cut(steps)
+        except NotABlock as reason:
+            raise RecoveryError(f"not a dense network: an operator {reason}") from None
+        recovered = network_of(blocks, path, name, source, output, notes, flattened)
         not_finite = [key for key, value in recovered.weights.items() if not value.isfinite().all()]
-        further = tuple(f"{key} holds NaN or infinite values" for key in not_finite)
-        return replace(recovered, notes=(*recovered.notes, *further))
+        further = [f"{key} holds NaN or infinite values" for key in not_finite]
+        further += [
+            f"the file gives the features {step.options[0]} to {step.options[1] - 1} of what it computes, and the"
+            " network computes these alone"
+            for step in steps
+            if step.kind == SELECT
+        ]
+        recovered = replace(recovered, notes=(*recovered.notes, *further))
+        uncut = computed(steps, path, prod(row)) if len(blocks) < len(steps) else None
+        return OnnxNetwork(recovered, uncut, form)
 
 
 def _input_layout(model: Model, notes: list[str]) -> tuple[Layout, Shape]:
@@ -144,6 +182,8 @@ class _ChainReader:
             if single and node.op_type in SHAPE_CHANGES:
                 nodes, steps = (node,), list[Step]()
                 layout = SHAPE_CHANGES[node.op_type](operation)
+            elif single and node.op_type == "Slice" and depth == 0:
+                nodes, (steps, layout) = (node,), _selected(operation)
             elif (match := find_block(self.model, value, layout, self.used)) is not None:
                 nodes, node = match.operators, match.operators[-1]
                 steps, layout = match.read(self.model, layout)
@@ -156,7 +196,8 @@ class _ChainReader:
                 self.used.add(id(node))
                 steps, layout = self._residual(node, value, layout, depth)
             for step in steps:
-                step.check()
+                if step.kind != SELECT:
+                    step.check()
         except NotABlock as reason:
             raise _refused(node, str(reason)) from None
         self.used |= {id(reader) for reader in nodes}
@@ -197,6 +238,18 @@ class _ChainReader:
             computed = [name for name in node.input[1:] if self._depends(name)]
             kind = f"given '{computed[-1]}', which is not a constant"
         return _refused(node, f"is {kind} (it reads {_format_inputs(node)})")
+
+
+def _selected(operation: Operation) -> tuple[list[Step], Layout]:
+    """The step of a Slice in the row form: neighbours among the features. Raises NotABlock."""
+    numbers = [operation.integers(name, index) for index, name in enumerate(("starts", "ends", "axes"), 1)]
+    first, size = operation.layout.dims[:1], operation.layout.size
+    if operation.layout.dims != (*first, size) or [len(each or ()) for each in numbers] != [1, 1, 1]:
+        raise NotABlock(f"is {FOREIGN_OPERATORS['Slice']} of {operation.layout}")
+    (start,), (end,), (axis,) = (each or () for each in numbers)
+    if axis != 1 or not 0 <= start < end <= size:
+        raise NotABlock(f"is {FOREIGN_OPERATORS['Slice']} of {operation.layout}")
+    return [selecting(start, end)], replace(operation.layout, dims=(*first, end - start))
 
 
 def _refused(node: NodeProto, reason: str) -> RecoveryError:

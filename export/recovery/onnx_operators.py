@@ -41,15 +41,15 @@ class Operation:
         """An attribute, as the shortest decimal that is the same float32."""
         return shortest(self.attributes[name])
 
-    def integers(self, name: str) -> tuple[int, ...] | None:
-        """Integers that are an attribute in some opsets and the second input in others, if any. Raises NotABlock."""
+    def integers(self, name: str, index: int = 1) -> tuple[int, ...] | None:
+        """Integers that are an attribute in some opsets and an input in others, if any. Raises NotABlock."""
         if name in self.attributes:
             return tuple(self.attributes[name])
-        if len(self.node.input) < 2 or not self.node.input[1]:
+        if len(self.node.input) <= index or not self.node.input[index]:
             return None
-        constant = self.model.constants.get(self.node.input[1])
+        constant = self.model.constants.get(self.node.input[index])
         if constant is None or constant.dtype.kind != "i":
-            raise NotABlock(f"takes its {name} from '{self.node.input[1]}', which is not a constant of integers")
+            raise NotABlock(f"takes its {name} from '{self.node.input[index]}', which is not a constant of integers")
         return tuple(constant.reshape(-1).tolist())
 
     def constant(self, index: int, what: str) -> np.ndarray | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from builder import MLPSpec, RecoveryError
 from builder.documents import as_yaml
 from export.artifact import Artifact
 from export.errors import ProofError
+from export.onnxfile.reading import read_model
 from export.onnxfile.source import external_data
 from export.proof import ParityReport
 from export.proof.instrumented import Recording
@@ -25,8 +28,9 @@ from runtime import Session, choose, sha256, this_machine, whole_files
 
 from .checkpoint import read_checkpoint
 from .checkpoint_file import first_bytes
-from .onnx_network import read_onnx
+from .onnx_network import OnnxNetwork, read_onnx_network
 from .recovered import Recovered
+from .row_form import in_row_form
 from .runs.reading import read_run, run_of
 
 _CHECKPOINTS = (".pt", ".pth", ".ckpt", ".bin", ".safetensors", ".tar", ".zip")
@@ -54,8 +58,7 @@ def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None
 
     Raises RecoveryError: as those, for options of another kind of file, and for options that contradict the folder.
     """
-    # An epsilon of 0 is an option, and equals False.
-    used = {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
+    used = _used(options)
     if not is_onnx(path):
         if keep_shape:
             raise RecoveryError(f"{path}: --keep-shape is for ONNX files; a checkpoint holds no shape of its input")
@@ -65,10 +68,20 @@ def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None
         if "joints" in used:
             raise RecoveryError(f"{path}: --joints is for the folder of a training run, and none is around this file")
         return read_checkpoint(path, name=name, **used)
-    if used:
-        listed = ", ".join(f"--{key.replace('_', '-')}" for key in used)
+    return _read_onnx(path, keep_shape, name, used).recovered
+
+
+def _used(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given; an epsilon of 0 is one, and equals False."""
+    return {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
+
+
+def _read_onnx(path: str | Path, keep_shape: bool, name: str | None, options: Mapping[str, Any]) -> OnnxNetwork:
+    """The network in an ONNX file. Raises RecoveryError: as ``read_onnx``, and for options of other kinds of file."""
+    if options:
+        listed = ", ".join(f"--{key.replace('_', '-')}" for key in options)
         raise RecoveryError(f"{path}: an ONNX file defines its layers itself. What to do: leave out {listed}")
-    return read_onnx(path, keep_shape=keep_shape, name=name)
+    return read_onnx_network(path, keep_shape=keep_shape, name=name)
 
 
 _MOST_PROVED = 1024
@@ -115,24 +128,27 @@ def recover(
     Raises RecoveryError; ProofError: the file is not proved to be the recovered network, and nothing is written.
     """
     path, folder = Path(path), Path(folder)
-    network = read_network(path, **options)
+    onnx = is_onnx(path)
+    old = (
+        _read_onnx(path, options.pop("keep_shape", False), options.pop("name", None), _used(options)) if onnx else None
+    )
+    network = old.recovered if old is not None else read_network(path, **options)
     name = network.spec.name
     recovery = Recovery(network.spec, folder / "spec.yaml", folder / "weights.safetensors", network.notes)
     choose(device, this_machine(cuda=device != "cpu"))  # an unknown device is refused before any work
-    onnx = is_onnx(path)
     _refuse_overwriting(path, recovery, onnx, replace)
     if onnx and len(network.spec.blocks) > _MOST_PROVED:
         most = f"at most {_MOST_PROVED:,} are proved, which takes half a minute"
         hint = "What to do: read it with export.read_onnx in Python, which proves nothing"
         raise RecoveryError(f"{path} has {len(network.spec.blocks):,} blocks; {most}. {hint}")
-    if not onnx:
+    if old is None:
         with whole_files(folder) as stage:
             _write(network, stage, folder, replace)
         return recovery
     module = network.module()
-    rows, before, notes = _outputs(path, network, device, seed)
+    rows, before, notes = _outputs(path, old, device, seed)
     recording = Recording()
-    original = _proved(module, network, path, device, seed, recording)
+    original = _proved(module, old, path, device, seed, recording)
     with whole_files(folder) as stage:
         _write(network, stage, folder, replace)
         original.write(stage / f"{name}.original.parity.json")
@@ -177,11 +193,16 @@ def _refuse_overwriting(path: Path, recovery: Recovery, onnx: bool, replace: boo
 
 
 def _proved(
-    module: nn.Sequential, network: Recovered, path: Path, device: str, seed: int, recording: Recording
+    module: nn.Sequential, old: OnnxNetwork, path: Path, device: str, seed: int, recording: Recording
 ) -> ParityReport:
-    """The report on the old file, layer by layer against the recovered network. Raises ProofError."""
-    original = module if network.flattened is None else nn.Sequential(nn.Flatten(), *module)
-    report = prove(original, path, device=device, seed=seed, recovering=True, recording=recording)
+    """The report on the old file, layer by layer against the recovered network, before a cut. Raises ProofError."""
+    computes = old.uncut or module
+    computes = computes if old.recovered.flattened is None else nn.Sequential(nn.Flatten(), *computes)
+    how: dict[str, Any] = {"recording": recording}
+    if old.form is not None:  # another module than the new file's may be proved, so nothing is recorded for that
+        form = in_row_form(read_model(path, recovering=True)) or old.form  # of the file as it is now
+        how = {"model": form.model, "opener": form.opener(device)}
+    report = prove(computes, path, device=device, seed=seed, recovering=True, **how)
     if not report.proved:
         verdict = "not" if report.verdict == "failed" else "not proved to be"
         message = f"the recovered network is {verdict} what {path} computes: {report.why}"
@@ -190,14 +211,16 @@ def _proved(
     return report
 
 
-def _outputs(path: Path, network: Recovered, device: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Random rows, the old file's outputs for them, and a note if their shape differs. Raises RecoveryError."""
+def _outputs(path: Path, old: OnnxNetwork, device: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Random rows, the old file's outputs for them, and a note if their shape differs."""
+    network = old.recovered
     rows = np.random.default_rng(seed).standard_normal((_ROWS, *network.spec.input.row_shape), dtype=np.float32)
+    if old.form is not None and old.form.one_row:
+        with closing(old.form.opener(device)(path)) as running:
+            (before,) = running.run({old.form.model.inputs[0].name: rows}).values()
+        return rows, before, []
     with Session(path, device) as session:
         (port,) = session.inputs
-        if len(port.shape) < 2:
-            message = f"{path}: its input '{port.name}' has shape {list(port.shape)}, without a batch dimension"
-            raise RecoveryError(f"{message}. What to do: export it from PyTorch again, with one")
         feed = {port.name: rows if network.flattened is None else rows.reshape(-1, *network.flattened)}
         size = port.shape[0]
         outputs = in_batches(session.run, feed, size) if isinstance(size, int) else session.run(feed)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise, permutations
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -14,34 +16,49 @@ from builder.errors import RecoveryError
 from .chains import ancestry, candidate_chains, execution_order, format_names, format_widths, mismatch, split_unindexed
 from .checkpoint_file import Contents
 from .checkpoint_layers import Layer, layers_of
+from .suggestions import MOST_LISTED, Parts, format_networks, networks_in, own_prefix, tried
 
-_MAX_LISTED = 24
-_EMPTY = "''"
 _SKIP = re.compile(r"(^|[._])(res|resnet|residual|skip|shortcut)(_?(block|net|layer)s?)?\d*([._]|$)", re.IGNORECASE)
 
 
-def select(contents: Contents, key: str | None, prefix: Sequence[str], notes: list[str]) -> list[Layer]:
-    """The layers of the chain that ``key`` and ``prefix`` select, or of the only one; ``notes`` says how.
+@dataclass(frozen=True)
+class Selection:
+    """A chain of layers in a file's state dict."""
+
+    scope: str
+    """The dotted name of the state dict."""
+    tensors: Mapping[str, torch.Tensor]
+    """Those of the state dict, without what DataParallel and torch.compile add to names."""
+    layers: Sequence[Layer]
+    """All in the state dict."""
+    chosen: Sequence[Layer]
+    unused: Sequence[str]
+    """Small tensors beside the chosen layers that belong to no layer."""
+
+
+class _Unclear(RecoveryError):
+    """Nothing is selected; ``listing`` is what can be, worked out only for a user."""
+
+    def __init__(self, message: str, listing: Callable[[], str]):
+        super().__init__(message)
+        self.listing = listing
+
+
+def select(contents: Contents, key: str | None, prefix: Sequence[str], notes: list[str]) -> Selection:
+    """The chain that ``key`` and ``prefix`` select, or the only one; ``notes`` says how.
 
     Raises RecoveryError, with a list of what can be selected.
     """
-    scope = _state_dict_name(contents, key, prefix)
+    try:
+        selection = selected(contents, key, prefix)
+    except _Unclear as error:
+        raise RecoveryError(f"{error}{error.listing()}") from None
+    scope, tensors, chosen, unused = selection.scope, selection.tensors, selection.chosen, selection.unused
+    used = {name for layer in chosen for name in layer.names}
     if scope and key is None:
         notes.append(f"the state dict is under --key {scope}")
-    inside = contents.under(scope)
-    tensors = {_unwrap(name): tensor for name, tensor in inside.items()}
-    if len(tensors) < len(inside):
-        raise RecoveryError("two tensors have the same name without 'module.' and '_orig_mod.'")
-    if list(tensors) != list(inside):
+    if list(tensors) != list(contents.under(scope)):
         notes.append("'module.' (DataParallel) or '_orig_mod.' (torch.compile) is left out of the names")
-    layers, unused = layers_of(tensors)
-    if prefix:
-        chosen, starts = _selected_by_prefix(layers, list(tensors), prefix, contents.ordered)
-        unused = [name for name in unused if name.startswith(starts)]
-    else:
-        chosen = _only_chain(layers, contents.ordered)
-    used = {name for layer in chosen for name in layer.names}
-    _refuse_skipped(chosen, {name: tensor for name, tensor in tensors.items() if name not in used})
     if first := chosen[0].position[1]:
         before = f"{first} module{'s' if first > 1 else ''} without weights"
         notes.append(f"{before} before {chosen[0].path}, such as Flatten: ignored; rows are flat here")
@@ -53,11 +70,30 @@ def select(contents: Contents, key: str | None, prefix: Sequence[str], notes: li
         notes.append(f"not part of the network: {_format_groups(rest, used)}")
     if skipping := [layer.path for layer in chosen if _SKIP.search(layer.path)]:
         notes.append(f"the names {_format_list(skipping)} suggest a residual connection; a checkpoint does not hold it")
+    if contents.classes:
+        notes.append(f"not read, and none of their code was run: objects of {_format_list(contents.classes)}")
     if contents.optimizers:
         notes.append(f"not part of the network: the optimiser's state in {_format_list(contents.optimizers)}")
-    if all(layer.kind != "standardize" for layer in chosen):
-        notes += _unused_normalisers(contents, chosen, scope)
-    return chosen
+    return selection
+
+
+def selected(contents: Contents, key: str | None, prefix: Sequence[str]) -> Selection:
+    """The chain that ``key`` and ``prefix`` select, or the only one. Raises RecoveryError."""
+    scope = _state_dict_name(contents, key, prefix)
+    inside = contents.under(scope)
+    tensors = {_unwrap(name): tensor for name, tensor in inside.items()}
+    if len(tensors) < len(inside):
+        raise RecoveryError("two tensors have the same name without 'module.' and '_orig_mod.'")
+    layers, unused = layers_of(tensors)
+    offers = lambda: _format_offers(contents, key, layers)  # noqa: E731
+    if prefix:
+        chosen, starts = _selected_by_prefix(layers, list(tensors), prefix, contents.ordered, offers)
+        unused = [name for name in unused if name.startswith(starts)]
+    else:
+        chosen = _only_chain(layers, contents.ordered, offers)
+    used = {name for layer in chosen for name in layer.names}
+    _refuse_skipped(chosen, {name: tensor for name, tensor in tensors.items() if name not in used})
+    return Selection(scope, tensors, layers, chosen, unused)
 
 
 def _unwrap(name: str) -> str:
@@ -82,7 +118,7 @@ def _state_dict_name(contents: Contents, key: str | None, prefix: Sequence[str])
     if key is not None:
         key = key.rstrip(".")
         if not contents.under(key):
-            raise RecoveryError(f"--key {key}: no tensors under it; {_format_state_dicts(contents)}")
+            raise _Unclear(f"--key {key}: no tensors under it", lambda: _format_state_dicts(contents))
         return key
     matching = with_weights = [node for node, has_weights in contents.nodes.items() if has_weights]
     message = "several state dicts have weights"
@@ -98,7 +134,7 @@ def _state_dict_name(contents: Contents, key: str | None, prefix: Sequence[str])
     if len(matching) == 1:
         return matching[0]
     if matching or prefix:
-        raise RecoveryError(f"{message}; {_format_state_dicts(contents)}")
+        raise _Unclear(message, lambda: _format_state_dicts(contents))
     layers, unused = layers_of(contents.tensors)
     _refuse_foreign(layers)
     names = [*(name for layer in layers for name in layer.names), *unused]
@@ -106,16 +142,24 @@ def _state_dict_name(contents: Contents, key: str | None, prefix: Sequence[str])
 
 
 def _format_state_dicts(contents: Contents) -> str:
-    """The state dicts of a file and the chains in each, and what to do."""
+    """The networks in each state dict of a file, and what to do."""
     lines: list[str] = []
-    for node in list(contents.nodes)[:_MAX_LISTED]:
-        tensors = contents.under(node)
-        chains = candidate_chains(layers_of(tensors)[0], contents.ordered).values()
-        shown = [format_widths(chain) for chain in chains if _has_linear(chain)]
-        what = "; ".join(shown[:4]) or _format_groups(tensors)
-        lines.append(f"\n  {f'--key {node}' if node else '(no key)'}  {what}")
-    more = "\n  …" if len(contents.nodes) > _MAX_LISTED else ""
-    return f"it holds these state dicts:{''.join(lines)}{more}\nWhat to do: name one with --key"
+    for node in list(contents.nodes)[:MOST_LISTED]:
+        tensors = {_unwrap(name): tensor for name, tensor in contents.under(node).items()}
+        option = f"--key {shlex.quote(node)}" if node else ""
+        try:
+            lines.append(f"\n  {option or '(no key)'}  {format_widths(selected(contents, node or None, ()).chosen)}")
+        except RecoveryError:
+            networks = _networks(contents, node or None, layers_of(tensors)[0])
+            lines.append(format_networks(networks[:4], f"{option} " if option else ""))
+            lines += [] if networks else [f"\n  {node or '(no key)'} holds no network alone: {_format_groups(tensors)}"]
+    more = "\n  …" if len(contents.nodes) > MOST_LISTED else ""
+    return f"; it holds these state dicts:{''.join(lines)}{more}\nWhat to do: name one with --key"
+
+
+def _networks(contents: Contents, key: str | None, layers: Sequence[Layer]) -> list[Parts]:
+    """The networks in a state dict, each selected by its prefixes."""
+    return tried(networks_in(layers, contents.ordered), lambda prefixes: selected(contents, key, prefixes).chosen)
 
 
 def _has_linear(layers: Iterable[Layer]) -> bool:
@@ -123,7 +167,7 @@ def _has_linear(layers: Iterable[Layer]) -> bool:
 
 
 def _selected_by_prefix(
-    layers: list[Layer], names: list[str], prefix: Sequence[str], ordered: bool
+    layers: list[Layer], names: list[str], prefix: Sequence[str], ordered: bool, offers: Callable[[], str]
 ) -> tuple[list[Layer], tuple[str, ...]]:
     """The layers of the parts that the prefixes select, in this order, and the prefixes as the names have them."""
     chosen: list[Layer] = []
@@ -134,11 +178,10 @@ def _selected_by_prefix(
             start += "."
         part = [layer for layer in layers if layer.names[0].startswith(start)]
         starts.append(start)
-        option = f"--prefix {part_prefix or _EMPTY}"
+        option = f"--prefix {shlex.quote(part_prefix)}"
         if not part:
-            raise RecoveryError(
-                f"{option}: no layer's names begin with it. What to do: choose among {_format_groups(names)}"
-            )
+            hint = f"What to do: choose among {_format_groups(names)}"
+            raise RecoveryError(f"{option}: no layer's names begin with it. {hint}")
         _refuse_foreign(part, f"{option}: ")
         if any(layer in chosen for layer in part):
             raise RecoveryError(f"{option}: it selects {part[0].title}, which another --prefix selects too")
@@ -149,8 +192,7 @@ def _selected_by_prefix(
                 f"{option}: {message} for {format_names(part)}. What to do: give each in order with --prefix"
             )
         if problem := mismatch(chain):
-            chains = candidate_chains(split_unindexed(part)[1], ordered)
-            raise RecoveryError(f"{option}: the shapes do not chain: {problem}{_format_chains(chains, part)}")
+            raise _Unclear(f"{option}: the shapes do not chain: {problem}", offers)
         chosen += chain
     options = f"--prefix {' --prefix '.join(prefix)}"
     if problem := mismatch(chosen):
@@ -160,15 +202,14 @@ def _selected_by_prefix(
     return chosen, tuple(starts)
 
 
-def _only_chain(layers: list[Layer], ordered: bool) -> list[Layer]:
+def _only_chain(layers: list[Layer], ordered: bool, offers: Callable[[], str]) -> list[Layer]:
     """The layers, if they make exactly one network."""
     front, body, back = split_unindexed(layers)
     if not _has_linear(body):
         _refuse_foreign(body)
         raise RecoveryError(f"it holds no Linear weights{f', but {format_names(layers)}' if layers else ''}")
     chains = candidate_chains(body, ordered)
-    listed = _format_chains(chains, layers)
-    _refuse_foreign(body, hint=listed if any(map(_has_linear, chains.values())) else "")
+    _refuse_foreign(body, offers=offers if any(map(_has_linear, chains.values())) else None)
     if len(chains) != 1:
         problem = mismatch(execution_order(body, ordered) or ())
         reason = "more than one network can be read from it"
@@ -176,36 +217,38 @@ def _only_chain(layers: list[Layer], ordered: bool) -> list[Layer]:
             reason = f"no single chain has all layers ({problem}; a matrix that does not chain may be an Embedding's)"
         elif not ordered:
             reason = "a safetensors file keeps no order of modules, and their shapes alone do not give one"
-        raise RecoveryError(f"{reason}{listed}")
+        raise _Unclear(reason, offers)
     (chain,) = chains.values()
     at_either_end = bool(front or back) and chain[0].widths[0] == chain[-1].widths[1]
     if len(front) > 1 or len(back) > 1 or at_either_end or mismatch([*front, *chain, *back]):
-        raise RecoveryError(f"it is not clear where a normaliser or a scale belongs among the layers{listed}")
+        raise _Unclear("it is not clear where a normaliser or a scale belongs among the layers", offers)
     return [*front, *chain, *back]
 
 
-def _refuse_foreign(layers: Iterable[Layer], where: str = "", hint: str = "") -> None:
+def _refuse_foreign(layers: Iterable[Layer], where: str = "", offers: Callable[[], str] | None = None) -> None:
     for layer in layers:
         if layer.kind == "foreign":
             shape = list(next(iter(layer.tensors.values())).shape)
             message = f"{where}{layer.names[0]} {shape} is {layer.description}; only dense networks can be recovered"
-            raise RecoveryError(message + hint)
+            raise _Unclear(message, offers) if offers is not None else RecoveryError(message)
 
 
-def _format_chains(chains: Mapping[str, Sequence[Layer]], layers: Iterable[Layer]) -> str:
-    """The chains and the layers without an index, each with its prefix, and what to do."""
-    listed = list(chains.items())[:_MAX_LISTED]
-    lines = [
-        f"\n  --prefix {prefix or _EMPTY}  {format_widths(chain)} ({format_names(chain)})" for prefix, chain in listed
-    ]
-    lines += ["\n  …"] if len(chains) > _MAX_LISTED else []
-    lines += [f"\n  --prefix {layer.prefix}  {format_widths([layer])}" for layer in layers if layer.unindexed]
-    pairs = [  # the second takes the outputs of the first, and they do not have the same input
-        f"--prefix {first} --prefix {second}"
-        for (first, chain), (second, following) in permutations(listed, 2)
-        if mismatch([*chain, *following]) is None and chain[0].widths[0] != following[0].widths[0]
-    ]
-    joined = f"; these parts chain: {'; '.join(pairs[:4])}" if pairs else ""
+def _format_offers(contents: Contents, key: str | None, layers: Sequence[Layer]) -> str:
+    """The parts of a state dict, each with its prefix, and the networks that they make."""
+    _, body, _ = split_unindexed(layers)
+    chains = list(candidate_chains(body, contents.ordered).items())
+    lines: list[str] = []
+    for prefix, chain in chains[:MOST_LISTED]:
+        try:
+            option = "--prefix " if selected(contents, key, (prefix,)) else ""
+        except RecoveryError:  # a part of a network, which cannot be recovered alone
+            option = ""
+        lines.append(f"\n  {option}{shlex.quote(prefix)}  {format_widths(chain)} ({format_names(chain)})")
+    lines += ["\n  …"] if len(chains) > MOST_LISTED else []
+    alone = [(layer, own_prefix(layer, layers)) for layer in layers if layer.unindexed]
+    lines += [f"\n  --prefix {shlex.quote(prefix)}  {format_widths([layer])}" for layer, prefix in alone if prefix]
+    networks = [network for network in _networks(contents, key, layers) if len(network) > 1]
+    joined = f"; these parts chain:{format_networks(networks)}" if networks else ""
     hint = f"name the network with --prefix, or its parts in order with several{joined}"
     return f"; it holds:{''.join(lines)}\nWhat to do: {hint}"
 
@@ -222,15 +265,3 @@ def _refuse_skipped(chosen: Sequence[Layer], unused: Mapping[str, torch.Tensor])
             if index.isdecimal() and before < int(index[:18]) < after:
                 message = f"between {layer.path} and {following.path} there is a module that cannot be read"
                 raise RecoveryError(f"{message}: it holds {name} {list(tensor.shape)}; without it the network differs")
-
-
-def _unused_normalisers(contents: Contents, chosen: Sequence[Layer], scope: str) -> list[str]:
-    """Notes on normalisers in the file that have the network's input width and are not part of it."""
-    width = next(layer.widths[0] for layer in chosen if layer.kind == "linear")
-    network = f"{f'{scope}.' if scope else ''}{chosen[0].names[0].partition('.')[0]}."
-    return [
-        f"NORMALISER LEFT OUT: {layer.title} holds a mean and a spread for {width} features, the network's inputs; if"
-        f" the network is fed normalised rows, put it in front: --prefix {layer.prefix} --prefix {network}"
-        for layer in layers_of(contents.tensors)[0]
-        if layer.kind == "standardize" and layer.widths[0] == width
-    ]

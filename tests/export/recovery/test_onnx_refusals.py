@@ -43,7 +43,7 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
     "control flow": (lambda d: d("Relu", d("Loop", "x")), ["control flow"]),
     "join": (lambda d: d("Concat", "x", d("Relu", "x"), axis=1), ["Concat 'v1'", "join"]),
     "choice": (lambda d: d("Gather", "x", np.array([1, 0]), axis=1), ["Gather 'v0'", "choice of entries"]),
-    "split": (lambda d: d("Relu", d("Split", "x", axis=1)), ["split"]),
+    "split": (lambda d: d("Relu", d("Split", "x", axis=0)), ["split"]),
     "hard swish": (lambda d: d("HardSwish", "x"), ["HardSwish 'v0'", "activation that no block has"]),
     "hard swish in steps": (lambda d: d("Mul", "x", d("HardSigmoid", "x", alpha=1 / 6)), ["Mul 'v1'", "hardswish"]),
     "a ramp that is no hard sigmoid": (

@@ -60,17 +60,18 @@ def test_a_constant_that_is_off_by_one_ulp_is_seen(name: str, tmp_path: Path, mo
         value = SPELLINGS[name][1](draft := Draft(13), "x")
         value = draft("MatMul", value, W)
     path = draft.save(tmp_path / "old.onnx", value)
-    read = recovering.read_network
+    read = recovering.read_onnx_network
 
     def wrong(*arguments: Any, **options: Any) -> Any:
         found = read(*arguments, **options)
-        key = next(key for key in found.weights if found.weights[key].is_floating_point())
-        tensor = found.weights[key].clone()
+        weights = found.recovered.weights
+        key = next(key for key in weights if weights[key].is_floating_point())
+        tensor = weights[key].clone()
         tensor.view(-1)[0] = torch.nextafter(tensor.view(-1)[0], torch.tensor(9.0))
-        found.weights[key] = tensor
+        weights[key] = tensor
         return found
 
-    monkeypatch.setattr(recovering, "read_network", wrong)
+    monkeypatch.setattr(recovering, "read_onnx_network", wrong)
     with pytest.raises(ProofError, match=r"the recovered network is not what .* computes"):
         recover(path, tmp_path / "new", device="cpu", page=False)
 
