@@ -23,7 +23,7 @@ from benchmarks.machine import keep_to_two_cores, print_machine, write_results
 from benchmarks.subjects import Subject, prepared
 from runtime.timing.contenders import PLAIN
 from runtime.timing.contest import Contender, Contest
-from runtime.timing.timer import Ratio, Timings, quartiles
+from runtime.timing.timer import Ratio, Timings, paired
 
 RULE, ONE, TWO = "Session", "Session, 1 thread", "Session, 2 threads"
 SETTINGS = {RULE: {}, ONE: {"threads": 1}, TWO: {"threads": 2}}
@@ -31,9 +31,9 @@ MODELS, RATES = ("small", "medium", "large"), (0, 1000, 500, 100, 10)
 WITHIN = 1.1
 """What the rule may take, over the better of one thread and two."""
 _SPUN = 200e-6
-_ROUNDS = 5
-_TIGHT_CALLS = 2000
-_FEWEST_CALLS = 20
+_ROUNDS = 15
+_TIGHT_CALLS = 1000
+_FEWEST_CALLS = 5
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Loop:
     """Of each contender."""
     figures: Mapping[str, Figures]
     median_over_better: Ratio
-    """The rule's time over that of the better of one thread and two: the median of the rounds, and the quartiles."""
+    """The rule's time over that of one thread or two, whichever is faster: by round, the median and the quartiles."""
     p99_over_better: float
     """The same of all calls."""
 
@@ -104,14 +104,14 @@ def measured(contest: Contest, model: str, rate: float, wait: str, seconds: floa
         timings = contest.time_rounds(_ROUNDS, dict.fromkeys(contest.ready, count), warm_up=0.01)
     period = 1 / rate if rate else np.inf
     figures = {name: _figures(timings[name], period) for name in timings}
-    better = [min(pair) for pair in zip(timings[ONE].rounds, timings[TWO].rounds, strict=True)]
+    better = min((timings[ONE], timings[TWO]), key=lambda each: each.median)
     return Loop(
         model,
         rate,
         wait,
         timings[RULE].calls,
         figures,
-        quartiles([rule / best for rule, best in zip(timings[RULE].rounds, better, strict=True)]),
+        paired(timings[RULE], better),
         figures[RULE].p99 / min(figures[ONE].p99, figures[TWO].p99),
     )
 
