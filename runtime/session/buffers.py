@@ -11,6 +11,8 @@ import numpy as np
 from runtime.data.indices import allowed_rows
 from runtime.model.port import Port
 
+from .pace import Pace
+
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, IOBinding, OrtValue, RunOptions
 
@@ -59,9 +61,10 @@ class BoundBuffers:
 
 
 class ThreadBuffers(threading.local):
-    """The buffers of one thread, by the shapes of the inputs."""
+    """The buffers of one thread, by the shapes of the inputs; ``spin_us`` is of the pool that its calls may use."""
 
-    def __init__(self) -> None:
+    def __init__(self, spin_us: int = 0) -> None:
+        self.pace = Pace(spin_us)
         self.bound: dict[Shapes, BoundBuffers] = {}
         self.single: dict[tuple[int, ...], BoundBuffers] = {}
         """Those of a model with one input and one output, by the shape alone: every look-up counts there."""

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from runtime.data.indices import allowed_rows
 from runtime.errors import ModelError
 from runtime.files import identity
 from runtime.model.port import Port
 
 from .buffers import BoundBuffers, Shapes, ThreadBuffers, new_outputs
+from .helpers import threads_that_never_preempt
 from .ort_session import SPIN_DURATION, ModelInfo, Providers, model_info, open_session, run_options
 from .parallel import Workers, chunks
 from .settings import ResolvedSettings, Settings, resolve
@@ -38,8 +40,8 @@ class CpuRunner:
 
     There are at most two of ONNX Runtime's sessions: a single-threaded one for small calls and for chunks (any number
     of threads run it at once, so it holds the weights once), and one of all threads for batches between. Each is opened
-    when it is first needed. Only files that mlpx wrote are cut into chunks, and others if ``divided`` says that their
-    rows are independent.
+    when it is first needed. Batches for which threads are worth using but not always worth waking are bound to both.
+    Only files that mlpx wrote are cut into chunks, and others if ``divided`` says that their rows are independent.
     """
 
     model: ModelInfo
@@ -63,7 +65,8 @@ class CpuRunner:
         self.settings = resolve(settings, self.model.multiply_adds, cores)
         self._bindable, self._divisible = self.model.bindable, self.model.divisible
         self._workers = Workers(self.settings.workers)
-        self.buffers = ThreadBuffers()
+        self._same_bits: dict[Shapes, bool] = {}
+        self.buffers = ThreadBuffers(self.settings.spin_us)
 
     def _bound(self, shapes: Shapes) -> BoundBuffers | None:
         """This thread's buffers for inputs of these shapes; None where the batch is better run another way."""
@@ -76,8 +79,9 @@ class CpuRunner:
             return None
         inputs = [np.zeros(shape, port.dtype) for shape, port in zip(shapes, self.inputs, strict=True)]
         outputs = [np.zeros((rows, *rest), port.dtype) for rest, port in zip(rests, self.outputs, strict=True)]
-        session = self._session(rows >= self.settings.whole_from)
-        buffers = BoundBuffers(session, self.inputs, self.outputs, inputs, outputs, self._options)
+        if shapes not in self._same_bits and self._is_paced(rows):
+            self._same_bits[shapes] = self._gives_same_bits(inputs, outputs)
+        buffers = self._bind(shapes, inputs, outputs)
         if len(self.buffers.bound) >= _MOST_BOUND:
             self.buffers.bound.clear()
             self.buffers.single.clear()
@@ -85,6 +89,35 @@ class CpuRunner:
         if len(inputs) == len(outputs) == 1:
             self.buffers.single[shapes[0]] = buffers
         return buffers
+
+    def _bind(self, shapes: Shapes, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> BoundBuffers:
+        """The arrays, bound to the session that runs so many rows, or to both, between which the pace chooses."""
+        ports, rows, settings = (self.inputs, self.outputs), shapes[0][0], self.settings
+        buffers = BoundBuffers(self._session(rows >= settings.whole_from), *ports, inputs, outputs, self._options)
+        if self._is_paced(rows) and self._same_bits.get(shapes, False):
+            alone = BoundBuffers(self._session(False), *ports, inputs, outputs, self._options)
+            busy = rows >= settings.busy_from
+            buffers.run = self.buffers.pace.choosing(alone.run, buffers.run, wake_if_busy=busy)
+        return buffers
+
+    def _is_paced(self, rows: int) -> bool:
+        return self.settings.threads > 1 and self.settings.whole_from <= rows < self.settings.idle_from
+
+    def _gives_same_bits(self, inputs: list[np.ndarray], outputs: list[np.ndarray]) -> bool:
+        """Whether both sessions do, on seeded rows: no result may depend on how calls come."""
+        normal = np.random.default_rng(0).standard_normal
+        for port, array in zip(self.inputs, inputs, strict=True):
+            has_indices = port.dtype != "float32" or port.indices is not None
+            array[...] = allowed_rows(port, array.shape) if has_indices else normal(array.shape)
+        found: list[list[bytes]] = []
+        for all_threads in (False, True):
+            session = self._session(all_threads)
+            try:
+                BoundBuffers(session, self.inputs, self.outputs, inputs, outputs, self._options).run()
+            except Exception:  # such rows are not for this model: its own rows are run as ever
+                return False
+            found.append([output.tobytes() for output in outputs])
+        return found[0] == found[1]
 
     def run(self, names: list[str], feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """The outputs ``names`` for a feed of any number of rows."""
@@ -126,9 +159,7 @@ class CpuRunner:
         if pair is None or pair[0] is not x or pair[1] is not out:
             self.buffers.pair = (x, out, None, x.shape)
         elif x.flags.c_contiguous and x.flags.aligned and out.flags.carray and not np.may_share_memory(x, out):
-            session = self._session(len(x) >= self.settings.whole_from)
-            run = BoundBuffers(session, self.inputs, self.outputs, [x], [out], self._options).run
-            self.buffers.pair = (x, out, run, x.shape)
+            self.buffers.pair = (x, out, self._bind((x.shape,), [x], [out]).run, x.shape)
 
     def close(self) -> None:
         """Free the sessions, and every thread's buffers."""
@@ -163,7 +194,8 @@ class CpuRunner:
             config[SPIN_DURATION] = str(settings.spin_us)
         else:
             config["session.intra_op.allow_spinning"] = "0"
-        return open_session(self._path, self._providers, settings.threads if all_threads else 1, config)
+        with threads_that_never_preempt():
+            return open_session(self._path, self._providers, settings.threads if all_threads else 1, config)
 
 
 def _is_changed(path: str | Path | bytes, file: object, opened: int) -> bool:

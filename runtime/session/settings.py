@@ -12,12 +12,17 @@ from typing import Any
 from runtime.errors import InputError
 
 ALONE = 2**19
-"""Multiply-adds of a call below which a second thread costs more than it saves."""
+"""Multiply-adds of a call below which a second thread costs more than it saves, though it is awake."""
+_ALONE_IF_BUSY = 3 * 2**19
+"""The same where the other threads sleep, while the caller was busy."""
+_ALONE_IF_IDLE = 2**25
+"""The same where the caller slept too."""
 SPIN_US = 50
 """Long enough that the next layer finds the pool awake, and too short to show in the processor's load."""
 _LARGEST_SPLIT = 2**23
-"""Multiply-adds (weights) of a row up to which a large batch is split: above, the gain is small and ONNX Runtime would
-hold the weights a second time."""
+"""Multiply-adds (weights) of a row up to which there may be a second session, of one thread: above, the gain is small
+and ONNX Runtime would hold the weights a second time. Layers of larger models take so long that spinning gains nothing
+either."""
 _FEWEST_ROWS = 256
 _FEWEST_CHUNKS = 4
 """Of a batch that is split: waking the other threads takes about a tenth of a millisecond."""
@@ -75,7 +80,11 @@ class ResolvedSettings:
     chunk_rows: int
     prepack: bool
     whole_from: int
-    """Rows from which a call uses all of ``threads`` instead of one."""
+    """Rows from which a call uses all of ``threads`` instead of one, while they are awake."""
+    busy_from: int
+    """The same where they sleep, while the caller was busy."""
+    idle_from: int
+    """The same where the caller slept too."""
     shared_from: int
     """Rows from which a batch is cut into chunks."""
 
@@ -83,21 +92,28 @@ class ResolvedSettings:
 def resolve(settings: Settings, multiply_adds: int, cores: int) -> ResolvedSettings:
     """Settings for a model of ``multiply_adds`` per row on ``cores`` cores: by the rule where they are None.
 
-    A call below ``ALONE`` multiply-adds runs on one thread, one above on all, and a batch of at least four chunks (two,
-    where their size is set) is shared by ``workers`` threads, on one single-threaded session that holds the weights
-    once. A chunk is as large as keeps the widest layer's output in the cache: its width is taken to be the square root
-    of the multiply-adds.
+    A call below ``ALONE`` multiply-adds runs on one thread, one above on all, if they are awake or worth waking
+    (``pace``), and a batch of at least four chunks (two, where their size is set) is shared by ``workers`` threads, on
+    one single-threaded session that holds the weights once. A chunk is as large as keeps the widest layer's output in
+    the cache: its width is taken to be the square root of the multiply-adds.
     """
     work = max(1, multiply_adds)
+    is_large = work > _LARGEST_SPLIT
+    if settings.threads is not None or is_large:
+        whole_from = busy_from = idle_from = 1
+    else:
+        whole_from, busy_from, idle_from = (-(-limit // work) for limit in (ALONE, _ALONE_IF_BUSY, _ALONE_IF_IDLE))
     chunk_rows = settings.chunk_rows or 2 ** round(log2(min(16384, max(_FEWEST_ROWS, _CACHED / sqrt(work)))))
     threads = settings.threads or cores
-    workers = settings.workers or (cores if work <= _LARGEST_SPLIT and settings.threads is None else 1)
+    workers = settings.workers or (cores if settings.threads is None and not is_large else 1)
     return ResolvedSettings(
         threads=threads,
-        spin_us=SPIN_US if settings.spin_us is None else settings.spin_us,
+        spin_us=(0 if is_large else SPIN_US) if settings.spin_us is None else settings.spin_us,
         workers=workers,
         chunk_rows=chunk_rows,
         prepack=settings.prepack is not False,
-        whole_from=1 if settings.threads is not None else -(-ALONE // work),
+        whole_from=whole_from,
+        busy_from=busy_from,
+        idle_from=idle_from,
         shared_from=(2 if settings.chunk_rows is not None else _FEWEST_CHUNKS) * chunk_rows,
     )

@@ -182,14 +182,15 @@ class Contest:
         *,
         warm_up: float = 0.003,
         interval: float | None = None,
+        busy: float = 0.0,
         after: Callable[[int], object] = lambda _: None,
     ) -> dict[str, Timings]:
-        """Every contender's calls, back to back or one every ``interval`` seconds; see ``timer.time_rounds``.
+        """Every contender's calls, back to back or paced; see ``timer.time_block`` and ``timer.time_rounds``.
 
         All start on the first core: cores that share their parts with other machines are not equally fast, and a
         process tends to stay where it is. ONNX Runtime's defaults pin their threads to the other cores.
         """
-        options = {"warm_up": warm_up, "interval": interval, "core": 0}
+        options = {"warm_up": warm_up, "interval": interval, "busy": busy, "core": 0}
         runners = {
             name: partial(process.ask, "time", calls=calls[name], **options) for name, process in self.ready.items()
         }

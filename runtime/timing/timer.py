@@ -99,8 +99,10 @@ def no_progress(_done: int, _total: int) -> None:
     """Tell nobody how much is done."""
 
 
-def time_block(call: Call, calls: int, *, warm_up: float = 0.0, interval: float | None = None) -> Block:
-    """Time so many calls: back to back, or one every ``interval`` seconds.
+def time_block(
+    call: Call, calls: int, *, warm_up: float = 0.0, interval: float | None = None, busy: float = 0.0
+) -> Block:
+    """Time so many calls: back to back, or one every ``interval`` seconds, for the last ``busy`` of which this spins.
 
     They come after at least one call, and as many as fit into ``warm_up`` seconds, that are not timed.
     """
@@ -118,7 +120,10 @@ def time_block(call: Call, calls: int, *, warm_up: float = 0.0, interval: float 
         call()
         seconds[index] = clock() - start
         if interval is not None:
-            sleep(max(0.0, begin + (index + 1) * interval - clock()))
+            due = begin + (index + 1) * interval
+            sleep(max(0.0, due - busy - clock()))
+            while busy and clock() < due:
+                pass
     return Block(seconds, (process_time() - cpu) / calls)
 
 

@@ -60,13 +60,13 @@ class Commands:
             raise Unsuitable(f"it gives a wrong answer: {message}")
         return distance
 
-    def time(self, calls: int, warm_up: float = 0.0, interval: float | None = None, core: int | None = None) -> Block:
-        """``time_block``. The calls start on the given one of the usable cores, and may leave it."""
+    def time(self, calls: int, core: int | None = None, **how: Any) -> Block:
+        """``time_block``, with its options. The calls start on the given one of the usable cores, and may leave it."""
         if core is not None and hasattr(os, "sched_setaffinity"):
             usable = os.sched_getaffinity(0)
             os.sched_setaffinity(0, {sorted(usable)[core % len(usable)]})
             os.sched_setaffinity(0, usable)  # threads that start later are free
-        return time_block(self.call, calls, warm_up=warm_up, interval=interval)
+        return time_block(self.call, calls, **how)
 
 
 def _fresh(values: np.ndarray) -> np.ndarray:
