@@ -71,10 +71,10 @@ def c_source(source: Path | bytes | Model, name: str, contract: Contract | None 
     summary, sha256 = (contract.summary, contract.sha256) if contract is not None else (None, "")
     texts = [
         f'#include "{name}.h"\n\n#include <math.h>\n#include <string.h>',
-        _GUARDS,
+        _GUARDS.replace("@", f"{name.upper()}_"),
         *(definitions(name, made) if contract is not None else ()),
         *program.arrays,
-        *(KERNELS[kernel].replace("@", f"{name}_") for kernel in program.kernels),
+        *(_kernel(KERNELS[kernel], name) for kernel in program.kernels),
         _functions(name, made, rows.lines, rows.scratch),
         *([self_test(program, name, made, contract.answers, contract.nan)] if contract is not None else ()),
     ]
@@ -108,7 +108,18 @@ _GUARDS = """\
 #pragma GCC optimize("fp-contract=off")
 #elif defined(_MSC_VER)
 #pragma fp_contract(off)
+#endif
+
+/* GCC makes vectors of such sums from -O3 on, and keeps them in registers in a function of its own. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define @FAST __attribute__((noinline, optimize("O3", "fp-contract=off")))
+#else
+#define @FAST
 #endif"""
+
+
+def _kernel(text: str, name: str) -> str:
+    return text.replace("@FAST", f"{name.upper()}_FAST").replace("@", f"{name}_")
 
 
 def _functions(name: str, made: list[Argument], lines: list[str], scratch: int) -> str:
