@@ -86,17 +86,19 @@ class CRunning:
 
     def run(self, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The outputs for a batch. Raises ModelError: rows of another shape."""
-        arrays: list[np.ndarray] = []
-        count = len(next(iter(x.values())))
-        for each in self.source.inputs:
-            values = np.ascontiguousarray(x[each.port.name], np.float32)
+        arrays = [np.ascontiguousarray(x[each.port.name], np.float32) for each in self.source.inputs]
+        count = arrays[0].size // self.source.inputs[0].size
+        for each, values in zip(self.source.inputs, arrays, strict=True):
             if values.size != count * each.size:
                 raise ModelError(f"'{each.port.name}' has rows of {each.size} numbers, and got {list(values.shape)}")
-            arrays.append(values)
-        made = {e.port.name: np.empty((count, *e.port.shape[1:]), np.float32) for e in self.source.outputs}
+        made = {each.port.name: np.empty((count, *each.port.shape[1:]), np.float32) for each in self.source.outputs}
         pointers = [ctypes.c_void_p(values.ctypes.data) for values in (*arrays, *made.values())]
         getattr(self.library, f"{self.source.name}_infer_rows")(ctypes.c_size_t(count), *pointers)
-        return {name: values != 0 if name in self.source.bools else values for name, values in made.items()}
+        return {name: self._as_in_file(name, values) for name, values in made.items()}
+
+    def _as_in_file(self, name: str, values: np.ndarray) -> np.ndarray:
+        values = values != 0 if name in self.source.bools else values
+        return values.reshape(-1, *values.shape[2:]) if name in self.source.merged else values
 
     def self_test(self) -> int:
         """What ``NAME_self_test`` returns."""

@@ -82,35 +82,35 @@ static float @softplus(float a)
     return a > 0.0f ? a + log1pf(expf(-a)) : log1pf(expf(a));
 }""",
     "softmax": """\
-static void @softmax(const float *x, int n, float *y)
+static void @softmax(const float *x, int n, int stride, float *y)
 {
     float largest = x[0];
     float sum = 0.0f;
     for (int i = 1; i < n; i++) {
-        largest = (x[i] > largest || x[i] != x[i]) ? x[i] : largest;
+        largest = (x[i * stride] > largest || x[i * stride] != x[i * stride]) ? x[i * stride] : largest;
     }
     for (int i = 0; i < n; i++) {
-        y[i] = expf(x[i] - largest);
-        sum += y[i];
+        y[i * stride] = expf(x[i * stride] - largest);
+        sum += y[i * stride];
     }
     for (int i = 0; i < n; i++) {
-        y[i] = y[i] / sum;
+        y[i * stride] = y[i * stride] / sum;
     }
 }""",
     "log_softmax": """\
-static void @log_softmax(const float *x, int n, float *y)
+static void @log_softmax(const float *x, int n, int stride, float *y)
 {
     float largest = x[0];
     float sum = 0.0f;
     for (int i = 1; i < n; i++) {
-        largest = (x[i] > largest || x[i] != x[i]) ? x[i] : largest;
+        largest = (x[i * stride] > largest || x[i * stride] != x[i * stride]) ? x[i * stride] : largest;
     }
     for (int i = 0; i < n; i++) {
-        sum += expf(x[i] - largest);
+        sum += expf(x[i * stride] - largest);
     }
     sum = logf(sum);
     for (int i = 0; i < n; i++) {
-        y[i] = (x[i] - largest) - sum;
+        y[i * stride] = (x[i * stride] - largest) - sum;
     }
 }""",
     "layer_norm": """\
@@ -134,7 +134,7 @@ static void @layer_norm(const float *x, int n, float epsilon, const float *w, co
 }""",
     **{
         f"reduce_{name}": f"""\
-static float @reduce_{name}(const float *x, int n)
+static float @reduce_{name}(const float *x, int n, int stride)
 {{
     float result = {start};
     for (int i = {first}; i < n; i++) {{
@@ -143,13 +143,13 @@ static float @reduce_{name}(const float *x, int n)
     return {last};
 }}"""
         for name, start, first, step, last in (
-            ("sum", "0.0f", 0, "result + x[i]", "result"),
-            ("mean", "0.0f", 0, "result + x[i]", "result / (float)n"),
-            ("sum_square", "0.0f", 0, "result + x[i] * x[i]", "result"),
-            ("l2", "0.0f", 0, "result + x[i] * x[i]", "sqrtf(result)"),
-            ("l1", "0.0f", 0, "result + fabsf(x[i])", "result"),
-            ("max", "x[0]", 1, "(x[i] > result || x[i] != x[i]) ? x[i] : result", "result"),
-            ("min", "x[0]", 1, "(x[i] < result || x[i] != x[i]) ? x[i] : result", "result"),
+            ("sum", "0.0f", 0, "result + x[i * stride]", "result"),
+            ("mean", "0.0f", 0, "result + x[i * stride]", "result / (float)n"),
+            ("sum_square", "0.0f", 0, "result + x[i * stride] * x[i * stride]", "result"),
+            ("l2", "0.0f", 0, "result + x[i * stride] * x[i * stride]", "sqrtf(result)"),
+            ("l1", "0.0f", 0, "result + fabsf(x[i * stride])", "result"),
+            ("max", "x[0]", 1, "(x[i * stride] > result || x[i * stride] != x[i * stride]) ? x[i * stride] : result", "result"),
+            ("min", "x[0]", 1, "(x[i * stride] < result || x[i * stride] != x[i * stride]) ? x[i * stride] : result", "result"),
         )
     },
 }

@@ -44,9 +44,11 @@ def _moved(program: Program, node: NodeProto) -> Steps:
             row = program.row(name)
             first = starts[-1] + np.arange(prod(row)).reshape(row)
             places = np.stack([first, first + _OTHER_ROW])
+            for _ in range(program.leading(name)):
+                places = places.reshape(-1, *places.shape[2:])
             sources.append(name)
         feed[name] = places
-        starts.append(starts[-1] + int(np.prod(places.shape[1:] if isinstance(sources[-1], str) else places.shape)))
+        starts.append(starts[-1] + places.size // (2 if isinstance(sources[-1], str) else 1))
     outputs = _run(program, node, feed)
     return {
         name: _from(program, node, sources, starts, np.asarray(values))
@@ -70,7 +72,7 @@ def _from(
     program: Program, node: NodeProto, sources: Sequence[str | np.ndarray], starts: Sequence[int], values: np.ndarray
 ) -> Alias | Compute:
     """What gives an output, from the places (2, ...) that are at its places."""
-    if values.shape[:1] != (2,):
+    if values.ndim == 0 or values.shape[0] % 2:
         program.refuse(node, "it moves the batch, and C computes each row by itself")
     first, second = values.reshape(2, -1)
     which = np.searchsorted(np.array(starts), first, side="right") - 1

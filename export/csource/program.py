@@ -10,6 +10,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from export.errors import TargetError
+from export.graph import Rows
 from export.onnxfile.model import Model, attributes_of, label, live_and_dead
 from export.onnxfile.reading import model_of, read_model
 
@@ -19,6 +20,7 @@ from .text import array, floats
 
 _TYPES = (TensorProto.FLOAT, TensorProto.BOOL)
 """Of values; a bool is kept as 0 or 1 in a float."""
+_HINT = "mlpx recover writes a file of another tool in operators of mlpx's own; else package it for a server"
 
 
 class Program:
@@ -64,25 +66,30 @@ class Program:
         """Raise TargetError: an operator cannot be in C."""
         place = node.name.partition("/")[0]
         module = f" of the module '{place}'" if place else ""
-        hint = "replace it in the network, or package the file for a server, which runs it by ONNX Runtime"
-        raise TargetError(
-            f"{self.model.path.name}: C cannot hold {label(node)}{module} yet: {why}. What to do: {hint}"
-        )
+        message = f"C cannot hold {label(node)}{module} yet: {why}"
+        raise TargetError(f"{self.model.path.name}: {message}. What to do: {_HINT}")
 
     def row(self, name: str) -> tuple[int, ...]:
-        """The shape of a value's rows. Raises TargetError: it is not in rows of known sizes, or of another type."""
+        """The shape of a row of a value; where its first dimension is k times the batch, k comes first.
+
+        Raises TargetError: it is not in rows of known sizes, or of another type.
+        """
         shape = self.model.shapes.shape(name)
-        known = self.model.rows.get(name)
-        if known is None and shape is not None and len(shape) == 1:
-            known = ()
         kind = self.model.shapes.element_type(name)
-        if known is None or not self.model.has_batch(name) or kind not in _TYPES:
-            words = "of unknown shape" if shape is None else f"of shape [{', '.join(map(str, shape))}]"
-            kinds = "" if kind in _TYPES or kind is None else f" and type {TensorProto.DataType.Name(kind)}"
-            hint = "export the module again, or package the file for a server"
-            message = f"'{name}' is {words}{kinds}, and C computes float32 rows of known sizes, each by itself"
-            raise TargetError(f"{self.model.path.name}: {message}. What to do: {hint}")
-        return known
+        if shape and kind in _TYPES:
+            first, *others = shape
+            times = first.times if isinstance(first, Rows) else int(first == self.model.batch)
+            sizes = tuple(size for size in others if isinstance(size, int) and size > 0)
+            if times and len(sizes) == len(others):
+                return sizes if times == 1 else (times, *sizes)
+        words = "of unknown shape" if shape is None else f"of shape [{', '.join(map(str, shape))}]"
+        words += "" if kind in _TYPES or kind is None else f" and type {TensorProto.DataType.Name(kind)}"
+        message = f"'{name}' is {words}, and C computes float32 rows of known sizes, each by itself"
+        raise TargetError(f"{self.model.path.name}: {message}. What to do: {_HINT}")
+
+    def leading(self, name: str) -> int:
+        """How many dimensions a row of a value has before the second dimension of the value."""
+        return len(self.row(name)) + 1 - len(self.model.shapes.shape(name) or ())
 
     def size(self, name: str) -> int:
         """The numbers in a row of a value."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from math import prod
 
@@ -23,78 +24,83 @@ _REDUCTIONS = {
 }
 
 
+@dataclass(frozen=True)
+class _Segments:
+    """The numbers of a row in segments of ``n``, ``stride`` apart; between them lie those of ``stride`` segments."""
+
+    outer: int
+    n: int
+    stride: int
+
+    def lines(self, statement: str, x: str, y: str, step: int) -> list[str]:
+        """Loops over a statement with the pointers {x} to a segment and {y} to its result, of ``step`` numbers."""
+        loops = [(letter, count) for letter, count in (("k", self.outer), ("j", self.stride)) if count > 1]
+        block = self.n * self.stride
+        terms = {"k": (f" + k * {block}", f" + k * {step * self.stride}"), "j": (" + j", " + j")}
+        x, y = (pointer + "".join(terms[letter][i] for letter, _ in loops) for i, pointer in enumerate((x, y)))
+        made: list[str] = []
+        for depth, (letter, count) in enumerate(loops):
+            made.append("    " * depth + f"for (int {letter} = 0; {letter} < {count}; {letter}++) {{")
+        made.append("    " * len(loops) + statement.format(x=x, y=y, n=self.n, stride=self.stride))
+        return made + ["    " * depth + "}" for depth in reversed(range(len(loops)))]
+
+
 def _softmax(program: Program, node: NodeProto, kernel: str) -> Steps:
     """Along one dimension; before opset 13 along all dimensions from it on."""
-    (x,), row = node.input, program.row(node.input[0])
-    axis = program.attributes(node)["axis"] % (len(row) + 1)
-    axes = [axis] if program.model.opset >= 13 else list(range(axis, len(row) + 1))
-    repeats, n = _split(program, node, row, axes)
-    return {node.output[0]: _of_segments(program, kernel, x, repeats, n, n)}
+    (x,) = node.input
+    rank = len(program.row(x)) + 1 - program.leading(x)
+    axis = program.attributes(node)["axis"] % rank
+    segments = _segments(program, node, [axis] if program.model.opset >= 13 else range(axis, rank))
+    statement = f"{program.kernel(kernel)}({{x}}, {{n}}, {{stride}}, {{y}});"
+    size = program.size(x)
+    return {node.output[0]: Compute(size, (x,), lambda y, reads: segments.lines(statement, reads[0], y, segments.n))}
 
 
 def _layer_norm(program: Program, node: NodeProto) -> Steps:
-    attributes, x, row = program.attributes(node), node.input[0], program.row(node.input[0])
-    axis = attributes["axis"] % (len(row) + 1)
-    repeats, n = _split(program, node, row, list(range(axis, len(row) + 1)))
-    weight, *bias = (program.constant(name) for name in node.input[1:] if name)
-    if weight is None or None in [None if b is None else 0 for b in bias] or len(node.output) > 1:
+    attributes, x = program.attributes(node), node.input[0]
+    row, leading = program.row(x), program.leading(x)
+    rank = len(row) + 1 - leading
+    axis = attributes["axis"] % rank
+    segments = _segments(program, node, range(axis, rank))
+    constants = [program.constant(name) for name in node.input[1:] if name]
+    if any(values is None for values in constants) or any(node.output[1:]):
         program.refuse(node, "its weight or bias is not constant, or its statistics are read")
-    offset = bias[0] if bias else None
-    shifts = np.zeros(n, np.float32) if offset is None else np.broadcast_to(offset, row[axis - 1 :])
-    tables = [program.table(values) for values in (np.broadcast_to(weight, row[axis - 1 :]), shifts)]
+    shape = row[axis - 1 + leading :]
+    weight, *bias = (np.broadcast_to(np.asarray(values), shape) for values in constants)
+    tables = [program.table(values) for values in (weight, bias[0] if bias else np.zeros(shape, np.float32))]
     options = ", ".join([program.scalar(attributes["epsilon"]), *tables])
-    return {node.output[0]: _of_segments(program, "layer_norm", x, repeats, n, n, f"{options}, ")}
-
-
-def _of_segments(
-    program: Program, kernel: str, x: str, repeats: int, n: int, out: int, options: str = ""
-) -> Compute:
-    """A function of each of ``repeats`` segments of n numbers."""
-    function = program.kernel(kernel)
-
-    def lines(y: str, reads: Sequence[str]) -> list[str]:
-        if repeats == 1:
-            return [f"{function}({reads[0]}, {n}, {options}{y});"]
-        call = f"{function}({reads[0]} + k * {n}, {n}, {options}{y} + k * {out});"
-        return [f"for (int k = 0; k < {repeats}; k++) {{", f"    {call}", "}"]
-
-    return Compute(repeats * out, (x,), lines)
+    statement = f"{program.kernel('layer_norm')}({{x}}, {{n}}, {options}, {{y}});"
+    size = program.size(x)
+    return {node.output[0]: Compute(size, (x,), lambda y, reads: segments.lines(statement, reads[0], y, segments.n))}
 
 
 def _reduce(program: Program, node: NodeProto, kernel: str) -> Steps:
-    attributes, x, row = program.attributes(node), node.input[0], program.row(node.input[0])
+    attributes, x = program.attributes(node), node.input[0]
+    rank = len(program.row(x)) + 1 - program.leading(x)
     axes = attributes.get("axes")
     if len(node.input) > 1 and node.input[1]:
         constant = program.constant(node.input[1])
         if constant is None:
             program.refuse(node, "its axes are not constant")
         axes = constant.reshape(-1).tolist()
-    if not axes:
-        program.refuse(node, "it reduces the batch")
-    repeats, n = _split(program, node, row, [int(axis) % (len(row) + 1) for axis in axes])
-    function = program.kernel(f"reduce_{kernel}")
-
-    def lines(y: str, reads: Sequence[str]) -> list[str]:
-        if repeats == 1:
-            return [f"{y}[0] = {function}({reads[0]}, {n});"]
-        call = f"{y}[k] = {function}({reads[0]} + k * {n}, {n});"
-        return [f"for (int k = 0; k < {repeats}; k++) {{", f"    {call}", "}"]
-
-    return {node.output[0]: Compute(repeats, (x,), lines)}
+    segments = _segments(program, node, [int(axis) % rank for axis in axes or [0]])
+    statement = f"*({{y}}) = {program.kernel(f'reduce_{kernel}')}({{x}}, {{n}}, {{stride}});"
+    size = segments.outer * segments.stride
+    return {node.output[0]: Compute(size, (x,), lambda y, reads: segments.lines(statement, reads[0], y, 1))}
 
 
-def _split(program: Program, node: NodeProto, row: tuple[int, ...], axes: Sequence[int]) -> tuple[int, int]:
-    """How many segments a row has, and their length, for axes that count the batch as 0."""
-    ordered = sorted(axes)
-    if 0 in ordered:
+def _segments(program: Program, node: NodeProto, axes: Sequence[int]) -> _Segments:
+    """The segments along some dimensions of an operator's first input, which count the batch as 0."""
+    row, leading = program.row(node.input[0]), program.leading(node.input[0])
+    if 0 in axes:
         program.refuse(node, "it reduces the batch, and C computes each row by itself")
-    significant = [axis for axis in ordered if row[axis - 1] != 1]
-    first = significant[0] if significant else len(row) + 1
-    missing = [axis for axis in range(first, len(row) + 1) if axis not in ordered and row[axis - 1] != 1]
-    if missing:
-        program.refuse(node, f"it works along dimension {first}, and not along the last ones")
-    n = prod(row[first - 1 :])
-    return prod(row) // n, n
+    chosen = sorted(axis - 1 + leading for axis in axes if row[axis - 1 + leading] != 1)
+    if not chosen:
+        return _Segments(prod(row), 1, 1)
+    first, last = chosen[0], chosen[-1]
+    if any(row[axis] != 1 and axis not in chosen for axis in range(first, last)):
+        program.refuse(node, f"it works along dimensions {sorted(axes)}, which are not side by side")
+    return _Segments(prod(row[:first]), prod(row[first : last + 1]), prod(row[last + 1 :]))
 
 
 OPERATORS: dict[str, Callable[[Program, NodeProto], Steps]] = {

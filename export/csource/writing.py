@@ -46,6 +46,8 @@ class CSource:
     """Numbers of the scratch array."""
     bools: frozenset[str] = frozenset()
     """Outputs that are bool in the file, and 0 or 1 here."""
+    merged: frozenset[str] = frozenset()
+    """Outputs whose first dimension in the file is a multiple of the batch."""
 
     def files(self) -> dict[str, str]:
         """The texts by the names of their files."""
@@ -86,6 +88,7 @@ def c_source(source: Path | bytes | Model, name: str, contract: Contract | None 
         weights=weights,
         scratch=rows.scratch,
         bools=frozenset(output for output in program.outputs if program.is_bool(output)),
+        merged=frozenset(output for output in program.outputs if program.leading(output)),
     )
 
 
