@@ -20,6 +20,8 @@ from .text import array, floats
 
 _TYPES = (TensorProto.FLOAT, TensorProto.BOOL)
 """Of values; a bool is kept as 0 or 1 in a float."""
+_MOST = 2**22
+"""Constants: 64 MB of text, which compilers take minutes for."""
 _HINT = "mlpx recover writes a file of another tool in operators of mlpx's own; else package it for a server"
 
 
@@ -51,6 +53,11 @@ class Program:
 
         for name in (*self.inputs, *self.outputs):
             self.row(name)
+        count = sum(values.size for values in self.model.constants.values())
+        if count > _MOST:
+            hint = "package the file for a server"
+            message = f"it has {count:,} constants, and C holds at most {_MOST:,}"
+            raise TargetError(f"{self.model.path.name}: {message}. What to do: {hint}")
         live, _ = live_and_dead(self.model.proto.graph.node, self.outputs)
         for node in live:
             if set(node.output) <= self.model.constants.keys() or self.model.sizes(node.output[0]) is not None:
