@@ -132,11 +132,11 @@ def nan_outputs(path: Path, certificate: Certificate, batch: int = 1) -> dict[st
     ``batch`` is the size that the file fixes.
     """
     assert certificate.answers is not None
-    evaluator = ReferenceEvaluator(str(path))
+    evaluator: Any = ReferenceEvaluator(str(path))
     inputs = certificate.answers.inputs
     feed = {name: np.full((batch, *rows.shape[1:]), np.nan, np.float32) for name, rows in inputs.items()}
     with np.errstate(all="ignore"):
-        outputs: Any = evaluator.run(None, feed)
+        outputs = evaluator.run(None, feed)
     return {name: np.isnan(values)[0] for name, values in zip(evaluator.output_names, outputs, strict=True)}
 
 

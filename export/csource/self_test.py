@@ -52,9 +52,7 @@ def self_test(
     outs, buffers = ("\n".join(f"    float {each.variable}[{each.size}];" for each in part) for part in (outputs, made))
     checks = "\n".join(_bound_check(name, each) for each in outputs)
     lost = "\n".join(_nan_check(name, each) for each in outputs)
-    rows = ", ".join(
-        [f"{name}_test_{e.variable} + row * {e.size}" for e in inputs] + [e.variable for e in outputs]
-    )
+    rows = ", ".join([f"{name}_test_{e.variable} + row * {e.size}" for e in inputs] + [e.variable for e in outputs])
     tables = ",\n".join(f"        {{{table}, {size}}}" for table, size in program.weights)
     total = checksum(program.values)
     return f"""\
@@ -166,5 +164,3 @@ def _nan_check(name: str, each: Argument) -> str:
             return 0;
         }}
     }}"""
-
-
