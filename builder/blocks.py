@@ -7,7 +7,7 @@ only when ``Block.module`` is called.
 
 from __future__ import annotations
 
-from math import prod
+from math import inf, prod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Vector = float | Annotated[list[float], Field(min_length=1)]
+Limits = float | Annotated[list[float | None], Field(min_length=1)]
+"""A limit for all features, or one for each; None: no limit."""
 
 
 class Activation(Block):
@@ -139,18 +141,24 @@ def _checked_width(block: Block, shape: Shape) -> Shape:
     return shape
 
 
+def _limits(value: float | list[float | None], unlimited: float) -> list[float]:
+    """The limits of all features: of one, or of each."""
+    values = value if isinstance(value, list) else [value]
+    return [unlimited if limit is None else limit for limit in values]
+
+
 class Clip(Activation, kind="clip", torch_name="Hardtanh", short=("min", "max")):
     """min(max(x, min), max), as torch.nn.Hardtanh; ``clip: [-5, 5]`` is the short form.
 
-    ``min`` and ``max`` may each be a list with a limit for each feature, of flat rows.
+    ``min`` and ``max`` may each be a list with a limit for each feature, of flat rows; null there is no limit.
     """
 
-    min: Vector
-    max: Vector
+    min: Limits
+    max: Limits
 
     @model_validator(mode="after")
     def _in_order(self) -> Clip:
-        lows, highs = (value if isinstance(value, list) else [value] for value in (self.min, self.max))
+        lows, highs = (_limits(value, unlimited) for value, unlimited in ((self.min, -inf), (self.max, inf)))
         if len(lows) != len(highs) and 1 not in (len(lows), len(highs)):
             message = "min has {lows} values and max {highs}; expected as many"
             raise PydanticCustomError("clip", message, {"lows": len(lows), "highs": len(highs)})
@@ -172,7 +180,7 @@ class Clip(Activation, kind="clip", torch_name="Hardtanh", short=("min", "max"))
     def arguments(self, shape: Shape, /) -> dict[str, Any]:
         """The limits, by Hardtanh's names where they are the same for every feature."""
         if self.per_feature:
-            return {"features": shape[0], "min": self.min, "max": self.max}
+            return {"features": shape[0], "min": _limits(self.min, -inf), "max": _limits(self.max, inf)}
         return {"min_val": self.min, "max_val": self.max}
 
     def module(self, shape: Shape) -> nn.Module:

@@ -52,10 +52,12 @@ def _data(proof: Proof) -> Iterator[Result]:
 
 
 def _weights(proof: Proof) -> Iterator[Result]:
-    for tensor in (t for node in proof.graph.nodes if node.op != "where" for t in node.tensors.values()):
+    tensors = [(node.op, t) for node in proof.graph.nodes if node.op != "where" for t in node.tensors.values()]
+    for op, tensor in tensors:
         wrong = ~np.isfinite(tensor.values)
-        # A computed constant may be infinite, such as a mask of attention.
-        if np.isnan(tensor.values).any() if tensor.computed else wrong.any():
+        # A computed constant may be infinite, such as a mask of attention, and so may a limit, which is none then.
+        may_be_infinite = tensor.computed or op in ("maximum", "minimum")
+        if np.isnan(tensor.values).any() if may_be_infinite else wrong.any():
             count = f"{int(wrong.sum()):,} of {wrong.size:,} values, first at {np.argwhere(wrong)[0].tolist()}"
             words = f"the module's own '{tensor.name}' is NaN or infinite in {count}"
             hint = "nothing can be proved of it. What to do: look at the training"

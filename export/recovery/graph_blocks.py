@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,11 @@ def steps_of(graph: Graph) -> list[Step]:
 
     (source,), (output,) = graph.inputs, graph.outputs.values()
     return chain(source, output, frozenset())
+
+
+def shortest(value: Any) -> float:
+    """The shortest decimal that rounds to a float32 number: 0.01 rather than 0.009999999776482582."""
+    return float(str(np.float32(value)))
 
 
 def operator_blocks(node: Node) -> list[Step]:
@@ -129,6 +135,20 @@ def _clamp(node: Node) -> list[Step]:
     return [Step("clip", options={"min": low, "max": high})]
 
 
+def _limit(name: str, unlimited: float) -> _Make:
+    """A limit for each feature; the other one is none."""
+
+    def make(node: Node) -> list[Step]:
+        values, _ = _constant(node)
+        if not bool((np.isfinite(values) | (values == unlimited)).all()):
+            raise NotABlock("has a limit that no number is within")
+        limits: dict[str, list[float | None]] = {each: [None] * len(values) for each in ("min", "max")}
+        limits[name] = [None if np.isinf(value) else shortest(value) for value in values]
+        return [Step("clip", options=limits)] if any(limit is not None for limit in limits[name]) else []
+
+    return make
+
+
 def _softmax(node: Node) -> list[Step]:
     dim = node.attributes["dim"]
     if node.shape[dim] != prod(node.row):
@@ -162,5 +182,7 @@ ATEN_BLOCKS: dict[str, _Make] = {
     "mul": _scale("factor"),
     "div": _div,
     "neg": _neg,
+    "maximum": _limit("min", -np.inf),
+    "minimum": _limit("max", np.inf),
 }
 """The operators that are blocks, by their names in ``torch.ops.aten``."""

@@ -16,7 +16,7 @@ from onnx import NodeProto, TensorProto
 from export.graph import Node, Rows, Tensor
 from export.onnxfile.model import Model, attributes_of, label
 
-from .graph_blocks import operator_blocks
+from .graph_blocks import operator_blocks, shortest
 from .recovered import NotABlock, Step
 from .row_layout import Layout
 
@@ -77,11 +77,6 @@ class Operation:
     def steps(self, op: str, features: int, tensors: Mapping[str, Tensor] | None = None) -> list[Step]:
         """The blocks of PyTorch's operator that does the same to flat rows. Raises NotABlock."""
         return operator_blocks(Node(op, "", (self.value,), "", (Rows(), features), tensors=tensors or {}))
-
-
-def shortest(value: Any) -> float:
-    """The shortest decimal that rounds to a float32 number: 0.01 rather than 0.009999999776482582."""
-    return float(str(np.float32(value)))
 
 
 def single(constant: np.ndarray, what: str) -> float:
@@ -189,9 +184,19 @@ def _hard_sigmoid(operation: Operation) -> Read:
     return [Step("scale", scale), Step("clip", options={"min": 0.0, "max": 1.0})], operation.layout
 
 
+_LIMITS = {"Max": "maximum", "Min": "minimum"}
+
+
+def _limit(operation: Operation) -> Read:
+    """A Min or Max with a limit for each feature."""
+    values, layout = operation.layout.per_feature(operation.other, "a bound")
+    role = "other" if operation.reads_first else "self"
+    return operation.steps(_LIMITS[operation.node.op_type], len(values), {role: Tensor("", values)}), layout
+
+
 def _bounded(operation: Operation) -> Read:
-    """A Clip, Min or Max that matched no pattern: says why."""
-    for index in (1, 2) if operation.node.op_type == "Clip" else (1 if operation.reads_first else 0,):
+    """A Clip that matched no pattern: says why."""
+    for index in (1, 2):
         constant = operation.constant(index, "a bound")
         if constant is not None:
             single(constant, "a bound")
@@ -250,8 +255,7 @@ ONNX_BLOCKS: dict[str, Make] = {
     "Neg": _neg,
     "HardSigmoid": _hard_sigmoid,
     "Clip": _bounded,
-    "Min": _bounded,
-    "Max": _bounded,
+    **dict.fromkeys(_LIMITS, _limit),
     "PRelu": _slopes,
     "Softmax": _softmax,
     "LayerNormalization": _layer_norm,

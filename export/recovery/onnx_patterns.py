@@ -22,8 +22,7 @@ from export.onnxfile.model import Model, attributes_of
 from export.onnxfile.pattern_matching import matches
 from export.onnxfile.patterns import PATTERNS
 
-from .graph_blocks import ATEN_BLOCKS, operator_blocks
-from .onnx_operators import shortest
+from .graph_blocks import ATEN_BLOCKS, operator_blocks, shortest
 from .recovered import NotABlock, Step
 from .row_layout import Layout
 

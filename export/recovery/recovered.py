@@ -19,6 +19,7 @@ from builder.block import Shape, modules_of
 from builder.blocks import AnyBlock
 from builder.errors import RecoveryError, SpecError, WeightsError
 from builder.spec import MLPSpec
+from builder.values import is_list
 from export.errors import ExportError
 from runtime import ModelError
 
@@ -114,9 +115,21 @@ class Step:
             return replace(self, tensors={**self.tensors, **following.tensors})
         if kinds == ("scale", "standardize") and roles == {"offset"} and added == {"std"}:
             return replace(following, tensors={"mean": -self.tensors["offset"], **following.tensors})
+        if kinds == ("clip", "clip"):
+            return self._within(following)
         if kinds == ("layer_norm", "scale") and not roles and added == {"factor"}:
             return replace(self, tensors={"weight": following.tensors["factor"]})
         return None
+
+    def _within(self, following: Step) -> Step | None:
+        """A lower limit of each feature and then an upper one, as one clip."""
+        lows, highs = self.options, following.options
+        lists = [options.get(name) for options in (lows, highs) for name in ("min", "max")]
+        if not all(map(is_list, lists)) or any(limit is not None for limit in (*lows["max"], *highs["min"])):
+            return None
+        both = replace(self, options={"min": lows["min"], "max": highs["max"]})
+        pairs = zip(lows["min"], highs["max"], strict=True)
+        return both if all(None in pair or pair[0] < pair[1] for pair in pairs) else None
 
 
 def joined(steps: Sequence[Step]) -> list[Step]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from builder.block import FLOAT32_MAX
 from builder.values import is_list, is_tuple
 from export.recovery.recovered import Step
 
@@ -93,10 +93,10 @@ class Run:
 
 def clip_step(low: Sequence[float], high: Sequence[float]) -> list[Step]:
     """A clip of each feature; infinite limits are none. No step if there is no limit at all."""
-    lows, highs = (np.clip(limits, -FLOAT32_MAX, FLOAT32_MAX).tolist() for limits in (low, high))
-    if all(value == -FLOAT32_MAX for value in lows) and all(value == FLOAT32_MAX for value in highs):
+    limits = {"min": list(map(float, low)), "max": list(map(float, high))}
+    if all(math.isinf(limit) for limit in (*limits["min"], *limits["max"])):
         return []
-    return [Step("clip", options={"min": _one_or_all(lows), "max": _one_or_all(highs)})]
+    return [Step("clip", options={name: _one_or_each(values) for name, values in limits.items()})]
 
 
 def scale_step(factor: Sequence[float], offset: Sequence[float] = (0.0,)) -> list[Step]:
@@ -108,6 +108,13 @@ def scale_step(factor: Sequence[float], offset: Sequence[float] = (0.0,)) -> lis
     options = {name: value for name, value in options.items() if value != (1.0 if name == "factor" else 0.0)}
     tensors = {name: np.asarray(value, np.float32) for name, value in options.items()}
     return [Step("scale", tensors, options)] if options else []
+
+
+def _one_or_each(limits: Sequence[float]) -> float | list[float | None]:
+    """One limit, or one for each feature, None where there is none."""
+    if len(set(limits)) == 1 and not math.isinf(limits[0]):
+        return limits[0]
+    return [None if math.isinf(limit) else limit for limit in limits]
 
 
 def _one_or_all(values: Sequence[float]) -> float | list[float]:
