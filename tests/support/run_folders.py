@@ -31,6 +31,9 @@ G1_DEFAULTS = [-0.1, -0.1, 0.0, 0.05, -0.05, 0.3, 0.3]
 class EmpiricalNormalization(nn.Module):
     """As ``rsl_rl/networks/normalization.py`` of release 3.1 has it, in evaluation."""
 
+    _mean: torch.Tensor
+    _std: torch.Tensor
+
     def __init__(self, size: int):
         super().__init__()
         self.eps = 1e-2
@@ -307,7 +310,7 @@ observations:
 class Trained:
     """The modules of a policy of rsl_rl, and what the environment does around it."""
 
-    actor: nn.Module
+    actor: nn.Sequential
     normaliser: nn.Module
     observed: Policy = field(default=lambda x: x)
     """From the raw observation to what the policy gets."""
@@ -326,7 +329,7 @@ def trained(inputs: int, outputs: int, *, normalised: bool = True, seed: int = 3
 
 def saved_by_3(policy: Trained) -> dict[str, Any]:
     """A checkpoint of rsl_rl 3: everything in one state dict."""
-    outputs = policy.actor[-1].out_features
+    outputs = list(policy.actor.parameters())[-1].numel()
     parts = {"actor": policy.actor, "actor_obs_normalizer": policy.normaliser}
     critic = randomised(mlp(9, 32, 16, 1), 4)
     parts |= {"critic": critic, "critic_obs_normalizer": randomised(EmpiricalNormalization(9), 5)}
@@ -376,8 +379,173 @@ def g1(normalised: bool = True) -> Trained:
     return trained(G1_INPUTS, G1_OUTPUTS, normalised=normalised, observed=g1_observed, acted=g1_acted)
 
 
-def g1_run(folder: Path, policy: Trained | None = None, **files: str) -> Path:
+def g1_run(folder: Path, policy: Trained | None = None, /, **files: str) -> Path:
     """A run of unitree_rl_lab with rsl_rl 3; ``files`` replace ``agent``, ``env`` or ``deploy``."""
     texts = {"agent": agent_yaml(), "env": env_yaml(), "deploy": deploy_yaml()} | files
     named_files = {f"params/{name}.yaml": text for name, text in texts.items() if text}
     return run_folder(folder, saved_by_3(policy or g1()), named_files)
+
+
+def saved_by_2(policy: Trained) -> dict[str, Any]:
+    """A checkpoint of rsl_rl 2: the normalisers beside the policy."""
+    parts = {"actor": policy.actor, "critic": randomised(mlp(9, 32, 16, 1), 4)}
+    saved: dict[str, Any] = {"model_state_dict": {"std": torch.ones(3), **named(parts)}, "iter": 1, "infos": None}
+    if isinstance(policy.normaliser, EmpiricalNormalization):
+        saved["obs_norm_state_dict"] = policy.normaliser.state_dict()
+        saved["privileged_obs_norm_state_dict"] = randomised(EmpiricalNormalization(9), 5).state_dict()
+    return saved
+
+
+def saved_by_5(policy: Trained) -> dict[str, Any]:
+    """A checkpoint of rsl_rl 4 and 5: a state dict for each network."""
+    actor = named({"obs_normalizer": policy.normaliser, "mlp": policy.actor})
+    actor["distribution.std_param"] = torch.ones(3)
+    critic = named(
+        {"obs_normalizer": randomised(EmpiricalNormalization(9), 5), "mlp": randomised(mlp(9, 32, 16, 1), 4)}
+    )
+    return {
+        "actor_state_dict": actor,
+        "critic_state_dict": critic,
+        "optimizer_state_dict": {},
+        "iter": 1,
+        "infos": None,
+    }
+
+
+def mjlab_agent() -> str:
+    """``params/agent.yaml`` of mjlab."""
+    return """\
+seed: 42
+num_steps_per_env: 24
+max_iterations: 30000
+obs_groups:
+  actor: !!python/tuple
+  - actor
+  critic: !!python/tuple
+  - critic
+experiment_name: leg_velocity
+run_name: ''
+clip_actions: null
+class_name: OnPolicyRunner
+actor:
+  hidden_dims: !!python/tuple
+  - 32
+  - 16
+  activation: elu
+  obs_normalization: true
+  cnn_cfg: null
+  distribution_cfg:
+    class_name: GaussianDistribution
+    init_std: 1.0
+    std_type: scalar
+  rnn_type: null
+  class_name: MLPModel
+critic:
+  hidden_dims: !!python/tuple
+  - 32
+  - 16
+  activation: elu
+  obs_normalization: true
+  class_name: MLPModel
+algorithm:
+  learning_rate: 0.001
+  class_name: PPO
+"""
+
+
+def _mjlab_term(name: str, func: str, params: str = "{}", scale: str = "null") -> str:
+    return f"""\
+      {name}:
+        func: !!python/name:mjlab.envs.mdp.observations.{func} ''
+        params: {params}
+        noise:
+          operation: add
+          _tensor_cache: {{}}
+          n_min: -0.2
+          n_max: 0.2
+        clip: null
+        scale: {scale}
+        delay_min_lag: 0
+        delay_max_lag: 1
+        history_length: 0
+        flatten_history_dim: true
+"""
+
+
+def mjlab_env() -> str:
+    """``params/env.yaml`` of mjlab for a leg of three joints."""
+    terms = "".join(
+        (
+            _mjlab_term("base_ang_vel", "builtin_sensor", "\n          sensor_name: robot/imu_ang_vel"),
+            _mjlab_term("joint_pos", "joint_pos_rel", "\n          biased: true"),
+            _mjlab_term("joint_vel", "joint_vel_rel", scale="0.05"),
+            _mjlab_term("actions", "last_action"),
+            _mjlab_term("command", "generated_commands", "\n          command_name: twist"),
+        )
+    )
+    return f"""\
+decimation: 4
+scene:
+  num_envs: 1
+  entities:
+    robot:
+      init_state:
+        pos: {pair(0.0, 0.3, 8)}
+        joint_pos:
+          hip: 0.1
+          kn: 0.4
+          .*: -0.5
+        joint_vel:
+          .*: 0.0
+      spec_fn: !!python/name:mjlab.asset_zoo.robots.leg.get_spec ''
+observations:
+  actor:
+    terms:
+{terms}    concatenate_terms: true
+    concatenate_dim: -1
+    enable_corruption: true
+    history_length: null
+    flatten_history_dim: true
+    nan_policy: disabled
+actions:
+  joint_pos:
+    entity_name: robot
+    clip: null
+    transmission_type: !!python/object/apply:mjlab.actuator.actuator.TransmissionType
+    - joint
+    actuator_names: !!python/tuple
+    - .*
+    scale:
+      hip: 0.5475464652142303
+      knee: 0.35066146637882434
+      ankle: 0.25
+    offset: 0.0
+    preserve_order: false
+    use_default_offset: true
+commands:
+  twist:
+    entity_name: robot
+    resampling_time_range: {pair(3.0, 8.0, 4)}
+    ranges:
+      lin_vel_x: {pair(-1.0, 1.0, 6)}
+      lin_vel_y: {pair(-1.0, 1.0, 6)}
+      ang_vel_z: {pair(-0.5, 0.5, 6)}
+      heading: null
+sim:
+  nconmax: 35
+  mujoco:
+    timestep: 0.005
+    integrator: implicitfast
+"""
+
+
+def mjlab_policy() -> Trained:
+    """A policy of ``mjlab_env``."""
+    scale = torch.tensor([0.5475464652142303, 0.35066146637882434, 0.25])
+    default = torch.tensor([0.1, 0.4, -0.5])
+
+    def observed(rows: torch.Tensor) -> torch.Tensor:
+        before, velocities, after = torch.split(rows, [6, 3, 6], dim=1)
+        return torch.cat([before, velocities.mul(torch.tensor(0.05)), after], dim=1)
+
+    return trained(15, 3, observed=observed, acted=lambda actions: actions * scale + default)

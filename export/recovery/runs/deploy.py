@@ -1,8 +1,8 @@
 """``params/deploy.yaml`` of unitree_rl_lab and unitree_rl_mjlab: what the controller on the robot is told.
 
 Its numbers are rounded to three digits, so the file that is built takes them from env.yaml. What it adds is the order
-of the joints, as indices into the names of the robot's interface, and widths of terms. Where it differs from env.yaml, the
-robot is told another thing than the policy was trained with. Source: ``unitree_rl_lab/utils/export_deploy_cfg.py``.
+of the joints, as indices into the names of the robot's interface, and widths of terms. Where it differs from env.yaml,
+the robot is told another thing than the policy was trained with. Source: ``unitree_rl_lab/utils/export_deploy_cfg.py``.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def interface_of(
         counts = counted(actions, outputs, checkpoint)
         sized = _Actions(actions, counts, outputs)
         settings = Settings(env, joints, widths, sized.group)
-        terms = [term for name in groups for term in terms_of(env.need("observations", name), settings)]
+        terms = [term for name in groups for term in terms_of(env.need("observations").need(name), settings)]
         sizes = _sizes(env, terms, inputs, checkpoint)
         observed = _observations(env, terms, sizes, sized)
         acted = sized.interface(clip_actions)
@@ -101,7 +101,8 @@ class _Actions:
     @property
     def limited(self) -> bool:
         """Whether a command is clipped, so that the raw output does not follow from it."""
-        return any(set(action.limits or ()) - {UNLIMITED} for action in self.actions)
+        whole = [action for action in self.actions if action.factor is not None and action.offset is not None]
+        return any(set(action.limits or ()) - {UNLIMITED} for action in whole)
 
     def interface(self, clip_actions: Fact[float] | None) -> Interface:
         """The blocks behind the network, and its outputs."""
