@@ -84,7 +84,7 @@ def model_of(
 def _problem(proto: ModelProto) -> str | None:
     """A construct that readers interpret differently, and that exporters of dense networks do not write."""
     graph = proto.graph
-    if len([opset for opset in proto.opset_import if opset.domain in ("", "ai.onnx")]) > 1:
+    if len({opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")}) > 1:
         return "the file names two versions of ONNX's operators"
     if proto.functions:
         return f"the file defines operators of its own: '{proto.functions[0].name}'"

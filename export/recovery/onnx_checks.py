@@ -12,18 +12,23 @@ from builder.errors import RecoveryError
 from export.onnxfile.model import Model, attributes_of, label, live_and_dead
 from export.onnxfile.reading import NUMBERS, model_of, tensors_of
 
+from .rounding import rounded
+
 _SPEC_NOTE = "the file carries the spec that mlpx exported it from; it was not used, the operators were read"
 _OLDEST_OPSET = 7
 """The first opset whose operators broadcast as NumPy does."""
 
 
-def read_graph(path: Path, known: frozenset[str]) -> tuple[Model, list[str]]:
+def read_graph(path: Path, known: frozenset[str], *, rounding: bool = False) -> tuple[Model, list[str]]:
     """The graph of the file at ``path``, whose operators are all in ``known``, and notes on what was left out.
 
+    With ``rounding`` the file's float64 numbers are rounded to float32.
     Raises RecoveryError or ModelError: unreadable, damaged or not ONNX; operators, types or ports that a dense network
     does not have.
     """
     proto = _parsed(path)
+    if rounding and not rounded(proto):
+        raise RecoveryError("--dtype float32 is for files of float64, and this has none. What to do: leave it out")
     try:
         notes = [_SPEC_NOTE] if any(entry.key == "mlpx.spec" for entry in proto.metadata_props) else []
         _check(proto, known)
@@ -89,7 +94,7 @@ def _opset(model: ModelProto) -> int:
         raise RecoveryError(f"it defines operators of its own ('{model.functions[0].name}')")
     if model.graph.sparse_initializer:
         raise RecoveryError(f"it holds a sparse constant ('{model.graph.sparse_initializer[0].values.name}')")
-    versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
+    versions = sorted({entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")})
     newest = defs.onnx_opset_version()
     if len(versions) != 1 or not _OLDEST_OPSET <= versions[0] <= newest:
         listed = ", ".join(map(str, versions)) or "none"
@@ -109,6 +114,7 @@ def _checked_port(ports: Sequence[ValueInfoProto], what: str) -> ValueInfoProto:
     if data_type != TensorProto.FLOAT and not (what == "output" and data_type == TensorProto.UNDEFINED):
         name = _type_name(data_type)
         hint = "What to do: recover from the float32 file"
+        hint += ", or round its weights with --dtype float32" if data_type == TensorProto.DOUBLE else ""
         raise RecoveryError(f"a {name} file: its {what} '{value.name}' is {name}; float32 is expected. {hint}")
     if not value.name:
         raise RecoveryError(f"the {what} has no name")

@@ -37,26 +37,34 @@ class OnnxNetwork:
     """What the file computes, where the network computes only the features that the file keeps."""
     form: RowForm | None = None
     """The file in the form in which it was read, where that is another."""
+    rounded: bool = False
+    """Whether the file holds float64 numbers, which the network has rounded to float32."""
 
 
-def read_onnx(path: str | Path, *, keep_shape: bool = False, name: str | None = None) -> Recovered:
+def read_onnx(
+    path: str | Path, *, keep_shape: bool = False, name: str | None = None, dtype: str | None = None
+) -> Recovered:
     """The spec and the weights of the dense network in an ONNX file: float32, opset 7 or later.
 
     The module takes (batch, features), the entries of a row in their order; ``keep_shape`` keeps the file's shape of a
-    row and flattens it first. ``name`` is the model's, by default the file's. No weight is changed or rounded, and
-    nothing in the file is run.
+    row and flattens it first. ``name`` is the model's, by default the file's. No weight is changed or rounded, unless
+    ``dtype="float32"`` allows it for a file of float64, and nothing in the file is run.
 
     Raises RecoveryError: a missing, damaged or hostile file, or the first operator that is not one of a dense network.
     """
-    return read_onnx_network(path, keep_shape=keep_shape, name=name).recovered
+    return read_onnx_network(path, keep_shape=keep_shape, name=name, dtype=dtype).recovered
 
 
-def read_onnx_network(path: str | Path, *, keep_shape: bool = False, name: str | None = None) -> OnnxNetwork:
+def read_onnx_network(
+    path: str | Path, *, keep_shape: bool = False, name: str | None = None, dtype: str | None = None
+) -> OnnxNetwork:
     """As ``read_onnx``, with what the proof of the file needs."""
     path = Path(path)
     with refusals_of(path):
         known = pattern_operators() | ONNX_BLOCKS.keys() | SHAPE_CHANGES.keys() | {*OF_SIZES, "Constant", "Split"}
-        file, notes = read_graph(path, known)
+        if dtype not in (None, "float32"):
+            raise RecoveryError(f"dtype is 'float32' or left out, not {dtype!r}")
+        file, notes = read_graph(path, known, rounding=dtype is not None)
         layout, row = _input_layout(file, notes)
         try:
             form = in_row_form(file)
@@ -97,7 +105,7 @@ def read_onnx_network(path: str | Path, *, keep_shape: bool = False, name: str |
         ]
         recovered = replace(recovered, notes=(*recovered.notes, *further))
         uncut = computed(steps, path, prod(row)) if len(blocks) < len(steps) else None
-        return OnnxNetwork(recovered, uncut, form)
+        return OnnxNetwork(recovered, uncut, form, rounded=dtype is not None)
 
 
 def _input_layout(model: Model, notes: list[str]) -> tuple[Layout, Shape]:
@@ -243,11 +251,9 @@ class _ChainReader:
 def _selected(operation: Operation) -> tuple[list[Step], Layout]:
     """The step of a Slice in the row form: neighbours among the features. Raises NotABlock."""
     numbers = [operation.integers(name, index) for index, name in enumerate(("starts", "ends", "axes"), 1)]
+    start, end, axis = (each[0] if each is not None and len(each) == 1 else -1 for each in numbers)
     first, size = operation.layout.dims[:1], operation.layout.size
-    if operation.layout.dims != (*first, size) or [len(each or ()) for each in numbers] != [1, 1, 1]:
-        raise NotABlock(f"is {FOREIGN_OPERATORS['Slice']} of {operation.layout}")
-    (start,), (end,), (axis,) = (each or () for each in numbers)
-    if axis != 1 or not 0 <= start < end <= size:
+    if operation.layout.dims != (*first, size) or axis != 1 or not 0 <= start < end <= size:
         raise NotABlock(f"is {FOREIGN_OPERATORS['Slice']} of {operation.layout}")
     return [selecting(start, end)], replace(operation.layout, dims=(*first, end - start))
 

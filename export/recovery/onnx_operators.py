@@ -276,7 +276,9 @@ def _reshape(operation: Operation) -> Layout:
 def _cast(operation: Operation) -> Layout:
     # Values that are not constants are float32: the input is, and no operator gives another type.
     if operation.attributes["to"] != TensorProto.FLOAT:
-        raise NotABlock("converts to another type of number; float32 is expected")
+        hint = ". What to do: round the weights with --dtype float32"
+        wide = operation.attributes["to"] == TensorProto.DOUBLE
+        raise NotABlock(f"converts to another type of number; float32 is expected{hint if wide else ''}")
     return operation.layout
 
 

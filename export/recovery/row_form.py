@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from export.onnxfile.model import RESHAPES, Model, add_outputs, attributes_of, label, live_and_dead
 from export.proof.running import Opener, Running, on_device
@@ -54,11 +54,13 @@ class RowForm:
         if source == self.file.path:
             (own,) = self.file.proto.graph.output
             return _RowByRow(Session(source, device), self._shape, {own.name: output.name})
-        proto = onnx.load(source, load_external_data=False) if isinstance(source, Path) else ModelProto()
-        proto = ModelProto.FromString(source) if isinstance(source, bytes) else proto
+        proto = ModelProto.FromString(source if isinstance(source, bytes) else source.read_bytes())
         if proto.graph.name != _NAME:
             return Session(source, device)  # one layer alone
-        whole = onnx.load(self.file.path)
+        whole = ModelProto()
+        whole.CopyFrom(self.file.proto)
+        large = ((name, self.file.constants[name]) for name in self.file.large)
+        whole.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in large)
         add_outputs(whole, [helper.make_tensor_value_info(v.name, TensorProto.FLOAT, None) for v in proto.graph.output])
         return _RowByRow(Session(whole.SerializeToString(), device), self._shape, {})
 
@@ -184,13 +186,17 @@ class _Rewriting:
                 if given % (axis + 1) == axis and neighbours
                 else ()
             )
-        numbers = [attributes.get(name) for name in ("starts", "ends", "axes")] if len(node.input) == 1 else values
-        numbers = [None if each is None else np.asarray(each).reshape(-1).tolist() for each in numbers]
-        (starts, ends, axes), steps = (*numbers, None)[:3], numbers[3] if len(numbers) > 3 else [1]
-        single = all(each is not None and len(each) == 1 for each in (starts, ends, axes, steps))
-        if not single or axes[0] % (axis + 1) != axis or steps[0] != 1:
+        given = [attributes.get(name) for name in ("starts", "ends", "axes")] if len(node.input) == 1 else values
+        start, end, along, step = (_only(each) for each in (*given, None, None)[:4])
+        if (
+            start is None
+            or end is None
+            or along is None
+            or along % (axis + 1) != axis
+            or (len(given) > 3 and step != 1)
+        ):
             return ()
-        start, end, _ = slice(starts[0], ends[0]).indices(count)
+        start, end, _ = slice(start, end).indices(count)
         return ((start, end),) if start < end else ()
 
     def _select(self, node: NodeProto, output: str, start: int, end: int) -> None:
@@ -258,3 +264,9 @@ class _Rewriting:
         kept = {name for name in self.added if name in used}
         constants = {k: v for k, v in self.constants.items() if k not in self.added or k in kept}
         return replace(self.model, proto=proto, constants=constants, large=self.model.large | kept)
+
+
+def _only(values: Any) -> int | None:
+    """The only number of an array or a list; None for several, or none."""
+    numbers = [] if values is None else np.asarray(values).reshape(-1).tolist()
+    return int(numbers[0]) if len(numbers) == 1 else None

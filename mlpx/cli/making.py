@@ -187,7 +187,8 @@ def recover(
     if artifact is None or report is None:
         print_command("next", f"mlpx build {recovery.spec_path}")
         return
-    print_field("original", f"{file} is proved to be this network, layer by layer")
+    proved = "is proved to be this network, layer by layer"
+    print_field("original", f"{file} {proved if recovery.original else 'is of float64: compared, not proved'}")
     _print_artifact(artifact, report, False)
     print_field("", f"old and new file differ by at most {recovery.apart:.2g} on {recovery.rows:,} rows")
 

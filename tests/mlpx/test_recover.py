@@ -168,11 +168,12 @@ def test_what_is_no_network_is_said_to_be_none(name: str, run: Run, tmp_path: Pa
     assert not (tmp_path / "o").exists()
 
 
-def test_a_row_without_a_batch_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_file_of_one_row_without_a_batch_gets_one(run: Run, tmp_path: Path) -> None:
     draft = Draft(17, dims=(6,))
     done = run("recover", draft.save(tmp_path / "m.onnx", draft("Relu", "x")), "-o", tmp_path / "o")
-    assert done.code == 2
-    assert "without a batch dimension" in done.err
+    assert done.code == 0, done.err
+    assert "one row without a batch" in done.err
+    assert "signature x [batch, 6] -> v0 [batch, 6]" in done.out
 
 
 def test_an_unknown_device_is_refused_before_any_work(run: Run, tmp_path: Path) -> None:
