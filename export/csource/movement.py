@@ -75,6 +75,8 @@ def _from(
     if values.ndim == 0 or values.shape[0] % 2:
         program.refuse(node, "it moves the batch, and C computes each row by itself")
     first, second = values.reshape(2, -1)
+    if first.max(initial=0) >= starts[-1]:
+        program.refuse(node, "it moves numbers from one row to another, and C computes each row by itself")
     which = np.searchsorted(np.array(starts), first, side="right") - 1
     of_row = np.array([isinstance(source, str) for source in sources])[which]
     if not np.array_equal(second, first + np.where(of_row, _OTHER_ROW, 0)):
