@@ -196,7 +196,7 @@ def _short_form(block: str | dict[str, dict[str, Any]]) -> Any:
     if isinstance(short, tuple) and options.keys() == set(short) and not any(map(is_list, options.values())):
         return {kind: _InlineList(options[name] for name in short)}
     if isinstance(short, str) and list(options) == [short]:
-        return {kind: options[short]}
+        return {kind: _InlineList(options[short]) if is_list(options[short]) else options[short]}
     return {kind: _InlineMapping(options)}
 
 

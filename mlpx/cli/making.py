@@ -180,7 +180,9 @@ def recover(
         record |= {"apart": recovery.apart, "rows": recovery.rows}
         print_json(record | {"original": recovery.original, "parity": report})
         return
-    note(*(f"note: {line}" for line in recovery.notes))
+    loud = [line for line in recovery.notes if " LEFT OUT" in line]
+    note(*(f"note: {line}" for line in recovery.notes if line not in loud))
+    note(*(f"warning: {line}" for line in loud))
     print_field("recovered", f"{recovery.spec_path}, {recovery.weights_path.name}")
     blocks = [f"linear {dict(block)['features']}" if block.kind == "linear" else block.kind for block in spec.blocks]
     print_field("network", " → ".join([" x ".join(map(str, spec.input.row_shape)), *blocks]))
