@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
+import yaml
 
 from builder import MLPSpec, RecoveryError, assemble, load_spec, load_weights
 from export import Recovered, publish, read_network, recover
+from tests.support.onnx_drafts import Draft
 from tests.support.run_folders import (
     G1_DEFAULTS,
     G1_INPUTS,
     G1_JOINTS,
+    G1_SDK,
     MDP,
     Trained,
     agent_yaml,
@@ -138,6 +143,47 @@ def test_joints_that_contradict_the_folder_are_an_error_with_both(tmp_path: Path
         RecoveryError, match=r"--joints left_hip.* contradicts left_hip.*, from params/deploy.yaml line 1"
     ):
         read_network(g1_run(tmp_path / "run"), joints=sorted(G1_JOINTS))
+
+
+def descriptors(names: Sequence[str]) -> str:
+    """``IO_descriptors.yaml`` of Isaac Lab, whose keys are sorted."""
+    return yaml.safe_dump(
+        {"actions": [], "articulations": {"robot": {"joint_names": list(names)}}, "scene": {"dt": 0.02}}
+    )
+
+
+def exported(path: Path, names: Sequence[str]) -> None:
+    """An exported policy whose metadata has the names, as mjlab writes it at every checkpoint."""
+    draft = Draft(13)
+    file = draft.save(path, draft("Relu", "x"))
+    model = onnx.load(str(file))
+    model.metadata_props.add(key="joint_names", value=",".join(names))
+    onnx.save(model, str(file))
+
+
+@pytest.mark.parametrize("source", ["descriptors", "exported"])
+def test_joints_from_the_other_files_of_a_run(source: str, tmp_path: Path) -> None:
+    folder = g1_run(tmp_path / "run", deploy="")
+    if source == "descriptors":
+        (folder / "io_descriptors").mkdir()
+        (folder / "io_descriptors/IO_descriptors.yaml").write_text(descriptors(G1_JOINTS))
+        place = "io_descriptors/IO_descriptors.yaml line 4"
+    else:
+        exported(folder / "2026-01-01_10-00-00.onnx", G1_JOINTS)
+        (folder / "broken.onnx").write_bytes(b"no file of ONNX")
+        place = "joint_names of 2026-01-01_10-00-00.onnx"
+    found = read_network(folder)
+    agree(found, g1())
+    assert f"order of the joints: {place}" in found.notes
+
+
+def test_two_orders_of_the_joints_are_an_error_with_both(tmp_path: Path) -> None:
+    folder = g1_run(tmp_path / "run")
+    exported(folder / "policy.onnx", G1_SDK[:7])
+    with pytest.raises(
+        RecoveryError, match=r"two orders of the joints: .* in params/deploy.yaml line 1 .* in joint_names of"
+    ):
+        read_network(folder)
 
 
 def test_without_names_of_joints_what_depends_on_them_is_left_out_loudly(tmp_path: Path) -> None:
