@@ -14,11 +14,12 @@ from pathlib import Path
 
 from builder.errors import RecoveryError
 
-from .deploy import DEPLOY, joints_of
+from .deploy import DEPLOY
 from .facts import Fact, GetInterface, Run
 from .folder import RunFolder, numbered
 from .framework import Framework
 from .isaac_lab import interface_of, is_managed, period_of
+from .joint_order import joint_order
 from .yaml_data import Entry
 
 AGENT, ENV = "params/agent.yaml", "params/env.yaml"
@@ -74,7 +75,7 @@ def read(folder: RunFolder) -> Run:
         hidden=_hidden(policy, role),
         first_half=_first_half(policy),
         period=period_of(env) if env is not None else None,
-        joints=joints_of(deploy, env) if (deploy := folder.yaml(DEPLOY)) is not None else None,
+        joints=joint_order(folder, env, folder.yaml(DEPLOY)),
         interface=_interface(folder, agent, env, role),
         notes=() if env is not None and is_managed(env) else (_left_out(env),),
     )

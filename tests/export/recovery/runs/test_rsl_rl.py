@@ -11,15 +11,13 @@ from torch import nn
 
 from builder import RecoveryError
 from export import read_network
+from tests.support.isaac_yaml import replaced
+from tests.support.mjlab_yaml import mjlab_agent, mjlab_env, mjlab_policy
 from tests.support.recovering import mlp, named, randomised
 from tests.support.run_folders import (
     Trained,
     agent_yaml,
     g1_run,
-    mjlab_agent,
-    mjlab_env,
-    mjlab_policy,
-    replaced,
     run_folder,
     saved_by_2,
     saved_by_3,

@@ -1,0 +1,137 @@
+"""The joints of a robot: their names from an option or from a file of the run, and what depends on their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+import yaml
+
+from builder import RecoveryError
+from export import Recovered, read_network
+from tests.support.isaac_yaml import G1_DEFAULTS, G1_JOINTS, G1_SDK, env_yaml
+from tests.support.onnx_drafts import Draft
+from tests.support.run_folders import G1_INPUTS, Trained, g1, g1_run, trained
+
+
+def agree(found: Recovered, policy: Trained, inputs: int = G1_INPUTS, size: float = 30.0) -> None:
+    """The recovered network computes what PyTorch computes with the trained modules, bit for bit."""
+    rows = torch.randn(64, inputs, generator=torch.Generator().manual_seed(1)) * size
+    with torch.no_grad():
+        assert torch.equal(found.module()(rows), policy(rows))
+
+
+def names(features: Any) -> list[str]:
+    return [feature if isinstance(feature, str) else feature.name for feature in features]
+
+
+def test_joints_from_the_option_are_those_of_the_folder(tmp_path: Path) -> None:
+    with_deploy = read_network(g1_run(tmp_path / "a"))
+    folder = g1_run(tmp_path / "b", deploy="")
+    given = read_network(folder, joints=",".join(G1_JOINTS))
+    assert given.spec == with_deploy.spec
+    (tmp_path / "joints.txt").write_text("\n".join(G1_JOINTS) + "\n")
+    assert read_network(folder, joints=str(tmp_path / "joints.txt")).spec == with_deploy.spec
+    assert any(
+        note == f"order of the joints: {tmp_path / 'joints.txt'}"
+        for note in read_network(folder, joints=str(tmp_path / "joints.txt")).notes
+    )
+
+
+def test_joints_that_contradict_the_folder_are_an_error_with_both(tmp_path: Path) -> None:
+    with pytest.raises(
+        RecoveryError, match=r"--joints left_hip.* contradicts left_hip.*, from params/deploy.yaml line 1"
+    ):
+        read_network(g1_run(tmp_path / "run"), joints=sorted(G1_JOINTS))
+
+
+def descriptors(names: Sequence[str]) -> str:
+    """``IO_descriptors.yaml`` of Isaac Lab, whose keys are sorted."""
+    return yaml.safe_dump(
+        {"actions": [], "articulations": {"robot": {"joint_names": list(names)}}, "scene": {"dt": 0.02}}
+    )
+
+
+def exported(path: Path, names: Sequence[str]) -> None:
+    """An exported policy whose metadata has the names, as mjlab writes it at every checkpoint."""
+    draft = Draft(13)
+    file = draft.save(path, draft("Relu", "x"))
+    model = onnx.load(str(file))
+    model.metadata_props.add(key="joint_names", value=",".join(names))
+    onnx.save(model, str(file))
+
+
+@pytest.mark.parametrize("source", ["descriptors", "exported"])
+def test_joints_from_the_other_files_of_a_run(source: str, tmp_path: Path) -> None:
+    folder = g1_run(tmp_path / "run", deploy="")
+    if source == "descriptors":
+        (folder / "io_descriptors").mkdir()
+        (folder / "io_descriptors/IO_descriptors.yaml").write_text(descriptors(G1_JOINTS))
+        place = "io_descriptors/IO_descriptors.yaml line 4"
+    else:
+        exported(folder / "2026-01-01_10-00-00.onnx", G1_JOINTS)
+        (folder / "broken.onnx").write_bytes(b"no file of ONNX")
+        place = "joint_names of 2026-01-01_10-00-00.onnx"
+    found = read_network(folder)
+    agree(found, g1())
+    assert f"order of the joints: {place}" in found.notes
+
+
+def test_two_orders_of_the_joints_are_an_error_with_both(tmp_path: Path) -> None:
+    folder = g1_run(tmp_path / "run")
+    exported(folder / "policy.onnx", G1_SDK[:7])
+    with pytest.raises(
+        RecoveryError, match=r"two orders of the joints: .* in params/deploy.yaml line 1 .* in joint_names of"
+    ):
+        read_network(folder)
+
+
+def test_without_names_of_joints_what_depends_on_them_is_left_out_loudly(tmp_path: Path) -> None:
+    found = read_network(g1_run(tmp_path / "run", deploy=""))
+    assert names(found.spec.output.listed) == [f"JointPositionAction[{index}]" for index in range(7)]
+    assert names(found.spec.input.listed)[45:47] == ["joint_pos_rel[0]@-4", "joint_pos_rel[1]@-4"]
+    loud = [note.partition(":")[0] for note in found.notes if note.partition(":")[0].isupper()]
+    assert loud == ["ACTION OFFSET LEFT OUT", "ACTION CLIP LEFT OUT"]
+    assert all("--joints" in note for note in found.notes if note.startswith("ACTION"))
+    policy = g1()
+    rows = torch.randn(8, G1_INPUTS)
+    with torch.no_grad():
+        whole = found.module()(rows) + torch.tensor(G1_DEFAULTS)
+        torch.testing.assert_close(whole.clamp(-1, 1), policy(rows))
+
+
+def test_a_scale_by_names_is_left_out_without_them_and_right_with_them(tmp_path: Path) -> None:
+    scale = "\n      .*_hip_.*: 0.5\n      .*_knee_joint: 0.25\n      waist_yaw_joint: 0.125"
+    env, deploy = env_yaml(scale=scale), ""
+    bare = read_network(g1_run(tmp_path / "a", env=env, deploy=deploy))
+    assert any(
+        note.startswith("ACTION SCALE LEFT OUT: JointPositionAction has a scale by joint names") for note in bare.notes
+    )
+    factors = torch.tensor([0.5, 0.5, 0.125, 0.5, 0.5, 0.25, 0.25])
+    defaults = torch.tensor(G1_DEFAULTS)
+    policy = trained(G1_INPUTS, 7, observed=g1().observed, acted=lambda a: (a * factors + defaults).clamp(-1, 1))
+    agree(read_network(g1_run(tmp_path / "b", policy, env=env, deploy=deploy), joints=list(G1_JOINTS)), policy)
+
+
+def test_names_in_their_own_order_need_no_option(tmp_path: Path) -> None:
+    """``preserve_order`` makes the order of the action that of the configuration."""
+    order = sorted(G1_JOINTS)
+    listed = "".join(f"\n    - {joint}" for joint in order)
+    env = env_yaml(joint_names=listed, preserve_order="true")
+    found = read_network(g1_run(tmp_path / "run", env=env, deploy=""))
+    assert names(found.spec.output.listed) == [f"JointPositionAction:{joint}" for joint in order]
+    assert not any(note.startswith("ACTION") for note in found.notes)
+    by_name = dict(zip(G1_JOINTS, G1_DEFAULTS, strict=True))
+    offsets = torch.tensor([by_name[joint] for joint in order])
+    policy = trained(G1_INPUTS, 7, observed=g1().observed, acted=lambda a: (a * 0.25 + offsets).clamp(-1, 1))
+    agree(found, policy)
+
+
+def test_names_whose_order_is_the_robots_are_not_taken_for_it(tmp_path: Path) -> None:
+    listed = "".join(f"\n    - {joint}" for joint in sorted(G1_JOINTS))
+    found = read_network(g1_run(tmp_path / "run", env=env_yaml(joint_names=listed), deploy=""))
+    assert names(found.spec.output.listed) == [f"JointPositionAction[{index}]" for index in range(7)]
