@@ -1,3 +1,5 @@
+from .answers import AnswersReport as AnswersReport
+from .answers import check_answers as check_answers
 from .contracts import Comparison as Comparison
 from .contracts import Contract as Contract
 from .contracts import contract as contract

@@ -129,14 +129,14 @@ PUBLIC = {
     export: """Artifact BoundReport ExportError Inspection Package ParityReport ProofError Recovered Recovery
         TargetError UnsupportedError Variant bound compare export inspect load_module package publish
         read_checkpoint read_network read_onnx read_report recover tune verify write_variant""",
-    runtime: """Answers Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError Comparison
-        ContenderFigures Contract DeviceReport Finding FolderReport Header InputError LiveReport Machine
-        MissingPackageError ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport Scores
-        Session SignatureError Summary Tuning TuningWarning UnreachableError VERSION bench check_device
-        check_live choose columns_of contract imported missing_package read_certificate read_contract
-        read_header read_inputs read_rows read_tuning require_signature score score_file score_folder
-        score_table sha256 sign signature_path summary_of this_machine through_link tuning_for whole_file
-        whole_files whole_folder write_whole""",
+    runtime: """Answers AnswersReport Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError
+        Comparison ContenderFigures Contract DeviceReport Finding FolderReport Header InputError LiveReport
+        Machine MissingPackageError ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport
+        Scores Session SignatureError Summary Tuning TuningWarning UnreachableError VERSION bench check_answers
+        check_device check_live choose columns_of contract imported missing_package read_certificate
+        read_contract read_header read_inputs read_rows read_tuning require_signature score score_file
+        score_folder score_table sha256 sign signature_path summary_of this_machine through_link tuning_for
+        whole_file whole_files whole_folder write_whole""",
 }
 
 

@@ -62,7 +62,7 @@ def bound(
     model = read_model(path, recovering=module is None)
     assert model.source is not None
     ports, labelled = ports_of(model), output_ports(model)
-    structure = _structure(model, module, dtype, example, method)
+    structure = structure_of(model, module, dtype, example, method)
     box = box_of(structure.wiring.inputs, ports, ranges)
     rows = None
     if data is not None:
@@ -100,7 +100,7 @@ def _require_proof(path: Path, certificate: str | Path | None) -> None:
         raise InputError(f"{where}: is of another file than {path}, or of an earlier one of that name. {hint}")
 
 
-def _structure(
+def structure_of(
     model: Model, module: nn.Module | None, dtype: str | None, example: Example | None, method: str
 ) -> Structure:
     """The layers of the file, matched with the module's or with the network that is read back."""

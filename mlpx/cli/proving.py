@@ -8,6 +8,7 @@ from typer import Argument, BadParameter, Exit
 
 from mlpx.exit_codes import UNPROVED
 
+from .answers import verify_answers
 from .bounding import print_bound
 from .certificates import check_unchanged, verify_device
 from .live import LiveOptions, live_report, verify_live
@@ -33,6 +34,9 @@ def verify(
         Path | None, "NAME.parity.json: check FILE and this device by it; with --spec or --module only FILE's hash."
     ] = None,
     trusted_keys: TrustedKeys = None,
+    answers: Annotated[
+        Path | None, "Inputs and answers saved where the network was trained (.npz or .csv), to compare FILE with."
+    ] = None,
     output: Annotated[
         Path | None, "FOLDER", "A folder to write NAME.parity.json to; by default it is not written."
     ] = None,
@@ -51,7 +55,7 @@ def verify(
     if live.url is not None:
         offline = {"spec": spec, "module": module, "weights": weights, "output": output, "data": data, "html": html}
         offline |= {"dtype": dtype, "device": None if device == "auto" else device, "seed": seed}
-        offline |= {"method": None if method == "forward" else method}
+        offline |= {"method": None if method == "forward" else method, "answers": answers}
         if needless := [f"--{name}" for name, value in offline.items() if value is not None]:
             raise BadParameter(f"--url checks a server by a certificate, and does not go with {', '.join(needless)}")
         if repeated.every is not None:
@@ -61,6 +65,18 @@ def verify(
             repeat(lambda: live_report(live, file, certificate, trusted_keys), live.url, repeated, as_json)
         else:
             verify_live(live, file, certificate, trusted_keys, as_json)
+        return
+    if answers is not None:
+        mixed = (spec, module, weights, output, data, html, dtype, seed, repeated.every)
+        refuse(
+            (file is None, "name the ONNX FILE whose answers are compared"),
+            (any(each is not None for each in mixed), "--answers goes with FILE, --certificate and --device alone"),
+            (live != LiveOptions(), "--tensors, --ca-file, --timeout, --confidence and --rate go with --url"),
+            (bool(trusted_keys) and certificate is None, "--require-signature needs the --certificate that is signed"),
+        )
+        assert file is not None
+        known = None if certificate is None else read_trusted(certificate, trusted_keys)
+        verify_answers(file, answers, known, device, as_json)
         return
     alone = spec is None and module is None
     hint = "give the network with --spec or --module, or a --certificate to compare with"

@@ -29,6 +29,8 @@ class OutputBound:
     bound: tuple[float, ...]
     seen: tuple[float, ...]
     interval: tuple[Limits, ...]
+    folding: tuple[float, ...] | None = None
+    """How far folding moved the file's exact results from the module's; None if that is not known."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ def _output(record: Mapping[str, Any]) -> OutputBound:
     interval = tuple(map(_limits, _list(record["interval"])))
     if not bound or not len(bound) == len(seen) == len(interval):
         raise ValueError(f"{len(bound)} bounds, {len(seen)} errors and {len(interval)} intervals of the same values")
-    return OutputBound(bound, seen, interval)
+    folding = None if record.get("folding") is None else tuple(map(_size, _list(record["folding"])))
+    return OutputBound(bound, seen, interval, folding if folding is None or len(folding) == len(bound) else None)
 
 
 def _box(ranges: Any) -> tuple[Limits, ...]:

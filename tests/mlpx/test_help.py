@@ -31,8 +31,8 @@ OPTIONS = {
         "--name --no-html --output --output-activation --prefix --replace --trust -o"
     ),
     "verify": (
-        "--ca-file --certificate --confidence --data --device --dtype --every --html --method --metrics --module "
-        "--no-html --output --rate --require-signature --seed --spec --tensors --timeout --url --weights -o"
+        "--answers --ca-file --certificate --confidence --data --device --dtype --every --html --method --metrics "
+        "--module --no-html --output --rate --require-signature --seed --spec --tensors --timeout --url --weights -o"
     ),
     "bound": (
         "--around --certificate --data --device --dtype --eps --method --module --range --seconds --spec --vnnlib "
