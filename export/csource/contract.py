@@ -133,9 +133,9 @@ def _table(each: Argument) -> list[str]:
         return lines
     units, ranges = port.units or [None] * each.size, port.ranges or [None] * each.size
     descriptions: Sequence[str | None] = getattr(port, "descriptions", None) or [None] * each.size
-    width = max(map(len, names))
+    width, unit_width = max(map(len, names)), max(len(unit or "-") for unit in units)
     for place, (name, unit, limits, words) in enumerate(zip(names, units, ranges, descriptions, strict=True)):
-        shown = [f"[{place}]".rjust(len(str(each.size)) + 2), name.ljust(width), unit or "-"]
+        shown = [f"[{place}]".rjust(len(str(each.size)) + 2), name.ljust(width), (unit or "-").ljust(unit_width)]
         shown += [format_range(limits)] if limits is not None else []
         shown += [words] if words else []
         lines.append("    " + "  ".join(shown).rstrip())

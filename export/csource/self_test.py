@@ -75,7 +75,8 @@ static int {name}_is_nan(float value)
 
 static int {name}_test_arithmetic(void)
 {{
-    volatile float large = 0x1p+27f, small = 1.0f, zero = 0.0f;
+    volatile float read_large = 0x1p+27f, read_small = 1.0f, read_zero = 0.0f;
+    const float large = read_large, small = read_small, zero = read_zero;
     const float sum = (large + small) - large;
     const float nan = zero / zero;
     return sizeof(unsigned int) == 4 && sum == 0.0f && {name}_is_nan(nan) && nan != nan;

@@ -49,7 +49,7 @@ MODULES: dict[str, nn.Module] = {
     ),
     "permuted features": Written(lambda _, x: torch.tanh(x[:, [5, 0, 3, 1]]) + x.flip(1)[:, :4]),
     "softmax and sums along other dimensions": Written(
-        lambda _, x: (torch.softmax(x.view(-1, 2, 3), 1).reshape(-1, 6), x.view(-1, 2, 3).sum(1), x.view(-1, 3, 2).amax(1))
+        lambda _, x: (torch.softmax(y := x.view(-1, 2, 3), 1).reshape(-1, 6), y.sum(1), x.view(-1, 3, 2).amax(1))
     ),
     "an attention over features": Written(
         lambda m, x: (torch.softmax(m.parts[0](x), 1) * x).sum(1, keepdim=True), nn.Linear(6, 6)
