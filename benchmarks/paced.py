@@ -91,15 +91,15 @@ def contenders(subject: Subject) -> list[Contender]:
 
 def measured(contest: Contest, model: str, rate: float, wait: str, seconds: float) -> Loop:
     """All contenders in a loop of this rate, for so many seconds each."""
+    slowest = max(contest.time_briefly(0.05).values())
     if rate:
-        count = max(_FEWEST_CALLS, round(seconds * rate / _ROUNDS))
+        count = max(_FEWEST_CALLS, round(seconds / _ROUNDS / max(slowest, 1 / rate)))
         interval = 1 / rate
         busy = {"sleep": 0.0, "mixed": _SPUN, "busy": interval}[wait]
         timings = contest.time_rounds(
             _ROUNDS, dict.fromkeys(contest.ready, count), warm_up=0, interval=interval, busy=busy
         )
     else:
-        slowest = max(contest.time_briefly(0.05).values())
         count = min(_TIGHT_CALLS, max(_FEWEST_CALLS, round(seconds / _ROUNDS / slowest)))
         timings = contest.time_rounds(_ROUNDS, dict.fromkeys(contest.ready, count), warm_up=0.01)
     period = 1 / rate if rate else np.inf

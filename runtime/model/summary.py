@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from math import prod
 from typing import Any
 
 from runtime.json_types import Json
@@ -125,6 +126,15 @@ def rows_depend(metadata: Mapping[str, str]) -> bool:
         return bool(json.loads(metadata["mlpx.variant"]).get("by_batch", True)) if "mlpx.variant" in metadata else False
     except (AttributeError, ValueError, RecursionError):
         return True
+
+
+def widest_layer(metadata: Mapping[str, str]) -> int | None:
+    """Values per row of the widest input or output of a block; None where a file does not say."""
+    try:
+        blocks = json.loads(metadata["mlpx.blocks"])
+        return max(1, *(prod(block[key]) for block in blocks for key in ("input_shape", "output_shape")))
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
 
 
 def _object(value: Json) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runtime.errors import ModelError, ProviderError
 from runtime.model.port import Port, annotate_ports
-from runtime.model.summary import rows_depend, summary_of
+from runtime.model.summary import rows_depend, summary_of, widest_layer
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession, NodeArg, RunOptions
@@ -98,6 +98,8 @@ class ModelInfo:
     metadata: Mapping[str, str]
     multiply_adds: int
     """Per row."""
+    widest: int | None
+    """Values per row of the widest layer; None where the file does not say."""
     bindable: bool
     """The shapes of the outputs follow from the number of rows."""
     divisible: bool
@@ -132,6 +134,7 @@ def model_info(
         outputs,
         metadata,
         multiply_adds=int(declared) if declared.isdecimal() and len(declared) <= _DIGITS else estimate,
+        widest=widest_layer(metadata),
         bindable=bindable,
         divisible=bindable and independent and not isinstance(inputs[0].shape[0], int),
     )

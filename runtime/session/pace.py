@@ -28,7 +28,8 @@ class Pace:
     ):
         self._spin = 1000 * spin_us
         self._clock, self._cpu_clock = clock, cpu_clock
-        self._end = self._start = self._start_cpu = -(10**18)  # the first call comes after a sleep
+        self._end = self._start = -(10**18)  # the first call comes after a sleep
+        self._start_cpu = 0
         self._alone = 0
 
     def choosing(
@@ -39,16 +40,16 @@ class Pace:
         Together while the threads are awake; where they sleep and the caller was busy, if ``wake_if_busy``; and alone
         after the caller slept.
         """
-        clock = self._clock
+        clock, spin, long = self._clock, self._spin, max(self._spin, _SLEPT_NS)
 
         def run() -> None:
             gap = clock() - self._end
-            if gap > _SLEPT_NS and self._has_slept():
+            if gap > long and self._has_slept():
                 self._alone = _CALLS_AFTER_SLEEP
             if self._alone:
                 self._alone -= 1
                 alone()
-            elif gap > self._spin and not wake_if_busy:
+            elif gap > spin and not wake_if_busy:
                 alone()
             else:
                 together()

@@ -17,6 +17,9 @@ _ALONE_IF_BUSY = 3 * 2**19
 """The same where the other threads sleep, while the caller was busy."""
 _ALONE_IF_IDLE = 2**25
 """The same where the caller slept too."""
+_SAME_BITS = 2**12
+"""Values of a layer's output up to which ONNX Runtime runs an activation on one thread, however many it has. Of more,
+it divides some (Elu, Softplus), which gives the values at the border other bits."""
 SPIN_US = 50
 """Long enough that the next layer finds the pool awake, and too short to show in the processor's load."""
 _LARGEST_SPLIT = 2**23
@@ -89,20 +92,24 @@ class ResolvedSettings:
     """Rows from which a batch is cut into chunks."""
 
 
-def resolve(settings: Settings, multiply_adds: int, cores: int) -> ResolvedSettings:
+def resolve(settings: Settings, multiply_adds: int, cores: int, widest: int | None = None) -> ResolvedSettings:
     """Settings for a model of ``multiply_adds`` per row on ``cores`` cores: by the rule where they are None.
 
-    A call below ``ALONE`` multiply-adds runs on one thread, one above on all, if they are awake or worth waking
-    (``pace``), and a batch of at least four chunks (two, where their size is set) is shared by ``workers`` threads, on
-    one single-threaded session that holds the weights once. A chunk is as large as keeps the widest layer's output in
-    the cache: its width is taken to be the square root of the multiply-adds.
+    A call below ``ALONE`` multiply-adds runs on one thread, one above on all, and a batch of at least four chunks (two,
+    where their size is set) is shared by ``workers`` threads, on one single-threaded session that holds the weights
+    once. A chunk is as large as keeps the widest layer's output in the cache: its width is taken to be the square root
+    of the multiply-adds.
+
+    Whether threads that sleep are woken depends on how calls come (``pace``), where that changes no bit of the results:
+    up to so many rows that the ``widest`` layer, of so many values per row, is no wider than ``_SAME_BITS`` in all.
     """
     work = max(1, multiply_adds)
     is_large = work > _LARGEST_SPLIT
-    if settings.threads is not None or is_large:
-        whole_from = busy_from = idle_from = 1
-    else:
-        whole_from, busy_from, idle_from = (-(-limit // work) for limit in (ALONE, _ALONE_IF_BUSY, _ALONE_IF_IDLE))
+    whole_from = 1 if settings.threads is not None or is_large else -(-ALONE // work)
+    busy_from = idle_from = whole_from
+    if settings.threads is None and not is_large and widest is not None:
+        limits = (-(-_ALONE_IF_BUSY // work), -(-_ALONE_IF_IDLE // work))
+        busy_from, idle_from = (max(whole_from, min(limit, _SAME_BITS // widest + 1)) for limit in limits)
     chunk_rows = settings.chunk_rows or 2 ** round(log2(min(16384, max(_FEWEST_ROWS, _CACHED / sqrt(work)))))
     threads = settings.threads or cores
     workers = settings.workers or (cores if settings.threads is None and not is_large else 1)
