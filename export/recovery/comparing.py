@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from builder import MLPSpec, RecoveryError, load_spec
+from builder.values import is_list
 from runtime import InputError, Port
 from runtime.contracts import Comparison, Contract, contract, read_contract
 from runtime.contracts import comparing as contracts
@@ -130,12 +131,18 @@ def _steps(blocks: Sequence[tuple[str, Any]], weights: Mapping[str, np.ndarray],
             role: weights.get(f"{path}.{role}", options.get(role)) for role in DEFAULTS[block.kind]
         }
         values = {
-            role: np.broadcast_to(np.asarray(value, np.float32).reshape(-1), (width,)).copy()
+            role: np.broadcast_to(_numbers(value, DEFAULTS[block.kind][role]), (width,)).copy()
             for role, value in given.items()
             if value is not None
         }
         steps.append(Step(block.kind, values))
     return tuple(joined(steps))
+
+
+def _numbers(value: Any, unlimited: float) -> np.ndarray:
+    """float32 (1,) or (features,); None in a list of limits is no limit."""
+    listed = [unlimited if each is None else each for each in value] if is_list(value) else value
+    return np.asarray(listed, np.float32).reshape(-1)
 
 
 def _layers(blocks: Sequence[tuple[str, Any]], weights: Mapping[str, np.ndarray], width: int) -> list[Layer]:
