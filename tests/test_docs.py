@@ -17,8 +17,11 @@ from tests.support.commands import Run
 PAGES = [path for folder in ("", "docs", "models/*") for path in sorted(ROOT.glob(f"{folder}/*.md".lstrip("/")))]
 
 
-FILES = {"robot-policy.md": {"yaml": "arm/spec.yaml", "csv": "log.csv"}}
-"""The pages that are a session from beginning to end, and the files that their blocks are."""
+FILES = {"robot-policy.md": {"csv": "log.csv"}}
+"""The pages that are a session from beginning to end, and the files that their blocks are.
+
+A block of YAML is the file that its first line names: ``# arm/spec.yaml``.
+"""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -52,19 +55,26 @@ def test_a_session_gives_what_the_page_shows(
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     shown = 0
     for kind, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-        if kind in FILES[name]:
-            (tmp_path / FILES[name][kind]).write_text(block, encoding="utf-8")
+        if kind == "yaml" or kind in FILES[name]:
+            path = tmp_path / (FILES[name].get(kind) or block.partition("\n")[0].removeprefix("# "))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block, encoding="utf-8")
         elif kind == "python":
             done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True)
             assert done.stdout.strip() == "".join(re.findall(r"print\(.*\)  # (\S.*)", block))
         elif kind == "console":
-            command, *lines = block.splitlines()
-            done = run(*shlex.split(command)[2:])
-            found = {measured(line) for line in (done.out + done.err).splitlines()}
-            whole = " ".join(found)
-            for line in lines:
-                assert measured(line) in found or measured(line) in whole, (command, line, found)
-                shown += 1
+            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, *lines = part.splitlines()
+                program, *arguments = shlex.split(command)
+                if program != "mlpx":
+                    subprocess.run([program, *arguments], check=True)
+                    continue
+                done = run(*arguments)
+                found = {measured(line) for line in (done.out + done.err).splitlines()}
+                whole = " ".join(found)
+                for line in lines:
+                    assert measured(line) in found or measured(line) in whole, (command, line, found)
+                    shown += 1
     assert shown > 30
 
 
