@@ -15,6 +15,7 @@ from .activation_slots import Hints, fill_slots
 from .checkpoint_file import Contents, archive_records, is_torchscript, read_contents
 from .checkpoint_layers import Layer, std_of
 from .left_out import left_out
+from .normaliser_file import normaliser_of
 from .recovered import Recovered, Step, network_of, refusals_of
 from .selection import select
 from .torchscript import read_torchscript
@@ -44,6 +45,7 @@ def read_checkpoint(
     input_name: str = "input",
     output_name: str = "output",
     trust: bool = False,
+    normalizer: str | Path | None = None,
 ) -> Recovered:
     """The dense network in a ``torch.save``, safetensors or TorchScript file: its spec and its weights.
 
@@ -51,7 +53,7 @@ def read_checkpoint(
     its parts in order. ``activation`` follows every hidden layer; ``activations`` gives one per place;
     ``output_activation`` comes last. ``epsilon`` is what a normaliser adds, or else what norm layers add.
     ``dtype="float32"`` allows rounding values of another dtype. ``trust`` allows loading a TorchScript file, which can
-    run its code.
+    run its code. ``normalizer`` is a file with the statistics of a normaliser that is not in the checkpoint.
 
     Raises RecoveryError: a file that cannot be read or is refused, no dense network in it, or more than one.
     """
@@ -77,7 +79,15 @@ def read_checkpoint(
         contents = read_contents(path, records)
         layers = read_layers(path, contents, key, prefix, hints, epsilon, dtype)
         source = {"name": input_name, "features": layers.features}
-        return network_of(layers.steps, path, name, source, {"name": output_name}, layers.notes)
+        steps, said = layers.steps, list[str]()
+        if normalizer is not None:
+            if any(step.kind == "standardize" for step in steps):
+                raise RecoveryError(
+                    f"--normalizer {normalizer}: the network has a normaliser. What to do: leave it out"
+                )
+            front, said = normaliser_of(Path(normalizer), layers.features)
+            steps = [*front, *steps]
+        return network_of(steps, path, name, source, {"name": output_name}, [*said, *layers.notes])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,8 +47,10 @@ class Contents:
         return {name[len(start) :]: tensor for name, tensor in self.tensors.items() if name.startswith(start)}
 
 
-def archive_records(path: Path) -> dict[str, int]:
+def archive_records(path: Path, members: Sequence[str] = ()) -> dict[str, int]:
     """The sizes of a zip archive's records by name, after a check of the archive; none for another file.
+
+    ``members`` are names that archives of other formats have, and that are expected here.
 
     Raises RecoveryError: damaged, too large, or an archive of another format.
     """
@@ -62,7 +64,7 @@ def archive_records(path: Path) -> dict[str, int]:
                 reason = "torch.save compresses nothing, so this is not a checkpoint, or a damaged one"
                 message = f"refused: an archive of {size:,} bytes that declares {total:,}"
                 raise RecoveryError(f"{message}; {reason}; nothing of it was read")
-            if "policy.pth" in archive.namelist():
+            if "policy.pth" in archive.namelist() and "policy.pth" not in members:
                 hint = f"What to do: unzip {path.name} policy.pth, and recover policy.pth"
                 raise RecoveryError(
                     f"a Stable-Baselines3 archive; the policy's state dict is the policy.pth in it. {hint}"

@@ -133,6 +133,9 @@ class RecoverOptions:
     trust: Annotated[bool, "Load a TorchScript file, which may run code stored in it."] = False
     keep_shape: Annotated[bool, "Keep the input's shape and the Flatten of an ONNX file."] = False
     replace: Annotated[bool, "Overwrite a different spec or different weights in the folder."] = False
+    normalizer: Annotated[
+        Path | None, "FILE.npz", "Mean and variance of a normaliser that the checkpoint does not hold: VecNormalize."
+    ] = None
     joints: Annotated[
         str | None, "NAMES", "The robot's joints in the order of the simulation: hip,knee or a file with a name a line."
     ] = None

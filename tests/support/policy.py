@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from builder import MLPSpec, assemble
 from export import export
+from tests.support.commands import Run
 
 JOINTS = ("left_hip", "left_knee", "right_hip", "right_knee")
 NAMES = (
@@ -87,3 +90,33 @@ def policy_file(
     spec = policy_spec(**changed)
     path.parent.mkdir(parents=True, exist_ok=True)
     return export(policy_module(spec, inputs_at, actions_at), path, spec=spec).path
+
+
+ROWS = 40
+
+
+def observations(scale: float = 1.0) -> np.ndarray:
+    """Rows within the declared ranges, or so many times as far."""
+    rows = np.random.default_rng(3).uniform(-3, 3, (ROWS, 12)) * scale
+    return np.clip(rows, -3 * scale, 3 * scale).astype(np.float32)
+
+
+def answers(rows: np.ndarray, module: nn.Module | None = None, dtype: torch.dtype = torch.float32) -> np.ndarray:
+    """What the policy, or another module, gives in PyTorch."""
+    module = policy_module(policy_spec()) if module is None else module
+    with torch.no_grad():
+        return module.to(dtype)(torch.from_numpy(rows).to(dtype)).numpy()
+
+
+def saved(folder: Path, rows: np.ndarray, actions: np.ndarray, **names: str) -> Path:
+    """Observations and actions in an archive."""
+    arrays: Mapping[str, Any] = {names.get("obs", "obs"): rows, names.get("action", "action"): actions}
+    np.savez(folder / "saved.npz", **arrays)
+    return folder / "saved.npz"
+
+
+def judged(run: Run, policy: Path, path: Path, *options: Any) -> tuple[int, dict[str, Any]]:
+    """The exit code and the report of ``mlpx verify --answers``."""
+    code, out, err = run("verify", policy, "--answers", path, "--device", "cpu", "--json", *options)
+    assert out, err
+    return code, json.loads(out)

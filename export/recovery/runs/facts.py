@@ -76,6 +76,8 @@ class Run:
     epsilon: Fact[float] | None = None
     after_normaliser: Fact[str] | None = None
     """The block behind the normaliser, in the form of ``--activations``: ``clip:-5:5``."""
+    rounding: Fact[str] | None = None
+    """``float32``, where the framework itself rounds float64 statistics to it before it computes with them."""
     hidden: Fact[tuple[int, ...]] | None = None
     """The widths of the hidden layers; -1 for the number of inputs. They are compared with the checkpoint's."""
     first_half: Fact[bool] | None = None
@@ -85,6 +87,8 @@ class Run:
     interface: GetInterface | None = None
     """``None``: the folder says nothing about it."""
     joints: Joints = None
+    normaliser: str = ""
+    """A warning where the observations are normalised outside of the checkpoint; a file with the statistics ends it."""
     notes: tuple[str, ...] = ()
     """What else was found, a line each."""
     facts: tuple[str, ...] = field(default=())

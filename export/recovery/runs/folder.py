@@ -12,6 +12,7 @@ from builder.errors import RecoveryError
 from export.recovery.checkpoint_file import Contents, archive_records, read_contents
 from export.recovery.recovered import refusals_of
 
+from .sb3_archive import is_archive, policy_contents
 from .yaml_data import Entry, read_yaml
 
 
@@ -44,6 +45,8 @@ class RunFolder:
     def contents(self) -> Contents:
         """The tensors of the checkpoint, by name. Raises RecoveryError."""
         with refusals_of(self.checkpoint):
+            if is_archive(self.checkpoint):
+                return policy_contents(self.checkpoint)
             return read_contents(self.checkpoint, archive_records(self.checkpoint))
 
 
@@ -55,13 +58,11 @@ def numbered(folder: Path, pattern: str) -> list[Path]:
     return sorted((path for path in found if path.is_file()), key=lambda path: (int(found[path]), path.name))
 
 
-def newest_note(checkpoint: Path, checkpoints: Sequence[Path], folder: Path) -> str:
-    """Which checkpoint is taken, and of how many."""
+def newest_note(checkpoint: Path, checkpoints: Sequence[Path], folder: Path, chosen: str = "the newest") -> str:
+    """Which checkpoint is taken, and of how many; ``chosen`` is what the last of them is."""
     name, newest = (path.relative_to(folder).as_posix() for path in (checkpoint, checkpoints[-1]))
     if checkpoint != checkpoints[-1]:
-        return f"checkpoint {name}, as it was given; the newest is {newest}"
+        return f"checkpoint {name}, as it was given; {chosen} is {newest}"
     if len(checkpoints) == 1:
         return f"checkpoint {name}: the only one"
-    return (
-        f"checkpoint {name}: the newest of {len(checkpoints)}; another is recovered by its path instead of the folder"
-    )
+    return f"checkpoint {name}: {chosen} of {len(checkpoints)}; another is recovered by its path instead of the folder"

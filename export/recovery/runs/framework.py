@@ -22,3 +22,5 @@ class Framework:
     read: Callable[[RunFolder], Run]
     alone: bool = False
     """Whether nothing beside the checkpoint says what it is: then a checkpoint that is given by its path is no run."""
+    chosen: str = "the newest"
+    """What the last of the checkpoints is."""

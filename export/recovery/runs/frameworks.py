@@ -8,7 +8,7 @@ from pathlib import Path
 
 from builder.errors import RecoveryError
 
-from . import legged_gym, rsl_rl
+from . import cleanrl, legged_gym, rl_games, rsl_rl, sb3, skrl
 from .folder import RunFolder, newest_note
 from .framework import Framework
 
@@ -17,7 +17,14 @@ _MOST_FOLDERS = 2_000
 _LISTED = 12
 
 
-FRAMEWORKS: tuple[Framework, ...] = (rsl_rl.FRAMEWORK, legged_gym.FRAMEWORK)
+FRAMEWORKS: tuple[Framework, ...] = (
+    rsl_rl.FRAMEWORK,
+    legged_gym.FRAMEWORK,
+    rl_games.FRAMEWORK,
+    skrl.FRAMEWORK,
+    sb3.FRAMEWORK,
+    cleanrl.FRAMEWORK,
+)
 """The frameworks whose runs are read: a file of this folder for each."""
 
 
@@ -55,7 +62,7 @@ def _matches(folder: Path) -> list[Found]:
     found: list[Found] = []
     for framework in FRAMEWORKS:
         if checkpoints := framework.checkpoints(folder):
-            note = newest_note(checkpoints[-1], checkpoints, folder)
+            note = newest_note(checkpoints[-1], checkpoints, folder, framework.chosen)
             found.append(Found(framework, RunFolder(folder, checkpoints[-1]), note))
     return found
 
@@ -66,7 +73,8 @@ def _around(path: Path) -> Iterator[Found]:
         for framework in FRAMEWORKS:
             checkpoints = [] if framework.alone else framework.checkpoints(folder)
             if path in checkpoints:
-                yield Found(framework, RunFolder(folder, path), newest_note(path, checkpoints, folder))
+                note = newest_note(path, checkpoints, folder, framework.chosen)
+                yield Found(framework, RunFolder(folder, path), note)
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from typing import Any
 from builder.errors import RecoveryError
 from export.recovery.activation_slots import Hints, parse
 from export.recovery.checkpoint import Layers, read_layers
+from export.recovery.normaliser_file import SAVED, normaliser_of
 from export.recovery.recovered import Recovered, Step, network_of, refusals_of
 
 from .facts import Fact, Interface, Joints, Run, shown
@@ -46,6 +47,7 @@ def read_run(folder: RunFolder, run: Run, *, name: str | None = None, **options:
         joints = _joints(run, options.pop("joints", None))
         values = _joined(run, options)
         dropout, dtype = options.get("dropout"), options.get("dtype")
+        dtype = run.rounding.value if run.rounding is not None else dtype
         behind = run.after_normaliser.value if run.after_normaliser is not None else None
         activations = values["activations"]
         hints = Hints(values["activation"], values["output_activation"], activations, dropout, behind)
@@ -64,10 +66,23 @@ def read_run(folder: RunFolder, run: Run, *, name: str | None = None, **options:
         source["features"] = list(interface.features) if interface.features is not None else layers.features
         output: dict[str, Any] = {"name": options.get("output_name", "action")}
         output |= {"features": list(interface.outputs)} if interface.outputs is not None else {}
-        steps = [*interface.before, *layers.steps, *interface.after]
+        normaliser, said = _given_normaliser(run, layers, options.get("normalizer"))
+        notes = [*notes[:1], *said, *notes[1:]]
+        steps = [*interface.before, *normaliser, *layers.steps, *interface.after]
         name = name if name is not None or run.name is None else run.name.value
         period = run.period.value if run.period is not None else None
         return network_of(steps, run.checkpoint, name, source, output, notes, period=period)
+
+
+def _given_normaliser(run: Run, layers: Layers, file: str | Path | None) -> tuple[list[Step], list[str]]:
+    """The blocks of a normaliser's file, and notes on it or on its absence. Raises RecoveryError: there is one."""
+    if file is None:
+        hint = f"What to do: if so, write the statistics with {SAVED}, and add --normalizer normalizer.npz"
+        return [], [f"{run.normaliser}. {hint}"] if run.normaliser else []
+    if any(step.kind == "standardize" for step in layers.steps):
+        where = f" ({run.prefix.place})" if run.prefix is not None else ""
+        raise RecoveryError(f"--normalizer {file}: the checkpoint has a normaliser{where}. What to do: leave it out")
+    return normaliser_of(Path(file), layers.features)
 
 
 def _differs(run: Run, option: str, given: Any) -> bool:
@@ -155,6 +170,7 @@ def _fact_notes(run: Run, joints: Joints) -> list[str]:
         ("epsilon", run.epsilon),
         ("after the normaliser", run.after_normaliser),
         ("after the output", run.output_activation),
+        ("statistics in", run.rounding),
         ("hidden layers of", run.hidden),
         ("period in seconds", run.period),
         ("name", run.name),

@@ -77,7 +77,7 @@ def read(folder: RunFolder) -> Run:
         period=period_of(env) if env is not None else None,
         joints=joint_order(folder, env, folder.yaml(DEPLOY)),
         interface=_interface(folder, agent, env, role),
-        notes=() if env is not None and is_managed(env) else (_left_out(env),),
+        notes=() if env is not None and is_managed(env) else (left_out_note(env),),
     )
 
 
@@ -99,7 +99,7 @@ def _groups(agent: Entry, env: Entry, role: str) -> list[str]:
     return [role] if env.get("observations", role) is not None else ["policy"]
 
 
-def _left_out(env: Entry | None) -> str:
+def left_out_note(env: Entry | None) -> str:
     """The warning where nothing says what the actions are."""
     why = f"{ENV} is missing" if env is None else f"the environment of {ENV} computes the actions in code of its own"
     if env is not None and (scale := env.get("action_scale")) is not None and scale.is_number:
