@@ -58,6 +58,8 @@ def _print_bench(report: "BenchReport") -> None:
     print_aligned(rows)
     for figures in report.batches:
         note(*(f"left out at batch {figures.batch:,}: {c.name}: {c.reason}" for c in figures.left_out))
+    if report.load is not None:
+        note(f"note: {report.load}")
 
 
 @dataclass

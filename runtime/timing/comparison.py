@@ -14,6 +14,7 @@ from runtime.session.session import Session
 
 from .contenders import PLAIN, contenders_of, plain
 from .contest import Contest, LeftOut
+from .load import LoadWatch
 from .rows import check_batch, described_inputs, repeated, rows_of_file, seeded_rows
 from .timer import Ratio, Timings, check_seconds, no_progress, paired
 
@@ -65,6 +66,8 @@ class BenchReport:
     rows: str
     """What it was measured on, in words."""
     batches: tuple[BatchFigures, ...]
+    load: str | None = None
+    """What others used of the processor meanwhile, in words, where it was enough to change the times."""
 
 
 def bench(
@@ -101,6 +104,7 @@ def bench(
         source = "seeded normal rows" + (" within the declared ranges" if ranged else "")
     reference = plain(str(path), device)
     figures: list[BatchFigures] = []
+    watch = LoadWatch()
     with Contest(contenders_of(path, device, settings or {})) as contest:
         for index, batch in enumerate(sizes):
             try:
@@ -123,7 +127,7 @@ def bench(
             rounds, timings = _timed(contest, seconds / len(sizes), after)
             contenders = tuple(_figures(name, batch, timings, distances[name]) for name in timings)
             figures.append(BatchFigures(batch, rounds, contenders, left_out))
-    return BenchReport(path, device, resolved, multiply_adds, source, tuple(figures))
+    return BenchReport(path, device, resolved, multiply_adds, source, tuple(figures), watch.note())
 
 
 def _timed(contest: Contest, seconds: float, after: Callable[[int, int], None]) -> tuple[int, dict[str, Timings]]:

@@ -72,7 +72,8 @@ def measure(
             runners[candidate] = partial(time_block, calls[candidate], count, interval=1 / rate if rate else None)
         timings = time_rounds(runners, rounds, lambda done: progress(done, rounds))
         batch = len(next(iter(feed.values())))
-        return {each: _measured(each, sessions[each], timings[each], batch) for each in kept}, left_out
+        found = {each: _measured(each, sessions[each], timings[each], batch, paced=rate is not None) for each in kept}
+        return found, left_out
 
 
 def _fits_in_memory(path: Path) -> bool:
@@ -130,12 +131,13 @@ def _plan(
     return [candidate for candidate in candidates if candidate in ordered], block, rounds
 
 
-def _measured(candidate: Candidate, session: Session, timings: Timings, batch: int) -> Measured:
+def _measured(candidate: Candidate, session: Session, timings: Timings, batch: int, *, paced: bool) -> Measured:
     settings = session.settings
+    from_rows = settings.idle_from if paced else settings.whole_from
     if batch >= settings.shared_from and settings.workers > 1:
         threads = settings.workers
     else:
-        threads = settings.threads if batch >= settings.whole_from else 1
+        threads = settings.threads if batch >= from_rows else 1
     return Measured(
         candidate.settings,
         threads,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from export import publish
-from tests.support.policy import policy_module, policy_spec
+from tests.support.robot import policy_module, policy_spec
 
 
 @pytest.fixture(scope="package")

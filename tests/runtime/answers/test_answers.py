@@ -20,7 +20,7 @@ from export.bounds.rows import row_bounds
 from runtime import InputError, check_answers
 from runtime.device.precisions import PRECISIONS
 from tests.support.commands import Run
-from tests.support.policy import JOINTS, ROWS, answers, judged, observations, policy_module, policy_spec, saved
+from tests.support.robot import JOINTS, ROWS, answers, judged, observations, policy_module, policy_spec, saved
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.commands import Run
-from tests.support.policy import JOINTS, NAMES, ROWS, answers, judged, observations, saved
+from tests.support.robot import JOINTS, NAMES, ROWS, answers, judged, observations, saved
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from builder.documents import as_yaml
 from export import compare
 from runtime import contract
 from tests.support.commands import Run
-from tests.support.policy import JOINTS, MEAN, NAMES, OFFSET, STD, policy_file, policy_module, policy_spec
+from tests.support.robot import JOINTS, MEAN, NAMES, OFFSET, STD, policy_file, policy_module, policy_spec
 
 SWAPPED = (1, 0, 2, 3)
 """The first two joints exchanged."""

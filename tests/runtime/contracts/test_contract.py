@@ -22,8 +22,8 @@ from builder import MLPSpec, assemble
 from export import export, publish
 from runtime import InputError, ModelError, contract, read_contract
 from tests.support.commands import Run
-from tests.support.policy import FACTOR, JOINTS, MEAN, NAMES, OFFSET, STD, policy_file, policy_module, policy_spec
 from tests.support.repeats import examples
+from tests.support.robot import FACTOR, JOINTS, MEAN, NAMES, OFFSET, STD, policy_file, policy_module, policy_spec
 
 
 def applied(steps: Any, rows: np.ndarray) -> np.ndarray:

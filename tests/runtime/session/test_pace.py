@@ -144,19 +144,12 @@ def help_of_others(session: Session, x: np.ndarray, wait: Callable[[], None]) ->
 
 
 @pytest.mark.parametrize(
-    ("options", "sleeping", "helped"),
-    [
-        ({}, False, True),
-        ({}, True, False),
-        ({"threads": 1}, False, False),
-        ({"threads": 2}, False, True),
-        ({"threads": 2}, True, True),
-    ],
-    ids=str,
+    ("threads", "sleeping", "helped"),
+    [(None, False, True), (None, True, False), (1, False, False), (2, False, True), (2, True, True)],
 )
-def test_who_helps(medium: Path, caller: Caller, options: dict[str, int], sleeping: bool, helped: bool) -> None:
+def test_who_helps(medium: Path, caller: Caller, threads: int | None, sleeping: bool, helped: bool) -> None:
     """By the rule as the calls come, and as requested where ``threads`` is set."""
-    with Session(medium, "cpu", **options) as session:
+    with Session(medium, "cpu", threads=threads) as session:
         share = help_of_others(session, normal(1, 784), lambda: caller.sleep(2000 if sleeping else 0))
     assert (share > 0.01) is helped, share
 
