@@ -55,14 +55,9 @@ def examine() -> Report:
         if machine.cuda.usable and machine.cuda.optional_missing:
             names = ", ".join(machine.cuda.optional_missing)
             notes.append(f"CUDA works without {names}; dense networks need none of these")
-<<<<<<< HEAD
+    notes += [process.format() for process in busy_with_onnxruntime()]
     names = ["mlpx", *DISTRIBUTIONS, *_required()]
     packages = {name: installed_version(name) for name in names}
-=======
-    notes += [process.format() for process in busy_with_onnxruntime()]
-    names = ["mlpx", "numpy", "pydantic", "typer", "rich", "PyYAML", *DISTRIBUTIONS]
-    packages = {name: installed_version(name) for name in [*names, "polars", "torch", "onnx", "safetensors"]}
->>>>>>> paced
     return Report(platform.python_version(), platform.platform(), packages, providers, tuple(problems), tuple(notes))
 
 
