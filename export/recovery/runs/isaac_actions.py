@@ -43,8 +43,8 @@ class Action:
     """``None``: it depends on the joints' names, which are not known."""
     offset: list[float] | None = None
     limits: list[tuple[float, float]] | None = None
-    default_offset: bool = False
-    """Whether the offset is the joints' default."""
+    offset_place: str = ""
+    """Where the offset is."""
 
 
 def defaults_of(env: Entry, asset: str, quantity: str, group: Group) -> tuple[list[float] | None, Entry | None]:
@@ -84,15 +84,15 @@ def _action(name: str, entry: Entry, env: Entry, joints: Joints) -> Action:
     use_default = entry.get("use_default_offset")
     if default and (use_default is None or use_default.flag()):
         asset = (entry.get("asset_name") or entry.get("entity_name") or Entry("robot", "", 0)).text()
-        offset, _ = defaults_of(env, asset, default, group)
+        offset, defaults = defaults_of(env, asset, default, group)
         offset = [0.0] if offset is None and default == "joint_vel" else offset
-        own = True
+        place = f"the defaults, {defaults.place}" if defaults is not None else entry.place
     else:
         zero = entry.get("use_zero_offset")
         fixed = None if zero is not None and zero.flag() else entry.get("offset")
-        offset, own = by_joint(fixed, group, 0.0, Entry.number), False
+        offset, place = by_joint(fixed, group, 0.0, Entry.number), (fixed or entry).place
     limits = by_joint(entry.get("clip"), group, UNLIMITED, _limits)
-    return Action(name, entry, group, True, unit, what, factor, offset, limits, own)
+    return Action(name, entry, group, True, unit, what, factor, offset, limits, place)
 
 
 def _limits(entry: Entry) -> tuple[float, float]:

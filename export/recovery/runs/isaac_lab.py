@@ -22,6 +22,8 @@ _LAST_ACTION = (
     "LAST ACTION: the input {} is the network's output before its scale, offset and clip; where a command is at its"
     " limit, it does not follow from the command"
 )
+_FEW = 3
+"""So many keys are in alphabetical order by chance."""
 _HINT = "What to do: add --joints with the names of the robot's joints in the order of the simulation"
 
 
@@ -57,6 +59,7 @@ def interface_of(
         counts = counted(actions, outputs, checkpoint)
         sized = _Actions(actions, counts, outputs)
         settings = Settings(env, joints, widths, sized.group)
+        _refuse_sorted(env)
         terms = [term for name in groups for term in terms_of(env.need("observations").need(name), settings)]
         sizes = _sizes(env, terms, inputs, checkpoint)
         observed = _observations(env, terms, sizes, sized)
@@ -165,9 +168,7 @@ def _action_notes(action: Action) -> list[str]:
         message = f"ACTION OFFSET LEFT OUT: {name} is relative to default positions, which are by joint names or not in"
         notes.append(f"{message} env.yaml; the outputs are without them. {_HINT}")
     elif action.offset != [0.0]:
-        notes.append(
-            f"action {name} plus {_shown(action.offset)}, {'the defaults' if action.default_offset else place}"
-        )
+        notes.append(f"action {name} plus {_shown(action.offset)}: {action.offset_place}")
     clip = action.entry.get("clip")
     if clip is not None and (action.limits is None or action.factor is None or action.offset is None):
         notes.append(f"ACTION CLIP LEFT OUT: {name} is clipped after its scale and offset ({clip.place}). {_HINT}")
@@ -178,6 +179,15 @@ def _shown(values: Sequence[float]) -> str:
     return (
         shown(values[0]) if len(set(values)) == 1 else f"{len(values)} values from {min(values):g} to {max(values):g}"
     )
+
+
+def _refuse_sorted(env: Entry) -> None:
+    """Raise RecoveryError for a file whose keys were sorted: the order of the terms is lost, and with it the inputs."""
+    groups = [group.mapping() for group in env.need("observations").mapping().values() if group.value is not None]
+    mappings = [list(each) for each in (env.mapping(), *groups)]
+    if all(len(keys) > _FEW and keys == sorted(keys) for keys in mappings):
+        message = "all keys are in alphabetical order, and the order of the terms is that of the policy's inputs"
+        raise env.error(message, "give the env.yaml that the training wrote, not one that was sorted")
 
 
 def _sizes(env: Entry, terms: list[Term], inputs: int, checkpoint: str) -> list[int] | None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from builder import MLPSpec, RecoveryError, assemble, load_spec, load_weights
 from export import Recovered, publish, read_network, recover
+from export.recovery.runs.yaml_data import plain, read_yaml
 from tests.support.isaac_yaml import G1_JOINTS, MDP, deploy_yaml, env_yaml, observation_term, pair, replaced
 from tests.support.run_folders import G1_INPUTS, Trained, agent_yaml, g1, g1_run, run_folder, saved_by_3, trained
 
@@ -72,6 +74,7 @@ def test_every_fact_says_where_it_came_from(tmp_path: Path) -> None:
             "input joint_vel_rel 7 x 5, the oldest first, clipped to -20 and 20, times 0.05: ",
         ),
         ("env", "    scale: 0.25", "action JointPositionAction times 0.25: "),
+        ("env", "      joint_pos:", "action JointPositionAction plus 7 values from -0.1 to 0.3: the defaults, "),
     ):
         lines = (folder / f"params/{file}.yaml").read_text().split("\n")
         (at,) = [number for number, line in enumerate(lines, 1) if line.startswith(key)]
@@ -305,6 +308,15 @@ def test_what_does_not_fit_is_an_error_with_file_and_line(
     assert str(error.value).startswith(f"{folder}: ")
     if where is not None:
         assert f"params/{file}.yaml line {text[: text.index(where)].count(chr(10)) + 1}" in str(error.value)
+
+
+def test_sorted_keys_have_lost_the_order_of_the_terms(tmp_path: Path) -> None:
+    values = plain(read_yaml(g1_run(tmp_path / "run") / "params/env.yaml"))
+    del values["observations"]["critic"]
+    in_order, sorted_text = (yaml.safe_dump(values, sort_keys=sort) for sort in (False, True))
+    agree(read_network(g1_run(tmp_path / "a", env=in_order)), g1())
+    with pytest.raises(RecoveryError, match=r"params/env.yaml line 1: all keys are in alphabetical order"):
+        read_network(g1_run(tmp_path / "b", env=sorted_text))
 
 
 def test_an_environment_with_code_of_its_own_leaves_the_scale_out_loudly(tmp_path: Path) -> None:

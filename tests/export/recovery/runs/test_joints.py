@@ -135,3 +135,13 @@ def test_names_whose_order_is_the_robots_are_not_taken_for_it(tmp_path: Path) ->
     listed = "".join(f"\n    - {joint}" for joint in sorted(G1_JOINTS))
     found = read_network(g1_run(tmp_path / "run", env=env_yaml(joint_names=listed), deploy=""))
     assert names(found.spec.output.listed) == [f"JointPositionAction[{index}]" for index in range(7)]
+
+
+def test_without_their_own_order_names_are_in_the_robots(tmp_path: Path) -> None:
+    listed = "".join(f"\n    - {joint}" for joint in sorted(G1_JOINTS))
+    policy = g1()
+    found = read_network(
+        g1_run(tmp_path / "run", policy, env=env_yaml(joint_names=listed), deploy=""), joints=G1_JOINTS
+    )
+    assert names(found.spec.output.listed) == [f"JointPositionAction:{joint}" for joint in G1_JOINTS]
+    agree(found, policy)
