@@ -28,6 +28,7 @@ from runtime.live.judge import Evidence, Judgement, rms
 from runtime.live.probe import Method
 from runtime.model.certificate import Answers
 
+from .bypassed import Bypassed, choices, named
 from .evidence import Compared
 from .orders import input_orders, output_orders
 from .reduced import reduced
@@ -42,17 +43,16 @@ _PRECISION = (
     ": products were rounded to it where the answers were computed; switch it off there "
     "(torch.backends.cuda.matmul.allow_tf32 = False, no autocast), or compare with a file of that precision"
 )
-_CALLED = {"standardize": "normaliser"}
 
 
 def causes_of(compared: Compared, policy: Contract, saved: Saved, run: Run, path: Path) -> list[str]:
     """The causes, the likeliest first; one sentence that says so where none is found."""
     trial = _Trial(compared, policy, saved, run, path)
     with np.errstate(all="ignore"):
-        causes = trial.clipped()
-        if not causes:
-            best = min(trial.faults(), key=lambda fault: fault[1], default=None)
-            causes = [best[0]] if best is not None and best[1] <= _UNEXPLAINED else trial.alone()
+        clipped = trial.clipped()
+        words, left = min(trial.faults(), key=lambda fault: fault[1], default=("", np.inf))
+        is_clip = bool(clipped) and ": the clip, applied" in words
+        causes = [words] if left <= _UNEXPLAINED and not is_clip else clipped or trial.alone()
     return causes or [
         "the figures do not show the cause; mlpx recover --compare names what differs between two policies"
     ]
@@ -88,12 +88,10 @@ class _Trial:
     def faults(self) -> Iterator[tuple[str, float]]:
         """Each fault in words, and what it leaves unexplained."""
         file = self.rows(self.compared.file)
-        for words, name, values in self._outputs(file):
-            yield words, self.left({**file, name: values})
-        inputs = self.rows(self.inputs)
-        for words, name, values in self._inputs(inputs):
-            yield words, self.left(self.run({**inputs, name: values.astype(inputs[name].dtype)}))
+        yield from self._left_out()
+        yield from self._twice(file)
         yield from self._columns(file)
+        inputs = self.rows(self.inputs)
         for words, name, order, renamed in input_orders(self.policy):
             turned = inputs[name].reshape(len(self.chosen), -1)[:, list(order)].reshape(inputs[name].shape)
             results = self.run({**inputs, name: turned})
@@ -103,41 +101,37 @@ class _Trial:
                 yield f"{words}, and so are those of '{output}'", self.left({**results, output: moved})
         yield from self._shifted()
 
-    def _outputs(self, file: Arrays) -> Iterator[tuple[str, str, np.ndarray]]:
-        for each in self.policy.outputs:
-            name, values, undone = each.port.name, file[each.port.name], list[Step]()
-            for step in reversed(each.steps):
-                if not step.is_identity and step.kind != "clip":
-                    called = _named([step])
-                    twice = f"'{name}': {called} is applied twice: the saved answers have it once more than the file's"
-                    yield twice, name, step.apply(values)
-                values = step.undone(values)
-                undone.insert(0, step)
-                if step.kind != "clip":
-                    words = f"'{name}': {_named(undone)}, which the file applies last, is left out of the saved answers"
-                    yield words, name, values
+    def _left_out(self) -> Iterator[tuple[str, float]]:
+        inputs = self.rows(self.inputs)
+        bypassed = Bypassed(self.path, self.policy)
+        for kind, interfaces in (("first", self.policy.inputs), ("last", self.policy.outputs)):
+            for each in interfaces:
+                for chosen in choices(each.steps, last=kind == "last"):
+                    results = bypassed.run(each, chosen, inputs)
+                    called = named([each.steps[index] for index in chosen])
+                    words = (
+                        f"'{each.port.name}': {called}, applied {kind} in the file, left out where the answers are from"
+                    )
+                    also = ", or the saved inputs went through it already" if kind == "first" else ""
+                    if results is not None:
+                        yield words + also, self.left(results)
 
-    def _inputs(self, inputs: Arrays) -> Iterator[tuple[str, str, np.ndarray]]:
-        for each in self.policy.inputs:
-            name, done = each.port.name, list[Step]()
-            if inputs[name].ndim != 2 or inputs[name].dtype.kind != "f":
-                continue
+    def _twice(self, file: Arrays) -> Iterator[tuple[str, float]]:
+        for each in self.policy.outputs:
+            name = each.port.name
             for step in each.steps:
+                if step.kind != "clip" and not step.is_identity:
+                    words = f"'{name}': {named([step])} applied once more in the saved answers than in the file"
+                    yield words, self.left({**file, name: step.apply(file[name])})
+        inputs = self.rows(self.inputs)
+        for each in self.policy.inputs:
+            name, rows, done = each.port.name, inputs[each.port.name], list[Step]()
+            for step in each.steps if rows.ndim == 2 and rows.dtype == np.float32 else ():
+                rows = step.apply(rows)
                 done.append(step)
-                raw = applied = inputs[name].astype(np.float64)
-                if step.kind == "clip" or step.is_identity:
-                    continue
-                for own in done:
-                    applied = own.apply(applied)
-                for own in reversed(done):
-                    raw = own.undone(raw)
-                called = _named(done)
-                words = (
-                    f"'{name}': {called}, which the file applies first, is left out where the answers were computed, "
-                    "or the saved inputs went through it already"
-                )
-                yield words, name, raw
-                yield f"'{name}': {called} was applied twice where the answers were computed", name, applied
+                if step.kind != "clip" and not step.is_identity:
+                    words = f"'{name}': {named(done)} applied twice where the answers are from"
+                    yield words, self.left(self.run({**inputs, name: rows}))
 
     def _columns(self, file: Arrays) -> Iterator[tuple[str, float]]:
         """Outputs in another order, found by their values."""
@@ -220,12 +214,6 @@ class _Trial:
                 cause.replace("the server rounds its answers", "the saved answers are rounded") for cause in causes
             ]
         return found
-
-
-def _named(steps: list[Step]) -> str:
-    """``the clip and the normaliser``."""
-    names = [f"the {_CALLED.get(step.kind, step.kind)}" for step in steps if not step.is_identity]
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else "nothing"
 
 
 def _features(names: tuple[str, ...] | None, which: np.ndarray) -> str:

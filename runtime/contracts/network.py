@@ -111,6 +111,13 @@ class Network(Graph):
             value = before
         return tuple(joined(reversed(self._whole(steps))))
 
+    def bypass(self, steps: Sequence[Step]) -> None:
+        """Change the model: these steps pass on what they are given."""
+        for node in [node for step in steps for node in step.nodes]:
+            value = next(name for name in node.input if self._is_computed(name))
+            node.op_type, node.input[:] = b"Identity", [value]
+            del node.attribute[:]
+
     def layers(self, taken: Sequence[Step]) -> Iterator[Layer]:
         """The layers in the file's order, without the operators of the steps ``taken``."""
         nodes = [node for step in taken for node in step.nodes]

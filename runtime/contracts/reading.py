@@ -41,9 +41,9 @@ def contract(path: str | Path) -> Contract:
     inputs, outputs = _ports(model, path, summary)
     proof, certificate = _proof(path)
     try:
-        leading = tuple(Interface(port, network.leading(port.name, _width(port))) for port in inputs)
+        leading = tuple(Interface(port, network.leading(port.name, flat_width(port))) for port in inputs)
         first = [step for each in leading for step in each.steps]
-        trailing = tuple(Interface(port, network.trailing(port.name, _width(port), first)) for port in outputs)
+        trailing = tuple(Interface(port, network.trailing(port.name, flat_width(port), first)) for port in outputs)
         last = [step for each in trailing for step in each.steps]
         layers = tuple(network.layers([*first, *last]))
     except ModelError as error:
@@ -81,7 +81,7 @@ def _port(value: Any) -> Port:
     return Port(text(value.name), shape, dtype=_TYPES.get(tensor.elem_type, f"type {tensor.elem_type}"))
 
 
-def _width(port: Port) -> int | None:
+def flat_width(port: Port) -> int | None:
     """The features of a flat row; None for rows of several dimensions, or of a size that is not fixed."""
     sizes = [size for size in port.shape[1:] if isinstance(size, int)]
     return prod(sizes) if len(sizes) == len(port.shape) - 1 == 1 else None

@@ -17,7 +17,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
 KINDS = {role: kind for kind, roles in DEFAULTS.items() for role in roles}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """``clip``: min(max(x, min), max); ``standardize``: (x - mean) / std; ``scale``: x·factor + offset.
 
@@ -26,7 +26,7 @@ class Step:
 
     kind: str
     values: Mapping[str, np.ndarray]
-    nodes: tuple[Any, ...] = field(default=(), compare=False, repr=False)
+    nodes: tuple[Any, ...] = field(default=(), repr=False)
     """The operators of the file that compute it."""
 
     def value(self, role: str, features: int) -> np.ndarray:

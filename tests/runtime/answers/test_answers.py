@@ -82,24 +82,32 @@ def without(**changed: Any) -> nn.Module:
     return policy_module(policy_spec(**changed))
 
 
-@fault("normaliser left out", "'obs': the clip and the normaliser, which the file applies first, is left out")
+@fault("normaliser left out", "'obs': the normaliser, applied first in the file, left out where the answers are from")
 def _normaliser(rows: np.ndarray) -> Any:
     return rows, answers(rows, without(normaliser=None))
 
 
-@fault("inputs already normalised", "'obs': the clip and the normaliser", "or the saved inputs went through it already")
+@fault(
+    "normaliser left out far from the clip", "'obs': the clip and the normaliser, applied first in the file, left out"
+)
+def _neither(rows: np.ndarray) -> Any:
+    rows = rows * 20
+    return rows, answers(rows, without(clip=None, normaliser=None))
+
+
+@fault("inputs already normalised", "the normaliser, applied first", "or the saved inputs went through it already")
 def _normalised(rows: np.ndarray) -> Any:
     rows = rows / 4
     normalised = policy_module(policy_spec())[1](torch.from_numpy(rows)).numpy()
     return normalised, answers(rows)
 
 
-@fault("scale left out", "'action': the scale, which the file applies last, is left out of the saved answers")
+@fault("scale left out", "'action': the scale, applied last in the file, left out where the answers are from")
 def _scale(rows: np.ndarray) -> Any:
     return rows, answers(rows, without(scale=None))
 
 
-@fault("scale applied twice", "'action': the scale is applied twice")
+@fault("scale applied twice", "'action': the scale applied once more in the saved answers than in the file")
 def _twice(rows: np.ndarray) -> Any:
     return rows, policy_module(policy_spec())[-1](torch.from_numpy(answers(rows))).numpy()
 
@@ -192,7 +200,7 @@ def test_what_is_printed_names_row_feature_and_cause(policy: Path, run: Run, tmp
     row, index = np.unravel_index(np.abs(actions - answers(rows)).argmax(), actions.shape)
     assert f"most off  row {row + 1}, 'joint_pos:{JOINTS[index]}' of 'action': {actions[row, index]:.9g} saved" in out
     assert out.startswith(f"differ    {policy} on cpu, {ROWS} rows of {tmp_path / 'saved.npz'}\n")
-    assert "cause     'action': the scale, which the file applies last, is left out" in out
+    assert "cause     'action': the scale, applied last in the file, left out where the answers are from" in out
 
 
 def test_it_needs_a_bound_and_says_where_to_get_one(policy: Path, tmp_path: Path) -> None:
