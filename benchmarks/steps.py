@@ -29,9 +29,10 @@ CALLS = {"tiny": 3000, "small": 2000, "medium": 200, "deep": 500, "large": 10}
 WAITS = {
     "plain run": None,
     "one thread": {"threads": 1},
-    "not at all": {"spin_us": 0},
+    "two threads, not at all": {"threads": 2, "spin_us": 0},
+    "two threads, 50 us": {"threads": 2},
+    "two threads, 1 ms": {"threads": 2, "spin_us": 1000},
     "the rule": {},
-    "1 ms": {"spin_us": 1000},
 }
 """Ways to wait for work between calls, as settings of a session."""
 

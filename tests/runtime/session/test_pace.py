@@ -11,9 +11,11 @@ from threading import Thread
 from time import process_time_ns, thread_time_ns
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from export import export
 from runtime import Session
@@ -181,6 +183,20 @@ def test_one_thread_and_more_give_the_same_bits(width: int, block: str, tmp_path
         for rows in range(1, 4096 // width + 1):
             x = normal(rows, 300, seed=rows)
             np.testing.assert_array_equal(one.predict(x), three.predict(x))
+
+
+def test_a_file_whose_bits_differ_keeps_its_threads(medium: Path, tmp_path: Path, caller: Caller) -> None:
+    """Here because it adds noise; on another processor, because a kernel adds in another order on more threads."""
+    model = onnx.load(str(medium))
+    last = model.graph.node[-1]
+    model.graph.node.append(helper.make_node("RandomNormalLike", ["before"], ["noise"]))
+    model.graph.node.append(helper.make_node("Add", ["before", "noise"], [last.output[0]]))
+    last.output[0] = "before"
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with Session(tmp_path / "m.onnx", "cpu") as session:
+        assert session.settings.busy_from < session.settings.idle_from
+        session.predict(normal(2, 784))  # a session's noise begins alike; now one of them is ahead
+        assert help_of_others(session, normal(1, 784), lambda: caller.sleep(2000)) > 0.01
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a policy of Linux")
