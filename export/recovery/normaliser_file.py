@@ -44,7 +44,8 @@ def normaliser_of(path: Path, features: int) -> tuple[list[Step], list[str]]:
             raise RecoveryError(f"{path}: {name} has the shape {list(arrays[name].shape)}; one number is expected")
         numbers[name] = float(arrays[name].reshape(-1)[0]) if name in arrays else default
     epsilon, clip = numbers["epsilon"], numbers["clip"]
-    std = np.sqrt(arrays["var"] + epsilon)
+    with np.errstate(invalid="ignore"):
+        std = np.sqrt(arrays["var"] + epsilon)
     wrong = ~(np.isfinite(arrays["mean"]) & np.isfinite(std) & (std > 0))
     if wrong.any():
         at = int(np.flatnonzero(wrong)[0])

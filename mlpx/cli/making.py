@@ -134,7 +134,7 @@ class RecoverOptions:
     keep_shape: Annotated[bool, "Keep the input's shape and the Flatten of an ONNX file."] = False
     replace: Annotated[bool, "Overwrite a different spec or different weights in the folder."] = False
     normalizer: Annotated[
-        Path | None, "FILE.npz", "Mean and variance of a normaliser that the checkpoint does not hold: VecNormalize."
+        Path | None, "FILE", "An .npz file with the mean and var of a normaliser that the checkpoint does not hold."
     ] = None
     joints: Annotated[
         str | None, "NAMES", "The robot's joints in the order of the simulation: hip,knee or a file with a name a line."

@@ -28,7 +28,7 @@ OPTIONS = {
     ),
     "recover": (
         "--activation --activations --compare --device --dropout --dtype --epsilon --html --joints --keep-shape --key "
-        "--name --no-html --output --output-activation --prefix --replace --trust -o"
+        "--name --no-html --normalizer --output --output-activation --prefix --replace --trust -o"
     ),
     "verify": (
         "--answers --ca-file --certificate --confidence --data --device --dtype --every --html --method --metrics "

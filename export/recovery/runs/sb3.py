@@ -9,7 +9,7 @@ are normalised outside of it, with statistics in a pickle of their own. Source: 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,13 +118,19 @@ def _hidden(data: Data, policy: _Policy) -> Fact[tuple[int, ...]] | None:
     return Fact(tuple(value), data.place("policy_kwargs", "net_arch"))
 
 
-def _action(data: Data, kind: str, squashed: bool, noisy: bool) -> tuple[Fact[str], Any, list[str]]:
+def _nothing(_outputs: int) -> Sequence[Step]:
+    return ()
+
+
+def _action(
+    data: Data, kind: str, squashed: bool, noisy: bool
+) -> tuple[Fact[str], Callable[[int], Sequence[Step]], list[str]]:
     """The activation behind the network, the blocks behind that for a number of outputs, and notes."""
     space = data.get("action_space", ":type:")
     place = data.place("action_space")
     if not isinstance(space, str) or ".Box'" not in space:
         what = "values" if kind == "DQNPolicy" else "logits"
-        return Fact("none", f"{kind}, {place}"), lambda _: (), [_ARGMAX.format(what)]
+        return Fact("none", f"{kind}, {place}"), _nothing, [_ARGMAX.format(what)]
     end = Fact("tanh" if squashed else "none", f"{kind}, {data.place('policy_class')}")
     if noisy and kind == "SACPolicy":  # gSDE bounds the mean before tanh
         largest = data.get("policy_kwargs", "clip_mean")

@@ -1,7 +1,7 @@
-"""The zip archives of Stable-Baselines3: the policy's state dict, and what its JSON says. Pickles in it stay closed.
+"""The zip archives of Stable-Baselines3: the policy's state dict, and what its JSON says. Pickles stay closed.
 
-``data`` is JSON; what is no JSON is a pickle in base64 (``:serialized:``) beside its class (``:type:``) and the texts of
-its attributes, which are read here. Source: ``stable_baselines3/common/save_util.py``.
+``data`` is JSON; what is no JSON is a pickle in base64 (``:serialized:``) beside its class (``:type:``) and the texts
+of its attributes, which are read here. Source: ``stable_baselines3/common/save_util.py``.
 """
 
 from __future__ import annotations
