@@ -25,7 +25,8 @@ from .writing import CSource, c_source
 
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wdouble-promotion", "-Werror")
 """What every build is compiled with: a warning is an error."""
-LEVELS = (("-O0",), ("-O2",), ("-O3", "-march=native"))
+_NATIVE = "-march=native"
+LEVELS = (("-O0",), ("-O2",), ("-O3", _NATIVE))
 """The levels of optimisation that a file is proved at."""
 
 
@@ -36,6 +37,8 @@ class Compiler:
     name: str
     command: tuple[str, ...]
     options: tuple[str, ...] = ()
+    """Where it is not told which processor to compile for."""
+    always: tuple[str, ...] = ()
 
     @cached_property
     def version(self) -> str:
@@ -45,7 +48,8 @@ class Compiler:
 
     def compile(self, sources: Sequence[Path], output: Path, flags: Sequence[str]) -> None:
         """Compile to ``output``. Raises TargetError, with what the compiler says."""
-        command = [*self.command, *STRICT, *flags, *self.options, *map(str, sources), "-o", str(output), "-lm"]
+        own = () if _NATIVE in flags else self.options
+        command = [*self.command, *STRICT, *flags, *own, *self.always, *map(str, sources), "-o", str(output), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment())
         if done.returncode:
             said = "\n".join(done.stderr.splitlines()[:10])
@@ -70,7 +74,8 @@ def compilers() -> tuple[list[Compiler], list[str]]:
         found.append(Compiler("clang", ("clang",)))
     elif importlib.util.find_spec("ziglang") is not None:
         command = (sys.executable, "-m", "ziglang", "cc")
-        found.append(Compiler("clang (zig cc)", command, ("-fno-sanitize=undefined",)))
+        # zig compiles for this very processor by itself, and checks for undefined behaviour at -O0
+        found.append(Compiler("clang (zig cc)", command, ("-mcpu=baseline",), ("-fno-sanitize=undefined",)))
     else:
         missing.append("clang: neither clang on the PATH nor the package ziglang")
     return found, missing
