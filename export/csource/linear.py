@@ -1,7 +1,7 @@
 """Products with constant matrices.
 
 The weights of 32 outputs lie side by side for each input, so that a compiler adds them to 32 sums at once; the outputs
-that are left over are computed so too where there are at least 16, with zeros beside them, else one by one.
+that are left over are computed so too where there are at least 8, with zeros beside them, else one by one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .kernels import BLOCK
 from .program import Program
 from .step import Compute, Steps
 
-_FILLED = 16
+_FILLED = 8
 """Outputs left over from which a block is filled with zeros."""
 
 
