@@ -90,13 +90,30 @@ class _RowByRow:
 def in_row_form(model: Model) -> RowForm | None:
     """The file in this form; None where it has it already, or cannot have it: its reader then says what it is.
 
-    Raises NotABlock: an operator splits something else than the features of a row.
+    Raises NotABlock: an operator splits something else than the features of a row, or takes no value of its shape.
     """
     one_row = _takes_one_row(model)
+    if one_row:  # whose operators are rewritten, so that their own shapes are seen no more
+        _check_shapes(model)
     selects = any(node.op_type in _SELECTIONS and node.output[0] not in model.shape_operands for node in model.nodes)
     if not one_row and not selects:
         return None
     return RowForm(_Rewriting(model, one_row).run(), model, one_row)
+
+
+def _check_shapes(model: Model) -> None:
+    """Raise NotABlock if an operator does not take values of the shape that it gets."""
+    whole = ModelProto()
+    whole.CopyFrom(model.proto)
+    for name in model.large:
+        values = model.constants[name]
+        kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+        whole.graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
+    try:
+        onnx.shape_inference.infer_shapes(whole, strict_mode=True)
+    except onnx.shape_inference.InferenceError as error:
+        reason = " ".join(str(error).rpartition("[ShapeInferenceError]")[2].split())
+        raise NotABlock(f"has an operator that does not take values of this shape: {reason}") from None
 
 
 def _takes_one_row(model: Model) -> bool:
