@@ -129,6 +129,16 @@ def _clamp(node: Node) -> list[Step]:
     return [Step("clip", options={"min": low, "max": high})]
 
 
+def _limits(role: str) -> _Make:
+    """A lowest or highest value for each feature: a clip without the other limit."""
+
+    def make(node: Node) -> list[Step]:
+        values, other = _constant(node)[0].tolist(), "max" if role == "min" else "min"
+        return [Step("clip", options={role: values, other: FLOAT32_MAX if other == "max" else -FLOAT32_MAX})]
+
+    return make
+
+
 def _softmax(node: Node) -> list[Step]:
     dim = node.attributes["dim"]
     if node.shape[dim] != prod(node.row):
@@ -153,6 +163,8 @@ def _with_tensors(kind: str, *options: str) -> _Make:
 ATEN_BLOCKS: dict[str, _Make] = {
     **{kind: _activation(block) for kind, block in ACTIVATIONS.items()},
     "clamp": _clamp,
+    "maximum": _limits("min"),
+    "minimum": _limits("max"),
     "softmax": _softmax,
     "linear": _with_tensors("linear"),
     "batch_norm": _with_tensors("batch_norm", "eps"),

@@ -189,6 +189,15 @@ def _hard_sigmoid(operation: Operation) -> Read:
     return [Step("scale", scale), Step("clip", options={"min": 0.0, "max": 1.0})], operation.layout
 
 
+def _limited(operation: Operation) -> Read:
+    """A Min or Max with a constant per feature; one number for all features is a pattern."""
+    if operation.other.size == 1:
+        return _bounded(operation)
+    values, layout = operation.layout.per_feature(operation.other, "a bound")
+    op = {"Min": "minimum", "Max": "maximum"}[operation.node.op_type]
+    return operation.steps(op, len(values), {"other": Tensor("", values)}), layout
+
+
 def _bounded(operation: Operation) -> Read:
     """A Clip, Min or Max that matched no pattern: says why."""
     for index in (1, 2) if operation.node.op_type == "Clip" else (1 if operation.reads_first else 0,):
@@ -250,8 +259,8 @@ ONNX_BLOCKS: dict[str, Make] = {
     "Neg": _neg,
     "HardSigmoid": _hard_sigmoid,
     "Clip": _bounded,
-    "Min": _bounded,
-    "Max": _bounded,
+    "Min": _limited,
+    "Max": _limited,
     "PRelu": _slopes,
     "Softmax": _softmax,
     "LayerNormalization": _layer_norm,
