@@ -173,6 +173,8 @@ def _with_tensors(kind: str, *options: str) -> _Make:
 ATEN_BLOCKS: dict[str, _Make] = {
     **{kind: _activation(block) for kind, block in ACTIVATIONS.items()},
     "clamp": _clamp,
+    "maximum": _limits("min"),
+    "minimum": _limits("max"),
     "softmax": _softmax,
     "linear": _with_tensors("linear"),
     "batch_norm": _with_tensors("batch_norm", "eps"),

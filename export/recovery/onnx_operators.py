@@ -188,7 +188,9 @@ _LIMITS = {"Max": "maximum", "Min": "minimum"}
 
 
 def _limit(operation: Operation) -> Read:
-    """A Min or Max with a limit for each feature."""
+    """A Min or Max with a limit for each feature; one limit of all is a pattern."""
+    if operation.other.size == 1:
+        raise NotABlock("has a bound that no block has")
     values, layout = operation.layout.per_feature(operation.other, "a bound")
     role = "other" if operation.reads_first else "self"
     return operation.steps(_LIMITS[operation.node.op_type], len(values), {role: Tensor("", values)}), layout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from builder.assembly import assemble
-from builder.block import Shape, modules_of
+from builder.block import FLOAT32_MAX, Shape, modules_of
 from builder.blocks import AnyBlock
 from builder.errors import RecoveryError, SpecError, WeightsError
 from builder.spec import MLPSpec
@@ -43,7 +44,8 @@ def refusals_of(path: Path) -> Generator[None]:
         yield
     except (RecoveryError, WeightsError, SpecError, ExportError, ModelError) as error:
         message = str(error)
-        raise RecoveryError(message if message.startswith(f"{path}:") else f"{path}: {message}") from None
+        named = message.startswith((f"{path}:", f"{path}{os.sep}"))  # or a file in the folder at the path
+        raise RecoveryError(message if named else f"{path}: {message}") from None
 
 
 @dataclass(frozen=True)

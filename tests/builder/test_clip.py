@@ -12,7 +12,7 @@ from torch import nn
 
 from builder import MLPSpec, SpecError, assemble, json_schema, load_spec
 from builder.documents import as_yaml
-from export import ExportError, publish
+from export import ExportError, publish, recover
 from tests.support.bounds import bounded
 from tests.support.cases import normal
 
@@ -52,6 +52,16 @@ def test_the_file_is_proved_and_bounded(tmp_path: Path) -> None:
     exact, radius = bounded(module, rows.astype(np.float64), np.zeros(rows.shape), {})
     with torch.no_grad():
         assert (abs(module(torch.as_tensor(rows)).numpy() - exact) <= radius).all()
+
+
+def test_it_is_recovered_from_its_file(tmp_path: Path) -> None:
+    spec = spec_of({"min": LOW, "max": HIGH})
+    publish(assemble(spec, seed=1).eval(), tmp_path / "clipped.onnx", spec=spec, device="cpu", page=False)
+    recovery = recover(tmp_path / "clipped.onnx", tmp_path / "again", device="cpu", page=False)
+    assert recovery.spec.blocks == spec.blocks
+    assert recovery.report is not None
+    assert recovery.report.proved
+    assert recovery.apart == 0
 
 
 def test_a_module_with_other_limits_is_not_the_specs(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def _action(name: str, entry: Entry, env: Entry, joints: Joints) -> Action:
     if default and (use_default is None or use_default.flag()):
         asset = (entry.get("asset_name") or entry.get("entity_name") or Entry("robot", "", 0)).text()
         offset, defaults = defaults_of(env, asset, default, group)
-        offset = [0.0] if offset is None and default == "joint_vel" else offset
+        offset = [0.0] if defaults is None and default == "joint_vel" else offset
         place = f"the defaults, {defaults.place}" if defaults is not None else entry.place
     else:
         zero = entry.get("use_zero_offset")

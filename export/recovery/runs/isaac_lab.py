@@ -22,6 +22,7 @@ _LAST_ACTION = (
     "LAST ACTION: the input {} is the network's output before its scale, offset and clip; where a command is at its"
     " limit, it does not follow from the command"
 )
+_TURNING = ("rad", "rad/s")
 _FEW = 3
 """So many keys are in alphabetical order by chance."""
 _HINT = "What to do: add --joints with the names of the robot's joints in the order of the simulation"
@@ -64,7 +65,7 @@ def interface_of(
         sizes = _sizes(env, terms, inputs, checkpoint)
         observed = _observations(env, terms, sizes, sized)
         acted = sized.interface(clip_actions)
-        notes = [*observed.notes, *acted.notes, *_unknown_order(joints, terms, actions)]
+        notes = [*observed.notes, *acted.notes, *_joint_notes(joints, terms, actions)]
         if deploy is not None and sizes is not None and counts is not None:
             widths_now = {term.name: size for term, size in zip(terms, sizes, strict=True)}
             notes += differences(deploy, terms, widths_now, actions, counts, period_of(env))
@@ -270,10 +271,14 @@ def _asset(term: Term) -> str:
     return name.text() if name is not None else "robot"
 
 
-def _unknown_order(joints: Joints, terms: list[Term], actions: list[Action]) -> list[str]:
-    """A note where joints have numbers instead of names."""
+def _joint_notes(joints: Joints, terms: list[Term], actions: list[Action]) -> list[str]:
+    """Notes on the units of joints, and where joints have numbers instead of names."""
     groups = [term.group for term in terms if term.group is not None] + [action.group for action in actions]
+    turning = any(action.unit in _TURNING for action in actions) or any(
+        term.measured.joints and term.measured.unit in _TURNING for term in terms
+    )
+    units = ["units of joints are rad and rad/s, as of joints that turn: correct those of joints that slide"]
     if joints is not None or all(group.names is not None for group in groups):
-        return []
+        return units if turning else []
     message = "the joints have numbers instead of names: their order is that of the robot in the simulation, which is"
-    return [f"{message} not in the folder. {_HINT}"]
+    return [*(units if turning else []), f"{message} not in the folder. {_HINT}"]

@@ -7,7 +7,9 @@ mapping, ``!!python/name:package.function ''`` is the text ``package.function``.
 
 from __future__ import annotations
 
+import base64
 import re
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,8 @@ _SCALARS: dict[str, Callable[[yaml.ScalarNode], Any]] = {
 }
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 """As in YAML 1.2; ``1e-3`` is a text in YAML 1.1."""
+_NUMPY = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i"}
+"""Types of NumPy scalars, and how their bytes are read."""
 
 
 @dataclass(frozen=True)
@@ -112,17 +116,30 @@ class Entry:
         return self.value
 
     @property
+    def _numpy(self) -> float | int | None:
+        """The value of a NumPy scalar, which PyYAML dumps as its type and its bytes; None for anything else."""
+        if not self.tag.endswith("multiarray.scalar") or not is_list(self.value) or len(self.value) != 2:
+            return None
+        kind, data = plain(self.value[0]), self.value[1].value
+        letters = kind.get("args") if is_dict(kind) else None
+        form = _NUMPY.get(str(letters[0]) if is_list(letters) and letters else "")
+        try:
+            return None if form is None else struct.unpack(form, base64.b64decode(data))[0]
+        except (struct.error, ValueError, TypeError):
+            return None
+
+    @property
     def is_number(self) -> bool:
         """Whether ``number`` gives one."""
-        return type(self.value) in (int, float) or (
-            isinstance(self.value, str) and _NUMBER.fullmatch(self.value) is not None
-        )
+        is_text = isinstance(self.value, str) and _NUMBER.fullmatch(self.value) is not None
+        return type(self.value) in (int, float) or is_text or self._numpy is not None
 
     def number(self) -> float:
         """A number, also one that YAML 1.1 takes for a text (``1e-3``). Raises RecoveryError."""
         if not self.is_number:
             raise self._expected("a number")
-        return float(self.value)
+        number = self._numpy
+        return float(self.value if number is None else number)
 
     def integer(self) -> int:
         """Raises RecoveryError: not a whole number."""

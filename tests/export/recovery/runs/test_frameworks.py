@@ -54,6 +54,15 @@ def test_a_folder_around_one_run_is_that_run(tmp_path: Path) -> None:
     agree(read_network(tmp_path / "logs/rsl_rl"), policy, 9)
 
 
+def test_a_damaged_checkpoint_is_an_error_with_its_path(tmp_path: Path) -> None:
+    folder = g1_run(tmp_path / "run")
+    (folder / "model_1500.pt").write_bytes(b"PK\x03\x04 half a file")
+    with pytest.raises(RecoveryError) as error:
+        read_network(folder)
+    assert str(error.value).startswith(f"{folder / 'model_1500.pt'}: ")
+    assert str(error.value).count(str(folder)) == 1
+
+
 def test_two_runs_are_an_error_that_lists_them(tmp_path: Path) -> None:
     for name in ("first", "second"):
         g1_run(tmp_path / "g1" / name)

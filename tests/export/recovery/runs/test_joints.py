@@ -145,3 +145,41 @@ def test_without_their_own_order_names_are_in_the_robots(tmp_path: Path) -> None
     )
     assert names(found.spec.output.listed) == [f"JointPositionAction:{joint}" for joint in G1_JOINTS]
     agree(found, policy)
+
+
+def test_several_action_terms_follow_each_other(tmp_path: Path) -> None:
+    """Wheels behind legs: each term has its own scale, offset and unit."""
+    head, _, tail = env_yaml().partition("  JointPositionAction:\n")
+    wheels = """\
+  wheel_vel:
+    class_type: isaaclab.envs.mdp.actions.joint_actions:JointVelocityAction
+    asset_name: robot
+    debug_vis: false
+    clip: null
+    joint_names:
+    - .*_wheel
+    scale: 5.0
+    offset: 0.0
+    preserve_order: false
+    use_default_offset: true
+events:
+"""
+    legs = tail.partition("events:\n")[0].replace("    - .*\n", "    - .*_joint\n")
+    env = f"{head}  JointPositionAction:\n{legs}{wheels}{tail.partition('events:' + chr(10))[2]}"
+    joints = [*G1_JOINTS, "left_wheel", "right_wheel"]
+    width = 5 * (3 + 3 + 3 + 9 + 9 + 9 + 2)
+
+    def observed(rows: torch.Tensor) -> torch.Tensor:
+        parts = list(torch.split(rows, [5 * size for size in (3, 3, 3, 9, 9, 9, 2)], dim=1))
+        parts[0] = parts[0].clip(-100.0, 100.0) * 0.2
+        parts[4] = parts[4].clip(-20.0, 20.0) * 0.05
+        return torch.cat(parts, dim=1)
+
+    def acted(actions: torch.Tensor) -> torch.Tensor:
+        return torch.cat([g1().acted(actions[:, :7]), actions[:, 7:] * 5.0], dim=1)
+
+    policy = trained(width, 9, observed=observed, acted=acted)
+    found = read_network(g1_run(tmp_path / "run", policy, env=env, deploy=""), joints=joints)
+    agree(found, policy, width)
+    assert names(found.spec.output.listed)[-2:] == ["wheel_vel:left_wheel", "wheel_vel:right_wheel"]
+    assert (found.spec.output.listed or [])[-1].unit == "rad/s"

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -113,6 +114,15 @@ own: !robot {kind: legged}
         "long": 3,
         "own": {"kind": "legged"},
     }
+
+
+def test_numpy_scalars_are_numbers(tmp_path: Path) -> None:
+    values = {"a": np.float64(0.1), "b": np.float32(0.5), "c": np.int64(3)}
+    entry = read(tmp_path, yaml.dump(values))
+    assert [entry.need(key).number() for key in values] == [0.1, 0.5, 3.0]
+    broken = read(tmp_path, yaml.dump(values).replace("mpmZmZmZuT8=", "bm8="))
+    with pytest.raises(RecoveryError, match="line 1, a: expected a number, found a list"):
+        broken.need("a").number()
 
 
 _HOSTILE = """\
