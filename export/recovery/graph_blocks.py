@@ -173,8 +173,8 @@ def _with_tensors(kind: str, *options: str) -> _Make:
 ATEN_BLOCKS: dict[str, _Make] = {
     **{kind: _activation(block) for kind, block in ACTIVATIONS.items()},
     "clamp": _clamp,
-    "maximum": _limits("min"),
-    "minimum": _limits("max"),
+    "maximum": _limit("min", -np.inf),
+    "minimum": _limit("max", np.inf),
     "softmax": _softmax,
     "linear": _with_tensors("linear"),
     "batch_norm": _with_tensors("batch_norm", "eps"),
@@ -184,7 +184,5 @@ ATEN_BLOCKS: dict[str, _Make] = {
     "mul": _scale("factor"),
     "div": _div,
     "neg": _neg,
-    "maximum": _limit("min", -np.inf),
-    "minimum": _limit("max", np.inf),
 }
 """The operators that are blocks, by their names in ``torch.ops.aten``."""

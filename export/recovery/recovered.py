@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from builder.assembly import assemble
-from builder.block import FLOAT32_MAX, Shape, modules_of
+from builder.block import Shape, modules_of
 from builder.blocks import AnyBlock
 from builder.errors import RecoveryError, SpecError, WeightsError
 from builder.spec import MLPSpec

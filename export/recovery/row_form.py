@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ class _Rewriting:
             parts = () if node.output[0] in other else self._parts(node)
             if node.output[0] in other:
                 self.nodes.append(node)
-            elif self.one_row and (node.op_type in _SAME_ROW or self._takes_the_row(node)):
+            elif self.one_row and (self._is_same_row(node) or self._takes_the_row(node)):
                 self.names[node.output[0]] = self._name(node.input[0])
             elif parts:
                 for name, (start, end) in zip(node.output, parts, strict=True):
@@ -162,6 +163,25 @@ class _Rewriting:
             else:
                 self._keep(node)
         return self._model()
+
+    def _is_same_row(self, node: NodeProto) -> bool:
+        """Whether an operator changes at most the shape of the row. Raises NotABlock: it names an axis that is not."""
+        if node.op_type == "Cast":  # others are refused by their reader
+            return attributes_of(node, self.model.opset)["to"] == TensorProto.FLOAT
+        rank = len(self.model.shapes.shape(node.input[0]) or ())
+        if node.op_type == "Transpose":
+            order = attributes_of(node, self.model.opset).get("perm")
+            if order is not None and sorted(order) != list(range(rank)):
+                raise NotABlock(f"{label(node)} orders {len(order)} dimensions of a value of {rank}")
+        if node.op_type in ("Squeeze", "Unsqueeze"):
+            axes = attributes_of(node, self.model.opset).get("axes")
+            if len(node.input) > 1:
+                axes = self.constants.get(node.input[1])
+            given = [] if axes is None else np.asarray(axes).reshape(-1).tolist()
+            rank += len(given) if node.op_type == "Unsqueeze" else 0
+            if any(not -rank <= axis < rank for axis in given):
+                raise NotABlock(f"{label(node)} names an axis of {given} that a value of {rank} dimensions has not")
+        return node.op_type in _SAME_ROW
 
     def _name(self, name: str) -> str:
         return self.names.get(name, name)
@@ -247,9 +267,12 @@ class _Rewriting:
 
     def _from_vectors(self, node: NodeProto, kept: NodeProto) -> None:
         """Make an operator on one row one on rows of a batch: its axis, and its constants of other dimensions."""
-        for attribute in kept.attribute:
-            if attribute.name == "axis" and node.op_type in _ALONG_FEATURES:
-                attribute.i = 1
+        if node.op_type == "BatchNormalization" and len(self.model.shapes.shape(node.input[0]) or ()) < 2:
+            raise NotABlock(f"{label(node)} normalises along axis 1 a value that has axis 0 alone")
+        if node.op_type in _ALONG_FEATURES:
+            self._check_along_features(node)
+            for attribute in kept.attribute:
+                attribute.i = 1 if attribute.name == "axis" else attribute.i
         if node.op_type == "MatMul" and kept.input[0] in self.constants:  # of a matrix with a column
             matrix = self.constants[kept.input[0]]
             kept.input[:] = [kept.input[1], self._constant(f"{kept.input[0]}.T", np.ascontiguousarray(matrix.T))]
@@ -257,6 +280,17 @@ class _Rewriting:
             constant = self.constants.get(name)
             if constant is not None and constant.ndim > 2 and constant.dtype == np.float32:
                 kept.input[index] = self._constant(f"{name}.flat", constant.reshape(constant.shape[-2:]))
+
+    def _check_along_features(self, node: NodeProto) -> None:
+        """Raise NotABlock if an operator with an axis does not run along all features of the row."""
+        sizes = _sizes_of(self.model, node.input[0]) or ()
+        axis = attributes_of(node, self.model.opset)["axis"]
+        merged = node.op_type == "LayerNormalization" or self.model.opset < 13  # it and the dimensions after it are one
+        along = sizes[axis:] if merged else sizes[axis : axis + 1 or None]
+        if not -len(sizes) <= axis < len(sizes) or prod(along) != prod(sizes):
+            raise NotABlock(
+                f"{label(node)} runs along axis {axis} of {list(sizes)}, which is not the features of a row"
+            )
 
     def _model(self) -> Model:
         """The file with these operators, without those that nothing reads any more."""
