@@ -122,8 +122,8 @@ def recover(
 
     An ONNX file is proved to be the recovered network, layer by layer (``NAME.original.parity.json``); then the network
     is published as a new file in the folder, also proved, with a free batch dimension. A file of float64
-    (``dtype="float32"``) or with the operator Softsign is compared with the network instead. A checkpoint has no program to
-    compare with: build its spec to go on.
+    (``dtype="float32"``) or with the operator Softsign is compared with the network instead. A checkpoint has no
+    program to compare with: build its spec to go on.
     ``replace`` allows overwriting another spec and other weights in the folder. ``options`` are those of
     ``export.read_network``.
 
