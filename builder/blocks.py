@@ -67,6 +67,10 @@ class Hardsigmoid(Activation, kind="hardsigmoid"):
     """min(max(0, x / 6 + 1/2), 1)."""
 
 
+class Softsign(Activation, kind="softsign"):
+    """x / (1 + |x|)."""
+
+
 class Identity(Block, kind="identity"):
     """The input itself."""
 
@@ -283,6 +287,7 @@ BLOCKS: dict[str, type[Block]] = {
     block.kind: block
     for block in (
         *(Linear, Sigmoid, ReLU, LeakyReLU, Dropout, ELU, Tanh, GELU, SiLU, Softplus, Softmax, ReLU6, Hardsigmoid),
+        Softsign,
         *(Clip, BatchNorm1d, LayerNorm, Flatten, Identity, Standardize, Scale, Residual),
     )
 }

@@ -218,7 +218,7 @@ _KINDS = {
     "a choice of entries": "Gather GatherND GatherElements Slice Compress TopK ArgMax ArgMin OneHot NonZero",
     "normalisation over other axes than the features": "InstanceNormalization GroupNormalization LRN "
     "LpNormalization MeanVarianceNormalization RMSNormalization",
-    "an activation that no block has": "Selu Celu HardSwish Mish Softsign ThresholdedRelu LogSoftmax Hardmax Shrink "
+    "an activation that no block has": "Selu Celu HardSwish Mish ThresholdedRelu LogSoftmax Hardmax Shrink "
     "Sin Cos Swish",
     "a reading of the input's shape": "Shape Size",
     "a change of the image's size": "Resize Upsample DepthToSpace SpaceToDepth Pad",

@@ -39,6 +39,8 @@ class OnnxNetwork:
     """The file in the form in which it was read, where that is another."""
     rounded: bool = False
     """Whether the file holds float64 numbers, which the network has rounded to float32."""
+    unproved: str = ""
+    """Why the file is compared with the network on rows, and not proved to be it."""
 
 
 def read_onnx(
@@ -105,7 +107,12 @@ def read_onnx_network(
         ]
         recovered = replace(recovered, notes=(*recovered.notes, *further))
         uncut = computed(steps, path, prod(row)) if len(blocks) < len(steps) else None
-        return OnnxNetwork(recovered, uncut, form, rounded=dtype is not None)
+        unproved = ""
+        if any(node.op_type == "Softsign" for node in model.nodes):
+            unproved = "the file has the operator Softsign, whose kernels compute x / (1 + |x|) in ways no rule bounds"
+        if dtype is not None:
+            unproved = "the file computes in float64, and the network in float32 with rounded weights"
+        return OnnxNetwork(recovered, uncut, form, dtype is not None, unproved)
 
 
 def _input_layout(model: Model, notes: list[str]) -> tuple[Layout, Shape]:

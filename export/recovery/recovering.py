@@ -99,7 +99,7 @@ class Recovery:
     notes: tuple[str, ...]
     """What was detected, chosen by default or left out, a line each."""
     original: ParityReport | None = None
-    """Of the old ONNX file against the recovered network; None for a checkpoint, and for a file of float64."""
+    """Of the old ONNX file against the recovered network; None for a checkpoint, and a file that is only compared."""
     artifact: Artifact | None = None
     report: ParityReport | None = None
     """Of the new file."""
@@ -121,9 +121,9 @@ def recover(
     """Write ``spec.yaml`` and ``weights.safetensors`` of the network in a checkpoint, a run's folder or an ONNX file.
 
     An ONNX file is proved to be the recovered network, layer by layer (``NAME.original.parity.json``); then the network
-    is published as a new file in the folder, also proved, with a free batch dimension. A file of float64 is compared
-    with the network instead (``dtype="float32"``). A checkpoint has no program to
-    compare with: build its spec to go on.
+    is published as a new file in the folder, also proved, with a free batch dimension. A file of float64
+    (``dtype="float32"``) or with the operator Softsign is compared with the network instead. A checkpoint has no
+    program to compare with: build its spec to go on.
     ``replace`` allows overwriting another spec and other weights in the folder. ``options`` are those of
     ``export.read_network``.
 
@@ -149,8 +149,9 @@ def recover(
         return recovery
     module = network.module()
     rows, before, notes = _outputs(path, old, device, seed)
+    notes += [f"{old.unproved}: compared, not proved"] if old.unproved else []
     recording = Recording()
-    original = None if old.rounded else _proved(module, old, path, device, seed, recording)
+    original = None if old.unproved else _proved(module, old, path, device, seed, recording)
     with whole_files(folder) as stage:
         _write(network, stage, folder, replace)
         if original is not None:
@@ -219,8 +220,7 @@ def _outputs(path: Path, old: OnnxNetwork, device: str, seed: int) -> tuple[np.n
     network = old.recovered
     rows = np.random.default_rng(seed).standard_normal((_ROWS, *network.spec.input.row_shape), dtype=np.float32)
     if old.rounded:
-        note = "the file computes in float64, and the network in float32 with rounded weights: compared, not proved"
-        return rows, reference_outputs(path, rows), [note]
+        return rows, reference_outputs(path, rows), []
     if old.form is not None and old.form.one_row:
         with closing(old.form.opener(device)(path)) as running:
             (before,) = running.run({old.form.model.inputs[0].name: rows}).values()

@@ -193,7 +193,7 @@ def recover(
         print_command("next", f"mlpx build {recovery.spec_path}")
         return
     proved = "is proved to be this network, layer by layer"
-    print_field("original", f"{file} {proved if recovery.original else 'is of float64: compared, not proved'}")
+    print_field("original", f"{file} {proved if recovery.original else 'was compared, not proved'}")
     _print_artifact(artifact, report, False)
     print_field("", f"old and new file differ by at most {recovery.apart:.2g} on {recovery.rows:,} rows")
 

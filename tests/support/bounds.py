@@ -82,6 +82,12 @@ def jump(module: nn.Softplus, z: np.ndarray, e: np.ndarray) -> np.ndarray:
     return near * np.log1p(np.exp(-module.threshold)) / module.beta
 
 
+def softsign(_module: nn.Softsign, z: np.ndarray, e: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """|z| + 1 and the quotient are rounded; z and |z| may be off by e each, in the worst way."""
+    low = 1 + np.maximum(np.abs(z) - e, 0)
+    return (e + (np.abs(z) + e) * e / low) / low + 3 * U * (np.abs(y) + e)
+
+
 def softmax(_module: nn.Softmax, z: np.ndarray, e: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Each e^(z - max) has a relative error of (z_max - z + 4) u; their sum adds n u, the quotient u."""
     depth = z.max(axis=1, keepdims=True) - z
@@ -135,6 +141,7 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.Softmax: softmax,
     nn.ReLU6: activation(),
     nn.Hardsigmoid: activation(a=2, m=1),
+    nn.Softsign: softsign,
     nn.Hardtanh: activation(),
     nn.BatchNorm1d: batch_norm,
     nn.LayerNorm: layer_norm,

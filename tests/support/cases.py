@@ -29,6 +29,7 @@ BLOCKS: dict[str, Any] = {
     "softmax": "softmax",
     "relu6": "relu6",
     "hardsigmoid": "hardsigmoid",
+    "softsign": "softsign",
     "clip": {"clip": [-0.4, 0.9]},
     "batch_norm": "batch_norm",
     "batch_norm without weights": {"batch_norm": {"affine": False}},
@@ -103,7 +104,7 @@ EXTREMES = np.array(
 
 SLOPES = st.floats(-2, 2, width=32, allow_nan=False)
 _PLAIN = ["sigmoid", "relu", "elu", "tanh", "gelu", "silu", "softplus", "softmax", "relu6", "hardsigmoid", "flatten"]
-_PLAIN += ["identity", "batch_norm", "layer_norm", "standardize", "scale", "dropout", "leaky_relu"]
+_PLAIN += ["softsign", "identity", "batch_norm", "layer_norm", "standardize", "scale", "dropout", "leaky_relu"]
 
 ELEMENTWISE = st.one_of(
     st.sampled_from(_PLAIN),

@@ -97,6 +97,7 @@ SPELLINGS: dict[str, tuple[Any, Spelling]] = {
     "sigmoid": ("sigmoid", lambda d, x: d("Sigmoid", x)),
     "sigmoid div": ("sigmoid", lambda d, x: d("Div", S(1), _one_plus(d, x))),
     "sigmoid reciprocal": ("sigmoid", lambda d, x: d("Reciprocal", _one_plus(d, x))),
+    "softsign steps": ("softsign", lambda d, x: d("Div", x, d("Add", S(1), d("Abs", x)))),
     "hardsigmoid": ("hardsigmoid", lambda d, x: d("HardSigmoid", x, alpha=1 / 6, beta=0.5)),
     "hardsigmoid other": ("scale clip", lambda d, x: d("HardSigmoid", x)),
     "hardsigmoid steps": ("hardsigmoid", lambda d, x: d("Div", d.clip(d("Add", x, S(3)), 0, 6), S(6))),

@@ -138,6 +138,7 @@ PATTERNS: dict[str, Callable[[Node], list[Pattern]]] = {
     "mish": lambda _: patterns(op("Mish", X), op("Mul", X, op("Tanh", op("Softplus", X)))),
     "softplus": _softplus,
     "log_sigmoid": lambda _: patterns(op("Neg", op("Softplus", op("Neg", X))), op("Log", op("Sigmoid", X))),
+    "softsign": lambda _: patterns(op("Softsign", X), op("Div", X, op("Add", op("Abs", X), 1.0))),
     "hardsigmoid": lambda _: patterns(*_hardsigmoids()),
     "hardswish": _hardswish,
     "clamp": _clamp,

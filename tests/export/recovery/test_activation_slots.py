@@ -108,6 +108,7 @@ _BETWEEN: dict[str, Callable[[], nn.Module]] = {
     "clip:-0.5:0.5": lambda: nn.Hardtanh(-0.5, 0.5),
     "dropout": nn.Dropout,
     "Softplus": nn.Softplus,
+    "softsign": nn.Softsign,
 }
 
 

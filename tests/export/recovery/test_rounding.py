@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from builder import RecoveryError, assemble, load_spec, load_weights
 from export import recover, verify
 from runtime import Session
+from tests.support.onnx_drafts import Draft
 
 _RANDOM = np.random.default_rng(0)
 W, B = _RANDOM.standard_normal((6, 3)), _RANDOM.standard_normal(3)
@@ -87,3 +88,17 @@ def test_an_opset_that_is_named_twice_alike_is_one(second: str, tmp_path: Path) 
     module = assemble(load_spec(found.spec_path))
     load_weights(module, found.weights_path)
     assert not verify(module, tmp_path / "different.onnx", device="cpu").proved
+
+
+def test_a_softsign_is_recovered_and_compared(tmp_path: Path) -> None:
+    """Its kernels round in other places than Abs, Add and Div, which the network is written with."""
+    draft = Draft(17)
+    path = draft.save(tmp_path / "old.onnx", draft("Softsign", draft("Gemm", "x", W, B)))
+    found = recover(path, tmp_path / "new", device="cpu", page=False)
+    assert [block.kind for block in found.spec.blocks] == ["linear", "softsign"]
+    assert found.original is None
+    assert any("Softsign" in note and "compared, not proved" in note for note in found.notes)
+    assert found.report is not None
+    assert found.report.proved
+    assert found.apart is not None
+    assert found.apart < 1e-6

@@ -13,7 +13,7 @@ from torch import nn
 from builder import RecoveryError
 from export import Recovered, read_network
 from tests.support.recovering import agree, kinds, mlp, named, randomised
-from tests.support.run_folders import G1_INPUTS, G1_OUTPUTS, env_yaml, g1_acted, g1_observed, replaced
+from tests.support.run_folders import G1_INPUTS, G1_JOINTS, G1_OUTPUTS, env_yaml, g1_acted, g1_observed, replaced
 
 
 class RunningMeanStd(nn.Module):
@@ -174,7 +174,7 @@ def test_the_environment_of_isaac_lab_is_around_the_librarys_clips(tmp_path: Pat
     checkpoint["model"] |= named({"running_mean_std": normaliser})
     folder = run_folder(tmp_path / "run", checkpoint, AGENT, params_yaml())
     (folder / "params" / "env.yaml").write_text(env_yaml())
-    found = read_network(folder, joints=[f"joint_{index}" for index in range(G1_OUTPUTS)])
+    found = read_network(folder, joints=list(G1_JOINTS))
 
     def policy(x: torch.Tensor) -> torch.Tensor:
         observed = g1_observed(x).clamp(-4.0, 4.0)
