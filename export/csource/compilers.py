@@ -58,7 +58,6 @@ class Compiler:
             raise TargetError(f"{message}:\n{said}\nWhat to do: name another compiler, or report this")
 
 
-@cache
 def _environment() -> dict[str, str]:
     """Messages in English; and where the home folder cannot be written to, another cache for zig."""
     own = {**os.environ, "LC_ALL": "C"}
@@ -68,11 +67,16 @@ def _environment() -> dict[str, str]:
         writable = os.access(home, os.W_OK)
     except OSError:
         writable = False
-    if not writable and "ZIG_GLOBAL_CACHE_DIR" not in own:
-        folder = tempfile.mkdtemp(prefix="mlpx-zig-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        own |= {"ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
+    if not writable:
+        own = {"ZIG_GLOBAL_CACHE_DIR": _zig_cache(), "ZIG_LOCAL_CACHE_DIR": _zig_cache(), **own}
     return own
+
+
+@cache
+def _zig_cache() -> str:
+    folder = tempfile.mkdtemp(prefix="mlpx-zig-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def compilers() -> tuple[list[Compiler], list[str]]:
