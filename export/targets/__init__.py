@@ -1,4 +1,4 @@
-"""A folder for each inference server: a file per target, each a pure function from a deployment to its files."""
+"""A folder for each inference server, and for C: a file per target, each a pure function from a deployment to its files."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .target import Target
 
-TARGETS = ("triton", "openvino", "kserve", "mlserver", "ray-serve", "browser")
+TARGETS = ("triton", "openvino", "kserve", "mlserver", "ray-serve", "browser", "c")
 """The names of all targets. Each has a file of its name with its ``TARGET``, imported on use."""
 
 

@@ -22,14 +22,16 @@ def readme(deployment: Deployment, target: Target, notes: tuple[str, ...]) -> st
     name, summary, certificate = deployment.name, deployment.summary, deployment.certificate
     backend = f", backend {deployment.backend}" if deployment.backend else ""
     batch = f"exactly {deployment.fixed_batch} rows" if deployment.fixed_batch else "any number of rows"
+    request = f" A request has {batch}." if target.ports else ""
+    release = f" {deployment.release}" if target.ports else ""
     ports = "\n".join(
         f"| {kind} | `{port.name}` | [{', '.join(map(str, port.shape))}] | {port.dtype} |"
         for kind, side in (("input", summary.inputs), ("output", summary.outputs))
         for port in side
     )
-    overview = f"""# {name}, for {target.name} {deployment.release}
+    overview = f"""# {name}, for {target.name}{release}
 
-{target.title[0].upper()}{target.title[1:]}{backend}. A request has {batch}.
+{target.title[0].upper()}{target.title[1:]}{backend}.{request}
 
 | | name | shape | type |
 | --- | --- | --- | --- |
@@ -46,7 +48,7 @@ it with the model.{_bound(certificate)}"""
     sections = [
         overview,
         *(["\n".join(["Notes on this package:", "", *(f"- {note}" for note in notes)])] if notes else []),
-        f"## Start\n\nIn this folder:\n\n{_shell(target.start(deployment))}",
+        f"## {'Start' if target.ports else 'Build and test'}\n\nIn this folder:\n\n{_shell(target.start(deployment))}",
         *([_ports(target)] if target.exposed_by else []),
         *target.remarks(deployment),
         *([_requests(name, target.url(name)), described(deployment, target)] if target.speaks_v2 else []),

@@ -126,7 +126,7 @@ def package(
         hint = "mlpx verify with --spec and -o compares them with the spec"
         notes += (f"the names that the file declares were not checked when it was proved; {hint}",)
     with ExitStack() as stack:
-        if backend not in row.bundled:
+        if row.server and backend not in row.bundled:
             limits = _limits(row, release, backend)
             if summary.opset > limits.opset or summary.ir_version > limits.ir_version:
                 from .lowering import lower_for  # torch, which packaging does without otherwise
@@ -146,7 +146,9 @@ def package(
             onnxruntime_web=None if onnxruntime_web is None else Path(onnxruntime_web),
             **options,
         )
-        files = _files(deployment, row, notes)
+        made = row.files(deployment)
+        notes += tuple(row.notes(made))
+        files = _files(deployment, row, made, notes)
         with whole_folder(folder) as stage:
             digests = {place: _write(stage / place, content) for place, content in sorted(files.items())}
             manifest = {
@@ -162,7 +164,8 @@ def package(
     return Package(folder, (*digests, MANIFEST), deployment, row, notes)
 
 
-def _files(deployment: Deployment, target: Target, notes: tuple[str, ...]) -> Files:
+def _files(deployment: Deployment, target: Target, made: Files, notes: tuple[str, ...]) -> Files:
+    """What every package holds, and the target's own files."""
     certificate, signature = f"{deployment.name}.parity.json", signature_path(deployment.certificate.path)
     files: Files = {
         "README.md": readme(deployment, target, notes),
@@ -170,7 +173,7 @@ def _files(deployment: Deployment, target: Target, notes: tuple[str, ...]) -> Fi
         **({str(signature_path(Path(certificate))): signature} if signature.is_file() else {}),
         **(smoke_test(deployment, target) if target.speaks_v2 else {}),
         **sidecar(deployment, target),
-        **target.files(deployment),
+        **made,
     }
     for path in map(PurePosixPath, files):
         if path.is_absolute() or ".." in path.parts:
@@ -286,7 +289,7 @@ def _limits(target: Target, release: str, backend: str | None) -> Server:
 
 def _check_options(target: Target, max_batch: int | None, options: dict[str, Any]) -> None:
     """Raise TargetError for a number out of range, an unknown device, or an option that the target does not have."""
-    numbers = {"max_batch": 1 if max_batch is None else max_batch, **options}
+    numbers = {"max_batch": Deployment.max_batch if max_batch is None else max_batch, **options}
     for key in ("max_batch", "delay_us", "instances", "threads"):
         value, lowest = numbers[key], 0 if key == "delay_us" else 1
         if type(value) is not int or not lowest <= value <= _MAX_NUMBER:
@@ -297,8 +300,8 @@ def _check_options(target: Target, max_batch: int | None, options: dict[str, Any
         hint = "name one of them (--device cpu)"
         raise TargetError(f"the device is cpu or cuda, not {options['device']!r}. What to do: {hint}")
     for option, (reason, hint) in target.fixed.items():
-        if options[option] != getattr(Deployment, option):
-            raise TargetError(f"{reason.format(**options)}. What to do: {hint}")
+        if numbers[option] != getattr(Deployment, option):
+            raise TargetError(f"{reason.format(**numbers)}. What to do: {hint}")
 
 
 def _check_folder(folder: Path, model: Path, replace: bool) -> None:

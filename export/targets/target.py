@@ -104,7 +104,10 @@ class Target:
     start: Callable[[Deployment], str]
     """The shell commands that start the server, run in the package's folder."""
     ports: Mapping[str, int]
-    """The ports of the start command, on the loopback address, by what listens there; REST comes first."""
+    """The ports of the start command, on the loopback address, by what listens there; REST comes first.
+
+    Empty for a target that is no server: ``start`` then builds and tests what the package holds.
+    """
     release: str
     """What is packaged for by default."""
     path: str = "/v2/models/{name}"
@@ -112,7 +115,7 @@ class Target:
     exposed_by: str = ""
     """What opens the ports to other machines; "" where the target's own remarks describe the ports."""
     server: str = "onnxruntime"
-    """The rows of ``export.servers`` that say what a release reads."""
+    """The rows of ``export.servers`` that say what a release reads; "" where nothing reads the file."""
     backends: tuple[str, ...] = ()
     """The first one is the default."""
     oldest: str = ""
@@ -125,6 +128,8 @@ class Target:
     """Whether it is usually run in a pod of Kubernetes, so that the package holds a container to put beside it."""
     remarks: Callable[[Deployment], Sequence[str]] = lambda _: ()
     """What a user of the package must know, a paragraph each, for its README."""
+    notes: Callable[[Files], Sequence[str]] = lambda _: ()
+    """What is to be said of the files that were made, a line each."""
 
     @property
     def speaks_v2(self) -> bool:
@@ -132,8 +137,9 @@ class Target:
         return self.path.startswith("/v2/models/")
 
     def url(self, name: str) -> str:
-        """The address of the model ``name`` once the server runs."""
-        return f"http://127.0.0.1:{next(iter(self.ports.values()))}{self.path.format(name=name)}"
+        """The address of the model ``name`` once the server runs; "" where there is no server."""
+        port = next(iter(self.ports.values()), None)
+        return "" if port is None else f"http://127.0.0.1:{port}{self.path.format(name=name)}"
 
 
 def source(path: str) -> str:

@@ -1,4 +1,4 @@
-"""``mlpx package``: the folder that an inference server needs for a proved file; ``mlpx serve``: mlpx's own server."""
+"""``mlpx package``: the folder that runs a proved file on a server or in C; ``mlpx serve``: mlpx's own server."""
 
 import os
 from dataclasses import dataclass
@@ -65,9 +65,10 @@ def package(
     how = f", backend {deployment.backend}" if deployment.backend else ""
     fixed = deployment.fixed_batch
     rows = f"exactly {fixed} rows a request" if fixed else f"at most {deployment.max_batch:,} rows a batch"
+    rows = f"{rows}, " if made.target.ports else ""
     print_field("packaged", f"{made.folder}: {len(made.files)} files for {made.target.name} {deployment.release}{how}")
-    print_field("model", f"{deployment.name}, {rows}, SHA-256 {deployment.certificate.sha256[:16]}…")
-    print_command("start", f"cd {made.folder}")
+    print_field("model", f"{deployment.name}, {rows}SHA-256 {deployment.certificate.sha256[:16]}…")
+    print_command("start" if made.target.ports else "build", f"cd {made.folder}")
     print_command("", *made.start.splitlines())
     if made.target.speaks_v2:
         print_command("check", f"python3 smoke/check.py {url}")

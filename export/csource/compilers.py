@@ -1,0 +1,134 @@
+"""Compilers of the machine, and what opens a file as compiled C: the runtime of a proof."""
+
+from __future__ import annotations
+
+import _ctypes
+import ctypes
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from export.errors import TargetError
+from export.proof.running import Opener
+from runtime import ModelError
+
+from .writing import CSource, c_source
+
+STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wdouble-promotion", "-Werror")
+"""What every build is compiled with: a warning is an error."""
+LEVELS = (("-O0",), ("-O2",), ("-O3", "-march=native"))
+"""The levels of optimisation that a file is proved at."""
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C compiler: its name and how it is called."""
+
+    name: str
+    command: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+    @cached_property
+    def version(self) -> str:
+        """What it says that it is, in a line."""
+        done = subprocess.run([*self.command, "--version"], capture_output=True, text=True, env=_environment())
+        return next(iter(done.stdout.splitlines()), "").strip()
+
+    def compile(self, sources: Sequence[Path], output: Path, flags: Sequence[str]) -> None:
+        """Compile to ``output``. Raises TargetError, with what the compiler says."""
+        command = [*self.command, *STRICT, *flags, *self.options, *map(str, sources), "-o", str(output), "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, env=_environment())
+        if done.returncode:
+            said = "\n".join(done.stderr.splitlines()[:10])
+            message = f"{self.name} {' '.join(flags)} does not compile the code"
+            raise TargetError(f"{message}:\n{said}\nWhat to do: name another compiler, or report this")
+
+
+def _environment() -> dict[str, str]:
+    """Zig needs a folder of its own that it may write to."""
+    cache = str(Path(tempfile.gettempdir()) / f"mlpx-zig-{os.getuid()}")
+    return {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache, **os.environ, "LC_ALL": "C"}
+
+
+def compilers() -> tuple[list[Compiler], list[str]]:
+    """The compilers that are there, and for each that is not why it is left out, a line each."""
+    found, missing = list[Compiler](), list[str]()
+    if shutil.which("gcc"):
+        found.append(Compiler("gcc", ("gcc",)))
+    else:
+        missing.append("gcc: not on the PATH")
+    if shutil.which("clang"):
+        found.append(Compiler("clang", ("clang",)))
+    elif importlib.util.find_spec("ziglang") is not None:
+        command = (sys.executable, "-m", "ziglang", "cc")
+        found.append(Compiler("clang (zig cc)", command, ("-fno-sanitize=undefined",)))
+    else:
+        missing.append("clang: neither clang on the PATH nor the package ziglang")
+    return found, missing
+
+
+@dataclass
+class CRunning:
+    """Compiled code that is loaded: rows of every input to those of every output."""
+
+    source: CSource
+    library: ctypes.CDLL
+    _closed: bool = field(default=False, init=False)
+
+    def run(self, x: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs for a batch. Raises ModelError: rows of another shape."""
+        arrays = [np.ascontiguousarray(x[each.port.name], np.float32) for each in self.source.inputs]
+        count = arrays[0].size // self.source.inputs[0].size
+        for each, values in zip(self.source.inputs, arrays, strict=True):
+            if values.size != count * each.size:
+                raise ModelError(f"'{each.port.name}' has rows of {each.size} numbers, and got {list(values.shape)}")
+        made = {each.port.name: np.empty((count, *each.port.shape[1:]), np.float32) for each in self.source.outputs}
+        pointers = [ctypes.c_void_p(values.ctypes.data) for values in (*arrays, *made.values())]
+        getattr(self.library, f"{self.source.name}_infer_rows")(ctypes.c_size_t(count), *pointers)
+        return {name: self._as_in_file(name, values) for name, values in made.items()}
+
+    def _as_in_file(self, name: str, values: np.ndarray) -> np.ndarray:
+        values = values != 0 if name in self.source.bools else values
+        return values.reshape(-1, *values.shape[2:]) if name in self.source.merged else values
+
+    def self_test(self) -> int:
+        """What ``NAME_self_test`` returns."""
+        return getattr(self.library, f"{self.source.name}_self_test")()
+
+    def close(self) -> None:
+        """Unload the code."""
+        if not self._closed:
+            self._closed = True
+            _ctypes.dlclose(self.library._handle)
+
+
+def load(source: CSource, compiler: Compiler, flags: Sequence[str]) -> CRunning:
+    """Compile code to a library of this process, and load it. Raises TargetError: it does not compile."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in source.files().items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        library = Path(folder) / f"{source.name}.so"
+        compiler.compile([Path(folder) / f"{source.name}.c"], library, [*flags, "-shared", "-fPIC"])
+        return CRunning(source, ctypes.CDLL(str(library)))
+
+
+def c_compiler(compiler: Compiler, flags: Sequence[str], shipped: Mapping[Path, CSource] | None = None) -> Opener:
+    """What opens files as compiled C, in place of ONNX Runtime.
+
+    ``shipped``: the code that was written already for a file, which is compiled as it is.
+    """
+
+    def open_compiled(source: Path | bytes) -> CRunning:
+        known = (shipped or {}).get(source) if isinstance(source, Path) else None
+        return load(known or c_source(source, "network"), compiler, flags)
+
+    return open_compiled
