@@ -104,7 +104,7 @@ def by_ctypes(library: str, function: str, outputs: int) -> MakeCall:
         y = np.empty((len(x), outputs), np.float32)
         pairs = [[ctypes.c_void_p(rows[row].ctypes.data) for rows in (x, y)] for row in range(len(x))]
 
-        def call() -> np.ndarray:
+        def call(_kept: np.ndarray = x) -> np.ndarray:
             for pair in pairs:
                 infer(*pair)
             return y
