@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.resources import files as resources
+from math import prod
 
 from runtime import Port, Summary
 
@@ -51,9 +52,7 @@ def _parameters(name: str, summary: Summary) -> str:
 
 
 def _interfaces(port: Port) -> list[str]:
-    count = 1
-    for size in port.shape[1:]:
-        count *= size if isinstance(size, int) else 1
+    count = prod(size for size in port.shape[1:] if isinstance(size, int))
     return [_interface(name) for name in port.features or [str(place) for place in range(count)]]
 
 
@@ -64,7 +63,7 @@ def _interface(feature: str) -> str:
     return f"{joint}/{kind}" if colon and kind is not None and "@" not in joint else f"SET/{feature}"
 
 
-def usage(name: str, summary: Summary) -> Sequence[str]:
+def usage(name: str, summary: Summary) -> list[str]:
     """Paragraphs for the README of a package."""
     name = identifier(name)
     capital = name.upper()
@@ -99,9 +98,10 @@ exact probes, both builds to the same bits. Other compilers, options and process
 whether they compute the proved answers.""",
     ]
     if single:
-        parts.append(
-            "## ros2_control\n\n`ros2_control/` is an example of a controller, for Jazzy or newer, to be adapted: it is not "
-            "compiled by mlpx, which has no ROS. `controllers.yaml` names the interfaces; `observe()` in `controller.cpp` "
-            "fills the network's input."
-        )
+        parts.append("""\
+## ros2_control
+
+`ros2_control/` is an example of a controller, for Jazzy or newer, to be adapted. It was never compiled against ROS 2,
+which was not there: build it with `colcon build --base-paths ros2_control`. `controllers.yaml` names the interfaces,
+and `observe()` in `controller.cpp` fills the network's input.""")
     return parts

@@ -91,8 +91,8 @@ class CRunning:
         for each, values in zip(self.source.inputs, arrays, strict=True):
             if values.size != count * each.size:
                 raise ModelError(f"'{each.port.name}' has rows of {each.size} numbers, and got {list(values.shape)}")
-        made = {each.port.name: np.empty((count, *each.port.shape[1:]), np.float32) for each in self.source.outputs}
-        pointers = [ctypes.c_void_p(values.ctypes.data) for values in (*arrays, *made.values())]
+        made = {each.port.name: np.empty((count, *each.row), np.float32) for each in self.source.outputs}
+        pointers = [values.ctypes.data_as(ctypes.c_void_p) for values in (*arrays, *made.values())]
         getattr(self.library, f"{self.source.name}_infer_rows")(ctypes.c_size_t(count), *pointers)
         return {name: self._as_in_file(name, values) for name, values in made.items()}
 

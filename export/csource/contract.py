@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any, cast
 
 from runtime import Port, Summary
 from runtime.model.port import format_number, format_range
@@ -23,9 +25,14 @@ class Argument:
     is_input: bool
 
     @property
+    def row(self) -> tuple[int, ...]:
+        """The shape of a row."""
+        return tuple(size for size in self.port.shape[1:] if isinstance(size, int))
+
+    @property
     def size(self) -> int:
         """The numbers in a row."""
-        return prod(size for size in self.port.shape[1:] if isinstance(size, int))
+        return prod(self.row)
 
     def constant(self, prefix: str) -> str:
         """The name of the macro of its size."""
@@ -39,8 +46,9 @@ def arguments(inputs: Sequence[Port], outputs: Sequence[Port]) -> list[Argument]
     for ports, letter, word in ((inputs, "x", "input"), (outputs, "y", "output")):
         for port in ports:
             own = keys[len(made)]
-            single = len(ports) == 1
-            variable, key = (letter, word) if single else (f"{letter}_{own}", own if own[0].isalpha() else f"{word}_{own}")
+            variable, key = f"{letter}_{own}", own if own[0].isalpha() else f"{word}_{own}"
+            if len(ports) == 1:
+                variable, key = letter, word
             made.append(Argument(port, variable, key, word == "input"))
     return made
 
@@ -50,38 +58,67 @@ def parameters(made: Sequence[Argument]) -> str:
     return ", ".join(f"{'const ' if each.is_input else ''}float *{each.variable}" for each in made)
 
 
-def header(name: str, made: Sequence[Argument], scratch: int, weights: int, summary: Summary | None, sha256: str) -> str:
+@dataclass(frozen=True)
+class Figures:
+    """How much memory a network takes, in float32 numbers."""
+
+    constants: int
+    scratch: int
+    test: int
+    """Of the self-test's rows and answers."""
+
+
+def header(name: str, made: Sequence[Argument], figures: Figures, summary: Summary | None, sha256: str) -> str:
     """The text of NAME.h."""
     capital = name.upper()
     parts = [
-        _head(name, made, weights, summary, sha256),
+        _head(name, made, figures, summary, sha256),
         f"#ifndef {capital}_H\n#define {capital}_H",
         "#include <stddef.h>",
         '#ifdef __cplusplus\nextern "C" {\n#endif',
         *([f"/* The SHA-256 of the ONNX file. */\n#define {capital}_MODEL_SHA256 {string(sha256)}"] if sha256 else []),
         *_period(capital, summary),
         *(_described(name, each) for each in made),
-        _functions(name, made, scratch),
+        _functions(name, made, figures.scratch),
         "#ifdef __cplusplus\n}\n#endif",
         "#endif",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _head(name: str, made: Sequence[Argument], weights: int, summary: Summary | None, sha256: str) -> str:
+def _head(name: str, made: Sequence[Argument], figures: Figures, summary: Summary | None, sha256: str) -> str:
     lines = [f"{name}: a network as C99, without allocation, threads or libraries beyond libm."]
     if summary is not None:
-        lines += [f"Written by mlpx from {summary.name}.onnx (SHA-256 {sha256})."]
+        lines.append(f"Written by mlpx from {summary.name}.onnx, SHA-256 {sha256}.")
     lines += [
-        f"It holds {weights:,} constants, {4 * weights:,} bytes, all of them const.",
+        f"Constants: {4 * figures.constants:,} bytes, all const. Stack: {4 * figures.scratch:,} bytes, and some more.",
+        f"The self-test has {4 * figures.test:,} bytes of constants more; -D{name.upper()}_NO_SELF_TEST leaves it out.",
         "",
-        "Values are passed raw, in the units below: what normalises, clips and scales them is applied inside.",
+        "Values are passed raw, in the units below: what normalises, clips and scales them is applied in here.",
     ]
-    if summary is not None and summary.blocks:
-        lines += ["Applied, in this order: " + ", ".join(block.op for block in summary.blocks) + "."]
+    if summary is not None:
+        lines += ["Applied, in this order:", *(f"  {words}" for words in _applied(summary))]
     for each in made:
         lines += ["", *_table(each)]
     return "\n".join(["/*", *(f" * {in_comment(line)}".rstrip() for line in lines), " */"])
+
+
+def _applied(summary: Summary) -> list[str]:
+    """The blocks of the network, a line each, with the options that a spec gives them."""
+    blocks = (summary.spec or {}).get("blocks")
+    if not isinstance(blocks, list):
+        return [block.op for block in summary.blocks]
+    return [words for block in cast("list[Any]", blocks) if not (words := _block(block)).startswith("dropout")]
+
+
+def _block(block: Any) -> str:
+    """A block in words: ``linear: features 128, bias true``."""
+    if not isinstance(block, dict):
+        return str(block)
+    ((kind, options),) = cast("dict[str, Any]", block).items()
+    if kind == "residual":
+        return f"residual of ({'; '.join(map(_block, cast('list[Any]', options['blocks'])))})"
+    return f"{kind}: {', '.join(f'{key} {json.dumps(value)}' for key, value in options.items())}"
 
 
 def _table(each: Argument) -> list[str]:
@@ -96,9 +133,9 @@ def _table(each: Argument) -> list[str]:
         return lines
     units, ranges = port.units or [None] * each.size, port.ranges or [None] * each.size
     descriptions: Sequence[str | None] = getattr(port, "descriptions", None) or [None] * each.size
-    width = max(map(len, names))
+    width, unit_width = max(map(len, names)), max(len(unit or "-") for unit in units)
     for place, (name, unit, limits, words) in enumerate(zip(names, units, ranges, descriptions, strict=True)):
-        shown = [f"[{place}]".rjust(len(str(each.size)) + 2), name.ljust(width), unit or "-"]
+        shown = [f"[{place}]".rjust(len(str(each.size)) + 2), name.ljust(width), (unit or "-").ljust(unit_width)]
         shown += [format_range(limits)] if limits is not None else []
         shown += [words] if words else []
         lines.append("    " + "  ".join(shown).rstrip())
@@ -165,8 +202,8 @@ def definitions(name: str, made: Sequence[Argument]) -> list[str]:
 def _functions(name: str, made: Sequence[Argument], scratch: int) -> str:
     capital, taken = name.upper(), parameters(made)
     return f"""\
-/* One row. The arrays must not overlap. {4 * scratch:,} bytes of the stack are used besides; nothing is kept between calls,
- * so that any number of threads may call it. */
+/* One row. The arrays must not overlap. Nothing is kept between calls, so that any number of threads may call it;
+ * {4 * scratch:,} bytes of the stack hold what is computed. */
 void {name}_infer({taken});
 
 /* n rows, one after the other in the arrays. */
@@ -188,4 +225,3 @@ enum {{
 }};
 int {name}_self_test(void);
 #endif"""
-

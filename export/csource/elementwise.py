@@ -65,9 +65,10 @@ EXPRESSIONS: dict[str, str] = {
     "Where": "a != 0.0f ? b : c",
     "Sum": "({} + {})",
 }
-"""By operator: its result for the operands a, b and c; {alpha} is an attribute, {} an operand of several, "@" a function of ``kernels``.
+"""By operator: its result for the operands a, b and c.
 
-NaN is passed on where PyTorch does: no comparison with NaN holds.
+{alpha} is an attribute, {} an operand of several, "@" a function of ``kernels``. NaN is passed on where PyTorch does
+so: no comparison with NaN holds.
 """
 _GELU_TANH = "0.5f * a * (1.0f + tanhf({scale} * (a + {cubic} * a * a * a)))"
 _GELU = {"scale": 0.7978845608028654, "cubic": 0.044715}

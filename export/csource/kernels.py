@@ -1,7 +1,7 @@
 """Functions in C that the statements of operators call; only those that are called are written.
 
-"@" stands for the model's prefix, and "@FAST" for what makes GCC put sums into vectors at -O2 already. Every loop runs in a fixed order, so that the bits do not depend on how wide the
-processor's vectors are.
+"@" stands for the model's prefix, and "@FAST" for what makes GCC put sums into vectors at -O2 already. Every loop runs
+in a fixed order, so that the bits do not depend on how wide the processor's vectors are.
 """
 
 from __future__ import annotations
@@ -138,18 +138,19 @@ static float @reduce_{name}(const float *x, int n, int stride)
 {{
     float result = {start};
     for (int i = {first}; i < n; i++) {{
+        const float a = x[i * stride];
         result = {step};
     }}
     return {last};
 }}"""
         for name, start, first, step, last in (
-            ("sum", "0.0f", 0, "result + x[i * stride]", "result"),
-            ("mean", "0.0f", 0, "result + x[i * stride]", "result / (float)n"),
-            ("sum_square", "0.0f", 0, "result + x[i * stride] * x[i * stride]", "result"),
-            ("l2", "0.0f", 0, "result + x[i * stride] * x[i * stride]", "sqrtf(result)"),
-            ("l1", "0.0f", 0, "result + fabsf(x[i * stride])", "result"),
-            ("max", "x[0]", 1, "(x[i * stride] > result || x[i * stride] != x[i * stride]) ? x[i * stride] : result", "result"),
-            ("min", "x[0]", 1, "(x[i * stride] < result || x[i * stride] != x[i * stride]) ? x[i * stride] : result", "result"),
+            ("sum", "0.0f", 0, "result + a", "result"),
+            ("mean", "0.0f", 0, "result + a", "result / (float)n"),
+            ("sum_square", "0.0f", 0, "result + a * a", "result"),
+            ("l2", "0.0f", 0, "result + a * a", "sqrtf(result)"),
+            ("l1", "0.0f", 0, "result + fabsf(a)", "result"),
+            ("max", "x[0]", 1, "(a > result || a != a) ? a : result", "result"),
+            ("min", "x[0]", 1, "(a < result || a != a) ? a : result", "result"),
         )
     },
 }

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from onnx import NodeProto
+
 from .program import Program
 from .step import Alias, Compute
 from .text import in_comment
 
 _ALIGNMENT = 4
 """Numbers; parts of the scratch array begin at multiples of it."""
+_Named = Sequence[tuple[str, Alias | Compute, NodeProto]]
+"""Steps with the names of their values and their operators."""
 
 
 @dataclass
@@ -81,7 +85,7 @@ def layout(program: Program, inputs: Sequence[str], outputs: Sequence[str]) -> L
     return made
 
 
-def _roots(program: Program, steps: Sequence[tuple[str, Alias | Compute, object]]) -> tuple[dict[str, str], dict[str, int]]:
+def _roots(program: Program, steps: _Named) -> tuple[dict[str, str], dict[str, int]]:
     """The value that each value is a part of, and from which number on."""
     roots, places = {name: name for name in program.inputs}, dict.fromkeys(program.inputs, 0)
     for name, step, _node in steps:
@@ -92,7 +96,7 @@ def _roots(program: Program, steps: Sequence[tuple[str, Alias | Compute, object]
 
 def _targets(
     program: Program,
-    steps: Sequence[tuple[str, Alias | Compute, object]],
+    steps: _Named,
     roots: Mapping[str, str],
     places: Mapping[str, int],
     outputs: Sequence[str],

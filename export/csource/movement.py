@@ -75,6 +75,8 @@ def _from(
     if values.ndim == 0 or values.shape[0] % 2:
         program.refuse(node, "it moves the batch, and C computes each row by itself")
     first, second = values.reshape(2, -1)
+    if first.max(initial=0) >= starts[-1]:
+        program.refuse(node, "it moves numbers from one row to another, and C computes each row by itself")
     which = np.searchsorted(np.array(starts), first, side="right") - 1
     of_row = np.array([isinstance(source, str) for source in sources])[which]
     if not np.array_equal(second, first + np.where(of_row, _OTHER_ROW, 0)):
@@ -82,23 +84,24 @@ def _from(
     places = first - np.array(starts)[which]
     breaks = np.flatnonzero((np.diff(places) != 1) | (np.diff(which) != 0)) + 1
     runs = [(int(a), int(b)) for a, b in zip([0, *breaks], [*breaks, len(places)], strict=True)]
-    source = sources[which[0]]
-    if len(runs) == 1 and isinstance(source, str):
-        return Alias(source, int(places[0]))
+    only = sources[int(which[0])]
+    if len(runs) == 1 and isinstance(only, str):
+        return Alias(only, int(places[0]))
     read = [source for source in sources if isinstance(source, str)]
-    parts = [(a, b, sources[which[a]], int(places[a])) for a, b in runs]
+    parts: list[tuple[int, int, int, int | str]] = [(a, b, int(which[a]), int(places[a])) for a, b in runs]
     if len(runs) > _RUNS:
         changes = np.flatnonzero(np.diff(which)) + 1
         parts = [
-            (int(a), int(b), sources[which[a]], program.indices(places[a:b]))
+            (int(a), int(b), int(which[a]), program.indices(places[a:b]))
             for a, b in zip([0, *changes], [*changes, len(places)], strict=True)
         ]
-    tables = {id(source): program.table(source) for source in sources if not isinstance(source, str)}
+    tables = ["" if isinstance(source, str) else program.table(source) for source in sources]
 
     def lines(y: str, reads: Sequence[str]) -> list[str]:
         made: list[str] = []
-        for a, b, source, place in parts:
-            pointer = reads[read.index(source)] if isinstance(source, str) else tables[id(source)]
+        for a, b, index, place in parts:
+            source = sources[index]
+            pointer = reads[read.index(source)] if isinstance(source, str) else tables[index]
             target = f"{y} + {a}" if a else y
             if isinstance(place, int):
                 origin = f"{pointer} + {place}" if place else pointer

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from builder import RecoveryError
@@ -18,7 +17,7 @@ from export.proof.instrumented import Recording
 from export.proof.report import machine
 from export.proof.verify import prove
 from export.recovery.recovering import read_network
-from runtime import Certificate
+from runtime import Certificate, Session
 from runtime.version import VERSION
 
 from .compilers import LEVELS, Compiler, c_compiler, compilers, load
@@ -127,17 +126,15 @@ def prove_build(
 
 
 def nan_outputs(path: Path, certificate: Certificate, batch: int = 1) -> dict[str, np.ndarray]:
-    """For each output of a file, where NaN comes out if all that comes in is NaN, by ONNX's own definitions.
+    """For each output of a file, where NaN comes out if all that comes in is NaN, by ONNX Runtime.
 
     ``batch`` is the size that the file fixes.
     """
     assert certificate.answers is not None
-    evaluator = ReferenceEvaluator(str(path))
     inputs = certificate.answers.inputs
     feed = {name: np.full((batch, *rows.shape[1:]), np.nan, np.float32) for name, rows in inputs.items()}
-    with np.errstate(all="ignore"):
-        outputs: Any = evaluator.run(None, feed)
-    return {name: np.isnan(values)[0] for name, values in zip(evaluator.output_names, outputs, strict=True)}
+    with Session(path, "cpu") as session:
+        return {name: np.isnan(values[:1])[0] for name, values in session.run(feed).items()}
 
 
 def _digest(answers: Mapping[str, np.ndarray]) -> str:

@@ -52,9 +52,7 @@ def self_test(
     outs, buffers = ("\n".join(f"    float {each.variable}[{each.size}];" for each in part) for part in (outputs, made))
     checks = "\n".join(_bound_check(name, each) for each in outputs)
     lost = "\n".join(_nan_check(name, each) for each in outputs)
-    rows = ", ".join(
-        [f"{name}_test_{e.variable} + row * {e.size}" for e in inputs] + [e.variable for e in outputs]
-    )
+    rows = ", ".join([f"{name}_test_{e.variable} + row * {e.size}" for e in inputs] + [e.variable for e in outputs])
     tables = ",\n".join(f"        {{{table}, {size}}}" for table, size in program.weights)
     total = checksum(program.values)
     return f"""\
@@ -77,7 +75,8 @@ static int {name}_is_nan(float value)
 
 static int {name}_test_arithmetic(void)
 {{
-    volatile float large = 0x1p+27f, small = 1.0f, zero = 0.0f;
+    volatile float read_large = 0x1p+27f, read_small = 1.0f, read_zero = 0.0f;
+    const float large = read_large, small = read_small, zero = read_zero;
     const float sum = (large + small) - large;
     const float nan = zero / zero;
     return sizeof(unsigned int) == 4 && sum == 0.0f && {name}_is_nan(nan) && nan != nan;
@@ -166,5 +165,3 @@ def _nan_check(name: str, each: Argument) -> str:
             return 0;
         }}
     }}"""
-
-

@@ -7,10 +7,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-_KEYWORDS = frozenset(
-    """auto break case char const continue default do double else enum extern float for goto if inline int long register
-    restrict return short signed sizeof static struct switch typedef union unsigned void volatile while""".split()
-)
+_NOT_FIRST = "m_"
+"""What is put before a name that no identifier can begin with."""
 _WIDTH = 116
 
 
@@ -48,9 +46,12 @@ def floats(name: str, values: np.ndarray, comment: str = "") -> str:
 
 
 def identifier(text: str) -> str:
-    """A C identifier like a text: letters, digits and "_"; "m_" before one that would begin with another."""
+    """A C identifier like a text: letters, digits and "_", the first a letter.
+
+    It is the beginning of longer names, so that it may be a word of C's own.
+    """
     plain = re.sub("[^0-9A-Za-z]+", "_", text).strip("_") or "model"
-    return plain if plain[0].isalpha() and plain not in _KEYWORDS else f"m_{plain}"
+    return plain if plain[0].isalpha() else f"{_NOT_FIRST}{plain}"
 
 
 def distinct(texts: Iterable[str]) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,12 @@ import numpy as np
 from export.onnxfile.model import Model
 from runtime import Answers, Port, Summary
 
-from .contract import Argument, arguments, definitions, header, parameters
+from .contract import Argument, Figures, arguments, definitions, header, parameters
 from .kernels import KERNELS
 from .layout import layout
 from .program import Program, read_program
 from .self_test import self_test
-from .text import floats, identifier
+from .text import identifier
 
 
 @dataclass(frozen=True)
@@ -40,10 +39,7 @@ class CSource:
     code: str
     inputs: tuple[Argument, ...]
     outputs: tuple[Argument, ...]
-    weights: int
-    """Constants."""
-    scratch: int
-    """Numbers of the scratch array."""
+    figures: Figures
     bools: frozenset[str] = frozenset()
     """Outputs that are bool in the file, and 0 or 1 here."""
     merged: frozenset[str] = frozenset()
@@ -69,8 +65,11 @@ def c_source(source: Path | bytes | Model, name: str, contract: Contract | None 
     made = arguments(inputs, outputs)
     variables = [each.variable for each in made]
     rows = layout(program, variables[: len(inputs)], variables[len(inputs) :])
-    weights = sum(size for _, size in program.weights)
-    summary, sha256 = (contract.summary, contract.sha256) if contract is not None else (None, "")
+    summary, sha256, tested = None, "", 0
+    if contract is not None:
+        summary, sha256, answers = contract.summary, contract.sha256, contract.answers
+        tested = answers.rows * sum(each.size * (1 if each.is_input else 2) for each in made)
+    figures = Figures(sum(size for _, size in program.weights), rows.scratch, tested)
     texts = [
         f'#include "{name}.h"\n\n#include <math.h>\n#include <string.h>',
         _GUARDS.replace("@", f"{name.upper()}_"),
@@ -82,11 +81,10 @@ def c_source(source: Path | bytes | Model, name: str, contract: Contract | None 
     ]
     return CSource(
         name,
-        header(name, made, rows.scratch, weights, summary, sha256),
+        header(name, made, figures, summary, sha256),
         "\n\n".join(texts) + "\n",
         *(tuple(each for each in made if each.is_input is kind) for kind in (True, False)),
-        weights=weights,
-        scratch=rows.scratch,
+        figures=figures,
         bools=frozenset(output for output in program.outputs if program.is_bool(output)),
         merged=frozenset(output for output in program.outputs if program.leading(output)),
     )

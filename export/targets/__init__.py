@@ -1,4 +1,4 @@
-"""A folder for each inference server, and for C: a file per target, each a pure function from a deployment to its files."""
+"""A folder for each inference server, and for C: a file per target, a function from a deployment to its files."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
