@@ -109,7 +109,9 @@ def outcome(target: Target, cases: dict[str, Case]) -> Outcome:
 def format_case(case: Case) -> list[str]:
     """Every contender, from the fastest on, with its time over ONNX Runtime's on one thread."""
     lines = [f"{case.name}, {max((len(t.blocks) for t in case.timings.values()), default=0)} rounds"]
-    lines.append(f"  {'':<46}{'µs':>9}  {'over 1-thread run':<20}{'from float64':>13}{'code':>8}{'data':>11}{'stack':>8}")
+    lines.append(
+        f"  {'':<46}{'µs':>9}  {'over 1-thread run':<20}{'from float64':>13}{'code':>8}{'data':>11}{'stack':>8}"
+    )
     base = case.timings.get(ONE_THREAD)
     for name, timings in sorted(case.timings.items(), key=lambda item: item[1].median):
         ratio = ""
@@ -173,7 +175,9 @@ def main() -> None:
             | {"measured": asdict(row.found) if row.found is not None else None}
             for row in rows
         ]
-        write_results(options.json, quick=options.quick, targets=found, cases={n: record_of(c) for n, c in cases.items()})
+        write_results(
+            options.json, quick=options.quick, targets=found, cases={n: record_of(c) for n, c in cases.items()}
+        )
 
 
 if __name__ == "__main__":

@@ -147,7 +147,9 @@ class Driver:
 
     def _ask(self, request: str, kind: type[np.generic], count: int) -> np.ndarray:
         requests: IO[bytes] | None = self._process.stdin
-        assert requests is not None and self._process.stdout is not None and self._process.stderr is not None
+        assert requests is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
         try:
             requests.write(f"{request}\n".encode())
             requests.flush()

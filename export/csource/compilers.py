@@ -36,6 +36,8 @@ class Compiler:
     name: str
     command: tuple[str, ...]
     options: tuple[str, ...] = ()
+    baseline: tuple[str, ...] = ()
+    """What makes it compile for any processor of the machine's kind, where it is not asked for this one's."""
 
     @cached_property
     def version(self) -> str:
@@ -45,7 +47,8 @@ class Compiler:
 
     def compile(self, sources: Sequence[Path], output: Path, flags: Sequence[str]) -> None:
         """Compile to ``output``. Raises TargetError, with what the compiler says."""
-        command = [*self.command, *STRICT, *flags, *self.options, *map(str, sources), "-o", str(output), "-lm"]
+        options = [*self.options, *(() if any(flag.startswith("-march") for flag in flags) else self.baseline)]
+        command = [*self.command, *STRICT, *flags, *options, *map(str, sources), "-o", str(output), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment())
         if done.returncode:
             said = "\n".join(done.stderr.splitlines()[:10])
@@ -70,7 +73,8 @@ def compilers() -> tuple[list[Compiler], list[str]]:
         found.append(Compiler("clang", ("clang",)))
     elif importlib.util.find_spec("ziglang") is not None:
         command = (sys.executable, "-m", "ziglang", "cc")
-        found.append(Compiler("clang (zig cc)", command, ("-fno-sanitize=undefined",)))
+        # Zig compiles for the processor that it runs on unless it is told otherwise.
+        found.append(Compiler("clang (zig cc)", command, ("-fno-sanitize=undefined",), ("-mcpu=baseline",)))
     else:
         missing.append("clang: neither clang on the PATH nor the package ziglang")
     return found, missing

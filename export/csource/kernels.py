@@ -7,33 +7,41 @@ in a fixed order, so that the bits do not depend on how wide the processor's vec
 from __future__ import annotations
 
 BLOCK = 32
-"""Outputs of a matrix that are computed at once: their sums stay in registers, and compilers make vectors of them."""
+"""Outputs of a matrix that are computed at once: their sums stay in registers, in vectors where there are any."""
 LANES = 16
 """Partial sums of one output that is computed alone."""
 
 KERNELS: dict[str, str] = {
     "linear_block": f"""\
-/* {BLOCK} outputs at once: y[j] = b[j] + sum over i of x[i] * w[i][j], in the order of i; count of them are kept. */
-@FAST static void @linear_block(const float *x, int n, const float *w, const float *b, float *y, int count)
+#if @LANES > 1
+typedef float @vector __attribute__((vector_size(@LANES * 4)));
+typedef float @unaligned __attribute__((vector_size(@LANES * 4), aligned(4), may_alias));
+#else
+typedef float @vector;
+typedef float @unaligned;
+#endif
+
+/* {BLOCK} outputs at once: y[j] = b[j] + sum over i of x[i] * w[i][j], in the order of i. */
+@FAST static void @linear_block(const float *x, int n, const float *w, const float *b, float *y)
 {{
-    float sum[{BLOCK}];
-    for (int j = 0; j < {BLOCK}; j++) {{
-        sum[j] = b[j];
+    @vector sum[{BLOCK} / @LANES];
+    for (int j = 0; j < {BLOCK} / @LANES; j++) {{
+        sum[j] = *(const @unaligned *)(b + j * @LANES);
     }}
     for (int i = 0; i < n; i++) {{
         const float xi = x[i];
-        for (int j = 0; j < {BLOCK}; j++) {{
-            sum[j] += w[j] * xi;
+        for (int j = 0; j < {BLOCK} / @LANES; j++) {{
+            sum[j] += *(const @unaligned *)(w + j * @LANES) * xi;
         }}
         w += {BLOCK};
     }}
-    for (int j = 0; j < count; j++) {{
-        y[j] = sum[j];
+    for (int j = 0; j < {BLOCK} / @LANES; j++) {{
+        *(@unaligned *)(y + j * @LANES) = sum[j];
     }}
 }}""",
     "linear_rows": f"""\
 /* count outputs one by one: y[k] = b[k] + sum over i of x[i] * w[k][i], in {LANES} partial sums. */
-static void @linear_rows(const float *x, int n, const float *w, const float *b, float *y, int count)
+@FAST static void @linear_rows(const float *x, int n, const float *w, const float *b, float *y, int count)
 {{
     for (int k = 0; k < count; k++) {{
         float sum[{LANES}];

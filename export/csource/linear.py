@@ -70,22 +70,26 @@ def _linear(program: Program, node: NodeProto, x: str, matrix: np.ndarray, bias:
     zeros = program.zeros() if bias is None else ""
     whole = min(out, padded) // BLOCK
 
-    def call(kernel: str, place: str, start: str, count: int, x: str, y: str) -> str:
+    def call(kernel: str, x: str, y: str, place: str = "", start: str = "", *count: str) -> str:
         added = zeros if offsets is None else f"{offsets}{start}"
-        return f"{program.kernel(kernel)}({x}, {n}, {weights}{place}, {added}, {y}{start}, {count});"
+        return f"{program.kernel(kernel)}({', '.join([x, str(n), f'{weights}{place}', added, y, *count])});"
 
     def product(x: str, y: str) -> list[str]:
         lines: list[str] = []
         if whole == 1:
-            lines.append(call("linear_block", "", "", BLOCK, x, y))
+            lines.append(call("linear_block", x, y))
         elif whole:
-            inner = call("linear_block", f" + j * {n}", " + j", BLOCK, x, y)
+            inner = call("linear_block", x, f"{y} + j", f" + j * {n}", " + j")
             lines += [f"for (int j = 0; j < {whole * BLOCK}; j += {BLOCK}) {{", f"    {inner}", "}"]
         start = whole * BLOCK
-        if left:
-            kernel = "linear_block" if left >= _FILLED else "linear_rows"
-            place = (f" + {start * n}", f" + {start}") if start else ("", "")
-            lines.append(call(kernel, *place, left, x, y))
+        place = (f" + {start * n}", f" + {start}") if start else ("", "")
+        target = f"{y}{place[1]}"
+        if left >= _FILLED:
+            inner = call("linear_block", x, "block", *place)
+            copied = f"memcpy({target}, block, {left} * sizeof(float));"
+            lines += ["{", f"    float block[{BLOCK}];", f"    {inner}", f"    {copied}", "}"]
+        elif left:
+            lines.append(call("linear_rows", x, target, *place, str(left)))
         return lines
 
     def lines(y: str, x: str) -> list[str]:

@@ -51,7 +51,7 @@ _NEXT = "i++) {\n        const float xi"
 FAULTS: dict[str, Callable[[CSource], CSource]] = {
     "a weight off by one bit": lambda source: moved(source, 2.0**-23),
     "a weight off by 1e-3": lambda source: moved(source, 1e-3),
-    "a bias left out": lambda source: edited(source, "sum[j] = b[j];", "sum[j] = 0.0f * b[j];"),
+    "a bias left out": lambda source: edited(source, "(b + j * M_LANES);", "(b + j * M_LANES) * 0.0f;"),
     "a leaky relu": lambda source: edited(source, "a < 0.0f ? 0.0f : a", "a < 0.0f ? 1e-6f * a : a"),
     "a relu that loses NaN": lambda source: edited(source, "a < 0.0f ? 0.0f : a", "a > 0.0f ? a : 0.0f"),
     "one input too few": lambda source: edited(source, f"i < n; {_NEXT}", f"i < n - 1; {_NEXT}"),
@@ -90,6 +90,16 @@ def test_a_fault_in_the_code_is_seen(name: str, small: tuple[Path, MLPSpec], gcc
 
     assert prove(module, path, spec=spec, device="cpu", opener=c_compiler(gcc, ("-O1",))).proved
     assert prove(module, path, spec=spec, device="cpu", opener=faulty, stop_early=True).verdict == "failed"
+
+
+def test_the_bits_are_the_same_without_vectors(source: CSource, compiler: Compiler) -> None:
+    rows = {source.inputs[0].port.name: normal(20, source.inputs[0].size)}
+    bits = set[bytes]()
+    for flags in (("-O2",), ("-O2", f"-D{source.name.upper()}_NO_VECTORS"), ("-O3", "-march=native")):
+        running = load(source, compiler, flags)
+        bits.add(b"".join(values.tobytes() for values in running.run(rows).values()))
+        running.close()
+    assert len(bits) == 1
 
 
 def test_rows_alone_and_together(model: Path, source: CSource, gcc: Compiler) -> None:

@@ -67,7 +67,8 @@ def test_the_rows_alone_see_larger_faults(source: CSource, gcc: Compiler) -> Non
 
 
 def test_a_fault_in_a_statement_is_seen(source: CSource, gcc: Compiler) -> None:
-    assert result(edited(source, "sum[j] = b[j];", "sum[j] = 0.0f * b[j];"), gcc) == ANSWER
+    start = f"(b + j * {source.name.upper()}_LANES)"
+    assert result(edited(source, f"{start};", f"{start} * 0.0f;"), gcc) == ANSWER
     activation = "a < 0.0f ? 0.0f : a;" if source.name == "digits" else "tanhf(a);"
     other = source.code.replace(activation, "a < 0.0f ? -0.01f * a : a;")
     assert result(dataclasses.replace(source, code=other), gcc) == ANSWER
