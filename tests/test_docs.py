@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,13 @@ from tests.support.commands import Run
 PAGES = [path for folder in ("", "docs", "models/*") for path in sorted(ROOT.glob(f"{folder}/*.md".lstrip("/")))]
 
 
-FILES = {"robot-policy.md": {"yaml": "arm/spec.yaml", "csv": "log.csv"}}
+FILES = {
+    "robot-policy.md": {"yaml": "arm/spec.yaml", "csv": "log.csv"},
+    "c.md": {"yaml": "spec.yaml", "c": "main.c", "cpp": "app/main.cpp", "cmake": "app/CMakeLists.txt"},
+}
 """The pages that are a session from beginning to end, and the files that their blocks are."""
+PROGRAMS = {"c.md": ("bash", "gcc", "g++", "cmake", "sed")}
+"""What a session needs besides mlpx."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -48,19 +54,28 @@ def measured(line: str) -> str:
 def test_a_session_gives_what_the_page_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
+    missing = [program for program in PROGRAMS.get(name, ()) if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)}: not on the PATH")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     shown = 0
     for kind, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         if kind in FILES[name]:
+            (tmp_path / FILES[name][kind]).parent.mkdir(exist_ok=True)
             (tmp_path / FILES[name][kind]).write_text(block, encoding="utf-8")
         elif kind == "python":
             done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True)
             assert done.stdout.strip() == "".join(re.findall(r"print\(.*\)  # (\S.*)", block))
         elif kind == "console":
             command, *lines = block.splitlines()
-            done = run(*shlex.split(command)[2:])
-            found = {measured(line) for line in (done.out + done.err).splitlines()}
+            if command.startswith("$ mlpx "):
+                done = run(*shlex.split(command)[2:])
+                printed = done.out + done.err
+            else:
+                both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+                printed = subprocess.run(["bash", "-c", command.removeprefix("$ ")], text=True, **both).stdout
+            found = {measured(line) for line in printed.splitlines()}
             whole = " ".join(found)
             for line in lines:
                 assert measured(line) in found or measured(line) in whole, (command, line, found)
