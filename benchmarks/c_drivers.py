@@ -103,7 +103,8 @@ def _sections(path: Path) -> tuple[int | None, int | None]:
     except (OSError, subprocess.CalledProcessError):
         return None, None
     rows = [line.split() for line in done.stdout.splitlines() if line.startswith(".")]
-    return tuple(sum(int(size) for name, size, *_ in rows if name.startswith(part)) for part in (".text", ".rodata"))
+    code, constants = (sum(int(n) for name, n, *_ in rows if name.startswith(part)) for part in (".text", ".rodata"))
+    return code, constants
 
 
 class Driver:

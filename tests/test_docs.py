@@ -73,8 +73,8 @@ def test_a_session_gives_what_the_page_shows(
                 done = run(*shlex.split(command)[2:])
                 printed = done.out + done.err
             else:
-                both = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-                printed = subprocess.run(["bash", "-c", command.removeprefix("$ ")], text=True, **both).stdout
+                shell = ["bash", "-c", f"exec 2>&1\n{command.removeprefix('$ ')}"]
+                printed = subprocess.run(shell, stdout=subprocess.PIPE, text=True, check=False).stdout
             found = {measured(line) for line in printed.splitlines()}
             whole = " ".join(found)
             for line in lines:
