@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _ctypes
+import atexit
 import ctypes
 import importlib.util
 import os
@@ -12,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,8 @@ from .writing import CSource, c_source
 
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wdouble-promotion", "-Werror")
 """What every build is compiled with: a warning is an error."""
-LEVELS = (("-O0",), ("-O2",), ("-O3", "-march=native"))
+_NATIVE = "-march=native"
+LEVELS = (("-O0",), ("-O2",), ("-O3", _NATIVE))
 """The levels of optimisation that a file is proved at."""
 
 
@@ -36,8 +38,8 @@ class Compiler:
     name: str
     command: tuple[str, ...]
     options: tuple[str, ...] = ()
-    baseline: tuple[str, ...] = ()
-    """What makes it compile for any processor of the machine's kind, where it is not asked for this one's."""
+    """Where it is not told which processor to compile for."""
+    always: tuple[str, ...] = ()
 
     @cached_property
     def version(self) -> str:
@@ -47,8 +49,8 @@ class Compiler:
 
     def compile(self, sources: Sequence[Path], output: Path, flags: Sequence[str]) -> None:
         """Compile to ``output``. Raises TargetError, with what the compiler says."""
-        options = [*self.options, *(() if any(flag.startswith("-march") for flag in flags) else self.baseline)]
-        command = [*self.command, *STRICT, *flags, *options, *map(str, sources), "-o", str(output), "-lm"]
+        own = () if _NATIVE in flags else self.options
+        command = [*self.command, *STRICT, *flags, *own, *self.always, *map(str, sources), "-o", str(output), "-lm"]
         done = subprocess.run(command, capture_output=True, text=True, env=_environment())
         if done.returncode:
             said = "\n".join(done.stderr.splitlines()[:10])
@@ -57,9 +59,24 @@ class Compiler:
 
 
 def _environment() -> dict[str, str]:
-    """Zig needs a folder of its own that it may write to."""
-    cache = str(Path(tempfile.gettempdir()) / f"mlpx-zig-{os.getuid()}")
-    return {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache, **os.environ, "LC_ALL": "C"}
+    """Messages in English; and where the home folder cannot be written to, another cache for zig."""
+    own = {**os.environ, "LC_ALL": "C"}
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        writable = os.access(home, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        own = {"ZIG_GLOBAL_CACHE_DIR": _zig_cache(), "ZIG_LOCAL_CACHE_DIR": _zig_cache(), **own}
+    return own
+
+
+@cache
+def _zig_cache() -> str:
+    folder = tempfile.mkdtemp(prefix="mlpx-zig-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def compilers() -> tuple[list[Compiler], list[str]]:
@@ -73,11 +90,15 @@ def compilers() -> tuple[list[Compiler], list[str]]:
         found.append(Compiler("clang", ("clang",)))
     elif importlib.util.find_spec("ziglang") is not None:
         command = (sys.executable, "-m", "ziglang", "cc")
-        # Zig compiles for the processor that it runs on unless it is told otherwise.
-        found.append(Compiler("clang (zig cc)", command, ("-fno-sanitize=undefined",), ("-mcpu=baseline",)))
+        # zig compiles for this very processor by itself, and checks for undefined behaviour at -O0
+        found.append(Compiler("clang (zig cc)", command, ("-mcpu=baseline",), ("-fno-sanitize=undefined",)))
     else:
         missing.append("clang: neither clang on the PATH nor the package ziglang")
     return found, missing
+
+
+Known = dict[Path | bytes, CSource]
+"""Code by the file or the bytes that it is of."""
 
 
 @dataclass
@@ -125,14 +146,20 @@ def load(source: CSource, compiler: Compiler, flags: Sequence[str]) -> CRunning:
         return CRunning(source, ctypes.CDLL(str(library)))
 
 
-def c_compiler(compiler: Compiler, flags: Sequence[str], shipped: Mapping[Path, CSource] | None = None) -> Opener:
+def c_compiler(compiler: Compiler, flags: Sequence[str], known: Known | None = None) -> Opener:
     """What opens files as compiled C, in place of ONNX Runtime.
 
-    ``shipped``: the code that was written already for a file, which is compiled as it is.
+    ``known``: the code of a file that is shipped, which is compiled as it is, and of the graphs that a proof with
+    another compiler made already; what is written is added.
     """
+    sources: Known = {} if known is None else known
 
     def open_compiled(source: Path | bytes) -> CRunning:
-        known = (shipped or {}).get(source) if isinstance(source, Path) else None
-        return load(known or c_source(source, "network"), compiler, flags)
+        code = sources.get(source)
+        if code is None:
+            code = c_source(source, "network")
+            if isinstance(source, bytes) and known is not None:
+                sources[source] = code
+        return load(code, compiler, flags)
 
     return open_compiled

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from math import prod
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import NodeProto, TensorProto
 
 from export.errors import TargetError
 from export.graph import Rows
-from export.onnxfile.model import Model, attributes_of, label, live_and_dead
-from export.onnxfile.reading import model_of, read_model
+from export.onnxfile.model import Model, attributes_of, label
 
 from .kernels import BLOCK
 from .step import Steps
@@ -29,7 +27,7 @@ class Program:
     """A file's graph for one row of its inputs.
 
     ``outputs`` are the file's, and ``arrays`` the definitions of the constants, in the order in which they are read.
-    Raises TargetError: an operator that C cannot hold yet, or a value that is not in rows.
+    Raises TargetError: an input or output that is not in rows, or too many constants.
     """
 
     def __init__(self, model: Model, prefix: str):
@@ -46,25 +44,16 @@ class Program:
         self.steps: list[tuple[NodeProto, Steps]] = []
         self._names: dict[tuple[Any, ...], str] = {}
         self._numbers: dict[bytes, int] = {}
-        self._read()
-
-    def _read(self) -> None:
-        from .operators import OPERATORS  # which needs the type
-
-        for name in (*self.inputs, *self.outputs):
-            self.row(name)
-        count = sum(values.size for values in self.model.constants.values())
+        count = sum(values.size for values in model.constants.values())
         if count > _MOST:
             hint = "package the file for a server"
             message = f"it has {count:,} constants, and C holds at most {_MOST:,}"
-            raise TargetError(f"{self.model.path.name}: {message}. What to do: {hint}")
-        live, _ = live_and_dead(self.model.proto.graph.node, self.outputs)
-        for node in live:
-            if set(node.output) <= self.model.constants.keys() or self.model.sizes(node.output[0]) is not None:
-                continue
-            if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
-                self.refuse(node, "there are no C statements for it")
-            self.steps.append((node, OPERATORS[node.op_type](self, node)))
+            raise TargetError(f"{model.path.name}: {message}. What to do: {hint}")
+        for name in (*self.inputs, *self.outputs):
+            self.row(name)
+
+    def finish(self) -> None:
+        """Define the array of single numbers, once every operator has been read."""
         if self._numbers:
             numbers = np.frombuffer(b"".join(self._numbers), np.float32)
             self._add(f"{self.prefix}_numbers", numbers, "single numbers: slopes, limits, factors")
@@ -152,12 +141,3 @@ class Program:
             values = map(str, places.tolist())
             self.arrays.append(array(f"static const {kind}", name, values, f"[{places.size}]"))
         return self._names[key]
-
-
-def read_program(source: Path | bytes | Model, prefix: str) -> Program:
-    """The program of a file, or of the bytes of one. Raises ModelError; TargetError, as ``Program``."""
-    if isinstance(source, bytes):
-        proto = ModelProto()
-        proto.ParseFromString(source)
-        source = model_of(Path("model.onnx"), proto)
-    return Program(read_model(source) if isinstance(source, Path) else source, prefix)

@@ -20,7 +20,7 @@ from export.recovery.recovering import read_network
 from runtime import Certificate, Session
 from runtime.version import VERSION
 
-from .compilers import LEVELS, Compiler, c_compiler, compilers, load
+from .compilers import LEVELS, Compiler, Known, c_compiler, compilers, load
 from .writing import CSource
 
 _PASSED = 0
@@ -84,8 +84,9 @@ def prove_c(path: Path, source: CSource, certificate: Certificate) -> CProof:
         hint = "run the self-test with your compiler; it holds the proved answers"
         return CProof((), tuple(left_out), f"its network cannot be read from the file: {reason}. What to do: {hint}")
     recording = Recording()
+    known: Known = {path: source}
     builds = [
-        prove_build(path, source, module, certificate, compiler, flags, recording)
+        prove_build(path, source, module, certificate, compiler, flags, recording, known)
         for compiler in found
         for flags in LEVELS
     ]
@@ -100,8 +101,12 @@ def prove_build(
     compiler: Compiler,
     flags: tuple[str, ...],
     recording: Recording | None = None,
+    known: Known | None = None,
 ) -> Build:
-    """Prove one build of the code of a file, which is compiled as it is shipped. Raises ProofError."""
+    """Prove one build of the code of a file, which is compiled as it is shipped.
+
+    ``recording`` and ``known`` are those of the proofs of other builds. Raises ProofError.
+    """
     name = f"{source.name}.c, compiled by {compiler.name} {' '.join(flags)},"
     running = load(source, compiler, flags)
     try:
@@ -111,7 +116,7 @@ def prove_build(
         answers = running.run(certificate.answers.inputs)
     finally:
         running.close()
-    opener = c_compiler(compiler, flags, {path: source})
+    opener = c_compiler(compiler, flags, known or {path: source})
     report = prove(module, path, device="cpu", opener=opener, recording=recording)
     if not report.proved or report.end_to_end is None:
         raise ProofError(f"{name} is {report.verdict}: {report.why}. What to do: report it with the file", report)

@@ -15,7 +15,8 @@ from runtime import Answers, Port, Summary
 from .contract import Argument, Figures, arguments, definitions, header, parameters
 from .kernels import KERNELS
 from .layout import layout
-from .program import Program, read_program
+from .operators import read_program
+from .program import Program
 from .self_test import self_test
 from .text import identifier
 

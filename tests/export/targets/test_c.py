@@ -164,6 +164,20 @@ def test_it_is_used_from_cpp_and_compiled_as_cpp(folder: Path, tmp_path: Path) -
         ran(tmp_path / "main")
 
 
+def test_nothing_in_it_can_be_written_to(folder: Path, tmp_path: Path) -> None:
+    """No variable lives between calls, so that threads cannot disturb each other, and all constants fit into flash."""
+    ran(need("gcc"), "-std=c99", "-O1", "-fno-pic", "-c", folder / "arm.c", "-o", tmp_path / "arm.o")
+    kinds = {line.split()[-2] for line in ran(need("nm"), tmp_path / "arm.o").splitlines()}
+    assert kinds <= {"T", "t", "R", "r", "U"}
+    assert kinds >= {"T", "r"}
+
+
+def test_it_needs_nothing_but_libm(folder: Path, tmp_path: Path) -> None:
+    ran(need("gcc"), "-std=c99", "-O1", "-c", folder / "arm.c", "-o", tmp_path / "arm.o")
+    needed = {line.split()[-1] for line in ran(need("nm"), "--undefined-only", tmp_path / "arm.o").splitlines()}
+    assert needed <= {"expm1f", "memcpy", "__stack_chk_fail"}
+
+
 def test_the_example_for_ros2_control_is_cpp(folder: Path, tmp_path: Path) -> None:
     """Against stand-ins for the classes of ROS 2 that it uses: its own syntax and types, and nothing of ROS."""
     cpp = need("g++")
@@ -234,8 +248,7 @@ def test_a_build_that_is_not_proved_is_no_package(
     wrapper = tmp_path / "gcc"
     real = need("gcc")
     wrapper.write_text(
-        f'#!/bin/sh\nfor f in "$@"; do case "$f" in *.c) sed -i "s/+= w\\[i + j\\]/-= w[i + j]/" "$f";; esac; done\n'
-        f'exec {real} "$@"\n'
+        f'#!/bin/sh\nfor f in "$@"; do case "$f" in *.c) sed -i "s/ xi;/ -xi;/" "$f";; esac; done\nexec {real} "$@"\n'
     )
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
