@@ -103,7 +103,7 @@ def planted(source: CSource, compiler: Compiler, faults: int) -> dict[str, dict[
     rng, found = np.random.default_rng(0), dict[str, dict[str, int]]()
     assert whole.self_test() == bare.self_test() == 0
     for name, change in CHANGES.items():
-        count = dict[str, int].fromkeys(("faults", "by the checksum", "by the rows alone"), 0)
+        count: dict[str, int] = dict.fromkeys(("faults", "by the checksum", "by the rows alone"), 0)
         for place in places:
             table = int(np.searchsorted(starts, place, side="right") - 1)
             at, other = int(place - starts[table]), int(rng.integers(tables[table][1]))
