@@ -69,6 +69,7 @@ BUILDS: dict[str, tuple[tuple[str, ...], str]] = {
         "",
     ),
     "-mrecip, -freciprocal-math": (("-O2", "-mrecip", "-freciprocal-math"), ""),
+    "expm1f off by 1 %": (("-O2",), "expm1f(x) 1.01f * (expm1f)(x)"),
     "expm1f off by 0.1 %": (("-O2",), "expm1f(x) 1.001f * (expm1f)(x)"),
     "expm1f off by 1e-5": (("-O2",), "expm1f(x) 1.00001f * (expm1f)(x)"),
     "expm1f of NaN is -1": (("-O2",), "expm1f(x) ((x) > -88.0f ? (expm1f)(x) : -1.0f)"),
