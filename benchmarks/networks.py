@@ -26,6 +26,9 @@ LARGE: dict[str, tuple[list[int], list[Any]]] = {
     "4096-1024-1024-4096": ([4096, 1024, 1024, 4096], ["hardsigmoid"]),
 }
 """Widths, and the blocks between two linear layers."""
+POLICY = "policy"
+_SHAPES = LARGE | {POLICY: ([154, 512, 256, 128, 29], ["elu"])}
+"""With the widths of a humanoid's walking policy."""
 _BETWEEN: list[Any] = [
     "relu",
     "leaky_relu",
@@ -60,14 +63,14 @@ def named(name: str) -> Network:
 
 
 def network(name: str) -> tuple[MLPSpec, nn.Sequential]:
-    """``digits`` and the others of ``models``, ``generated N``, or one of ``LARGE``, in evaluation mode."""
+    """``digits`` and the others of ``models``, ``generated N``, ``POLICY`` or one of ``LARGE``, in evaluation mode."""
     if name in MODELS:
         spec = load_spec(ROOT / "models" / name / "spec.yaml")
         module = assemble(spec)
         load_weights(module, ROOT / "models" / name / "weights.safetensors")
         return spec, module.eval()
-    if name in LARGE:
-        widths, between = LARGE[name]
+    if name in _SHAPES:
+        widths, between = _SHAPES[name]
         blocks = [block for width in widths[1:-1] for block in ({"linear": width}, *between)]
         spec = MLPSpec(name="large", input={"features": widths[0]}, blocks=[*blocks, {"linear": widths[-1]}])
         return spec, randomised(assemble(spec, seed=0), 0)

@@ -5,6 +5,7 @@ Every call gets a numpy array and gives one, without a copy where the package ca
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 from functools import partial
@@ -58,6 +59,8 @@ def by_numpy(steps: str) -> MakeCall:
                 np.maximum(x, 0, out=x)
             elif op == "leaky_relu":
                 x = np.maximum(x, x * values[0])
+            elif op == "elu":
+                x = np.maximum(x, 0) + np.expm1(np.minimum(x, 0))
             else:
                 x = 1 / (1 + np.exp(-x))
         return x
@@ -88,6 +91,25 @@ def by_sklearn(steps: str) -> MakeCall:
     def make_call(feed: Feed) -> Call:
         (x,) = feed.values()
         return lambda: model.predict(x).reshape(len(x), -1)
+
+    return make_call
+
+
+def by_ctypes(library: str, function: str, outputs: int) -> MakeCall:
+    """A C function of an input and an output row, called for each row by ctypes with pointers that are made once."""
+    infer = getattr(ctypes.CDLL(library), function)
+
+    def make_call(feed: Feed) -> Call:
+        (x,) = feed.values()
+        y = np.empty((len(x), outputs), np.float32)
+        pairs = [[ctypes.c_void_p(rows[row].ctypes.data) for rows in (x, y)] for row in range(len(x))]
+
+        def call(_kept: np.ndarray = x) -> np.ndarray:
+            for pair in pairs:
+                infer(*pair)
+            return y
+
+        return call
 
     return make_call
 

@@ -79,6 +79,8 @@ def steps_of(module: nn.Sequential) -> list[tuple[Any, ...]]:
             steps.append(("affine", *(getattr(part, key).numpy() for key in ("factor", "offset"))))
         elif isinstance(part, nn.LeakyReLU):
             steps.append(("leaky_relu", np.float32(part.negative_slope)))
+        elif isinstance(part, nn.ELU) and part.alpha == 1:
+            steps.append(("elu",))
         elif isinstance(part, nn.ReLU | nn.Sigmoid):
             steps.append((type(part).__name__.lower(),))
         elif not isinstance(part, nn.Dropout):

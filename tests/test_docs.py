@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,16 @@ from tests.support.commands import Run
 PAGES = [path for folder in ("", "docs", "models/*") for path in sorted(ROOT.glob(f"{folder}/*.md".lstrip("/")))]
 
 
-FILES = {"robot-policy.md": {"csv": "log.csv"}}
+FILES = {
+    "robot-policy.md": {"csv": "log.csv"},
+    "c.md": {"yaml": "spec.yaml", "c": "main.c", "cpp": "app/main.cpp", "cmake": "app/CMakeLists.txt"},
+}
 """The pages that are a session from beginning to end, and the files that their blocks are.
 
-A block of YAML is the file that its first line names: ``# arm/spec.yaml``.
+Any other block of YAML is the file that its first line names: ``# arm/spec.yaml``.
 """
+PROGRAMS = {"c.md": ("bash", "gcc", "g++", "cmake", "sed")}
+"""What a session needs besides mlpx."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -51,6 +57,9 @@ def measured(line: str) -> str:
 def test_a_session_gives_what_the_page_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
+    missing = [program for program in PROGRAMS.get(name, ()) if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{', '.join(missing)}: not on the PATH")
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / name).read_text(encoding="utf-8")
     shown = 0
@@ -65,12 +74,13 @@ def test_a_session_gives_what_the_page_shows(
         elif kind == "console":
             for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
                 command, *lines = part.splitlines()
-                program, *arguments = shlex.split(command)
-                if program != "mlpx":
-                    subprocess.run([program, *arguments], check=True)
-                    continue
-                done = run(*arguments)
-                found = {measured(line) for line in (done.out + done.err).splitlines()}
+                if command.startswith("mlpx "):
+                    done = run(*shlex.split(command)[1:])
+                    printed = done.out + done.err
+                else:
+                    shell = ["bash", "-c", f"exec 2>&1\n{command}"]
+                    printed = subprocess.run(shell, stdout=subprocess.PIPE, text=True, check=False).stdout
+                found = {measured(line) for line in printed.splitlines()}
                 whole = " ".join(found)
                 for line in lines:
                     assert measured(line) in found or measured(line) in whole, (command, line, found)

@@ -267,8 +267,9 @@ class _Rewriting:
 
     def _from_vectors(self, node: NodeProto, kept: NodeProto) -> None:
         """Make an operator on one row one on rows of a batch: its axis, and its constants of other dimensions."""
-        if node.op_type == "BatchNormalization" and len(self.model.shapes.shape(node.input[0]) or ()) < 2:
-            raise NotABlock(f"{label(node)} normalises along axis 1 a value that has axis 0 alone")
+        sizes = _sizes_of(self.model, node.input[0]) or ()
+        if node.op_type == "BatchNormalization" and sizes[1:2] != (prod(sizes),):
+            raise NotABlock(f"{label(node)} normalises axis 1 of {list(sizes)}, which is not the features of a row")
         if node.op_type in _ALONG_FEATURES:
             self._check_along_features(node)
             for attribute in kept.attribute:
