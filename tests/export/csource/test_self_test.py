@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,10 +82,19 @@ def test_fast_math_is_refused(source: CSource, compiler: Compiler) -> None:
             load(source, compiler, flags)
 
 
-def test_fast_math_fails_it_where_the_compiler_does_not_say_so(source: CSource, gcc: Compiler) -> None:
+def result_of_program(source: CSource, compiler: Compiler, flags: Sequence[str], folder: Path) -> int:
+    """What it returns in a process of its own: a library with fast mathematics changes how its process rounds."""
+    main = f'#include "{source.name}.h"\n\nint main(void)\n{{\n    return {source.name}_self_test();\n}}\n'
+    for name, text in {**source.files(), "main.c": main}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    compiler.compile([folder / f"{source.name}.c", folder / "main.c"], folder / "program", flags)
+    return subprocess.run([folder / "program"], check=False).returncode
+
+
+def test_fast_math_fails_it_where_the_compiler_does_not_say_so(source: CSource, gcc: Compiler, tmp_path: Path) -> None:
     hidden = ("-U__FAST_MATH__", "-U__FINITE_MATH_ONLY__", "-U__ASSOCIATIVE_MATH__", "-Wno-builtin-macro-redefined")
     for flags in (("-O2", "-ffast-math"), ("-O2", "-ffinite-math-only"), ("-O2", "-funsafe-math-optimizations")):
-        assert result(source, gcc, (*flags, *hidden)) == ARITHMETIC
+        assert result_of_program(source, gcc, (*flags, *hidden), tmp_path) == ARITHMETIC
 
 
 def test_nan_that_is_lost_fails_it(source: CSource, gcc: Compiler) -> None:
