@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from export import Recovered
 
 MOST_PARAMETERS = 20_000
-"""The largest network that a page computes in a moment, a thousand rows of it and every fault."""
+"""The largest network in a page: a hundred rows of it and every fault take about a second, a thousand about five."""
 _WIDGETS = ("ports.js",)
 _SCRIPTS = ("float32.js", "networks.js", "faults.js", "checks.js", "making.js", "page.js")
 _PLAIN = ("relu", "sigmoid", "tanh", "silu")

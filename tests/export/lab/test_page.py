@@ -169,10 +169,19 @@ def test_a_network_is_built_and_a_fault_without_a_place_cannot_be_chosen(blank: 
     page.type("[aria-label='outputs of block 0']", 0)  # not allowed: nothing changes
     assert page.evaluate("document.querySelector('[aria-invalid=true]') !== null")
     assert page.text("#shape").startswith("8 → linear 20")
-    page.type("#option-rows", 10)
-    page.type("#option-order", "sequence")
-    assert page.evaluate("lab.judged('none', lab.network()).found.allclose.share") == 0
     assert page.errors == []
+
+
+@needs_chromium
+def test_in_the_order_of_the_module_only_faults_change_outputs(blank: Path, opened: Opened) -> None:
+    page = opened(blank)
+    page.type("#option-order", "sequence")
+    shares = "['none', 'ulp'].map(fault => lab.judged(fault, lab.network()).found.allclose.share)"
+    for rows, seen in ((10, False), (100, True)):
+        page.type("#option-rows", rows)
+        none, ulp = page.evaluate(shares)
+        assert none == 0
+        assert (ulp > 0) == seen
 
 
 @needs_chromium
@@ -185,6 +194,11 @@ def test_everything_has_a_name_and_the_focus_stays(blank: Path, opened: Opened) 
         assert page.evaluate(f"document.activeElement === document.querySelector({json.dumps(selector)})")
     page.click("[aria-label='Remove block 3']")
     assert page.evaluate("document.querySelectorAll('.blocks li').length") == 6
+    page.evaluate("document.querySelector('[value=ulp]').focus()")
+    for kind in ("rawKeyDown", "keyUp"):
+        page.call("Input.dispatchKeyEvent", type=kind, key="ArrowDown", code="ArrowDown", windowsVirtualKeyCode=40)
+    assert page.evaluate("document.activeElement.value") == "relative"
+    assert "Planted: weight" in page.text("#planted")
 
 
 @needs_chromium
