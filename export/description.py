@@ -46,7 +46,7 @@ def describe(
         ir_version=versions.ir_version,
         target=versions.target,
         folded=folded.folded,
-        remarks=_remarks(traced, folded),
+        remarks=_remarks(traced, folded, spec),
         weights_sha256=weights_hash,
         external_data=external,
         spec=spec.model_dump(exclude_none=True) if spec is not None else None,
@@ -96,7 +96,7 @@ def _features(listed: Sequence[FeatureSpec] | None) -> dict[str, Any]:
     }
 
 
-def _remarks(traced: Graph, folded: Graph) -> tuple[str, ...]:
+def _remarks(traced: Graph, folded: Graph, spec: MLPSpec | None) -> tuple[str, ...]:
     """What a user may want to know about a network that is exported correctly."""
     remarks: list[str] = []
     producers = {node.output: node for node in folded.nodes}
@@ -105,7 +105,9 @@ def _remarks(traced: Graph, folded: Graph) -> tuple[str, ...]:
         if before is not None and {before.op, node.op} == {"linear"} and folded.consumers(before.output) == 1:
             message = f"linear '{before.path}' and linear '{node.path}' stand in a row without an activation between"
             remarks.append(f"{message}: together they are one affine map (--fold-affine makes them one)")
-    remarks += [f"{module} is not in the file: in evaluation mode it does nothing" for module in traced.inactive]
+    for path, p in traced.inactive:
+        known = "" if spec is not None else f" (p {p:g})"  # a spec in the file says it
+        remarks.append(f"dropout '{path}'{known} is not in the file: in evaluation mode it does nothing")
     if traced.rows_depend:
         remarks.append("a row's result depends on the rows beside it: batches are never cut or joined")
     sums = {node.output for node in folded.nodes if node.op in ("add", "sub") and len(node.inputs) == 2}

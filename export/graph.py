@@ -95,8 +95,8 @@ class Graph:
     outputs: Mapping[str, str]
     folded: tuple[str, ...] = ()
     """What passes did, one line each."""
-    inactive: tuple[str, ...] = ()
-    """Modules that do nothing in evaluation mode, as a message names them."""
+    inactive: tuple[tuple[str, float], ...] = ()
+    """Dropouts, which do nothing in evaluation mode: their paths, and their p."""
     rows_depend: bool = False
     """A row's result depends on the rows beside it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from runtime import (
 from runtime.model.bound import Bound
 from runtime.timing.rows import batches
 
+from .block_settings import Settings, dropped, settings_of
+
 _PRODUCTS = ("Gemm", "MatMul")
 _NEEDS = "inspecting a file that mlpx did not write, or --data,"
 
@@ -46,7 +48,8 @@ class DeadUnits:
 class Inspection:
     """A file's size and summary; ``own`` if mlpx wrote it. ``dead`` is None where no data was given.
 
-    ``bound`` is that of the certificate beside the file; None where none of exactly this file holds one.
+    ``bound`` is that of the certificate beside the file; None where none of exactly this file holds one. ``settings``
+    are the slopes, limits and factors of blocks, ``dropped`` the p of the spec's Dropouts, both by the block's path.
     """
 
     path: Path
@@ -56,6 +59,8 @@ class Inspection:
     rows: int | None = None
     dead: tuple[DeadUnits, ...] | None = None
     bound: Bound | None = None
+    settings: Settings = field(default_factory=dict[str, Any])
+    dropped: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | None = None) -> Inspection:
@@ -70,7 +75,11 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
     summary = stored or _summary_of_graph(path, header)
     beside = path.with_name(f"{path.name}.data")
     size = header.size + (beside.stat().st_size if summary.external_data and beside.exists() else 0)
-    inspection = Inspection(path, size, stored is not None, summary, bound=_bound(path))
+    own = stored is not None
+    settings = settings_of(path, summary.blocks, own=own)
+    inspection = Inspection(
+        path, size, own, summary, bound=_bound(path), settings=settings, dropped=dropped(summary.spec)
+    )
     if data is None:
         return inspection
     if not summary.inputs:

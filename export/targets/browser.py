@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import html
 import json
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 import runtime.server
 from export.errors import TargetError
+from export.offline_page import embedded, filled, policy
 from runtime import MissingPackageError, sha256
 from runtime.model.bound import format_bound
 
@@ -86,15 +86,12 @@ def _files(deployment: Deployment) -> Files:
         "RUNTIME": _as_object(folder / _SCRIPT),
         "PAGE": source("browser.js"),
     }
-    # The page runs its own scripts and style, identified by their hashes, and connects to nothing.
-    script_hashes, style_hash = " ".join(map(_csp_hash, scripts.values())), _csp_hash(style)
-    rules = f"script-src {script_hashes} 'wasm-unsafe-eval'; style-src {style_hash}; img-src data:"
     parts = {
-        "POLICY": f"default-src 'none'; {rules}; base-uri 'none'; form-action 'none'",
+        "POLICY": policy([*scripts.values()], style, "'wasm-unsafe-eval'"),
         "NAME": html.escape(deployment.name),
         "STYLE": style,
         "LICENCE": html.escape(licence),
-        "RECORD": json.dumps(record, ensure_ascii=False).replace("<", "\\u003c"),
+        "RECORD": embedded(record),
         "MODEL": base64.b64encode(model.read_bytes()).decode(),
         "WASM": base64.b64encode(gzip.compress((folder / _WASM).read_bytes(), mtime=0)).decode(),
         **scripts,
@@ -106,15 +103,10 @@ def _files(deployment: Deployment) -> Files:
         "files": {path: sha256(folder / path) for path in (_SCRIPT, _WASM)},
     }
     return {
-        "index.html": re.sub("@([A-Z]+)@", lambda match: parts[match[1]], source("browser.html")),
+        "index.html": filled(source("browser.html"), parts),
         "onnxruntime-web.json": json.dumps(vendored, indent=1) + "\n",
         "onnxruntime-web.LICENSE": licence,
     }
-
-
-def _csp_hash(text: str) -> str:
-    """The hash by which a Content-Security-Policy identifies a script or a style."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _onnxruntime_web(folder: Path | None, release: str) -> tuple[Path, Mapping[str, Any]]:

@@ -58,7 +58,7 @@ class Record:
     nodes: list[RecordedNode] = field(default_factory=list[RecordedNode])
     refusals: list[Refusal] = field(default_factory=list[Refusal])
     """Those that hold whether or not an output reads the result."""
-    inactive: list[str] = field(default_factory=list[str])
+    inactive: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
 
 
 class Recorder(TorchDispatchMode):
@@ -136,7 +136,8 @@ class Recorder(TorchDispatchMode):
         site = self.call_sites.current()
         out = func(*args, **kwargs)
         if name.endswith(("dropout.default", "dropout1d.default")):
-            self.record.inactive.append(f"dropout '{site.home or site.scope or 'dropout'}'")
+            p = float(kwargs["p"] if "p" in kwargs else args[1])
+            self.record.inactive.append((site.home or site.scope or "dropout", p))
         self.aliases.add_derived(out, args[0], copied=not _same_memory(out, args[0]))
         return out
 

@@ -10,6 +10,7 @@ from runtime.version import VERSION
 from .bounding import bound
 from .help import Command, Group
 from .inspecting import doctor, inspect
+from .lab import lab
 from .making import build, export, recover, schema
 from .measuring import bench, tune
 from .options import declared
@@ -31,6 +32,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     serve: "Serve models over REST and gRPC.",
     bench: "Measure how fast a file runs, beside other runtimes.",
     tune: "Find the fastest way to run a file on this machine.",
+    lab: "Write a page that shows which checks notice planted faults.",
     schema: "Write the JSON Schema of a spec.",
     doctor: "Show what is installed, and what is missing.",
 }

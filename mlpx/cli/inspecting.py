@@ -1,5 +1,6 @@
 """``mlpx inspect``: what a file contains; ``mlpx doctor``: what is installed, and what is missing."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ _MAX_NAMES = 12
 
 if TYPE_CHECKING:
     from export import Inspection
+    from export.block_settings import Setting
     from runtime import Port
     from runtime.model.bound import Bound
 
@@ -70,6 +72,7 @@ def _print_inspection(inspection: "Inspection") -> None:
         ("rows", "depend on each other: batches are never divided" if summary.rows_depend else None),
         ("variant", _format_variant(summary.variant) if summary.variant else None),
         ("bound", _format_bound(inspection.bound) if inspection.bound else None),
+        ("dropped", _format_dropped(inspection.dropped) if inspection.dropped else None),
         *(("metadata", f"{key} = {value}") for key, value in summary.metadata.items()),
     ]
     print_aligned([row for row in figures if row[1] is not None])
@@ -77,7 +80,10 @@ def _print_inspection(inspection: "Inspection") -> None:
         _print_features(port)
     print_line("blocks")
     blocks = [(b.path, b.op, _format_shape(b.output_shape), b.parameters, b.multiply_adds) for b in summary.blocks]
-    print_aligned([("path", "block", "shape of a row", "parameters", "multiply-adds"), *blocks])
+    settings = [_format_settings(inspection.settings.get(b.path, {})) for b in summary.blocks]
+    rows = [("path", "block", "shape of a row", "parameters", "multiply-adds"), *blocks]
+    shown = [("settings",), *((each,) for each in settings)] if any(settings) else [()] * len(rows)
+    print_aligned([(*row, *more) for row, more in zip(rows, shown, strict=True)])
     for title, lines in (("folded", summary.folded), ("remarks", summary.remarks)):
         if lines:
             print_line(title, *(f"  {line}" for line in lines))
@@ -93,6 +99,25 @@ def _print_inspection(inspection: "Inspection") -> None:
 def _format_variant(record: dict[str, Any]) -> str:
     rows = f", ranges from {record['calibration_rows']:,} rows" if "calibration_rows" in record else ""
     return f"{record.get('kind')} of {record.get('source')} ({record.get('way')}{rows}): {record.get('label')}"
+
+
+def _format_settings(settings: Mapping[str, "Setting"]) -> str:
+    """``negative_slope 0.01``; of a number for each feature the lowest and the highest."""
+    from runtime.model.port import format_number, format_range
+
+    words: list[str] = []
+    for name, value in settings.items():
+        if isinstance(value, tuple):
+            words.append(f"{name} {format_range((min(value), max(value)))} ({len(value):,} values)")
+        else:
+            words.append(f"{name} {format_number(value)}")
+    return ", ".join(words)
+
+
+def _format_dropped(dropped: Mapping[str, float]) -> str:
+    listed = [f"'{path}' with p {p:g}" for path, p in dropped.items()]
+    more = f", … {len(listed) - _MAX_NAMES:,} more" if len(listed) > _MAX_NAMES else ""
+    return f"dropout {', '.join(listed[:_MAX_NAMES])}{more}, for training alone"
 
 
 def _format_bound(bound: "Bound") -> str:

@@ -56,6 +56,7 @@ OPTIONS = {
     ),
     "bench": "--batch --chunk-rows --data --device --dtype --seconds --spin-us --threads --workers",
     "tune": ("--batch --data --dtype --max-changed-labels --max-error --no-plot --output --plot --rate --seconds -o"),
+    "lab": "--output -o",
     "schema": "--output -o",
     "doctor": "",
 }

@@ -334,6 +334,6 @@ def test_values_are_named_by_their_place_in_the_module(tmp_path: Path) -> None:
         *(("body.0", "linear"), ("body.1", "gelu"), ("body.0_1", "linear"), ("relu", "relu"), ("add", "add")),
         *(("head", "linear"), ("tanh", "tanh")),
     ]
-    assert "dropout 'body.2' is not in the file: in evaluation mode it does nothing" in artifact.summary.remarks
+    assert "dropout 'body.2' (p 0.1) is not in the file: in evaluation mode it does nothing" in artifact.summary.remarks
     assert str(tmp_path).encode() not in artifact.path.read_bytes()
     assert b".py" not in artifact.path.read_bytes()
