@@ -31,6 +31,12 @@ def _trimmed(unit: str) -> str:
     return unit
 
 
+def _one_line(text: str) -> str:
+    if text != text.strip() or len(text.splitlines()) != 1:
+        raise PydanticCustomError("description", "a description is one line, without space before or after it")
+    return text
+
+
 Name = Annotated[str, Field(min_length=1)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
 
@@ -43,6 +49,9 @@ class FeatureSpec(Strict):
         None, description="The unit of its values, as in 'm/s'."
     )
     range: Range | None = Field(None, description="The lowest and the highest value that the feature takes.")
+    description: Annotated[Name, AfterValidator(_one_line)] | None = Field(
+        None, description="What the feature is, in a line, as in 'relative to the default position 0.4'."
+    )
 
 
 def _feature_tag(value: Any) -> str:
@@ -57,7 +66,7 @@ FeatureList = Annotated[
     list[Annotated[Annotated[Name, Tag("<name>")] | Annotated[FeatureSpec, Tag(FEATURE)], Discriminator(_feature_tag)]],
     Field(min_length=1, max_length=MAX_FEATURES),
 ]
-"""Names, or mappings of a name with a unit and a range."""
+"""Names, or mappings of a name with a unit, a range and a description."""
 
 Features = Annotated[
     Annotated[Annotated[int, Field(gt=0, le=MAX_FEATURES)], Tag("<number>")] | Annotated[FeatureList, Tag("<list>")],
@@ -74,7 +83,7 @@ def _feature_specs(features: int | list[str | FeatureSpec] | None) -> list[Featu
     """One entry per feature, where they are listed."""
     if not isinstance(features, list):
         return None
-    return [FeatureSpec(name=item, unit=None, range=None) if isinstance(item, str) else item for item in features]
+    return [FeatureSpec.model_validate({"name": item}) if isinstance(item, str) else item for item in features]
 
 
 def _refuse_duplicates(values: list[str]) -> None:
@@ -99,7 +108,7 @@ class InputSpec(Strict):
 
     name: Name = Field("input", description="The input's name in the ONNX file.")
     features: Features | None = Field(
-        None, description="The number of features, or a list: names, or mappings of name, unit and range."
+        None, description="The number of features, or a list: names, or mappings of name, unit, range and description."
     )
     shape: Annotated[list[Annotated[int, Field(gt=0, le=MAX_FEATURES)]], Field(min_length=1)] | None = Field(
         None, description="The shape of one row without the batch dimension, instead of features."
@@ -142,7 +151,8 @@ class OutputSpec(Strict):
         description="The classes, one per output feature; two for a single output that scores the second.",
     )
     features: FeatureList | None = Field(
-        None, description="The outputs if they are not classes: names, or mappings of name, unit and range."
+        None,
+        description="The outputs if they are not classes: names, or mappings of name, unit, range and description.",
     )
 
     @model_validator(mode="after")
@@ -173,6 +183,9 @@ class MLPSpec(Strict):
         1, description="The version of this format."
     )
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The model's name, and its file's.")
+    period: Annotated[float, Field(gt=0, le=FLOAT32_MAX)] | None = Field(
+        None, description="The seconds between two calls of a controller."
+    )
     input: InputSpec
     blocks: Annotated[list[AnyBlock], Field(min_length=1)]
     output: OutputSpec = OutputSpec(name="output", labels=None, features=None)

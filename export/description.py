@@ -72,13 +72,13 @@ def _block(group: Sequence[Node], shapes: Mapping[str, Shape]) -> BlockSummary:
 
 
 def declared_input(port: Port, spec: InputSpec) -> Port:
-    """The port with the features, units and ranges of the spec in place of its own."""
+    """The port with the features, units, ranges and descriptions of the spec in place of its own."""
     limits = (spec.range[0], spec.range[1]) if spec.range else None
     return replace(port, range=limits, **_features(spec.listed))
 
 
 def declared_output(port: Port, spec: MLPSpec) -> Port:
-    """The port with the labels, or the features, units and ranges, of the spec in place of its own."""
+    """The port with the labels, or the features and what is said of them, of the spec in place of its own."""
     labels = tuple(spec.output.labels) if spec.output.labels else None
     scores = spec.scores if labels else None
     return replace(port, labels=labels, scores=scores, **_features(spec.output.listed))
@@ -87,10 +87,12 @@ def declared_output(port: Port, spec: MLPSpec) -> Port:
 def _features(listed: Sequence[FeatureSpec] | None) -> dict[str, Any]:
     units = tuple(feature.unit for feature in listed or ())
     ranges = tuple((feature.range[0], feature.range[1]) if feature.range else None for feature in listed or ())
+    descriptions = tuple(feature.description for feature in listed or ())
     return {
         "features": tuple(feature.name for feature in listed) if listed else None,
         "units": units if any(units) else None,
         "ranges": ranges if any(ranges) else None,
+        "descriptions": descriptions if any(descriptions) else None,
     }
 
 

@@ -15,8 +15,10 @@ from runtime import ModelError, Port, Summary, summary_of
 
 from .state import Result
 
-_KINDS = ("features", "units", "range", "ranges", "labels")
+_KINDS = ("features", "units", "range", "ranges", "descriptions", "labels")
 """What a port may declare of its values, besides their shape and type."""
+_OF_FEATURES = ("units", "ranges", "descriptions")
+"""What it may declare of each of its features."""
 _MOST_VALUES = 2**28
 """Of a batch that a file fixes."""
 
@@ -66,7 +68,7 @@ def _refuse_too_large(model: Model, value: onnx.ValueInfoProto) -> None:
 
 
 def compare_interface(model: Model, spec: MLPSpec, row: Row) -> Result:
-    """Compare the file's names, features, units, ranges and labels with the spec's.
+    """Compare the file's names, features, what it says of them, labels and period with the spec's.
 
     Programs that read the file rely on them, so a difference is a failure. ``row`` is the shape of the module's rows.
     """
@@ -92,6 +94,9 @@ def compare_interface(model: Model, spec: MLPSpec, row: Row) -> Result:
     for key, value in expected.items():
         if declared[key] != value:
             return "failed", f"the {key} of the file are {declared[key]}, and the spec's {value}"
+    if summary.period != spec.period:
+        periods = (f"of {each!r} s" if each else "without a period" for each in (summary.period, spec.period))
+        return "failed", "the file is {}, and the spec {}".format(*periods)
     return "passed", "names, features, units, ranges and labels are the spec's"
 
 
@@ -99,12 +104,13 @@ def declared_names(model: Model) -> list[str]:
     """What the file declares that only a spec can confirm: "the features of 'x'", and so on."""
     summary = _summary(model)
     ports = (*summary.inputs, *summary.outputs) if summary is not None else ()
-    return [f"the {kind} of '{port.name}'" for port in ports for kind in _KINDS if getattr(port, kind)]
+    names = [f"the {kind} of '{port.name}'" for port in ports for kind in _KINDS if getattr(port, kind)]
+    return names + (["the period"] if summary is not None and summary.period else [])
 
 
 def _declarations(source: Port, sink: Port) -> dict[str, list[object]]:
-    of_input = {name: getattr(source, name) for name in ("features", "units", "range", "ranges")}
-    of_output = {f"output {name}": getattr(sink, name) for name in ("features", "units", "ranges")}
+    of_input = {name: getattr(source, name) for name in ("features", "range", *_OF_FEATURES)}
+    of_output = {f"output {name}": getattr(sink, name) for name in ("features", *_OF_FEATURES)}
     return {name: list(value or ()) for name, value in (of_input | {"labels": sink.labels} | of_output).items()}
 
 

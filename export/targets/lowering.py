@@ -43,11 +43,12 @@ def lower_for(path: Path, summary: Summary, target: str, folder: Path) -> tuple[
 
 
 def _spec(recovered: Recovered, summary: Summary) -> MLPSpec:
-    """The recovered spec, with the ranges, features and labels that the file's metadata gives its input and output."""
+    """The recovered spec, with what the file's metadata says of its input and output, and its period."""
     record, stored = recovered.spec.model_dump(exclude_none=True), summary.spec or {}
     try:
         ports = {key: stored.get(key, record[key]) | {"name": record[key]["name"]} for key in ("input", "output")}
-        spec = MLPSpec.model_validate(record | ports)
+        period = {key: stored[key] for key in ("period",) if key in stored}
+        spec = MLPSpec.model_validate(record | ports | period)
     except (ValueError, TypeError, AttributeError):  # written by another tool
         return recovered.spec
     return spec if spec.input.row_shape == recovered.spec.input.row_shape else recovered.spec

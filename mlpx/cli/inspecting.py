@@ -41,6 +41,8 @@ def inspect(
 
 
 def _print_inspection(inspection: "Inspection") -> None:
+    from runtime.model.port import format_number
+
     summary = inspection.summary
     writer = f"mlpx {summary.mlpx_version}" if inspection.own else "another tool"
     print_line(f"{summary.name}, written by {writer}")
@@ -50,6 +52,7 @@ def _print_inspection(inspection: "Inspection") -> None:
         *(("input", _format_port(port)) for port in summary.inputs),
         *(("output", _format_port(port)) for port in summary.outputs),
         ("opset", f"{summary.opset}, IR {summary.ir_version}{target}"),
+        ("period", f"{format_number(summary.period)} s" if summary.period is not None else None),
         ("size", f"{summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds a row"),
         ("weights", f"sha256 {summary.weights_sha256}" if summary.weights_sha256 else None),
         ("rows", "depend on each other: batches are never divided" if summary.rows_depend else None),
@@ -87,21 +90,22 @@ def _format_bound(bound: "Bound") -> str:
 
 
 def _has_limits(port: "Port") -> bool:
-    """Whether its features have more than names: units, ranges or indices."""
-    return port.features is not None and (port.units, port.ranges, port.indices) != (None, None, None)
+    """Whether its features have more than names: units, ranges, indices or descriptions."""
+    return port.features is not None and any((port.units, port.ranges, port.indices, port.descriptions))
 
 
 def _print_features(port: "Port") -> None:
     if port.features is None or not _has_limits(port):
         return
     unknown = (None,) * len(port.features)
-    units, ranges, indices = port.units or unknown, port.ranges or unknown, port.indices or unknown
+    of_each = (port.features, *(each or unknown for each in (port.units, port.ranges, port.indices, port.descriptions)))
     rows = [
-        (name, unit or "", _format_range(index or range_ or port.range))
-        for name, unit, range_, index in zip(port.features, units, ranges, indices, strict=True)
+        (name, unit or "", _format_range(index or range_ or port.range), description or "")
+        for name, unit, range_, index, description in zip(*of_each, strict=True)
     ]
     print_line(f"features of {port.name}")
-    print_aligned([("name", "unit", "range"), *rows[:_MAX_NAMES]])
+    shown = 4 if port.descriptions else 3
+    print_aligned([row[:shown] for row in (("name", "unit", "range", "description"), *rows[:_MAX_NAMES])])
     if len(rows) > _MAX_NAMES:
         print_line(f"  … {len(rows) - _MAX_NAMES:,} more, all with --json")
 

@@ -44,10 +44,12 @@ class Port:
 
     They are indices into tables of the network. A float32 input has them if the network casts it to an index.
     """
+    descriptions: tuple[str | None, ...] | None = None
+    """What each feature is, in a line; None for a feature without a description."""
 
     def to_record(self) -> dict[str, Any]:
         """What the metadata holds. Keys that were added later than the others are left out if they are None."""
-        added = ("units", "ranges", "indices")
+        added = ("units", "ranges", "indices", "descriptions")
         return {key: value for key, value in asdict(self).items() if value is not None or key not in added}
 
 
@@ -90,7 +92,7 @@ def format_number(value: float) -> str:
 
 
 def annotate_ports(described: Sequence[Port] | None, ports: Sequence[Port], path: Path | None) -> tuple[Port, ...]:
-    """``ports`` of a session with the features, units, ranges, labels and indices that the metadata describe.
+    """``ports`` of a session with the features, units, ranges, labels and so on that the metadata describe.
 
     ``path`` is the file's, None for bytes. Raises ModelError if the metadata describe other ports.
     """
@@ -131,14 +133,15 @@ def read_port(record: Any) -> Port:
         scores=_optional(_text)(record.get("scores")),
         dtype=_text(record.get("dtype", "float32")),
         indices=_each(record.get("indices"), _optional(_index_limits)),
+        descriptions=_each(record.get("descriptions"), _optional(_text)),
     )
     count = len(port.features or ())
     sizes = [size for size in port.shape[1:] if isinstance(size, int)]
     width = prod(sizes) if len(sizes) == len(port.shape) - 1 else None
     if port.features is not None and count != width:
         raise ValueError(f"{count} features in rows of shape {port.shape[1:]}")
-    if any(listed is not None and len(listed) != count for listed in (port.units, port.ranges)):
-        raise ValueError(f"there are not as many units or ranges as the {count} features")
+    if any(listed is not None and len(listed) != count for listed in (port.units, port.ranges, port.descriptions)):
+        raise ValueError(f"there are not as many units, ranges or descriptions as the {count} features")
     if port.indices is not None and len(port.indices) != width:
         raise ValueError(f"{len(port.indices)} index limits for rows of shape {port.shape[1:]}")
     if port.features is not None and (port.labels is not None or len(set(port.features)) != count):

@@ -13,7 +13,7 @@ from typing import Any
 
 from runtime.json_types import Json
 
-from .port import Port, expect, read_port
+from .port import LARGEST, Port, expect, read_port
 
 FORMAT = 1
 
@@ -55,6 +55,14 @@ class Summary:
     """A row's result depends on the other rows of its batch, so that batches are never split or joined."""
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     """The metadata of other tools."""
+
+    @property
+    def period(self) -> float | None:
+        """The seconds between two calls of a controller, where the spec says them."""
+        value: Json = (self.spec or {}).get("period")
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= LARGEST:
+            return None
+        return float(value)
 
     @property
     def parameters(self) -> int:

@@ -28,7 +28,11 @@ def features(draw: st.DrawFn) -> list[Any]:
     names = draw(st.lists(NAMES.filter(lambda name: name != "label"), min_size=1, max_size=5, unique=True))
 
     def written(name: str) -> Any:
-        more = {"unit": draw(st.none() | UNITS), "range": draw(st.none() | LIMITS)}
+        more = {
+            "unit": draw(st.none() | UNITS),
+            "range": draw(st.none() | LIMITS),
+            "description": draw(st.none() | UNITS.filter(lambda text: len(text.splitlines()) == 1)),
+        }
         given = {key: value for key, value in more.items() if value is not None}
         return {"name": name, **given} if given or draw(st.booleans()) else name
 
@@ -61,6 +65,9 @@ def test_a_spec_with_features_survives_and_agrees_with_the_schema(ins: list, out
         ("[{name: a, range: [0, .inf]}]", ["input.features[0].range[1]", "finite"]),
         ("[{name: a, unit: ' m'}]", ["input.features[0].unit: a unit has no space before or after it"]),
         ("[{name: a, unit: ''}]", ["input.features[0].unit", "at least 1 character"]),
+        ("[{name: a, description: 'b '}]", ["input.features[0].description: a description is one line, without space"]),
+        ('[{name: a, description: "b\\nc"}]', ["input.features[0].description: a description is one line"]),
+        ("[{name: a, descripton: b}]", ["input.features[0].descripton: unknown key; did you mean 'description'?"]),
         ("[{unit: m}]", ["input.features[0]: the key 'name' is missing"]),
         ("[a, {name: a}]", ["line 2, input: 'a' appears more than once"]),
         ("[3]", ["input.features[0]", "valid string, not 3"]),
@@ -75,6 +82,30 @@ def test_what_is_wrong_with_features_is_named(text: str, expected: list[str], tm
     with pytest.raises(SpecError) as caught:
         load_spec(tmp_path / "s.yaml")
     assert [part for part in expected if part not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("period", "expected"),
+    [
+        (0, "period: input should be greater than 0, not 0"),
+        (-0.02, "greater than 0"),
+        (True, "valid number"),
+        ("50 Hz", "valid number"),
+        (1e39, "less than or equal to"),
+        (float("inf"), "finite"),
+    ],
+)
+def test_a_period_is_a_positive_number_of_seconds(period: Any, expected: str) -> None:
+    written = {"name": "x", "input": {"features": 1}, "blocks": ["relu"]}
+    with pytest.raises(SpecError, match=expected):
+        MLPSpec(**written, period=period)
+    if period != float("inf"):  # JSON has none
+        with pytest.raises(jsonschema.ValidationError):
+            VALIDATOR.validate(written | {"period": period})
+    VALIDATOR.validate(written | {"period": 0.005})
+    spec = MLPSpec(**written, period=0.005)
+    assert MLPSpec(**spec.model_dump(exclude_none=True)).period == 0.005
+    assert MLPSpec(**written).period is None
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ import polars
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from builder import MLPSpec, assemble
+from builder import MLPSpec, assemble, load_spec
 from export import export, inspect
 from runtime import InputError, ModelError, Port, Session, Summary, read_rows, score_file, summary_of
 from runtime.data.unusual_values import Outside, find_outside
@@ -58,7 +59,7 @@ TEXTS = st.text(max_size=5)
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | TEXTS, lambda inner: st.lists(inner, max_size=3)
 )
-KEYS = ["name", "shape", "features", "units", "range", "ranges", "labels", "scores", "dtype"]
+KEYS = ["name", "shape", "features", "units", "range", "ranges", "labels", "scores", "dtype", "descriptions"]
 
 
 @UNHURRIED
@@ -75,7 +76,7 @@ def test_a_record_of_another_make_is_none_or_a_sound_port(changes: dict[str, Any
     assert isinstance(port.name, str)
     assert all(type(size) in (int, str) for size in port.shape)
     width = math.prod(size for size in port.shape[1:] if isinstance(size, int))
-    for listed in (port.features, port.units, port.ranges):
+    for listed in (port.features, port.units, port.ranges, port.descriptions):
         assert listed is None or (isinstance(listed, tuple) and len(listed) == width)
     assert port.features is None or (port.labels is None and len(set(port.features)) == width)
     for limits in (port.range, *(port.ranges or ())):
@@ -94,6 +95,8 @@ def test_a_record_of_another_make_is_none_or_a_sound_port(changes: dict[str, Any
         {"units": ["m", None]},
         {"units": ["m", None, 3]},
         {"ranges": [[0, 1], None]},
+        {"descriptions": ["a", None]},
+        {"descriptions": ["a", None, 3]},
         {"ranges": [[0, 1], None, [2, 1]]},
         {"range": [0, float("inf")]},
         {"range": [0, 1, 2]},
@@ -271,6 +274,56 @@ def test_inspect_shows_features(run: Run, arm: Path) -> None:
     assert lines[start + 7].split() == ["shoulder", "Nm", "-5", "to", "5"]
     _, out, _ = run("inspect", arm, "--json")
     assert json.loads(out)["summary"]["inputs"][0]["units"] == ["m/s", "rad", None]
+
+
+DESCRIBED = """name: leg
+period: 0.02
+input: {features: [{name: knee, description: "relative to the default position 0.4"}, hip]}
+blocks: [{linear: 1}]
+output: {features: [{name: torque, unit: Nm, description: of the motor}]}
+"""
+
+
+def described(folder: Path, text: str = DESCRIBED) -> tuple[Path, Path]:
+    """The spec of a controller, and its exported file."""
+    (folder / "leg.yaml").write_text(text)
+    spec = load_spec(folder / "leg.yaml")
+    return folder / "leg.yaml", export(assemble(spec, seed=0), folder / "leg.onnx", spec=spec).path
+
+
+def test_the_file_holds_descriptions_and_the_period_and_inspect_shows_them(run: Run, tmp_path: Path) -> None:
+    spec, path = described(tmp_path)
+    summary = inspect(path).summary
+    assert summary.period == 0.02
+    assert summary.inputs[0].descriptions == ("relative to the default position 0.4", None)
+    assert summary.outputs[0].descriptions == ("of the motor",)
+    assert load_spec(spec) == MLPSpec(**(summary.spec or {}))
+    _, out, _ = run("inspect", path)
+    assert "  period   0.02 s\n" in out
+    assert "  name  unit  range  description\n  knee               relative to the default position 0.4\n" in out
+    assert "  torque  Nm           of the motor\n" in out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("position 0.4", "position 0.5", "the descriptions of the file are"),
+        ("of the motor", "of the joint", "the output descriptions of the file are"),
+        ("0.02", "0.01", "the file is of 0.02 s, and the spec of 0.01 s"),
+        ("period: 0.02\n", "", "the file is of 0.02 s, and the spec without a period"),
+    ],
+)
+def test_verify_fails_a_file_of_another_description_or_period(
+    old: str, new: str, expected: str, run: Run, tmp_path: Path
+) -> None:
+    spec, path = described(tmp_path)
+    save_file(assemble(load_spec(spec), seed=0).state_dict(), tmp_path / "w.safetensors")
+    code, out, _ = run("verify", path, "--spec", spec, "--weights", tmp_path / "w.safetensors")
+    assert code == 0, out
+    spec.write_text(DESCRIBED.replace(old, new))
+    code, out, _ = run("verify", path, "--spec", spec, "--weights", tmp_path / "w.safetensors")
+    assert code == 1
+    assert expected in out
 
 
 def test_inspect_shows_the_first_of_many_features(run: Run, tmp_path: Path) -> None:
