@@ -177,7 +177,9 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["- a\n- b", "just words", "", "7"])
 def test_a_document_that_is_not_a_mapping(text: str, tmp_path: Path) -> None:
-    assert "expected a mapping with the keys format, name, period, input, blocks, output" in message(tmp_path, text)
+    assert "expected a mapping with the keys format, name, period, input, inputs, blocks, output" in message(
+        tmp_path, text
+    )
 
 
 def test_aliases_that_multiply_are_stopped(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tests.support.cases import BLOCKS, network, randomised, specs
 from tests.support.outcomes import outcome
 
 OPSETS = range(7, newest().opset + 1)
-SINCE_9 = {"gelu": "Erf", "softplus with a threshold": "Where"}
+SINCE_9 = {"gelu": "Erf", "softplus with a threshold": "Where", "impute": "IsNaN"}
 """Blocks that opset 7 and 8 cannot express, and the operator that they lack."""
 GENERATED = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 

@@ -23,16 +23,16 @@ OPTIONS = {
     ),
     "export": (
         "--bound --data --device --dtype --external-data --features --fold-affine --for --html --input-name "
-        "--integers --ir-version --method --name --no-bound --no-html --opset --output --output-name --seed "
-        "--weights -o"
+        "--describe --integers --ir-version --method --name --no-bound --no-html --opset --output --output-name "
+        "--seed --weights -o"
     ),
     "recover": (
         "--activation --activations --device --dropout --dtype --epsilon --html --keep-shape --key "
         "--name --no-html --output --output-activation --prefix --replace --trust -o"
     ),
     "verify": (
-        "--ca-file --certificate --confidence --data --device --dtype --every --html --method --metrics --module "
-        "--no-html --output --rate --require-signature --seed --spec --tensors --timeout --url --weights -o"
+        "--ca-file --certificate --confidence --data --describe --device --dtype --every --html --method --metrics "
+        "--module --no-html --output --rate --require-signature --seed --spec --tensors --timeout --url --weights -o"
     ),
     "bound": (
         "--around --certificate --data --device --dtype --eps --method --module --range --seconds --spec --vnnlib "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from builder import Residual, Scale, Standardize
+from builder import Impute, Residual, Scale, Standardize
 from tests.support.rounded import TINY, U
 
 Rule = Callable[..., np.ndarray]
@@ -141,6 +141,7 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.Identity: activation(),
     Standardize: standardize,
     Scale: scale,
+    Impute: activation(),
 }
 
 
