@@ -45,7 +45,8 @@ def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None)
     names = column_names(data)
     rounding = allows_rounding(dtype)
     match = match_columns(names, ports, table="the table")
-    columns = [column(data, index, names[index]) for index in match.indices]
+    wanted = zip(match.indices, match.categories, strict=True)
+    columns = [column(data, index, names[index], vocabulary is not None) for index, vocabulary in wanted]
     rows, flaws = columns_to_rows(columns, match, rounding=rounding)
     if flaws:
         raise flaws[0].error()
@@ -64,18 +65,31 @@ def _package_of(data: Any) -> str | None:
     return "arrow_c_stream" if hasattr(data, "__arrow_c_stream__") else None
 
 
-def _array(table: Mapping[str, np.ndarray], index: int, name: str) -> Column:
+def _array(table: Mapping[str, np.ndarray], index: int, name: str, words: bool) -> Column:
     del index
     array = table[name]
+    if words and np.asarray(array).dtype.kind in "OUT":
+        if (shape := np.shape(array)) and len(shape) == 1:
+            return Column(name, _with_none(np.asarray(array, object), np.ma.getmaskarray(array)))
+        raise InputError(f"column '{name}' expects one value per row, and got an array of shape {shape}")
     values = _numbers(np.asarray(array), name, str(array.dtype))
     if values.ndim != 1:
         raise InputError(f"column '{name}' expects one value per row, and got an array of shape {values.shape}")
     return Column(name, values, np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None)
 
 
-def _pandas(frame: Any, index: int, name: str) -> Column:
+def _with_none(words: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Words (rows,) with None where they are missing."""
+    return np.where(missing, None, words) if missing.any() else words
+
+
+def _pandas(frame: Any, index: int, name: str, words: bool) -> Column:
     series = frame.iloc[:, index]
     kind = str(series.dtype)
+    if words and hasattr(series, "cat") and (of_numbers := series.cat.categories.dtype).kind in "iuf":
+        series = series.astype(of_numbers if not series.hasnans else np.float64)
+    if words and not hasattr(series.dtype, "numpy_dtype") and getattr(series.dtype, "kind", "O") not in "fiub":
+        return Column(name, _with_none(series.to_numpy(dtype=object), series.isna().to_numpy()))
     if isinstance(series.dtype, np.dtype):
         return Column(name, _numbers(series.to_numpy(), name, kind))
     dtype = getattr(series.dtype, "numpy_dtype", None)  # pandas' own nullable types, and Arrow's in pandas
@@ -85,9 +99,11 @@ def _pandas(frame: Any, index: int, name: str) -> Column:
     return Column(name, values, series.isna().to_numpy() if series.hasnans else None)
 
 
-def _polars(frame: Any, index: int, name: str) -> Column:
+def _polars(frame: Any, index: int, name: str, words: bool) -> Column:
     series = frame.to_series(index)
     dtype = series.dtype
+    if words and str(dtype).partition("(")[0] in ("String", "Categorical", "Enum"):
+        return Column(name, np.array([*series.cast(str).to_list(), None], object)[:-1])
     if not (dtype.is_float() or dtype.is_integer() or str(dtype) == "Boolean"):
         raise not_numbers(name, str(dtype))
     if not series.null_count():
@@ -96,12 +112,15 @@ def _polars(frame: Any, index: int, name: str) -> Column:
     return Column(name, _numbers(values, name, str(dtype)), series.is_null().to_numpy())
 
 
-def arrow_column(table: Any, index: int, name: str) -> Column:
+def arrow_column(table: Any, index: int, name: str, words: bool = False) -> Column:
     """A column of an Arrow table or record batch, without a copy if possible. Raises InputError: not numbers.
 
-    It is read from its buffers, since pyarrow's own ``to_numpy`` imports pandas if that is installed.
+    It is read from its buffers, since pyarrow's own ``to_numpy`` imports pandas if that is installed. Texts are read
+    where ``words`` are wanted.
     """
     column = table.column(index)
+    if words and _is_text(column.type):
+        return Column(name, _texts(column))
     dtype = _ARROW_NUMBERS.get(str(column.type))
     if dtype is None:
         raise _not_arrow_numbers(name, column.type)
@@ -124,10 +143,29 @@ def _buffers(array: Any, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
     return values, ~bits(valid) if array.null_count else None
 
 
+def _is_text(dtype: Any) -> bool:
+    """Whether an Arrow type is text, as it is or as a dictionary of texts."""
+    return str(getattr(dtype, "value_type", dtype)) in ("string", "large_string", "string_view")
+
+
+def _texts(column: Any) -> np.ndarray:
+    """The texts of an Arrow column, None where they are missing: objects (rows,)."""
+    chunks = column.chunks if hasattr(column, "chunks") else [column]
+    parts: list[np.ndarray] = [np.empty(0, object)]
+    for chunk in chunks:
+        encoded = chunk if hasattr(chunk, "dictionary") else chunk.dictionary_encode()
+        words = np.array([*encoded.dictionary.to_pylist(), None], object)
+        places, missing = _buffers(encoded.indices, str(encoded.indices.type))
+        parts.append(words[places if missing is None else np.where(missing, len(words) - 1, places)])
+    return np.concatenate(parts)
+
+
 def match_schema(schema: Any, ports: Sequence[Port]) -> ColumnMatch:
     """Match the columns of an Arrow schema. Raises InputError, also for a column that does not hold numbers."""
     match = match_columns(schema.names, ports)
-    for index in match.indices:
+    for index, vocabulary in zip(match.indices, match.categories, strict=True):
+        if vocabulary is not None and _is_text(schema.field(index).type):
+            continue
         if str(schema.field(index).type) not in _ARROW_NUMBERS:
             raise _not_arrow_numbers(schema.names[index], schema.field(index).type)
     return match
@@ -143,10 +181,10 @@ def _numbers(values: np.ndarray, name: str, kind: str) -> np.ndarray:
     return values
 
 
-_READERS: dict[str, tuple[Callable[[Any], Sequence[str]], Callable[[Any, int, str], Column]]] = {
+_READERS: dict[str, tuple[Callable[[Any], Sequence[str]], Callable[[Any, int, str, bool], Column]]] = {
     "dict": (list, _array),
     "pandas": (lambda frame: [str(name) for name in frame.columns], _pandas),
     "polars": (lambda frame: frame.columns, _polars),
     "pyarrow": (lambda table: table.schema.names, arrow_column),
 }
-"""What gives a table's names of columns, and a column by its index and name."""
+"""What gives a table's names of columns, and a column by its index and name, as words where these are wanted."""

@@ -145,7 +145,10 @@ def _decoders(
             nulls = [pyarrow.nulls(rows, field.type) for field in kept or ()]
             table = None if kept is None else pyarrow.RecordBatch.from_arrays(nulls, schema=kept)
             return Batch(match.zeros(rows), [flaw], share, table)
-        columns = [arrow_column(part, position, part.schema.names[position]) for position in positions]
+        columns = [
+            arrow_column(part, position, part.schema.names[position], vocabulary is not None)
+            for position, vocabulary in zip(positions, match.categories, strict=True)
+        ]
         values, flaws = columns_to_rows(columns, match, rounding=rounding)
         return Batch(values, flaws, share, None if kept is None else part)
 

@@ -20,7 +20,7 @@ from runtime.model.port import Port
 
 from .arrays import to_int64
 from .batches import BATCH_BYTES, Batch, Source, at_least_one, unreadable
-from .columns import ColumnMatch, match_columns, missing_values
+from .columns import Column, ColumnMatch, encode, match_columns, missing_values
 from .flaws import Flaw, flaw_of_values, location
 
 _BLOCK = 2 * BATCH_BYTES
@@ -70,7 +70,13 @@ class _Decoder:
         # Of a column that several inputs take, int64 comes last and counts: it holds every digit.
         dtypes = dict(sorted(zip(match.indices, match.dtypes, strict=True)))
         parsed = {None: polars.String, "float32": polars.Float32, "int64": polars.Int64}
-        self.numbers = {f"{index}": parsed[dtypes.get(index)] for index in range(len(headers))}
+        of_each = list(zip(match.indices, zip(match.categories, match.may_miss, strict=True), strict=True))
+        self.of_columns = dict(of_each)
+        """The vocabulary of every matched column, and whether a value may be missing."""
+        self.may_parse = all(self.of_columns[index] == each for index, each in of_each)
+        words = {index: polars.Enum(each.words) for index, (each, _) in of_each if each is not None}
+        self.words: dict[int, polars.Enum] = words
+        self.numbers = {f"{i}": polars.String if i in words else parsed[dtypes.get(i)] for i in range(len(headers))}
         self.texts = dict.fromkeys(self.numbers, polars.String)
 
     def __call__(self, block: bytes, share: float) -> Batch:
@@ -80,14 +86,25 @@ class _Decoder:
         return Batch(self.match.to_rows(columns), flaws, share)
 
     def _parse(self, block: bytes) -> list[np.ndarray] | None:
-        """The matched columns, by polars' parsers of numbers; None if something is not plainly a number."""
+        """The matched columns, by polars' parsers of numbers; None if something is not plainly a number or a word."""
+        if not self.may_parse:  # several inputs take a column in different ways
+            return None
         try:
             frame = self._read(block, self.numbers, quote_char='"' if b'"' in block else None)
         except (polars.exceptions.PolarsError, polars.exceptions.PanicException):
             return None
-        columns = {index: frame[f"{index}"] for index in dict.fromkeys(self.match.indices)}
-        if any(column.null_count() for column in columns.values()):
-            return None
+        columns: dict[int, polars.Series] = {}
+        for index, (vocabulary, may_miss) in self.of_columns.items():
+            column = frame[f"{index}"]
+            if vocabulary is not None:
+                codes = column.str.strip_chars().cast(self.words[index], strict=False).to_physical()
+                column = codes.cast(polars.Int64)
+                column = column if vocabulary.unknown is None else column.fill_null(vocabulary.unknown)
+            elif may_miss:
+                column = column.fill_null(np.nan)
+            if column.null_count():
+                return None
+            columns[index] = column
         arrays = {index: column.to_numpy() for index, column in columns.items()}
         # The sum of finite values may overflow; that only costs a second look.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -111,18 +128,26 @@ class _Decoder:
             except (polars.exceptions.PolarsError, polars.exceptions.PanicException) as another:
                 raise unreadable("CSV", another) from None
         columns: list[np.ndarray] = []
-        for index, dtype in zip(self.match.indices, self.match.dtypes, strict=True):
+        of_each = zip(self.match.indices, self.match.dtypes, self.match.categories, self.match.may_miss, strict=True)
+        for index, dtype, vocabulary, may_miss in of_each:
             text = frame[f"{index}"][1:].str.strip_chars()
+            if vocabulary is not None:
+                words = np.array([*text.to_list(), None], object)[:-1]
+                codes, wrong_words = encode(Column(self.headers[index], words), vocabulary)
+                columns.append(codes)
+                flaws += wrong_words
+                continue
             values = _to_int64(text) if dtype == "int64" else text.cast(polars.Float32, strict=False)
             empty = (text.is_null() | (text == "")).to_numpy()
-            if empty.any():
+            if empty.any() and not may_miss:
                 flaws.append(missing_values(self.headers[index], empty))
             infinite = values.cast(polars.Float64).is_infinite()
             too_large = (infinite & ~text.str.contains("(?i)inf")).fill_null(False).to_numpy()
             wrong = (values.is_null().to_numpy() & ~empty) | too_large
             if wrong.any():
                 flaws.append(_wrong_texts(self.headers[index], text, dtype, wrong, too_large))
-            columns.append(values.fill_null(0).to_numpy())
+            numbers = values.fill_null(0).to_numpy()
+            columns.append(np.where(empty, np.float32(np.nan), numbers) if may_miss and empty.any() else numbers)
         return columns, flaws
 
     def _read(self, block: bytes, schema: Mapping[str, Any], **options: Any) -> polars.DataFrame:

@@ -15,6 +15,7 @@ ORIGINS = ("EWR", "JFK", "LGA")
 NUMBERS: dict[str, Any] = {
     "name": "numbers",
     "features": [{"name": "distance", "unit": "mi"}, "wind"],
+    "range": [-1e4, 1e4],
     "blocks": [{"impute": [1000.0, 10.0]}, {"standardize": {"mean": [1000.0, 10.0], "std": [730.0, 5.5]}}],
 }
 WORDS: dict[str, Any] = {
