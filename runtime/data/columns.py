@@ -115,10 +115,11 @@ def match_columns(headers: Sequence[str], ports: Sequence[Port], *, table: str =
 
 
 def columns_to_rows(
-    columns: Sequence[Column], match: ColumnMatch, *, rounding: bool
+    columns: Sequence[Column], match: ColumnMatch, *, rounding: bool, rounding_doubles: bool = False
 ) -> tuple[dict[str, np.ndarray], list[Flaw]]:
     """The rows of every input from the matched columns, and the flaws: missing values, or too large or inexact ones.
 
+    ``rounding`` takes the nearest float32 of every number, ``rounding_doubles`` of those in float64 columns.
     Raises InputError for columns of unequal length, and for bool where an input takes int64.
     """
     for column in columns:
@@ -140,7 +141,8 @@ def columns_to_rows(
             if not may_miss:
                 flaws.append(missing_values(column.name, missing))
             values = np.where(missing, values.dtype.type(0), values)
-        numbers, flaw = convert(values, dtype, f"column '{column.name}'", rounding=rounding)
+        rounds = rounding or (rounding_doubles and values.dtype == np.float64)
+        numbers, flaw = convert(values, dtype, f"column '{column.name}'", rounding=rounds)
         if missing is not None and may_miss:
             numbers = np.where(missing, np.float32(np.nan), numbers)
         converted.append(numbers)

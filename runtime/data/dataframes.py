@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from runtime.errors import InputError, MissingPackageError
+from runtime.errors import InputError, MissingPackageError, RoundingWarning
 from runtime.extras import imported
 from runtime.model.port import Port
 
@@ -17,6 +18,10 @@ from .columns import Column, ColumnMatch, columns_to_rows, match_columns, not_nu
 _TABLES = {
     *(("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"), ("pyarrow", "RecordBatch")),
 }
+_ROUNDED = (
+    "numbers in float64 columns of the table become the nearest float32, as those of a CSV file do; "
+    "dtype='float32' says that this is meant"
+)
 _INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _ARROW_NUMBERS = {"halffloat": "float16", "float": "float32", "double": "float64", "bool": "bool"} | _INTEGERS
 """Arrow's numeric types, and NumPy's."""
@@ -27,10 +32,11 @@ def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None)
 
     Tables are pandas and polars data frames, Arrow tables and record batches, any other object whose
     ``__arrow_c_stream__`` gives columns, and dicts of numpy arrays (rows,), whose masked values are missing. Columns
-    are matched and converted as those of files (see ``runtime.read_inputs``). In NumPy-backed pandas columns NaN is a
-    value, not a missing entry.
-    Raises InputError: columns that do not match or do not hold numbers, missing values, values that float32 cannot
-    hold (unless ``dtype="float32"``), and for an int64 input bool or values that are not whole numbers.
+    are matched and converted as those of files (see ``runtime.read_inputs``); values of float64 columns become the
+    nearest float32 as in CSV files, which a RoundingWarning says where it changes one. In NumPy-backed pandas columns
+    NaN is a value, not a missing entry.
+    Raises InputError: columns that do not match or do not hold numbers, missing values, integers that float32
+    cannot hold (unless ``dtype="float32"``), and for an int64 input bool or values that are not whole numbers.
     """
     package = _package_of(data)
     if package is None:
@@ -47,10 +53,35 @@ def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None)
     match = match_columns(names, ports, table="the table")
     wanted = zip(match.indices, match.categories, strict=True)
     columns = [column(data, index, names[index], vocabulary is not None) for index, vocabulary in wanted]
-    rows, flaws = columns_to_rows(columns, match, rounding=rounding)
+    rows, flaws = columns_to_rows(columns, match, rounding=rounding, rounding_doubles=True)
     if flaws:
         raise flaws[0].error()
+    to_float32 = [column for column, kind in zip(columns, match.dtypes, strict=True) if kind == "float32"]
+    if not rounding and any(map(_is_rounded, to_float32)):
+        warnings.warn(_ROUNDED, RoundingWarning, stacklevel=2)
     return rows
+
+
+def _is_rounded(column: Column) -> bool:
+    """Whether values of a float64 column are no float32 numbers."""
+    values = column.values
+    if values.dtype != np.float64:
+        return False
+    with np.errstate(over="ignore"):
+        changed = (values.astype(np.float32) != values) & ~np.isnan(values)
+    return bool((changed if column.missing is None else changed & ~column.missing).any())
+
+
+def read_columns(data: Any) -> list[Column]:
+    """All columns of a table in memory, with numbers or words. Raises InputError: no table, or other columns."""
+    package = _package_of(data)
+    if package not in _READERS:
+        raise InputError(f"expected a table of pandas, polars or Arrow, not a {type(data).__name__}")
+    names, column = _READERS[package]
+    listed = list(names(data))
+    if repeated := [name for name in listed if listed.count(name) > 1]:
+        raise InputError(f"two columns of the table are named '{repeated[0]}'. What to do: rename one")
+    return [column(data, index, name, True) for index, name in enumerate(listed)]
 
 
 def _package_of(data: Any) -> str | None:
