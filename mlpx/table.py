@@ -162,7 +162,8 @@ def _numbers(column: Column) -> _Numbers:
         held = values[known].astype(np.float32).astype(np.float64)
     if np.isinf(held).any():
         raise InputError(f"column '{column.name}' has values that float32 cannot hold. {_HINT.format(column.name)}")
-    low, high, std = float(held.min()), float(held.max()), float(held.std())
+    low, high = (float(str(np.float32(end))) for end in (held.min(), held.max()))  # the shortest decimals
+    std = float(held.std())
     feature = {"name": column.name, "range": [low, high]} if low < high else column.name
     return _Numbers(feature, float(held.mean()), std if std >= 2.0**-126 else 1.0, has_gaps)
 

@@ -172,6 +172,14 @@ def encode(column: Column, vocabulary: Vocabulary) -> tuple[np.ndarray, list[Fla
     return codes, flaws
 
 
+def kept_columns(headers: Sequence[str], keep: Sequence[str]) -> dict[str, int]:
+    """The columns to copy to the results, by name. Raises InputError: not exactly one of a name."""
+    if wrong := [name for name in keep if headers.count(name) != 1]:
+        message = f"to keep, exactly one column {format_names(wrong)} is expected"
+        raise InputError(f"{message}; the file has {format_names(headers)}")
+    return {name: headers.index(name) for name in keep}
+
+
 def missing_values(name: str, missing: np.ndarray) -> Flaw:
     """The flaw of empty values in a column."""
 

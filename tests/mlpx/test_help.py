@@ -41,7 +41,7 @@ OPTIONS = {
     "inspect": "--data --dtype",
     "predict": (
         "--address --chunk-rows --device --dtype --engine --keep --on-error --output --reject-nonfinite "
-        "--strict --threads --workers -o"
+        "--separator --strict --threads --workers -o"
     ),
     "sign": "--certificate --key",
     "package": (
@@ -151,7 +151,7 @@ def test_help_and_version(run: Run) -> None:
 @pytest.mark.parametrize("command", ["predict", "inspect", "bench", "tune", "verify", "build", "export"])
 def test_the_help_lists_every_format(command: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    suffixes = re.findall(r"\.[a-z]+\b", run(command, "--help").out)
+    suffixes = re.findall(r"\.[a-z]+(?:\.gz)?\b", run(command, "--help").out)
     assert set(DATA_SUFFIXES) <= set(suffixes)
     assert command != "predict" or all(suffixes.count(suffix) == 2 for suffix in RESULTS_SUFFIXES)
 

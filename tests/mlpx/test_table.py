@@ -20,11 +20,12 @@ from runtime.session.session import Session
 COLUMNS: dict[str, Any] = {
     "id": [7, 8, 9, 10],
     "city": ["Rome", "Oslo", "Rome", "Bonn"],
-    "height": [1.5, 2.5, None, 2.0],
+    "height": [1.6, 2.5, None, 1.9],
     "month": [3, 12, 3, 1],
     "weekend": [True, False, False, True],
     "late": ["yes", "no", "no", "yes"],
 }
+HEIGHTS = np.array([1.6, 2.5, 1.9], np.float32).astype(np.float64)
 LIBRARIES: dict[str, Any] = {
     "pandas": pandas.DataFrame,
     "pandas categories": lambda columns: pandas.DataFrame(columns).astype({"city": "category", "late": "category"}),
@@ -46,10 +47,10 @@ def test_numbers_have_ranges_means_and_deviations_and_words_are_ordered(library:
     fitted = fitted_to(library(COLUMNS), unknown="first", embedding=2)
     numbers, words = fitted.inputs
     assert numbers["features"] == [
-        {"name": "height", "range": [1.5, 2.5]},
+        {"name": "height", "range": [1.6, 2.5]},
         {"name": "weekend", "range": [0.0, 1.0]},
     ]
-    means, deviations = [2.0, 0.5], [float(np.std([1.5, 2.5, 2.0])), 0.5]
+    means, deviations = [float(HEIGHTS.mean()), 0.5], [float(HEIGHTS.std()), 0.5]
     assert numbers["blocks"] == [{"impute": {"value": means}}, {"standardize": {"mean": means, "std": deviations}}]
     assert words["features"] == [
         {"name": "city", "categories": ["Rome", "Bonn", "Oslo"], "unknown": "first", "embedding": 2},
@@ -62,7 +63,7 @@ def test_rows_and_targets_are_those_that_the_network_takes(library: Any) -> None
     fitted = fitted_to(library(COLUMNS))
     rows = fitted.rows(library(COLUMNS))
     assert rows["numbers"].dtype == np.float32
-    np.testing.assert_array_equal(rows["numbers"], [[1.5, 1], [2.5, 0], [np.nan, 0], [2, 1]])
+    np.testing.assert_array_equal(rows["numbers"], np.array([[1.6, 1], [2.5, 0], [np.nan, 0], [1.9, 1]], np.float32))
     assert rows["words"].tolist() == [[0, 0], [2, 2], [0, 0], [1, 1]]
     assert fitted.targets(library(COLUMNS)).tolist() == [1, 0, 0, 1]
     with pytest.raises(InputError, match="column 'city', row 1: 'Paris' is none of its 3 categories"):
@@ -81,7 +82,7 @@ def test_the_spec_of_a_table_scores_the_table(library: Any, tmp_path: Any) -> No
     artifact, _ = publish(module, tmp_path / "late.onnx", spec=spec, device="cpu", page=False)
     rows = [torch.from_numpy(values) for values in fitted.rows(frame).values()]
     with Session(artifact.path, "cpu") as session:
-        found = score_table(session, frame)["y"]
+        found = score_table(session, frame, dtype="float32")["y"]
     np.testing.assert_allclose(found, module(*rows).detach()[:, 0], rtol=0, atol=1e-6)
 
 
