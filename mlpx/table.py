@@ -205,7 +205,7 @@ def _words_input(categories: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _port(port: dict[str, Any], numbers: Sequence[_Numbers]) -> Port:
-    features = [each if isinstance(each, dict) else {"name": each} for each in port["features"]]
+    features: list[dict[str, Any]] = [{"name": each} if isinstance(each, str) else each for each in port["features"]]
     names, shape = tuple(each["name"] for each in features), ("batch", len(features))
     if port["name"] == "numbers":
         return Port("numbers", shape, names, missing=any(each.has_gaps for each in numbers))

@@ -111,7 +111,10 @@ def _array(table: Mapping[str, np.ndarray], index: int, name: str, words: bool) 
 
 def _with_none(words: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """Words (rows,) with None where they are missing."""
-    return np.where(missing, None, words) if missing.any() else words
+    if missing.any():
+        words = words.copy()
+        words[missing] = None
+    return words
 
 
 def _pandas(frame: Any, index: int, name: str, words: bool) -> Column:

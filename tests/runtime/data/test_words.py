@@ -52,7 +52,7 @@ CODES = np.array([[0, 1], [3, 0], [2, 2], [2, 1]])
 
 
 def arrow(columns: dict[str, list[Any]]) -> pyarrow.Table:
-    table = pyarrow.table(columns)
+    table: Any = pyarrow.table(columns)
     return table.set_column(0, "carrier", table["carrier"].dictionary_encode())
 
 
@@ -176,7 +176,7 @@ WORDS = st.sampled_from([*CARRIERS, *ORIGINS, "", "??", "0", "nan", "AA "]) | st
 VALUES = st.none() | st.floats(-1e4, 1e4, width=32) | st.just(float("nan"))
 
 
-@settings(deadline=None, max_examples=examples(40, of=300), suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=examples(40, of=300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(VALUES, VALUES, st.none() | WORDS, st.none() | WORDS), min_size=1, max_size=8),
     kind=st.sampled_from(["csv", "parquet", "pandas", "polars"]),
