@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from builder.documents import as_yaml
 from export import ExportError, export, inspect, publish, verify
 from runtime import Session
 from runtime.model.port import Vocabulary
@@ -145,3 +147,29 @@ def test_a_file_describes_a_module_to_the_commands(tmp_path: Path, run: Run) -> 
     done = run("verify", path, "--module", module, "--describe", tmp_path / "g.yaml")
     assert done.code == 1
     assert "the units of 'input' of the file are [None, 'm'], and the given ones [None, 'cm']" in done.out
+
+
+def test_inspect_shows_words_and_counts_units_over_a_table(tmp_path: Path, run: Run) -> None:
+    spec, module = delays()
+    path = export(module, tmp_path / "d.onnx", spec=spec).path
+    (tmp_path / "r.csv").write_text("carrier,origin,wind,distance\nAA,JFK,,3\n??,LGA,2,\n")
+    done = run("inspect", path, "--data", tmp_path / "r.csv")
+    assert done.code == 0
+    assert "AA, B6, UA, Ü 2; other words are UA" in done.out
+    assert "values may be missing (NaN)" in done.out
+    assert "dead ReLU units, over 2 rows" in done.out
+
+
+def test_the_commands_build_and_verify_a_spec_with_words(tmp_path: Path, run: Run) -> None:
+    spec, module = delays()
+    (tmp_path / "spec.yaml").write_text(as_yaml(spec), encoding="utf-8")
+    save_file(module.state_dict(), tmp_path / "weights.safetensors")
+    built = run("build", tmp_path / "spec.yaml", "-o", tmp_path / "out", "--no-html")
+    assert built.code == 0, built.err
+    assert "signature numbers [batch, 2], words [batch, 2] -> delay [batch, 1]" in built.out
+    path = tmp_path / "out" / "delays.onnx"
+    assert run("verify", path, "--spec", tmp_path / "spec.yaml").code == 0
+    (tmp_path / "spec.yaml").write_text(as_yaml(spec).replace("Ü 2", "Z 2"), encoding="utf-8")
+    done = run("verify", path, "--spec", tmp_path / "spec.yaml")
+    assert done.code == 1
+    assert "the categories of 'words' of the file are" in done.out
