@@ -122,7 +122,7 @@ def _pandas(frame: Any, index: int, name: str, words: bool) -> Column:
     kind = str(series.dtype)
     if words and hasattr(series, "cat") and (of_numbers := series.cat.categories.dtype).kind in "iuf":
         series = series.astype(of_numbers if not series.hasnans else np.float64)
-    if words and not hasattr(series.dtype, "numpy_dtype") and getattr(series.dtype, "kind", "O") not in "fiub":
+    if words and getattr(getattr(series.dtype, "numpy_dtype", series.dtype), "kind", "O") not in "fiub":
         return Column(name, _with_none(series.to_numpy(dtype=object), series.isna().to_numpy()))
     if isinstance(series.dtype, np.dtype):
         return Column(name, _numbers(series.to_numpy(), name, kind))

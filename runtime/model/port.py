@@ -126,7 +126,8 @@ def annotate_ports(described: Sequence[Port] | None, ports: Sequence[Port], path
 
 def _annotated(port: Port, described: Port) -> Port:
     categories = described.categories if port.dtype == "int64" else None
-    return replace(described, name=port.name, dtype=port.dtype, categories=categories)
+    missing = described.missing and port.dtype == "float32"
+    return replace(described, name=port.name, dtype=port.dtype, categories=categories, missing=missing)
 
 
 def _may_be_equal(shape: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
@@ -164,8 +165,8 @@ def read_port(record: Any) -> Port:
     of_each = (port.units, port.ranges, port.descriptions, port.categories)
     if any(listed is not None and len(listed) != count for listed in of_each):
         raise ValueError(f"there are not as many units, ranges, descriptions or categories as the {count} features")
-    if port.categories is not None and port.dtype != "int64":
-        raise ValueError(f"categories of an input of {port.dtype}")
+    if (port.categories is not None and port.dtype != "int64") or (port.missing and port.dtype != "float32"):
+        raise ValueError(f"categories or missing values of an input of {port.dtype}")
     if port.indices is not None and len(port.indices) != width:
         raise ValueError(f"{len(port.indices)} index limits for rows of shape {port.shape[1:]}")
     if port.features is not None and (port.labels is not None or len(set(port.features)) != count):

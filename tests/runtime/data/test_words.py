@@ -62,6 +62,7 @@ TABLES: dict[str, Any] = {
         {"carrier": "category", "origin": "category"}
     ),
     "pandas strings": lambda columns: pandas.DataFrame(columns).astype({"carrier": "string", "origin": "string"}),
+    "pandas of Arrow": lambda columns: arrow(columns).to_pandas(types_mapper=pandas.ArrowDtype),
     "polars": polars.DataFrame,
     "polars categories": lambda columns: polars.DataFrame(columns).cast({"carrier": polars.Categorical}),
     "polars enums": lambda columns: polars.DataFrame(columns).cast({"origin": polars.Enum(ORIGINS)}),
