@@ -79,7 +79,7 @@ def test_every_block_is_assembled_under_both_of_its_names(name: str) -> None:
     a, b = (MLPSpec(name="x", input={"features": 7}, blocks=[written]) for written in (block, under_torch_name))
     assert a == b
     assert type(assemble(a)[0]).__name__ == torch_name
-    if kind not in ("standardize", "scale", "residual"):
+    if kind not in ("standardize", "scale", "impute", "residual"):
         assert type(assemble(a)[0]) is getattr(nn, torch_name)
 
 
