@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from .block import modules_of, products_of
+from .block import modules_of
 from .errors import Problem, SpecError, WeightsError, WeightsWarning
-from .modules import Scale, Standardize
+from .joining import Categories, SeveralInputs
+from .modules import Impute, Scale, Standardize
 from .random_state import kept_random_state
 from .spec import MLPSpec
 from .values import is_dict
@@ -37,23 +38,39 @@ _CHUNK = 1 << 18  # values compared at a time, to limit the memory of a conversi
 def assemble(spec: MLPSpec, *, seed: int = 0) -> nn.Sequential:
     """The network of ``spec`` as a plain ``nn.Sequential`` of ``torch.nn`` modules, one per block, in training mode.
 
-    It maps (N, *spec.input.row_shape) to (N, *spec.output_shape). Parameters are float32, initialised by torch from
-    ``seed``; the caller's random state is not changed. Raises SpecError: this machine has not the memory for them.
+    It maps (N, *spec.input.row_shape) to (N, *spec.output_shape). With several inputs, categories or blocks of an
+    input's own it is a ``builder.joining.SeveralInputs``, whose forward takes a tensor for each input, in their order.
+    Parameters are float32, initialised by torch from ``seed``; the caller's random state is not changed. Raises
+    SpecError: this machine has not the memory for them.
     """
     refuse_too_large(spec)
     default = torch.get_default_dtype()
     with kept_random_state(seed), torch.device("cpu"):
         torch.set_default_dtype(torch.float32)
         try:
-            return nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape))
+            return network_of(spec)
         finally:
             torch.set_default_dtype(default)
 
 
+def network_of(spec: MLPSpec) -> nn.Sequential:
+    """The modules of ``spec``, on torch's default device and from its random state."""
+    if spec.is_plain:
+        return nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape))
+    parts: dict[str, nn.Module] = {}
+    for port in spec.inputs:
+        if port.is_categories:
+            parts[port.name] = Categories((len(f.categories or ()), f.embedding) for f in port.listed or ())
+        else:
+            parts[port.name] = nn.Sequential(*modules_of(port.blocks or [], port.row_shape))
+    return SeveralInputs(parts, modules_of(spec.blocks, spec.joined_shape))
+
+
 def refuse_too_large(spec: MLPSpec, source: Path | None = None) -> None:
     """Raise SpecError where this machine's memory, or the file ``source``, cannot hold the network's weights."""
-    weights = products_of(spec.blocks, spec.input.row_shape)
-    needs = f"the network has {weights:,} weights in its linear blocks"
+    weights = spec.weights
+    where = "its linear blocks" if spec.is_plain else "its linear blocks and embeddings"
+    needs = f"the network has {weights:,} weights in {where}"
     if source is not None and weights > max(_SMALL, source.stat().st_size):
         raise SpecError([Problem(("blocks",), f"{needs}, and {source} has only {source.stat().st_size:,} bytes")])
     memory = _memory()
@@ -76,7 +93,7 @@ def load_weights(module: nn.Module, path: str | Path, *, dtype: str | None = Non
     A ``torch.save`` file is read with ``weights_only=True``: code in it is never run. Values of another dtype are
     converted if the conversion is exact; ``dtype="float32"`` allows rounding.
 
-    The file may lack constants of a Standardize or Scale that the spec gives.
+    The file may lack constants of a Standardize, Scale or Impute that the spec gives.
     Raises WeightsError: unreadable, damaged or unsafe file; tensors that are missing, surplus or of another shape (all
     listed, with both shapes); values that a conversion would change. Warns with WeightsWarning if a Standardize's or
     Scale's constant differs from the spec's; the file's is used.
@@ -137,7 +154,7 @@ def _refuse_different_ties(path: Path, expected: dict[str, torch.Tensor], weight
 def _declared(module: nn.Module) -> dict[str, torch.Tensor]:
     """The constants that the spec gives, by their names in a state dict."""
     parts = cast("Iterable[tuple[str, nn.Module]]", module.named_modules())
-    children = {path: part for path, part in parts if isinstance(part, Standardize | Scale)}
+    children = {path: part for path, part in parts if isinstance(part, Standardize | Scale | Impute)}
     return {f"{path}.{key}".lstrip("."): value for path, c in children.items() for key, value in c.declared.items()}
 
 

@@ -257,6 +257,12 @@ class Scale(_PerFeature, kind="scale", short="factor"):
     offset: Vector | None = None
 
 
+class Impute(_PerFeature, kind="impute", short="value"):
+    """value where x is NaN, x elsewhere, per feature; a value that is not given here comes from the weights file."""
+
+    value: Vector | None = None
+
+
 class Residual(Block, kind="residual", short="blocks"):
     """x + blocks(x): a sequence plus its own input."""
 
@@ -288,7 +294,7 @@ BLOCKS: dict[str, type[Block]] = {
     for block in (
         *(Linear, Sigmoid, ReLU, LeakyReLU, Dropout, ELU, Tanh, GELU, SiLU, Softplus, Softmax, ReLU6, Hardsigmoid),
         Softsign,
-        *(Clip, BatchNorm1d, LayerNorm, Flatten, Identity, Standardize, Scale, Residual),
+        *(Clip, BatchNorm1d, LayerNorm, Flatten, Identity, Standardize, Scale, Impute, Residual),
     )
 }
 """Every building block by its name in a spec."""

@@ -11,16 +11,18 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 
 from .block import Block
 from .blocks import BLOCKS
 from .errors import KeyPath, Problem, SpecError
-from .spec import MLPSpec
+from .ports import PortSpec, port_specs
+from .spec import KEYS, MLPSpec
 from .values import is_dict, is_list
 
+T = TypeVar("T")
 _MAX_NODES = 1_000_000
 Lines = dict[KeyPath, int]
 
@@ -31,11 +33,22 @@ def load_spec(path: str | Path) -> MLPSpec:
     Raises SpecError: the file cannot be read, is not valid in its format, or does not describe a network; each problem
     has its line (YAML) or the path of its key (JSON, TOML).
     """
-    path = Path(path)
+    return _loaded(Path(path), f"the keys {', '.join(KEYS)}", lambda data: MLPSpec(**data))
+
+
+def load_port_specs(path: str | Path) -> dict[str, PortSpec]:
+    """What a ``.yaml``, ``.yml``, ``.json`` or ``.toml`` file says of inputs and outputs, by their names.
+
+    Raises SpecError, as ``load_spec``.
+    """
+    return _loaded(Path(path), "the names of inputs and outputs as keys", port_specs)
+
+
+def _loaded(path: Path, expected: str, read: Callable[[dict[str, Any]], T]) -> T:
     lines: Lines = {}
     try:
-        data, lines = _read(path)
-        return MLPSpec(**data)
+        data, lines = _read(path, expected)
+        return read(data)
     except SpecError as error:
         problems = [replace(problem, line=problem.line or _line_of(problem.path, lines)) for problem in error.problems]
         raise SpecError(problems, str(path)) from None
@@ -50,7 +63,7 @@ def _line_of(path: KeyPath, lines: Lines) -> int | None:
     return next((lines[path[:n]] for n in range(len(path), -1, -1) if path[:n] in lines), None)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], Lines]:
+def _read(path: Path, expected: str) -> tuple[dict[str, Any], Lines]:
     if path.suffix.lower() not in _FORMATS:
         raise _error(f"a spec's file name ends in {', '.join(_FORMATS)}, not in '{path.suffix}'")
     name, parse = _FORMATS[path.suffix.lower()]
@@ -73,7 +86,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Lines]:
         return data, lines
     kinds: dict[type[object], str] = {list: "a list", str: "a string", type(None): "nothing"}
     found = kinds.get(type(cast(object, data)), f"{data!r}")
-    raise _error(f"expected a mapping with the keys {', '.join(MLPSpec.model_fields)}; found {found}")
+    raise _error(f"expected a mapping with {expected}; found {found}")
 
 
 def _parsed_json(text: str) -> tuple[Any, Lines]:
@@ -180,8 +193,11 @@ _FORMATS = {".yaml": _YAML, ".yml": _YAML, ".json": ("JSON", _parsed_json), ".to
 def as_yaml(spec: MLPSpec) -> str:
     """The text of a ``spec.yaml`` that reads back as ``spec``; options with their default values are left out."""
     record: dict[str, Any] = {"format": spec.format, **spec.model_dump(exclude_defaults=True)}
-    record["blocks"] = [_short_form(block) for block in record["blocks"]]
+    for part in (record, record.get("input", {}), *record.get("inputs", ())):
+        if "blocks" in part:
+            part["blocks"] = [_short_form(block) for block in part["blocks"]]
     record |= {name: _port(record[name]) for name in ("input", "output") if name in record}
+    record |= {"inputs": [_port(port) for port in record["inputs"]]} if "inputs" in record else {}
     return yaml.dump(record, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
 
 
@@ -203,7 +219,7 @@ def _short_form(block: str | dict[str, dict[str, Any]]) -> Any:
 def _port(options: dict[str, Any]) -> dict[str, Any]:
     """An input or output; features that are mappings get a line each."""
     for key, value in options.items():
-        if is_list(value):
+        if is_list(value) and key != "blocks":
             items = [_InlineMapping(item) if is_dict(item) else item for item in value]
             options[key] = items if any(map(is_dict, items)) else _InlineList(items)
     return options
@@ -252,11 +268,17 @@ def json_schema() -> dict[str, Any]:
     schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     schema |= MLPSpec.model_json_schema()
     schema["properties"]["output"].pop("default", None)
-    options = {block.__name__: block.model_json_schema() for block in BLOCKS.values()}
-    for chain in (schema, options["Residual"]):
-        chain["properties"]["blocks"]["items"] = {"$ref": "#/$defs/Block"}
-    forms = [form for block in BLOCKS.values() for form in _forms(block, options[block.__name__])]
+    properties: dict[str, Any] = {}
+    for key, value in schema["properties"].items():
+        properties |= {"input": {"$ref": "#/$defs/InputSpec"}, key: value} if key == "inputs" else {key: value}
+    one_of = [{"required": ["input"]}, {"required": ["inputs"]}]
+    schema |= {"properties": properties, "required": ["name", "blocks"], "oneOf": one_of}
     ports = {key: schema["$defs"][key] for key in ("InputSpec", "OutputSpec", "FeatureSpec")}
+    options = {block.__name__: block.model_json_schema() for block in BLOCKS.values()}
+    for chain in (schema["properties"]["blocks"], options["Residual"]["properties"]["blocks"]):
+        chain["items"] = {"$ref": "#/$defs/Block"}
+    ports["InputSpec"]["properties"]["blocks"]["anyOf"][0]["items"] = {"$ref": "#/$defs/Block"}
+    forms = [form for block in BLOCKS.values() for form in _forms(block, options[block.__name__])]
     return schema | {"$defs": {**ports, **options, "Block": {"anyOf": forms}}}
 
 

@@ -62,6 +62,22 @@ class Scale(_PerFeature):
         return x * self.factor + self.offset
 
 
+class Impute(_PerFeature):
+    """``value`` where x is NaN, and x elsewhere: (N, features) to (N, features).
+
+    ``value`` is a number or one number per feature, such as the mean of the training rows; its default is 0.
+    """
+
+    value: torch.Tensor
+
+    def __init__(self, features: int, value: Values = None):
+        super().__init__(features, value=(value, 0.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The rows without NaN."""
+        return torch.where(torch.isnan(x), self.value, x)
+
+
 class Clip(nn.Module):
     """``min(max(x, min), max)`` with limits per feature: (N, features) to (N, features).
 

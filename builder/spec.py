@@ -1,176 +1,30 @@
-"""The spec of a model: its input, its chain of blocks, its output."""
+"""The spec of a model: its inputs, its chain of blocks, its output."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from math import prod
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, model_serializer, model_validator
 from pydantic_core import PydanticCustomError, ValidationError
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
-from .block import FLOAT32_MAX, MAX_FEATURES, Shape, ShapeMismatch, Strict, chain_output_shape, format_shape
+from .block import FLOAT32_MAX, Shape, ShapeMismatch, Strict, chain_output_shape, format_shape, products_of
 from .blocks import BLOCKS, AnyBlock
-from .errors import Problem, SpecError, suggestion
-from .values import is_dict, is_list
+from .errors import Problem, SpecError
+from .features import FEATURE, FeatureSpec
+from .ports import InputSpec, OutputSpec, Scores
+from .problems import problems_of
+from .values import is_dict
 
-FEATURE = "<feature>"
-"""The tag of a feature in pydantic's error paths; it is not a key of a document."""
-
-
-def _ordered(limits: list[float]) -> list[float]:
-    if not -FLOAT32_MAX <= limits[0] < limits[1] <= FLOAT32_MAX:
-        raise PydanticCustomError("range", "expected [lowest, highest], lowest below highest, both within float32")
-    return limits
-
-
-def _trimmed(unit: str) -> str:
-    if unit != unit.strip():
-        raise PydanticCustomError("unit", "a unit has no space before or after it")
-    return unit
-
-
-def _one_line(text: str) -> str:
-    if text != text.strip() or len(text.splitlines()) != 1:
-        raise PydanticCustomError("description", "a description is one line, without space before or after it")
-    return text
-
-
-Name = Annotated[str, Field(min_length=1)]
-Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
-
-
-class FeatureSpec(Strict):
-    """One feature: ``{name: speed, unit: m/s, range: [0, 30]}``; the name alone stands for ``{name: ...}``."""
-
-    name: Name = Field(description="The feature's name: that of its column in a table.")
-    unit: Annotated[Name, AfterValidator(_trimmed)] | None = Field(
-        None, description="The unit of its values, as in 'm/s'."
-    )
-    range: Range | None = Field(None, description="The lowest and the highest value that the feature takes.")
-    description: Annotated[Name, AfterValidator(_one_line)] | None = Field(
-        None, description="What the feature is, in a line, as in 'relative to the default position 0.4'."
-    )
-
-
-def _feature_tag(value: Any) -> str:
-    return FEATURE if isinstance(value, dict | FeatureSpec) else "<name>"
-
-
-def _form(value: Any) -> str | None:
-    return "<number>" if type(value) is int else "<list>" if isinstance(value, list) else None
-
-
-FeatureList = Annotated[
-    list[Annotated[Annotated[Name, Tag("<name>")] | Annotated[FeatureSpec, Tag(FEATURE)], Discriminator(_feature_tag)]],
-    Field(min_length=1, max_length=MAX_FEATURES),
-]
-"""Names, or mappings of a name with a unit, a range and a description."""
-
-Features = Annotated[
-    Annotated[Annotated[int, Field(gt=0, le=MAX_FEATURES)], Tag("<number>")] | Annotated[FeatureList, Tag("<list>")],
-    Discriminator(
-        _form,
-        custom_error_type="features",
-        custom_error_message="features are a number, or a list of their names",
-    ),
-]
-"""The number of features, or a list of them."""
-
-
-def _feature_specs(features: int | list[str | FeatureSpec] | None) -> list[FeatureSpec] | None:
-    """One entry per feature, where they are listed."""
-    if not isinstance(features, list):
-        return None
-    return [FeatureSpec.model_validate({"name": item}) if isinstance(item, str) else item for item in features]
-
-
-def _refuse_duplicates(values: list[str]) -> None:
-    duplicates = [value for value, count in Counter(values).items() if count > 1]
-    if duplicates:
-        raise PydanticCustomError("distinct", "'{name}' appears more than once", {"name": min(duplicates)})
-
-
-Label = Annotated[
-    str,
-    BeforeValidator(lambda value: str(value) if type(value) is int else value),
-    WithJsonSchema({"type": ["string", "integer"]}),
-]
+_ACTS = ("dropout", "identity", "flatten")
+"""Blocks that leave the values as they are in evaluation mode."""
 
 
 def _only_an_integer(value: Any) -> Any:
     return value if type(value) is int else str(value)  # Literal[1] would accept True and 1.0
-
-
-class InputSpec(Strict):
-    """The input: (batch, features), or (batch, *shape) if the first block is a flatten."""
-
-    name: Name = Field("input", description="The input's name in the ONNX file.")
-    features: Features | None = Field(
-        None, description="The number of features, or a list: names, or mappings of name, unit, range and description."
-    )
-    shape: Annotated[list[Annotated[int, Field(gt=0, le=MAX_FEATURES)]], Field(min_length=1)] | None = Field(
-        None, description="The shape of one row without the batch dimension, instead of features."
-    )
-    range: Range | None = Field(
-        None, description="The lowest and the highest value of every feature that has no range of its own."
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> InputSpec:
-        if (self.features is None) == (self.shape is None):
-            raise PydanticCustomError("input", "takes either features or shape")
-        _refuse_duplicates(self.feature_names or [])
-        return self
-
-    @property
-    def listed(self) -> list[FeatureSpec] | None:
-        """Every feature by its name, where the spec lists them."""
-        return _feature_specs(self.features)
-
-    @property
-    def feature_names(self) -> list[str] | None:
-        """The names of the features, where the spec gives them."""
-        return None if self.listed is None else [feature.name for feature in self.listed]
-
-    @property
-    def row_shape(self) -> Shape:
-        """The shape of one row, without the batch dimension."""
-        if self.shape is not None:
-            return tuple(self.shape)
-        return (len(self.features) if isinstance(self.features, list) else self.features or 0,)
-
-
-class OutputSpec(Strict):
-    """The output: (batch, features of the last block)."""
-
-    name: Name = Field("output", description="The output's name in the ONNX file.")
-    labels: Annotated[list[Label], Field(min_length=2)] | None = Field(
-        None,
-        description="The classes, one per output feature; two for a single output that scores the second.",
-    )
-    features: FeatureList | None = Field(
-        None,
-        description="The outputs if they are not classes: names, or mappings of name, unit, range and description.",
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> OutputSpec:
-        if self.labels is not None and self.features is not None:
-            raise PydanticCustomError("output", "takes either labels (classes) or features (values)")
-        names = [feature.name for feature in self.listed or ()]
-        _refuse_duplicates(self.labels or [])
-        _refuse_duplicates(names)
-        if "label" in names:
-            message = "'label' is a column that predict writes for labels; choose another name for the feature"
-            raise PydanticCustomError("output", message)
-        return self
-
-    @property
-    def listed(self) -> list[FeatureSpec] | None:
-        """Every output by its name, where the spec lists them."""
-        return _feature_specs(self.features)
 
 
 class MLPSpec(Strict):
@@ -186,7 +40,9 @@ class MLPSpec(Strict):
     period: Annotated[float, Field(gt=0, le=FLOAT32_MAX)] | None = Field(
         None, description="The seconds between two calls of a controller."
     )
-    input: InputSpec
+    inputs: Annotated[list[InputSpec], Field(min_length=1)] = Field(
+        description="The inputs, whose rows are joined in this order; one alone may be written as input."
+    )
     blocks: Annotated[list[AnyBlock], Field(min_length=1)]
     output: OutputSpec = OutputSpec(name="output", labels=None, features=None)
 
@@ -194,30 +50,83 @@ class MLPSpec(Strict):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise SpecError(_problems(error, data)) from None
+            raise SpecError(problems_of(error, data, KEYS, _PARTS)) from None
         if problems := list(self._chain_problems()):
-            raise SpecError(problems)
+            only = len(self.inputs) == 1 and "inputs" not in data
+            raise SpecError([_of_only_input(problem) for problem in problems] if only else problems)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _one_input(cls, value: Any, handler: ModelWrapValidatorHandler[MLPSpec]) -> MLPSpec:
+        if is_dict(value) and "input" in value:
+            if "inputs" in value:
+                raise PydanticCustomError("inputs", "takes either input or inputs")
+            value = {key: part for key, part in value.items() if key != "input"} | {"inputs": [value["input"]]}
+        return handler(value)
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        record = handler(self)
+        only = len(self.inputs) == 1
+        return {
+            "input" if key == "inputs" and only else key: part[0] if key == "inputs" and only else part
+            for key, part in record.items()
+        }
+
+    @property
+    def input(self) -> InputSpec:
+        """The first input: the only one of most specs."""
+        return self.inputs[0]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the network is one chain of blocks from one input."""
+        return len(self.inputs) == 1 and self.input.is_plain
+
+    @property
+    def joined_shape(self) -> Shape:
+        """The shape of a row that the blocks get: the only input's, or all inputs joined. Raises ShapeMismatch."""
+        return self.input.row_shape if self.is_plain else (sum(each.joined_width() for each in self.inputs),)
 
     @property
     def output_shape(self) -> Shape:
         """The shape of one row of the output, without the batch dimension."""
-        return chain_output_shape(self.blocks, self.input.row_shape, "the input")
+        return chain_output_shape(self.blocks, self.joined_shape, "the input")
 
     @property
-    def scores(self) -> Literal["probabilities", "logits", "values"]:
+    def weights(self) -> int:
+        """The weights of all matrices and embeddings."""
+        return sum(each.weights() for each in self.inputs) + products_of(self.blocks, self.joined_shape)
+
+    @property
+    def scores(self) -> Scores:
         """What the outputs mean, from the last block that has an effect in evaluation mode."""
         last = next((b.kind for b in reversed(self.blocks) if b.kind not in ("dropout", "identity")), "")
         return "probabilities" if last in ("softmax", "sigmoid") else "logits" if last == "linear" else "values"
 
+    def takes_missing(self, port: InputSpec) -> bool:
+        """Whether an ``impute`` is the first block that acts on an input, so that NaN stands for a missing value."""
+        blocks = (*(port.blocks or ()), *self.blocks)
+        first = next((block.kind for block in blocks if block.kind not in _ACTS), "")
+        return first == "impute" and not port.is_categories
+
     def _chain_problems(self) -> Iterator[Problem]:
         name, labels, features = self.output.name, self.output.labels, self.output.features
-        if self.input.name == name:
-            yield Problem(("output", "name"), f"'{name}' is also the input's name")
+        yield from self._name_problems()
         if labels and (name == "label" or name.startswith("probability_")):
             message = f"'{name}' is a column that predict writes for the labels; choose another name"
             yield Problem(("output", "name"), message)
+        for index, port in enumerate(() if self.is_plain else self.inputs):
+            try:
+                port.joined_width()
+            except ShapeMismatch as mismatch:
+                path = ("blocks", *mismatch.path) if mismatch.path else ()
+                message = mismatch.message if mismatch.path else f"'{port.name}' {mismatch.message}"
+                yield Problem(("inputs", index, *path), message)
+                return
+        source = f"the input '{self.input.name}'" if self.is_plain else "joining the inputs"
         try:
-            shape = chain_output_shape(self.blocks, self.input.row_shape, f"the input '{self.input.name}'")
+            shape = chain_output_shape(self.blocks, self.joined_shape, source)
         except ShapeMismatch as mismatch:
             yield Problem(("blocks", *mismatch.path), mismatch.message)
             return
@@ -230,39 +139,26 @@ class MLPSpec(Strict):
         if features is not None and len(features) != width:
             yield Problem(("output", "features"), f"{len(features)} features are listed, {gives}")
 
+    def _name_problems(self) -> Iterator[Problem]:
+        """Names that two inputs, an input and the output, or two features of the inputs share."""
+        names = [port.name for port in self.inputs]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                yield Problem(("inputs", index, "name"), f"'{name}' is also the name of another input")
+        if self.output.name in names:
+            yield Problem(("output", "name"), f"'{self.output.name}' is also the input's name")
+        columns = Counter(name for port in self.inputs for name in port.feature_names or ())
+        if shared := [name for name, count in columns.items() if count > 1]:
+            yield Problem(("inputs",), f"'{shared[0]}' is a feature of two inputs")
 
-_PARTS: dict[str | int, type[Strict]] = {"input": InputSpec, "output": OutputSpec, FEATURE: FeatureSpec, **BLOCKS}
+
+def _of_only_input(problem: Problem) -> Problem:
+    """The problem at its place in a document with ``input``."""
+    path = ("input", *problem.path[2:]) if problem.path[:2] == ("inputs", 0) else problem.path
+    return Problem(path, problem.message)
+
+
+KEYS = ("format", "name", "period", "input", "inputs", "blocks", "output")
+"""The keys of a spec's document."""
+_PARTS: dict[str | int, type[Strict]] = {"inputs": InputSpec, "output": OutputSpec, FEATURE: FeatureSpec, **BLOCKS}
 """The parts of a spec, by their names in pydantic's error paths."""
-
-
-def _problems(error: ValidationError, data: Any) -> list[Problem]:
-    """The errors of pydantic, as one problem per key of the document."""
-    messages: dict[tuple[str | int, ...], dict[str, None]] = {}
-    for item in error.errors(include_url=False):
-        messages.setdefault(_path(item["loc"], data), {})[_message(item)] = None  # as a set that keeps its order
-    return [Problem(path, "; or ".join(alternatives)) for path, alternatives in messages.items()]
-
-
-def _path(loc: tuple[str | int, ...], data: Any) -> tuple[str | int, ...]:
-    """The path in the document for pydantic's location of an error."""
-    path: list[str | int] = []
-    for part in loc:
-        if part in BLOCKS and is_dict(data) and len(data) == 1:
-            part = next(iter(data))  # the block's name as in the document
-        if part in data if is_dict(data) else is_list(data) and isinstance(part, int):
-            data = cast(Any, data)[part]
-            path.append(part)
-    return tuple(path)
-
-
-def _message(item: Any) -> str:
-    *parents, name = item["loc"]
-    keys = list(next((_PARTS[part] for part in reversed(parents) if part in _PARTS), MLPSpec).model_fields)
-    if item["type"] == "extra_forbidden":
-        return f"unknown key; {suggestion(str(name), keys, 'keys')}"
-    if item["type"] == "missing":
-        return f"the key '{name}' is missing; the keys are: {', '.join(keys)}"
-    message = item["msg"][0].lower() + item["msg"][1:]
-    if item["type"] in ("unknown_block", "not_a_block") or isinstance(item["input"], dict):
-        return message
-    return f"{message}, not {item['input']!r}"

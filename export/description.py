@@ -6,18 +6,15 @@ A spec goes into the file, and readers rely on it, so it is checked against the 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import nn
 
-from builder import InputSpec, MLPSpec
-from builder.block import modules_of
-from builder.spec import FeatureSpec
+from builder import MLPSpec
+from builder.assembly import network_of
 from runtime import BlockSummary, Port, Summary
 from runtime.version import VERSION
 
+from .declarations import Said, declared, refuse_misfits, with_scores
 from .errors import ExportError
 from .folding import block_name, blocks, is_foldable, multiply_adds
 from .graph import Graph, Node, Shape, row_of
@@ -27,16 +24,27 @@ from .versions import Versions
 
 
 def describe(
-    name: str, traced: Graph, folded: Graph, spec: MLPSpec | None, versions: Versions, weights_hash: str, external: bool
+    name: str,
+    traced: Graph,
+    folded: Graph,
+    spec: MLPSpec | None,
+    said: Said,
+    versions: Versions,
+    weights_hash: str,
+    external: bool,
 ) -> Summary:
-    """The summary of the graph ``folded``, which was ``traced`` before passes changed it."""
+    """The summary of the graph ``folded``, which was ``traced`` before passes changed it; ``said`` is of its ports.
+
+    Raises ExportError: what is said does not fit the network.
+    """
     shapes, dtypes = folded.shapes, folded.dtypes
     inputs = tuple(
         Port(name, _sizes(port.shape), dtype=port.dtype, indices=port.indices) for name, port in folded.inputs.items()
     )
     outputs = tuple(Port(name, _sizes(shapes[value]), dtype=dtypes[value]) for name, value in folded.outputs.items())
-    if spec is not None:  # it has one of each
-        inputs, outputs = (declared_input(inputs[0], spec.input),), (declared_output(outputs[0], spec),)
+    said = with_scores(said, traced)
+    refuse_misfits(said, inputs, outputs)
+    inputs, outputs = (tuple(declared(port, said) for port in each) for each in (inputs, outputs))
     return Summary(
         name=name,
         inputs=inputs,
@@ -69,31 +77,6 @@ def _block(group: Sequence[Node], shapes: Mapping[str, Shape]) -> BlockSummary:
         parameters=sum(tensor.values.size for node in group for tensor in node.tensors.values()),
         multiply_adds=multiply_adds(group),
     )
-
-
-def declared_input(port: Port, spec: InputSpec) -> Port:
-    """The port with the features, units, ranges and descriptions of the spec in place of its own."""
-    limits = (spec.range[0], spec.range[1]) if spec.range else None
-    return replace(port, range=limits, **_features(spec.listed))
-
-
-def declared_output(port: Port, spec: MLPSpec) -> Port:
-    """The port with the labels, or the features and what is said of them, of the spec in place of its own."""
-    labels = tuple(spec.output.labels) if spec.output.labels else None
-    scores = spec.scores if labels else None
-    return replace(port, labels=labels, scores=scores, **_features(spec.output.listed))
-
-
-def _features(listed: Sequence[FeatureSpec] | None) -> dict[str, Any]:
-    units = tuple(feature.unit for feature in listed or ())
-    ranges = tuple((feature.range[0], feature.range[1]) if feature.range else None for feature in listed or ())
-    descriptions = tuple(feature.description for feature in listed or ())
-    return {
-        "features": tuple(feature.name for feature in listed) if listed else None,
-        "units": units if any(units) else None,
-        "ranges": ranges if any(ranges) else None,
-        "descriptions": descriptions if any(descriptions) else None,
-    }
 
 
 def _remarks(traced: Graph, folded: Graph, spec: MLPSpec | None) -> tuple[str, ...]:
@@ -130,15 +113,17 @@ def _differences(graph: Graph, spec: MLPSpec) -> Iterator[tuple[str, str]]:
 
     The spec's own module is traced too, without computing its values, and the two graphs are compared.
     """
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        yield "one input and one output", f"with {len(graph.inputs)} and {len(graph.outputs)}"
-    with torch.device("meta"):
-        module = nn.Sequential(*modules_of(spec.blocks, spec.input.row_shape)).eval()
-    ones = {name: torch.ones(()).expand(tensor.shape) for name, tensor in module.state_dict().items()}
-    module.load_state_dict(ones, assign=True)
-    signature = signature_of(module, input_shape=spec.input.row_shape, input_dtype="float32")
-    expected = trace(module, signature, computing=False)
+    count = {1: "one input"}.get(len(spec.inputs), f"{len(spec.inputs)} inputs")
+    if len(graph.inputs) != len(spec.inputs) or len(graph.outputs) != 1:
+        yield f"{count} and one output", f"with {len(graph.inputs)} and {len(graph.outputs)}"
+    expected = _graph_of(spec)
     values = dict(zip(expected.inputs, graph.inputs, strict=True))
+    for name, port in expected.inputs.items():
+        own = graph.inputs[values[name]]
+        if (own.row, own.dtype) != (port.row, port.dtype):
+            rows = (f"rows of {list(each.row)}, {each.dtype}" for each in (port, own))
+            said, found = (f"an input '{name}' with {row}" for row in rows)
+            yield said, found
     for node, own in zip(expected.nodes, graph.nodes, strict=False):
         block, own_block = block_name([node]), f"{block_name([own])} '{own.home}'"
         inputs = tuple(values.get(value) for value in node.inputs)
@@ -163,3 +148,19 @@ def _differences(graph: Graph, spec: MLPSpec) -> Iterator[tuple[str, str]]:
         yield "nothing more", f"{block_name(surplus[:1])} '{surplus[0].home}'"
     if [values[value] for value in expected.outputs.values()] != list(graph.outputs.values()):
         yield "the last block's output", f"'{next(iter(graph.outputs.values()))}'"
+
+
+def _graph_of(spec: MLPSpec) -> Graph:
+    """The operators of the spec's own module, whose weights have shapes and no values."""
+    with torch.device("meta"):
+        module = network_of(spec).eval()
+    ones = {name: torch.ones(()).expand(tensor.shape) for name, tensor in module.state_dict().items()}
+    module.load_state_dict(ones, assign=True)
+    for part in module.modules():
+        for name, values in part.named_buffers(recurse=False):
+            if values.is_meta:  # is in no state dict
+                part.register_buffer(name, torch.ones(()).expand(values.shape), persistent=False)
+    shapes = {port.name: port.row_shape for port in spec.inputs}
+    dtypes = {port.name: port.dtype for port in spec.inputs}
+    signature = signature_of(module, input_shape=shapes, input_dtype=dtypes, input_name=tuple(shapes))
+    return trace(module, signature, computing=False)

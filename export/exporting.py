@@ -18,13 +18,14 @@ from builder import MLPSpec
 from runtime import through_link
 
 from .artifact import Artifact, check, is_external, weights_hashing, write
+from .declarations import FeaturesArgument, Said, ports_said, said_by, said_of
 from .description import describe, refuse_another_network
 from .emitter import Emitter
 from .errors import ExportError
 from .folding import fold
 from .graph import ELEMENT_TYPES, Graph, Shape, rewired
 from .operators import OPERATORS
-from .trace import signature_of, trace
+from .trace import named_inputs, signature_of, trace
 from .trace.isolation import computed_weights, is_plain, without_exit
 from .trace.signature import Example
 from .versions import Versions, choose_versions
@@ -37,6 +38,7 @@ def export(
     path: str | Path,
     *,
     spec: MLPSpec | None = None,
+    features: FeaturesArgument | None = None,
     name: str | None = None,
     example: Example | None = None,
     input_shape: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None,
@@ -60,6 +62,9 @@ def export(
         module: the network.
         path: of the file, which ends in ``.onnx``.
         spec: names the model, its input and output, and goes into the file's metadata.
+        features: where there is no spec: what is said of the inputs and outputs by their names, as a list of features
+            (names, or mappings of name, unit, range, description and categories), or as a mapping with ``features``,
+            ``range``, ``missing`` and, of an output, ``labels`` and ``scores``; one list alone is of the only input.
         name: of the model, where there is no spec; by default the file's stem.
         example: tensors (batch, *row) to call it with: one, a tuple of arguments or a dict of them by name, which may
             be nested. Other values are passed on as they are.
@@ -78,18 +83,27 @@ def export(
         target: the server that the file is for, such as "triton:23.10"; see ``export.servers``.
 
     Returns: the artifact, unproved.
-    Raises ExportError: see ``export.trace`` and ``export.versions``, and dtypes; OutputError: the file cannot be
-    written.
+    Raises ExportError: see ``export.trace`` and ``export.versions``, and dtypes; SpecError: features that are not
+    described as they should be; OutputError: the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".onnx":
         raise ExportError(f"the file's name ends in .onnx, not '{path.name}'")
     if spec is not None:
-        name, input_name, output_name = spec.name, spec.input.name, spec.output.name
-        input_shape, input_dtype = spec.input.row_shape, "float32"
+        if features is not None:
+            raise ExportError("features are given beside a spec, which says them itself. What to do: leave one out")
+        name, input_name, output_name = spec.name, tuple(port.name for port in spec.inputs), spec.output.name
+        input_shape = {port.name: port.row_shape for port in spec.inputs}
+        input_dtype = {port.name: port.dtype for port in spec.inputs}
     path = through_link(path)  # external data goes beside the file itself
     versions = choose_versions(opset, ir_version, target)
     copied, hashing = evaluated_copy(module, dtype), weights_hashing(module)
+    said: Said = {} if spec is None else said_by(spec)
+    if features is not None:
+        names = named_inputs(copied, input_name, example, method)
+        said = said_of(features, names)
+        if example is None:
+            input_shape, input_dtype = ports_said(said, names, input_shape, input_dtype)
     signature = signature_of(
         copied, example=example, input_shape=input_shape, input_dtype=input_dtype, input_name=input_name, method=method
     )
@@ -101,7 +115,7 @@ def export(
     model, weights = lower(folded, name or path.stem, versions)
     check(model, weights)
     external = is_external(weights, external_data)
-    summary = describe(name or path.stem, traced, folded, spec, versions, hashing.result(), external)
+    summary = describe(name or path.stem, traced, folded, spec, said, versions, hashing.result(), external)
     model.producer_name, model.producer_version = "mlpx", summary.mlpx_version or ""
     for key, value in summary.to_metadata().items():
         model.metadata_props.add(key=key, value=value)

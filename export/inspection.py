@@ -22,7 +22,7 @@ from runtime import (
     imported,
     read_certificate,
     read_header,
-    read_rows,
+    read_inputs,
     summary_of,
     through_link,
 )
@@ -64,7 +64,7 @@ class Inspection:
 
 
 def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | None = None) -> Inspection:
-    """The summary of an ONNX file. With ``data`` (see ``runtime.read_rows``) also its dead ReLU units, per layer.
+    """The summary of an ONNX file. With ``data`` (see ``runtime.read_inputs``) also its dead ReLU units, per layer.
 
     A file that mlpx wrote is read without onnx and without its weights; others, and ``data``, need the extra
     ``mlpx[inspect]``. Raises ModelError, InputError and MissingPackageError.
@@ -84,9 +84,8 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
         return inspection
     if not summary.inputs:
         raise ModelError(f"{path}: it has no input to feed data to")
-    first = summary.inputs[0]
-    rows, _ = read_rows(data, first, dtype=dtype)
-    return replace(inspection, rows=len(rows), dead=_dead_units(path, {first.name: rows}))
+    rows, _ = read_inputs(data, summary.inputs, dtype=dtype)
+    return replace(inspection, rows=len(rows[summary.inputs[0].name]), dead=_dead_units(path, rows))
 
 
 def _bound(path: Path) -> Bound | None:

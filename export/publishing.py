@@ -57,6 +57,7 @@ def publish(
         report = prove(
             *(module, written.path),
             spec=options.get("spec"),
+            features=options.get("features"),
             device=device,
             data=data,
             dtype=dtype,

@@ -17,6 +17,10 @@ class SignatureError(ValueError):
     """A certificate without a signature by a trusted key."""
 
 
+class RoundingWarning(UserWarning):
+    """Numbers of a table that float32 does not hold were rounded to it."""
+
+
 class OutputError(OSError):
     """A result that could not be written; an earlier file of that name is still there, unchanged."""
 

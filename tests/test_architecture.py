@@ -124,8 +124,9 @@ PUBLIC = {
         ModelError OutputError ParityReport ProofError ProviderError RecoveryError Session SignatureError
         SpecError TargetError UnreachableError UnsupportedError WeightsError __version__ assemble bound compare
         contract export inspect json_schema load_spec load_weights package publish recover sign tune verify""",
-    builder: """BLOCKS Block InputSpec MLPSpec OutputSpec Problem RecoveryError Residual Scale SpecError
-        Standardize WeightsError WeightsWarning assemble json_schema load_spec load_weights""",
+    builder: """BLOCKS Block Impute InputSpec MLPSpec OutputSpec PortSpec Problem RecoveryError Residual Scale
+        SpecError Standardize WeightsError WeightsWarning assemble json_schema load_port_specs load_spec
+        load_weights""",
     export: """Artifact BoundReport ExportError Inspection Package ParityReport ProofError Recovered Recovery
         TargetError UnsupportedError Variant bound compare export inspect load_module package publish
         read_checkpoint read_network read_onnx read_report recover tune verify write_variant""",

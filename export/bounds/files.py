@@ -66,7 +66,7 @@ def bound(
     box = box_of(structure.wiring.inputs, ports, ranges)
     rows = None
     if data is not None:
-        rows, _ = given_rows(data, model, ports[0], tuple(structure.wiring.inputs), dtype)
+        rows, _ = given_rows(data, ports, tuple(structure.wiring.inputs), dtype)
     runner = FileRunner(model, structure.wiring, on_device(device))
     with runner.open() as run:
 

@@ -20,7 +20,7 @@ from .layer_bounds import LayerCheck
 from .network import answers, end_to_end
 from .probes import probe_constants, probe_ranges, unguarded
 from .report import counted
-from .rows import absolute_difference, row_shape
+from .rows import absolute_difference
 from .rules import RULES
 from .running import FileRunner
 from .state import Proof, Result
@@ -31,9 +31,9 @@ _MOST_EXEMPT = 0.01
 
 
 def _interface(proof: Proof) -> Iterator[Result]:
-    if proof.spec is not None:
+    if proof.said:
         proof.names_checked = True
-        yield compare_interface(proof.model, proof.spec, row_shape(proof.graph.inputs))
+        yield compare_interface(proof.model, proof.spec, proof.said, proof.graph.inputs)
     elif names := declared_names(proof.model):
         proof.names_checked = False
         hint = "What to do: give the spec (--spec), or rely on positions alone"

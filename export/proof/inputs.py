@@ -25,6 +25,8 @@ _MOST_ROWS = 10_000
 """Of the user's data; of more a sample is taken."""
 _BATCH_SIZES = (0, 1, 2, 7, 64)
 """Besides the whole sets."""
+_GAPS = 0.2
+"""The share of the values of a row that are missing, where an input may have missing values."""
 _ALONE = 8
 """Rows that are run one by one, and compared with the same rows in a batch."""
 USUAL = ("data", "range", "normal")
@@ -101,10 +103,14 @@ def plan_inputs(graph: Graph, port: Port, data: np.ndarray | None, origin: str, 
         sets.append(Inputs("data", words, data))
     declared = limits(port)
     if declared is not None:
-        sets.append(_over_ranges(declared, shape, rng))
+        sets.append(_over_ranges(declared, shape, rng, domain))
     normal = domain.draw(rng.standard_normal((_ROWS, *shape), dtype=np.float32), rng)
     words = "standard normal" if domain.is_free else "standard normal, and whole numbers over their whole range"
     sets.append(Inputs("normal", f"{_ROWS:,} rows, {words}", normal))
+    if port.missing:
+        usual = sets[0]
+        gaps = np.where(rng.random(usual.rows.shape) < _GAPS, np.float32(np.nan), usual.rows)
+        sets.append(Inputs("missing", f"{len(gaps):,} rows of '{usual.kind}' with values missing, which are NaN", gaps))
     kinks = _kinks(graph, rng) if domain.is_free else None
     if kinks is not None:
         words = f"{len(kinks):,} rows where a unit of the first linear layer is at 0, ±18, 88.8 or -104"
@@ -115,13 +121,16 @@ def plan_inputs(graph: Graph, port: Port, data: np.ndarray | None, origin: str, 
     return [replace(inputs, rows=domain.fit(inputs.rows)) for inputs in sets]
 
 
-def _over_ranges(ranges: tuple[np.ndarray, np.ndarray], shape: tuple[int, ...], rng: np.random.Generator) -> Inputs:
-    """Rows uniform over the declared ranges; features without one are standard normal."""
+def _over_ranges(
+    ranges: tuple[np.ndarray, np.ndarray], shape: tuple[int, ...], rng: np.random.Generator, domain: Domain
+) -> Inputs:
+    """Rows uniform over the declared ranges; features without one are standard normal, or any of their integers."""
     low, high = ranges
     rows = rng.uniform(np.nan_to_num(low), np.nan_to_num(high), (_ROWS, prod(shape)))
     without = np.isnan(low)
     if without.any():
         rows[:, without] = rng.standard_normal((_ROWS, int(without.sum())))
+        rows = np.where(without, domain.draw(rows, rng), rows)
     ends = set(zip(low[~without].tolist(), high[~without].tolist(), strict=True))
     words = "each feature uniform over its declared range"
     if len(ends) == 1:

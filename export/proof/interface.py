@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import onnx
 
-from builder import MLPSpec
+from builder import MLPSpec, PortSpec
 from builder.block import MAX_FEATURES
-from export.description import declared_input, declared_output
-from export.graph import ELEMENT_TYPES, Row
+from export.declarations import Said, declared
+from export.graph import ELEMENT_TYPES, Input, Row
 from export.onnxfile.model import Model, row_shape
 from runtime import ModelError, Port, Summary, summary_of
 
 from .state import Result
 
-_KINDS = ("features", "units", "range", "ranges", "descriptions", "labels")
+_KINDS = ("features", "range", "units", "ranges", "descriptions", "categories", "labels")
 """What a port may declare of its values, besides their shape and type."""
-_OF_FEATURES = ("units", "ranges", "descriptions")
-"""What it may declare of each of its features."""
 _MOST_VALUES = 2**28
 """Of a batch that a file fixes."""
 
 
-def first_port(model: Model, spec: MLPSpec | None) -> Port:
-    """The file's first input, with the features and ranges that the spec, or else the file, declares for it."""
+def said_ports(model: Model, said: Said) -> list[Port]:
+    """The file's inputs, with the features and ranges that are said of them, or else those that the file declares."""
     if not model.inputs or not model.proto.graph.output:
         raise ModelError(f"{model.path}: the model has no {'output' if model.inputs else 'input'}")
-    value = model.inputs[0]
-    if spec is not None:
-        return declared_input(Port(value.name, ("batch", *row_shape(value))), spec.input)
-    return ports_of(model)[0]
+    own = ports_of(model)
+    if not said:
+        return own
+    bare = [Port(port.name, port.shape, dtype=port.dtype) for port in own]
+    return [declared(port, said) if _fits(port, said.get(port.name)) else port for port in bare]
+
+
+def _fits(port: Port, spec: PortSpec | None) -> bool:
+    """Whether an input has as many features as are said of it; a file that does not fit fails for that."""
+    return spec is not None and (spec.listed is None or len(spec.listed) == prod(map(int, port.shape[1:])))
+
+
+def joined_port(ports: Sequence[Port]) -> Port:
+    """The port of rows that hold the values of several inputs side by side; the only input's own."""
+    if len(ports) == 1:
+        return ports[0]
+    names: list[str] = []
+    units: list[str | None] = []
+    ranges: list[tuple[float, float] | None] = []
+    for port in ports:
+        width = prod(size for size in port.shape[1:] if isinstance(size, int))
+        unknown = (None,) * width
+        names += port.features or (f"{port.name}[{index}]" for index in range(width))
+        units += port.units or unknown
+        ranges += [own or port.range for own in port.ranges or unknown]
+    has_ranges, missing = tuple(ranges) if any(ranges) else None, any(port.missing for port in ports)
+    return Port("the inputs", ("batch", len(names)), tuple(names), tuple(units), None, has_ranges, missing=missing)
 
 
 def ports_of(model: Model) -> list[Port]:
@@ -67,37 +89,67 @@ def _refuse_too_large(model: Model, value: onnx.ValueInfoProto) -> None:
         )
 
 
-def compare_interface(model: Model, spec: MLPSpec, row: Row) -> Result:
-    """Compare the file's names, features, what it says of them, labels and period with the spec's.
+def compare_interface(model: Model, spec: MLPSpec | None, said: Said, inputs: Mapping[str, Input]) -> Result:
+    """Compare the file's names, features, what it says of them, labels and period with the spec's, or with ``said``.
 
-    Programs that read the file rely on them, so a difference is a failure. ``row`` is the shape of the module's rows.
+    Programs that read the file rely on them, so a difference is a failure. ``inputs`` are the module's.
     """
-    if row != spec.input.row_shape:
-        rows = f"rows of shape {list(row)}, and the spec's input has {list(spec.input.row_shape)}"
-        return "failed", f"the module takes {rows}"
-    names = [value.name for value in (*model.inputs, *model.proto.graph.output)]
-    spec_names = [spec.input.name, spec.output.name]
-    if names != spec_names:
-        ends = "input and output" if len(names) == 2 else "inputs and outputs"
-        have, need = (" and ".join(f"'{name}'" for name in each) for each in (names, spec_names))
-        hint = f"input: {{name: {names[0]}}} and output: {{name: {names[-1]}}} in the spec take the file's names"
-        hint = f". What to do: {hint}" if len(names) == 2 else ""
-        return "failed", f"{ends} are {have}, and the spec's are {need}{hint}"
-    source, sink = Port(spec.input.name, ()), Port(spec.output.name, ())
-    expected = _declarations(declared_input(source, spec.input), declared_output(sink, spec))
-    summary = _summary(model)
-    if summary is None or not summary.inputs or not summary.outputs:
-        if missing := ", ".join(key for key, value in expected.items() if value):
-            return "warning", f"the file does not say its {missing}; the spec does"
+    if spec is not None and (problem := _other_ports(model, spec, inputs)) is not None:
+        return "failed", problem
+    summary, names = _summary(model), [value.name for value in (*model.inputs, *model.proto.graph.output)]
+    has_ports = summary is not None and bool(summary.inputs and summary.outputs)
+    ports = dict(zip(names, (*summary.inputs, *summary.outputs), strict=False)) if summary and has_ports else {}
+    wanted = {name: _declarations(declared(Port(name, ()), {name: each})) for name, each in said.items()}
+    if not ports:
+        kinds = dict.fromkeys(key for of_port in wanted.values() for key, value in of_port.items() if value)
+        if kinds:
+            return "warning", f"the file does not say its {', '.join(kinds)}; {_source(spec)}"
         return "passed", "input and output have the spec's names"
-    declared = _declarations(summary.inputs[0], summary.outputs[0])
-    for key, value in expected.items():
-        if declared[key] != value:
-            return "failed", f"the {key} of the file are {declared[key]}, and the spec's {value}"
-    if summary.period != spec.period:
+    for name, expected in wanted.items():
+        if name not in ports:
+            return "failed", f"the file declares nothing of '{name}'; {_source(spec)}"
+        found, of = _declarations(ports[name]), f" of '{name}'" if len(wanted) > 2 or spec is None else ""
+        output = "output " if name not in {value.name for value in model.inputs} else ""
+        for key, value in expected.items():
+            if found[key] != value:
+                what = f"{'' if key == 'labels' else output}{key}{of}"
+                return "failed", f"the {what} of the file are {found[key]}, and {_whose(spec)} {value}"
+    if spec is not None and summary is not None and summary.period != spec.period:
         periods = (f"of {each!r} s" if each else "without a period" for each in (summary.period, spec.period))
         return "failed", "the file is {}, and the spec {}".format(*periods)
-    return "passed", "names, features, units, ranges and labels are the spec's"
+    return "passed", f"names, features, units, ranges and labels are {_whose(spec)}"
+
+
+def _source(spec: MLPSpec | None) -> str:
+    return "the spec does" if spec is not None else "the given features do"
+
+
+def _whose(spec: MLPSpec | None) -> str:
+    return "the spec's" if spec is not None else "the given ones"
+
+
+def _other_ports(model: Model, spec: MLPSpec, inputs: Mapping[str, Input]) -> str | None:
+    """How the module's rows, or the file's names, are not the spec's."""
+    rows, spec_rows = ([list(each) for each in rows] for rows in _rows_of(spec, inputs))
+    if rows != spec_rows:
+        one = len(rows) == len(spec_rows) == 1
+        shapes = (f"rows of shape {', '.join(map(str, each))}" for each in (rows, spec_rows))
+        has = "the spec's input has {}" if one else "the spec's inputs have {}"
+        found, expected = shapes
+        return f"the module takes {found}, and {has.format(expected.removeprefix('rows of shape '))}"
+    names = [value.name for value in (*model.inputs, *model.proto.graph.output)]
+    spec_names = [*(port.name for port in spec.inputs), spec.output.name]
+    if names == spec_names:
+        return None
+    ends = "input and output" if len(names) == 2 else "inputs and outputs"
+    have, need = (" and ".join(f"'{name}'" for name in each) for each in (names, spec_names))
+    hint = f"input: {{name: {names[0]}}} and output: {{name: {names[-1]}}} in the spec take the file's names"
+    hint = f". What to do: {hint}" if len(names) == 2 else ""
+    return f"{ends} are {have}, and the spec's are {need}{hint}"
+
+
+def _rows_of(spec: MLPSpec, inputs: Mapping[str, Input]) -> tuple[list[Row], list[Row]]:
+    return [port.row for port in inputs.values()], [port.row_shape for port in spec.inputs]
 
 
 def declared_names(model: Model) -> list[str]:
@@ -108,10 +160,10 @@ def declared_names(model: Model) -> list[str]:
     return names + (["the period"] if summary is not None and summary.period else [])
 
 
-def _declarations(source: Port, sink: Port) -> dict[str, list[object]]:
-    of_input = {name: getattr(source, name) for name in ("features", "range", *_OF_FEATURES)}
-    of_output = {f"output {name}": getattr(sink, name) for name in ("features", *_OF_FEATURES)}
-    return {name: list(value or ()) for name, value in (of_input | {"labels": sink.labels} | of_output).items()}
+def _declarations(port: Port) -> dict[str, list[object] | bool]:
+    """What a port declares, by the words of messages."""
+    listed: dict[str, list[object] | bool] = {kind: list(getattr(port, kind) or ()) for kind in _KINDS}
+    return listed | ({"missing values": True} if port.missing else {"missing values": False})
 
 
 def _summary(model: Model) -> Summary | None:

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from builder import MLPSpec
+from builder import MLPSpec, PortSpec
+from export.declarations import Said
 from export.graph import Graph
 from export.onnxfile.model import Model
 from export.trace import Signature
@@ -40,6 +41,8 @@ class Proof:
     stop_early: bool = False
     """End with the first failure."""
     recording: Recording | None = None
+    said: Said = field(default_factory=dict[str, PortSpec])
+    """What is said of the inputs and outputs, by the spec or beside the module."""
 
     caller: nn.Module = field(init=False)
     """The caller's own; ``module`` is a copy of it in float32."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from math import prod
@@ -19,7 +19,7 @@ from export.artifact import Artifact, weights_hash
 from export.bounds.bounding import Bounding
 from export.bounds.boxes import box_of
 from export.bounds.report import BoundReport
-from export.description import declared_output
+from export.declarations import FeaturesArgument, declared, said_by, said_of, with_scores
 from export.errors import ExportError, UnsupportedError
 from export.evaluation import threads_for
 from export.exporting import evaluated_copy
@@ -35,7 +35,7 @@ from runtime.data.inputs import as_inputs
 
 from .checks import run_checks
 from .instrumented import Recording
-from .interface import first_port, output_ports, ports_of
+from .interface import joined_port, output_ports, ports_of, said_ports
 from .report import ParityReport, machine, record_of, versions
 from .rows import join, row_shape
 from .running import Opener, on_device
@@ -50,6 +50,7 @@ def verify(
     artifact: str | Path | Artifact,
     *,
     spec: MLPSpec | None = None,
+    features: FeaturesArgument | None = None,
     device: str = "auto",
     data: Data | None = None,
     dtype: str | None = None,
@@ -66,6 +67,7 @@ def verify(
         module: the network, with the weights that the file must have.
         artifact: the file, or what ``export`` returned.
         spec: the names, features, ranges and labels that the file must declare; rows are drawn from its ranges.
+        features: where there is no spec: the same of a module without one, as for ``export``.
         device: "cpu", "cuda" or "auto".
         data: rows to try besides the seeded ones: an array (batch, *row), several by the inputs' names, or a file (see
             ``runtime.read_inputs``).
@@ -78,9 +80,8 @@ def verify(
     InputError: data that the model does not take; ProviderError: the device is not available.
     """
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
-    return prove(
-        module, path, spec=spec, device=device, data=data, dtype=dtype, seed=seed, example=example, method=method
-    )
+    options: dict[str, Any] = {"spec": spec, "features": features, "device": device, "data": data, "dtype": dtype}
+    return prove(module, path, seed=seed, example=example, method=method, **options)
 
 
 def prove(
@@ -88,6 +89,7 @@ def prove(
     path: Path,
     *,
     spec: MLPSpec | None = None,
+    features: FeaturesArgument | None = None,
     device: str = "auto",
     data: Data | None = None,
     dtype: str | None = None,
@@ -115,8 +117,9 @@ def prove(
     device = choose(device, this_machine(cuda=device != "cpu")).device
     model = model or read_model(path, recovering=recovering)
     assert model.source is not None
-    port, evaluated = first_port(model, spec), evaluated_copy(module, dtype)
-    proof = Proof(model, port, opener or on_device(device), seed, spec, stop_early, recording)
+    said = said_of(features, [value.name for value in model.inputs]) if spec is None else said_by(spec)
+    ports, evaluated = said_ports(model, said), evaluated_copy(module, dtype)
+    proof = Proof(model, ports[0], opener or on_device(device), seed, spec, stop_early, recording)
     try:
         signature, graph = traced_for(evaluated, model, example, method)
     except UnsupportedError as error:
@@ -126,12 +129,14 @@ def prove(
         rows = {name: declared.row for name, declared in wiring_of(graph, model).inputs.items()}
         proof.model = replace(model, open_rows=rows)
         proof.caller, proof.module, proof.signature, proof.graph = module, evaluated, signature, graph
-        proof.data, proof.origin = given_rows(data, model, port, order, dtype)
+        proof.said = with_scores(said, graph)
+        proof.data, proof.origin = given_rows(data, ports, order, dtype)
+        proof.port = joined_port(in_order(ports, order))
         if proof.data is not None and proof.data.shape[1:] != row:
             shapes = f"rows of shape {list(proof.data.shape[1:])}, and the module takes {list(row)}"
             raise InputError(f"the data has {shapes}")
-        if port.ranges is not None and len(port.ranges) != prod(row):
-            proof.port = replace(port, ranges=None)  # a file of another shape fails for that
+        if proof.port.ranges is not None and len(proof.port.ranges) != prod(row):
+            proof.port = replace(proof.port, ranges=None)  # a file of another shape fails for that
         weights = sum(values.size for values in model.constants.values())
         # Gradients are needed, whatever the caller's mode is.
         with torch.inference_mode(False), torch.enable_grad(), threads_for(weights):
@@ -144,23 +149,23 @@ def prove(
         device=device,
         seed=seed,
         seconds=seconds,
-        bound=None if bound_seconds is None or proof.verdict != "proved" else _bounded(proof, bound_seconds),
+        bound=None if bound_seconds is None or proof.verdict != "proved" else _bounded(proof, ports, bound_seconds),
         made=datetime.now(UTC).date().isoformat(),
         versions=versions(),
         machine=machine(),
     )
 
 
-def _bounded(proof: Proof, seconds: float) -> BoundReport | None:
+def _bounded(proof: Proof, ports: list[Port], seconds: float) -> BoundReport | None:
     """The bound for every input of the declared ranges; None where an input has none."""
-    model, ports = proof.model, output_ports(proof.model)
+    model, outputs = proof.model, output_ports(proof.model)
     try:
-        box = box_of(proof.structure.wiring.inputs, [proof.port, *ports_of(model)[1:]], None)
+        box = box_of(proof.structure.wiring.inputs, ports, None)
     except InputError:
         return None
-    scored = ports[0] if len(ports) == 1 else None
+    scored = outputs[0] if len(outputs) == 1 else None
     if proof.spec is not None:
-        scored = declared_output(Port(proof.spec.output.name, ()), proof.spec)
+        scored = declared(Port(proof.spec.output.name, ()), proof.said)
     with proof.runner.open() as run:
         return Bounding(
             proof.structure,
@@ -202,13 +207,19 @@ def traced_for(module: nn.Module, model: Model, example: Example | None, method:
             raise error from None
 
 
+def in_order(ports: Sequence[Port], order: Sequence[str]) -> list[Port]:
+    """The ports in the order of the module's inputs; as they are where the names are others."""
+    by_name = {port.name: port for port in ports}
+    return [by_name[name] for name in order] if set(order) == set(by_name) else list(ports)
+
+
 def given_rows(
-    data: Data | None, model: Model, port: Port, order: tuple[str, ...], dtype: str | None
+    data: Data | None, ports: Sequence[Port], order: tuple[str, ...], dtype: str | None
 ) -> tuple[np.ndarray | None, str]:
     """The user's rows of all inputs, in the module's order, and where they come from."""
     if data is None:
         return None, ""
-    ports = [port] if len(model.inputs) == 1 else ports_of(model)
+    port = ports[0]
     origin = "the given array" if len(ports) == 1 else "the given arrays"
     if isinstance(data, str | Path):
         arrays, origin = read_inputs(data, ports, dtype=dtype)[0], Path(data).name

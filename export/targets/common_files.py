@@ -6,11 +6,11 @@ import json
 
 import numpy as np
 
-from runtime import Certificate
+from runtime import Certificate, Summary
 from runtime.model.bound import format_bound, format_up
 
 from .sidecar import described
-from .target import Deployment, Files, Target, source
+from .target import DATATYPES, Deployment, Files, Target, source
 
 _ROWS = 4
 _NUMBERS = 4096
@@ -50,11 +50,33 @@ it with the model.{_bound(certificate)}"""
         *(["\n".join(["Notes on this package:", "", *(f"- {note}" for note in notes)])] if notes else []),
         f"## {'Start' if target.ports else 'Build and test'}\n\nIn this folder:\n\n{_shell(target.start(deployment))}",
         *([_ports(target)] if target.exposed_by else []),
+        *_categories(summary),
         *target.remarks(deployment),
         *([_requests(name, target.url(name)), described(deployment, target)] if target.speaks_v2 else []),
         proof,
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _categories(summary: Summary) -> list[str]:
+    """The words that the codes of inputs stand for, and which inputs may have missing values; nothing without any."""
+    named = [
+        (port.name, feature, vocabulary)
+        for port in summary.inputs
+        for feature, vocabulary in zip(port.features or (), port.categories or (), strict=False)
+        if vocabulary is not None
+    ]
+    rows = [
+        f"| `{port}` | {feature} | {', '.join(f'{code}: {word}' for code, word in enumerate(vocabulary.words))} | "
+        f"{'refuse it' if vocabulary.unknown is None else vocabulary.unknown} |"
+        for port, feature, vocabulary in named
+    ]
+    table = "\n".join(["| input | feature | code: word | code of any other word |", "| --- | --- | --- | --- |", *rows])
+    missing = ", ".join(f"`{port.name}`" for port in summary.inputs if port.missing)
+    return [
+        *([f"## Words\n\nThe model takes these words as whole numbers:\n\n{table}"] if rows else []),
+        *([f"Values of {missing} may be missing: send NaN for them."] if missing else []),
+    ]
 
 
 def _bound(certificate: Certificate) -> str:
@@ -116,8 +138,13 @@ def smoke_test(deployment: Deployment, target: Target) -> Files:
         return values[rows].ravel().tolist()
 
     inputs = [
-        {"name": name, "shape": [len(rows), *values.shape[1:]], "datatype": "FP32", "data": flat(values)}
-        for name, values in ((port.name, answers.inputs[port.name]) for port in deployment.summary.inputs)
+        {
+            "name": port.name,
+            "shape": [len(rows), *answers.inputs[port.name].shape[1:]],
+            "datatype": DATATYPES[port.dtype],
+            "data": flat(answers.inputs[port.name].astype(port.dtype)),
+        }
+        for port in deployment.summary.inputs
     ]
     finite = {  # JSON cannot hold answers that overflow in a precision; the bound tells those apart
         precision: values

@@ -32,7 +32,7 @@ from runtime.version import VERSION
 from . import TARGETS, target_of
 from .common_files import readme, smoke_test
 from .sidecar import sidecar
-from .target import Deployment, Files, Target
+from .target import DATATYPES, Deployment, Files, Target
 
 MANIFEST = "mlpx-package.json"
 FORMAT = 1
@@ -193,7 +193,7 @@ def _write(path: Path, content: str | Path) -> str:
 
 
 def _proved_file(path: Path, certificate: str | Path | None = None) -> tuple[Certificate, Summary]:
-    """The certificate and the summary of a proved file whose tensors are float32 of known shapes.
+    """The certificate and the summary of a proved file whose tensors are float32, or int64 inputs, of known shapes.
 
     Raises ProofError: there is no certificate, it is of another file, or it says that the file is not proved;
     InputError: it is damaged; ModelError: not an ONNX file; TargetError: tensors of other types or of unknown shapes.
@@ -216,8 +216,9 @@ def _proved_file(path: Path, certificate: str | Path | None = None) -> tuple[Cer
     summary = inspect(path).summary
     for port in (*summary.inputs, *summary.outputs):
         tensor = f"'{port.name}' is {port.dtype} of shape {list(port.shape)}"
-        if port.dtype != "float32":
-            raise TargetError(f"{path.name}: {tensor}. What to do: export it again; packages are for float32")
+        if port.dtype not in DATATYPES or (port.dtype != "float32" and port in summary.outputs):
+            what = "packages take float32 and int64, and give float32"
+            raise TargetError(f"{path.name}: {tensor}. What to do: export it again; {what}")
         if len(port.shape) < 2 or not all(isinstance(size, int) and size > 0 for size in port.shape[1:]):
             hint = f"mlpx recover {path.name} -o FOLDER, and package what it writes"
             raise TargetError(f"{path.name}: {tensor}, expected [batch, known sizes]. What to do: {hint}")

@@ -18,6 +18,8 @@ Files = Mapping[str, str | Path]
 """The files of a package by their path in it, with "/": a text, or a file to copy."""
 _TF32_RUNTIME = "1.18"
 """The first ONNX Runtime that knows use_tf32 (https://github.com/microsoft/onnxruntime/pull/19357)."""
+DATATYPES = {"float32": "FP32", "int64": "INT64"}
+"""The Open Inference Protocol's names of the types that packaged files have."""
 _RECORDED = ("name", "release", "backend", "device", "max_batch", "delay_us", "instances", "threads")
 
 

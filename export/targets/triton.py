@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from export.servers import number
 
-from .target import Deployment, Files, Target, published, source
+from .target import DATATYPES, Deployment, Files, Target, published, source
 
 if TYPE_CHECKING:
     from runtime import Port
@@ -43,7 +43,7 @@ def _config(deployment: Deployment) -> str:
 
     def tensor(port: Port) -> Sequence[str]:
         """The sizes of a row where Triton puts batches together, else with the batch that the file fixes."""
-        return "data_type: TYPE_FP32", f"dims: [ {', '.join(map(str, port.shape[batches:]))} ]"
+        return f"data_type: TYPE_{DATATYPES[port.dtype]}", f"dims: [ {', '.join(map(str, port.shape[batches:]))} ]"
 
     zeros = [
         _block("inputs", [f"key: {_text(port.name)}", _block("value", [*tensor(port), "zero_data: true"])])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_unflatten
 
+from builder.joining import SeveralInputs
 from builder.values import is_list, is_mapping, is_tuple
 from export.errors import ExportError
 from export.graph import Input
@@ -80,6 +81,8 @@ def parameters_of(module: nn.Module, method: str = "forward") -> dict[str, bool]
 
     Raises ExportError: no such method, or one that is not Python.
     """
+    if isinstance(module, SeveralInputs) and method == "forward":
+        return dict.fromkeys(module.input_names, False)
     kind = type(module).__name__
     if not callable(getattr(module, method, None)):
         raise ExportError(f"a {kind} has no method '{method}'. What to do: name one that it has (--method)")
@@ -123,8 +126,10 @@ def _signature(module: nn.Module, method: str, args: tuple[Any, ...], kwargs: di
     tensors = [(path, leaf) for path, leaf in leaves if isinstance(leaf, Tensor | _Placeholder)]
     if not tensors:
         raise ExportError("the example has no tensor. What to do: give a tensor (batch, ...) for every input")
-    parameters = inspect.signature(getattr(module, method)).parameters.values()
-    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    positional = [*parameters_of(module, method)]
+    if not isinstance(module, SeveralInputs):
+        parameters = inspect.signature(getattr(module, method)).parameters.values()
+        positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     names = ["input"] if len(tensors) == 1 else [_name(path, positional) for path, _ in tensors]
     named = [(name, leaf) for name, (_, leaf) in zip(names, tensors, strict=True)]
     inputs = {name: _input(name, leaf) for name, leaf in named}

@@ -44,6 +44,15 @@ def signature_of(
     return resolve_inputs(module, signature.named(input_name), input_shape, input_dtype)
 
 
+def named_inputs(
+    module: nn.Module, input_name: str | Sequence[str], example: Example | None, method: str
+) -> tuple[str, ...]:
+    """The names of the inputs in the file: those that are given, else the module's own. Raises ExportError."""
+    signature = from_parameters(module, method) if example is None else from_example(module, example, method)
+    names = (input_name,) if isinstance(input_name, str) else tuple(input_name)
+    return tuple(signature.named(names).inputs)
+
+
 def trace(module: nn.Module, signature: Signature, outputs: Sequence[str] = (), *, computing: bool = True) -> Graph:
     """The operators that the module runs, in order of execution; ``outputs`` names what it returns.
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from export.block_settings import Setting
     from runtime import Port
     from runtime.model.bound import Bound
+    from runtime.model.port import Vocabulary
 
 
 def inspect(
@@ -127,24 +128,37 @@ def _format_bound(bound: "Bound") -> str:
 
 
 def _has_limits(port: "Port") -> bool:
-    """Whether its features have more than names: units, ranges, indices or descriptions."""
-    return port.features is not None and any((port.units, port.ranges, port.indices, port.descriptions))
+    """Whether its features have more than names: units, ranges, indices, descriptions or categories."""
+    return port.features is not None and any(
+        (port.units, port.ranges, port.indices, port.descriptions, port.categories)
+    )
 
 
 def _print_features(port: "Port") -> None:
     if port.features is None or not _has_limits(port):
         return
     unknown = (None,) * len(port.features)
-    of_each = (port.features, *(each or unknown for each in (port.units, port.ranges, port.indices, port.descriptions)))
+    listed = (port.units, port.ranges, port.indices, port.descriptions, port.categories)
     rows = [
-        (name, unit or "", _format_range(index or range_ or port.range), description or "")
-        for name, unit, range_, index, description in zip(*of_each, strict=True)
+        (name, unit or "", _format_range(index or range_ or port.range), description or "", _format_words(category))
+        for name, unit, range_, index, description, category in zip(
+            port.features, *(each or unknown for each in listed), strict=True
+        )
     ]
     print_line(f"features of {port.name}")
-    shown = 4 if port.descriptions else 3
-    print_aligned([row[:shown] for row in (("name", "unit", "range", "description"), *rows[:_MAX_NAMES])])
+    shown = (0, 1, 2, *((3,) if port.descriptions else ()), *((4,) if port.categories else ()))
+    titles = ("name", "unit", "range", "description", "categories")
+    print_aligned([tuple(row[column] for column in shown) for row in (titles, *rows[:_MAX_NAMES])])
     if len(rows) > _MAX_NAMES:
         print_line(f"  … {len(rows) - _MAX_NAMES:,} more, all with --json")
+
+
+def _format_words(vocabulary: "Vocabulary | None") -> str:
+    if vocabulary is None:
+        return ""
+    words, more = ", ".join(vocabulary.words[:_MAX_NAMES]), len(vocabulary.words) - _MAX_NAMES
+    others = f"; other words are {vocabulary.words[vocabulary.unknown]}" if vocabulary.unknown is not None else ""
+    return words + (f" and {more:,} more, all with --json" if more > 0 else "") + others
 
 
 def _format_range(limits: tuple[float, float] | None) -> str:
@@ -167,6 +181,8 @@ def _format_port(port: "Port") -> str:
     if port.features is not None and not _has_limits(port):
         names = port.features
         text += f", named {f'{names[0]} to {names[-1]}' if len(names) > _MAX_NAMES else ', '.join(names)}"
+    if port.missing:
+        text += ", values may be missing (NaN)"
     if port.labels is not None:
         text += f", {port.scores} of {', '.join(port.labels)}"
     return text

@@ -9,7 +9,7 @@ from typer import BadParameter
 
 from .contracts import show_comparison
 from .networks import load_network
-from .options import Device, Dtype, Json, Name, Page, PublishOptions, Weights, refuse
+from .options import Describe, Device, Dtype, Json, Name, Page, PublishOptions, Weights, refuse
 from .proving import print_proof
 from .terminal import note, print_command, print_field, print_json
 
@@ -82,16 +82,19 @@ def export(
     integers: Annotated[
         list[str] | None, "NAME", "The name of an input of whole numbers (int64); repeat for several."
     ] = None,
+    describe: Describe = None,
     *,
     options: PublishOptions,
     as_json: Json = False,
 ) -> None:
     """Write MODULE, in evaluation mode, to an ONNX file, and prove it."""
+    from builder import load_port_specs
     from export import load_module, publish
 
     loaded = load_module(module, weights=weights, seed=seed)
     ports = {"input_shape": _shapes(features or []), "input_name": input_name or (), "output_name": output_name or ()}
     ports |= {"input_dtype": dict.fromkeys(integers, "int64") if integers else None}
+    ports |= {"features": load_port_specs(describe) if describe is not None else None}
     artifact, report = publish(loaded, output, name=name, method=method, **ports, **vars(options))
     _print_artifact(artifact, report, as_json, module=module)
 

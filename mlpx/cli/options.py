@@ -23,6 +23,9 @@ Dtype = Annotated[
     str | None, "DTYPE", "float32 rounds the data to it; by default values that float32 cannot hold are an error."
 ]
 Name = Annotated[str | None, "NAME", "The model's name; default: the file's."]
+Describe = Annotated[
+    Path | None, "FILE", "A .yaml, .json or .toml file with the features, ranges and labels of inputs and outputs."
+]
 Seconds = Annotated[float, "SECONDS", "How long to measure in all."]
 Data = Annotated[Path | None, f"Your own rows to prove the file on, besides seeded ones ({LISTED})."]
 _PAGE = "Write the report as NAME.parity.html too; default: if mlpx[report] is installed."

@@ -1,5 +1,6 @@
 """``mlpx predict``: a file of rows into a file of results, or on Ray a folder of rows into a folder of results."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
@@ -10,13 +11,19 @@ from .terminal import format_rate, long_run, note, print_json
 
 if TYPE_CHECKING:
     from runtime import FolderReport
+    from runtime.data.folders import FilesReport
     from runtime.data.streaming import ScoreReport
 
 
 def predict(
     file: File,
-    data: Annotated[Path, f"The rows: a {DATA_FILE} file, of any size."],
-    output: Annotated[Path | None, f"Results file: {RESULTS_FILE}; default: CSV on standard output."] = None,
+    data: Annotated[
+        Path, f"The rows: a {DATA_FILE} file, of any size; a folder of them; or - for CSV from standard input."
+    ],
+    output: Annotated[
+        Path | None,
+        f"Results file: {RESULTS_FILE}, or a folder for those of a folder; default: CSV on standard output.",
+    ] = None,
     device: Device = "auto",
     dtype: Dtype = None,
     threads: Annotated[int | None, "Threads; default: all usable cores (on Ray, 1).", 1, 1024] = None,
@@ -40,22 +47,19 @@ def predict(
     workers: Annotated[
         int | None, "Workers on Ray, each with --threads CPUs (default 1); default: as many as fit.", 1
     ] = None,
-    keep: Annotated[
-        list[str] | None, "COLUMN", "On Ray: a column of DATA to copy to the results; may be repeated."
-    ] = None,
+    keep: Annotated[list[str] | None, "COLUMN", "A column of DATA to copy to the results; may be repeated."] = None,
+    separator: Annotated[str | None, "CHARACTER", "What separates the values of CSV files, such as ';'."] = None,
     as_json: Json = False,
 ) -> None:
     """Score the rows of DATA with the model in FILE."""
-    cluster = {"address": address, "workers": workers, "keep": keep}
+    cluster = {"address": address, "workers": workers}
     needless = next((name for name, value in cluster.items() if value not in (None, [], "local")), None)
     on_ray = engine == "ray"
     refuse(
         (engine not in ("here", "ray"), f"--engine is here or ray, not '{engine}'"),
         (not on_ray and needless is not None, f"--{needless} needs --engine ray"),
-        (
-            not on_ray and data.is_dir(),
-            f"{data} is a folder; a folder of Parquet files is scored with --engine ray -o FOLDER, one file without",
-        ),
+        (data.is_dir() and output is None, f"{data} is a folder, and needs one for the results: -o FOLDER"),
+        (on_ray and separator is not None, "--separator is for CSV files; on Ray, files are Parquet"),
         (on_ray and chunk_rows is not None, "--chunk-rows is for one machine; on Ray a part is whole row groups"),
         (on_ray and output is None, "--engine ray needs a folder for the results: -o FOLDER"),
         (as_json and output is None, "--json needs an output file, since results go to standard output without one"),
@@ -66,10 +70,10 @@ def predict(
         report = _score_on_ray(file, data, output, options)
         record, summary = report, _format_folder(report)
     else:
-        report = _score_here(
-            file, data, output, checks, {"device": device, "threads": threads, "chunk_rows": chunk_rows}
-        )
-        record, summary = _record(report), _format_file(report)
+        options = checks | {"keep": keep or (), "separator": separator}
+        settings = {"device": device, "threads": threads, "chunk_rows": chunk_rows}
+        report = _score_here(file, data, None if output == Path("-") else output, options, settings)
+        record, summary = _record(report), _format_here(report)
     if strict and not report.declares_ranges:
         note(f"note: {file} declares no ranges, so --strict had nothing to check")
     if as_json:
@@ -80,33 +84,50 @@ def predict(
 
 def _score_here(
     file: Path, data: Path, output: Path | None, checks: dict[str, Any], settings: dict[str, Any]
-) -> "ScoreReport":
+) -> "ScoreReport | FilesReport":
     from runtime.session.trial import trial
 
     with trial(file, settings["device"]):  # in a process of its own, while these are imported
         from runtime import Session, score_file
+        from runtime.data.folders import score_files, standard_input
 
-    with long_run("scoring") as progress, Session(file, **settings) as session:
-        report = score_file(session, data, output, progress=progress.show_rows, **checks)
-    notes = (report.failed_words, report.nonfinite_words, report.outside_words)
-    note(*(f"note: {line}" for line in notes if line is not None))
+    from_stdin = data == Path("-")
+    with (
+        standard_input() if from_stdin else nullcontext(data) as path,
+        long_run("scoring") as progress,
+        Session(file, **settings) as session,
+    ):
+        if path.is_dir() and output is not None:
+            report = score_files(session, path, output, progress=progress.show_rows, **checks)
+        else:
+            report = score_file(session, path, output, progress=progress.show_rows, **checks)
+    for each in _files_of(report):
+        notes = (each.failed_words, each.nonfinite_words, each.outside_words)
+        note(*(f"note: {line}" for line in notes if line is not None))
     return report
 
 
-def _record(report: "ScoreReport") -> dict[str, Any]:
+def _files_of(report: "ScoreReport | FilesReport") -> "tuple[ScoreReport, ...]":
+    return getattr(report, "files", None) or (report,)  # type: ignore[return-value]
+
+
+def _record(report: "ScoreReport | FilesReport") -> dict[str, Any]:
     """The report as JSON has it: without NaN and infinity."""
     record = asdict(report)
-    counted: list[dict[str, Any]] = [*record["outside"], record["nonfinite"] or {"value": 0.0}]
-    for value in counted:
-        if not isfinite(value["value"]):
-            value["value"] = str(value["value"])
+    for one in record.get("files", [record]):
+        counted: list[dict[str, Any]] = [*one["outside"], one["nonfinite"] or {"value": 0.0}]
+        for value in counted:
+            if not isfinite(value["value"]):
+                value["value"] = str(value["value"])
     return record
 
 
-def _format_file(report: "ScoreReport") -> list[str]:
+def _format_here(report: "ScoreReport | FilesReport") -> list[str]:
     speed = f"{report.seconds:.2f} s" + (f", {report.rows_per_second:,.0f} rows/s" if report.seconds >= 1 else "")
-    lines = [f"{report.rows:,} rows on {report.device}, {report.matched}, {speed}"]
-    return lines if report.output is None else [*lines, f"written to {report.output}"]
+    first, *others = _files_of(report)
+    lines = [f"{report.rows:,} rows on {first.device}, {first.matched}, {speed}"]
+    count = f" ({len(others) + 1:,} files)" if first is not report else ""
+    return lines if report.output is None else [*lines, f"written to {report.output}{count}"]
 
 
 def _score_on_ray(file: Path, data: Path, output: Path, options: dict[str, Any]) -> "FolderReport":

@@ -13,7 +13,7 @@ from .bounding import print_bound
 from .certificates import check_unchanged, verify_device
 from .live import LiveOptions, live_report, verify_live
 from .networks import load_network
-from .options import Data, Device, Dtype, Json, Page, TrustedKeys, Weights, refuse
+from .options import Data, Describe, Device, Dtype, Json, Page, TrustedKeys, Weights, refuse
 from .repeating import RepeatOptions, repeat
 from .signing import read_trusted
 from .terminal import print_field, print_json, print_line
@@ -30,6 +30,7 @@ def verify(
         str | None, "MODULE", "package.module:factory or path/to/file.py:name instead. Its code is run."
     ] = None,
     method: Annotated[str, "NAME", "The method of the module that FILE was made of."] = "forward",
+    describe: Describe = None,
     certificate: Annotated[
         Path | None, "NAME.parity.json: check FILE and this device by it; with --spec or --module only FILE's hash."
     ] = None,
@@ -55,7 +56,7 @@ def verify(
     if live.url is not None:
         offline = {"spec": spec, "module": module, "weights": weights, "output": output, "data": data, "html": html}
         offline |= {"dtype": dtype, "device": None if device == "auto" else device, "seed": seed}
-        offline |= {"method": None if method == "forward" else method, "answers": answers}
+        offline |= {"method": None if method == "forward" else method, "answers": answers, "describe": describe}
         if needless := [f"--{name}" for name, value in offline.items() if value is not None]:
             raise BadParameter(f"--url checks a server by a certificate, and does not go with {', '.join(needless)}")
         if repeated.every is not None:
@@ -87,6 +88,7 @@ def verify(
         (spec is not None and module is not None, "give --spec or --module, not both"),
         (alone and certificate is None, f"a file alone proves nothing: {hint}"),
         (alone and weights is not None, "--weights goes with --spec or --module"),
+        (module is None and describe is not None, "--describe goes with --module: a spec describes its own features"),
         (bool(html) and output is None, "--html needs -o, the folder to write the page to"),
         (bool(trusted_keys) and certificate is None, "--require-signature needs the --certificate that is signed"),
         (alone and writes, "a certificate alone has rows of its own: -o and --data need --spec or --module"),
@@ -109,6 +111,7 @@ def verify(
     from runtime.session.trial import trial
 
     with trial(file, device):  # in a process of its own, while these are imported
+        from builder import load_port_specs
         from export import load_module, verify
         from export.proof import can_write_page, write_page
         from runtime import whole_files
@@ -121,6 +124,7 @@ def verify(
         network = load_module(source, weights=weights, seed=seed)
     options: dict[str, Any] = {"spec": parsed, "device": device, "data": data, "dtype": dtype}
     options |= {"seed": seed or 0, "method": method}
+    options |= {"features": load_port_specs(describe) if describe is not None else None}
     with whole_files(output) if output is not None else nullcontext() as folder:  # before the work, if it is unusable
         report = verify(network, file, **options).model_copy(update={"source": source})
         if folder is not None:

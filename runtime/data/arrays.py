@@ -9,6 +9,7 @@ import numpy as np
 from runtime.errors import InputError
 from runtime.model.port import LARGEST_INT, Port, format_feature
 
+from .categories import encode_rows
 from .flaws import Flaw, flaw_of_values, location
 
 _EXACT = 2**53
@@ -28,7 +29,10 @@ def as_array(data: Data, port: Port, *, dtype: str | None = None) -> np.ndarray:
     rounding = allows_rounding(dtype)
     types = _leaf_types(data)
     array = _numpy_array(data, types, port.name)
-    check_shape(array, port)
+    words = port.categories is not None and array.dtype.kind in "OUT"
+    check_shape(array, port, words=words)
+    if words:
+        return encode_rows(array, port)
     if port.dtype == "int64" and bool in types:
         raise _bool_for_int64(f"'{port.name}'")
     if array.dtype == port.dtype and array.dtype.isnative:
@@ -47,10 +51,10 @@ def allows_rounding(dtype: str | None) -> bool:
     return dtype is not None
 
 
-def check_shape(array: np.ndarray, port: Port) -> None:
-    """Raises InputError unless the array holds numbers in rows of the port's shape."""
+def check_shape(array: np.ndarray, port: Port, *, words: bool = False) -> None:
+    """Raises InputError unless the array holds numbers, or ``words``, in rows of the port's shape."""
     name, row_shape = port.name, port.shape[1:]
-    if array.dtype.kind not in "fiub":
+    if array.dtype.kind not in "fiub" and not words:
         message = f"'{name}' expects numbers; this holds {array.dtype} values"
         if array.dtype.kind in "OUS" and array.size:
             message += f", such as {array.flat[0]!r}"

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 from unicodedata import normalize
 
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.model.port import Port
+from runtime.model.port import Port, Vocabulary
 
 from .arrays import convert
+from .categories import codes_of, holds_numbers, texts_of_numbers, unknown_words
 from .flaws import Flaw, RowNumbers
 
 _BRACKETS = {"]": "[", ")": "("}
@@ -20,11 +22,11 @@ _BRACKETS = {"]": "[", ")": "("}
 
 @dataclass(frozen=True)
 class Column:
-    """A column of numbers."""
+    """A column of numbers, or of words for a feature with categories."""
 
     name: str
     values: np.ndarray
-    """(rows,) of any dtype of numbers; arbitrary where a value is missing."""
+    """(rows,) of any dtype of numbers, arbitrary where a value is missing; or objects that are text or None."""
     missing: np.ndarray | None = None
     """bool (rows,); None if no value is missing."""
 
@@ -43,6 +45,16 @@ class ColumnMatch:
     def dtypes(self) -> tuple[str, ...]:
         """What each of the columns is converted to."""
         return tuple(port.dtype for port, width in self._widths() for _ in range(width))
+
+    @property
+    def categories(self) -> tuple[Vocabulary | None, ...]:
+        """The vocabulary of each of the columns; None for a column of numbers."""
+        return tuple(each for port, width in self._widths() for each in port.categories or (None,) * width)
+
+    @property
+    def may_miss(self) -> tuple[bool, ...]:
+        """Whether a value of each of the columns may be missing, and is NaN."""
+        return tuple(port.missing for port, width in self._widths() for _ in range(width))
 
     def to_rows(self, columns: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """The rows of every input, C-contiguous (rows, *row), from the matched columns (rows,), in order."""
@@ -103,10 +115,11 @@ def match_columns(headers: Sequence[str], ports: Sequence[Port], *, table: str =
 
 
 def columns_to_rows(
-    columns: Sequence[Column], match: ColumnMatch, *, rounding: bool
+    columns: Sequence[Column], match: ColumnMatch, *, rounding: bool, rounding_doubles: bool = False
 ) -> tuple[dict[str, np.ndarray], list[Flaw]]:
     """The rows of every input from the matched columns, and the flaws: missing values, or too large or inexact ones.
 
+    ``rounding`` takes the nearest float32 of every number, ``rounding_doubles`` of those in float64 columns.
     Raises InputError for columns of unequal length, and for bool where an input takes int64.
     """
     for column in columns:
@@ -115,16 +128,56 @@ def columns_to_rows(
             raise InputError(f"column '{column.name}' has {len(column.values)} rows, and {expected}")
     flaws: list[Flaw] = []
     converted: list[np.ndarray] = []
-    for column, dtype in zip(columns, match.dtypes, strict=True):
-        values = column.values
-        if column.missing is not None and column.missing.any():
-            flaws.append(missing_values(column.name, column.missing))
-            values = np.where(column.missing, values.dtype.type(0), values)
-        numbers, flaw = convert(values, dtype, f"column '{column.name}'", rounding=rounding)
+    of_each = zip(columns, match.dtypes, match.categories, match.may_miss, strict=True)
+    for column, dtype, vocabulary, may_miss in of_each:
+        values, missing = column.values, column.missing
+        has_words = vocabulary is not None and (values.dtype.kind == "O" or holds_numbers(vocabulary))
+        if has_words and vocabulary is not None and values.dtype.kind != "b":
+            codes, wrong = encode(column, vocabulary)
+            converted.append(codes)
+            flaws += wrong
+            continue
+        if missing is not None and missing.any():
+            if not may_miss:
+                flaws.append(missing_values(column.name, missing))
+            values = np.where(missing, values.dtype.type(0), values)
+        rounds = rounding or (rounding_doubles and values.dtype == np.float64)
+        numbers, flaw = convert(values, dtype, f"column '{column.name}'", rounding=rounds)
+        if missing is not None and may_miss:
+            numbers = np.where(missing, np.float32(np.nan), numbers)
         converted.append(numbers)
         if flaw is not None:
             flaws.append(flaw)
     return match.to_rows(converted), flaws
+
+
+def encode(column: Column, vocabulary: Vocabulary) -> tuple[np.ndarray, list[Flaw]]:
+    """The codes of a column of words, or of the whole numbers that are words, and the flaws of those that are none."""
+    label, flaws = f"column '{column.name}'", list[Flaw]()
+    words = column.values
+    if words.dtype.kind != "O":
+        words, wrong = texts_of_numbers(words)
+        if column.missing is not None:
+            words[column.missing], wrong = None, wrong & ~column.missing
+        if wrong.any():
+            values = column.values.tolist()
+            flaws.append(unknown_words(label, values, wrong, vocabulary))
+            words[wrong] = vocabulary.words[0]
+    listed: list[Any] = words.tolist()
+    codes, unknown, missing = codes_of(listed, vocabulary)
+    if missing.any():
+        flaws.append(missing_values(column.name, missing))
+    if unknown.any():
+        flaws.append(unknown_words(label, listed, unknown, vocabulary))
+    return codes, flaws
+
+
+def kept_columns(headers: Sequence[str], keep: Sequence[str]) -> dict[str, int]:
+    """The columns to copy to the results, by name. Raises InputError: not exactly one of a name."""
+    if wrong := [name for name in keep if headers.count(name) != 1]:
+        message = f"to keep, exactly one column {format_names(wrong)} is expected"
+        raise InputError(f"{message}; the file has {format_names(headers)}")
+    return {name: headers.index(name) for name in keep}
 
 
 def missing_values(name: str, missing: np.ndarray) -> Flaw:

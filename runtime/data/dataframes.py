@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from runtime.errors import InputError, MissingPackageError
+from runtime.errors import InputError, MissingPackageError, RoundingWarning
 from runtime.extras import imported
 from runtime.model.port import Port
 
@@ -17,6 +18,10 @@ from .columns import Column, ColumnMatch, columns_to_rows, match_columns, not_nu
 _TABLES = {
     *(("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"), ("pyarrow", "RecordBatch")),
 }
+_ROUNDED = (
+    "numbers in float64 columns of the table become the nearest float32, as those of a CSV file do; "
+    "dtype='float32' says that this is meant"
+)
 _INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _ARROW_NUMBERS = {"halffloat": "float16", "float": "float32", "double": "float64", "bool": "bool"} | _INTEGERS
 """Arrow's numeric types, and NumPy's."""
@@ -27,10 +32,11 @@ def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None)
 
     Tables are pandas and polars data frames, Arrow tables and record batches, any other object whose
     ``__arrow_c_stream__`` gives columns, and dicts of numpy arrays (rows,), whose masked values are missing. Columns
-    are matched and converted as those of files (see ``runtime.read_inputs``). In NumPy-backed pandas columns NaN is a
-    value, not a missing entry.
-    Raises InputError: columns that do not match or do not hold numbers, missing values, values that float32 cannot
-    hold (unless ``dtype="float32"``), and for an int64 input bool or values that are not whole numbers.
+    are matched and converted as those of files (see ``runtime.read_inputs``); values of float64 columns become the
+    nearest float32 as in CSV files, which a RoundingWarning says where it changes one. In NumPy-backed pandas columns
+    NaN is a value, not a missing entry.
+    Raises InputError: columns that do not match or do not hold numbers, missing values, integers that float32
+    cannot hold (unless ``dtype="float32"``), and for an int64 input bool or values that are not whole numbers.
     """
     package = _package_of(data)
     if package is None:
@@ -45,11 +51,37 @@ def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None)
     names = column_names(data)
     rounding = allows_rounding(dtype)
     match = match_columns(names, ports, table="the table")
-    columns = [column(data, index, names[index]) for index in match.indices]
-    rows, flaws = columns_to_rows(columns, match, rounding=rounding)
+    wanted = zip(match.indices, match.categories, strict=True)
+    columns = [column(data, index, names[index], vocabulary is not None) for index, vocabulary in wanted]
+    rows, flaws = columns_to_rows(columns, match, rounding=rounding, rounding_doubles=True)
     if flaws:
         raise flaws[0].error()
+    to_float32 = [column for column, kind in zip(columns, match.dtypes, strict=True) if kind == "float32"]
+    if not rounding and any(map(_is_rounded, to_float32)):
+        warnings.warn(_ROUNDED, RoundingWarning, stacklevel=2)
     return rows
+
+
+def _is_rounded(column: Column) -> bool:
+    """Whether values of a float64 column are no float32 numbers."""
+    values = column.values
+    if values.dtype != np.float64:
+        return False
+    with np.errstate(over="ignore"):
+        changed = (values.astype(np.float32) != values) & ~np.isnan(values)
+    return bool((changed if column.missing is None else changed & ~column.missing).any())
+
+
+def read_columns(data: Any) -> list[Column]:
+    """All columns of a table in memory, with numbers or words. Raises InputError: no table, or other columns."""
+    package = _package_of(data)
+    if package not in _READERS:
+        raise InputError(f"expected a table of pandas, polars or Arrow, not a {type(data).__name__}")
+    names, column = _READERS[package]
+    listed = list(names(data))
+    if repeated := [name for name in listed if listed.count(name) > 1]:
+        raise InputError(f"two columns of the table are named '{repeated[0]}'. What to do: rename one")
+    return [column(data, index, name, True) for index, name in enumerate(listed)]
 
 
 def _package_of(data: Any) -> str | None:
@@ -64,18 +96,34 @@ def _package_of(data: Any) -> str | None:
     return "arrow_c_stream" if hasattr(data, "__arrow_c_stream__") else None
 
 
-def _array(table: Mapping[str, np.ndarray], index: int, name: str) -> Column:
+def _array(table: Mapping[str, np.ndarray], index: int, name: str, words: bool) -> Column:
     del index
     array = table[name]
+    if words and np.asarray(array).dtype.kind in "OUT":
+        if (shape := np.shape(array)) and len(shape) == 1:
+            return Column(name, _with_none(np.asarray(array, object), np.ma.getmaskarray(array)))
+        raise InputError(f"column '{name}' expects one value per row, and got an array of shape {shape}")
     values = _numbers(np.asarray(array), name, str(array.dtype))
     if values.ndim != 1:
         raise InputError(f"column '{name}' expects one value per row, and got an array of shape {values.shape}")
     return Column(name, values, np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None)
 
 
-def _pandas(frame: Any, index: int, name: str) -> Column:
+def _with_none(words: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Words (rows,) with None where they are missing."""
+    if missing.any():
+        words = words.copy()
+        words[missing] = None
+    return words
+
+
+def _pandas(frame: Any, index: int, name: str, words: bool) -> Column:
     series = frame.iloc[:, index]
     kind = str(series.dtype)
+    if words and hasattr(series, "cat") and (of_numbers := series.cat.categories.dtype).kind in "iuf":
+        series = series.astype(of_numbers if not series.hasnans else np.float64)
+    if words and getattr(getattr(series.dtype, "numpy_dtype", series.dtype), "kind", "O") not in "fiub":
+        return Column(name, _with_none(series.to_numpy(dtype=object), series.isna().to_numpy()))
     if isinstance(series.dtype, np.dtype):
         return Column(name, _numbers(series.to_numpy(), name, kind))
     dtype = getattr(series.dtype, "numpy_dtype", None)  # pandas' own nullable types, and Arrow's in pandas
@@ -85,9 +133,11 @@ def _pandas(frame: Any, index: int, name: str) -> Column:
     return Column(name, values, series.isna().to_numpy() if series.hasnans else None)
 
 
-def _polars(frame: Any, index: int, name: str) -> Column:
+def _polars(frame: Any, index: int, name: str, words: bool) -> Column:
     series = frame.to_series(index)
     dtype = series.dtype
+    if words and str(dtype).partition("(")[0] in ("String", "Categorical", "Enum"):
+        return Column(name, np.array([*series.cast(str).to_list(), None], object)[:-1])
     if not (dtype.is_float() or dtype.is_integer() or str(dtype) == "Boolean"):
         raise not_numbers(name, str(dtype))
     if not series.null_count():
@@ -96,12 +146,15 @@ def _polars(frame: Any, index: int, name: str) -> Column:
     return Column(name, _numbers(values, name, str(dtype)), series.is_null().to_numpy())
 
 
-def arrow_column(table: Any, index: int, name: str) -> Column:
+def arrow_column(table: Any, index: int, name: str, words: bool = False) -> Column:
     """A column of an Arrow table or record batch, without a copy if possible. Raises InputError: not numbers.
 
-    It is read from its buffers, since pyarrow's own ``to_numpy`` imports pandas if that is installed.
+    It is read from its buffers, since pyarrow's own ``to_numpy`` imports pandas if that is installed. Texts are read
+    where ``words`` are wanted.
     """
     column = table.column(index)
+    if words and _is_text(column.type):
+        return Column(name, _texts(column))
     dtype = _ARROW_NUMBERS.get(str(column.type))
     if dtype is None:
         raise _not_arrow_numbers(name, column.type)
@@ -124,10 +177,29 @@ def _buffers(array: Any, dtype: str) -> tuple[np.ndarray, np.ndarray | None]:
     return values, ~bits(valid) if array.null_count else None
 
 
+def _is_text(dtype: Any) -> bool:
+    """Whether an Arrow type is text, as it is or as a dictionary of texts."""
+    return str(getattr(dtype, "value_type", dtype)) in ("string", "large_string", "string_view")
+
+
+def _texts(column: Any) -> np.ndarray:
+    """The texts of an Arrow column, None where they are missing: objects (rows,)."""
+    chunks = column.chunks if hasattr(column, "chunks") else [column]
+    parts: list[np.ndarray] = [np.empty(0, object)]
+    for chunk in chunks:
+        encoded = chunk if hasattr(chunk, "dictionary") else chunk.dictionary_encode()
+        words = np.array([*encoded.dictionary.to_pylist(), None], object)
+        places, missing = _buffers(encoded.indices, str(encoded.indices.type))
+        parts.append(words[places if missing is None else np.where(missing, len(words) - 1, places)])
+    return np.concatenate(parts)
+
+
 def match_schema(schema: Any, ports: Sequence[Port]) -> ColumnMatch:
     """Match the columns of an Arrow schema. Raises InputError, also for a column that does not hold numbers."""
     match = match_columns(schema.names, ports)
-    for index in match.indices:
+    for index, vocabulary in zip(match.indices, match.categories, strict=True):
+        if vocabulary is not None and _is_text(schema.field(index).type):
+            continue
         if str(schema.field(index).type) not in _ARROW_NUMBERS:
             raise _not_arrow_numbers(schema.names[index], schema.field(index).type)
     return match
@@ -143,10 +215,10 @@ def _numbers(values: np.ndarray, name: str, kind: str) -> np.ndarray:
     return values
 
 
-_READERS: dict[str, tuple[Callable[[Any], Sequence[str]], Callable[[Any, int, str], Column]]] = {
+_READERS: dict[str, tuple[Callable[[Any], Sequence[str]], Callable[[Any, int, str, bool], Column]]] = {
     "dict": (list, _array),
     "pandas": (lambda frame: [str(name) for name in frame.columns], _pandas),
     "polars": (lambda frame: frame.columns, _polars),
     "pyarrow": (lambda table: table.schema.names, arrow_column),
 }
-"""What gives a table's names of columns, and a column by its index and name."""
+"""What gives a table's names of columns, and a column by its index and name, as words where these are wanted."""

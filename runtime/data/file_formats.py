@@ -33,6 +33,12 @@ class FileFormat:
     """Needed for reading and writing."""
     has_lines: bool = False
     """Messages count the lines of the file instead of its rows."""
+    options: tuple[str, ...] = ()
+    """What ``read`` takes besides."""
+
+    def names(self, name: str) -> bool:
+        """Whether a file of this name is of this format."""
+        return name.lower().endswith(self.suffixes)
 
     def load(self, function: str, purpose: str) -> Callable[..., Any]:
         """The function ``read`` or ``write``. Raises MissingPackageError, which names the purpose."""
@@ -43,13 +49,28 @@ class FileFormat:
 
 
 _CSV, _ARROW = ("polars",), ("pyarrow",)
+_TEXT: dict[str, Any] = {"packages": _CSV, "has_lines": True, "options": ("keep", "separator")}
 FORMATS = (
     FileFormat(".npy", (".npy",), "format_numpy.read_npy", "format_numpy.write_npy", "array"),
     FileFormat(".npz", (".npz",), "format_numpy.read_npz", "format_numpy.write_npz", "arrays"),
-    FileFormat("CSV", (".csv",), "format_csv.read_csv", "format_csv.write_csv", "columns", _CSV, has_lines=True),
-    FileFormat("Parquet", (".parquet",), "format_arrow.read_parquet", "format_arrow.write_parquet", "columns", _ARROW),
+    FileFormat("CSV", (".csv",), "format_csv.read_csv", "format_csv.write_csv", **_TEXT),
+    FileFormat("TSV", (".tsv",), "format_csv.read_tsv", "format_csv.write_tsv", **_TEXT),
+    FileFormat("compressed CSV", (".csv.gz", ".tsv.gz"), "format_csv.read_compressed", **_TEXT),
     FileFormat(
-        "Arrow files", (".arrow", ".feather"), "format_arrow.read_ipc", "format_arrow.write_ipc", "columns", _ARROW
+        "Parquet",
+        (".parquet",),
+        "format_arrow.read_parquet",
+        "format_arrow.write_parquet",
+        packages=_ARROW,
+        options=("keep", "row_groups", "threads"),
+    ),
+    FileFormat(
+        "Arrow files",
+        (".arrow", ".feather"),
+        "format_arrow.read_ipc",
+        "format_arrow.write_ipc",
+        packages=_ARROW,
+        options=("keep",),
     ),
 )
 _WRITABLE = tuple(each for each in FORMATS if each.write is not None)
@@ -62,7 +83,7 @@ def format_of(path: Path, *, results: bool = False) -> FileFormat:
     """The format of a file of data or of ``results``, by its name. Raises InputError."""
     formats = _WRITABLE if results else FORMATS
     for each in formats:
-        if path.suffix.lower() in each.suffixes:
+        if each.names(path.name):
             return each
     listed = ", ".join(suffix for each in formats for suffix in each.suffixes)
     verb, preposition = ("results are written", "to") if results else ("data is read", "from")
@@ -71,4 +92,4 @@ def format_of(path: Path, *, results: bool = False) -> FileFormat:
 
 def has_lines(name: str) -> bool:
     """Whether messages on a data file of this name count its lines instead of its rows."""
-    return any(each.has_lines and Path(name).suffix.lower() in each.suffixes for each in FORMATS)
+    return any(each.has_lines and each.names(name) for each in FORMATS)

@@ -18,7 +18,7 @@ from runtime.errors import InputError
 from runtime.model.port import Port
 
 from .batches import Batch, Source, at_least_one, batch_rows, first_line, most_bytes, too_large, unreadable
-from .columns import ColumnMatch, columns_to_rows
+from .columns import ColumnMatch, columns_to_rows, kept_columns
 from .dataframes import arrow_column, match_schema
 from .flaws import Flaw
 
@@ -53,7 +53,7 @@ def read_parquet(
     with file:
         schema = file.schema_arrow
         match = match_schema(schema, ports)
-        read = sorted({*match.indices, *map(schema.names.index, keep)})
+        read = sorted({*match.indices, *kept_columns(schema.names, keep).values()})
         names = [schema.names[index] for index in read]
         kept = pyarrow.schema([schema.field(index) for index in read]) if keep else None
         total, groups = max(1, file.metadata.num_rows), file.metadata.num_row_groups
@@ -93,7 +93,9 @@ def _refuse_bombs(metadata: FileMetaData, groups: int, limit: int) -> None:
 
 
 @contextmanager
-def read_ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> Generator[Source]:
+def read_ipc(
+    path: Path, ports: Sequence[Port], rounding: bool, whole: bool, *, keep: Sequence[str] = ()
+) -> Generator[Source]:
     """A table in Arrow's IPC format (Feather version 2), as a file or a stream, mapped into memory."""
     del whole
     with open(path, "rb") as file, _readable("Arrow IPC"):
@@ -103,8 +105,10 @@ def read_ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> 
     buffer = pyarrow.py_buffer(mapped)
     open_reader = pyarrow.ipc.open_file if mapped[:6] == b"ARROW1" else pyarrow.ipc.open_stream
     with _readable("Arrow IPC"):
-        match = match_schema(open_reader(buffer).schema, ports)
-        read = sorted(set(match.indices))
+        schema = open_reader(buffer).schema
+        match = match_schema(schema, ports)
+        read = sorted({*match.indices, *kept_columns(schema.names, keep).values()})
+        kept = pyarrow.schema([schema.field(index) for index in read]) if keep else None
         reader = open_reader(buffer, options=pyarrow.ipc.IpcReadOptions(included_fields=read))
     if isinstance(reader, pyarrow.ipc.RecordBatchFileReader):
         count = reader.num_record_batches
@@ -125,7 +129,7 @@ def read_ipc(path: Path, ports: Sequence[Port], rounding: bool, whole: bool) -> 
                     if hasattr(mmap, "MADV_DONTNEED"):  # pragma: no branch - not on Windows
                         mapped.madvise(mmap.MADV_DONTNEED)
 
-    yield Source(match.description, _decoders(parts(), match, read, rounding))
+    yield Source(match.description, _decoders(parts(), match, read, rounding, kept))
 
 
 def _decoders(
@@ -145,7 +149,10 @@ def _decoders(
             nulls = [pyarrow.nulls(rows, field.type) for field in kept or ()]
             table = None if kept is None else pyarrow.RecordBatch.from_arrays(nulls, schema=kept)
             return Batch(match.zeros(rows), [flaw], share, table)
-        columns = [arrow_column(part, position, part.schema.names[position]) for position in positions]
+        columns = [
+            arrow_column(part, position, part.schema.names[position], vocabulary is not None)
+            for position, vocabulary in zip(positions, match.categories, strict=True)
+        ]
         values, flaws = columns_to_rows(columns, match, rounding=rounding)
         return Batch(values, flaws, share, None if kept is None else part)
 

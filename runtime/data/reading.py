@@ -16,7 +16,7 @@ from runtime.model.port import Port
 
 from .arrays import allows_rounding
 from .batches import Batch, Source, decode_ahead, most_bytes, too_large
-from .file_formats import format_of, has_lines
+from .file_formats import FORMATS, format_of, has_lines
 from .flaws import RowNumbers, failed_rows
 from .indices import IndexLimits, index_limits
 
@@ -70,6 +70,10 @@ def open_rows(
     file_format = format_of(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    for name in [name for name, value in options.items() if value and name not in file_format.options]:
+        readers = ", ".join(each.suffixes[0] for each in FORMATS if name in each.options)
+        raise InputError(f"{path}: '{name}' is for {readers} files, not for {file_format.name}")
+    options = {name: value for name, value in options.items() if name in file_format.options}
     read = file_format.load(file_format.read, f"reading {file_format.name}")
     with ExitStack() as stack:
         with name_in_errors(path):

@@ -20,25 +20,30 @@ from runtime.files import whole_file
 from .file_formats import format_of
 from .scoring import Scores, columns_of
 
-Write = Callable[[Sequence[Scores], "np.ndarray | None"], None]
-"""Writes the scores of a batch; rows that could not be read, bool (rows,), are left empty."""
+Write = Callable[[Sequence[Scores], "np.ndarray | None", Any], None]
+"""Writes the scores of a batch; rows that could not be read, bool (rows,), are left empty.
+
+Before them it writes the columns of the data to keep, an Arrow table or record batch, or None.
+"""
 _IN_MEMORY = 1 << 26
 
 
 @contextmanager
-def open_results(target: Path | None) -> Generator[Write]:
+def open_results(target: Path | None, keep: Sequence[str] = ()) -> Generator[Write]:
     """Write results to a file that appears, complete, once the block ends without an error; or not at all.
+
+    The columns ``keep`` of the data come before the results.
 
     None is standard output, as CSV, likewise at the end. Raises OutputError, InputError (the format cannot hold such
     results) and MissingPackageError.
     """
     if target is not None:
-        with whole_file(target) as temporary, open(temporary, "r+b") as file, _writer(target, file) as write:
+        with whole_file(target) as temporary, open(temporary, "r+b") as file, _writer(target, file, keep) as write:
             yield write
         return
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
         try:
-            with _writer(Path("results.csv"), file) as write:
+            with _writer(Path("results.csv"), file, keep) as write:
                 yield write
         except OSError as error:
             hint = "make room for temporary files (TMPDIR), or name an output with -o"
@@ -50,22 +55,36 @@ def open_results(target: Path | None) -> Generator[Write]:
 
 
 @contextmanager
-def _writer(target: Path, file: IO[bytes]) -> Generator[Write]:
+def _writer(target: Path, file: IO[bytes], keep: Sequence[str]) -> Generator[Write]:
     file_format = format_of(target, results=True)
     purpose = f"writing {file_format.name}"
     if file_format.results == "columns":
         imported("polars", purpose)
     with file_format.load(file_format.write or "", purpose)(file) as write:
         if file_format.results == "columns":
-            yield lambda scores, failed: write(results_frame(scores, failed))
+            yield lambda scores, failed, kept: write(_with_kept(results_frame(scores, failed), kept, keep))
         elif file_format.results == "arrays":
-            yield lambda scores, _: write(_arrays(scores))  # the outputs of failed rows are NaN
+            yield lambda scores, _, __: write(_arrays(scores))  # the outputs of failed rows are NaN
         else:
-            yield lambda scores, _: write({scores[0].port.name: scores[0].outputs})
+            yield lambda scores, _, __: write({scores[0].port.name: scores[0].outputs})
 
 
-def check_target(target: Path, outputs: Sequence[str]) -> None:
-    """Raises InputError for a file that cannot hold the results of these outputs."""
+def _with_kept(results: Any, kept: Any, keep: Sequence[str]) -> Any:
+    """The kept columns, then those of the results. Raises InputError: two of the same name."""
+    if not keep:
+        return results
+    if both := [name for name in keep if name in results.columns]:
+        raise InputError(f"column '{both[0]}' cannot be kept, since a column of the results has that name")
+    polars = imported("polars", "keeping columns")
+    if kept is None:  # there are no rows
+        return polars.DataFrame({name: polars.Series([], dtype=polars.String) for name in keep}).hstack(results)
+    return polars.DataFrame(polars.from_arrow(kept)).select(keep).hstack(results)
+
+
+def check_target(target: Path, outputs: Sequence[str], keep: Sequence[str] = ()) -> None:
+    """Raises InputError for a file that cannot hold the results of these outputs, and the columns to keep."""
+    if keep and format_of(target, results=True).results != "columns":
+        raise InputError(f"{target}: a {target.suffix} file keeps no columns. What to do: write a table, such as .csv")
     if format_of(target, results=True).results == "array" and len(outputs) > 1:
         message = f"a {target.suffix} file holds one array, and the model has the outputs {', '.join(outputs)}"
         raise InputError(f"{target}: {message}; write a .npz")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,6 +60,8 @@ def score_file(
     strict: bool = False,
     on_error: str = "fail",
     reject_nonfinite: bool = False,
+    keep: Sequence[str] = (),
+    separator: str | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> ScoreReport:
     """Score the rows of ``data`` into ``output``, or as CSV onto standard output if that is None.
@@ -69,7 +71,9 @@ def score_file(
     and probabilities; tables the columns of ``columns_of``. Rows outside the ranges that the file declares for its
     input are counted in the report; with ``strict`` they are an error. NaN and infinite values are counted; with
     ``reject_nonfinite`` they are an error. ``on_error="null"`` gives rows that cannot be read (or whose values are
-    rejected) empty results and counts them. ``progress`` is called after every batch with the number of rows so far
+    rejected) empty results and counts them. The columns
+    ``keep`` of the data, a table, are written before the results. ``separator`` is that of the values of a CSV file.
+    ``progress`` is called after every batch with the number of rows so far
     and the share of the file that has been read (0 to 1; 0 if not known). Nothing is written if an error is raised:
     InputError (see ``read_rows``), ModelError, OutputError, MissingPackageError.
     """
@@ -77,13 +81,14 @@ def score_file(
     ports = input_ports(session)
     checks = Checks(ports, data, on_error=on_error, reject_nonfinite=reject_nonfinite)
     if target is not None:
-        check_target(target, [port.name for port in session.outputs])
+        check_target(target, [port.name for port in session.outputs], keep)
         if target.exists() and data.exists() and target.samefile(data):
             raise InputError(f"{target}: the results would replace the data. What to do: give another name, with -o")
     start = perf_counter()
     whole = not session.divisible
     with ExitStack() as stack:
-        source = stack.enter_context(open_rows(data, ports, dtype=dtype, whole=whole))
+        options = {"keep": tuple(keep), "separator": separator}
+        source = stack.enter_context(open_rows(data, ports, dtype=dtype, whole=whole, **options))
         batches = stack.enter_context(closing(checks.run(source)))
         write: Write | None = None
         rows = 0
@@ -92,8 +97,8 @@ def score_file(
                 continue  # nothing will be written, but the rest is counted
             scores = score_batch(session, batch)
             if write is None:
-                write = stack.enter_context(open_results(target))
-            write(scores, batch.failed)
+                write = stack.enter_context(open_results(target, keep))
+            write(scores, batch.failed, batch.table)
             rows += len(batch)
             if progress is not None:
                 progress(rows, batch.share)

@@ -51,13 +51,17 @@ def find_nonfinite(
 ) -> tuple[NonFinite, Flaw] | None:
     """The NaN and infinite values in the rows (batch, *row) of every input; None if there are none.
 
-    The rows ``excluded``, bool (batch,), do not count. The flaw is for callers that refuse such values.
+    NaN of an input whose values may be missing does not count, nor do the rows ``excluded``, bool (batch,). The flaw is
+    for callers that refuse such values.
     """
     if all(_is_finite(rows[port.name]) for port in ports):
         return None
     count = len(rows[ports[0].name])
     values = np.concatenate([rows[port.name].reshape(count, -1) for port in ports], axis=1)
     wrong = ~np.isfinite(values)
+    may_miss = np.concatenate([np.full(rows[port.name].reshape(count, -1).shape[1], port.missing) for port in ports])
+    if may_miss.any():
+        wrong &= ~(np.isnan(values) & may_miss)
     if excluded is not None:
         wrong &= ~excluded[:, None]
     if not wrong.any():
@@ -84,7 +88,8 @@ def find_nonfinite(
 def find_outside(rows: np.ndarray, port: Port, excluded: np.ndarray | None = None) -> tuple[int, dict[int, Outside]]:
     """How many of the float32 rows (batch, *row) leave a declared range; and each feature that does, by its column.
 
-    Ranges are compared as float32, as the values are. The rows ``excluded``, bool (batch,), do not count.
+    Ranges are compared as float32, as the values are; a missing value is NaN, and in any range. The rows ``excluded``,
+    bool (batch,), do not count.
     """
     ranges = limits(port)
     if ranges is None or not rows.size:
@@ -93,6 +98,8 @@ def find_outside(rows: np.ndarray, port: Port, excluded: np.ndarray | None = Non
     low, high = (limit.astype(np.float32) for limit in ranges)
     values = rows.reshape(len(rows), -1)
     wrong = is_declared & ~((values >= low) & (values <= high))
+    if port.missing:
+        wrong &= ~np.isnan(values)
     if excluded is not None:
         wrong &= ~excluded[:, None]
     counts = np.count_nonzero(wrong, axis=0)

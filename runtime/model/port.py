@@ -21,6 +21,15 @@ SMALLEST_INT, LARGEST_INT = -(2**63), 2**63 - 1
 
 
 @dataclass(frozen=True)
+class Vocabulary:
+    """The words of a category, in the order of their codes: 0, 1 and so on."""
+
+    words: tuple[str, ...]
+    unknown: int | None = None
+    """The code of any other word; None if another word is an error."""
+
+
+@dataclass(frozen=True)
 class Port:
     """An input or output: ``shape`` begins with the symbolic batch dimension."""
 
@@ -46,11 +55,16 @@ class Port:
     """
     descriptions: tuple[str | None, ...] | None = None
     """What each feature is, in a line; None for a feature without a description."""
+    categories: tuple[Vocabulary | None, ...] | None = None
+    """The words that each feature of an int64 input has codes for; None for a feature of whole numbers."""
+    missing: bool = False
+    """Whether NaN stands for a value that is not known, which the network replaces."""
 
     def to_record(self) -> dict[str, Any]:
         """What the metadata holds. Keys that were added later than the others are left out if they are None."""
-        added = ("units", "ranges", "indices", "descriptions")
-        return {key: value for key, value in asdict(self).items() if value is not None or key not in added}
+        added = {"units": None, "ranges": None, "indices": None, "descriptions": None}
+        added |= {"categories": None, "missing": False}
+        return {key: value for key, value in asdict(self).items() if key not in added or value != added[key]}
 
 
 def limits(port: Port) -> tuple[np.ndarray, np.ndarray] | None:
@@ -107,7 +121,13 @@ def annotate_ports(described: Sequence[Port] | None, ports: Sequence[Port], path
             shape = list(other.shape[1:]) if other is not None else "nothing"
             message = f"its metadata describes rows of shape {shape}, and '{port.name}' has {list(port.shape[1:])}"
             raise ModelError(f"{path or 'the model'}: {message}. What to do: export it again")
-    return tuple(replace(by_name[port.name], name=port.name, dtype=port.dtype) for port in ports)
+    return tuple(_annotated(port, by_name[port.name]) for port in ports)
+
+
+def _annotated(port: Port, described: Port) -> Port:
+    categories = described.categories if port.dtype == "int64" else None
+    missing = described.missing and port.dtype == "float32"
+    return replace(described, name=port.name, dtype=port.dtype, categories=categories, missing=missing)
 
 
 def _may_be_equal(shape: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
@@ -134,14 +154,19 @@ def read_port(record: Any) -> Port:
         dtype=_text(record.get("dtype", "float32")),
         indices=_each(record.get("indices"), _optional(_index_limits)),
         descriptions=_each(record.get("descriptions"), _optional(_text)),
+        categories=_each(record.get("categories"), _optional(_vocabulary)),
+        missing=expect(bool)(record.get("missing", False)),
     )
     count = len(port.features or ())
     sizes = [size for size in port.shape[1:] if isinstance(size, int)]
     width = prod(sizes) if len(sizes) == len(port.shape) - 1 else None
     if port.features is not None and count != width:
         raise ValueError(f"{count} features in rows of shape {port.shape[1:]}")
-    if any(listed is not None and len(listed) != count for listed in (port.units, port.ranges, port.descriptions)):
-        raise ValueError(f"there are not as many units, ranges or descriptions as the {count} features")
+    of_each = (port.units, port.ranges, port.descriptions, port.categories)
+    if any(listed is not None and len(listed) != count for listed in of_each):
+        raise ValueError(f"there are not as many units, ranges, descriptions or categories as the {count} features")
+    if (port.categories is not None and port.dtype != "int64") or (port.missing and port.dtype != "float32"):
+        raise ValueError(f"categories or missing values of an input of {port.dtype}")
     if port.indices is not None and len(port.indices) != width:
         raise ValueError(f"{len(port.indices)} index limits for rows of shape {port.shape[1:]}")
     if port.features is not None and (port.labels is not None or len(set(port.features)) != count):
@@ -183,6 +208,15 @@ def _index_limits(value: Any) -> tuple[int, int]:
     if not type(low) is type(high) is int or not SMALLEST_INT <= low <= high <= LARGEST_INT:
         raise ValueError(f"{value!r} is not the lowest and the highest index")
     return low, high
+
+
+def _vocabulary(value: Any) -> Vocabulary:
+    words, unknown = _each(value["words"], _text), value.get("unknown")
+    if not words or len(set(words)) != len(words):
+        raise ValueError(f"{value!r} has no words, or one of them twice")
+    if unknown is not None and (type(unknown) is not int or not 0 <= unknown < len(words)):
+        raise ValueError(f"{unknown!r} is not the code of a word")
+    return Vocabulary(words, unknown)
 
 
 def _optional(read: Callable[[Any], T]) -> Callable[[Any], T | None]:

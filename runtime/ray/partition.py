@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.data.columns import format_names
+from runtime.data.columns import format_names, kept_columns
 from runtime.data.dataframes import match_schema
 from runtime.errors import InputError
 from runtime.extras import imported
@@ -99,10 +99,7 @@ def _match_columns(path: Path, schema: Any, ports: Sequence[Port], keep: Sequenc
     """How the columns match the model's inputs. Raises InputError: they do not, or a column to keep is missing."""
     try:
         match = match_schema(schema, ports)
-        missing = [name for name in keep if schema.names.count(name) != 1]
-        if missing:
-            message = f"to keep, exactly one column {format_names(missing)} is expected"
-            raise InputError(f"{message}; the file has {format_names(schema.names)}")
+        kept_columns(schema.names, keep)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return match.description

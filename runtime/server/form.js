@@ -1,7 +1,7 @@
 "use strict";
 // A model's input as a form: sliders and numbers, a picture to draw on, or a pasted row.
 const form = (() => {
-  const { make, width, limits, whole, text, short } = ports;
+  const { make, width, limits, whole, vocabulary, text, short } = ports;
   const MOST_FIELDS = 64;
 
   // A step that makes round numbers: about a 200th of the range.
@@ -64,8 +64,23 @@ const form = (() => {
     return { element: make("div", { className: slider ? "field" : "field plain" }, words, slider, number), show };
   }
 
+  // A category: a list of its words to choose from.
+  function choice(port, index, values, changed) {
+    const name = port.features?.[index] ?? `${port.name}[${index}]`;
+    const words = vocabulary(port, index).map((word, code) => make("option", { value: String(code) }, word));
+    const list = make("select", { data: { "aria-label": name } }, ...words);
+    list.addEventListener("change", () => {
+      values[index] = Number(list.value);
+      changed();
+    });
+    function show() {
+      list.value = String(values[index]);
+    }
+    return { element: make("div", { className: "field words" }, make("span", { className: "name" }, name), list), show };
+  }
+
   function fields(port, values, changed) {
-    const all = Array.from(values, (_, index) => field(port, index, values, changed));
+    const all = Array.from(values, (_, index) => (vocabulary(port, index) ? choice : field)(port, index, values, changed));
     const element = make("div", { className: "fields" }, ...all.map((one) => one.element));
     return { element, show: () => all.forEach((one) => one.show()) };
   }

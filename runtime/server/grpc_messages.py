@@ -12,7 +12,8 @@ import numpy as np
 
 from .messages import InferRequest, parse_timeout, refuse_unsupported
 from .refusals import Malformed
-from .signature import DTYPES, FP32, Signature, to_model_dtype
+from .signature import BYTES, DTYPES, FP32, Signature, to_model_dtype
+from .words import codes_of_bytes
 
 _FLOAT32 = np.dtype("<f4")
 _CONTENTS = {FP32: "fp32_contents", "INT64": "int64_contents", "UINT64": "uint64_contents"}
@@ -35,6 +36,10 @@ def parse_request(message: Any, signature: Signature) -> InferRequest:
             raise Malformed(f"input '{tensor.name}' is given twice")
         if "shared_memory_region" in entry.parameters:
             raise Malformed(f"input '{tensor.name}' is in shared memory, which this server does not read")
+        if entry.datatype == BYTES:
+            words = raw[index] if raw else _contents(entry, "bytes_contents")
+            feed[tensor.name] = codes_of_bytes(words, tensor, count).reshape(shape)
+            continue
         values = _parse_raw(raw[index], entry, count, shape) if raw else _parse_contents(entry, count)
         feed[tensor.name] = to_model_dtype(tensor, values, entry.datatype).reshape(shape)
     timeout = None
@@ -56,13 +61,18 @@ def _parse_raw(content: bytes, entry: Any, count: int, shape: list[int]) -> np.n
 
 def _parse_contents(entry: Any, count: int) -> np.ndarray:
     name = _CONTENTS.get(entry.datatype, "uint_contents" if entry.datatype.startswith("U") else "int_contents")
-    for field, _ in entry.contents.ListFields():
-        if field.name != name:
-            raise Malformed(f"input '{entry.name}' has {field.name}, and {entry.datatype} values belong in {name}")
-    values = getattr(entry.contents, name)
+    values = _contents(entry, name)
     if len(values) != count:
         raise Malformed(f"input '{entry.name}' has {len(values):,} values, and its shape takes {count:,}")
     return np.array(values, _FLOAT32 if entry.datatype == FP32 else f"{DTYPES[entry.datatype].kind}8")
+
+
+def _contents(entry: Any, name: str) -> Any:
+    """The values in a field of an input's contents. Raises Malformed: they are in another one."""
+    for field, _ in entry.contents.ListFields():
+        if field.name != name:
+            raise Malformed(f"input '{entry.name}' has {field.name}, and {entry.datatype} values belong in {name}")
+    return getattr(entry.contents, name)
 
 
 def _outputs(message: Any, signature: Signature) -> Sequence[str]:

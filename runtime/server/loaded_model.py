@@ -11,6 +11,7 @@ from time import perf_counter, time
 from typing import Any
 
 from runtime.data.indices import allowed_rows
+from runtime.data.scoring import input_ports
 from runtime.errors import InputError, ModelError, SignatureError
 from runtime.files import sha256
 from runtime.model.certificate import Certificate, read_certificate
@@ -48,7 +49,7 @@ class LoadedModel:
     ):
         self.name, self.version, self.session, self.sha256 = name, version, session, digest
         self.certificate, self._cost, self._options = certificate, cost, options
-        self.signature: Signature = signature_of(session.inputs, session.outputs, options.max_rows)
+        self.signature: Signature = signature_of(input_ports(session), session.outputs, options.max_rows)
         self.statistics: Statistics = Statistics()
         self._batcher: DynamicBatcher | None = None
 

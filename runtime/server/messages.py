@@ -19,7 +19,8 @@ from runtime.json_types import Json
 from runtime.model.port import LARGEST_INT, SMALLEST_INT
 
 from .refusals import Malformed
-from .signature import DTYPES, FP32, Signature, Tensor, out_of_range, to_model_dtype
+from .signature import BYTES, DTYPES, FP32, Signature, Tensor, out_of_range, to_model_dtype
+from .words import codes_of_bytes, codes_of_texts
 
 _FLOAT32 = np.dtype("<f4")
 _NUMBERS = {int, float}
@@ -60,14 +61,23 @@ def parse_request(body: bytes, json_length: int | None, signature: Signature) ->
         if tensor.name in feed:
             raise Malformed(f"input '{tensor.name}' is given twice")
         size = _binary_size(entry, tensor.name)
-        if size is None:
+        if size is None and entry["datatype"] == BYTES:
+            values = codes_of_texts(entry.get("data"), tensor, count, len(entry["shape"]))
+        elif size is None:
             values = _parse_numbers(entry.get("data"), tensor, entry["datatype"], count, len(entry["shape"]))
         else:
             if "data" in entry:
                 raise Malformed(f"input '{tensor.name}' has both \"data\" and binary_data_size")
             if binary is None:
                 raise Malformed(f"input '{tensor.name}' is binary, and Inference-Header-Content-Length is missing")
-            dtype = DTYPES[entry["datatype"]]
+            dtype = DTYPES.get(entry["datatype"])
+            if dtype is None and offset + size <= len(binary):
+                feed[tensor.name] = codes_of_bytes(binary[offset : offset + size], tensor, count).reshape(
+                    entry["shape"]
+                )
+                offset += size
+                continue
+            dtype = dtype or np.dtype("u1")
             if size != dtype.itemsize * count or offset + size > len(binary):
                 sizes = f"binary_data_size {size}, and {len(binary) - offset:,} bytes are left"
                 raise Malformed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .signature import FP32, INT64, Signature
+from .signature import BYTES, FP32, INT64, Signature
 
 Schema = dict[str, Any]
 _TEXT = {"type": "string"}
@@ -15,7 +15,7 @@ _TENSOR = {
     "required": ["name", "datatype", "shape"],
     "properties": {
         "name": _TEXT,
-        "datatype": {"enum": [FP32, INT64]},
+        "datatype": {"enum": [FP32, INT64, BYTES]},
         "shape": {"type": "array", "items": {"type": "integer"}},
     },
 }
@@ -70,6 +70,7 @@ OUTPUTS: Schema = {
 _DATA = {
     FP32: "numbers in C order, flat or nested",
     INT64: "whole numbers in C order, flat or nested; the limits of indices are in the metadata, under parameters",
+    BYTES: "words, with the datatype BYTES; they are in the metadata, under parameters",
 }
 
 
@@ -83,7 +84,10 @@ def infer_request(signature: Signature) -> Schema:
                 "name": {"const": tensor.name},
                 "datatype": {"enum": list(tensor.datatypes)},
                 "shape": {"prefixItems": [_COUNT if s == -1 else {"const": s} for s in tensor.shape], "type": "array"},
-                "data": {"type": "array", "description": _DATA[tensor.datatype]},
+                "data": {
+                    "type": "array",
+                    "description": "; ".join(_DATA[kind] for kind in tensor.datatypes if kind in _DATA),
+                },
             },
         }
         for tensor in signature.inputs.values()

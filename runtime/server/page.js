@@ -1,7 +1,7 @@
 "use strict";
 // The server's page: its models, a form to try one, and the request as a command. Asks for nothing but the server's API.
 (() => {
-  const { make, text, width } = ports;
+  const { make, text, vocabulary, width, worded } = ports;
   const view = (id) => document.getElementById(id);
   let token = null; // in memory only
   let current = null; // the version that is tried
@@ -122,9 +122,11 @@
       return {
         inputs: fields.map(({ port, values }) => {
           const sizes = port.shape.slice(1).map((size) => Number(size) || 1);
-          const row = values().map((value, i) => Number(text(port, i, value)));
+          const words = worded(port) && values().every((value, i) => vocabulary(port, i)[value] !== undefined);
+          const row = values().map((value, i) => (words ? vocabulary(port, i)[value] : Number(text(port, i, value))));
+          const datatype = words ? "BYTES" : port.dtype === "int64" ? "INT64" : "FP32";
           const data = Array.from({ length: batch(port) }, () => row).flat();
-          return { name: port.name, shape: [batch(port), ...sizes], datatype: port.dtype === "int64" ? "INT64" : "FP32", data };
+          return { name: port.name, shape: [batch(port), ...sizes], datatype, data };
         }),
       };
     }

@@ -1,6 +1,6 @@
 "use strict";
 // Inputs and outputs by the records that a model's file holds of them: a port is {name, shape, features?, units?, range?,
-// ranges?, indices?, labels?, scores?, dtype?}, and a row is a list of its values.
+// ranges?, indices?, categories?, labels?, scores?, dtype?}, and a row is a list of its values.
 const ports = (() => {
   function make(tag, properties = {}, ...children) {
     const { data, ...rest } = properties;
@@ -24,6 +24,16 @@ const ports = (() => {
     return port.dtype === "int64" || Boolean(port.indices?.[index]);
   }
 
+  // The words that a value of a row is the code of, or null.
+  function vocabulary(port, index) {
+    return port.categories?.[index]?.words ?? null;
+  }
+
+  // Whether a row may be sent as words.
+  function worded(port) {
+    return Boolean(port.categories?.length) && port.categories.every((category) => category !== null);
+  }
+
   // A value's digits: all of a whole number, of others as many as float32 needs.
   function text(port, index, value) {
     return whole(port, index) ? String(value) : short(value);
@@ -39,5 +49,5 @@ const ports = (() => {
     return String(Number(value.toPrecision(9)));
   }
 
-  return { make, width, limits, whole, text, short };
+  return { make, width, limits, whole, vocabulary, worded, text, short };
 })();

@@ -14,7 +14,7 @@ from runtime.model.port import Port
 
 from .refusals import Malformed, TooLarge
 
-FP32, INT64 = "FP32", "INT64"
+FP32, INT64, BYTES = "FP32", "INT64", "BYTES"
 _INTEGERS = {
     f"{sign}INT{bits}": np.dtype(f"<{kind}{bits // 8}")
     for sign, kind in (("", "i"), ("U", "u"))
@@ -41,6 +41,8 @@ class Tensor:
     """The rows of every batch, where the file fixes them."""
     datatypes: tuple[str, ...] = (FP32,)
     """Those that it accepts."""
+    port: Port | None = None
+    """What the file says of an input whose features are all categories, which accepts words as BYTES."""
 
     @property
     def datatype(self) -> str:
@@ -74,6 +76,7 @@ class Signature:
             raise Malformed(f"no input is called {_shorten(name)}: the model's are {_format_names(self.inputs)}")
         if datatype not in tensor.datatypes:
             accepted = tensor.datatype if len(tensor.datatypes) == 1 else f"{INT64} or a smaller type of integers"
+            accepted += f", or words as {BYTES}" if tensor.port is not None else ""
             raise Malformed(f"input '{tensor.name}' has datatype {_shorten(datatype)}, and the model takes {accepted}")
         if type(shape) is not list or len(shape) != 1 + len(tensor.row):
             raise Malformed(f"input '{tensor.name}' has shape {_shorten(shape)}, and the model takes {tensor.shape}")
@@ -106,7 +109,7 @@ class Signature:
 
 
 def signature_of(inputs: tuple[Port, ...], outputs: tuple[Port, ...], max_rows: int) -> Signature:
-    """From the ports of a session."""
+    """From the ports of a session, with what its file says of them."""
     return Signature({p.name: _tensor(p) for p in inputs}, {p.name: _tensor(p) for p in outputs}, max_rows)
 
 
@@ -114,7 +117,10 @@ def _tensor(port: Port) -> Tensor:
     batch, *rest = port.shape or ("batch",)
     row = tuple(size if isinstance(size, int) else -1 for size in rest)
     width, fixed = None if -1 in row else prod(row), batch if isinstance(batch, int) else None
-    return Tensor(port.name, row, width, fixed, DATATYPES[port.dtype])
+    datatypes, has_words = DATATYPES[port.dtype], port.categories is not None and all(port.categories)
+    if has_words:
+        return Tensor(port.name, row, width, fixed, (*datatypes, BYTES), port)
+    return Tensor(port.name, row, width, fixed, datatypes)
 
 
 def to_model_dtype(tensor: Tensor, values: np.ndarray, datatype: str) -> np.ndarray:

@@ -79,7 +79,7 @@ def test_every_block_is_assembled_under_both_of_its_names(name: str) -> None:
     a, b = (MLPSpec(name="x", input={"features": 7}, blocks=[written]) for written in (block, under_torch_name))
     assert a == b
     assert type(assemble(a)[0]).__name__ == torch_name
-    if kind not in ("standardize", "scale", "residual"):
+    if kind not in ("standardize", "scale", "impute", "residual"):
         assert type(assemble(a)[0]) is getattr(nn, torch_name)
 
 
@@ -177,7 +177,9 @@ def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["- a\n- b", "just words", "", "7"])
 def test_a_document_that_is_not_a_mapping(text: str, tmp_path: Path) -> None:
-    assert "expected a mapping with the keys format, name, period, input, blocks, output" in message(tmp_path, text)
+    assert "expected a mapping with the keys format, name, period, input, inputs, blocks, output" in message(
+        tmp_path, text
+    )
 
 
 def test_aliases_that_multiply_are_stopped(tmp_path: Path) -> None:

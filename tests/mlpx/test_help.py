@@ -23,15 +23,16 @@ OPTIONS = {
     ),
     "export": (
         "--bound --data --device --dtype --external-data --features --fold-affine --for --html --input-name "
-        "--integers --ir-version --method --name --no-bound --no-html --opset --output --output-name --seed "
-        "--weights -o"
+        "--describe --integers --ir-version --method --name --no-bound --no-html --opset --output --output-name "
+        "--seed --weights -o"
     ),
     "recover": (
         "--activation --activations --compare --device --dropout --dtype --epsilon --html --joints --keep-shape --key "
         "--name --no-html --normalizer --output --output-activation --prefix --replace --trust -o"
     ),
     "verify": (
-        "--answers --ca-file --certificate --confidence --data --device --dtype --every --html --method --metrics "
+        "--answers --ca-file --certificate --confidence --data --describe --device --dtype --every --html --method "
+        "--metrics "
         "--module --no-html --output --rate --require-signature --seed --spec --tensors --timeout --url --weights -o"
     ),
     "bound": (
@@ -41,7 +42,7 @@ OPTIONS = {
     "inspect": "--contract --data --dtype --output -o",
     "predict": (
         "--address --chunk-rows --device --dtype --engine --keep --on-error --output --reject-nonfinite "
-        "--strict --threads --workers -o"
+        "--separator --strict --threads --workers -o"
     ),
     "sign": "--certificate --key",
     "package": (
@@ -152,7 +153,7 @@ def test_help_and_version(run: Run) -> None:
 @pytest.mark.parametrize("command", ["predict", "inspect", "bench", "tune", "verify", "build", "export"])
 def test_the_help_lists_every_format(command: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
-    suffixes = re.findall(r"\.[a-z]+\b", run(command, "--help").out)
+    suffixes = re.findall(r"\.[a-z]+(?:\.gz)?\b", run(command, "--help").out)
     assert set(DATA_SUFFIXES) <= set(suffixes)
     assert command != "predict" or all(suffixes.count(suffix) == 2 for suffix in RESULTS_SUFFIXES)
 

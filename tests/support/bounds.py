@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from builder import Residual, Scale, Standardize
+from builder import Impute, Residual, Scale, Standardize
 from builder.modules import Clip
 from tests.support.rounded import TINY, U
 
@@ -150,6 +150,7 @@ RULES: dict[type[nn.Module], Rule] = {
     Standardize: standardize,
     Scale: scale,
     Clip: activation(),
+    Impute: activation(),
 }
 
 

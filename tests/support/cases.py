@@ -40,6 +40,7 @@ BLOCKS: dict[str, Any] = {
     "identity": "identity",
     "standardize": {"standardize": {"mean": 0.7, "std": 1.9}},
     "scale": {"scale": {"factor": -2.5, "offset": 0.3}},
+    "impute": {"impute": 0.4},
     "residual": {"residual": ["tanh", {"scale": {"factor": 0.5, "offset": 0.1}}]},
 }
 """Every block of a spec, with options that matter, by a name for the test's output."""

@@ -50,7 +50,7 @@ class Evaluation:
     def step(self, layer: Layer, z: Sequence[Tensor], _e: Sequence[Radius]) -> Value:
         node, rows = layer.expected, len(z[0])
         y = compute(layer, z, torch.float64, rows)
-        if self.mode == "exact":
+        if self.mode == "exact" or not y.is_floating_point():
             return y, None
         direction = self._direction(layer, y)
         if node.op == "linear" and z[0].ndim == 2:
@@ -98,6 +98,8 @@ def adverse(structure: Structure, rows: np.ndarray) -> dict[str, Tensor]:
 
     def step(layer: Layer, z: Sequence[Tensor], _e: Sequence[Radius]) -> Value:
         y = compute(layer, z, torch.float64, len(rows))
+        if not y.is_floating_point():
+            return y, None
         shifts[layer.output] = torch.zeros_like(y).requires_grad_()
         return y + shifts[layer.output], None
 

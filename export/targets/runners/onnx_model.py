@@ -14,8 +14,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import onnxruntime
 
-_FLOAT32 = np.dtype("<f4")
-"""The type of all inputs and outputs: only such files are packaged."""
+_DATATYPES = {"tensor(float)": "FP32", "tensor(int64)": "INT64"}
+"""The protocol's datatype of each type that an input or output of a packaged file has."""
+_DTYPES = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
 
 
 class WrongRequestError(ValueError):
@@ -144,9 +145,10 @@ class OnnxModel:
         data = tensor.data
         if isinstance(data, bytes | bytearray | memoryview):
             raw = cast("bytes | bytearray | memoryview[int]", data)
-            if len(raw) != math.prod(shape) * _FLOAT32.itemsize:
+            dtype = _DTYPES[port.datatype]
+            if len(raw) != math.prod(shape) * dtype.itemsize:
                 raise WrongRequestError(f"{where} has {len(raw)} bytes, which do not fit the shape {shape}")
-            return np.frombuffer(raw, _FLOAT32).reshape(shape)
+            return np.frombuffer(raw, dtype).reshape(shape)
         return _from_numbers(where, port, shape, data)
 
 
@@ -169,15 +171,24 @@ def _from_numbers(where: str, port: Tensor, shape: list[int], data: Any) -> np.n
         raise WrongRequestError(f"{where} has data that is not all numbers")
     if list(values.shape) != shape and (values.ndim != 1 or values.size != math.prod(shape)):
         raise WrongRequestError(f"{where} has data of shape {list(values.shape)}, which does not fit the shape {shape}")
+    if port.datatype == "INT64":
+        if values.dtype.kind == "f" and not (np.isfinite(values) & (np.floor(values) == values)).all():
+            raise WrongRequestError(f"{where} has a number that is not whole, and is {port.datatype}")
+        with np.errstate(invalid="ignore"):
+            integers = values.astype(_DTYPES["INT64"]).reshape(shape)
+        if not np.array_equal(integers.ravel(), values.ravel()):
+            raise WrongRequestError(f"{where} has a number that is too large for {port.datatype}")
+        return integers
     with np.errstate(over="ignore"):
-        array = values.astype(_FLOAT32).reshape(shape)
+        array = values.astype(_DTYPES["FP32"]).reshape(shape)
     if not np.array_equal(np.isfinite(array).ravel(), np.isfinite(values).ravel()):
         raise WrongRequestError(f"{where} has a number that is too large for {port.datatype}")
     return array
 
 
 def _tensor(port: onnxruntime.NodeArg) -> Tensor:
-    return Tensor(port.name, [size if isinstance(size, int) else -1 for size in port.shape])
+    shape = [size if isinstance(size, int) else -1 for size in port.shape]
+    return Tensor(port.name, shape, _DATATYPES.get(port.type, "FP32"))
 
 
 def _names(names: Iterable[str]) -> str:

@@ -77,7 +77,8 @@ def check_box(structure: Structure, box: Box, seed: int) -> bool:
     for enclosed in (plain, tight):
         for layer in network.layers:
             span, (value, _) = enclosed.spans[layer.output], everything[layer.output]
-            value = value.double()
+            if not value.is_floating_point():
+                continue  # what a comparison says is not rounded
             assert bool(((span.low <= value) & (value <= span.high)).all()), layer.path
             for mode, values in found.items():
                 assert bool(((values[layer.output][0] - value).abs() <= span.error * SLACK + lost(value)).all()), (

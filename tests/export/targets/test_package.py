@@ -189,11 +189,6 @@ def test_what_cannot_be_packaged(options: dict[str, Any], words: str, model: Pat
 
 
 SHAPED: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
-    "whole numbers": (
-        nn.Embedding(5, 2),
-        {"input_shape": (3,), "input_dtype": "int64"},
-        r"'input' is int64 of shape .*packages are for float32",
-    ),
     "one number a row": (
         Written(lambda m, x: m.parts[0](x).sum(1), nn.Linear(4, 2)),
         {},

@@ -112,7 +112,11 @@ def test_csv_texts(tmp_path: Path) -> None:
         ("r.npz", b"not a zip", r"cannot be read as .npz"),
         ("r.parquet", b"not parquet", r"cannot be read as Parquet"),
         ("r.csv", b"", r"cannot be read as CSV"),
-        ("r.txt", b"1 2 3", r"data is read from .npy, .npz, .csv, .parquet, .arrow, .feather files"),
+        (
+            "r.txt",
+            b"1 2 3",
+            r"data is read from .npy, .npz, .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .arrow, .feather files",
+        ),
     ],
 )
 def test_files_that_cannot_be_read(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
@@ -278,7 +282,8 @@ def test_results_go_nowhere_when_rows_are_wrong(tmp_path: Path) -> None:
             score_file(session, tmp_path / "rows.npy", tmp_path / name)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.onnx", "rows.npy"]
     with pytest.raises(
-        InputError, match=r"results are written to .npy, .npz, .csv, .parquet, .arrow, .feather files, not to '.txt'"
+        InputError,
+        match=r"results are written to .npy, .npz, .csv, .tsv, .parquet, .arrow, .feather files, not to '.txt'",
     ):
         score_file(session, tmp_path / "rows.npy", tmp_path / "out.txt")
 

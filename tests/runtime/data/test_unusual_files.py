@@ -12,7 +12,7 @@ import pyarrow
 import pytest
 
 from runtime import InputError, Port, read_rows
-from runtime.data import format_arrow, format_csv
+from runtime.data import csv_lines, format_arrow
 from runtime.data.checks import check_on_error
 from runtime.data.dataframes import arrow_column
 from runtime.data.scoring import Scores, columns_of
@@ -31,8 +31,8 @@ def csv(folder: Path, text: str) -> Path:
 @pytest.fixture
 def short_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line may have 256 KiB; blocks are shorter than that."""
-    monkeypatch.setattr(format_csv, "_BLOCK", 1 << 16)
-    monkeypatch.setattr(format_csv, "_LONGEST", 1 << 18)
+    monkeypatch.setattr(csv_lines, "_BLOCK", 1 << 16)
+    monkeypatch.setattr(csv_lines, "_LONGEST", 1 << 18)
 
 
 @pytest.mark.usefixtures("short_lines")

@@ -60,6 +60,7 @@ JUNK = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | TEXTS, lambda inner: st.lists(inner, max_size=3)
 )
 KEYS = ["name", "shape", "features", "units", "range", "ranges", "labels", "scores", "dtype", "descriptions"]
+KEYS += ["categories", "missing"]
 
 
 @UNHURRIED
@@ -102,6 +103,14 @@ def test_a_record_of_another_make_is_none_or_a_sound_port(changes: dict[str, Any
         {"range": [0, 1, 2]},
         {"range": ["0", "1"]},
         {"range": [False, True]},
+        {"categories": [{"words": ["a"]}, None, None]},
+        {"categories": [{"words": ["a"]}], "dtype": "int64"},
+        {"categories": [{"words": ["a", "a"]}, None, None], "dtype": "int64"},
+        {"categories": [{"words": []}, None, None], "dtype": "int64"},
+        {"categories": [{"words": ["a"], "unknown": 1}, None, None], "dtype": "int64"},
+        {"categories": [{"words": ["a", 3]}, None, None], "dtype": "int64"},
+        {"missing": 1},
+        {"missing": True, "dtype": "int64"},
     ],
 )
 def test_a_record_that_contradicts_itself_is_none(changes: dict[str, Any]) -> None:

@@ -191,9 +191,13 @@ def test_folders_that_cannot_be_scored(file: Path, tmp_path: Path, run: Run) -> 
 
 def test_options_that_need_ray_or_do_not_fit_it(file: Path, tmp_path: Path, run: Run) -> None:
     data = write_rows(tmp_path / "a.parquet", 5)
-    assert "--keep needs --engine ray" in run("predict", file, data, "--keep", "id").err.replace("\n", " ")
+    assert "--workers needs --engine ray" in run("predict", file, data, "--workers", 2).err.replace("\n", " ")
+    on_ray = run("predict", file, data, "-o", tmp_path / "out", "--engine", "ray", "--separator", ";")
+    assert "--separator is for CSV files" in " ".join(on_ray.err.split())
     assert "-o FOLDER" in run("predict", file, data, "--engine", "ray").err
-    assert "scored with --engine ray" in " ".join(run("predict", file, tmp_path, "-o", tmp_path / "out").err.split())
+    assert "is a folder, and needs one for the results: -o FOLDER" in " ".join(
+        run("predict", file, tmp_path).err.split()
+    )
     assert "here or ray" in run("predict", file, data, "--engine", "spark").err
     done = run("predict", file, data, "-o", tmp_path / "out", "--engine", "ray", "--device", "cuda:1")
     assert done.code == 2
