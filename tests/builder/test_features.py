@@ -67,7 +67,7 @@ def test_a_spec_with_features_survives_and_agrees_with_the_schema(ins: list, out
         ("[{name: a, unit: ''}]", ["input.features[0].unit", "at least 1 character"]),
         ("[{name: a, description: 'b '}]", ["input.features[0].description: a description is one line, without space"]),
         ('[{name: a, description: "b\\nc"}]', ["input.features[0].description: a description is one line"]),
-        ("[{name: a, descripton: b}]", ["input.features[0].descripton: unknown key; did you mean 'description'?"]),
+        ("[{name: a, descript: b}]", ["input.features[0].descript: unknown key; did you mean 'description'?"]),
         ("[{unit: m}]", ["input.features[0]: the key 'name' is missing"]),
         ("[a, {name: a}]", ["line 2, input: 'a' appears more than once"]),
         ("[3]", ["input.features[0]", "valid string, not 3"]),

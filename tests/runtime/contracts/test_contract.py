@@ -232,7 +232,7 @@ def test_the_file_has_the_keys_that_leapp_reads(tmp_path: Path) -> None:
 
 DAMAGES = [
     (lambda _: "- 1", "no contract: it has not the keys"),
-    (lambda text: text.replace("models:", "modles:"), "no contract"),
+    (lambda text: text.replace("models:", "mdls:"), "no contract"),
     (lambda text: text[: len(text) // 3], "not a YAML file"),
     (lambda text: text.replace("mean: 0.1", "maen: 0.1"), "do not have the same blocks"),
     (lambda text: text.replace("mean:", "maen:"), "the block standardize with maen, std; expected clip: min, max"),

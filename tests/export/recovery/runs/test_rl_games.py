@@ -12,8 +12,9 @@ from torch import nn
 
 from builder import RecoveryError
 from export import Recovered, read_network
+from tests.support.isaac_yaml import G1_JOINTS, env_yaml, replaced
 from tests.support.recovering import agree, kinds, mlp, named, randomised
-from tests.support.run_folders import G1_INPUTS, G1_JOINTS, G1_OUTPUTS, env_yaml, g1_acted, g1_observed, replaced
+from tests.support.run_folders import G1_INPUTS, G1_OUTPUTS, g1_acted, g1_observed
 
 
 class RunningMeanStd(nn.Module):
