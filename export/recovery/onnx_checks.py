@@ -106,7 +106,7 @@ def _checked_port(ports: Sequence[ValueInfoProto], what: str) -> ValueInfoProto:
     """The only input or output, a float32 tensor."""
     if len(ports) != 1:
         names = ", ".join(f"'{value.name}'" for value in ports) or "none"
-        raise RecoveryError(f"a dense network has one {what}, and the file has {len(ports)}: {names}")
+        raise RecoveryError(f"a chain of blocks with one {what} is recovered, and the file has {len(ports)}: {names}")
     (value,) = ports
     if value.type.WhichOneof("value") not in ("tensor_type", None):
         raise RecoveryError(f"the {what} '{value.name}' is not a tensor")
