@@ -15,7 +15,7 @@ from runtime.model.port import Port
 
 from .batches import Batch, Source, decode_ahead
 from .file_formats import has_lines
-from .flaws import RowNumbers, failed_rows
+from .flaws import RowNumbers, failed_rows, in_order
 from .indices import allowed_rows
 from .reading import name_in_errors
 from .unusual_values import NonFinite, Outside, OutsideTally, find_nonfinite, find_outside
@@ -82,7 +82,7 @@ class Checks:
     ) -> None:
         first = self.rows
         numbers = RowNumbers(first, self.lines, complete=first == 0 and batch.share == 1)
-        for flaw in batch.flaws:
+        for flaw in in_order(batch.flaws):
             if flaw.fatal or not self._skips:
                 raise flaw.error(numbers, may_skip=True)
         if batch.failed is not None:

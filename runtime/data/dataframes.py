@@ -14,6 +14,7 @@ from runtime.model.port import Port
 
 from .arrays import allows_rounding
 from .columns import Column, ColumnMatch, columns_to_rows, match_columns, not_numbers
+from .flaws import in_order
 
 _TABLES = {
     *(("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"), ("pyarrow", "RecordBatch")),
@@ -55,7 +56,7 @@ def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None)
     columns = [column(data, index, names[index], vocabulary is not None) for index, vocabulary in wanted]
     rows, flaws = columns_to_rows(columns, match, rounding=rounding, rounding_doubles=True)
     if flaws:
-        raise flaws[0].error()
+        raise in_order(flaws)[0].error()
     to_float32 = [column for column, kind in zip(columns, match.dtypes, strict=True) if kind == "float32"]
     if not rounding and any(map(_is_rounded, to_float32)):
         warnings.warn(_ROUNDED, RoundingWarning, stacklevel=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +73,11 @@ def first_of(wrong: np.ndarray) -> tuple[int, int]:
     flat = wrong.reshape(len(wrong), -1)
     row = int(flat.any(axis=1).argmax())
     return row, int(flat[row].argmax())
+
+
+def in_order(flaws: Iterable[Flaw]) -> list[Flaw]:
+    """Those of the whole data first, then by their first rows, as a user meets them."""
+    return sorted(flaws, key=lambda flaw: (not flaw.fatal, int(flaw.rows.argmax())))
 
 
 def failed_rows(flaws: Sequence[Flaw]) -> np.ndarray | None:

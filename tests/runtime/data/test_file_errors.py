@@ -112,7 +112,7 @@ def test_empty_results_in_every_format(data: str, output: str, session: Session,
     {"csv": frame.write_csv, "parquet": frame.write_parquet, "arrow": frame.write_ipc}[data](path)
     place = "line" if data == "csv" else "row"
     with pytest.raises(
-        InputError, match=f"column 'a' has 1 empty values, the first in {place} {9 if data == 'csv' else 8}"
+        InputError, match=f"column 'b' has 1 empty values, the first in {place} {5 if data == 'csv' else 4}"
     ):
         score_file(session, path, tmp_path / f"out.{output}")
     report = score_file(session, path, tmp_path / f"out.{output}", on_error="null")
