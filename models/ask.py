@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import tritonclient.grpc
 import tritonclient.http
+from tritonclient.utils import np_to_triton_dtype
 
 from mlpx import Session
-from runtime import read_rows
+from runtime import read_inputs
+from runtime.data.scoring import input_ports
 
 HERE = Path(__file__).parent
+COUNT = 8  # of the rows that are asked
 MLPX = [sys.executable, "-m", "mlpx"]
 
 
@@ -38,29 +41,30 @@ def serving(folder: Path) -> Iterator[dict[str, Any]]:
             server.terminate()
 
 
-def ask(kind: Any, address: str, name: str, session: Session, rows: np.ndarray) -> np.ndarray:
-    """The server's answer to float32 rows; ``kind`` is tritonclient's module http or grpc."""
+def ask(kind: Any, address: str, name: str, session: Session, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The server's answer to the rows of every input; ``kind`` is tritonclient's module http or grpc."""
     with kind.InferenceServerClient(address) as client:
-        tensor = kind.InferInput(session.inputs[0].name, list(rows.shape), "FP32")
-        tensor.set_data_from_numpy(rows)
-        return client.infer(name, [tensor]).as_numpy(session.outputs[0].name)
+        tensors = list[Any]()
+        for port, values in rows.items():
+            tensors.append(kind.InferInput(port, list(values.shape), np_to_triton_dtype(values.dtype)))
+            tensors[-1].set_data_from_numpy(values)
+        return client.infer(name, tensors).as_numpy(session.outputs[0].name)
 
 
 if __name__ == "__main__":
     name, folder = sys.argv[1], Path(sys.argv[2])
     file = folder / f"{name}.onnx"
     with Session(file, "cpu") as session:
-        assert session.summary is not None
-        rows = np.ascontiguousarray(read_rows(HERE / name / "heldout.parquet", session.summary.inputs[0])[0][:8])
+        data = next((HERE / name).glob("heldout.*"))
+        read, _ = read_inputs(data, input_ports(session))
+        rows = {port: np.ascontiguousarray(values[:COUNT]) for port, values in read.items()}
         expected = session.predict(rows)
     with serving(folder) as server:
         print(f"serving   {server['url']} and {server['grpc']}")
         for kind, url in ((tritonclient.http, server["url"]), (tritonclient.grpc, server["grpc"])):
             answer = ask(kind, url.partition("://")[2], name, session, rows)
             difference = float(np.abs(answer - expected).max())
-            print(
-                f"asked     {len(rows)} rows by {kind.__name__}: within {difference:.2g} of a session in this process"
-            )
+            print(f"asked     {COUNT} rows by {kind.__name__}: within {difference:.2g} of a session in this process")
         sys.stdout.flush()
         done = subprocess.run([*MLPX, "verify", str(file), "--url", f"{server['url']}/v2/models/{name}"])
     sys.exit(done.returncode)

@@ -10,7 +10,8 @@ import numpy as np
 import polars
 
 from mlpx import Session
-from runtime import read_rows, score
+from runtime import read_inputs, score
+from runtime.data.scoring import input_ports
 
 HERE = Path(__file__).parent
 
@@ -26,17 +27,17 @@ class Result:
 
 def held_out(name: str, file: Path, device: str = "auto") -> Result:
     """The figure of merit of the exported ``file`` on the held-out rows of the model ``name``."""
-    data = HERE / name / "heldout.parquet"
-    target = polars.read_parquet(data)["target"].to_numpy()
+    data = next((HERE / name).glob("heldout.*"))
+    read = polars.read_csv if data.suffix == ".csv" else polars.read_parquet
+    target = read(data)["target"].to_numpy()
     with Session(file, device) as session:
-        assert session.summary is not None
-        rows, _ = read_rows(data, session.summary.inputs[0])
+        rows, _ = read_inputs(data, input_ports(session))
         (scores,) = score(session, rows)
     if scores.labels is not None:
-        expected = np.asarray(scores.port.labels, dtype=object)[target]
-        return Result("accuracy", float((scores.labels == expected).mean()), len(rows))
+        expected = target if target.dtype == object else np.asarray(scores.port.labels, dtype=object)[target]
+        return Result("accuracy", float((scores.labels == expected).mean()), len(target))
     residual = ((target - scores.outputs[:, 0].astype(np.float64)) ** 2).sum()
-    return Result("r2", float(1 - residual / ((target - target.mean()) ** 2).sum()), len(rows))
+    return Result("r2", float(1 - residual / ((target - target.mean()) ** 2).sum()), len(target))
 
 
 if __name__ == "__main__":

@@ -23,24 +23,31 @@ def split(x: np.ndarray, y: np.ndarray, *, stratify: bool) -> list[Any]:
 
 def fit(
     module: nn.Module,
-    x: np.ndarray,
+    x: np.ndarray | Sequence[np.ndarray],
     y: np.ndarray,
     loss: Loss,
     *,
     epochs: int,
     learning_rate: float = 1e-3,
     weight_decay: float = 1e-4,
+    batch_size: int = 64,
 ) -> None:
-    """Train in place with AdamW, batches of 64 rows and a cosine schedule, reproducibly."""
+    """Train in place with AdamW, a cosine schedule over the epochs and batches of ``batch_size`` rows, reproducibly.
+
+    ``x`` are the rows of the only input, or those of every input in the order of the forward's arguments.
+    """
     torch.manual_seed(0)
-    rows, targets = torch.tensor(x), torch.tensor(y)
+    inputs = [torch.tensor(each) for each in ([x] if isinstance(x, np.ndarray) else x)]
+    targets = torch.tensor(y)
     optimiser = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     module.train()
     for _ in range(epochs):
-        for batch in torch.randperm(len(rows)).split(64):
+        for batch in torch.randperm(len(targets)).split(batch_size):
+            if len(batch) == 1:  # has no variance, which BatchNorm needs
+                continue
             optimiser.zero_grad()
-            loss(module(rows[batch]), targets[batch]).backward()
+            loss(module(*(rows[batch] for rows in inputs)), targets[batch]).backward()
             optimiser.step()
         schedule.step()
     module.eval()
