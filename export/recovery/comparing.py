@@ -101,8 +101,12 @@ def contract_of(
     spec: MLPSpec, weights: Mapping[str, np.ndarray], source: str = "", notes: Sequence[str] = ()
 ) -> Contract:
     """The contract of a spec and its state dict, which may be empty: constants in the spec are known even so."""
-    from export.description import declared_input, declared_output
+    from export.declarations import declared, said_by
 
+    if len(spec.inputs) > 1:
+        hint = "What to do: build it, and compare the ONNX files"
+        raise RecoveryError(f"{source or spec.name}: a spec of several inputs cannot be compared as it is. {hint}")
+    said = said_by(spec)
     blocks = [(str(index), block) for index, block in enumerate(spec.blocks) if block.kind not in _NOTHING]
     count = len(blocks)
     leading = next((i for i, (_, block) in enumerate(blocks) if block.kind not in DEFAULTS), count)
@@ -114,8 +118,8 @@ def contract_of(
     )
     return Contract(
         name=spec.name,
-        inputs=(Interface(declared_input(Port(spec.input.name, ("batch", *row)), spec.input), first),),
-        outputs=(Interface(declared_output(Port(spec.output.name, ("batch", *result)), spec), last),),
+        inputs=(Interface(declared(Port(spec.input.name, ("batch", *row)), said), first),),
+        outputs=(Interface(declared(Port(spec.output.name, ("batch", *result)), said), last),),
         layers=tuple(_layers(blocks[leading:trailing], weights, row[-1])),
         period=spec.period,
         source=source,
