@@ -47,11 +47,14 @@ def predict(
     workers: Annotated[
         int | None, "Workers on Ray, each with --threads CPUs (default 1); default: as many as fit.", 1
     ] = None,
-    keep: Annotated[list[str] | None, "COLUMN", "A column of DATA to copy to the results; may be repeated."] = None,
+    keep: Annotated[
+        list[str] | None, "COLUMNS", "Columns of DATA to copy to the results, such as id,name; may be repeated."
+    ] = None,
     separator: Annotated[str | None, "CHARACTER", "What separates the values of CSV files, such as ';'."] = None,
     as_json: Json = False,
 ) -> None:
     """Score the rows of DATA with the model in FILE."""
+    kept = [name for names in keep or [] for name in names.split(",")]
     cluster = {"address": address, "workers": workers}
     needless = next((name for name, value in cluster.items() if value not in (None, [], "local")), None)
     on_ray = engine == "ray"
@@ -66,11 +69,11 @@ def predict(
     )
     checks = {"dtype": dtype, "strict": strict, "on_error": on_error, "reject_nonfinite": reject_nonfinite}
     if on_ray and output is not None:
-        options = checks | cluster | {"keep": keep or (), "device": device, "threads": threads or 1}
+        options = checks | cluster | {"keep": kept, "device": device, "threads": threads or 1}
         report = _score_on_ray(file, data, output, options)
         record, summary = report, _format_folder(report)
     else:
-        options = checks | {"keep": keep or (), "separator": separator}
+        options = checks | {"keep": kept, "separator": separator}
         settings = {"device": device, "threads": threads, "chunk_rows": chunk_rows}
         report = _score_here(file, data, None if output == Path("-") else output, options, settings)
         record, summary = _record(report), _format_here(report)
