@@ -78,9 +78,9 @@ def data_warnings(data: np.ndarray, origin: str, port: Port) -> Iterator[str]:
     if not len(data):
         yield f"{origin} has no rows, so it shows nothing"
         return
-    odd = int((~np.isfinite(data.reshape(len(data), -1))).any(axis=1).sum())
-    if odd:
-        yield f"{odd:,} of the {len(data):,} rows of {origin} hold NaN or infinity"
+    wrong, what = (np.isinf(data), "infinity") if port.missing else (~np.isfinite(data), "NaN or infinity")
+    if odd := int(wrong.reshape(len(data), -1).any(axis=1).sum()):
+        yield f"{odd:,} of the {len(data):,} rows of {origin} hold {what}"
     count, features = find_outside(data, port)
     if features:
         yield format_outside(count, [*features.values()], len(data), origin, lines=has_lines(origin))
