@@ -28,7 +28,7 @@ from export.csource.writing import Contract, CSource, c_source
 from export.errors import TargetError
 from runtime import read_certificate
 
-RESULTS = ("passed", "wrong arithmetic", "wrong constants", "wrong answer", "lost NaN")
+RESULTS = ("passed", "wrong arithmetic", "wrong constants", "wrong answer", "lost NaN", "wrong function")
 _TABLE = re.compile(r"static const float (\w+_(?:weights_\d+|numbers))\[(\d+)\]")
 _SUM = re.compile(r"return sum == \d+UL;")
 _FLAGS = ("-O2",)

@@ -87,7 +87,8 @@ and stay in flash; what is computed lies on the stack, or in memory of your own 
 the bytes of both. `-D{capital}_NO_SELF_TEST` leaves the self-test out, and its rows. From C++ it is used as it is.
 
 `{name}_self_test()` returns 0 where a build is right, on any machine: it checks how NaN and sums are treated, every bit
-of every constant, and rows whose answers are proved, each against its proved bound. Call it once at the start.
+of every constant, the library's functions at points whose exact values are known, and rows whose answers are proved,
+each against its proved bound. Call it once at the start.
 
 `-ffast-math` is refused: with it, neither NaN nor the bounds hold.""",
         """## What was proved of the code

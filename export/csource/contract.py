@@ -214,14 +214,15 @@ void {name}_infer_rows(size_t n, {taken});
 void {name}_infer_in({taken}, float *scratch);
 
 #ifndef {capital}_NO_SELF_TEST
-/* Is this build right? It checks how this processor and compiler treat NaN and sums, every bit of every constant, and
- * rows whose answers are proved, each within the proved bound; one of the results below. */
+/* Is this build right? It checks how this processor and compiler treat NaN and sums, every bit of every constant, the
+ * library's functions, and rows whose answers are proved, each within the proved bound; one of the results below. */
 enum {{
     {capital}_PASSED = 0,
     {capital}_WRONG_ARITHMETIC = 1, /* compiled with -ffast-math or alike */
     {capital}_WRONG_CONSTANTS = 2,  /* a constant is not the proved one: the file or the memory was changed */
     {capital}_WRONG_ANSWER = 3,     /* an answer is beyond the proved bound */
-    {capital}_LOST_NAN = 4          /* NaN came in, and a number came out */
+    {capital}_LOST_NAN = 4,         /* NaN came in, and a number came out */
+    {capital}_WRONG_FUNCTION = 5    /* a function of the mathematics library is not right */
 }};
 int {name}_self_test(void);
 #endif"""

@@ -1,4 +1,4 @@
-"""The self-test of a file in C: arithmetic, constants, proved answers, and NaN.
+"""The self-test of a file in C: arithmetic, constants, the library's functions, proved answers, and NaN.
 
 An answer is proved within a bound of the exact one; both are given as the lowest and the highest float32 that the bound
 allows, so that no processor needs double precision.
@@ -13,6 +13,7 @@ import numpy as np
 from runtime import Answers
 
 from .contract import Argument
+from .function_test import function_test
 from .program import Program
 from .text import floats
 
@@ -31,9 +32,17 @@ def checksum(values: Sequence[np.ndarray]) -> int:
 
 
 def self_test(
-    program: Program, name: str, made: Sequence[Argument], answers: Answers, nan: Mapping[str, np.ndarray]
+    program: Program,
+    name: str,
+    made: Sequence[Argument],
+    answers: Answers,
+    nan: Mapping[str, np.ndarray],
+    functions: Sequence[str],
 ) -> str:
-    """The text of ``NAME_self_test``. ``nan``: for each output, where NaN comes out if all that comes in is NaN."""
+    """The text of ``NAME_self_test``.
+
+    ``nan``: for each output, where NaN comes out if all that comes in is NaN; ``functions`` of the library are called.
+    """
     capital, arrays = name.upper(), list[str]()
     for each in made:
         table, port = f"{name}_test_{each.variable}", each.port.name
@@ -100,6 +109,8 @@ static int {name}_test_constants(void)
     return sum == {total}UL;
 }}
 
+{function_test(name, functions)}
+
 static int {name}_test_answer(int row)
 {{
 {outs}
@@ -126,6 +137,9 @@ int {name}_self_test(void)
     }}
     if (!{name}_test_constants()) {{
         return {capital}_WRONG_CONSTANTS;
+    }}
+    if (!{name}_test_functions()) {{
+        return {capital}_WRONG_FUNCTION;
     }}
     for (int row = 0; row < {answers.rows}; row++) {{
         if (!{name}_test_answer(row)) {{

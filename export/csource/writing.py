@@ -13,6 +13,7 @@ from export.onnxfile.model import Model
 from runtime import Answers, Port, Summary
 
 from .contract import Argument, Figures, arguments, definitions, header, parameters
+from .function_test import called
 from .kernels import KERNELS
 from .layout import layout
 from .operators import read_program
@@ -79,8 +80,9 @@ def c_source(source: Path | bytes | Model, name: str, contract: Contract | None 
         *program.arrays,
         *(_kernel(KERNELS[kernel], name) for kernel in program.kernels),
         _functions(name, made, rows.lines, rows.scratch),
-        *([self_test(program, name, made, contract.answers, contract.nan)] if contract is not None else ()),
     ]
+    if contract is not None:
+        texts.append(self_test(program, name, made, contract.answers, contract.nan, called(texts)))
     return CSource(
         name,
         header(name, made, figures, summary, sha256),

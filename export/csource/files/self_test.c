@@ -11,6 +11,7 @@ int main(void)
         "WRONG CONSTANTS: the file, or the memory that holds it, was changed",
         "WRONG ANSWER: an answer is beyond the proved bound",
         "LOST NAN: NaN came in, and a number came out",
+        "WRONG FUNCTION: a function of the mathematics library is not right",
     };
     const int result = @NAME@_self_test();
     printf("@NAME@: %s\n", words[result]);

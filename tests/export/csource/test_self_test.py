@@ -17,7 +17,7 @@ from export.csource.writing import CSource
 from tests.support.c_code import constants, edited, value_of, with_constant
 from tests.support.repeats import examples
 
-PASSED, ARITHMETIC, CONSTANTS, ANSWER, NAN = range(5)
+PASSED, ARITHMETIC, CONSTANTS, ANSWER, NAN, FUNCTION = range(6)
 PLANTED = examples(8, of=80)
 
 
@@ -108,3 +108,13 @@ def test_it_can_be_left_out(source: CSource, gcc: Compiler) -> None:
     with pytest.raises(AttributeError):
         running.self_test()
     running.close()
+
+
+def test_a_function_of_the_library_that_is_slightly_wrong_fails_it(source: CSource, gcc: Compiler) -> None:
+    called = [name for name in ("tanhf", "expf", "expm1f") if f" {name}(" in source.code]
+    for name in called:
+        for factor, expected in (("1.0f", PASSED), ("1.00001f", FUNCTION), ("0.999f", FUNCTION)):
+            define = f"#include <string.h>\n#define {name}(x) ({factor} * ({name})(x))"
+            wrong = edited(source, "#include <string.h>", define)
+            assert result(wrong, gcc) == expected, (name, factor)
+    assert called or source.name == "digits"
