@@ -155,11 +155,13 @@ def summed_up(record: Mapping[str, Any]) -> list[str]:
         return [f"THE C CODE IS NOT PROVED: {record['why']}"]
     by_compiler: dict[str, list[str]] = {}
     for build in record["builds"]:
-        by_compiler.setdefault(f"{build['compiler']} ({build['version']})", []).append(build["flags"])
-    named = " and by ".join(f"{compiler} at {', '.join(flags)}" for compiler, flags in by_compiler.items())
+        version = build["version"]
+        named = version if version.startswith(build["compiler"]) else f"{build['compiler']}, {version},"
+        by_compiler.setdefault(named, []).append(build["flags"])
+    listed = " and by ".join(f"{compiler} at {', '.join(flags)}" for compiler, flags in by_compiler.items())
     alike = len({build["bits"] for build in record["builds"]}) == 1
     bits = "all builds give the same bits" if alike else "builds differ in bits, each within the bounds"
     return [
-        f"proved as compiled by {named}, on {record['machine']['processor']}; {bits}",
+        f"proved as compiled by {listed}, on {record['machine']['processor']}; {bits}",
         *(f"not proved with {line}" for line in record["left_out"]),
     ]
