@@ -133,7 +133,8 @@ class CRunning:
         """Unload the code."""
         if not self._closed:
             self._closed = True
-            _ctypes.dlclose(self.library._handle)
+            unload = getattr(_ctypes, "dlclose", None) or getattr(_ctypes, "FreeLibrary")  # noqa: B009
+            unload(self.library._handle)
 
 
 def load(source: CSource, compiler: Compiler, flags: Sequence[str]) -> CRunning:
