@@ -37,7 +37,7 @@ _IN_FLOAT64 = 1 + 2.0**-20
 """The part of the bound that answers computed in float64 may be off, with room for their own error."""
 _NOT_FLOAT32 = 2.0**-50
 """Of an answer: the rounding of a float64 number, with room."""
-_MOST_ROWS, _FURTHEST = 1024, 64
+_MOST_ROWS, _FURTHEST = 256, 64
 """The rows without another bound that get one of their own, those furthest off first; and others that are far off."""
 _HINT = 'What to do: pip install "mlpx[build]", with which each row gets a bound of its own, or declare ranges'
 
@@ -113,6 +113,7 @@ class _Bounds:
         self._saved, self._known, self._policy = saved, known, policy
         self.bounds = {each.port.name: np.full((saved.rows, each.width), np.inf) for each in policy.outputs}
         self.rests_on: list[str] = []
+        self._own = False
         self.why = f"{path.name} has no certificate beside it with a bound for its declared ranges"
         bound = None if known is None else known.bound
         if bound is not None and bound.largest is not None:
@@ -147,6 +148,7 @@ class _Bounds:
 
     def add(self, rows: np.ndarray, bounds: Arrays) -> None:
         """Bounds of these rows by themselves."""
+        self._own = True
         for name, values in bounds.items():
             self.bounds[name][rows] = np.minimum(self.bounds[name][rows], values)
         count = int((~np.any([np.isinf(values).any(axis=1) for values in bounds.values()], axis=0)).sum())
@@ -168,7 +170,8 @@ class _Bounds:
         """What a reader must know of the verdict."""
         saved, notes = self._saved, list[str]()
         if count := int(self.missing.sum()):
-            notes.append(f"{count:,} of {saved.rows:,} rows have no bound, and were not judged. {_HINT}")
+            hint = "What to do: compare fewer rows, or declare ranges that hold them" if self._own else _HINT
+            notes.append(f"{count:,} of {saved.rows:,} rows have no bound, and were not judged. {hint}")
         if saved.in_float64:
             notes.append("the answers were computed in float64, so they may be off by once the bound")
         written = [name for name in saved.slack if (saved.slack[name] > compared.allowed[name] / 2).any()]

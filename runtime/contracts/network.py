@@ -85,8 +85,10 @@ class Network(Graph):
         """What is done to each feature of an input before they are mixed. ``width``: the features of a flat row."""
         steps: list[Step] = []
         value = name.encode()
-        while self._uses[value] == 1 and (readers := self._readers.get(value)):
+        seen = set[bytes]()
+        while self._uses[value] == 1 and value not in seen and (readers := self._readers.get(value)):
             (node,) = readers
+            seen.add(value)
             if node.op_type not in _PASSED:
                 if (step := self._step(node, value, width)) is None:
                     break
@@ -99,7 +101,9 @@ class Network(Graph):
         steps: list[Step] = []
         taken = [node for step in leading for node in step.nodes]
         value = name.encode()
-        while (node := self._made.get(value)) is not None and node not in taken:
+        seen = set[bytes]()
+        while (node := self._made.get(value)) is not None and node not in taken and value not in seen:
+            seen.add(value)
             before = next((each for each in node.input if self._is_computed(each)), b"")
             source = self._made.get(before)
             if node.op_type in (b"Add", b"Sub") and source is not None and source.op_type == b"MatMul":

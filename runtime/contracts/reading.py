@@ -14,7 +14,7 @@ from runtime.files import through_link
 from runtime.model.bound import format_bound
 from runtime.model.certificate import Certificate, read_certificate
 from runtime.model.onnx_header import read_header
-from runtime.model.onnx_messages import parse_model, text
+from runtime.model.onnx_messages import external_names, parse_model, text
 from runtime.model.port import Port, annotate_ports
 from runtime.model.summary import Summary, summary_of
 
@@ -37,6 +37,7 @@ def contract(path: str | Path) -> Contract:
     content = path.read_bytes()
     summary = summary_of(header.metadata)
     model = parse_model(content, path)
+    _refuse_weights_elsewhere(model, path)
     network = Network(model, path.parent, summary)
     inputs, outputs = _ports(model, path, summary)
     proof, certificate = _proof(path)
@@ -46,8 +47,9 @@ def contract(path: str | Path) -> Contract:
         trailing = tuple(Interface(port, network.trailing(port.name, flat_width(port), first)) for port in outputs)
         last = [step for each in trailing for step in each.steps]
         layers = tuple(network.layers([*first, *last]))
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}. What to do: export the file again, with its weights beside it") from None
+    except (ModelError, IndexError, OverflowError, ValueError, MemoryError) as error:
+        reason = error if isinstance(error, ModelError) else f"its graph is damaged: {error}"
+        raise ModelError(f"{path}: {reason}. What to do: export the file again, with its weights beside it") from None
     return Contract(
         name=summary.name if summary is not None else text(model.graph.name) or path.stem,
         inputs=leading,
@@ -61,6 +63,19 @@ def contract(path: str | Path) -> Contract:
         source=str(path),
         notes=() if summary is None else summary.folded,
     )
+
+
+def _refuse_weights_elsewhere(model: Any, path: Path) -> None:
+    """Raise ModelError for external data that is not below the file's folder: it would be read from anywhere."""
+    folder = path.parent.resolve()
+    for name in sorted(external_names(model)):
+        try:
+            inside = (folder / name).resolve().is_relative_to(folder)
+        except (OSError, ValueError):  # a name that no file can have
+            inside = False
+        if not inside:
+            hint = "What to do: put its weights into its folder, and export or save it anew"
+            raise ModelError(f"{path}: its weights are in {name!r}, outside of its folder. {hint}")
 
 
 def _ports(model: Any, path: Path, summary: Summary | None) -> list[tuple[Port, ...]]:

@@ -26,6 +26,11 @@ from tests.support.repeats import examples
 from tests.support.robot import FACTOR, JOINTS, MEAN, NAMES, OFFSET, STD, policy_file, policy_module, policy_spec
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return policy_file(tmp_path_factory.mktemp("whole") / "policy.onnx")
+
+
 def applied(steps: Any, rows: np.ndarray) -> np.ndarray:
     for step in steps:
         rows = step.apply(rows)
@@ -232,7 +237,7 @@ def test_the_file_has_the_keys_that_leapp_reads(tmp_path: Path) -> None:
 
 DAMAGES = [
     (lambda _: "- 1", "no contract: it has not the keys"),
-    (lambda text: text.replace("models:", "mdls:"), "no contract"),
+    (lambda text: text.replace("models:", "model:"), "no contract"),
     (lambda text: text[: len(text) // 3], "not a YAML file"),
     (lambda text: text.replace("mean: 0.1", "maen: 0.1"), "do not have the same blocks"),
     (lambda text: text.replace("mean:", "maen:"), "the block standardize with maen, std; expected clip: min, max"),
@@ -258,6 +263,50 @@ def test_no_onnx_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"nothing")
     with pytest.raises(ModelError, match=r"x\.onnx: not a whole ONNX file"):
         contract(tmp_path / "x.onnx")
+
+
+@settings(deadline=None, max_examples=examples(40, of=400))
+@given(data=st.data())
+def test_a_damaged_file_gives_a_contract_or_one_clear_error(data: st.DataObject, whole: Path) -> None:
+    """Also one whose operators lost inputs, read themselves or were given other names."""
+    model = onnx.load(whole)
+    for _ in range(data.draw(st.integers(1, 3))):
+        node = data.draw(st.sampled_from(list(model.graph.node)))
+        names = [name for each in model.graph.node for name in (*each.input, *each.output)]
+        kind = data.draw(st.sampled_from(["input", "output", "lost", "operator", "bytes", "name"]))
+        if kind in ("input", "output") and getattr(node, kind):
+            place = data.draw(st.integers(0, len(getattr(node, kind)) - 1))
+            getattr(node, kind)[place] = data.draw(st.sampled_from([*names, "", "obs"]))
+        elif kind == "lost":
+            del node.input[data.draw(st.integers(0, 2)) :]
+        elif kind == "operator":
+            node.op_type = data.draw(st.sampled_from(["Clip", "Mul", "Identity", "Gemm", "Relu", "Constant"]))
+        elif kind == "name":
+            node.name = data.draw(st.sampled_from(["", "0", "2", "x"]))
+        else:
+            tensor = data.draw(st.sampled_from(list(model.graph.initializer)))
+            tensor.raw_data = tensor.raw_data[: data.draw(st.integers(0, 64))]
+    path = whole.with_name("damaged.onnx")
+    path.write_bytes(model.SerializeToString())
+    try:
+        told = contract(path).to_yaml()
+    except ModelError as error:
+        told = str(error)
+    assert "What to do" in told or yaml.safe_load(told)["models"]
+
+
+def test_weights_outside_of_the_folder_are_refused(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(64))
+    model = onnx.load(whole)
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.ClearField("raw_data")
+    tensor.external_data.add(key="location", value="../secret")
+    path = tmp_path / "inner" / "p.onnx"
+    path.parent.mkdir()
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"its weights are in '\.\./secret', outside of its folder"):
+        contract(path)
 
 
 def test_a_contract_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
