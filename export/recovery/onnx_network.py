@@ -28,6 +28,10 @@ _MAX_DEPTH = 32
 _SUMS = ("Add", "Sum")
 
 
+_IMPUTING = ("IsNaN", "Where")
+"""The operators of an impute."""
+
+
 @dataclass(frozen=True)
 class OnnxNetwork:
     """The network in an ONNX file, and what is needed to prove that it is."""
@@ -63,7 +67,8 @@ def read_onnx_network(
     """As ``read_onnx``, with what the proof of the file needs."""
     path = Path(path)
     with refusals_of(path):
-        known = pattern_operators() | ONNX_BLOCKS.keys() | SHAPE_CHANGES.keys() | {*OF_SIZES, "Constant", "Split"}
+        known = pattern_operators() | ONNX_BLOCKS.keys() | SHAPE_CHANGES.keys()
+        known |= {*OF_SIZES, *_IMPUTING, "Constant", "Split"}
         if dtype not in (None, "float32"):
             raise RecoveryError(f"dtype is 'float32' or left out, not {dtype!r}")
         file, notes = read_graph(path, known, rounding=dtype is not None)
@@ -199,6 +204,10 @@ class _ChainReader:
                 layout = SHAPE_CHANGES[node.op_type](operation)
             elif single and node.op_type == "Slice" and depth == 0:
                 nodes, (steps, layout) = (node,), _selected(operation)
+            elif (imputing := self._imputing(readers, value)) is not None:
+                nodes, node = imputing, imputing[-1]
+                values, layout = layout.per_feature(self.model.constants[node.input[1]], "what stands for NaN")
+                steps = [Step("impute", {"value": values})]
             elif (match := find_block(self.model, value, layout, self.used)) is not None:
                 nodes, node = match.operators, match.operators[-1]
                 steps, layout = match.read(self.model, layout)
@@ -217,6 +226,15 @@ class _ChainReader:
             raise _refused(node, str(reason)) from None
         self.used |= {id(reader) for reader in nodes}
         return steps, node.output[0], layout
+
+    def _imputing(self, readers: list[NodeProto], value: str) -> tuple[NodeProto, NodeProto] | None:
+        """The IsNaN and the Where of an impute, if these two are all that read the value."""
+        by_type = {node.op_type: node for node in readers}
+        if len(readers) != 2 or by_type.keys() != {*_IMPUTING}:
+            return None
+        test, choice = (by_type[name] for name in _IMPUTING)
+        chooses = list(choice.input[::2]) == [test.output[0], value] and not self._depends(choice.input[1])
+        return (test, choice) if chooses and len(self.readers[test.output[0]]) == 1 else None
 
     def _sum(self, readers: list[NodeProto], value: str) -> NodeProto:
         """The sum that ends a residual. Raises RecoveryError naming the first operator that is not part of a block."""
