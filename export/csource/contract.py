@@ -65,7 +65,7 @@ class Figures:
     constants: int
     scratch: int
     test: int
-    """Of the self-test's rows and answers."""
+    """Of the self-test: rows, answers, and values of functions."""
 
 
 def header(name: str, made: Sequence[Argument], figures: Figures, summary: Summary | None, sha256: str) -> str:

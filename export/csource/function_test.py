@@ -38,6 +38,11 @@ def called(texts: Iterable[str]) -> list[str]:
     return [name for name in FUNCTIONS if re.search(rf"\b{name}\(", code)]
 
 
+def numbers_of(functions: Iterable[str]) -> int:
+    """The float32 numbers that ``function_test`` holds for them."""
+    return sum(3 * len(FUNCTIONS[function][1]) for function in functions)
+
+
 def function_test(name: str, functions: Iterable[str]) -> str:
     """The text of ``NAME_test_functions``."""
     arrays, loops = list[str](), list[str]()

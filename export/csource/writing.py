@@ -13,7 +13,7 @@ from export.onnxfile.model import Model
 from runtime import Answers, Port, Summary
 
 from .contract import Argument, Figures, arguments, definitions, header, parameters
-from .function_test import called
+from .function_test import called, numbers_of
 from .kernels import KERNELS
 from .layout import layout
 from .operators import read_program
@@ -69,10 +69,6 @@ def c_source(source: Path | bytes | Model, name: str, contract: Contract | None 
     variables = [each.variable for each in made]
     rows = layout(program, variables[: len(inputs)], variables[len(inputs) :])
     summary, sha256, tested = None, "", 0
-    if contract is not None:
-        summary, sha256, answers = contract.summary, contract.sha256, contract.answers
-        tested = answers.rows * sum(each.size * (1 if each.is_input else 2) for each in made)
-    figures = Figures(sum(size for _, size in program.weights), rows.scratch, tested)
     texts = [
         f'#include "{name}.h"\n\n#include <math.h>\n#include <string.h>',
         _GUARDS.replace("@", f"{name.upper()}_"),
@@ -82,7 +78,10 @@ def c_source(source: Path | bytes | Model, name: str, contract: Contract | None 
         _functions(name, made, rows.lines, rows.scratch),
     ]
     if contract is not None:
-        texts.append(self_test(program, name, made, contract.answers, contract.nan, called(texts)))
+        summary, sha256, answers, functions = contract.summary, contract.sha256, contract.answers, called(texts)
+        tested = answers.rows * sum(each.size * (1 if each.is_input else 2) for each in made) + numbers_of(functions)
+        texts.append(self_test(program, name, made, answers, contract.nan, functions))
+    figures = Figures(sum(size for _, size in program.weights), rows.scratch, tested)
     return CSource(
         name,
         header(name, made, figures, summary, sha256),
