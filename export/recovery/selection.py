@@ -7,6 +7,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -85,7 +86,7 @@ def selected(contents: Contents, key: str | None, prefix: Sequence[str]) -> Sele
     if len(tensors) < len(inside):
         raise RecoveryError("two tensors have the same name without 'module.' and '_orig_mod.'")
     layers, unused = layers_of(tensors)
-    offers = lambda: _format_offers(contents, key, layers)  # noqa: E731
+    offers = partial(_format_offers, contents, key, layers)
     if prefix:
         chosen, starts = _selected_by_prefix(layers, list(tensors), prefix, contents.ordered, offers)
         unused = [name for name in unused if name.startswith(starts)]

@@ -111,7 +111,9 @@ def _score_here(
 
 
 def _files_of(report: "ScoreReport | FilesReport") -> "tuple[ScoreReport, ...]":
-    return getattr(report, "files", None) or (report,)  # type: ignore[return-value]
+    from runtime.data.folders import FilesReport
+
+    return report.files if isinstance(report, FilesReport) else (report,)
 
 
 def _record(report: "ScoreReport | FilesReport") -> dict[str, Any]:

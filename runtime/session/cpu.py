@@ -19,9 +19,9 @@ from runtime.files import identity
 from runtime.model.port import Port
 
 from .buffers import BoundBuffers, Shapes, ThreadBuffers, new_outputs
-from .helpers import threads_that_never_preempt
 from .ort_session import SPIN_DURATION, ModelInfo, Providers, model_info, open_session, run_options
 from .parallel import Workers, chunks
+from .scheduling import threads_that_never_preempt
 from .settings import ResolvedSettings, Settings, resolve
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from onnx import helper
 
 from export import export
 from runtime import Session
-from runtime.session.helpers import threads_that_never_preempt
 from runtime.session.pace import Pace
+from runtime.session.scheduling import threads_that_never_preempt
 from runtime.session.settings import Settings, resolve
 from tests.support.cases import BLOCKS, WIDTHS, network, normal, relu_network
 from tests.support.repeats import examples
