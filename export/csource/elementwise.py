@@ -165,7 +165,7 @@ def _computed(
         values = [f"    const float {letter} = {take(pointers)};" for letter, take in letters]
         return [f"for (int i = 0; i < {size}; i++) {{", *values, f"    {y}[i] = {text};", "}"]
 
-    return {node.output[0]: Compute(size, tuple(reads), lines, in_place=same and len(set(reads)) == len(reads))}
+    return {node.output[0]: Compute(size, tuple(reads), lines, in_place=same)}
 
 
 def _given(expression: str, _pointers: Sequence[str]) -> str:

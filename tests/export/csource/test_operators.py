@@ -47,6 +47,7 @@ MODULES: dict[str, nn.Module] = {
         lambda m, x: torch.cat([m.parts[0](x[:, :3]), x[:, 1::2] * 2, *(p.exp() for p in x.split(2, 1))], 1),
         nn.Linear(3, 5),
     ),
+    "a computed value and its own first number": Written(lambda _, x: torch.tanh((y := x.exp()) - y[:, :1])),
     "permuted features": Written(lambda _, x: torch.tanh(x[:, [5, 0, 3, 1]]) + x.flip(1)[:, :4]),
     "softmax and sums along other dimensions": Written(
         lambda _, x: (torch.softmax(y := x.view(-1, 2, 3), 1).reshape(-1, 6), y.sum(1), x.view(-1, 3, 2).amax(1))
