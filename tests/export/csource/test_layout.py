@@ -23,7 +23,7 @@ PLACES = st.one_of(st.integers(-2, 0), st.integers(0, 12))
 _ONE = ("Neg", "Abs", "Relu")
 _TWO = ("Add", "Sub", "Max", "Min")
 Steps = list[tuple[str, int, int, int]]
-"""Operators, the values that they read, and a number that says which part or shape; a slice is as long as the second."""
+"""Operators, the values that they read, and a number that says which part or shape; each as it fits."""
 
 
 def graph(steps: Steps, outputs: list[int]) -> onnx.ModelProto:
