@@ -51,6 +51,12 @@ def _remarks(deployment: Deployment) -> list[str]:
     return usage(deployment.name, deployment.summary)
 
 
+def _sections(files: Files) -> list[str]:
+    from export.csource.build_files import proof_in_words
+
+    return [proof_in_words(json.loads(str(files[PROOF])))]
+
+
 TARGET = Target(
     name="c",
     title="the network as one C99 file and a header, without any library but libm",
@@ -63,4 +69,5 @@ TARGET = Target(
     fixed={option: (_ALONE, f"leave --{option.replace('_', '-')} out") for option in _SERVERS},
     notes=_notes,
     remarks=_remarks,
+    sections=_sections,
 )

@@ -168,7 +168,7 @@ def _files(deployment: Deployment, target: Target, made: Files, notes: tuple[str
     """What every package holds, and the target's own files."""
     certificate, signature = f"{deployment.name}.parity.json", signature_path(deployment.certificate.path)
     files: Files = {
-        "README.md": readme(deployment, target, notes),
+        "README.md": readme(deployment, target, made, notes),
         certificate: deployment.certificate.path,
         **({str(signature_path(Path(certificate))): signature} if signature.is_file() else {}),
         **(smoke_test(deployment, target) if target.speaks_v2 else {}),

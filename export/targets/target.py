@@ -130,6 +130,8 @@ class Target:
     """Whether it is usually run in a pod of Kubernetes, so that the package holds a container to put beside it."""
     remarks: Callable[[Deployment], Sequence[str]] = lambda _: ()
     """What a user of the package must know, a paragraph each, for its README."""
+    sections: Callable[[Files], Sequence[str]] = lambda _: ()
+    """What a user must know of the files that were made, a section each, for its README."""
     notes: Callable[[Files], Sequence[str]] = lambda _: ()
     """What is to be said of the files that were made, a line each."""
 
