@@ -69,6 +69,7 @@ def _matches(folder: Path) -> list[Found]:
 
 def _around(path: Path) -> Iterator[Found]:
     """The runs that a checkpoint belongs to."""
+    path = path.absolute()  # a relative one has no parents above the working directory
     for folder in list(path.parents)[:2]:
         for framework in FRAMEWORKS:
             checkpoints = [] if framework.alone else framework.checkpoints(folder)

@@ -113,6 +113,21 @@ def test_a_run_is_recovered_with_no_option(separate: bool, source: str, scaler: 
     assert noted(found, "checkpoints/agent_1000.pt: the newest of 3")
 
 
+def test_a_checkpoint_is_of_the_run_around_it_from_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = saved({"net_container": randomised(mlp(6, 16, 8, 3))}, "state_preprocessor")
+    folder = run_folder(tmp_path / "run", checkpoint, agent_yaml())
+    expected = read_network(folder / "checkpoints" / "agent_1000.pt")
+    for start, path in (
+        (".", "checkpoints/agent_1000.pt"),
+        ("checkpoints", "agent_1000.pt"),
+        ("params", "../checkpoints/agent_1000.pt"),
+    ):
+        monkeypatch.chdir(folder / start)
+        assert read_network(path).notes == expected.notes
+
+
 def noted(found: Recovered, words: str) -> bool:
     return any(words in note for note in found.notes)
 
