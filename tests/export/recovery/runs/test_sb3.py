@@ -259,6 +259,38 @@ def test_what_is_not_understood_says_where(
     assert not _Program.mark.exists()
 
 
+def refusals_of_damage(path: Path, read: Callable[[], object]) -> list[str]:
+    """The messages where a file is read that has another byte at one place, for some 200 places and three bytes."""
+    content, messages = path.read_bytes(), list[str]()
+    for at in range(0, len(content), max(1, len(content) // 200)):
+        for byte in (0x00, 0x5A, 0xFF):
+            path.write_bytes(content[:at] + bytes([byte]) + content[at + 1 :])
+            try:
+                read()
+            except RecoveryError as error:
+                messages.append(str(error))
+    return messages
+
+
+def test_a_damaged_archive_is_one_clear_error(tmp_path: Path) -> None:
+    whole = archive(tmp_path / "m.zip", "TD3Policy", named({"actor.mu": mlp(5, 8, 2)}))
+    path = tmp_path / "n.zip"
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in ("data", "policy.pth", "system_info.txt"):
+            new.writestr(name, old.read(name))
+    messages = refusals_of_damage(path, lambda: read_network(path))
+    assert len(messages) > 200
+    assert {message.count(str(path)) for message in messages} == {1}
+
+
+def test_a_damaged_normaliser_is_one_clear_error(tmp_path: Path) -> None:
+    given, path = archive(tmp_path / "m.zip", "TD3Policy", named({"actor.mu": mlp(5, 8, 2)})), tmp_path / "n.npz"
+    np.savez_compressed(path, mean=np.linspace(0, 1, 5), var=np.ones(5))
+    messages = refusals_of_damage(path, lambda: read_network(given, normalizer=path))
+    assert len(messages) > 200
+    assert {message.count(str(path)) for message in messages} == {1}
+
+
 def test_json_that_is_none(tmp_path: Path) -> None:
     path = archive(tmp_path / "m.zip", "TD3Policy", named({"actor.mu": mlp(5, 8, 2)}))
     with zipfile.ZipFile(path) as old:
