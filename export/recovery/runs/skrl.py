@@ -31,7 +31,7 @@ _ACTIVATIONS = {name: name for name in ("elu", "leaky_relu", "relu", "sigmoid", 
 _INPUTS = {"STATES": "state_preprocessor", "OBSERVATIONS": "observation_preprocessor"}
 """What a network's first container reads, and the preprocessor of that."""
 _OUTPUT = re.compile(
-    r"\s*(?:(?P<factor>[\d.]+)\s*\*\s*)?(?:(?P<name>\w+)\()?ACTIONS\)?(?:\s*\*\s*(?P<times>[\d.]+))?\s*"
+    r"\s*(?:(?P<factor>\d+\.?\d*|\.\d+)\s*\*\s*)?(?:(?P<name>\w+)\()?ACTIONS\)?(?:\s*\*\s*(?P<times>\d+\.?\d*|\.\d+))?\s*"
 )
 _ALONE = "copy the checkpoint into an empty folder and recover it there, with --prefix and --activations"
 
@@ -107,7 +107,7 @@ def _network(agent: Entry) -> _Network:
         entry = container.get("activations")
         listed = [] if entry is None else entry.items() if isinstance(entry.value, list) else [entry]
         activations += listed
-    texts = {entry.value for entry in activations}
+    texts = {None if entry.value is None else entry.text() for entry in activations}
     activation = None
     if len(texts) == 1:
         activation = _activation(activations[0])
@@ -149,6 +149,8 @@ def _width(layer: Entry) -> int:
         if is_dict(inner.value):
             inner = inner.get("out_features") or inner.need("features")
         elif isinstance(inner.value, list):
+            if not inner.items():
+                raise inner.error("expected the number of outputs, found an empty list")
             inner = inner.items()[0]
         return inner.integer()
     return layer.integer()
