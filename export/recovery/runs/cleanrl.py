@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import RecoveryError
+from export.recovery.recovered import model_name
 
 from .facts import Fact, Run
 from .folder import RunFolder
@@ -80,12 +81,11 @@ def read(folder: RunFolder) -> Run:
         raise RecoveryError(f"{message}. What to do: {hint}")
     layout, start = found
     place = f"{layout.script} of CleanRL, whose network has exactly these tensors"
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.checkpoint.stem).lstrip("._-")
     return Run(
         framework="CleanRL",
         folder=folder.path,
         checkpoint=folder.checkpoint,
-        name=Fact(name, f"the name of {folder.checkpoint.name}"),
+        name=Fact(model_name(folder.checkpoint.stem), f"the name of {folder.checkpoint.name}"),
         prefix=Fact(tuple(start + each for each in layout.prefix), f"the names of {folder.checkpoint.name}"),
         activation=Fact(layout.activation, place),
         output_activation=Fact(layout.output_activation, place),

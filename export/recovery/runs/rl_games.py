@@ -8,12 +8,11 @@ clips the action at 1 and stretches it to the environment's limits. Source: ``rl
 
 from __future__ import annotations
 
-import re
 from math import inf
 from pathlib import Path
 
 from builder.errors import RecoveryError
-from export.recovery.recovered import Step
+from export.recovery.recovered import Step, model_name
 
 from .around import wrapped
 from .facts import Fact, GetInterface, Run, clip_step, scale_step
@@ -59,7 +58,7 @@ def read(folder: RunFolder) -> Run:
         framework="rl_games",
         folder=folder.path,
         checkpoint=folder.checkpoint,
-        name=name.fact(re.sub(r"[^A-Za-z0-9._-]+", "-", name.text()).lstrip("._-")) if name is not None else None,
+        name=name.fact(model_name(name.text())) if name is not None else None,
         key=Fact("model", f"the layout {described}"),
         prefix=Fact(tuple(prefix for part in parts for prefix in part), f"the names {described}"),
         activation=_activation(network.need("mlp", "activation")),

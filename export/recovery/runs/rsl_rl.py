@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import RecoveryError
+from export.recovery.recovered import model_name
 
 from .deploy import DEPLOY
 from .facts import Fact, GetInterface, Run
@@ -65,7 +66,7 @@ def read(folder: RunFolder) -> Run:
         framework="rsl_rl",
         folder=folder.path,
         checkpoint=folder.checkpoint,
-        name=experiment.fact(re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.text()).lstrip("._-")) if experiment else None,
+        name=experiment.fact(model_name(experiment.text())) if experiment else None,
         key=Fact(layout.key, f"the layout {described}") if layout.key else None,
         prefix=Fact(prefix, f"the names {described}"),
         activation=_activation(policy),

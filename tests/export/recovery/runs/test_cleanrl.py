@@ -88,3 +88,8 @@ def test_options_that_contradict_the_script_are_refused(tmp_path: Path) -> None:
     saved = named({"critic": mlp(4, 8, 1), "actor": mlp(4, 8, 2)})
     with pytest.raises(RecoveryError, match=r"--activation relu contradicts tanh, from ppo\.py of CleanRL"):
         read_network(run_folder(tmp_path / "run", saved), activation="relu")
+
+
+def test_a_script_without_a_letter_of_ascii_gives_a_model_without_a_name(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", named({"network": mlp(5, 8, 2, act=nn.ReLU)}), "实验")
+    assert read_network(folder).spec.name == "model"

@@ -129,6 +129,15 @@ def test_half_a_yaml_and_tags_that_would_run_code(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+def test_an_experiment_without_a_letter_of_ascii_gives_a_model_without_a_name(tmp_path: Path) -> None:
+    policy = g1()
+    folder = g1_run(tmp_path / "run", policy, agent=agent_yaml(experiment_name="'实验'"))
+    found = read_network(folder)
+    agree(found, policy, 160)
+    assert found.spec.name == "model"
+    assert read_network(folder, name="g1").spec.name == "g1"
+
+
 def test_a_run_of_legged_gym_asks_for_what_no_file_says(tmp_path: Path) -> None:
     actor = randomised(mlp(9, 16, 4))
     state = {"std": torch.ones(4), **named({"actor": actor, "critic": mlp(9, 16, 1)})}

@@ -184,3 +184,8 @@ def test_the_environment_of_isaac_lab_is_around_the_librarys_clips(tmp_path: Pat
     agree(found, policy)
     assert found.spec.period is not None
     assert isinstance(found.spec.input.features, list | tuple)
+
+
+def test_an_experiment_without_a_letter_of_ascii_gives_a_model_without_a_name(tmp_path: Path) -> None:
+    text = params_yaml(experiment="实验")
+    assert read_network(run_folder(tmp_path / "run", saved(mlp(6, 16, 8, 3)), AGENT, text)).spec.name == "model"
