@@ -9,7 +9,7 @@ from typing import Any
 
 from builder.errors import RecoveryError
 from export.recovery.activation_slots import Hints, parse
-from export.recovery.checkpoint import Layers, read_layers
+from export.recovery.checkpoint import Layers, check_options, read_layers
 from export.recovery.normaliser_file import SAVED, normaliser_of
 from export.recovery.recovered import Recovered, Step, network_of, refusals_of
 
@@ -47,6 +47,7 @@ def read_run(folder: RunFolder, run: Run, *, name: str | None = None, **options:
         joints = _joints(run, options.pop("joints", None))
         values = _joined(run, options)
         dropout, dtype = options.get("dropout"), options.get("dtype")
+        check_options(options.get("epsilon"), dropout, dtype)
         dtype = run.rounding.value if run.rounding is not None else dtype
         behind = run.after_normaliser.value if run.after_normaliser is not None else None
         activations = values["activations"]
@@ -119,8 +120,6 @@ def _joined(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
         if any(parse(text, "--activations") not in known for text in given):
             raise _refuse("activations", ",".join(given), run.activation)
         values["activations"] = None  # they agree, and the folder says where they are
-    elif given is not None:
-        values["activation"] = None
     return values
 
 

@@ -157,6 +157,24 @@ def test_a_run_of_legged_gym_asks_for_what_no_file_says(tmp_path: Path) -> None:
     assert not any(note.startswith("a run of") for note in alone.notes)  # a file without a configuration is a file
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dtype": "float16"}, "dtype is 'float32' or left out, not 'float16'"),
+        ({"dropout": 2.0}, r"--dropout 2\.0: expected a number from 0 to 1"),
+        ({"epsilon": -1.0}, r"--epsilon -1\.0: expected a number from 0 to 1"),
+        ({"activation": "relu", "activations": ["elu", "elu"]}, "give either --activation or --activations"),
+    ],
+)
+def test_an_option_means_what_it_means_for_a_checkpoint_alone(
+    options: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    torch.save(saved_by_3(trained(9, 4, normalised=False)), tmp_path / "model_0.pt")
+    for path in (tmp_path, tmp_path / "model_0.pt"):
+        with pytest.raises(RecoveryError, match=words):
+            read_network(path, prefix=("actor.",), **options)
+
+
 def test_joints_are_for_folders(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "net.pt")
     with pytest.raises(RecoveryError, match="--joints is for the folder of a training run"):
