@@ -21,6 +21,9 @@ from .joints import joint_names
 _JOINED = ("key", "prefix", "activation", "output_activation", "epsilon")
 """Options that a run's folder may give too, by their names in ``read_checkpoint`` and in ``Run``."""
 
+_SELECTS = ("key", "prefix")
+"""Those that select a network in the checkpoint, of which there may be others."""
+
 
 def run_of(path: Path, options: Mapping[str, Any]) -> tuple[RunFolder, Run] | None:
     """The run in a folder, or around a checkpoint; ``None`` for a checkpoint of no run, or for another network in it.
@@ -32,7 +35,7 @@ def run_of(path: Path, options: Mapping[str, Any]) -> tuple[RunFolder, Run] | No
         return None
     with refusals_of(found.folder.path):
         run = found.framework.read(found.folder)
-    if not path.is_dir() and any(_differs(run, option, options.get(option)) for option in ("key", "prefix")):
+    if not path.is_dir() and any(_differs(run, option, options.get(option)) for option in _SELECTS):
         return None  # another network in the same file, of which the folder says nothing
     return found.folder, replace(run, notes=(f"a run of {run.framework}, {found.note}", *run.notes))
 
@@ -92,16 +95,19 @@ def _differs(run: Run, option: str, given: Any) -> bool:
     if given is None or given == () or fact is None:
         return False
     if option in ("activation", "output_activation"):
-        return parse(given, f"--{option}") != parse(fact.value, f"--{option}")
-    if option in ("key", "prefix"):
+        flag = f"--{option.replace('_', '-')}"
+        return parse(given, flag) != parse(fact.value, flag)
+    if option in _SELECTS:
         given, value = ((each,) if isinstance(each, str) else each for each in (given, fact.value))
         return [part.rstrip(".") for part in given] != [part.rstrip(".") for part in value]
     return given != fact.value
 
 
-def _refuse(flag: str, given: Any, fact: Fact[Any]) -> RecoveryError:
-    message = f"--{flag} {shown(given)} contradicts {shown(fact.value)}, from {fact.place}"
-    return RecoveryError(f"{message}. What to do: leave --{flag} out; another network is recovered by the file's path")
+def _refuse(option: str, given: Any, fact: Fact[Any]) -> RecoveryError:
+    flag = f"--{option.replace('_', '-')}"
+    message = f"{flag} {shown(given)} contradicts {shown(fact.value)}, from {fact.place}"
+    by_path = "; another network is recovered by the file's path" if option in _SELECTS else ""
+    return RecoveryError(f"{message}. What to do: leave {flag} out{by_path}")
 
 
 def _joined(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +116,7 @@ def _joined(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
     for option in _JOINED:
         given, fact = options.get(option), getattr(run, option)
         if _differs(run, option, given):
-            raise _refuse(option.replace("_", "-"), given, fact)
+            raise _refuse(option, given, fact)
         values[option] = fact.value if fact is not None else given
     given = options.get("activations")
     values["activations"] = given

@@ -175,6 +175,23 @@ def test_an_option_means_what_it_means_for_a_checkpoint_alone(
             read_network(path, prefix=("actor.",), **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"output_activation": "rleu"}, "--output-activation: unknown activation 'rleu'"),
+        ({"output_activation": "tanh"}, "--output-activation tanh contradicts none.*leave --output-activation out$"),
+        ({"activation": "relu"}, "--activation relu contradicts elu.*leave --activation out$"),
+        ({"activations": ["relu", "relu"]}, "--activations relu,relu contradicts elu.*leave --activations out$"),
+        ({"prefix": "critic."}, "--prefix critic. contradicts .*out; another network is recovered by the file's path$"),
+    ],
+)
+def test_an_option_that_contradicts_the_folder_says_what_helps(
+    options: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecoveryError, match=words):
+        read_network(g1_run(tmp_path / "run"), **options)
+
+
 def test_joints_are_for_folders(tmp_path: Path) -> None:
     torch.save(nn.Linear(3, 2).state_dict(), tmp_path / "net.pt")
     with pytest.raises(RecoveryError, match="--joints is for the folder of a training run"):
