@@ -111,4 +111,4 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.cleanrl_model") if path.is_file())
 
 
-FRAMEWORK = Framework("CleanRL", "EXP.cleanrl_model", _checkpoints, read)
+FRAMEWORK = Framework("CleanRL", "EXP.cleanrl_model", _checkpoints, read, chosen=lambda _: "the last by name")

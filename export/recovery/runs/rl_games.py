@@ -8,6 +8,8 @@ clips the action at 1 and stretches it to the environment's limits. Source: ``rl
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 
@@ -16,13 +18,14 @@ from export.recovery.recovered import Step, model_name
 
 from .around import wrapped
 from .facts import Fact, GetInterface, Run, clip_step, scale_step
-from .folder import RunFolder, numbered
+from .folder import RunFolder, last_by, numbered
 from .framework import Framework
 from .isaac_lab import interface_of, is_managed, period_of
 from .rsl_rl import AGENT, ENV, left_out_note
 from .yaml_data import Entry
 
 _CONFIG = "config.yaml"
+_LAST = r"last_.*_ep_(\d+)_rew_.*\.pth"
 _ACTIVATIONS = {
     **{name: name for name in ("relu", "tanh", "sigmoid", "elu", "gelu", "softplus")},
     "swish": "silu",
@@ -171,9 +174,15 @@ def _checkpoints(folder: Path) -> list[Path]:
     files = (f"{name}.{ending}" for name in (AGENT[: -len(".yaml")], "config") for ending in ("yaml", "pkl"))
     if not any((folder / name).is_file() for name in files):
         return []
-    last = numbered(folder / "nn", r"last_.*_ep_(\d+)_rew_.*\.pth")
+    last = numbered(folder / "nn", _LAST)
     rest = [path for path in sorted((folder / "nn").glob("*.pth")) if path not in last and path.is_file()]
     return [*last, *rest]
+
+
+def _chosen(checkpoints: Sequence[Path]) -> str:
+    """The library itself writes one file without an epoch, that of the best."""
+    unnumbered = [path for path in checkpoints if re.fullmatch(_LAST, path.name) is None]
+    return "the best" if len(unnumbered) == 1 else last_by(checkpoints, _LAST)
 
 
 FRAMEWORK = Framework(
@@ -181,5 +190,5 @@ FRAMEWORK = Framework(
     f"nn/NAME.pth beside {AGENT} (Isaac Lab) or {_CONFIG} (IsaacGymEnvs, OmniIsaacGymEnvs)",
     _checkpoints,
     read,
-    chosen="the best",
+    chosen=_chosen,
 )

@@ -21,12 +21,14 @@ from export.recovery.recovered import Step
 
 from .around import wrapped
 from .facts import Fact, Run, clip_step, scale_step
-from .folder import RunFolder, numbered
+from .folder import RunFolder, last_by, numbered
 from .framework import Framework
 from .sb3_archive import Data, is_archive, printed_numbers, read_data, read_system
 
 _CLASS = re.compile(r"<(?:class|function) '?([\w.]+?)(?:\.__init__)?[' ].*>", re.DOTALL)
 """A class, or its first method, as Python prints it."""
+_STEPS, _BEST = r".*_(\d+)_steps\.zip", "best_model.zip"
+"""The names that its callbacks give to checkpoints."""
 _ALONE = "unzip policy.pth and recover it, with --prefix and --activation"
 _ARGMAX = "ACTION: the outputs are {} of a discrete action; the action is the index of the largest"
 
@@ -194,9 +196,15 @@ def _normaliser(folder: RunFolder) -> str:
 def _checkpoints(folder: Path) -> list[Path]:
     """By their numbers of steps, ``rl_model_N_steps.zip``; those without one after them, the best last."""
     archives = [path for path in sorted(folder.glob("*.zip")) if is_archive(path)]
-    steps = [path for path in numbered(folder, r".*_(\d+)_steps\.zip") if path in archives]
-    rest = sorted((path for path in archives if path not in steps), key=lambda path: path.name == "best_model.zip")
+    steps = [path for path in numbered(folder, _STEPS) if path in archives]
+    rest = sorted((path for path in archives if path not in steps), key=lambda path: path.name == _BEST)
     return [*steps, *rest]
 
 
-FRAMEWORK = Framework("Stable-Baselines3", "NAME.zip, with policy.pth and data in it", _checkpoints, read)
+def _chosen(checkpoints: Sequence[Path]) -> str:
+    return "the best" if checkpoints[-1].name == _BEST else last_by(checkpoints, _STEPS)
+
+
+FRAMEWORK = Framework(
+    "Stable-Baselines3", "NAME.zip, with policy.pth and data in it", _checkpoints, read, chosen=_chosen
+)

@@ -168,6 +168,22 @@ def test_td3_and_dqn(tmp_path: Path) -> None:
     assert noted(found, "ACTION: the outputs are values of a discrete action")
 
 
+def test_the_choice_of_the_checkpoint_is_said_as_it_is(tmp_path: Path) -> None:
+    state, run = named({"actor.mu": mlp(5, 8, 2)}), tmp_path / "run"
+    for name, words in (
+        ("rl_model_900_steps", "the only one"),
+        ("rl_model_1000_steps", "the newest of 2; another"),
+        ("a_final", "the last by name, after those with numbers, of 3; another"),
+        ("best_model", "the best of 4; another"),
+    ):
+        archive(run / f"{name}.zip", "TD3Policy", state)
+        assert noted(read_network(run), f"checkpoint {name}.zip: {words}")
+    for path in run.glob("*_steps.zip"):
+        path.unlink()
+    (run / "best_model.zip").rename(run / "b.zip")
+    assert noted(read_network(run), "checkpoint b.zip: the last by name of 2; another")
+
+
 def test_limits_that_are_all_alike_are_one_number(tmp_path: Path) -> None:
     actor = randomised(mlp(5, 8, 2, act=nn.ReLU))
     space = box(LOW, HIGH, low="[-0.1 ... -0.1]", low_repr="-0.1", high="[0.1 ... 0.1]", high_repr="0.1")
