@@ -14,6 +14,7 @@ from pathlib import Path
 from builder.errors import RecoveryError
 from export.recovery.recovered import model_name
 
+from .around import ARGMAX
 from .facts import Fact, Run
 from .folder import RunFolder
 from .framework import Framework
@@ -26,7 +27,6 @@ _PPO_NORMALISER = (
     "NORMALISER LEFT OUT: ppo_continuous_action.py normalises observations with gym.wrappers.NormalizeObservation and"
     " clips them at 10, and the checkpoint does not hold the statistics"
 )
-_ARGMAX = "ACTION: the outputs are {} of a discrete action; the action is the index of the largest"
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ _LAYOUTS = (
         (_PPO_WRAPPERS,),
         _PPO_NORMALISER,
     ),
-    _Layout("ppo.py", ("actor.",), rf"critic\.{_SEQUENTIAL}", "tanh", "none", (_ARGMAX.format("logits"),)),
-    _Layout("dqn.py", ("network.",), "", "relu", "none", (_ARGMAX.format("values"),)),
+    _Layout("ppo.py", ("actor.",), rf"critic\.{_SEQUENTIAL}", "tanh", "none", (ARGMAX.format("logits"),)),
+    _Layout("dqn.py", ("network.",), "", "relu", "none", (ARGMAX.format("values"),)),
     _Layout("td3_continuous_action.py", ("fc1.", "fc2.", "fc_mu.", "action_scale"), "action_bias", "relu", "tanh"),
     _Layout(
         "sac_continuous_action.py",

@@ -16,7 +16,7 @@ from pathlib import Path
 from builder.errors import RecoveryError
 from export.recovery.recovered import Step, model_name
 
-from .around import wrapped
+from .around import ARGMAX, wrapped
 from .facts import Fact, GetInterface, Run, clip_step, scale_step
 from .folder import RunFolder, last_by, numbered
 from .framework import Framework
@@ -37,7 +37,6 @@ _NORMALISER, _TRUNK = "running_mean_std.", "a2c_network.actor_mlp."
 _HEADS = {"continuous": "a2c_network.mu.", "discrete": "a2c_network.logits."}
 _CODE = "rl_games' RunningMeanStd"
 _ALONE = "copy the checkpoint into an empty folder and recover it there, with --prefix and --activations"
-_ARGMAX = "ACTION: the outputs are logits of a discrete action; the action is the index of the largest"
 
 
 def read(folder: RunFolder) -> Run:
@@ -73,7 +72,7 @@ def read(folder: RunFolder) -> Run:
         period=period_of(env) if env is not None else None,
         interface=_interface(folder, config, params, env, kind),
         notes=(() if env is not None and is_managed(env) else (left_out_note(env),))
-        + ((_ARGMAX,) if kind == "discrete" else ()),
+        + ((ARGMAX.format("logits"),) if kind == "discrete" else ()),
     )
 
 

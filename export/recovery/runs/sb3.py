@@ -19,7 +19,7 @@ from builder.values import is_dict, is_list
 from export.recovery.activation_slots import parse
 from export.recovery.recovered import Step
 
-from .around import wrapped
+from .around import ARGMAX, BITS, PARTS_ARGMAX, wrapped
 from .facts import Fact, Run, clip_step, scale_step
 from .folder import RunFolder, last_by, numbered
 from .framework import Framework
@@ -30,7 +30,8 @@ _CLASS = re.compile(r"<(?:class|function) '?([\w.]+?)(?:\.__init__)?[' ].*>", re
 _STEPS, _BEST = r".*_(\d+)_steps\.zip", "best_model.zip"
 """The names that its callbacks give to checkpoints."""
 _ALONE = "unzip policy.pth and recover it, with --prefix and --activation"
-_ARGMAX = "ACTION: the outputs are {} of a discrete action; the action is the index of the largest"
+_SPACES = {"MultiDiscrete": PARTS_ARGMAX, "MultiBinary": BITS}
+"""What the outputs are for action spaces other than Box and Discrete."""
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,12 @@ def _action(
     space = data.get("action_space", ":type:")
     place = data.place("action_space")
     if not isinstance(space, str) or ".Box'" not in space:
-        what = "values" if kind == "DQNPolicy" else "logits"
-        return Fact("none", f"{kind}, {place}"), _nothing, [_ARGMAX.format(what)]
+        match = _CLASS.fullmatch(space) if isinstance(space, str) else None
+        name = match[1].rpartition(".")[2] if match else ""
+        note = _SPACES.get(name) or ARGMAX.format("values" if kind == "DQNPolicy" else "logits")
+        sizes = data.get("action_space", "nvec") if name == "MultiDiscrete" else None
+        note = f"{note}; the sizes of the parts are {sizes}, {place}" if isinstance(sizes, str) else note
+        return Fact("none", f"{kind}, {place}"), _nothing, [note]
     end = Fact("tanh" if squashed else "none", f"{kind}, {data.place('policy_class')}")
     if noisy and kind == "SACPolicy":  # gSDE bounds the mean before tanh
         largest = data.get("policy_kwargs", "clip_mean")

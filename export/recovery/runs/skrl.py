@@ -17,7 +17,7 @@ from builder.errors import RecoveryError
 from builder.values import is_dict
 from export.recovery.recovered import Step
 
-from .around import wrapped
+from .around import ARGMAX, PARTS_ARGMAX, wrapped
 from .facts import Fact, Run, scale_step
 from .folder import RunFolder, numbered
 from .framework import Framework
@@ -126,8 +126,10 @@ def _network(agent: Entry) -> _Network:
     if clip is not None and clip.flag():
         message = f"ACTION CLIP LEFT OUT: {clip.place} clips the action to the limits of the action space"
         notes.append(f"{message}, which are not in the folder. What to do: add a clip block to the end of spec.yaml")
-    if policy.need("class").text().startswith(("Categorical", "MultiCategorical")):
-        notes.append("ACTION: the outputs are logits of a discrete action; the action is the index of the largest")
+    if policy.need("class").text().startswith("Categorical"):
+        notes.append(ARGMAX.format("logits"))
+    elif policy.need("class").text().startswith("MultiCategorical"):
+        notes.append(PARTS_ARGMAX)
     return _Network(
         tuple(names),
         source,

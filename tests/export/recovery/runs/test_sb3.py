@@ -168,6 +168,30 @@ def test_td3_and_dqn(tmp_path: Path) -> None:
     assert noted(found, "ACTION: the outputs are values of a discrete action")
 
 
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (DISCRETE, "ACTION: the outputs are logits of a discrete action; the action is the index of the largest"),
+        (
+            {":type:": "<class 'gymnasium.spaces.multi_discrete.MultiDiscrete'>", "nvec": "[3 2]", "_shape": [2]},
+            "each action is the index of the largest of its part; the sizes of the parts are [3 2]",
+        ),
+        (
+            {":type:": "<class 'gymnasium.spaces.multi_binary.MultiBinary'>", "n": "5"},
+            "1 where the output is above 0, and 0 elsewhere",
+        ),
+    ],
+)
+def test_what_becomes_of_logits_is_said_of_their_space(space: dict[str, Any], words: str, tmp_path: Path) -> None:
+    hidden, head = randomised(mlp(5, 16, 8, act=nn.Tanh)), randomised(nn.Linear(8, 5), 1)
+    found = read_network(
+        archive(tmp_path / "m.zip", "ActorCriticPolicy", actor_critic(hidden, head), action_space=space)
+    )
+    close(found, lambda x: head(torch.tanh(hidden(x))))
+    (note,) = [note for note in found.notes if note.startswith("ACTION")]
+    assert words in note
+
+
 def test_the_choice_of_the_checkpoint_is_said_as_it_is(tmp_path: Path) -> None:
     state, run = named({"actor.mu": mlp(5, 8, 2)}), tmp_path / "run"
     for name, words in (

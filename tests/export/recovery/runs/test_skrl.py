@@ -203,6 +203,22 @@ def test_a_checkpoint_without_the_scaler_that_agent_yaml_has(tmp_path: Path) -> 
         read_network(folder)
 
 
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("CategoricalMixin", "of a discrete action; the action is the index of the largest"),
+        ("MultiCategoricalMixin", "of several discrete actions, a part of them for each in order; each action is the"),
+    ],
+)
+def test_what_becomes_of_logits_is_said_of_their_class(kind: str, words: str, tmp_path: Path) -> None:
+    checkpoint = saved({"net_container": randomised(mlp(6, 16, 8, 3))}, "state_preprocessor")
+    agent = agent_yaml().replace("GaussianMixin", kind)
+    (note,) = [
+        note for note in read_network(run_folder(tmp_path / "run", checkpoint, agent)).notes if "ACTION:" in note
+    ]
+    assert words in note
+
+
 def test_a_clip_to_limits_that_no_file_holds_is_said(tmp_path: Path) -> None:
     checkpoint = saved({"net_container": randomised(mlp(6, 16, 8, 3))}, "state_preprocessor")
     folder = run_folder(tmp_path / "run", checkpoint, agent_yaml(clip_mean_actions="true"))
