@@ -67,6 +67,8 @@ def normaliser_of(path: Path, features: int) -> tuple[list[Step], list[str]]:
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of numbers of a NumPy archive; pickled ones are refused."""
     hint = f"What to do: write it with {SAVED}"
+    if not path.is_file():
+        raise RecoveryError(f"{path}: cannot be read: no such file. {hint}")
     if not zipfile.is_zipfile(path):
         raise RecoveryError(f"{path}: not a NumPy archive (.npz). {hint}")
     with refusals_of(path), opened_archive(path) as archive:
