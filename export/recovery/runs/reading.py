@@ -181,5 +181,4 @@ def _fact_notes(run: Run, joints: Joints) -> list[str]:
         ("name", run.name),
     ]
     notes = [fact.note(what) for what, fact in lines if fact is not None and fact.value not in ("none", "")]
-    notes += [f"order of the joints: {joints.place}"] if joints is not None else []
-    return [*notes, *run.facts]
+    return [*notes, *([f"order of the joints: {joints.place}"] if joints is not None else [])]

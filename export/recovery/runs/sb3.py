@@ -70,7 +70,7 @@ def read(folder: RunFolder) -> Run:
         raise RecoveryError(f"{message}; it holds {', '.join(names[:6])}. What to do: {_ALONE}")
     squashed = policy.squashed or data.get("policy_kwargs", "squash_output") is True
     end, after, notes = _action(data, kind, squashed, noisy=any(name.startswith("actor.mu.0.") for name in names))
-    hidden = _hidden(data, policy)
+    _refuse_other_observations(data)
     return Run(
         framework="Stable-Baselines3",
         folder=folder.path,
@@ -78,18 +78,17 @@ def read(folder: RunFolder) -> Run:
         prefix=Fact(prefix, f"the names of policy.pth, as {kind} has them"),
         activation=_activation(data, kind, policy),
         output_activation=end,
-        hidden=hidden,
+        hidden=_hidden(data, policy),
         interface=wrapped(None, after=after),
-        notes=(*_system(folder.checkpoint), *notes, *_observation(data)),
+        notes=(*_system(folder.checkpoint), *notes),
         normaliser=_normaliser(folder),
     )
 
 
 def _policy(data: Data) -> tuple[str, _Policy]:
     """Raises RecoveryError: another policy than the dense ones of the library."""
-    texts = [data.get("policy_class", key) for key in ("__init__", ":type:")]
-    text = texts[0] if isinstance(texts[0], str) else ""
-    match = _CLASS.fullmatch(text)
+    text = data.get("policy_class", "__init__")
+    match = _CLASS.fullmatch(text) if isinstance(text, str) else None
     kind = match[1].rpartition(".")[2] if match else ""
     if kind not in _POLICIES:
         found = f"is {kind}" if kind else "is not named"
@@ -172,13 +171,12 @@ def _limits(data: Data, bound: str, count: int) -> list[float] | None:
     return None
 
 
-def _observation(data: Data) -> list[str]:
-    """Raises RecoveryError: observations that are not rows of numbers."""
+def _refuse_other_observations(data: Data) -> None:
+    """Raise RecoveryError for observations that are not rows of numbers."""
     space = data.get("observation_space", ":type:")
     if isinstance(space, str) and ".Box'" not in space:
         place = data.place("observation_space")
         raise RecoveryError(f"{place}: {space} is no Box of numbers; only dense networks on rows can be recovered")
-    return []
 
 
 def _system(checkpoint: Path) -> list[str]:
