@@ -71,7 +71,7 @@ def read(folder: RunFolder) -> Run:
         hidden=units.fact(widths),
         period=period_of(env) if env is not None else None,
         interface=_interface(folder, config, params, env, kind),
-        notes=(() if env is not None and is_managed(env) else (left_out_note(env),))
+        notes=(() if env is not None and is_managed(env) else (left_out_note(env, isaac_lab=config.file == AGENT),))
         + ((ARGMAX.format("logits"),) if kind == "discrete" else ()),
     )
 

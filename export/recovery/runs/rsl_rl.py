@@ -100,9 +100,10 @@ def _groups(agent: Entry, env: Entry, role: str) -> list[str]:
     return [role] if env.get("observations", role) is not None else ["policy"]
 
 
-def left_out_note(env: Entry | None) -> str:
-    """The warning where nothing says what the actions are."""
-    why = f"{ENV} is missing" if env is None else f"the environment of {ENV} computes the actions in code of its own"
+def left_out_note(env: Entry | None, isaac_lab: bool = True) -> str:
+    """The warning where nothing says what the actions are; only runs of Isaac Lab and mjlab have an env.yaml."""
+    why = f"{ENV} is missing" if isaac_lab else "no file of the run says what the environment does with the outputs"
+    why = f"the environment of {ENV} computes the actions in code of its own" if env is not None else why
     if env is not None and (scale := env.get("action_scale")) is not None and scale.is_number:
         why = f"{why}, with action_scale {scale.number():g} ({scale.place})"
     message = f"ACTION SCALE LEFT OUT: {why}; the outputs are as the network gives them, and the inputs have no names"

@@ -85,7 +85,10 @@ def read(folder: RunFolder) -> Run:
         hidden=network.hidden if network is not None else None,
         period=period_of(env) if env is not None else None,
         interface=wrapped(inner, after=lambda _: after),
-        notes=(*(() if managed else (left_out_note(env),)), *(network.notes if network is not None else ())),
+        notes=(
+            *(() if managed else (left_out_note(env, isaac_lab=agent is not None),)),
+            *(network.notes if network is not None else ()),
+        ),
     )
 
 

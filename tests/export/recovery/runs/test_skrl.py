@@ -170,7 +170,12 @@ def test_a_run_without_agent_yaml_asks_for_the_activation_alone(tmp_path: Path) 
     folder = run_folder(tmp_path / "run", saved({"net_container": layers}, "state_preprocessor"), None)
     with pytest.raises(RecoveryError, match="does not hold its activations"):
         read_network(folder)
-    agree(read_network(folder, activation="elu"), nn.Sequential(RunningStandardScaler(6), layers))
+    found = read_network(folder, activation="elu")
+    agree(found, nn.Sequential(RunningStandardScaler(6), layers))
+    assert noted(found, "ACTION SCALE LEFT OUT: no file of the run says what the environment does with the outputs")
+    assert not noted(found, "params/")  # files that this user never had
+    folder = run_folder(tmp_path / "isaac", saved({"net_container": layers}, "state_preprocessor"), agent_yaml())
+    assert noted(read_network(folder), "ACTION SCALE LEFT OUT: params/env.yaml is missing")
 
 
 @pytest.mark.parametrize(
