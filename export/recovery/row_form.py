@@ -181,7 +181,12 @@ class _Rewriting:
             rank += len(given) if node.op_type == "Unsqueeze" else 0
             if any(not -rank <= axis < rank for axis in given):
                 raise NotABlock(f"{label(node)} names an axis of {given} that a value of {rank} dimensions has not")
-        return node.op_type in _SAME_ROW
+        if node.op_type not in _SAME_ROW:
+            return False
+        before, after = (_sizes_of(self.model, name) for name in (node.input[0], node.output[0]))
+        if before is not None and after is not None and prod(before) != prod(after):
+            raise NotABlock(f"{label(node)} makes {list(after)} of a value of {list(before)}, which it cannot hold")
+        return True
 
     def _name(self, name: str) -> str:
         return self.names.get(name, name)

@@ -241,3 +241,10 @@ def test_what_cannot_be_cut_off_is_refused(nodes: Nodes, words: str, tmp_path: P
     path = saved(tmp_path / "old.onnx", nodes, arrays, ["batch", 6], ["batch", 2], 17)
     with pytest.raises(RecoveryError, match=words):
         recover(path, tmp_path / "new", device="cpu", page=False)
+
+
+def test_a_reshape_that_cannot_hold_the_row_is_refused(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["r"]), node("Reshape", ["r", "seven"], ["y"])]
+    path = saved(tmp_path / "old.onnx", nodes, {"seven": integers(7)}, [1, 6], [7], 17)
+    with pytest.raises(RecoveryError, match=r"makes \[7\] of a value of \[1, 6\], which it cannot hold"):
+        recover(path, tmp_path / "new", device="cpu", page=False)
