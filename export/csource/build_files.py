@@ -38,8 +38,7 @@ def _parameters(name: str, summary: Summary) -> str:
 
     (taken,), (given,) = summary.inputs, summary.outputs
     interfaces = {"state_interfaces": _interfaces(taken), "command_interfaces": _interfaces(given)}
-    period = getattr(summary, "period", None)
-    rate = {} if period is None else {"update_rate": round(1 / period)}
+    rate = {} if summary.period is None else {"update_rate": round(1 / summary.period)}
     kind = {"type": f"{name}_controller/Controller"}
     record = {
         "controller_manager": {"ros__parameters": {**rate, f"{name}_controller": kind}},
