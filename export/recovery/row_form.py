@@ -281,13 +281,15 @@ class _Rewriting:
                 attribute.i = 1 if attribute.name == "axis" else attribute.i
         if node.op_type.startswith("Reduce"):
             self._check_reduces_features(node)
-        if node.op_type == "MatMul" and kept.input[0] in self.constants:  # of a matrix with a column
-            matrix = self.constants[kept.input[0]]
-            kept.input[:] = [kept.input[1], self._constant(f"{kept.input[0]}.T", np.ascontiguousarray(matrix.T))]
         for index, name in enumerate(kept.input):
             constant = self.constants.get(name)
             if constant is not None and constant.ndim > 2 and constant.dtype == np.float32:
+                if prod(constant.shape[:-2]) != 1:
+                    raise NotABlock(f"{label(node)} takes constants of shape {list(constant.shape)} beside a row")
                 kept.input[index] = self._constant(f"{name}.flat", constant.reshape(constant.shape[-2:]))
+        if node.op_type == "MatMul" and kept.input[0] in self.constants:  # of a matrix with a column
+            matrix = self.constants[kept.input[0]]
+            kept.input[:] = [kept.input[1], self._constant(f"{kept.input[0]}.T", np.ascontiguousarray(matrix.T))]
 
     def _check_along_features(self, node: NodeProto) -> None:
         """Raise NotABlock if an operator with an axis does not run along all features of the row."""
