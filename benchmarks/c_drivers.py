@@ -20,7 +20,6 @@ from runtime.timing.timer import Block
 
 DRIVERS = Path(__file__).resolve().parent / "drivers"
 MLPX, EMX, RUNTIME = "mlpx C", "emx-onnx-cgen", "ONNX Runtime's C interface"
-FLAGS = (("-O2",), ("-O3", "-march=native"))
 _CHUNK = 5e-6
 """Seconds of calls between two looks at the clock, which costs 0.03 µs."""
 _NAME = "network"

@@ -17,8 +17,8 @@ import numpy as np
 from runtime import BlockSummary, ModelError
 from runtime.model.onnx_messages import attribute, float_array, parse_model, text
 
-Setting = float | tuple[float, ...]
-"""One number, or one for each feature."""
+Setting = float | tuple[float | None, ...]
+"""One number, or one for each feature; None for a feature without a limit."""
 Settings = Mapping[str, Mapping[str, Setting]]
 """By the block's path and the setting's name."""
 
@@ -34,7 +34,11 @@ class _Place:
 
 
 _Operators = Mapping[str, tuple[_Place, ...]]
-_CLIP: _Operators = {"Clip": (_Place("min", "min", 1), _Place("max", "max", 2))}
+_CLIP: _Operators = {
+    "Clip": (_Place("min", "min", 1), _Place("max", "max", 2)),
+    "Max": (_Place("min", input=1),),
+    "Min": (_Place("max", input=1),),
+}
 _ELU: _Operators = {name: (_Place("alpha", "alpha", default=1.0),) for name in ("Elu", "Celu")}
 _LEAKY: _Operators = {"LeakyRelu": (_Place("negative_slope", "alpha", default=0.01),)}
 _MEAN, _STD, _FACTOR, _OFFSET = (_Place(name, input=1) for name in ("mean", "std", "factor", "offset"))
@@ -87,13 +91,13 @@ def _value(node: Any, place: _Place, constants: Mapping[str, Any], folder: Path)
     """What an operator is set to; a factor or a term that is added may be the first of its inputs."""
     held = attribute(node, place.attribute) if place.attribute is not None else None
     if held is not None:
-        return _shortest(np.float32(held.f))
+        return _number(np.float32(held.f))
     places = () if place.input is None else (place.input, 0) if text(node.op_type) in ("Mul", "Add") else (place.input,)
     tensor = next((constants[text(node.input[i])] for i in places if _is_read(node, i, constants)), None)
     if tensor is None or np.prod(tuple(tensor.dims), dtype=object) > _MOST:
         return place.default
     with suppress(ModelError):  # another type than float32, or its file of weights is not there
-        values = [_shortest(value) for value in float_array(tensor, folder).reshape(-1)]
+        values = [_number(value) for value in float_array(tensor, folder).reshape(-1)]
         return (values[0] if len(set(values)) == 1 else tuple(values)) if values else None
     return None
 
@@ -102,9 +106,9 @@ def _is_read(node: Any, place: int, constants: Mapping[str, Any]) -> bool:
     return place < len(node.input) and text(node.input[place]) in constants
 
 
-def _shortest(value: np.float32) -> float:
-    """The number with the fewest digits that is this float32: 0.01, not 0.009999999776482582."""
-    return float(str(value))
+def _number(value: np.float32) -> float | None:
+    """The number with the fewest digits that is this float32: 0.01, not 0.009999999776482582; None for an infinity."""
+    return None if np.isinf(value) else float(str(value))
 
 
 def dropped(spec: Mapping[str, Any] | None) -> dict[str, float]:

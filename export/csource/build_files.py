@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.resources import files as resources
 from math import prod
+from typing import Any
 
 from runtime import Port, Summary
 
@@ -37,8 +38,7 @@ def _parameters(name: str, summary: Summary) -> str:
 
     (taken,), (given,) = summary.inputs, summary.outputs
     interfaces = {"state_interfaces": _interfaces(taken), "command_interfaces": _interfaces(given)}
-    period = getattr(summary, "period", None)
-    rate = {} if period is None else {"update_rate": round(1 / period)}
+    rate = {} if summary.period is None else {"update_rate": round(1 / summary.period)}
     kind = {"type": f"{name}_controller/Controller"}
     record = {
         "controller_manager": {"ros__parameters": {**rate, f"{name}_controller": kind}},
@@ -61,6 +61,24 @@ def _interface(feature: str) -> str:
     kinds = (kind for kind, parts in _KINDS.items() if any(part in term for part in parts))
     kind = next(kinds, None)
     return f"{joint}/{kind}" if colon and kind is not None and "@" not in joint else f"SET/{feature}"
+
+
+def proof_in_words(record: Mapping[str, Any]) -> str:
+    """The section of a package's README that says what ``proof.json`` records."""
+    if record["proved"]:
+        return """## What was proved of the code
+
+`proof.json` has each build that was proved, and on which machine: the code was compiled, once as it is and once with
+the values of all layers as outputs, and every layer was held to its bound on the rows of the proof, its weights to
+exact probes, both builds to the same bits. Other compilers, options and processors were not tried; the self-test tells
+whether they compute the proved answers."""
+    tested = """\
+Its self-test passed in the builds that `proof.json` has under `self_tested`; no layer was compared, and no weight
+probed.""" if record["self_tested"] else "Not even its self-test was run."  # fmt: skip
+    return f"""## What was proved of the code
+
+Nothing: the notes above and `proof.json` say why. The ONNX file is proved, and the code is made of it. {tested}
+Run the self-test with your compiler before you rely on the code: it tells whether it computes the proved answers."""
 
 
 def usage(name: str, summary: Summary) -> list[str]:
@@ -91,12 +109,6 @@ of every constant, the library's functions at points whose exact values are know
 each against its proved bound. Call it once at the start.
 
 `-ffast-math` is refused: with it, neither NaN nor the bounds hold.""",
-        """## What was proved of the code
-
-`proof.json` has each build that was proved, and on which machine: the code was compiled, once as it is and once with
-the values of all layers as outputs, and every layer was held to its bound on the rows of the proof, its weights to
-exact probes, both builds to the same bits. Other compilers, options and processors were not tried; the self-test tells
-whether they compute the proved answers.""",
     ]
     if single:
         parts.append("""\

@@ -55,7 +55,9 @@ class Compiler:
         if done.returncode:
             said = "\n".join(done.stderr.splitlines()[:10])
             message = f"{self.name} {' '.join(flags)} does not compile the code"
-            raise TargetError(f"{message}:\n{said}\nWhat to do: name another compiler, or report this")
+            raise TargetError(
+                f"{message}:\n{said}\nWhat to do: put another gcc or clang first on the PATH, or report this"
+            )
 
 
 def _environment() -> dict[str, str]:

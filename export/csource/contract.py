@@ -132,7 +132,7 @@ def _table(each: Argument) -> list[str]:
     if names is None:
         return lines
     units, ranges = port.units or [None] * each.size, port.ranges or [None] * each.size
-    descriptions: Sequence[str | None] = getattr(port, "descriptions", None) or [None] * each.size
+    descriptions = port.descriptions or [None] * each.size
     width, unit_width = max(map(len, names)), max(len(unit or "-") for unit in units)
     for place, (name, unit, limits, words) in enumerate(zip(names, units, ranges, descriptions, strict=True)):
         shown = [f"[{place}]".rjust(len(str(each.size)) + 2), name.ljust(width), (unit or "-").ljust(unit_width)]
@@ -151,10 +151,9 @@ def _names(each: Argument) -> tuple[str, ...] | None:
 
 
 def _period(capital: str, summary: Summary | None) -> list[str]:
-    period: float | None = getattr(summary, "period", None)
-    if period is None:
+    if summary is None or summary.period is None:
         return []
-    return [f"/* Seconds between two calls. */\n#define {capital}_PERIOD {format_number(period)}"]
+    return [f"/* Seconds between two calls. */\n#define {capital}_PERIOD {format_number(summary.period)}"]
 
 
 def _described(name: str, each: Argument) -> str:

@@ -16,7 +16,6 @@ EXPRESSIONS: dict[str, str] = {
     "Relu": "a < 0.0f ? 0.0f : a",
     "LeakyRelu": "a < 0.0f ? {alpha} * a : a",
     "PRelu": "a < 0.0f ? b * a : a",
-    "ThresholdedRelu": "a <= {alpha} ? 0.0f : a",
     "Elu": "a > 0.0f ? a : {alpha} * expm1f(a)",
     "Celu": "a > 0.0f ? a : {alpha} * expm1f(a / {alpha})",
     "Selu": "{gamma} * (a > 0.0f ? a : {alpha} * expm1f(a))",
@@ -37,10 +36,7 @@ EXPRESSIONS: dict[str, str] = {
     "Erf": "erff(a)",
     "Sin": "sinf(a)",
     "Cos": "cosf(a)",
-    "Tan": "tanf(a)",
     "Atan": "atanf(a)",
-    "Sinh": "sinhf(a)",
-    "Cosh": "coshf(a)",
     "Asinh": "asinhf(a)",
     "Floor": "floorf(a)",
     "Ceil": "ceilf(a)",
@@ -119,15 +115,15 @@ def _bound(program: Program, node: NodeProto, name: str) -> float | None:
 
 
 def _batch_norm(program: Program, node: NodeProto) -> Steps:
-    """(x - mean) / √(variance + epsilon)·scale + shift for each channel, the first dimension of a row."""
+    """(x - mean) / √(variance + epsilon)·scale + shift for each channel, the second dimension of the value."""
     attributes, x = program.attributes(node), node.input[0]
     constants = [program.constant(name) for name in node.input[1:]]
     if attributes.get("training_mode") or any(values is None for values in constants):
         program.refuse(node, "its statistics are not constant")
     scale, shift, mean, variance = (np.asarray(values) for values in constants)
-    row = program.row(x)
+    others = program.row(x)[program.leading(x) + 1 :]
     deviation = np.sqrt(variance + np.float32(attributes["epsilon"]))
-    shape = (-1, *(1 for _ in row[1:]))
+    shape = (-1, *(1 for _ in others))
     operands = [values.reshape(shape) for values in (mean, deviation, scale, shift)]
     return _computed(program, node, _BATCH_NORM, [x, *operands], {})
 
@@ -152,7 +148,7 @@ def _computed(
     for operand in operands:
         constant = program.constant(operand) if isinstance(operand, str) else operand
         if constant is not None:
-            taken.append(partial(_given, _constant(program, node, constant, row)))
+            taken.append(partial(_given, _constant(program, node, constant)))
             continue
         assert isinstance(operand, str)
         place = _place(program, node, operand, row)
@@ -165,7 +161,7 @@ def _computed(
         values = [f"    const float {letter} = {take(pointers)};" for letter, take in letters]
         return [f"for (int i = 0; i < {size}; i++) {{", *values, f"    {y}[i] = {text};", "}"]
 
-    return {node.output[0]: Compute(size, tuple(reads), lines, in_place=same and len(set(reads)) == len(reads))}
+    return {node.output[0]: Compute(size, tuple(reads), lines, in_place=same)}
 
 
 def _given(expression: str, _pointers: Sequence[str]) -> str:
@@ -177,11 +173,13 @@ def _read(index: int, place: str, pointers: Sequence[str]) -> str:
     return f"({pointer}){place}" if " " in pointer else f"{pointer}{place}"
 
 
-def _constant(program: Program, node: NodeProto, values: np.ndarray, row: tuple[int, ...]) -> str:
+def _constant(program: Program, node: NodeProto, values: np.ndarray) -> str:
     """An expression for the number of a constant at place i."""
+    row = program.row(node.output[0])
+    rank = len(row) + 1 - program.leading(node.output[0])
     if values.size == 1:
         return program.scalar(float(values.reshape(-1)[0]))
-    if values.ndim > len(row) + 1 or (values.ndim == len(row) + 1 and values.shape[0] != 1):
+    if values.ndim > rank or (values.ndim == rank and values.shape[0] != 1):
         program.refuse(node, f"a constant of shape {list(values.shape)} differs between rows")
     spread = np.broadcast_to(values, (1, *row)).reshape(-1)
     return f"{program.table(spread)}[i]"
@@ -190,12 +188,12 @@ def _constant(program: Program, node: NodeProto, values: np.ndarray, row: tuple[
 def _place(program: Program, node: NodeProto, name: str, row: tuple[int, ...]) -> str:
     """The index of a value's number for place i."""
     own = program.row(name)
+    if len(own) != len(row) or program.leading(name) != program.leading(node.output[0]):
+        program.refuse(node, f"rows of shapes {list(own)} and {list(row)} are combined")
     if own == row:
         return "[i]"
-    if int(np.prod(own)) == 1 and len(own) == len(row):
+    if int(np.prod(own)) == 1:
         return "[0]"
-    if len(own) != len(row):
-        program.refuse(node, f"rows of shapes {list(own)} and {list(row)} are combined")
     places = np.broadcast_to(np.arange(int(np.prod(own))).reshape(own), row).reshape(-1)
     return f"[{program.indices(places)}[i]]"
 

@@ -154,7 +154,6 @@ static float @reduce_{name}(const float *x, int n, int stride)
         for name, start, first, step, last in (
             ("sum", "0.0f", 0, "result + a", "result"),
             ("mean", "0.0f", 0, "result + a", "result / (float)n"),
-            ("sum_square", "0.0f", 0, "result + a * a", "result"),
             ("l2", "0.0f", 0, "result + a * a", "sqrtf(result)"),
             ("l1", "0.0f", 0, "result + fabsf(a)", "result"),
             ("max", "x[0]", 1, "(a > result || a != a) ? a : result", "result"),

@@ -66,10 +66,17 @@ def layout(program: Program, inputs: Sequence[str], outputs: Sequence[str]) -> L
             continue
         made.lines += ["", f"/* {in_comment(f'{node.op_type} {node.name}'.strip())} */"]
         reads = [pointer(read) for read in step.reads]
-        first = roots[step.reads[0]] if step.reads else ""
+        read = [roots[read] for read in step.reads]
+        first = read[0] if read else ""
         if name in targets:
             variables[name] = targets[name]
-        elif step.in_place and first in scratch.taken and last[first] == index and not places[step.reads[0]]:
+        elif (
+            step.in_place
+            and first in scratch.taken
+            and last[first] == index
+            and not places[step.reads[0]]
+            and read.count(first) == 1  # another part of it is read at other places
+        ):
             variables[name], scratch.taken[name] = variables[first], scratch.taken.pop(first)
         else:
             variables[name] = f"v{index}"

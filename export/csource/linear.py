@@ -36,14 +36,15 @@ def _gemm(program: Program, node: NodeProto) -> Steps:
     step = _linear(program, node, x, matrix, None if scaled else added)
     if not scaled:
         return {node.output[0]: step}
+    place = "i" if step.size == out else f"i % {out}"
     alpha, beta = program.scalar(attributes["alpha"]), program.scalar(attributes["beta"])
-    plus = "" if added is None else f" + {beta} * {program.table(added, node.input[2])}[i]"
+    plus = "" if added is None else f" + {beta} * {program.table(added, node.input[2])}[{place}]"
 
     def lines(y: str, reads: list[str]) -> list[str]:
-        after = [f"for (int i = 0; i < {out}; i++) {{", f"    {y}[i] = {alpha} * {y}[i]{plus};", "}"]
+        after = [f"for (int i = 0; i < {step.size}; i++) {{", f"    {y}[i] = {alpha} * {y}[i]{plus};", "}"]
         return [*step.lines(y, reads), *after]
 
-    return {node.output[0]: Compute(out, (x,), lambda y, reads: lines(y, list(reads)))}
+    return {node.output[0]: Compute(step.size, (x,), lambda y, reads: lines(y, list(reads)))}
 
 
 def _matmul(program: Program, node: NodeProto) -> Steps:

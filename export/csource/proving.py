@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from export.recovery.recovering import read_network
 from runtime import Certificate, Session
 from runtime.version import VERSION
 
-from .compilers import LEVELS, Compiler, Known, c_compiler, compilers, load
+from .compilers import LEVELS, Compiler, CRunning, Known, c_compiler, compilers, load
 from .writing import CSource
 
 _PASSED = 0
@@ -28,12 +28,18 @@ _PASSED = 0
 
 
 @dataclass(frozen=True)
-class Build:
-    """One build that was proved."""
+class SelfTested:
+    """One build that passed its self-test."""
 
     compiler: str
     version: str
     flags: str
+
+
+@dataclass(frozen=True)
+class Build(SelfTested):
+    """One build that was proved."""
+
     rows: int
     """How many rows it was compared on, layer by layer."""
     largest: float
@@ -51,6 +57,8 @@ class CProof:
     """The compilers that are not there, and why, a line each."""
     unproved: str = ""
     """Why nothing could be proved; "" where every build is."""
+    self_tested: tuple[SelfTested, ...] = ()
+    """The builds that passed their self-test, where nothing more could be proved."""
 
     def record(self, source: CSource) -> dict[str, Any]:
         """What is written beside the code."""
@@ -63,6 +71,7 @@ class CProof:
             "why": self.unproved,
             "machine": machine(),
             "builds": [asdict(build) for build in self.builds],
+            "self_tested": [asdict(build) for build in self.self_tested],
             "left_out": self.left_out,
         }
 
@@ -71,7 +80,8 @@ def prove_c(path: Path, source: CSource, certificate: Certificate) -> CProof:
     """Prove the code of a proved file, with the network that is read from the file's operators and weights.
 
     Each build runs its self-test, then the whole proof: exact probes of each linear layer, every layer within its
-    bound, the same bits with the layers' values as outputs and without. Raises ProofError: a build is not proved.
+    bound, the same bits with the layers' values as outputs and without. Where the network cannot be read, each build
+    runs its self-test alone. Raises ProofError: a build is not proved, or fails its self-test.
     """
     found, left_out = compilers()
     if not found:
@@ -82,7 +92,9 @@ def prove_c(path: Path, source: CSource, certificate: Certificate) -> CProof:
     except RecoveryError as error:
         reason = str(error).partition(". What to do: ")[0]
         hint = "run the self-test with your compiler; it holds the proved answers"
-        return CProof((), tuple(left_out), f"its network cannot be read from the file: {reason}. What to do: {hint}")
+        why = f"its network cannot be read from the file: {reason}. What to do: {hint}"
+        tested = [_self_tested(source, compiler, flags) for compiler in found for flags in LEVELS]
+        return CProof((), tuple(left_out), why, tuple(tested))
     recording = Recording()
     known: Known = {path: source}
     builds = [
@@ -107,11 +119,8 @@ def prove_build(
 
     ``recording`` and ``known`` are those of the proofs of other builds. Raises ProofError.
     """
-    name = f"{source.name}.c, compiled by {compiler.name} {' '.join(flags)},"
-    running = load(source, compiler, flags)
+    running = _passing(source, compiler, flags)
     try:
-        if (result := running.self_test()) != _PASSED:
-            raise ProofError(f"{name} fails its self-test with {result}. What to do: report it with the file")
         assert certificate.answers is not None  # packaging refuses others
         answers = running.run(certificate.answers.inputs)
     finally:
@@ -119,7 +128,8 @@ def prove_build(
     opener = c_compiler(compiler, flags, known or {path: source})
     report = prove(module, path, device="cpu", opener=opener, recording=recording)
     if not report.proved or report.end_to_end is None:
-        raise ProofError(f"{name} is {report.verdict}: {report.why}. What to do: report it with the file", report)
+        message = f"{_named(source, compiler, flags)} is {report.verdict}: {report.why}"
+        raise ProofError(f"{message}. What to do: report it with the file", report)
     return Build(
         compiler.name,
         compiler.version,
@@ -128,6 +138,26 @@ def prove_build(
         report.end_to_end.from_float64,
         _digest(answers),
     )
+
+
+def _self_tested(source: CSource, compiler: Compiler, flags: tuple[str, ...]) -> SelfTested:
+    """A build that passes its self-test. Raises ProofError: it does not."""
+    _passing(source, compiler, flags).close()
+    return SelfTested(compiler.name, compiler.version, " ".join(flags))
+
+
+def _passing(source: CSource, compiler: Compiler, flags: tuple[str, ...]) -> CRunning:
+    """The code, compiled and loaded, after its self-test. Raises ProofError: it fails."""
+    running = load(source, compiler, flags)
+    if (result := running.self_test()) != _PASSED:
+        running.close()
+        message = f"{_named(source, compiler, flags)} fails its self-test with {result}"
+        raise ProofError(f"{message}. What to do: report it with the file")
+    return running
+
+
+def _named(source: CSource, compiler: Compiler, flags: tuple[str, ...]) -> str:
+    return f"{source.name}.c, compiled by {compiler.name} {' '.join(flags)},"
 
 
 def nan_outputs(path: Path, certificate: Certificate, batch: int = 1) -> dict[str, np.ndarray]:
@@ -151,17 +181,24 @@ def _digest(answers: Mapping[str, np.ndarray]) -> str:
 
 def summed_up(record: Mapping[str, Any]) -> list[str]:
     """What a record says, a line each, for the package's notes."""
+    processor = record["machine"]["processor"]
     if not record["proved"]:
-        return [f"THE C CODE IS NOT PROVED: {record['why']}"]
-    by_compiler: dict[str, list[str]] = {}
-    for build in record["builds"]:
-        version = build["version"]
-        named = version if version.startswith(build["compiler"]) else f"{build['compiler']}, {version},"
-        by_compiler.setdefault(named, []).append(build["flags"])
-    listed = " and by ".join(f"{compiler} at {', '.join(flags)}" for compiler, flags in by_compiler.items())
+        tested = _listed(record["self_tested"])
+        passed = f"the self-test passed as compiled by {tested}, on {processor}"
+        return [f"THE C CODE IS NOT PROVED: {record['why']}", *([passed] if tested else [])]
     alike = len({build["bits"] for build in record["builds"]}) == 1
     bits = "all builds give the same bits" if alike else "builds differ in bits, each within the bounds"
     return [
-        f"proved as compiled by {listed}, on {record['machine']['processor']}; {bits}",
+        f"proved as compiled by {_listed(record['builds'])}, on {processor}; {bits}",
         *(f"not proved with {line}" for line in record["left_out"]),
     ]
+
+
+def _listed(builds: Sequence[Mapping[str, Any]]) -> str:
+    """The compilers of builds, each with its options."""
+    by_compiler: dict[str, list[str]] = {}
+    for build in builds:
+        version = build["version"]
+        named = version if version.startswith(build["compiler"]) else f"{build['compiler']}, {version},"
+        by_compiler.setdefault(named, []).append(build["flags"])
+    return " and by ".join(f"{compiler} at {', '.join(flags)}" for compiler, flags in by_compiler.items())

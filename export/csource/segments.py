@@ -16,7 +16,6 @@ from .step import Compute, Steps
 _REDUCTIONS = {
     "ReduceSum": "sum",
     "ReduceMean": "mean",
-    "ReduceSumSquare": "sum_square",
     "ReduceL1": "l1",
     "ReduceL2": "l2",
     "ReduceMax": "max",

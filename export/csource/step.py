@@ -23,7 +23,8 @@ class Compute:
     lines: Callable[[str, Sequence[str]], Sequence[str]]
     """From the C expressions of the pointers to the result and to what is read: the statements."""
     in_place: bool = False
-    """Whether it may overwrite its first operand: each number is read before the one at its place is written."""
+    """Whether it may overwrite its first operand, where no other is a part of the same value: each number of the first
+    is read before the one at its place is written."""
 
 
 Steps = Mapping[str, Alias | Compute]

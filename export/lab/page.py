@@ -35,7 +35,7 @@ class LabPage:
 
     path: Path
     file: Path | None = None
-    blocks: int = 0
+    operators: int = 0
     parameters: int = 0
 
 
@@ -106,18 +106,24 @@ def _layers(found: Recovered, file: Path) -> list[dict[str, Any]]:
             for op, role in _ARITHMETIC[kind]:
                 value = _base64(tensors[role])
                 layers.append({"op": op, "path": f"{path}/{op}", "value": value, "block": kind})
-        elif kind in _OPTIONS:
+        elif kind in _OPTIONS and not _differs(options):
             given = {name: float(np.float32(options[option])) for name, option in _OPTIONS[kind].items()}
             layers.append({"op": kind, "path": path, **given})
         elif kind in _PLAIN:
             layers.append({"op": kind, "path": path})
         else:
             known = ", ".join(("linear", *_ARITHMETIC, *_PLAIN, *_OPTIONS))
-            message = f"{file}: block {index} is a {kind}, and the page computes only {known}"
+            which = f"{kind} whose limits differ between features" if kind in _OPTIONS else kind
+            message = f"{file}: block {index} is a {which}, and the page computes only {known}"
             raise ExportError(
                 f"{message}. What to do: take another file, or build a network on the page: leave out FILE"
             )
     return layers
+
+
+def _differs(options: dict[str, Any]) -> bool:
+    """Whether an option is a list, of a number for each feature."""
+    return any(isinstance(value, list) for value in options.values())
 
 
 _ARITHMETIC = {"standardize": (("sub", "mean"), ("div", "std")), "scale": (("mul", "factor"), ("add", "offset"))}

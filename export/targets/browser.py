@@ -17,7 +17,7 @@ from export.offline_page import embedded, filled, policy
 from runtime import MissingPackageError, sha256
 from runtime.model.bound import format_bound
 
-from .target import Deployment, Files, Target, source
+from .target import Deployment, Files, Target, refuse_whole_numbers, source
 
 RELEASE = "1.30"
 """The release of onnxruntime-web by default; its versions are those of ONNX Runtime."""
@@ -53,15 +53,12 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 def _files(deployment: Deployment) -> Files:
     """``index.html``, and a record of what it was made of.
 
-    Raises MissingPackageError: no onnxruntime-web; TargetError: another release, or a model too large.
+    Raises MissingPackageError: no onnxruntime-web; TargetError: another release, int64 inputs, or a model too large.
     """
     summary, certificate, model = deployment.summary, deployment.certificate, deployment.file
     size = model.stat().st_size
-    if integers := [port.name for port in summary.inputs if port.dtype != "float32"]:
-        message = f"{model.name}: the input '{integers[0]}' is int64, and a page runs float32 alone"
-        raise TargetError(
-            f"{message}. What to do: package it for a server, or serve it with mlpx serve, which has a page"
-        )
+    hint = "package it for a server, or serve it with mlpx serve, which has a page"
+    refuse_whole_numbers(deployment, "a page", hint)
     if summary.external_data or size > _MAX_BYTES:
         reason = "its weights are in a file beside it" if summary.external_data else f"it has {size:,} bytes"
         limit = f"a page holds a model of one file and at most {_MAX_BYTES:,} bytes"

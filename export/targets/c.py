@@ -6,7 +6,7 @@ import json
 
 from export.errors import TargetError
 
-from .target import Deployment, Files, Target, json_text
+from .target import Deployment, Files, Target, json_text, refuse_whole_numbers
 
 PROOF = "proof.json"
 """Which builds were proved, on which machine."""
@@ -20,7 +20,7 @@ _SERVERS = ("device", "max_batch", "delay_us", "instances", "threads")
 def _files(deployment: Deployment) -> Files:
     """The code, what builds and tests it, an example for ros2_control, and the record of its proof.
 
-    Raises TargetError: an operator that C cannot hold yet; ProofError: a build is not proved.
+    Raises TargetError: int64 inputs, or an operator that C cannot hold yet; ProofError: a build is not proved.
     """
     from export.csource.build_files import build_files  # torch and onnx, which listing the targets does without
     from export.csource.proving import nan_outputs, prove_c
@@ -32,6 +32,7 @@ def _files(deployment: Deployment) -> Files:
     if summary.rows_depend:
         hint = "package it for a server"
         raise TargetError(f"{path.name}: a row's result depends on the rows beside it. What to do: {hint}")
+    refuse_whole_numbers(deployment, "C", "package it for a server")
     assert certificate.answers is not None  # packaging refuses others
     nan = nan_outputs(path, certificate, deployment.fixed_batch or 1)
     source = c_source(path, deployment.name, Contract(summary, certificate.sha256, certificate.answers, nan))
@@ -51,6 +52,12 @@ def _remarks(deployment: Deployment) -> list[str]:
     return usage(deployment.name, deployment.summary)
 
 
+def _sections(files: Files) -> list[str]:
+    from export.csource.build_files import proof_in_words
+
+    return [proof_in_words(json.loads(str(files[PROOF])))]
+
+
 TARGET = Target(
     name="c",
     title="the network as one C99 file and a header, without any library but libm",
@@ -63,4 +70,5 @@ TARGET = Target(
     fixed={option: (_ALONE, f"leave --{option.replace('_', '-')} out") for option in _SERVERS},
     notes=_notes,
     remarks=_remarks,
+    sections=_sections,
 )

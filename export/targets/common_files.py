@@ -17,7 +17,7 @@ _NUMBERS = 4096
 """The smoke test sends and compares about this many numbers of an input or an output at most, but one row at least."""
 
 
-def readme(deployment: Deployment, target: Target, notes: tuple[str, ...]) -> str:
+def readme(deployment: Deployment, target: Target, made: Files, notes: tuple[str, ...]) -> str:
     """Markdown, for the person who unpacks the folder on the server's machine."""
     name, summary, certificate = deployment.name, deployment.summary, deployment.certificate
     backend = f", backend {deployment.backend}" if deployment.backend else ""
@@ -52,6 +52,7 @@ it with the model.{_bound(certificate)}"""
         *([_ports(target)] if target.exposed_by else []),
         *_categories(summary),
         *target.remarks(deployment),
+        *target.sections(made),
         *([_requests(name, target.url(name)), described(deployment, target)] if target.speaks_v2 else []),
         proof,
     ]

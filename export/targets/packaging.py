@@ -1,4 +1,4 @@
-"""A folder for an inference server, made of a file and its certificate."""
+"""A folder for an inference server, a page or a C program, made of a file and its certificate."""
 
 from __future__ import annotations
 
@@ -52,16 +52,16 @@ class Package:
     deployment: Deployment
     target: Target
     notes: tuple[str, ...] = ()
-    """What was changed for the server, a line each."""
+    """What was changed for the target, or is to be known of it, a line each."""
 
     @property
     def url(self) -> str:
-        """The address of the model once the server runs."""
+        """The address of the model once the server runs; "" where there is no server."""
         return self.target.url(self.deployment.name)
 
     @property
     def start(self) -> str:
-        """The shell commands that start the server in the folder."""
+        """The shell commands that start the server in the folder, or build what it holds."""
         return self.target.start(self.deployment)
 
 
@@ -83,10 +83,10 @@ def package(
     onnxruntime_web: str | Path | None = None,
     replace: bool = False,
 ) -> Package:
-    """Write everything that an inference server needs to run a proved file to ``folder``, whole or not at all.
+    """Write what an inference server, a page or a C program needs to run a proved file to ``folder``, whole or not.
 
-    Besides the server's own files it holds README.md, the certificate, a smoke test and a manifest. The same file and
-    options give the same bytes, unless the file had to be lowered: its new proof carries its date.
+    Besides the target's own files it holds README.md, the certificate, a manifest, and for a server a smoke test. The
+    same file and options give the same bytes, unless the file had to be lowered: its new proof carries its date.
 
     Args:
         path: the ONNX file.
@@ -168,7 +168,7 @@ def _files(deployment: Deployment, target: Target, made: Files, notes: tuple[str
     """What every package holds, and the target's own files."""
     certificate, signature = f"{deployment.name}.parity.json", signature_path(deployment.certificate.path)
     files: Files = {
-        "README.md": readme(deployment, target, notes),
+        "README.md": readme(deployment, target, made, notes),
         certificate: deployment.certificate.path,
         **({str(signature_path(Path(certificate))): signature} if signature.is_file() else {}),
         **(smoke_test(deployment, target) if target.speaks_v2 else {}),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from export.errors import TargetError
 from export.servers import number, oldest
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ class Target:
     """Whether it is usually run in a pod of Kubernetes, so that the package holds a container to put beside it."""
     remarks: Callable[[Deployment], Sequence[str]] = lambda _: ()
     """What a user of the package must know, a paragraph each, for its README."""
+    sections: Callable[[Files], Sequence[str]] = lambda _: ()
+    """What a user must know of the files that were made, a section each, for its README."""
     notes: Callable[[Files], Sequence[str]] = lambda _: ()
     """What is to be said of the files that were made, a line each."""
 
@@ -142,6 +145,13 @@ class Target:
         """The address of the model ``name`` once the server runs; "" where there is no server."""
         port = next(iter(self.ports.values()), None)
         return "" if port is None else f"http://127.0.0.1:{port}{self.path.format(name=name)}"
+
+
+def refuse_whole_numbers(deployment: Deployment, what: str, hint: str) -> None:
+    """Raise TargetError where an input is int64; ``what`` is the subject of "computes float32 alone"."""
+    if integers := [port.name for port in deployment.summary.inputs if port.dtype != "float32"]:
+        message = f"{deployment.file.name}: the input '{integers[0]}' is int64, and {what} computes float32 alone"
+        raise TargetError(f"{message}. What to do: {hint}")
 
 
 def source(path: str) -> str:

@@ -28,7 +28,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     inspect: "Show what an ONNX file contains.",
     predict: "Score a file of rows, or a folder of files.",
     sign: "Sign the certificate of a proved file.",
-    package: "Write the folder that an inference server needs.",
+    package: "Write the folder that a server, a page or a C program needs.",
     serve: "Serve models over REST and gRPC.",
     bench: "Measure how fast a file runs, beside other runtimes.",
     tune: "Find the fastest way to run a file on this machine.",

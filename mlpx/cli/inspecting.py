@@ -103,13 +103,15 @@ def _format_variant(record: dict[str, Any]) -> str:
 
 
 def _format_settings(settings: Mapping[str, "Setting"]) -> str:
-    """``negative_slope 0.01``; of a number for each feature the lowest and the highest."""
+    """``negative_slope 0.01``; of a number for each feature the lowest and the highest, and how many have none."""
     from runtime.model.port import format_number, format_range
 
     words: list[str] = []
     for name, value in settings.items():
         if isinstance(value, tuple):
-            words.append(f"{name} {format_range((min(value), max(value)))} ({len(value):,} values)")
+            known = [number for number in value if number is not None]
+            count = f"{len(known):,} of {len(value):,} features" if None in value else f"{len(value):,} values"
+            words.append(f"{name} {format_range((min(known), max(known)))} ({count})")
         else:
             words.append(f"{name} {format_number(value)}")
     return ", ".join(words)

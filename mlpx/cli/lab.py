@@ -25,5 +25,5 @@ def lab(
         print_json(asdict(written))
         return
     if written.file is not None:
-        print_line(f"network of {written.file}: {written.blocks} operators, {written.parameters:,} weights")
+        print_line(f"network of {written.file}: {written.operators} operators, {written.parameters:,} weights")
     print_line(f"written to {written.path}: open it in a browser")

@@ -51,7 +51,7 @@ def package(
     options: PackageOptions,
     as_json: Json = False,
 ) -> None:
-    """Write everything that an inference server needs to run FILE to a folder, with a smoke test."""
+    """Write what a server, a page or a C program needs to run FILE to a folder, with a test of its answers."""
     from export import package
 
     made = package(file, target, **vars(options))

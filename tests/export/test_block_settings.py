@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from builder import MLPSpec, assemble
 from export import export, inspect
+from tests.support import hand_written
 from tests.support.commands import Run
 
 BLOCKS = [
@@ -52,6 +54,27 @@ def test_the_settings_of_an_own_file(opset: int, tmp_path: Path, run: Run) -> No
     assert record["dropped"] == {"4": 0.3, "5.1": 0.4}
 
 
+@pytest.mark.parametrize(
+    ("limits", "settings", "words"),
+    [
+        ([[-1, -2, 0.5], 3], {"min": (-1.0, -2.0, 0.5), "max": 3.0}, "min -2 to 0.5 (3 values), max 3"),
+        (
+            [[-1, None, -0.5], [1, 2, None]],
+            {"min": (-1.0, None, -0.5), "max": (1.0, 2.0, None)},
+            "min -1 to -0.5 (2 of 3 features), max 1 to 2 (2 of 3 features)",
+        ),
+        ([[None, None, None], [1, 2, 3]], {"max": (1.0, 2.0, 3.0)}, "max 1 to 3 (3 values)"),
+    ],
+)
+def test_limits_of_each_feature(limits: list[Any], settings: Any, words: str, tmp_path: Path, run: Run) -> None:
+    spec = MLPSpec(name="m", input={"features": 3}, blocks=[{"clip": limits}, {"linear": 2}])
+    path = export(assemble(spec, seed=0), tmp_path / "m.onnx", spec=spec).path
+    assert inspect(path).settings == {"0": settings}
+    assert f"  {words}\n" in run("inspect", path).out
+    record = json.loads(run("inspect", path, "--json").out, parse_constant=pytest.fail)
+    assert record["settings"] == json.loads(json.dumps({"0": settings}))
+
+
 class Written(nn.Module):
     """A network without a spec."""
 
@@ -76,6 +99,13 @@ def test_the_settings_of_a_hand_written_module(tmp_path: Path) -> None:
     assert found.dropped == {}
     (remark,) = (each for each in found.summary.remarks if "dropout" in each)
     assert remark == "dropout 'drop' (p 0.1) is not in the file: in evaluation mode it does nothing"
+
+
+def test_one_limit_is_shown_alone(tmp_path: Path) -> None:
+    for role in ("min", "max"):
+        module = hand_written.Written(lambda _, x, role=role: x.clamp(**{role: 0.5})).eval()
+        path = export(module, tmp_path / f"{role}.onnx", input_shape=(3,)).path
+        assert inspect(path).settings == {"clamp": {role: 0.5}}
 
 
 def test_settings_are_those_of_the_operators_not_of_the_record(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ MODULES: dict[str, nn.Module] = {
         lambda m, x: torch.cat([m.parts[0](x[:, :3]), x[:, 1::2] * 2, *(p.exp() for p in x.split(2, 1))], 1),
         nn.Linear(3, 5),
     ),
+    "a computed value and its own first number": Written(lambda _, x: torch.tanh((y := x.exp()) - y[:, :1])),
     "permuted features": Written(lambda _, x: torch.tanh(x[:, [5, 0, 3, 1]]) + x.flip(1)[:, :4]),
     "softmax and sums along other dimensions": Written(
         lambda _, x: (torch.softmax(y := x.view(-1, 2, 3), 1).reshape(-1, 6), y.sum(1), x.view(-1, 3, 2).amax(1))
@@ -114,6 +116,66 @@ def test_a_spelling_of_another_tool_computes_what_onnx_runtime_does(name: str, g
     np.testing.assert_allclose(found[usual], expected[usual], rtol=1e-5, atol=1e-6)
     if name not in ("softplus log", "silu div"):  # these overflow on the way, and lose an infinity or not
         assert np.array_equal(np.isnan(found), np.isnan(expected))
+
+
+def random(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).uniform(0.5, 1.5, shape).astype(np.float32)
+
+
+NORM = [random(3) * factor for factor in (1, 2, 3, 4)]
+SEVERAL: dict[str, Callable[[Draft, str], str]] = {
+    "gemm": lambda d, x: d("Gemm", x, random(3, 5), random(5)),
+    "gemm, scaled": lambda d, x: d("Gemm", x, random(3, 5), random(5), alpha=2.0, beta=0.5),
+    "gemm, scaled, without a bias": lambda d, x: d("Gemm", x, random(5, 3), alpha=2.0, transB=1),
+    "gemm, scaled, one bias": lambda d, x: d("Gemm", x, random(3, 5), random(1), alpha=2.0),
+    "matmul": lambda d, x: d("MatMul", x, random(3, 5)),
+    "batch norm": lambda d, x: d("BatchNormalization", x, *NORM),
+    "a constant for each": lambda d, x: d("Mul", d("Add", x, random(3)), random(1, 3)),
+    "softmax": lambda d, x: d("Softmax", x, axis=1),
+    "log softmax": lambda d, x: d("LogSoftmax", x, axis=-1),
+    "layer norm": lambda d, x: d("LayerNormalization", x, random(3), random(3) * 2),
+    "a mean": lambda d, x: d("Sub", x, d("ReduceMean", x, axes=[1])),
+    "a largest, without its dimension": lambda d, x: d("ReduceMax", x, axes=[-1], keepdims=0),
+    "parts": lambda d, x: d("Concat", part(d, x, 1, 3), x, part(d, x, 0, 1), axis=1),
+    "flattened": lambda d, x: d("Flatten", d("Neg", x), axis=1),
+    "turned": lambda d, x: d("Transpose", d("Reshape", x, np.array([-1, 3, 1])), perm=[0, 2, 1]),
+}
+"""Operators on values whose first dimension is a multiple of the batch, of three columns."""
+
+
+def part(draft: Draft, x: str, start: int, end: int) -> str:
+    return draft("Slice", x, *(np.array([number]) for number in (start, end, 1)))
+
+
+@pytest.mark.parametrize("times", [2, 3])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_rows_that_are_several_rows_of_an_operator(name: str, times: int, gcc: Compiler, tmp_path: Path) -> None:
+    """As many as they have columns, and fewer."""
+    draft = Draft(17, ("batch", 3 * times))
+    path = draft.save(tmp_path / "m.onnx", SEVERAL[name](draft, draft("Reshape", "x", np.array([-1, 3]))))
+    rows = normal(4, 3 * times)
+    with Session(path, "cpu") as session:
+        (expected,) = session.run(rows).values()
+    running = load(c_source(path, "m"), gcc, LEVEL)
+    (found,) = running.run({"x": rows}).values()
+    running.close()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+JOINED: dict[str, Callable[[Draft, str], str]] = {
+    "concat": lambda d, x: d("Concat", x, x, axis=0),
+    "concat, counted from the end": lambda d, x: d("Concat", x, x, axis=-2),
+    "sum": lambda d, x: d("ReduceSum", x, np.array([-2])),
+    "softmax": lambda d, x: d("Softmax", x, axis=0),
+}
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_what_joins_rows_is_refused_where_an_operator_has_several(name: str, tmp_path: Path) -> None:
+    draft = Draft(17)
+    path = draft.save(tmp_path / "m.onnx", JOINED[name](draft, draft("Reshape", "x", np.array([-1, 3]))))
+    with pytest.raises(TargetError, match="C computes"):
+        c_source(path, "m")
 
 
 @pytest.mark.parametrize("name", [name for name in SPELLINGS if refused(name)])

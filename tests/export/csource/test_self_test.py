@@ -10,12 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.nn import functional
 
-from export import TargetError
+from export import TargetError, publish
 from export.csource.compilers import LEVELS, Compiler, load
+from export.csource.elementwise import EXPRESSIONS
+from export.csource.function_test import EXACT, FUNCTIONS
+from export.csource.kernels import KERNELS
 from export.csource.writing import CSource
 from tests.support.c_code import constants, edited, value_of, with_constant
+from tests.support.hand_written import Written
 from tests.support.repeats import examples
+
+from .conftest import shipped
 
 PASSED, ARITHMETIC, CONSTANTS, ANSWER, NAN, FUNCTION = range(6)
 PLANTED = examples(8, of=80)
@@ -110,11 +117,35 @@ def test_it_can_be_left_out(source: CSource, gcc: Compiler) -> None:
     running.close()
 
 
+def with_factor(source: CSource, function: str, factor: str) -> CSource:
+    """Code whose library computes a multiple of a function."""
+    define = f"#include <string.h>\n#define {function}(...) ({factor} * ({function})(__VA_ARGS__))"
+    return edited(source, "#include <string.h>", define)
+
+
 def test_a_function_of_the_library_that_is_slightly_wrong_fails_it(source: CSource, gcc: Compiler) -> None:
     called = [name for name in ("tanhf", "expf", "expm1f") if f" {name}(" in source.code]
     for name in called:
         for factor, expected in (("1.0f", PASSED), ("1.00001f", FUNCTION), ("0.999f", FUNCTION)):
-            define = f"#include <string.h>\n#define {name}(x) ({factor} * ({name})(x))"
-            wrong = edited(source, "#include <string.h>", define)
-            assert result(wrong, gcc) == expected, (name, factor)
+            assert result(with_factor(source, name, factor), gcc) == expected, (name, factor)
     assert called or source.name == "digits"
+
+
+def test_every_function_that_a_network_may_call_is_asked(compiler: Compiler, tmp_path: Path) -> None:
+    """Each by itself: the rows' bounds are wide where several follow each other."""
+    module = Written(
+        lambda _, x: (
+            *((x.abs() + 0.5).pow(1.7), x.atan(), x.asinh(), x.sin(), x.cos(), x.erf(), x.exp(), x.tanh()),
+            *((x.abs() + 0.5).log(), functional.elu(x), functional.softplus(x)),
+        )
+    )
+    path = publish(module.eval(), tmp_path / "m.onnx", input_shape=(3,), device="cpu", page=False, bound=False)[0].path
+    source = shipped(path)
+    assert result(source, compiler, ("-O2",)) == PASSED
+    for name in FUNCTIONS:
+        assert result(with_factor(source, name, "1.00001f"), compiler) == FUNCTION, name
+
+
+def test_no_function_of_the_library_is_forgotten() -> None:
+    called = re.findall(r"\b(\w+f)\(", "\n".join((*EXPRESSIONS.values(), *KERNELS.values())))
+    assert {*called} == {*FUNCTIONS, *EXACT}

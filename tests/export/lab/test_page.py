@@ -252,6 +252,10 @@ def test_the_page_is_one_file_that_may_run_its_own_script_only(with_file: Path) 
     ("blocks", "wrong"),
     [
         ([{"linear": 4}, "gelu"], "block 1 is a gelu, and the page computes only linear, standardize, scale, relu"),
+        (
+            [{"clip": [[-1, None], 1]}],
+            "block 0 is a clip whose limits differ between features, and the page computes only",
+        ),
         ([{"linear": 200}, "relu", {"linear": 200}], "has 40,800 weights, and the page computes networks of at most"),
     ],
 )
@@ -283,5 +287,5 @@ def test_the_command(run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.
     done = run("lab", model, "-o", tmp_path / "arm.html")
     assert done.out.splitlines()[0] == f"network of {model}: 16 operators, 110 weights"
     record = json.loads(run("lab", model, "-o", tmp_path / "arm.html", "--json").out)
-    assert record == {"path": str(tmp_path / "arm.html"), "file": str(model), "blocks": 16, "parameters": 110}
+    assert record == {"path": str(tmp_path / "arm.html"), "file": str(model), "operators": 16, "parameters": 110}
     assert run("lab", tmp_path / "missing.onnx").code == 2

@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from builder import MLPSpec, assemble
-from export import TargetError, export, package, publish
+from export import ProofError, TargetError, export, package, publish
 from export.csource.compilers import Compiler, compilers, load
 from export.csource.writing import c_source
 from tests.support.cases import randomised
@@ -227,9 +227,13 @@ def test_without_a_compiler_it_says_that_nothing_is_proved(
     words = "THE C CODE IS NOT PROVED: no C compiler is here (gcc: not on the PATH; clang: neither"
     assert record["url"] == ""
     assert record["notes"][0].startswith(words)
-    assert words in (tmp_path / "p" / "README.md").read_text()
+    readme = (tmp_path / "p" / "README.md").read_text()
+    assert words in readme
+    assert "Not even its self-test was run." in readme
+    assert "held to its bound" not in readme
     proof = json.loads((tmp_path / "p" / "proof.json").read_text())
-    assert (proof["proved"], proof["builds"], len(proof["left_out"])) == (False, [], 2)
+    assert (proof["proved"], proof["builds"], proof["self_tested"]) == (False, [], [])
+    assert len(proof["left_out"]) == 2
     for name in ("arm.c", "arm.h"):
         assert (tmp_path / "p" / name).read_bytes() == (folder / name).read_bytes()
     done = run("package", model, "--for", "c", "-o", tmp_path / "q")
@@ -243,26 +247,43 @@ def test_a_network_that_cannot_be_read_back_is_not_proved_but_tests_itself(tmp_p
     assert proof["proved"] is False
     if compilers()[0]:
         assert made.notes[0].startswith("THE C CODE IS NOT PROVED: its network cannot be read from the file")
+        assert made.notes[1].startswith("the self-test passed as compiled by ")
+        assert {build["flags"] for build in proof["self_tested"]} == {"-O0", "-O2", "-O3 -march=native"}
+        readme = (made.folder / "README.md").read_text()
+        assert "Its self-test passed in the builds that `proof.json` has" in readme
+        assert "held to its bound" not in readme
     assert not (made.folder / "ros2_control").exists()
     objects = tmp_path / "m"
     ran(need("gcc"), made.folder / "m.c", made.folder / "self_test.c", "-o", objects, "-lm")
     assert "passed" in ran(objects)
 
 
-def test_a_build_that_is_not_proved_is_no_package(
-    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a compiler that swaps the sign of every sum."""
+@pytest.fixture
+def wrong_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gcc that swaps the sign of every sum."""
     wrapper = tmp_path / "gcc"
     real = need("gcc")
-    wrapper.write_text(
-        f'#!/bin/sh\nfor f in "$@"; do case "$f" in *.c) sed -i "s/ xi;/ -xi;/" "$f";; esac; done\nexec {real} "$@"\n'
-    )
+    swap = 'sed -i "s/ xi;/ -xi;/; s/rest += /rest -= /" "$f"'
+    wrapper.write_text(f'#!/bin/sh\nfor f in "$@"; do case "$f" in *.c) {swap};; esac; done\nexec {real} "$@"\n')
     wrapper.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+
+def test_a_build_that_is_not_proved_is_no_package(run: Run, model: Path, tmp_path: Path, wrong_compiler: None) -> None:
+    del wrong_compiler
     done = run("package", model, "--for", "c", "-o", tmp_path / "p")
     assert done.code == 1
     assert "arm.c, compiled by gcc -O0, fails its self-test with 3" in done.err
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_build_that_fails_its_self_test_is_no_package_where_nothing_can_be_proved(
+    tmp_path: Path, wrong_compiler: None
+) -> None:
+    del wrong_compiler
+    path = publish(Policy(), tmp_path / "m.onnx", input_shape=SHAPES, device="cpu", page=False)[0].path
+    with pytest.raises(ProofError, match=r"m.c, compiled by gcc -O0, fails its self-test with 3\. What to do: "):
+        package(path, "c", tmp_path / "p")
     assert not (tmp_path / "p").exists()
 
 

@@ -42,9 +42,12 @@ def test_tritons_configuration_has_the_types(model: Path, tmp_path: Path) -> Non
     assert "TYPE_FP32" in text
 
 
-def test_the_page_of_the_browser_is_for_float32(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=r"the input 'words' is int64, and a page runs float32 alone\. What to do: "):
-        package(model, "browser", tmp_path / "p")
+@pytest.mark.parametrize(("target", "what"), [("browser", "a page"), ("c", "C")])
+def test_the_page_of_the_browser_and_c_are_for_float32(target: str, what: str, model: Path, tmp_path: Path) -> None:
+    message = rf"the input 'words' is int64, and {what} computes float32 alone\. What to do: package it for a server"
+    with pytest.raises(TargetError, match=message):
+        package(model, target, tmp_path / "p")
+    assert not (tmp_path / "p").exists()
 
 
 NUMBERS = [[500.0, 3.0], [250.0, 1.0]]
