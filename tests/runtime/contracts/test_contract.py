@@ -242,6 +242,8 @@ DAMAGES = [
     (lambda text: text.replace("mean: 0.1", "maen: 0.1"), "do not have the same blocks"),
     (lambda text: text.replace("mean:", "maen:"), "the block standardize with maen, std; expected clip: min, max"),
     (lambda text: text.replace("mean: 0.1", "mean: x"), "could not convert string to float"),
+    (lambda text: text.replace("mean: 0.1", f"mean: {10**400}"), "int too large"),
+    (lambda text: text.replace("options: {alpha: 1.0}", "options: {alpha: {}}"), "not a whole contract"),
     (lambda text: text.replace("      dtype: float32\n", ""), "the key 'dtype' is missing"),
     (lambda text: text.replace("  policy:\n", "  policy: 3\n  other:\n", 1), "it describes 2: policy, other"),
     (lambda text: text.replace("name: height", "name: 'ang_vel[0]'"), "two features of the same name"),
