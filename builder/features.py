@@ -88,6 +88,9 @@ class FeatureSpec(Strict):
         if self.unit is not None or self.range is not None:
             raise PydanticCustomError("categories", "a feature with categories has neither unit nor range")
         refuse_duplicates(self.categories)
+        if self.unknown in ("error", "first") and self.unknown in self.categories:
+            message = "'{word}' is a category too, so that unknown: {word} has two meanings; rename the category"
+            raise PydanticCustomError("unknown", message, {"word": self.unknown})
         if self.unknown not in (None, "error", "first", *self.categories):
             message = "unknown is 'error', 'first' or one of the categories, not '{word}'"
             raise PydanticCustomError("unknown", message, {"word": self.unknown})

@@ -120,5 +120,7 @@ def dropped(spec: Mapping[str, Any] | None) -> dict[str, float]:
                 collect(options["residual"]["blocks"], f"{before}{index}.")
 
     with suppress(AttributeError, KeyError, TypeError):  # a record that another hand changed
+        for index, port in enumerate((spec or {}).get("inputs") or [(spec or {}).get("input", {})]):
+            collect(port.get("blocks") or (), f"inputs.{index}.")
         collect((spec or {})["blocks"], "")
     return found

@@ -147,6 +147,8 @@ def _misfit(spec: PortSpec, port: Port, kind: str) -> str | None:
         return "has labels, which are the classes of an output"
     if kind == "output" and (spec.missing or spec.range or any(feature.categories for feature in listed)):
         return "has a range, categories or missing values, which an input has; the classes of an output are its labels"
+    if kind == "output" and "label" in [feature.name for feature in listed]:
+        return "has a feature 'label', a column that predict writes for labels: choose another name"
     if listed and len(listed) != width:
         return f"has {width} values a row, and {len(listed)} features are given"
     if spec.labels and len(spec.labels) != width and (len(spec.labels), width) != (2, 1):

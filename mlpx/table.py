@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -120,23 +120,33 @@ def _columns(table: Any) -> list[Column]:
         raise InputError(f"{error}{hint}") from None
 
 
-def _without(table: Any, drop: Sequence[str]) -> Any:
+def _names(table: Any) -> list[str]:
+    """The names of a table's columns."""
+    if isinstance(table, Mapping):
+        return list(cast("Mapping[str, Any]", table))
     names = list(getattr(table, "columns", ()) if not hasattr(table, "schema") else table.schema)
-    names = [str(name) for name in getattr(table, "column_names", names)]
+    return [str(name) for name in getattr(table, "column_names", names)]
+
+
+def _without(table: Any, drop: Sequence[str]) -> Any:
+    names = _names(table)
     if absent := [name for name in drop if name not in names]:
         raise InputError(f"the table has no column '{absent[0]}' to drop; it has {', '.join(map(repr, names))}")
     if not drop:
         return table
+    if isinstance(table, Mapping):
+        return {name: values for name, values in cast("Mapping[str, Any]", table).items() if name not in drop}
     if hasattr(table, "drop_columns"):  # of Arrow
         return table.drop_columns(list(drop))
     return table[[name for name in table.columns if str(name) not in drop]]
 
 
 def _target_of(table: Any, target: str) -> Column:
-    found = [column for column in read_columns(table) if column.name == target]
-    if not found:
+    names = _names(table)
+    if target not in names:
         raise InputError(f"the table has no column '{target}', the target")
-    return Column(target, *_as_words_of_bool(found[0]))
+    (column,) = read_columns(_without(table, [name for name in names if name != target]))
+    return Column(target, *_as_words_of_bool(column))
 
 
 def _as_words_of_bool(column: Column) -> tuple[np.ndarray, np.ndarray | None]:
@@ -149,7 +159,7 @@ def _labels(column: Column) -> list[str] | None:
     values, missing = _as_words_of_bool(column)
     if values.dtype.kind != "O":
         return None
-    return sorted({str(word) for word in (values if missing is None else values[~missing]) if word is not None})
+    return sorted({str(word) for word in (values if missing is None else values[~missing]) if word not in (None, "")})
 
 
 def _numbers(column: Column) -> _Numbers:
@@ -170,6 +180,9 @@ def _numbers(column: Column) -> _Numbers:
 
 def _category(column: Column, unknown: str, embedding: int | None) -> dict[str, Any]:
     words = column.values
+    if words.dtype.kind == "b":
+        hint = "What to do: leave it out of words; it is taken as the numbers 0 and 1"
+        raise InputError(f"column '{column.name}' holds bool, not words. {hint}")
     if words.dtype.kind != "O":
         words, wrong = texts_of_numbers(words)
         if wrong.any():

@@ -10,9 +10,10 @@ import onnx
 from builder import MLPSpec, PortSpec
 from builder.block import MAX_FEATURES
 from export.declarations import Said, declared
-from export.graph import ELEMENT_TYPES, Input, Row
+from export.graph import ELEMENT_TYPES, Input
 from export.onnxfile.model import Model, row_shape
 from runtime import ModelError, Port, Summary, summary_of
+from runtime.model.port import Vocabulary
 
 from .state import Result
 
@@ -101,7 +102,8 @@ def compare_interface(model: Model, spec: MLPSpec | None, said: Said, inputs: Ma
     ports = dict(zip(names, (*summary.inputs, *summary.outputs), strict=False)) if summary and has_ports else {}
     wanted = {name: _declarations(declared(Port(name, ()), {name: each})) for name, each in said.items()}
     if not ports:
-        kinds = dict.fromkeys(key for of_port in wanted.values() for key, value in of_port.items() if value)
+        said_kinds = (key for of_port in wanted.values() for key, value in of_port.items() if value and key != "scores")
+        kinds = dict.fromkeys(said_kinds)
         if kinds:
             return "warning", f"the file does not say its {', '.join(kinds)}; {_source(spec)}"
         return "passed", "input and output have the spec's names"
@@ -111,9 +113,10 @@ def compare_interface(model: Model, spec: MLPSpec | None, said: Said, inputs: Ma
         found, of = _declarations(ports[name]), f" of '{name}'" if len(wanted) > 2 or spec is None else ""
         output = "output " if name not in {value.name for value in model.inputs} else ""
         for key, value in expected.items():
-            if found[key] != value:
-                what = f"{'' if key == 'labels' else output}{key}{of}"
-                return "failed", f"the {what} of the file are {found[key]}, and {_whose(spec)} {value}"
+            if found[key] != value and not (key == "scores" and value == "not said"):
+                what = f"{'' if key in ('labels', 'scores') else output}{key}{of}"
+                have, need = (each or "none" for each in (found[key], value))
+                return "failed", f"the {what} of the file are {have}, and {_whose(spec)} {need}"
     if spec is not None and summary is not None and summary.period != spec.period:
         periods = (f"of {each!r} s" if each else "without a period" for each in (summary.period, spec.period))
         return "failed", "the file is {}, and the spec {}".format(*periods)
@@ -130,7 +133,7 @@ def _whose(spec: MLPSpec | None) -> str:
 
 def _other_ports(model: Model, spec: MLPSpec, inputs: Mapping[str, Input]) -> str | None:
     """How the module's rows, or the file's names, are not the spec's."""
-    rows, spec_rows = ([list(each) for each in rows] for rows in _rows_of(spec, inputs))
+    rows, spec_rows = [list(port.row) for port in inputs.values()], [list(port.row_shape) for port in spec.inputs]
     if rows != spec_rows:
         one = len(rows) == len(spec_rows) == 1
         shapes = (f"rows of shape {', '.join(map(str, each))}" for each in (rows, spec_rows))
@@ -148,22 +151,26 @@ def _other_ports(model: Model, spec: MLPSpec, inputs: Mapping[str, Input]) -> st
     return f"{ends} are {have}, and the spec's are {need}{hint}"
 
 
-def _rows_of(spec: MLPSpec, inputs: Mapping[str, Input]) -> tuple[list[Row], list[Row]]:
-    return [port.row for port in inputs.values()], [port.row_shape for port in spec.inputs]
-
-
 def declared_names(model: Model) -> list[str]:
     """What the file declares that only a spec can confirm: "the features of 'x'", and so on."""
     summary = _summary(model)
     ports = (*summary.inputs, *summary.outputs) if summary is not None else ()
     names = [f"the {kind} of '{port.name}'" for port in ports for kind in _KINDS if getattr(port, kind)]
+    names += [f"the missing values of '{port.name}'" for port in ports if port.missing]
     return names + (["the period"] if summary is not None and summary.period else [])
 
 
-def _declarations(port: Port) -> dict[str, list[object] | bool]:
+def _declarations(port: Port) -> dict[str, list[object] | str]:
     """What a port declares, by the words of messages."""
-    listed: dict[str, list[object] | bool] = {kind: list(getattr(port, kind) or ()) for kind in _KINDS}
-    return listed | ({"missing values": True} if port.missing else {"missing values": False})
+    listed: dict[str, list[object] | str] = {kind: list(getattr(port, kind) or ()) for kind in _KINDS}
+    listed["categories"] = [None if each is None else _words(each) for each in port.categories or ()]
+    listed["missing values"] = "taken" if port.missing else ""
+    return listed | ({"scores": port.scores or "not said"} if port.labels else {})
+
+
+def _words(vocabulary: Vocabulary) -> str:
+    other = "" if vocabulary.unknown is None else f", other words are {vocabulary.words[vocabulary.unknown]}"
+    return ", ".join(vocabulary.words) + other
 
 
 def _summary(model: Model) -> Summary | None:

@@ -60,11 +60,7 @@ def read_checkpoint(
     path = Path(path)
     prefix = (prefix,) if isinstance(prefix, str) else tuple(prefix)
     with refusals_of(path):
-        if dtype not in (None, "float32"):
-            raise RecoveryError(f"dtype is 'float32' or left out, not {dtype!r}")
-        for option, number in (("--epsilon", epsilon), ("--dropout", dropout)):
-            if number is not None and not 0 <= number <= 1:
-                raise RecoveryError(f"{option} {number}: expected a number from 0 to 1")
+        check_options(epsilon, dropout, dtype)
         records = archive_records(path)
         if is_torchscript(records):
             surplus = {"--key": key, "--prefix": prefix or None, "--activation": activation, "--epsilon": epsilon}
@@ -88,6 +84,15 @@ def read_checkpoint(
             front, said = normaliser_of(Path(normalizer), layers.features)
             steps = [*front, *steps]
         return network_of(steps, path, name, source, {"name": output_name}, [*said, *layers.notes])
+
+
+def check_options(epsilon: float | None, dropout: float | None, dtype: str | None) -> None:
+    """Raise RecoveryError for an option of ``read_checkpoint`` that is outside its range."""
+    if dtype not in (None, "float32"):
+        raise RecoveryError(f"dtype is 'float32' or left out, not {dtype!r}")
+    for option, number in (("--epsilon", epsilon), ("--dropout", dropout)):
+        if number is not None and not 0 <= number <= 1:
+            raise RecoveryError(f"{option} {number}: expected a number from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,9 @@ _OTHER_FORMATS = (
 )
 
 
+_AGAIN = "What to do: copy the file again"
+
+
 @dataclass(frozen=True)
 class Contents:
     """The tensors of a file by dotted name, and its structure."""
@@ -47,6 +51,20 @@ class Contents:
         return {name[len(start) :]: tensor for name, tensor in self.tensors.items() if name.startswith(start)}
 
 
+@contextmanager
+def opened_archive(path: Path) -> Generator[zipfile.ZipFile]:
+    """The zip archive at a path; what is raised while it is read becomes a RecoveryError, without the path."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except RecoveryError:
+        raise
+    except OSError as error:
+        raise RecoveryError(f"cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # zipfile raises what its decompressors raise
+        raise RecoveryError(f"a damaged zip archive: {str(error) or type(error).__name__}. {_AGAIN}") from None
+
+
 def archive_records(path: Path, members: Sequence[str] = ()) -> dict[str, int]:
     """The sizes of a zip archive's records by name, after a check of the archive; none for another file.
 
@@ -54,28 +72,19 @@ def archive_records(path: Path, members: Sequence[str] = ()) -> dict[str, int]:
 
     Raises RecoveryError: damaged, too large, or an archive of another format.
     """
-    try:
-        if not zipfile.is_zipfile(path):
-            return {}
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            total, size = sum(entry.file_size for entry in entries), path.stat().st_size
-            if total > _MAX_GROWTH * size + _SLACK:
-                reason = "torch.save compresses nothing, so this is not a checkpoint, or a damaged one"
-                message = f"refused: an archive of {size:,} bytes that declares {total:,}"
-                raise RecoveryError(f"{message}; {reason}; nothing of it was read")
-            if "policy.pth" in archive.namelist() and "policy.pth" not in members:
-                hint = f"What to do: unzip {path.name} policy.pth, and recover policy.pth"
-                raise RecoveryError(
-                    f"a Stable-Baselines3 archive; the policy's state dict is the policy.pth in it. {hint}"
-                )
-            damaged = archive.testzip()
-    except OSError as error:
-        raise RecoveryError(f"cannot be read: {error.strerror or error}") from None
-    except RecoveryError:
-        raise
-    except Exception as error:  # zipfile raises what its decompressors raise
-        raise RecoveryError(f"a damaged zip archive: {error or type(error).__name__}") from None
+    if not zipfile.is_zipfile(path):
+        return {}
+    with opened_archive(path) as archive:
+        entries = archive.infolist()
+        total, size = sum(entry.file_size for entry in entries), path.stat().st_size
+        if total > _MAX_GROWTH * size + _SLACK:
+            reason = "torch.save compresses nothing, so this is not a checkpoint, or a damaged one"
+            message = f"refused: an archive of {size:,} bytes that declares {total:,}"
+            raise RecoveryError(f"{message}; {reason}; nothing of it was read")
+        if "policy.pth" in archive.namelist() and "policy.pth" not in members:
+            hint = f"What to do: unzip {path.name} policy.pth, and recover policy.pth"
+            raise RecoveryError(f"a Stable-Baselines3 archive; the policy's state dict is the policy.pth in it. {hint}")
+        damaged = archive.testzip()
     if damaged is not None:
         raise RecoveryError(f"damaged: the checksum of {damaged} in it does not match its bytes")
     return {entry.filename: entry.file_size for entry in entries}

@@ -14,7 +14,8 @@ import torch
 
 from builder.errors import RecoveryError
 
-from .recovered import Step
+from .checkpoint_file import opened_archive
+from .recovered import Step, refusals_of
 
 _DEFAULTS = {"epsilon": 1e-8, "clip": 10.0}
 """Those of ``VecNormalize`` and, with the clip that CleanRL puts behind it, of ``NormalizeObservation``."""
@@ -65,16 +66,17 @@ def normaliser_of(path: Path, features: int) -> tuple[list[Step], list[str]]:
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of numbers of a NumPy archive; pickled ones are refused."""
-    try:
-        if not zipfile.is_zipfile(path):
-            raise RecoveryError(f"{path}: not a NumPy archive (.npz). What to do: write it with {SAVED}")
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
+    hint = f"What to do: write it with {SAVED}"
+    if not path.is_file():
+        raise RecoveryError(f"{path}: cannot be read: no such file. {hint}")
+    if not zipfile.is_zipfile(path):
+        raise RecoveryError(f"{path}: not a NumPy archive (.npz). {hint}")
+    with refusals_of(path), opened_archive(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
         if size > _MOST_BYTES:
-            raise RecoveryError(f"{path}: {size:,} bytes when it is unpacked; at most {_MOST_BYTES:,} are read")
-        with np.load(path, allow_pickle=False) as loaded:
-            return {name: np.asarray(loaded[name], np.float64) for name in loaded.files}
-    except OSError as error:
-        raise RecoveryError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except (ValueError, TypeError, zipfile.BadZipFile, EOFError) as error:
-        raise RecoveryError(f"{path}: not arrays of numbers: {error}") from None
+            raise RecoveryError(f"{size:,} bytes when it is unpacked; at most {_MOST_BYTES:,} are read")
+        try:
+            with np.load(path, allow_pickle=False) as loaded:
+                return {name: np.asarray(loaded[name], np.float64) for name in loaded.files}
+        except (ValueError, TypeError) as error:
+            raise RecoveryError(f"not arrays of numbers: {error}. {hint}") from None

@@ -143,6 +143,11 @@ def joined(steps: Sequence[Step]) -> list[Step]:
     return result
 
 
+def model_name(text: str) -> str:
+    """A name that a model may have, from that of a file or of an experiment: ``model`` where none of it can stay."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-") or "model"
+
+
 def network_of(
     steps: Sequence[Step],
     path: Path,
@@ -159,7 +164,7 @@ def network_of(
     Raises RecoveryError: a tensor of another size, or blocks and names that do not make a valid spec.
     """
     blocks: list[Any] = [step.block for step in steps]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).lstrip("._-") or "model" if name is None else name
+    name = model_name(path.stem) if name is None else name
     try:
         spec = MLPSpec(name=name, period=period, input=source, blocks=blocks, output=output)
     except SpecError as error:

@@ -30,8 +30,6 @@ class Selection:
     """The dotted name of the state dict."""
     tensors: Mapping[str, torch.Tensor]
     """Those of the state dict, without what DataParallel and torch.compile add to names."""
-    layers: Sequence[Layer]
-    """All in the state dict."""
     chosen: Sequence[Layer]
     unused: Sequence[str]
     """Small tensors beside the chosen layers that belong to no layer."""
@@ -94,7 +92,7 @@ def selected(contents: Contents, key: str | None, prefix: Sequence[str]) -> Sele
         chosen = _only_chain(layers, contents.ordered, offers)
     used = {name for layer in chosen for name in layer.names}
     _refuse_skipped(chosen, {name: tensor for name, tensor in tensors.items() if name not in used})
-    return Selection(scope, tensors, layers, chosen, unused)
+    return Selection(scope, tensors, chosen, unused)
 
 
 def _unwrap(name: str) -> str:

@@ -26,7 +26,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     verify: "Prove that a file, or a live server, computes what it should.",
     bound: "Bound the error of a file for every input of a box.",
     inspect: "Show what an ONNX file contains.",
-    predict: "Score a file of rows, or on Ray a folder.",
+    predict: "Score a file of rows, or a folder of files.",
     sign: "Sign the certificate of a proved file.",
     package: "Write the folder that an inference server needs.",
     serve: "Serve models over REST and gRPC.",

@@ -1,4 +1,4 @@
-"""``mlpx predict``: a file of rows into a file of results, or on Ray a folder of rows into a folder of results."""
+"""``mlpx predict``: a file of rows into a file of results, or a folder into a folder, here or on a Ray cluster."""
 
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -54,7 +54,8 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Score the rows of DATA with the model in FILE."""
-    kept = [name for names in keep or [] for name in names.split(",")]
+    output = None if output == Path("-") else output
+    kept = [name.strip() for names in keep or [] for name in names.split(",")]
     cluster = {"address": address, "workers": workers}
     needless = next((name for name, value in cluster.items() if value not in (None, [], "local")), None)
     on_ray = engine == "ray"
@@ -62,6 +63,7 @@ def predict(
         (engine not in ("here", "ray"), f"--engine is here or ray, not '{engine}'"),
         (not on_ray and needless is not None, f"--{needless} needs --engine ray"),
         (data.is_dir() and output is None, f"{data} is a folder, and needs one for the results: -o FOLDER"),
+        (on_ray and data == Path("-"), "--engine ray reads a folder of Parquet files, not standard input"),
         (on_ray and separator is not None, "--separator is for CSV files; on Ray, files are Parquet"),
         (on_ray and chunk_rows is not None, "--chunk-rows is for one machine; on Ray a part is whole row groups"),
         (on_ray and output is None, "--engine ray needs a folder for the results: -o FOLDER"),
@@ -75,7 +77,7 @@ def predict(
     else:
         options = checks | {"keep": kept, "separator": separator}
         settings = {"device": device, "threads": threads, "chunk_rows": chunk_rows}
-        report = _score_here(file, data, None if output == Path("-") else output, options, settings)
+        report = _score_here(file, data, output, options, settings)
         record, summary = _record(report), _format_here(report)
     if strict and not report.declares_ranges:
         note(f"note: {file} declares no ranges, so --strict had nothing to check")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from math import prod
 from re import fullmatch
 from typing import Any
 
@@ -38,6 +39,8 @@ def codes_of(words: Sequence[Any], vocabulary: Vocabulary) -> tuple[np.ndarray, 
 
 
 def _code(word: Any, codes: dict[str, int]) -> int:
+    if type(word) is int:  # a whole number among words is the word of its digits, as in a column of whole numbers
+        word = str(word)
     if isinstance(word, str):
         return codes.get(word, -1 if word else -2)
     return -2 if word is None or word != word else -1  # NaN is not itself
@@ -76,7 +79,7 @@ def texts_of_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def encode_rows(rows: np.ndarray, port: Port) -> np.ndarray:
     """Words (batch, *row) of an input of categories as its codes. Raises InputError naming the first unknown word."""
-    flat = rows.reshape(len(rows), -1)
+    flat = rows.reshape(len(rows), prod(rows.shape[1:]))
     codes = np.zeros(flat.shape, np.int64)
     for column, vocabulary in enumerate(port.categories or ()):
         feature = format_feature(port, column, rows.shape[1:])

@@ -26,6 +26,8 @@ _ROUNDED = (
 _INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _ARROW_NUMBERS = {"halffloat": "float16", "float": "float32", "double": "float64", "bool": "bool"} | _INTEGERS
 """Arrow's numeric types, and NumPy's."""
+_NULL = "null"
+"""Arrow's type of a column without any value."""
 
 
 def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None) -> dict[str, np.ndarray] | None:
@@ -110,6 +112,13 @@ def _array(table: Mapping[str, np.ndarray], index: int, name: str, words: bool) 
     return Column(name, values, np.ma.getmaskarray(array) if isinstance(array, np.ma.MaskedArray) else None)
 
 
+def _all_missing(name: str, rows: int, words: bool) -> Column:
+    """A column without any value, whose type says nothing."""
+    if words:
+        return Column(name, np.full(rows, None, object))
+    return Column(name, np.zeros(rows, np.float32), np.full(rows, True))
+
+
 def _with_none(words: np.ndarray, missing: np.ndarray) -> np.ndarray:
     """Words (rows,) with None where they are missing."""
     if missing.any():
@@ -121,6 +130,8 @@ def _with_none(words: np.ndarray, missing: np.ndarray) -> np.ndarray:
 def _pandas(frame: Any, index: int, name: str, words: bool) -> Column:
     series = frame.iloc[:, index]
     kind = str(series.dtype)
+    if kind == "object" and len(series) and series.isna().all():
+        return _all_missing(name, len(series), words)
     if words and hasattr(series, "cat") and (of_numbers := series.cat.categories.dtype).kind in "iuf":
         series = series.astype(of_numbers if not series.hasnans else np.float64)
     if words and getattr(getattr(series.dtype, "numpy_dtype", series.dtype), "kind", "O") not in "fiub":
@@ -137,6 +148,8 @@ def _pandas(frame: Any, index: int, name: str, words: bool) -> Column:
 def _polars(frame: Any, index: int, name: str, words: bool) -> Column:
     series = frame.to_series(index)
     dtype = series.dtype
+    if str(dtype) == "Null":
+        return _all_missing(name, len(series), words)
     if words and str(dtype).partition("(")[0] in ("String", "Categorical", "Enum"):
         return Column(name, np.array([*series.cast(str).to_list(), None], object)[:-1])
     if not (dtype.is_float() or dtype.is_integer() or str(dtype) == "Boolean"):
@@ -154,6 +167,8 @@ def arrow_column(table: Any, index: int, name: str, words: bool = False) -> Colu
     where ``words`` are wanted.
     """
     column = table.column(index)
+    if str(column.type) == _NULL:
+        return _all_missing(name, len(column), words)
     if words and _is_text(column.type):
         return Column(name, _texts(column))
     dtype = _ARROW_NUMBERS.get(str(column.type))
@@ -201,7 +216,7 @@ def match_schema(schema: Any, ports: Sequence[Port]) -> ColumnMatch:
     for index, vocabulary in zip(match.indices, match.categories, strict=True):
         if vocabulary is not None and _is_text(schema.field(index).type):
             continue
-        if str(schema.field(index).type) not in _ARROW_NUMBERS:
+        if str(schema.field(index).type) not in (*_ARROW_NUMBERS, _NULL):
             raise _not_arrow_numbers(schema.names[index], schema.field(index).type)
     return match
 

@@ -40,6 +40,10 @@ class FileFormat:
         """Whether a file of this name is of this format."""
         return name.lower().endswith(self.suffixes)
 
+    def stem(self, name: str) -> str:
+        """A file's name without the suffix of the format: ``2024.01`` of ``2024.01.csv.gz``."""
+        return name[: -len(next(suffix for suffix in self.suffixes if name.lower().endswith(suffix)))]
+
     def load(self, function: str, purpose: str) -> Callable[..., Any]:
         """The function ``read`` or ``write``. Raises MissingPackageError, which names the purpose."""
         for package in self.packages:

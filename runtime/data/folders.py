@@ -84,7 +84,7 @@ def _targets(data: Path) -> dict[Path, Path]:
         if not any(each.names(path.name) for each in FORMATS):
             format_of(path)  # raises the error that lists the formats
         can_write = any(each.write is not None and each.names(path.name) for each in FORMATS)
-        target = own if can_write else own.with_name(f"{own.name.partition('.')[0]}.csv")
+        target = own if can_write else own.with_name(f"{format_of(path).stem(own.name)}.csv")
         if target in targets:
             raise InputError(f"{data}: the results of {targets[target].name} and {path.name} would both be {target}")
         targets[target] = path

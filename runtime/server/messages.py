@@ -71,23 +71,18 @@ def parse_request(body: bytes, json_length: int | None, signature: Signature) ->
             if binary is None:
                 raise Malformed(f"input '{tensor.name}' is binary, and Inference-Header-Content-Length is missing")
             dtype = DTYPES.get(entry["datatype"])
-            if dtype is None and offset + size <= len(binary):
-                feed[tensor.name] = codes_of_bytes(binary[offset : offset + size], tensor, count).reshape(
-                    entry["shape"]
-                )
-                offset += size
-                continue
-            dtype = dtype or np.dtype("u1")
-            if size != dtype.itemsize * count or offset + size > len(binary):
+            takes = size if dtype is None else dtype.itemsize * count  # texts have their own lengths
+            if size != takes or offset + size > len(binary):
                 sizes = f"binary_data_size {size}, and {len(binary) - offset:,} bytes are left"
-                raise Malformed(
-                    f"input '{tensor.name}' has {sizes}; its shape {entry['shape']} takes {dtype.itemsize * count:,}"
-                )
-            values = np.frombuffer(binary[offset : offset + size], dtype)
+                needed = "" if dtype is None else f"; its shape {entry['shape']} takes {takes:,}"
+                raise Malformed(f"input '{tensor.name}' has {sizes}{needed}")
+            content = binary[offset : offset + size]
             offset += size
-            if not values.flags.aligned:
-                values = values.copy()
-            values = to_model_dtype(tensor, values, entry["datatype"])
+            if dtype is None:
+                values = codes_of_bytes(content, tensor, count)
+            else:
+                values = np.frombuffer(content, dtype)
+                values = to_model_dtype(tensor, values if values.flags.aligned else values.copy(), entry["datatype"])
         feed[tensor.name] = values.reshape(entry["shape"])
     if binary is not None and offset != len(binary):
         raise Malformed(f"{len(binary) - offset:,} bytes are left after the last binary input")

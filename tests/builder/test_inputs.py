@@ -93,6 +93,11 @@ def changed(path: str, value: Any) -> dict[str, Any]:
         ("inputs.1.features.0.name", "wind", "inputs: 'wind' is a feature of two inputs"),
         ("inputs.0.features.1", {"name": "w", "categories": ["a"]}, "'distance' is a number and 'w' a category"),
         ("inputs.1.features.0.unknown", "XX", "unknown is 'error', 'first' or one of the categories, not 'XX'"),
+        (
+            "inputs.1.features.0",
+            {"name": "c", "categories": ["a", "first"], "unknown": "first"},
+            "'first' is a category too, so that unknown: first has two meanings",
+        ),
         ("inputs.1.features.0.categories", ["AA", "AA"], "'AA' appears more than once"),
         ("inputs.1.features.0.categories", [], "categories: list should have at least 1 item"),
         ("inputs.1.features.0.categories", [" A"], "a category is one line, without space before or after it"),

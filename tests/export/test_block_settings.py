@@ -118,3 +118,11 @@ def test_weights_in_another_file_need_not_be_there(tmp_path: Path) -> None:
     path = export(assemble(spec, seed=0), tmp_path / "m.onnx", spec=spec, external_data=True).path
     path.with_name("m.onnx.data").unlink()
     assert inspect(path).settings["0"] == {"negative_slope": 0.01}
+
+
+@pytest.mark.parametrize("key", ["input", "inputs"])
+def test_dropouts_of_an_inputs_own_blocks_are_named(key: str, tmp_path: Path) -> None:
+    port = {"name": "x", "features": 3, "blocks": [{"dropout": 0.2}, "relu"]}
+    spec = MLPSpec(name="m", blocks=[{"linear": 2}, {"dropout": 0.3}], **{key: port if key == "input" else [port]})
+    path = export(assemble(spec, seed=0), tmp_path / "m.onnx", spec=spec).path
+    assert inspect(path).dropped == {"inputs.0.0": 0.2, "1": 0.3}

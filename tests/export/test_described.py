@@ -173,3 +173,22 @@ def test_the_commands_build_and_verify_a_spec_with_words(tmp_path: Path, run: Ru
     done = run("verify", path, "--spec", tmp_path / "spec.yaml")
     assert done.code == 1
     assert "the categories of 'words' of the file are" in done.out
+
+
+def test_scores_and_missing_values_are_compared(net: Net, tmp_path: Path) -> None:
+    path = export(net, tmp_path / "n.onnx", features=SAID).path
+    labels = {"output": {"labels": ["no", "yes"], "scores": "logits"}}
+    other = verify(net, path, features=SAID | labels, device="cpu")
+    assert other.verdict == "failed"
+    assert other.why.endswith("the scores of 'output' of the file are probabilities, and the given ones logits")
+    known = {"numbers": {"features": SAID["numbers"]["features"]}}
+    other = verify(net, path, features=SAID | known, device="cpu")
+    assert other.why.endswith("the missing values of 'numbers' of the file are taken, and the given ones none")
+    words = verify(net, path, features=SAID | {"city": [CITY | {"unknown": "error"}]}, device="cpu")
+    assert "['Oslo, Rome, Paris, other words are Rome'], and the given ones ['Oslo, Rome, Paris']" in words.why
+    assert "the missing values of 'numbers'" in " ".join(verify(net, path, device="cpu").warnings)
+
+
+def test_an_output_feature_called_label_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="has a feature 'label', a column that predict writes"):
+        export(nn.Linear(2, 2), tmp_path / "m.onnx", features={"output": ["label", "b"]})

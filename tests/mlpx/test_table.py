@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -123,3 +124,32 @@ def test_what_cannot_be_a_feature_is_named(columns: Any, options: Any, expected:
         table.fit_features(pandas.DataFrame(columns), **options)
     with pytest.raises(InputError, match="expected a table of pandas, polars or Arrow, not a list"):
         table.fit_features([1, 2])
+
+
+def test_the_target_is_read_without_the_columns_that_are_dropped() -> None:
+    days = [date(2026, 1, 1), date(2026, 1, 2)]
+    frame = polars.DataFrame({"x": [1.0, 2.0], "day": days, "late": ["yes", ""]})
+    fitted = table.fit_features(frame, target="late", drop=["day"])
+    assert fitted.labels == ["yes"]
+    with pytest.raises(InputError, match="column 'late' has 1 empty values, the first in row 2"):
+        fitted.targets(frame)
+    assert fitted.targets(frame[:1]).tolist() == [0]
+
+
+def test_a_dict_of_arrays_is_a_table() -> None:
+    columns = {"x": np.array([1.0, 2.0]), "day": np.array(["1", "2"], "M8[D]"), "y": np.array([3.0, 4.0])}
+    fitted = table.fit_features(columns, target="y", drop=["day"])
+    assert [feature["name"] for feature in fitted.inputs[0]["features"]] == ["x"]
+    assert fitted.targets(columns).tolist() == [3, 4]
+
+
+def test_bool_is_no_word() -> None:
+    with pytest.raises(InputError, match="column 'flag' holds bool, not words"):
+        table.fit_features(pandas.DataFrame({"flag": [True, False]}), words=["flag"])
+
+
+def test_whole_numbers_among_words_are_words() -> None:
+    frame = pandas.DataFrame({"x": [1.0, 2.0], "y": np.array([1, "b"], object)})
+    fitted = table.fit_features(frame, target="y")
+    assert fitted.labels == ["1", "b"]
+    assert fitted.targets(frame).tolist() == [0, 1]

@@ -9,6 +9,14 @@ from export.recovery.recovered import Step
 
 from .facts import GetInterface, Interface, Joints
 
+ARGMAX = "ACTION: the outputs are {} of a discrete action; the action is the index of the largest"
+PARTS_ARGMAX = (
+    "ACTION: the outputs are logits of several discrete actions, a part of them for each in order; each action is the"
+    " index of the largest of its part"
+)
+BITS = "ACTION: the outputs are logits of an action of zeros and ones: 1 where the output is above 0, and 0 elsewhere"
+"""What becomes of outputs that are no action themselves, which is left to the caller."""
+
 
 def wrapped(
     inner: GetInterface | None,

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import RecoveryError
+from export.recovery.recovered import model_name
 
+from .around import ARGMAX
 from .facts import Fact, Run
 from .folder import RunFolder
 from .framework import Framework
@@ -25,7 +27,6 @@ _PPO_NORMALISER = (
     "NORMALISER LEFT OUT: ppo_continuous_action.py normalises observations with gym.wrappers.NormalizeObservation and"
     " clips them at 10, and the checkpoint does not hold the statistics"
 )
-_ARGMAX = "ACTION: the outputs are {} of a discrete action; the action is the index of the largest"
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ _LAYOUTS = (
         (_PPO_WRAPPERS,),
         _PPO_NORMALISER,
     ),
-    _Layout("ppo.py", ("actor.",), rf"critic\.{_SEQUENTIAL}", "tanh", "none", (_ARGMAX.format("logits"),)),
-    _Layout("dqn.py", ("network.",), "", "relu", "none", (_ARGMAX.format("values"),)),
+    _Layout("ppo.py", ("actor.",), rf"critic\.{_SEQUENTIAL}", "tanh", "none", (ARGMAX.format("logits"),)),
+    _Layout("dqn.py", ("network.",), "", "relu", "none", (ARGMAX.format("values"),)),
     _Layout("td3_continuous_action.py", ("fc1.", "fc2.", "fc_mu.", "action_scale"), "action_bias", "relu", "tanh"),
     _Layout(
         "sac_continuous_action.py",
@@ -80,12 +81,11 @@ def read(folder: RunFolder) -> Run:
         raise RecoveryError(f"{message}. What to do: {hint}")
     layout, start = found
     place = f"{layout.script} of CleanRL, whose network has exactly these tensors"
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", folder.checkpoint.stem).lstrip("._-")
     return Run(
         framework="CleanRL",
         folder=folder.path,
         checkpoint=folder.checkpoint,
-        name=Fact(name, f"the name of {folder.checkpoint.name}"),
+        name=Fact(model_name(folder.checkpoint.stem), f"the name of {folder.checkpoint.name}"),
         prefix=Fact(tuple(start + each for each in layout.prefix), f"the names of {folder.checkpoint.name}"),
         activation=Fact(layout.activation, place),
         output_activation=Fact(layout.output_activation, place),
@@ -111,4 +111,4 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.cleanrl_model") if path.is_file())
 
 
-FRAMEWORK = Framework("CleanRL", "EXP.cleanrl_model", _checkpoints, read)
+FRAMEWORK = Framework("CleanRL", "EXP.cleanrl_model", _checkpoints, read, chosen=lambda _: "the last by name")

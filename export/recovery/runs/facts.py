@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -91,8 +91,6 @@ class Run:
     """A warning where the observations are normalised outside of the checkpoint; a file with the statistics ends it."""
     notes: tuple[str, ...] = ()
     """What else was found, a line each."""
-    facts: tuple[str, ...] = field(default=())
-    """Notes on further facts, in the form of ``Fact.note``."""
 
 
 def clip_step(low: Sequence[float], high: Sequence[float]) -> list[Step]:

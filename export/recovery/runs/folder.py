@@ -58,11 +58,19 @@ def numbered(folder: Path, pattern: str) -> list[Path]:
     return sorted((path for path in found if path.is_file()), key=lambda path: (int(found[path]), path.name))
 
 
-def newest_note(checkpoint: Path, checkpoints: Sequence[Path], folder: Path, chosen: str = "the newest") -> str:
+def last_by(checkpoints: Sequence[Path], pattern: str) -> str:
+    """What the last of the checkpoints is: the newest, if they have numbers as in ``numbered``, or the last by name."""
+    counted = [re.fullmatch(pattern, path.name) is not None for path in checkpoints]
+    if counted[-1]:
+        return "the newest"
+    return "the last by name, after those with numbers," if any(counted) else "the last by name"
+
+
+def choice_note(checkpoint: Path, checkpoints: Sequence[Path], folder: Path, chosen: str) -> str:
     """Which checkpoint is taken, and of how many; ``chosen`` is what the last of them is."""
-    name, newest = (path.relative_to(folder).as_posix() for path in (checkpoint, checkpoints[-1]))
+    name, last = (path.relative_to(folder).as_posix() for path in (checkpoint, checkpoints[-1]))
     if checkpoint != checkpoints[-1]:
-        return f"checkpoint {name}, as it was given; {chosen} is {newest}"
+        return f"checkpoint {name}, as it was given; {chosen} is {last}"
     if len(checkpoints) == 1:
         return f"checkpoint {name}: the only one"
     return f"checkpoint {name}: {chosen} of {len(checkpoints)}; another is recovered by its path instead of the folder"

@@ -9,7 +9,7 @@ from pathlib import Path
 from builder.errors import RecoveryError
 
 from . import cleanrl, legged_gym, rl_games, rsl_rl, sb3, skrl
-from .folder import RunFolder, newest_note
+from .folder import RunFolder, choice_note
 from .framework import Framework
 
 _MOST_FOLDERS = 2_000
@@ -62,18 +62,19 @@ def _matches(folder: Path) -> list[Found]:
     found: list[Found] = []
     for framework in FRAMEWORKS:
         if checkpoints := framework.checkpoints(folder):
-            note = newest_note(checkpoints[-1], checkpoints, folder, framework.chosen)
+            note = choice_note(checkpoints[-1], checkpoints, folder, framework.chosen(checkpoints))
             found.append(Found(framework, RunFolder(folder, checkpoints[-1]), note))
     return found
 
 
 def _around(path: Path) -> Iterator[Found]:
     """The runs that a checkpoint belongs to."""
+    path = path.absolute()  # a relative one has no parents above the working directory
     for folder in list(path.parents)[:2]:
         for framework in FRAMEWORKS:
             checkpoints = [] if framework.alone else framework.checkpoints(folder)
             if path in checkpoints:
-                note = newest_note(path, checkpoints, folder, framework.chosen)
+                note = choice_note(path, checkpoints, folder, framework.chosen(checkpoints))
                 yield Found(framework, RunFolder(folder, path), note)
 
 

@@ -134,7 +134,7 @@ class _Actions:
 
 
 def _outputs(action: Action, count: int) -> list[Feature]:
-    names = named_outputs(action, count)
+    names = _output_names(action, count)
     if not action.known or action.factor is None:
         return [{"name": name, "description": "before the action's scale, which is left out"} for name in names]
     what = action.what
@@ -143,7 +143,7 @@ def _outputs(action: Action, count: int) -> list[Feature]:
     return [{"name": name, "unit": action.unit, "description": what} for name in names]
 
 
-def named_outputs(action: Action, count: int) -> list[str]:
+def _output_names(action: Action, count: int) -> list[str]:
     """The names of an action term's outputs."""
     if action.group.names is not None and len(action.group.names) == count:
         return [f"{action.name}:{joint}" for joint in action.group.names]

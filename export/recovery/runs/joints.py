@@ -35,7 +35,7 @@ def joint_names(given: str | Sequence[str]) -> Fact[tuple[str, ...]]:
     place = "--joints"
     if isinstance(given, str):
         path = Path(given)
-        if path.is_file():
+        if _is_file(path):
             try:
                 given = path.read_text(encoding="utf-8").replace("\n", ",")
             except (OSError, UnicodeDecodeError) as error:
@@ -49,6 +49,14 @@ def joint_names(given: str | Sequence[str]) -> Fact[tuple[str, ...]]:
         hint = "give the joints in the order of the simulation: --joints hip,knee, or a file with one name in each line"
         raise RecoveryError(f"{place}: {problem}. What to do: {hint}")
     return Fact(names, place)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file. A list of names may be longer than any file's name, which is an OSError."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

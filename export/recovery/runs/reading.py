@@ -9,7 +9,7 @@ from typing import Any
 
 from builder.errors import RecoveryError
 from export.recovery.activation_slots import Hints, parse
-from export.recovery.checkpoint import Layers, read_layers
+from export.recovery.checkpoint import Layers, check_options, read_layers
 from export.recovery.normaliser_file import SAVED, normaliser_of
 from export.recovery.recovered import Recovered, Step, network_of, refusals_of
 
@@ -20,6 +20,9 @@ from .joints import joint_names
 
 _JOINED = ("key", "prefix", "activation", "output_activation", "epsilon")
 """Options that a run's folder may give too, by their names in ``read_checkpoint`` and in ``Run``."""
+
+_SELECTS = ("key", "prefix")
+"""Those that select a network in the checkpoint, of which there may be others."""
 
 
 def run_of(path: Path, options: Mapping[str, Any]) -> tuple[RunFolder, Run] | None:
@@ -32,7 +35,7 @@ def run_of(path: Path, options: Mapping[str, Any]) -> tuple[RunFolder, Run] | No
         return None
     with refusals_of(found.folder.path):
         run = found.framework.read(found.folder)
-    if not path.is_dir() and any(_differs(run, option, options.get(option)) for option in ("key", "prefix")):
+    if not path.is_dir() and any(_differs(run, option, options.get(option)) for option in _SELECTS):
         return None  # another network in the same file, of which the folder says nothing
     return found.folder, replace(run, notes=(f"a run of {run.framework}, {found.note}", *run.notes))
 
@@ -47,6 +50,7 @@ def read_run(folder: RunFolder, run: Run, *, name: str | None = None, **options:
         joints = _joints(run, options.pop("joints", None))
         values = _joined(run, options)
         dropout, dtype = options.get("dropout"), options.get("dtype")
+        check_options(options.get("epsilon"), dropout, dtype)
         dtype = run.rounding.value if run.rounding is not None else dtype
         behind = run.after_normaliser.value if run.after_normaliser is not None else None
         activations = values["activations"]
@@ -91,16 +95,19 @@ def _differs(run: Run, option: str, given: Any) -> bool:
     if given is None or given == () or fact is None:
         return False
     if option in ("activation", "output_activation"):
-        return parse(given, f"--{option}") != parse(fact.value, f"--{option}")
-    if option in ("key", "prefix"):
+        flag = f"--{option.replace('_', '-')}"
+        return parse(given, flag) != parse(fact.value, flag)
+    if option in _SELECTS:
         given, value = ((each,) if isinstance(each, str) else each for each in (given, fact.value))
         return [part.rstrip(".") for part in given] != [part.rstrip(".") for part in value]
     return given != fact.value
 
 
-def _refuse(flag: str, given: Any, fact: Fact[Any]) -> RecoveryError:
-    message = f"--{flag} {shown(given)} contradicts {shown(fact.value)}, from {fact.place}"
-    return RecoveryError(f"{message}. What to do: leave --{flag} out; another network is recovered by the file's path")
+def _refuse(option: str, given: Any, fact: Fact[Any]) -> RecoveryError:
+    flag = f"--{option.replace('_', '-')}"
+    message = f"{flag} {shown(given)} contradicts {shown(fact.value)}, from {fact.place}"
+    by_path = "; another network is recovered by the file's path" if option in _SELECTS else ""
+    return RecoveryError(f"{message}. What to do: leave {flag} out{by_path}")
 
 
 def _joined(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +116,7 @@ def _joined(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
     for option in _JOINED:
         given, fact = options.get(option), getattr(run, option)
         if _differs(run, option, given):
-            raise _refuse(option.replace("_", "-"), given, fact)
+            raise _refuse(option, given, fact)
         values[option] = fact.value if fact is not None else given
     given = options.get("activations")
     values["activations"] = given
@@ -119,8 +126,6 @@ def _joined(run: Run, options: Mapping[str, Any]) -> dict[str, Any]:
         if any(parse(text, "--activations") not in known for text in given):
             raise _refuse("activations", ",".join(given), run.activation)
         values["activations"] = None  # they agree, and the folder says where they are
-    elif given is not None:
-        values["activation"] = None
     return values
 
 
@@ -176,5 +181,4 @@ def _fact_notes(run: Run, joints: Joints) -> list[str]:
         ("name", run.name),
     ]
     notes = [fact.note(what) for what, fact in lines if fact is not None and fact.value not in ("none", "")]
-    notes += [f"order of the joints: {joints.place}"] if joints is not None else []
-    return [*notes, *run.facts]
+    return [*notes, *([f"order of the joints: {joints.place}"] if joints is not None else [])]

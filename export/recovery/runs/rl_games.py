@@ -9,21 +9,23 @@ clips the action at 1 and stretches it to the environment's limits. Source: ``rl
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from math import inf
 from pathlib import Path
 
 from builder.errors import RecoveryError
-from export.recovery.recovered import Step
+from export.recovery.recovered import Step, model_name
 
-from .around import wrapped
+from .around import ARGMAX, wrapped
 from .facts import Fact, GetInterface, Run, clip_step, scale_step
-from .folder import RunFolder, numbered
+from .folder import RunFolder, last_by, numbered
 from .framework import Framework
 from .isaac_lab import interface_of, is_managed, period_of
 from .rsl_rl import AGENT, ENV, left_out_note
 from .yaml_data import Entry
 
 _CONFIG = "config.yaml"
+_LAST = r"last_.*_ep_(\d+)_rew_.*\.pth"
 _ACTIVATIONS = {
     **{name: name for name in ("relu", "tanh", "sigmoid", "elu", "gelu", "softplus")},
     "swish": "silu",
@@ -35,7 +37,6 @@ _NORMALISER, _TRUNK = "running_mean_std.", "a2c_network.actor_mlp."
 _HEADS = {"continuous": "a2c_network.mu.", "discrete": "a2c_network.logits."}
 _CODE = "rl_games' RunningMeanStd"
 _ALONE = "copy the checkpoint into an empty folder and recover it there, with --prefix and --activations"
-_ARGMAX = "ACTION: the outputs are logits of a discrete action; the action is the index of the largest"
 
 
 def read(folder: RunFolder) -> Run:
@@ -59,7 +60,7 @@ def read(folder: RunFolder) -> Run:
         framework="rl_games",
         folder=folder.path,
         checkpoint=folder.checkpoint,
-        name=name.fact(re.sub(r"[^A-Za-z0-9._-]+", "-", name.text()).lstrip("._-")) if name is not None else None,
+        name=name.fact(model_name(name.text())) if name is not None else None,
         key=Fact("model", f"the layout {described}"),
         prefix=Fact(tuple(prefix for part in parts for prefix in part), f"the names {described}"),
         activation=_activation(network.need("mlp", "activation")),
@@ -70,8 +71,8 @@ def read(folder: RunFolder) -> Run:
         hidden=units.fact(widths),
         period=period_of(env) if env is not None else None,
         interface=_interface(folder, config, params, env, kind),
-        notes=(() if env is not None and is_managed(env) else (left_out_note(env),))
-        + ((_ARGMAX,) if kind == "discrete" else ()),
+        notes=(() if env is not None and is_managed(env) else (left_out_note(env, isaac_lab=config.file == AGENT),))
+        + ((ARGMAX.format("logits"),) if kind == "discrete" else ()),
     )
 
 
@@ -172,9 +173,15 @@ def _checkpoints(folder: Path) -> list[Path]:
     files = (f"{name}.{ending}" for name in (AGENT[: -len(".yaml")], "config") for ending in ("yaml", "pkl"))
     if not any((folder / name).is_file() for name in files):
         return []
-    last = numbered(folder / "nn", r"last_.*_ep_(\d+)_rew_.*\.pth")
+    last = numbered(folder / "nn", _LAST)
     rest = [path for path in sorted((folder / "nn").glob("*.pth")) if path not in last and path.is_file()]
     return [*last, *rest]
+
+
+def _chosen(checkpoints: Sequence[Path]) -> str:
+    """The library itself writes one file without an epoch, that of the best."""
+    unnumbered = [path for path in checkpoints if re.fullmatch(_LAST, path.name) is None]
+    return "the best" if len(unnumbered) == 1 else last_by(checkpoints, _LAST)
 
 
 FRAMEWORK = Framework(
@@ -182,5 +189,5 @@ FRAMEWORK = Framework(
     f"nn/NAME.pth beside {AGENT} (Isaac Lab) or {_CONFIG} (IsaacGymEnvs, OmniIsaacGymEnvs)",
     _checkpoints,
     read,
-    chosen="the best",
+    chosen=_chosen,
 )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import RecoveryError
+from export.recovery.recovered import model_name
 
 from .deploy import DEPLOY
 from .facts import Fact, GetInterface, Run
@@ -65,7 +66,7 @@ def read(folder: RunFolder) -> Run:
         framework="rsl_rl",
         folder=folder.path,
         checkpoint=folder.checkpoint,
-        name=experiment.fact(re.sub(r"[^A-Za-z0-9._-]+", "-", experiment.text()).lstrip("._-")) if experiment else None,
+        name=experiment.fact(model_name(experiment.text())) if experiment else None,
         key=Fact(layout.key, f"the layout {described}") if layout.key else None,
         prefix=Fact(prefix, f"the names {described}"),
         activation=_activation(policy),
@@ -99,9 +100,10 @@ def _groups(agent: Entry, env: Entry, role: str) -> list[str]:
     return [role] if env.get("observations", role) is not None else ["policy"]
 
 
-def left_out_note(env: Entry | None) -> str:
-    """The warning where nothing says what the actions are."""
-    why = f"{ENV} is missing" if env is None else f"the environment of {ENV} computes the actions in code of its own"
+def left_out_note(env: Entry | None, isaac_lab: bool = True) -> str:
+    """The warning where nothing says what the actions are; only runs of Isaac Lab and mjlab have an env.yaml."""
+    why = f"{ENV} is missing" if isaac_lab else "no file of the run says what the environment does with the outputs"
+    why = f"the environment of {ENV} computes the actions in code of its own" if env is not None else why
     if env is not None and (scale := env.get("action_scale")) is not None and scale.is_number:
         why = f"{why}, with action_scale {scale.number():g} ({scale.place})"
     message = f"ACTION SCALE LEFT OUT: {why}; the outputs are as the network gives them, and the inputs have no names"

@@ -19,16 +19,19 @@ from builder.values import is_dict, is_list
 from export.recovery.activation_slots import parse
 from export.recovery.recovered import Step
 
-from .around import wrapped
+from .around import ARGMAX, BITS, PARTS_ARGMAX, wrapped
 from .facts import Fact, Run, clip_step, scale_step
-from .folder import RunFolder, numbered
+from .folder import RunFolder, last_by, numbered
 from .framework import Framework
 from .sb3_archive import Data, is_archive, printed_numbers, read_data, read_system
 
 _CLASS = re.compile(r"<(?:class|function) '?([\w.]+?)(?:\.__init__)?[' ].*>", re.DOTALL)
 """A class, or its first method, as Python prints it."""
+_STEPS, _BEST = r".*_(\d+)_steps\.zip", "best_model.zip"
+"""The names that its callbacks give to checkpoints."""
 _ALONE = "unzip policy.pth and recover it, with --prefix and --activation"
-_ARGMAX = "ACTION: the outputs are {} of a discrete action; the action is the index of the largest"
+_SPACES = {"MultiDiscrete": PARTS_ARGMAX, "MultiBinary": BITS}
+"""What the outputs are for action spaces other than Box and Discrete."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def read(folder: RunFolder) -> Run:
         raise RecoveryError(f"{message}; it holds {', '.join(names[:6])}. What to do: {_ALONE}")
     squashed = policy.squashed or data.get("policy_kwargs", "squash_output") is True
     end, after, notes = _action(data, kind, squashed, noisy=any(name.startswith("actor.mu.0.") for name in names))
-    hidden = _hidden(data, policy)
+    _refuse_other_observations(data)
     return Run(
         framework="Stable-Baselines3",
         folder=folder.path,
@@ -75,18 +78,17 @@ def read(folder: RunFolder) -> Run:
         prefix=Fact(prefix, f"the names of policy.pth, as {kind} has them"),
         activation=_activation(data, kind, policy),
         output_activation=end,
-        hidden=hidden,
+        hidden=_hidden(data, policy),
         interface=wrapped(None, after=after),
-        notes=(*_system(folder.checkpoint), *notes, *_observation(data)),
+        notes=(*_system(folder.checkpoint), *notes),
         normaliser=_normaliser(folder),
     )
 
 
 def _policy(data: Data) -> tuple[str, _Policy]:
     """Raises RecoveryError: another policy than the dense ones of the library."""
-    texts = [data.get("policy_class", key) for key in ("__init__", ":type:")]
-    text = texts[0] if isinstance(texts[0], str) else ""
-    match = _CLASS.fullmatch(text)
+    text = data.get("policy_class", "__init__")
+    match = _CLASS.fullmatch(text) if isinstance(text, str) else None
     kind = match[1].rpartition(".")[2] if match else ""
     if kind not in _POLICIES:
         found = f"is {kind}" if kind else "is not named"
@@ -129,8 +131,12 @@ def _action(
     space = data.get("action_space", ":type:")
     place = data.place("action_space")
     if not isinstance(space, str) or ".Box'" not in space:
-        what = "values" if kind == "DQNPolicy" else "logits"
-        return Fact("none", f"{kind}, {place}"), _nothing, [_ARGMAX.format(what)]
+        match = _CLASS.fullmatch(space) if isinstance(space, str) else None
+        name = match[1].rpartition(".")[2] if match else ""
+        note = _SPACES.get(name) or ARGMAX.format("values" if kind == "DQNPolicy" else "logits")
+        sizes = data.get("action_space", "nvec") if name == "MultiDiscrete" else None
+        note = f"{note}; the sizes of the parts are {sizes}, {place}" if isinstance(sizes, str) else note
+        return Fact("none", f"{kind}, {place}"), _nothing, [note]
     end = Fact("tanh" if squashed else "none", f"{kind}, {data.place('policy_class')}")
     if noisy and kind == "SACPolicy":  # gSDE bounds the mean before tanh
         largest = data.get("policy_kwargs", "clip_mean")
@@ -165,13 +171,12 @@ def _limits(data: Data, bound: str, count: int) -> list[float] | None:
     return None
 
 
-def _observation(data: Data) -> list[str]:
-    """Raises RecoveryError: observations that are not rows of numbers."""
+def _refuse_other_observations(data: Data) -> None:
+    """Raise RecoveryError for observations that are not rows of numbers."""
     space = data.get("observation_space", ":type:")
     if isinstance(space, str) and ".Box'" not in space:
         place = data.place("observation_space")
         raise RecoveryError(f"{place}: {space} is no Box of numbers; only dense networks on rows can be recovered")
-    return []
 
 
 def _system(checkpoint: Path) -> list[str]:
@@ -194,9 +199,15 @@ def _normaliser(folder: RunFolder) -> str:
 def _checkpoints(folder: Path) -> list[Path]:
     """By their numbers of steps, ``rl_model_N_steps.zip``; those without one after them, the best last."""
     archives = [path for path in sorted(folder.glob("*.zip")) if is_archive(path)]
-    steps = [path for path in numbered(folder, r".*_(\d+)_steps\.zip") if path in archives]
-    rest = sorted((path for path in archives if path not in steps), key=lambda path: path.name == "best_model.zip")
+    steps = [path for path in numbered(folder, _STEPS) if path in archives]
+    rest = sorted((path for path in archives if path not in steps), key=lambda path: path.name == _BEST)
     return [*steps, *rest]
 
 
-FRAMEWORK = Framework("Stable-Baselines3", "NAME.zip, with policy.pth and data in it", _checkpoints, read)
+def _chosen(checkpoints: Sequence[Path]) -> str:
+    return "the best" if checkpoints[-1].name == _BEST else last_by(checkpoints, _STEPS)
+
+
+FRAMEWORK = Framework(
+    "Stable-Baselines3", "NAME.zip, with policy.pth and data in it", _checkpoints, read, chosen=_chosen
+)

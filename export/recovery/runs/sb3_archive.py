@@ -18,7 +18,8 @@ import numpy as np
 
 from builder.errors import RecoveryError
 from builder.values import is_dict
-from export.recovery.checkpoint_file import Contents, archive_records, read_contents
+from export.recovery.checkpoint_file import Contents, archive_records, opened_archive, read_contents
+from export.recovery.recovered import refusals_of
 
 POLICY, DATA = "policy.pth", "data"
 _MOST_BYTES = 1 << 26
@@ -31,9 +32,9 @@ def is_archive(path: Path) -> bool:
     try:
         if path.suffix != ".zip" or not zipfile.is_zipfile(path):
             return False
-        with zipfile.ZipFile(path) as archive:
+        with opened_archive(path) as archive:
             return {POLICY, DATA} <= set(archive.namelist())
-    except (OSError, zipfile.BadZipFile):
+    except RecoveryError:
         return False
 
 
@@ -42,7 +43,7 @@ def policy_contents(path: Path) -> Contents:
     records = archive_records(path, members=(POLICY,))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         inner = Path(folder) / POLICY
-        with zipfile.ZipFile(path) as archive:
+        with opened_archive(path) as archive:
             inner.write_bytes(archive.read(POLICY))
         assert POLICY in records
         contents = read_contents(inner, archive_records(inner))
@@ -70,11 +71,11 @@ class Data:
 
 
 def read_data(path: Path) -> Data:
-    """The JSON of an archive. Raises RecoveryError: not JSON, or too large."""
-    with zipfile.ZipFile(path) as archive:
+    """The JSON of an archive. Raises RecoveryError: damaged, not JSON, or too large."""
+    with refusals_of(path), opened_archive(path) as archive:
         size = archive.getinfo(DATA).file_size
         if size > _MOST_BYTES:
-            raise RecoveryError(f"{DATA} of {path.name}: {size:,} bytes; at most {_MOST_BYTES:,} are read")
+            raise RecoveryError(f"{DATA}: {size:,} bytes; at most {_MOST_BYTES:,} are read")
         content = archive.read(DATA)
     try:
         values: object = json.loads(content)
@@ -86,8 +87,11 @@ def read_data(path: Path) -> Data:
 
 
 def read_system(path: Path) -> str:
-    """The versions that system_info.txt names, of the library and of PyTorch; an empty text where there is none."""
-    with zipfile.ZipFile(path) as archive:
+    """The versions that system_info.txt names, of the library and of PyTorch; an empty text where there is none.
+
+    Raises RecoveryError: damaged.
+    """
+    with refusals_of(path), opened_archive(path) as archive:
         name = "system_info.txt"
         small = name in archive.namelist() and archive.getinfo(name).file_size < _MOST_SYSTEM
         text = archive.read(name).decode("utf-8", "replace") if small else ""

@@ -17,7 +17,7 @@ from builder.errors import RecoveryError
 from builder.values import is_dict
 from export.recovery.recovered import Step
 
-from .around import wrapped
+from .around import ARGMAX, PARTS_ARGMAX, wrapped
 from .facts import Fact, Run, scale_step
 from .folder import RunFolder, numbered
 from .framework import Framework
@@ -31,7 +31,7 @@ _ACTIVATIONS = {name: name for name in ("elu", "leaky_relu", "relu", "sigmoid", 
 _INPUTS = {"STATES": "state_preprocessor", "OBSERVATIONS": "observation_preprocessor"}
 """What a network's first container reads, and the preprocessor of that."""
 _OUTPUT = re.compile(
-    r"\s*(?:(?P<factor>[\d.]+)\s*\*\s*)?(?:(?P<name>\w+)\()?ACTIONS\)?(?:\s*\*\s*(?P<times>[\d.]+))?\s*"
+    r"\s*(?:(?P<factor>\d+\.?\d*|\.\d+)\s*\*\s*)?(?:(?P<name>\w+)\()?ACTIONS\)?(?:\s*\*\s*(?P<times>\d+\.?\d*|\.\d+))?\s*"
 )
 _ALONE = "copy the checkpoint into an empty folder and recover it there, with --prefix and --activations"
 
@@ -85,7 +85,10 @@ def read(folder: RunFolder) -> Run:
         hidden=network.hidden if network is not None else None,
         period=period_of(env) if env is not None else None,
         interface=wrapped(inner, after=lambda _: after),
-        notes=(*(() if managed else (left_out_note(env),)), *(network.notes if network is not None else ())),
+        notes=(
+            *(() if managed else (left_out_note(env, isaac_lab=agent is not None),)),
+            *(network.notes if network is not None else ()),
+        ),
     )
 
 
@@ -107,7 +110,7 @@ def _network(agent: Entry) -> _Network:
         entry = container.get("activations")
         listed = [] if entry is None else entry.items() if isinstance(entry.value, list) else [entry]
         activations += listed
-    texts = {entry.value for entry in activations}
+    texts = {None if entry.value is None else entry.text() for entry in activations}
     activation = None
     if len(texts) == 1:
         activation = _activation(activations[0])
@@ -126,8 +129,10 @@ def _network(agent: Entry) -> _Network:
     if clip is not None and clip.flag():
         message = f"ACTION CLIP LEFT OUT: {clip.place} clips the action to the limits of the action space"
         notes.append(f"{message}, which are not in the folder. What to do: add a clip block to the end of spec.yaml")
-    if policy.need("class").text().startswith(("Categorical", "MultiCategorical")):
-        notes.append("ACTION: the outputs are logits of a discrete action; the action is the index of the largest")
+    if policy.need("class").text().startswith("Categorical"):
+        notes.append(ARGMAX.format("logits"))
+    elif policy.need("class").text().startswith("MultiCategorical"):
+        notes.append(PARTS_ARGMAX)
     return _Network(
         tuple(names),
         source,
@@ -149,6 +154,8 @@ def _width(layer: Entry) -> int:
         if is_dict(inner.value):
             inner = inner.get("out_features") or inner.need("features")
         elif isinstance(inner.value, list):
+            if not inner.items():
+                raise inner.error("expected the number of outputs, found an empty list")
             inner = inner.items()[0]
         return inner.integer()
     return layer.integer()

@@ -178,3 +178,26 @@ def test_a_folder_is_scored_whole_or_not_at_all(
     within = run("predict", model, tmp_path / "data", "-o", tmp_path / "data" / "out")
     assert "the results would lie within the data" in " ".join(within.err.split())
     assert np.all([path.name in files for path in (tmp_path / "data").iterdir()])
+
+
+def test_compressed_files_keep_the_dots_of_their_names(model: Path, tmp_path: Path, run: Run) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("2024.01", "2024.02"):
+        (tmp_path / "in" / f"{name}.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    done = run("predict", model, tmp_path / "in", "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["2024.01.csv", "2024.02.csv"]
+
+
+def test_standard_output_is_no_file(model: Path, tmp_path: Path, run: Run) -> None:
+    FRAME.write_csv(tmp_path / "r.csv")
+    assert "--json needs an output file" in run("predict", model, tmp_path / "r.csv", "-o", "-", "--json").err
+    assert "needs one for the results" in " ".join(run("predict", model, tmp_path, "-o", "-").err.split())
+    done = run("predict", model, "-", "-o", tmp_path / "out", "--engine", "ray")
+    assert "not standard input" in " ".join(done.err.split())
+
+
+def test_several_columns_are_kept_by_one_option(model: Path, tmp_path: Path, run: Run) -> None:
+    FRAME.write_csv(tmp_path / "r.csv")
+    assert run("predict", model, tmp_path / "r.csv", "-o", tmp_path / "o.csv", "--keep", "id, name").code == 0
+    assert polars.read_csv(tmp_path / "o.csv").columns == ["id", "name", "y"]

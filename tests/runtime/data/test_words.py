@@ -221,3 +221,24 @@ def test_the_ports_of_a_session_say_their_words(session: Session) -> None:
     numbers, words = input_ports(session)
     assert numbers.missing
     assert words.categories == (Vocabulary(CARRIERS, 2), Vocabulary(ORIGINS))
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas", "arrow", "parquet"])
+def test_a_column_without_any_value_is_missing(
+    kind: str, made: tuple[nn.Module, Path, float], session: Session, tmp_path: Path
+) -> None:
+    columns = {"carrier": [None], "wind": [None], "origin": ["JFK"], "distance": [500.0]}
+    expected = eager(made[0], np.array([[500, np.nan]], np.float32), np.array([[2, 1]]))[:, 0]
+    if kind == "parquet":
+        polars.DataFrame(columns).write_parquet(tmp_path / "rows.parquet")
+        score_file(session, tmp_path / "rows.parquet", tmp_path / "out.npz")
+        found = np.load(tmp_path / "out.npz")["outputs"][:, 0]
+    else:
+        make: Any = {"polars": polars.DataFrame, "pandas": pandas.DataFrame, "arrow": pyarrow.table}[kind]
+        found = score_table(session, make(columns))["delay"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=made[2])
+
+
+def test_no_rows_of_words(session: Session) -> None:
+    nothing = {"numbers": np.empty((0, 2), np.float32), "words": np.empty((0, 2), object)}
+    assert session.predict(nothing).shape == (0, 1)

@@ -165,3 +165,10 @@ def test_the_page_offers_the_words(server: Server, width: int, tmp_path: Path) -
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.errors == []
         page.screenshot(tmp_path / f"words_{width}.png")
+
+
+def test_no_rows_of_words(server: Server) -> None:
+    numbers = {"name": "numbers", "datatype": "FP32", "shape": [0, 2], "data": []}
+    words = {"name": "words", "datatype": "BYTES", "shape": [0, 2], "data": []}
+    reply = ask(server.url, "POST", "/v2/models/delays/infer", {"inputs": [numbers, words]})
+    assert (reply.status, reply.json["outputs"][0]["shape"]) == (200, [0, 1]), reply.body

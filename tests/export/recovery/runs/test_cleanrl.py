@@ -88,3 +88,16 @@ def test_options_that_contradict_the_script_are_refused(tmp_path: Path) -> None:
     saved = named({"critic": mlp(4, 8, 1), "actor": mlp(4, 8, 2)})
     with pytest.raises(RecoveryError, match=r"--activation relu contradicts tanh, from ppo\.py of CleanRL"):
         read_network(run_folder(tmp_path / "run", saved), activation="relu")
+
+
+def test_of_several_checkpoints_the_last_by_name_is_taken(tmp_path: Path) -> None:
+    state = named({"network": mlp(5, 8, 2, act=nn.ReLU)})
+    folder = run_folder(tmp_path / "run", state, "b")
+    torch.save(state, folder / "a.cleanrl_model")
+    assert noted(read_network(folder), "checkpoint b.cleanrl_model: the last by name of 2; another")
+    assert noted(read_network(folder / "a.cleanrl_model"), "as it was given; the last by name is b.cleanrl_model")
+
+
+def test_a_script_without_a_letter_of_ascii_gives_a_model_without_a_name(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", named({"network": mlp(5, 8, 2, act=nn.ReLU)}), "实验")
+    assert read_network(folder).spec.name == "model"

@@ -129,6 +129,15 @@ def test_half_a_yaml_and_tags_that_would_run_code(tmp_path: Path) -> None:
     assert not marker.exists()
 
 
+def test_an_experiment_without_a_letter_of_ascii_gives_a_model_without_a_name(tmp_path: Path) -> None:
+    policy = g1()
+    folder = g1_run(tmp_path / "run", policy, agent=agent_yaml(experiment_name="'实验'"))
+    found = read_network(folder)
+    agree(found, policy, 160)
+    assert found.spec.name == "model"
+    assert read_network(folder, name="g1").spec.name == "g1"
+
+
 def test_a_run_of_legged_gym_asks_for_what_no_file_says(tmp_path: Path) -> None:
     actor = randomised(mlp(9, 16, 4))
     state = {"std": torch.ones(4), **named({"actor": actor, "critic": mlp(9, 16, 1)})}
@@ -146,6 +155,41 @@ def test_a_run_of_legged_gym_asks_for_what_no_file_says(tmp_path: Path) -> None:
     assert loud == ["ACTION SCALE LEFT OUT", "OBSERVATION SCALES LEFT OUT"]
     alone = read_network(folder / "model_50.pt", prefix=("actor.",), activation="elu")
     assert not any(note.startswith("a run of") for note in alone.notes)  # a file without a configuration is a file
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"dtype": "float16"}, "dtype is 'float32' or left out, not 'float16'"),
+        ({"dropout": 2.0}, r"--dropout 2\.0: expected a number from 0 to 1"),
+        ({"epsilon": -1.0}, r"--epsilon -1\.0: expected a number from 0 to 1"),
+        ({"activation": "relu", "activations": ["elu", "elu"]}, "give either --activation or --activations"),
+    ],
+)
+def test_an_option_means_what_it_means_for_a_checkpoint_alone(
+    options: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    torch.save(saved_by_3(trained(9, 4, normalised=False)), tmp_path / "model_0.pt")
+    for path in (tmp_path, tmp_path / "model_0.pt"):
+        with pytest.raises(RecoveryError, match=words):
+            read_network(path, prefix=("actor.",), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"output_activation": "rleu"}, "--output-activation: unknown activation 'rleu'"),
+        ({"output_activation": "tanh"}, "--output-activation tanh contradicts none.*leave --output-activation out$"),
+        ({"activation": "relu"}, "--activation relu contradicts elu.*leave --activation out$"),
+        ({"activations": ["relu", "relu"]}, "--activations relu,relu contradicts elu.*leave --activations out$"),
+        ({"prefix": "critic."}, "--prefix critic. contradicts .*out; another network is recovered by the file's path$"),
+    ],
+)
+def test_an_option_that_contradicts_the_folder_says_what_helps(
+    options: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RecoveryError, match=words):
+        read_network(g1_run(tmp_path / "run"), **options)
 
 
 def test_joints_are_for_folders(tmp_path: Path) -> None:

@@ -42,6 +42,14 @@ def test_joints_from_the_option_are_those_of_the_folder(tmp_path: Path) -> None:
     )
 
 
+def test_a_list_of_names_is_longer_than_the_name_of_a_file_may_be(tmp_path: Path) -> None:
+    """A humanoid has 29 joints."""
+    listed = [f"left_joint_number_{index}" for index in range(29)]
+    folder = g1_run(tmp_path / "run", trained(5 * (11 + 3 * 29), 29), deploy="")
+    found = read_network(folder, joints=",".join(listed))
+    assert names(found.spec.output.features) == [f"JointPositionAction:{name}" for name in listed]
+
+
 def test_joints_that_contradict_the_folder_are_an_error_with_both(tmp_path: Path) -> None:
     with pytest.raises(
         RecoveryError, match=r"--joints left_hip.* contradicts left_hip.*, from params/deploy.yaml line 1"

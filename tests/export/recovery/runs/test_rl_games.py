@@ -126,6 +126,8 @@ def test_a_run_of_isaac_gym(text: str, acted: Callable[[torch.Tensor], torch.Ten
     layers, normaliser = randomised(mlp(6, 16, 8, 3)), RunningMeanStd(6)
     found = read_network(run_folder(tmp_path / "run", saved(layers), CONFIG, text))
     agree(found, lambda x: acted(layers(normaliser(x.clamp(-4.0, 4.0)))))
+    assert noted(found, "ACTION SCALE LEFT OUT: no file of the run says what the environment does with the outputs")
+    assert not noted(found, "params/")  # files that this user never had
 
 
 def test_a_run_without_normalisation(tmp_path: Path) -> None:
@@ -184,3 +186,20 @@ def test_the_environment_of_isaac_lab_is_around_the_librarys_clips(tmp_path: Pat
     agree(found, policy)
     assert found.spec.period is not None
     assert isinstance(found.spec.input.features, list | tuple)
+
+
+def test_the_choice_of_the_checkpoint_is_said_as_it_is(tmp_path: Path) -> None:
+    checkpoint = saved(mlp(6, 16, 8, 3))
+    folder = run_folder(tmp_path / "run", checkpoint, AGENT, params_yaml())
+    assert noted(read_network(folder), "checkpoint nn/cartpole.pth: the best of 3")
+    torch.save(checkpoint, folder / "nn" / "other.pth")
+    assert noted(read_network(folder), "nn/other.pth: the last by name, after those with numbers, of 4")
+    for name in ("cartpole", "other"):
+        (folder / "nn" / f"{name}.pth").unlink()
+    torch.save(checkpoint, folder / "nn" / "last_cartpole_ep_100_rew_12.5.pth")
+    assert noted(read_network(folder), "nn/last_cartpole_ep_100_rew_12.5.pth: the newest of 2")
+
+
+def test_an_experiment_without_a_letter_of_ascii_gives_a_model_without_a_name(tmp_path: Path) -> None:
+    text = params_yaml(experiment="实验")
+    assert read_network(run_folder(tmp_path / "run", saved(mlp(6, 16, 8, 3)), AGENT, text)).spec.name == "model"

@@ -168,6 +168,46 @@ def test_td3_and_dqn(tmp_path: Path) -> None:
     assert noted(found, "ACTION: the outputs are values of a discrete action")
 
 
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (DISCRETE, "ACTION: the outputs are logits of a discrete action; the action is the index of the largest"),
+        (
+            {":type:": "<class 'gymnasium.spaces.multi_discrete.MultiDiscrete'>", "nvec": "[3 2]", "_shape": [2]},
+            "each action is the index of the largest of its part; the sizes of the parts are [3 2]",
+        ),
+        (
+            {":type:": "<class 'gymnasium.spaces.multi_binary.MultiBinary'>", "n": "5"},
+            "1 where the output is above 0, and 0 elsewhere",
+        ),
+    ],
+)
+def test_what_becomes_of_logits_is_said_of_their_space(space: dict[str, Any], words: str, tmp_path: Path) -> None:
+    hidden, head = randomised(mlp(5, 16, 8, act=nn.Tanh)), randomised(nn.Linear(8, 5), 1)
+    found = read_network(
+        archive(tmp_path / "m.zip", "ActorCriticPolicy", actor_critic(hidden, head), action_space=space)
+    )
+    close(found, lambda x: head(torch.tanh(hidden(x))))
+    (note,) = [note for note in found.notes if note.startswith("ACTION")]
+    assert words in note
+
+
+def test_the_choice_of_the_checkpoint_is_said_as_it_is(tmp_path: Path) -> None:
+    state, run = named({"actor.mu": mlp(5, 8, 2)}), tmp_path / "run"
+    for name, words in (
+        ("rl_model_900_steps", "the only one"),
+        ("rl_model_1000_steps", "the newest of 2; another"),
+        ("a_final", "the last by name, after those with numbers, of 3; another"),
+        ("best_model", "the best of 4; another"),
+    ):
+        archive(run / f"{name}.zip", "TD3Policy", state)
+        assert noted(read_network(run), f"checkpoint {name}.zip: {words}")
+    for path in run.glob("*_steps.zip"):
+        path.unlink()
+    (run / "best_model.zip").rename(run / "b.zip")
+    assert noted(read_network(run), "checkpoint b.zip: the last by name of 2; another")
+
+
 def test_limits_that_are_all_alike_are_one_number(tmp_path: Path) -> None:
     actor = randomised(mlp(5, 8, 2, act=nn.ReLU))
     space = box(LOW, HIGH, low="[-0.1 ... -0.1]", low_repr="-0.1", high="[0.1 ... 0.1]", high_repr="0.1")
@@ -223,10 +263,14 @@ def test_a_normaliser_that_does_not_fit_is_refused(arrays: dict[str, Any], words
 
 def test_no_archive_of_arrays(tmp_path: Path) -> None:
     path = archive(tmp_path / "m.zip", "TD3Policy", named({"actor.mu": mlp(5, 8, 2)}))
-    (tmp_path / "n.npz").write_bytes(b"\x80\x04.")
-    for name in ("n.npz", "none.npz"):
-        with pytest.raises(RecoveryError, match=r"not a NumPy archive|cannot be read"):
-            read_network(path, normalizer=tmp_path / name)
+    given = tmp_path / "n.npz"
+    with pytest.raises(RecoveryError) as error:
+        read_network(path, normalizer=given)
+    assert str(error.value).startswith(f"{given}: cannot be read: no such file. What to do: write it with")
+    given.write_bytes(b"\x80\x04.")
+    with pytest.raises(RecoveryError) as error:
+        read_network(path, normalizer=given)
+    assert str(error.value).startswith(f"{given}: not a NumPy archive (.npz). What to do: write it with")
 
 
 IMAGE = {"features_extractor.cnn.0.weight": torch.zeros(8, 3, 3, 3)}
@@ -257,6 +301,38 @@ def test_what_is_not_understood_says_where(
     with pytest.raises(RecoveryError, match=words):
         read_network(path)
     assert not _Program.mark.exists()
+
+
+def refusals_of_damage(path: Path, read: Callable[[], object]) -> list[str]:
+    """The messages where a file is read that has another byte at one place, for some 200 places and three bytes."""
+    content, messages = path.read_bytes(), list[str]()
+    for at in range(0, len(content), max(1, len(content) // 200)):
+        for byte in (0x00, 0x5A, 0xFF):
+            path.write_bytes(content[:at] + bytes([byte]) + content[at + 1 :])
+            try:
+                read()
+            except RecoveryError as error:
+                messages.append(str(error))
+    return messages
+
+
+def test_a_damaged_archive_is_one_clear_error(tmp_path: Path) -> None:
+    whole = archive(tmp_path / "m.zip", "TD3Policy", named({"actor.mu": mlp(5, 8, 2)}))
+    path = tmp_path / "n.zip"
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in ("data", "policy.pth", "system_info.txt"):
+            new.writestr(name, old.read(name))
+    messages = refusals_of_damage(path, lambda: read_network(path))
+    assert len(messages) > 200
+    assert {message.count(str(path)) for message in messages} == {1}
+
+
+def test_a_damaged_normaliser_is_one_clear_error(tmp_path: Path) -> None:
+    given, path = archive(tmp_path / "m.zip", "TD3Policy", named({"actor.mu": mlp(5, 8, 2)})), tmp_path / "n.npz"
+    np.savez_compressed(path, mean=np.linspace(0, 1, 5), var=np.ones(5))
+    messages = refusals_of_damage(path, lambda: read_network(given, normalizer=path))
+    assert len(messages) > 200
+    assert {message.count(str(path)) for message in messages} == {1}
 
 
 def test_json_that_is_none(tmp_path: Path) -> None:

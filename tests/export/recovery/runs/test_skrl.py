@@ -113,6 +113,21 @@ def test_a_run_is_recovered_with_no_option(separate: bool, source: str, scaler: 
     assert noted(found, "checkpoints/agent_1000.pt: the newest of 3")
 
 
+def test_a_checkpoint_is_of_the_run_around_it_from_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = saved({"net_container": randomised(mlp(6, 16, 8, 3))}, "state_preprocessor")
+    folder = run_folder(tmp_path / "run", checkpoint, agent_yaml())
+    expected = read_network(folder / "checkpoints" / "agent_1000.pt")
+    for start, path in (
+        (".", "checkpoints/agent_1000.pt"),
+        ("checkpoints", "agent_1000.pt"),
+        ("params", "../checkpoints/agent_1000.pt"),
+    ):
+        monkeypatch.chdir(folder / start)
+        assert read_network(path).notes == expected.notes
+
+
 def noted(found: Recovered, words: str) -> bool:
     return any(words in note for note in found.notes)
 
@@ -155,7 +170,12 @@ def test_a_run_without_agent_yaml_asks_for_the_activation_alone(tmp_path: Path) 
     folder = run_folder(tmp_path / "run", saved({"net_container": layers}, "state_preprocessor"), None)
     with pytest.raises(RecoveryError, match="does not hold its activations"):
         read_network(folder)
-    agree(read_network(folder, activation="elu"), nn.Sequential(RunningStandardScaler(6), layers))
+    found = read_network(folder, activation="elu")
+    agree(found, nn.Sequential(RunningStandardScaler(6), layers))
+    assert noted(found, "ACTION SCALE LEFT OUT: no file of the run says what the environment does with the outputs")
+    assert not noted(found, "params/")  # files that this user never had
+    folder = run_folder(tmp_path / "isaac", saved({"net_container": layers}, "state_preprocessor"), agent_yaml())
+    assert noted(read_network(folder), "ACTION SCALE LEFT OUT: params/env.yaml is missing")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +184,10 @@ def test_a_run_without_agent_yaml_asks_for_the_activation_alone(tmp_path: Path) 
         ({"activations": "selu"}, r"agent\.yaml line 13.*selu is not a block"),
         ({"layers": "[16, 9]"}, r"agent\.yaml line 9 says hidden layers of \[16, 9\].*has \[16, 8\]"),
         ({"layers": "[{conv2d: 3}]"}, r"conv2d is not linear"),
+        ({"layers": "[{linear: []}]"}, r"line 12.*expected the number of outputs"),
+        ({"activations": "{a: b}"}, r"agent\.yaml line 13.*expected a text, found a mapping"),
+        ({"activations": "[[elu], elu]"}, r"agent\.yaml line 13.*expected a text, found a list"),
+        ({"output": "1.2.3 * ACTIONS"}, r"the output 1\.2\.3 \* ACTIONS is not read"),
         ({"input": "concatenate([STATES, ACTIONS])"}, r"line 11.*a chain of layers"),
         ({"output": "ACTIONS + 1"}, r"the output ACTIONS \+ 1 is not read"),
         ({"state_preprocessor": "null"}, r"line 25.*not normalised.*holds statistics under state_preprocessor"),
@@ -182,6 +206,22 @@ def test_a_checkpoint_without_the_scaler_that_agent_yaml_has(tmp_path: Path) -> 
     folder = run_folder(tmp_path / "run", checkpoint, agent_yaml())
     with pytest.raises(RecoveryError, match=r"line 29 says that the observations are normalised.*holds no statistics"):
         read_network(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("CategoricalMixin", "of a discrete action; the action is the index of the largest"),
+        ("MultiCategoricalMixin", "of several discrete actions, a part of them for each in order; each action is the"),
+    ],
+)
+def test_what_becomes_of_logits_is_said_of_their_class(kind: str, words: str, tmp_path: Path) -> None:
+    checkpoint = saved({"net_container": randomised(mlp(6, 16, 8, 3))}, "state_preprocessor")
+    agent = agent_yaml().replace("GaussianMixin", kind)
+    (note,) = [
+        note for note in read_network(run_folder(tmp_path / "run", checkpoint, agent)).notes if "ACTION:" in note
+    ]
+    assert words in note
 
 
 def test_a_clip_to_limits_that_no_file_holds_is_said(tmp_path: Path) -> None:
