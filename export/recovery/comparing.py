@@ -197,7 +197,7 @@ def _other(block: Any, own: Weights, *, known: bool) -> Layer:
         limits = DEFAULTS.get(block.kind, {})
         values = {role: _numbers(value, limits.get(role, 0.0)) for role, value in given.items() if value is not None}
         return layer(block.kind, {}, {role: option(each) for role, each in values.items()})
-    read = {name: option(options[name]) for name in OPTIONS.get(block.kind, ()) if name in options}
+    read = {name: option(options.get(name, usual)) for name, usual in OPTIONS.get(block.kind, {}).items()}
     if block.kind == "softplus":
         read["threshold"] = option(min(options["threshold"], 20.0))  # beyond it is x in float32
     if block.kind in WEIGHED and not known:

@@ -243,7 +243,7 @@ class _Comparing:
             a, b = one.options[name], other.options[name]
             if count := differing(a, b):
                 if isinstance(a, tuple) or isinstance(b, tuple):
-                    lists.append(f"another {name} of {count:,} features")
+                    lists.append(f"another {name} of {count:,} feature{'' if count == 1 else 's'}")
                 else:
                     scalar = True
         if not scalar and not lists:

@@ -18,6 +18,7 @@ OPTIONS: dict[str, dict[str, float | str]] = {
     "leaky_relu": {"negative_slope": 0.01},
     "gelu": {"approximate": "none"},
     "softplus": {"beta": 1.0, "threshold": 20.0},
+    "softmax": {"axis": -1},
     "layer_norm": {"eps": 1e-5},
     "batch_norm": {"eps": 1e-5},
 }
@@ -63,7 +64,8 @@ class Layer:
             if value is False:
                 parts.append(f"without {name}")
             elif value is not True and value != "none" and (name not in usual or value != option(usual[name])):
-                parts.append((f"{name} " if len(usual) != 1 or name not in usual else "") + written(value))
+                alone = len(usual) == 1 and name in usual and not isinstance(value, int)
+                parts.append(written(value) if alone else f"{name} {written(value)}")
         return " ".join(parts)
 
 
@@ -79,9 +81,14 @@ def option(value: Any) -> Option:
 
     Raises ValueError, TypeError, OverflowError: none of these.
     """
-    if isinstance(value, int | str):
+    if isinstance(value, str):
         return value
-    numbers = np.asarray(value, np.float32).reshape(-1)
+    with np.errstate(over="ignore"):
+        numbers = np.asarray(value, np.float32).reshape(-1)
+    if value is None or not numbers.size:
+        raise ValueError("an option has no value")
+    if isinstance(value, int):
+        return value
     listed = tuple(map(float, numbers))
     return listed[0] if len(set(numbers.view(np.uint32).tolist())) == 1 else listed
 

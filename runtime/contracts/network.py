@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.device.linear_layers import Graph, LinearLayer
 from runtime.errors import ModelError
-from runtime.model.onnx_messages import FLOAT, float_array, number, text
+from runtime.model.onnx_messages import FLOAT, attribute, float_array, number, text
 from runtime.model.summary import BlockSummary, Summary
 
 from .layers import Layer, layer
@@ -118,7 +118,7 @@ class Network(Graph):
             yield layer(block.op, weights, options)
 
     def _operators(self, taken: Sequence[Any], linear: Mapping[str, LinearLayer]) -> Iterator[Layer]:
-        nodes = list(self.model.graph.node)
+        nodes, rank = list(self.model.graph.node), self._rank()
         biases = [each.following for each in linear.values() if each.following is not None]
         for index, node in enumerate(nodes):
             named = text(node.name or node.output[0])
@@ -132,13 +132,26 @@ class Network(Graph):
             kind = _NAMES.get(text(node.op_type), text(node.op_type).lower())
             if node.op_type == b"Sigmoid" and index + 1 < len(nodes) and _is_silu(node, nodes[index + 1]):
                 kind = "silu"
-            found = [self._constant(name) if name and not self._is_computed(name) else None for name in node.input]
+            found = [self._held(name) if name and not self._is_computed(name) else None for name in node.input]
             if node.op_type in _COMMUTATIVE:
                 found.sort(key=lambda each: each is not None)
             names = dict(enumerate(_WEIGHTS.get(kind, ()), 1))
             constants = {names.get(i, f"input {i}"): each for i, each in enumerate(found) if each is not None}
-            options, weights = operator_options(node, constants)
+            options, weights = operator_options(node, constants, rank)
             yield layer(kind, weights, options)
+
+    def _held(self, name: bytes) -> np.ndarray | None:
+        """A constant, also one that is an attribute of its operator."""
+        node = self._made.get(name)
+        number = None if node is None or node.op_type != b"Constant" else attribute(node, "value_float")
+        return self._constant(name) if number is None else np.asarray(number.f, np.float32)
+
+    def _rank(self) -> int | None:
+        """The number of dimensions of all inputs and outputs; None where they differ."""
+        graph = self.model.graph
+        ports = [each for each in (*graph.input, *graph.output) if each.name not in self._tensors]
+        ranks = {len(each.type.tensor_type.shape.dim) for each in ports}
+        return ranks.pop() if len(ranks) == 1 else None
 
     def _step(self, node: Any, value: bytes, width: int | None) -> Step | None:
         """What the operator does to each feature of ``value`` by itself; None for any other."""

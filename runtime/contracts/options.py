@@ -17,6 +17,7 @@ _ATTRIBUTES = {
     b"LayerNormalization": ("layer_norm", "eps", "epsilon"),
     b"BatchNormalization": ("batch_norm", "eps", "epsilon"),
     b"Gelu": ("gelu", "approximate", "approximate"),
+    b"Softmax": ("softmax", "axis", "axis"),
 }
 """Of an operator: its block, the option of this, and the attribute that has it."""
 _HELD = {"softplus": ("beta", "threshold"), "layer_norm": ("eps",)}
@@ -43,7 +44,7 @@ def block_options(
     if kind in OPTIONS:
         options = _usual(kind)
         for node in nodes:
-            options |= _of_attributes(node)
+            options |= _of_attributes(node, rank)
         if kind == "gelu" and any(node.op_type == b"Tanh" for node in nodes):
             options["approximate"] = "tanh"
         held = [name for name in _HELD.get(kind, ()) if name in constants]
@@ -56,8 +57,11 @@ def block_options(
     return options | small, {role: values for role, values in constants.items() if role not in small}
 
 
-def operator_options(node: Any, constants: Constants) -> tuple[dict[str, Option], Constants]:
-    """The options of an operator of any tool's file, and its constants that are weights; ``constants`` by role."""
+def operator_options(node: Any, constants: Constants, rank: int | None) -> tuple[dict[str, Option], Constants]:
+    """The options of an operator of any tool's file, and its constants that are weights; ``constants`` by role.
+
+    ``rank`` is the number of dimensions of its result, with that of the batch; None where it is not known.
+    """
     if node.op_type == b"Clip":
         names = {"input 1": "min", "input 2": "max"}
         limits = {names[role]: option(values) for role, values in constants.items() if role in names}
@@ -66,21 +70,29 @@ def operator_options(node: Any, constants: Constants) -> tuple[dict[str, Option]
     if node.op_type == b"Softplus":
         return _usual("softplus"), constants
     if node.op_type in _ATTRIBUTES:
-        return _usual(_ATTRIBUTES[node.op_type][0]) | _of_attributes(node), constants
+        return _usual(_ATTRIBUTES[node.op_type][0]) | _of_attributes(node, rank), constants
     small = {role: option(values) for role, values in constants.items() if values.size == 1}
-    return _raw(node, None) | small, {role: values for role, values in constants.items() if role not in small}
+    return _raw(node, rank) | small, {role: values for role, values in constants.items() if role not in small}
 
 
 def _usual(kind: str) -> dict[str, Option]:
     return {name: option(value) for name, value in OPTIONS[kind].items()}
 
 
-def _of_attributes(node: Any) -> dict[str, Option]:
+def _of_attributes(node: Any, rank: int | None) -> dict[str, Option]:
     if node.op_type not in _ATTRIBUTES:
         return {}
     _, name, held = _ATTRIBUTES[node.op_type]
     found = attribute(node, held)
-    return {} if found is None else {name: text(found.s) if found.HasField("s") else option(found.f)}
+    if found is None:
+        return {}
+    if name == "axis":
+        return {name: -1 if _is_last(found.i, rank) else int(found.i)}
+    return {name: text(found.s) if found.HasField("s") else option(found.f)}
+
+
+def _is_last(axis: int, rank: int | None) -> bool:
+    return axis == -1 or (rank is not None and axis == rank - 1)
 
 
 def _raw(node: Any, rank: int | None) -> dict[str, Option]:
@@ -88,7 +100,7 @@ def _raw(node: Any, rank: int | None) -> dict[str, Option]:
     read: dict[str, Option] = {}
     for each in node.attribute:
         name = text(each.name)
-        if name == "axis" and each.i in (-1, None if rank is None else rank - 1):
+        if name == "axis" and _is_last(each.i, rank):
             continue
         if each.HasField("f"):
             read[name] = option(each.f)

@@ -6,8 +6,10 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import onnx.parser
 import pytest
 import torch
+from hypothesis import given, settings
 from safetensors.torch import save_file
 from torch import nn
 
@@ -15,9 +17,10 @@ from builder import MLPSpec, RecoveryError, SpecError, assemble
 from builder.documents import as_yaml
 from export import compare, export
 from runtime.contracts import Comparison, contract, read_contract
-from tests.support.cases import BLOCKS, network
+from tests.support.cases import BLOCKS, network, randomised, specs
 from tests.support.commands import Run
-from tests.support.run_folders import saved_by_3, trained
+from tests.support.repeats import examples
+from tests.support.run_folders import mlp, named
 
 OTHER: dict[str, Any] = {
     "linear": {"linear": {"features": 7, "bias": False}},
@@ -87,6 +90,18 @@ def test_a_spec_equals_the_file_that_is_built_from_it(name: str, opset: int, tmp
         assert compare(found["weights"], found["onnx"]).notes == tuple(f"the second: {line}" for line in folded)
 
 
+@settings(deadline=None, max_examples=examples(15, of=150))
+@given(spec=specs(deepest=7, widest=24))
+def test_any_spec_equals_the_file_that_is_built_from_it(
+    spec: MLPSpec, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    module = randomised(assemble(spec, seed=1), 1)
+    path = export(module, folder / "m.onnx", spec=spec).path
+    for beside in (module, None):
+        assert words(compare(spec_file(folder / f"{beside is None}", spec, beside), path)) == []
+
+
 @pytest.mark.parametrize("opset", [9, 20])
 def test_options_are_rounded_to_float32_as_in_the_file(opset: int, tmp_path: Path) -> None:
     blocks: list[Any] = [
@@ -132,6 +147,37 @@ def test_what_an_option_is_stands_in_the_words(tmp_path: Path) -> None:
         for form in ours:
             (found,) = [each for each in words(compare(ours[form], theirs[form])) if "layer 2" in each]
             assert found.startswith(expected), form
+
+
+POWER = "c = Constant <value_float = 2.0> () y = Pow(x, c)"
+
+
+def other_tool(path: Path, operators: str, opset: int = 20) -> Path:
+    """A file of another tool: ``operators`` from x to y, both (N, 3)."""
+    header = f'<ir_version: 8, opset_import: ["" : {opset}]>'
+    onnx.save(onnx.parser.parse_model(f"{header} g (float[N,3] x) => (float[N,3] y) {{ {operators} }}"), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "equal"),
+    [
+        ("y = Gelu(x)", 'y = Gelu <approximate = "none"> (x)', True),
+        ("y = Gelu(x)", 'y = Gelu <approximate = "tanh"> (x)', False),
+        ("y = Softmax <axis = 1> (x)", "y = Softmax <axis = -1> (x)", True),
+        ("y = Softmax <axis = 0> (x)", "y = Softmax <axis = -1> (x)", False),
+        ("y = Elu(x)", "y = Elu <alpha = 1.0> (x)", True),
+        ("y = LeakyRelu(x)", "y = LeakyRelu <alpha = 0.02> (x)", False),
+        (POWER, POWER, True),
+        (POWER, POWER.replace("2", "3"), False),
+    ],
+)
+def test_attributes_and_constants_of_other_tools_files_are_compared(
+    one: str, other: str, equal: bool, tmp_path: Path
+) -> None:
+    first, second = (other_tool(tmp_path / f"{name}.onnx", text) for name, text in (("a", one), ("b", other)))
+    assert compare(first, second).equal == equal
+    assert compare(first, second).notes == ()
 
 
 def test_several_batch_norms_are_folded_as_the_export_does(tmp_path: Path) -> None:
@@ -210,9 +256,12 @@ def test_the_words_of_categories_are_compared(tmp_path: Path) -> None:
 
 
 def test_what_a_recovery_left_out_is_a_warning_and_last(run: Run, tmp_path: Path) -> None:
-    torch.save(saved_by_3(trained(10, 3, normalised=False)), tmp_path / "model_5.pt")  # of legged_gym
+    state = {"std": torch.ones(3), **named({"actor": mlp(10, 8, 3), "critic": mlp(9, 8, 1)})}
+    policy = tmp_path / "Jul13_12-00-00_"  # of legged_gym
+    policy.mkdir()
+    torch.save({"model_state_dict": state, "iter": 5}, policy / "model_5.pt")
     path = spec_file(tmp_path / "spec", *network([{"linear": 3}]))
-    code, out, err = run("recover", tmp_path / "model_5.pt", "--compare", path, "--activation", "elu")
+    code, out, err = run("recover", policy, "--compare", path, "--activation", "elu")
     assert (code, out.splitlines()[-1]) == (1, "verdict   different")
     lines = [line for line in err.splitlines() if line.startswith(("note: ", "warning: "))]
     kinds = [line.partition(":")[0] for line in lines]
