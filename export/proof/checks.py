@@ -34,7 +34,7 @@ def _interface(proof: Proof) -> Iterator[Result]:
     if proof.said:
         proof.names_checked = True
         yield compare_interface(proof.model, proof.spec, proof.said, proof.graph.inputs)
-    elif names := declared_names(proof.model):
+    elif names := declared_names(proof.model, proof.graph):
         proof.names_checked = False
         hint = "What to do: give the spec (--spec), or rely on positions alone"
         yield "warning", f"names not checked: the file declares {_list(names)}, and a module does not say them. {hint}"

@@ -10,7 +10,7 @@ import onnx
 from builder import MLPSpec, PortSpec
 from builder.block import MAX_FEATURES
 from export.declarations import Said, declared
-from export.graph import ELEMENT_TYPES, Input
+from export.graph import ELEMENT_TYPES, Graph, Input
 from export.onnxfile.model import Model, row_shape
 from runtime import ModelError, Port, Summary, summary_of
 from runtime.model.port import Vocabulary
@@ -151,12 +151,16 @@ def _other_ports(model: Model, spec: MLPSpec, inputs: Mapping[str, Input]) -> st
     return f"{ends} are {have}, and the spec's are {need}{hint}"
 
 
-def declared_names(model: Model) -> list[str]:
-    """What the file declares that only a spec can confirm: "the features of 'x'", and so on."""
+def declared_names(model: Model, graph: Graph) -> list[str]:
+    """What the file declares that only a spec can confirm: "the features of 'x'", and so on.
+
+    Missing values are the network's own where it asks which values are NaN.
+    """
+    imputes = any(node.op == "isnan" for node in graph.nodes)
     summary = _summary(model)
     ports = (*summary.inputs, *summary.outputs) if summary is not None else ()
     names = [f"the {kind} of '{port.name}'" for port in ports for kind in _KINDS if getattr(port, kind)]
-    names += [f"the missing values of '{port.name}'" for port in ports if port.missing]
+    names += [f"the missing values of '{port.name}'" for port in ports if port.missing and not imputes]
     return names + (["the period"] if summary is not None and summary.period else [])
 
 

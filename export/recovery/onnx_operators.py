@@ -90,11 +90,12 @@ def single(constant: np.ndarray, what: str) -> float:
 def _matmul(operation: Operation) -> Read:
     """x·W, with W of shape (in, out) or one column of it; or W·x for rows that are columns, with W of (out, in)."""
     weight, layout = operation.other, operation.layout
-    layout, weight = layout.padded(weight.ndim if weight.ndim > 2 else 0), _matrix(weight)
+    vector = len(layout.dims) == 1  # which gets a dimension of 1 for the product alone
+    layout, weight = layout.padded(weight.ndim - vector if weight.ndim > 2 else 0), _matrix(weight)
     if not operation.reads_first:
         if weight.ndim != 2:
             raise NotABlock(f"has a weight of shape {list(weight.shape)} as its first operand; a matrix is expected")
-        axis = -2 if len(layout.dims) > 1 else -1
+        axis = -1 if vector else -2
         return [Step("linear", {"weight": weight})], layout.contracted(axis, weight.shape[0], weight.shape[1])
     column = weight.ndim == 1
     matrix = weight.reshape(-1, 1) if column else weight

@@ -181,7 +181,12 @@ class _Rewriting:
             rank += len(given) if node.op_type == "Unsqueeze" else 0
             if any(not -rank <= axis < rank for axis in given):
                 raise NotABlock(f"{label(node)} names an axis of {given} that a value of {rank} dimensions has not")
-        return node.op_type in _SAME_ROW
+        if node.op_type not in _SAME_ROW:
+            return False
+        before, after = (_sizes_of(self.model, name) for name in (node.input[0], node.output[0]))
+        if before is not None and after is not None and prod(before) != prod(after):
+            raise NotABlock(f"{label(node)} makes {list(after)} of a value of {list(before)}, which it cannot hold")
+        return True
 
     def _name(self, name: str) -> str:
         return self.names.get(name, name)
@@ -274,13 +279,17 @@ class _Rewriting:
             self._check_along_features(node)
             for attribute in kept.attribute:
                 attribute.i = 1 if attribute.name == "axis" else attribute.i
-        if node.op_type == "MatMul" and kept.input[0] in self.constants:  # of a matrix with a column
-            matrix = self.constants[kept.input[0]]
-            kept.input[:] = [kept.input[1], self._constant(f"{kept.input[0]}.T", np.ascontiguousarray(matrix.T))]
+        if node.op_type.startswith("Reduce"):
+            self._check_reduces_features(node)
         for index, name in enumerate(kept.input):
             constant = self.constants.get(name)
             if constant is not None and constant.ndim > 2 and constant.dtype == np.float32:
+                if prod(constant.shape[:-2]) != 1:
+                    raise NotABlock(f"{label(node)} takes constants of shape {list(constant.shape)} beside a row")
                 kept.input[index] = self._constant(f"{name}.flat", constant.reshape(constant.shape[-2:]))
+        if node.op_type == "MatMul" and kept.input[0] in self.constants:  # of a matrix with a column
+            matrix = self.constants[kept.input[0]]
+            kept.input[:] = [kept.input[1], self._constant(f"{kept.input[0]}.T", np.ascontiguousarray(matrix.T))]
 
     def _check_along_features(self, node: NodeProto) -> None:
         """Raise NotABlock if an operator with an axis does not run along all features of the row."""
@@ -291,6 +300,18 @@ class _Rewriting:
         if not -len(sizes) <= axis < len(sizes) or prod(along) != prod(sizes):
             raise NotABlock(
                 f"{label(node)} runs along axis {axis} of {list(sizes)}, which is not the features of a row"
+            )
+
+    def _check_reduces_features(self, node: NodeProto) -> None:
+        """Raise NotABlock if a reduction is not over all features of the row, whose axis is another one after this."""
+        sizes = _sizes_of(self.model, node.input[0]) or ()
+        axes = attributes_of(node, self.model.opset).get("axes", self.constants.get(next(iter(node.input[1:]), "")))
+        given: list[int] = [] if axes is None else np.asarray(axes).reshape(-1).tolist()
+        if any(not -len(sizes) <= axis < len(sizes) for axis in given) or (
+            given and prod(sizes[axis] for axis in {axis % len(sizes) for axis in given}) != prod(sizes)
+        ):
+            raise NotABlock(
+                f"{label(node)} runs along axes {given} of {list(sizes)}, which are not the features of a row"
             )
 
     def _model(self) -> Model:

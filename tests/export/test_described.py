@@ -186,7 +186,13 @@ def test_scores_and_missing_values_are_compared(net: Net, tmp_path: Path) -> Non
     assert other.why.endswith("the missing values of 'numbers' of the file are taken, and the given ones none")
     words = verify(net, path, features=SAID | {"city": [CITY | {"unknown": "error"}]}, device="cpu")
     assert "['Oslo, Rome, Paris, other words are Rome'], and the given ones ['Oslo, Rome, Paris']" in words.why
-    assert "the missing values of 'numbers'" in " ".join(verify(net, path, device="cpu").warnings)
+    assert "the missing values of" not in " ".join(verify(net, path, device="cpu").warnings)  # the network asks for NaN
+
+
+def test_missing_values_that_no_network_imputes_are_not_confirmed(tmp_path: Path) -> None:
+    net, said = nn.Linear(2, 1), {"input": {"features": ["age", "height"], "missing": True}}
+    path = export(net, tmp_path / "n.onnx", features=said).path
+    assert "the missing values of 'input'" in " ".join(verify(net, path, device="cpu").warnings)
 
 
 def test_an_output_feature_called_label_is_refused(tmp_path: Path) -> None:

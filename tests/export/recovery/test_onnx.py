@@ -11,7 +11,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from builder import MLPSpec, assemble
+from builder import MLPSpec, RecoveryError, assemble
 from export import Recovered, read_onnx
 from tests.support.onnx_drafts import Draft, agree, inputs, kinds
 from tests.support.spellings import SPELLINGS, B, C, P, Spelling, W
@@ -134,6 +134,17 @@ def test_a_row_without_a_batch_dimension(tmp_path: Path) -> None:
     draft = Draft(13, (6,))
     path = draft.save(tmp_path / "row.onnx", draft("Softmax", draft("Add", draft("MatMul", "x", W), B), axis=0))
     agree(path, read_onnx(path), (6,))
+
+
+def test_a_vector_and_a_matrix_of_three_dimensions(tmp_path: Path) -> None:
+    for axis, refused in ((1, False), (2, True)):  # their product has two dimensions
+        draft = Draft(12, (6,))
+        path = draft.save(tmp_path / "row.onnx", draft("Softmax", draft("MatMul", "x", W[None]), axis=axis))
+        if refused:
+            with pytest.raises(RecoveryError, match="axis"):
+                read_onnx(path)
+        else:
+            agree(path, read_onnx(path), (6,))
 
 
 def test_names_and_notes(tmp_path: Path) -> None:

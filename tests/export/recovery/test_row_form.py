@@ -241,3 +241,26 @@ def test_what_cannot_be_cut_off_is_refused(nodes: Nodes, words: str, tmp_path: P
     path = saved(tmp_path / "old.onnx", nodes, arrays, ["batch", 6], ["batch", 2], 17)
     with pytest.raises(RecoveryError, match=words):
         recover(path, tmp_path / "new", device="cpu", page=False)
+
+
+def test_a_reshape_that_cannot_hold_the_row_is_refused(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["r"]), node("Reshape", ["r", "seven"], ["y"])]
+    path = saved(tmp_path / "old.onnx", nodes, {"seven": integers(7)}, [1, 6], [7], 17)
+    with pytest.raises(RecoveryError, match=r"makes \[7\] of a value of \[1, 6\], which it cannot hold"):
+        recover(path, tmp_path / "new", device="cpu", page=False)
+
+
+def test_a_reduction_of_a_row_along_another_axis_is_refused(tmp_path: Path) -> None:
+    nodes = [node("Unsqueeze", ["x", "axis"], ["r"]), node("Exp", ["r"], ["e"])]
+    nodes += [node("ReduceSum", ["e", "other"], ["s"]), node("Div", ["e", "s"], ["y"])]
+    path = saved(tmp_path / "old.onnx", nodes, {"axis": integers(0), "other": integers(1)}, [1, 6], [1, 1, 6], 17)
+    with pytest.raises(RecoveryError, match=r"along axes \[1\] of \[1, 1, 6\], which are not the features of a row"):
+        recover(path, tmp_path / "new", device="cpu", page=False)
+
+
+def test_a_matrix_of_three_dimensions_before_a_vector(tmp_path: Path) -> None:
+    nodes = [node("MatMul", ["M", "x"], ["a"]), node("Tanh", ["a"], ["y"])]
+    path = saved(tmp_path / "old.onnx", nodes, {"M": W1.T[None, :5]}, [6], [1, 5], 17)
+    found = recover(path, tmp_path / "new", device="cpu", page=False)
+    assert found.original is not None
+    assert found.original.proved
