@@ -7,7 +7,7 @@ BLAS product.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -160,11 +160,9 @@ def _after(x: _Affine, node: Node) -> _Affine:
     if node.op == "linear":
         bias = node.tensors["bias"].values.astype(np.float64) if "bias" in node.tensors else None
         return x.times(node.tensors["weight"].values.astype(np.float64)).shifted(bias)
-    if node.op == "batch_norm":  # (x - mean) / sqrt(var + eps)·weight + bias, as one factor and one shift
-        value = {role: tensor.values.astype(np.float64) for role, tensor in node.tensors.items()}
-        eps = np.float64(node.attributes["eps"] or 0.0)
-        factor = value.get("weight", np.float64(1)) / np.sqrt(value["running_var"] + eps)
-        return x.scaled(factor).shifted(value.get("bias", np.float64(0)) - value["running_mean"] * factor)
+    if node.op == "batch_norm":
+        constants = {role: tensor.values for role, tensor in node.tensors.items()}
+        return _normalised(x, constants, node.attributes["eps"] or 0.0)
     minus = -np.ones(_size(node))
     if node.op == "neg":
         return x.scaled(minus)
@@ -175,6 +173,29 @@ def _after(x: _Affine, node: Node) -> _Affine:
     if node.op == "sub":
         return x.shifted(-constant) if role == "other" else x.scaled(minus).shifted(constant)
     return x.scaled(constant, np.multiply if node.op == "mul" else np.divide)
+
+
+def _normalised(x: _Affine, constants: Mapping[str, np.ndarray], eps: float) -> _Affine:
+    """The map followed by (x - mean) / sqrt(var + eps)·weight + bias, as one factor and one shift."""
+    value = {role: values.astype(np.float64) for role, values in constants.items()}
+    factor = value.get("weight", np.float64(1)) / np.sqrt(value["running_var"] + np.float64(eps))
+    return x.scaled(factor).shifted(value.get("bias", np.float64(0)) - value["running_mean"] * factor)
+
+
+def with_norms(
+    linear: Mapping[str, np.ndarray], norms: Sequence[tuple[Mapping[str, np.ndarray], float]]
+) -> dict[str, np.ndarray] | None:
+    """``weight`` (out, in) and ``bias`` of a Linear with the BatchNorms after it, each with its eps, as ``fold`` has.
+
+    None where float32 overflows.
+    """
+    affine = _Affine(linear["weight"].astype(np.float64), None)
+    affine = affine.shifted(linear["bias"].astype(np.float64) if "bias" in linear else None)
+    for constants, eps in norms:
+        affine = _normalised(affine, constants, eps)
+    with np.errstate(over="ignore"):
+        found = {"weight": affine.factor.astype(np.float32), "bias": np.asarray(affine.shift, np.float32)}
+    return found if all(np.isfinite(values).all() for values in found.values()) else None
 
 
 def _role(node: Node) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,22 @@ import numpy as np
 
 from builder import MLPSpec, RecoveryError, load_spec
 from builder.values import is_list
-from runtime import InputError, Port
+from runtime import Port
 from runtime.contracts import Comparison, Contract, contract, read_contract
 from runtime.contracts import comparing as contracts
-from runtime.contracts.documents import is_contract
+from runtime.contracts.documents import NotAContractError
 from runtime.contracts.features import Interface
-from runtime.contracts.network import Layer, layer
+from runtime.contracts.layers import CONSTANTS, OPTIONS, STRUCTURE, WEIGHED, Layer, layer, option
 from runtime.contracts.steps import DEFAULTS, Step, joined
 
+from .options_given import flags, used_options
+
+Blocks = Sequence[tuple[str, Any]]
+"""By their paths in the state dict."""
+Weights = Mapping[str, np.ndarray]
 _DOCUMENTS = (".yaml", ".yml", ".json", ".toml")
+_APPLIED = (*DEFAULTS, "relu6")
+"""Blocks that are applied to each feature by itself; a relu6 is a clip."""
 _NOTHING = ("dropout", "identity")
 """Blocks that an exported file does not hold."""
 
@@ -32,11 +40,10 @@ def compare(first: str | Path, second: str | Path, **options: Any) -> Comparison
 
     Raises RecoveryError, ModelError, InputError, SpecError: one of the two cannot be read.
     """
-    used = {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
+    used = used_options(options)
     contracts_of = [policy(path, **used) for path in (first, second)]
     if used and all(_holds_itself(Path(path)) for path in (first, second)):
-        listed = ", ".join(f"--{key.replace('_', '-')}" for key in used)
-        raise RecoveryError(f"neither {first} nor {second} is a checkpoint. What to do: leave out {listed}")
+        raise RecoveryError(f"neither {first} nor {second} is a checkpoint. What to do: leave out {flags(used)}")
     return contracts.compare(*contracts_of)
 
 
@@ -73,10 +80,8 @@ def _document(path: Path) -> Contract:
     """A contract, or a spec with the weights beside it."""
     try:
         return read_contract(path)
-    except InputError:
-        if path.is_file() and _claims_to_be_a_contract(path):
-            raise
-    spec = load_spec(path)
+    except NotAContractError:
+        spec = load_spec(path)
     beside = path.parent / "weights.safetensors"
     weights: Mapping[str, np.ndarray] = {}
     if beside.is_file():
@@ -88,29 +93,27 @@ def _document(path: Path) -> Contract:
     return contract_of(spec, weights, str(path))
 
 
-def _claims_to_be_a_contract(path: Path) -> bool:
-    import yaml
-
-    try:
-        return is_contract(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, yaml.YAMLError):
-        return False
-
-
 def contract_of(
     spec: MLPSpec, weights: Mapping[str, np.ndarray], source: str = "", notes: Sequence[str] = ()
 ) -> Contract:
     """The contract of a spec and its state dict, which may be empty: constants in the spec are known even so."""
     from export.declarations import declared, said_by
 
-    if len(spec.inputs) > 1:
+    if not spec.is_plain:
+        expected = "expected a spec of one input without blocks of its own and without categories"
+        has = f"it has {len(spec.inputs)} inputs" if len(spec.inputs) > 1 else "its input has them"
         hint = "What to do: build it, and compare the ONNX files"
-        raise RecoveryError(f"{source or spec.name}: a spec of several inputs cannot be compared as it is. {hint}")
+        raise RecoveryError(f"{source or spec.name}: {expected}, and {has}. {hint}")
     said = said_by(spec)
-    blocks = [(str(index), block) for index, block in enumerate(spec.blocks) if block.kind not in _NOTHING]
+    blocks: list[tuple[str, Any]] = []
+    shape = spec.input.row_shape
+    for index, block in enumerate(spec.blocks):
+        if block.kind not in _NOTHING and not (block.kind == "flatten" and len(shape) == 1):
+            blocks.append((str(index), block))
+        shape = block.output_shape(shape)
     count = len(blocks)
-    leading = next((i for i, (_, block) in enumerate(blocks) if block.kind not in DEFAULTS), count)
-    trailing = next((i for i in range(count, leading, -1) if blocks[i - 1][1].kind not in DEFAULTS), leading)
+    leading = next((i for i, (_, block) in enumerate(blocks) if block.kind not in _APPLIED), count)
+    trailing = next((i for i in range(count, leading, -1) if blocks[i - 1][1].kind not in _APPLIED), leading)
     row, result = spec.input.row_shape, spec.output_shape
     first, last = (
         _steps(part, weights, shape[-1]) if len(shape) == 1 else ()
@@ -127,19 +130,17 @@ def contract_of(
     )
 
 
-def _steps(blocks: Sequence[tuple[str, Any]], weights: Mapping[str, np.ndarray], width: int) -> tuple[Step, ...]:
+def _steps(blocks: Blocks, weights: Weights, width: int) -> tuple[Step, ...]:
     steps: list[Step] = []
     for path, block in blocks:
-        options = block.model_dump()
-        given: dict[str, Any] = {
-            role: weights.get(f"{path}.{role}", options.get(role)) for role in DEFAULTS[block.kind]
-        }
+        kind, options = ("clip", {"min": 0, "max": 6}) if block.kind == "relu6" else (block.kind, block.model_dump())
+        given: dict[str, Any] = {role: weights.get(f"{path}.{role}", options.get(role)) for role in DEFAULTS[kind]}
         values = {
-            role: np.broadcast_to(_numbers(value, DEFAULTS[block.kind][role]), (width,)).copy()
+            role: np.broadcast_to(_numbers(value, DEFAULTS[kind][role]), (width,)).copy()
             for role, value in given.items()
             if value is not None
         }
-        steps.append(Step(block.kind, values))
+        steps.append(Step(kind, values))
     return tuple(joined(steps))
 
 
@@ -149,25 +150,66 @@ def _numbers(value: Any, unlimited: float) -> np.ndarray:
     return np.asarray(listed, np.float32).reshape(-1)
 
 
-def _layers(blocks: Sequence[tuple[str, Any]], weights: Mapping[str, np.ndarray], width: int) -> list[Layer]:
+def _layers(blocks: Blocks, weights: Weights, width: int) -> list[Layer]:
     found: list[Layer] = []
-    for path, block in blocks:
+    index = 0
+    while index < len(blocks):
+        path, block = blocks[index]
+        index += 1
         if block.kind == "residual":
-            inner = [(f"{path}.{i}", each) for i, each in enumerate(block.blocks) if each.kind not in _NOTHING]
+            inner = [
+                (f"{path}.{i}", each) for i, each in enumerate(block.blocks) if each.kind not in (*_NOTHING, "flatten")
+            ]
             found += [*_layers(inner, weights, width), layer("add", {})]
-            continue
-        own = {
-            name.removeprefix(f"{path}."): values
-            for name, values in weights.items()
-            if name.startswith(f"{path}.") and not name.endswith("num_batches_tracked")
-        }
-        options = block.model_dump()
-        if block.kind == "linear":
-            if "weight" in own:
-                found.append(layer("linear", {**own, "weight": own["weight"].T}))
-            else:
-                found.append(Layer("linear", width, options["features"]))
-            width = options["features"]
-            continue
-        found.append(layer(block.kind, own, options.get("alpha", options.get("negative_slope"))))
+        elif block.kind == "linear":
+            norms = list(takewhile(lambda each: each[1].kind == "batch_norm", blocks[index:]))
+            folded = _folded(path, block, norms, weights, width) if norms else None
+            index += 0 if folded is None else len(norms)
+            found.append(folded or _linear(path, block, weights, width))
+            width = block.features
+        else:
+            found.append(_other(block, _own(path, weights), known=bool(weights)))
     return found
+
+
+def _linear(path: str, block: Any, weights: Weights, width: int) -> Layer:
+    own = _own(path, weights)
+    if "weight" not in own:
+        return Layer("linear", width, block.features, {"bias": block.bias, "batch_norm": "none"})
+    return layer("linear", {**own, "weight": own["weight"].T})
+
+
+def _folded(path: str, block: Any, norms: Blocks, weights: Weights, width: int) -> Layer | None:
+    """A linear layer with the batch_norms that an export folds into it; None where float32 overflows."""
+    own = _own(path, weights)
+    if "weight" not in own:
+        return Layer("linear", width, block.features, {"batch_norm": option([norm.eps for _, norm in norms])})
+    from export.folding import with_norms
+
+    folded = with_norms(own, [(_own(place, weights), norm.eps) for place, norm in norms])
+    return None if folded is None else layer("linear", {**folded, "weight": folded["weight"].T})
+
+
+def _other(block: Any, own: Weights, *, known: bool) -> Layer:
+    options = block.model_dump()
+    if block.kind in CONSTANTS:
+        given: dict[str, Any] = {role: own.get(role, options.get(role)) for role in CONSTANTS[block.kind]}
+        limits = DEFAULTS.get(block.kind, {})
+        values = {role: _numbers(value, limits.get(role, 0.0)) for role, value in given.items() if value is not None}
+        return layer(block.kind, {}, {role: option(each) for role, each in values.items()})
+    read = {name: option(options.get(name, usual)) for name, usual in OPTIONS.get(block.kind, {}).items()}
+    if block.kind == "softplus":
+        read["threshold"] = option(min(options["threshold"], 20.0))  # beyond it is x in float32
+    if block.kind in WEIGHED and not known:
+        structure = {name: options[name] for name in STRUCTURE if name in options}
+        return Layer(block.kind, options={**read, **structure})
+    return layer(block.kind, own, read)
+
+
+def _own(path: str, weights: Weights) -> dict[str, np.ndarray]:
+    """The weights of one block, by role."""
+    return {
+        name.removeprefix(f"{path}."): values
+        for name, values in weights.items()
+        if name.startswith(f"{path}.") and not name.endswith("num_batches_tracked")
+    }

@@ -29,6 +29,7 @@ from runtime import Session, choose, sha256, this_machine, whole_files
 from .checkpoint import read_checkpoint
 from .checkpoint_file import first_bytes
 from .onnx_network import OnnxNetwork, read_onnx_network
+from .options_given import flags, used_options
 from .recovered import Recovered
 from .rounding import reference_outputs
 from .row_form import in_row_form
@@ -59,7 +60,7 @@ def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None
 
     Raises RecoveryError: as those, for options of another kind of file, and for options that contradict the folder.
     """
-    used = _used(options)
+    used = used_options(options)
     if not is_onnx(path):
         if keep_shape:
             raise RecoveryError(f"{path}: --keep-shape is for ONNX files; a checkpoint holds no shape of its input")
@@ -72,16 +73,10 @@ def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None
     return _read_onnx(path, keep_shape, name, used).recovered
 
 
-def _used(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that were given; an epsilon of 0 is one, and equals False."""
-    return {key: value for key, value in options.items() if value is not None and value is not False and value != ()}
-
-
 def _read_onnx(path: str | Path, keep_shape: bool, name: str | None, options: Mapping[str, Any]) -> OnnxNetwork:
     """The network in an ONNX file. Raises RecoveryError: as ``read_onnx``, and for options of other kinds of file."""
     if surplus := [key for key in options if key != "dtype"]:
-        listed = ", ".join(f"--{key.replace('_', '-')}" for key in surplus)
-        raise RecoveryError(f"{path}: an ONNX file defines its layers itself. What to do: leave out {listed}")
+        raise RecoveryError(f"{path}: an ONNX file defines its layers itself. What to do: leave out {flags(surplus)}")
     return read_onnx_network(path, keep_shape=keep_shape, name=name, dtype=options.get("dtype"))
 
 
@@ -132,7 +127,9 @@ def recover(
     path, folder = Path(path), Path(folder)
     onnx = is_onnx(path)
     old = (
-        _read_onnx(path, options.pop("keep_shape", False), options.pop("name", None), _used(options)) if onnx else None
+        _read_onnx(path, options.pop("keep_shape", False), options.pop("name", None), used_options(options))
+        if onnx
+        else None
     )
     network = old.recovered if old is not None else read_network(path, **options)
     name = network.spec.name

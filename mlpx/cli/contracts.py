@@ -8,7 +8,7 @@ from typer import BadParameter, Exit
 
 from mlpx.exit_codes import UNPROVED
 
-from .terminal import note, print_aligned, print_field, print_json, print_line
+from .terminal import note, note_left_out_last, print_aligned, print_field, print_json, print_line
 
 if TYPE_CHECKING:
     from runtime.contracts import Contract
@@ -94,6 +94,6 @@ def show_comparison(first: Path, second: Path, options: Mapping[str, Any], as_js
         for difference in found.differences:
             print_field("differs", f"{difference.kind}: {difference.words}")
         print_field("verdict", "equal" if found.equal else "different")
-        note(*(f"note: {line}" for line in found.notes))
+        note_left_out_last(found.notes)
     if not found.equal:
         raise Exit(UNPROVED)

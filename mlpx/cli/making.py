@@ -11,7 +11,7 @@ from .contracts import show_comparison
 from .networks import load_network
 from .options import Describe, Device, Dtype, Json, Name, Page, PublishOptions, Weights, refuse
 from .proving import print_proof
-from .terminal import note, print_command, print_field, print_json
+from .terminal import note, note_left_out_last, print_command, print_field, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -186,9 +186,7 @@ def recover(
         record |= {"apart": recovery.apart, "rows": recovery.rows}
         print_json(record | {"original": recovery.original, "parity": report})
         return
-    loud = [line for line in recovery.notes if " LEFT OUT" in line]
-    note(*(f"note: {line}" for line in recovery.notes if line not in loud))
-    note(*(f"warning: {line}" for line in loud))
+    note_left_out_last(recovery.notes)
     print_field("recovered", f"{recovery.spec_path}, {recovery.weights_path.name}")
     blocks = [f"linear {dict(block)['features']}" if block.kind == "linear" else block.kind for block in spec.blocks]
     print_field("network", " → ".join([" x ".join(map(str, spec.input.row_shape)), *blocks]))

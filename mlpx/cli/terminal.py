@@ -25,6 +25,13 @@ def note(*lines: str) -> None:
         write_beside(fit(line, sys.stderr))
 
 
+def note_left_out_last(notes: Sequence[str]) -> None:
+    """Print the notes of a recovery on standard error; what was left out of the network is a warning, and last."""
+    loud = [line for line in notes if " LEFT OUT" in line]
+    note(*(f"note: {line}" for line in notes if line not in loud))
+    note(*(f"warning: {line}" for line in loud))
+
+
 def print_line(*lines: str, hang: int = 4) -> None:
     """Print lines of the result; what a terminal has no room for goes on in the next, after ``hang`` spaces."""
     for line in lines:

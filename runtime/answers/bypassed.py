@@ -11,7 +11,7 @@ from runtime.contracts import Contract
 from runtime.contracts.features import Interface
 from runtime.contracts.network import Network
 from runtime.contracts.reading import flat_width
-from runtime.contracts.steps import Step
+from runtime.contracts.steps import CALLED, Step
 from runtime.errors import ModelError
 from runtime.model.onnx_header import read_header
 from runtime.model.onnx_messages import parse_model
@@ -19,8 +19,6 @@ from runtime.model.summary import summary_of
 from runtime.session.session import Session
 
 Arrays = Mapping[str, np.ndarray]
-CALLED = {"standardize": "normaliser"}
-"""What blocks are called in words, where it is not their name."""
 
 
 def named(steps: Sequence[Step]) -> str:

@@ -205,14 +205,11 @@ class _Trial:
             if not self.compared.beyond[name].any():
                 continue
             method = Method("all at once", "saved")
-            evidence = Evidence(name, method, np.arange(len(judged)), values[judged], answers, None)
+            evidence = Evidence(name, method, np.arange(len(judged)), values[judged], answers, None, saved=True)
             if (precision := evidence.explained_by()) is not None:
                 found.append(f"{precision}{_PRECISION}")
                 continue
-            causes = live.causes_of(Judgement((), (), (evidence,), (), 0.0, 0.0, ()))
-            found += [
-                cause.replace("the server rounds its answers", "the saved answers are rounded") for cause in causes
-            ]
+            found += live.causes_of(Judgement((), (), (evidence,), (), 0.0, 0.0, ()))
         return found
 
 

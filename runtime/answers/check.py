@@ -76,7 +76,7 @@ def check_answers(
             bounds.add(rows, bounder(path, {name: values[rows] for name, values in saved.inputs.items()}))
             compared = bounds.compare(outputs)
         if bounds.missing.all():
-            raise InputError(f"{answers}: {bounds.why}, so nothing says how far they may be off. {_HINT}")
+            raise InputError(f"{answers}: {bounds.why}, so nothing says how far they may be off. {bounds.hint}")
         notes = [*saved.notes, *bounds.notes(compared)]
         causes = causes_of(compared, policy, saved, run, path) if compared.wrong else []
         return replace(
@@ -130,6 +130,11 @@ class _Bounds:
         """(rows,): which rows have a value without a bound."""
         return np.any([~np.isfinite(values).all(axis=1) for values in self.bounds.values()], axis=0)
 
+    @property
+    def hint(self) -> str:
+        """What to do about rows without a bound."""
+        return "What to do: compare fewer rows, or declare ranges that hold them" if self._own else _HINT
+
     def _inside(self, bound: Bound) -> np.ndarray:
         inside = np.ones(self._saved.rows, bool)
         for name, values in self._saved.inputs.items():
@@ -170,8 +175,7 @@ class _Bounds:
         """What a reader must know of the verdict."""
         saved, notes = self._saved, list[str]()
         if count := int(self.missing.sum()):
-            hint = "What to do: compare fewer rows, or declare ranges that hold them" if self._own else _HINT
-            notes.append(f"{count:,} of {saved.rows:,} rows have no bound, and were not judged. {hint}")
+            notes.append(f"{count:,} of {saved.rows:,} rows have no bound, and were not judged. {self.hint}")
         if saved.in_float64:
             notes.append("the answers were computed in float64, so they may be off by once the bound")
         written = [name for name in saved.slack if (saved.slack[name] > compared.allowed[name] / 2).any()]

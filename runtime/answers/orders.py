@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 from runtime.contracts import Contract
-from runtime.contracts.features import Interface, meaning_of
+from runtime.contracts.features import Interface, meaning_of, without_age
 
 Order = tuple[int, ...]
 Renamed = dict[str, str]
@@ -74,8 +74,7 @@ def _turned(interface: Interface) -> Order | None:
     names = list(interface.names or ())
     groups: dict[str, list[int]] = {}
     for index, name in enumerate(names):
-        plain = name.rpartition("@-")[0] if meaning_of(name).age else name
-        groups.setdefault(plain, []).append(index)
+        groups.setdefault(without_age(name), []).append(index)
     order = list(range(len(names)))
     for places in groups.values():
         for place, other in zip(places, reversed(places), strict=True):

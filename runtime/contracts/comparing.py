@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
 
-from .description import Contract
-from .features import Interface, meaning_of
-from .network import Layer
-from .orders import Order, order_of_names, order_of_weights
-from .steps import DEFAULTS, Step
+from runtime.model.port import Vocabulary
 
-_CALLED = {"standardize": "normaliser"}
+from .description import Contract
+from .features import Interface, meaning_of, without_age
+from .layers import STRUCTURE, WEIGHED, Layer, differing, in_order
+from .orders import Order, order_of_names, order_of_weights
+from .steps import CALLED, DEFAULTS, Step
+
 _MOST = 6
 """Features that one line of words lists."""
 
@@ -25,7 +26,7 @@ class Difference:
     """One difference, and what each of the two has."""
 
     kind: str
-    """names, features, order, history, unit, range, normaliser, scale, clip, layers, weights or period."""
+    """names, features, order, history, unit, range, categories, normaliser, scale, clip, layers, weights or period."""
     where: str
     """The input, the output or the layer."""
     words: str
@@ -60,7 +61,8 @@ def compare(first: Contract, second: Contract) -> Comparison:
     """What differs between two contracts, each named once: features in another order are first put into one order."""
     comparing = _Comparing(first, second)
     differences = tuple(comparing.differences())
-    return Comparison(first.source or first.name, second.source or second.name, differences, tuple(comparing.notes))
+    told = [f"the {which}: {line}" for which, each in (("first", first), ("second", second)) for line in each.notes]
+    return Comparison(first.source or first.name, second.source or second.name, differences, (*told, *comparing.notes))
 
 
 class _Comparing:
@@ -131,7 +133,7 @@ class _Comparing:
         if names is not None and not by_weights:
             terms = {meaning_of(each).term for each in labels}
             ages = [meaning_of(names[index]).age for index in moved]
-            same = all(_without_age(names[index]) == _without_age((other.names or names)[index]) for index in moved)
+            same = all(without_age(names[index]) == without_age((other.names or names)[index]) for index in moved)
             if any(ages) and same:
                 what = "history"
                 count = f"the history of {_joined(sorted(terms))} is in another order: {len(moved)} features"
@@ -148,11 +150,11 @@ class _Comparing:
         return Difference(what, name, words, tuple(labels), tuple(moved), tuple(order[index] for index in moved))
 
     def _declared(self, one: Interface, other: Interface, order: Order | None) -> Iterator[Difference]:
-        """Units and ranges."""
+        """Units, ranges and categories."""
         if one.port.name != other.port.name:
             self.notes.append(f"'{one.port.name}' is called '{other.port.name}' in the second")
         theirs = [other.features[index] for index in (order or range(other.width))]
-        for kind in ("unit", "range"):
+        for kind in ("unit", "range", "categories"):
             values = [(getattr(a, kind), getattr(b, kind)) for a, b in zip(one.features, theirs, strict=True)]
             differing = [i for i, (a, b) in enumerate(values) if None not in (a, b) and a != b]
             unknown = sum((a is None) != (b is None) for a, b in values)
@@ -161,7 +163,8 @@ class _Comparing:
             if differing:
                 labels = [_label(one, index) for index in differing]
                 pairs = [
-                    f"{label} {values[i][0]} and {values[i][1]}" for label, i in zip(labels, differing, strict=True)
+                    f"{label} {_declaration(values[i][0])} and {_declaration(values[i][1])}"
+                    for label, i in zip(labels, differing, strict=True)
                 ]
                 words = f"'{one.port.name}': another {kind} of {_joined(pairs)}"
                 both = zip(*(values[index] for index in differing), strict=True)
@@ -179,7 +182,7 @@ class _Comparing:
                     if a.values and b.values:
                         yield from _values(one, a, b)
                     else:
-                        called = _CALLED.get(a.kind, a.kind)
+                        called = CALLED.get(a.kind, a.kind)
                         which = "second" if a.values else "first"
                         self.notes.append(
                             f"the {which} does not hold the constants of its {called}, so they were not compared"
@@ -188,7 +191,7 @@ class _Comparing:
             for which, steps in (("first", ours[i:j]), ("second", theirs[k:m])):
                 without = "second" if which == "first" else "first"
                 for step in steps:
-                    called = _CALLED.get(step.kind, step.kind)
+                    called = CALLED.get(step.kind, step.kind)
                     words = f"'{one.port.name}': the {which} applies a {called} {place}, and the {without} does not"
                     values = f" ({_summary(step)})"
                     yield Difference(called, one.port.name, words + values)
@@ -202,44 +205,56 @@ class _Comparing:
             words = f"the layers are {_chain(ours)}; in the second {_chain(theirs)}"
             yield Difference("layers", "", words, (), tuple(map(str, ours)), tuple(map(str, theirs)))
             return
-        linear = [index for index, each in enumerate(theirs) if each.kind == "linear"]
-        unknown = False
-        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            if str(one) != str(other):
-                words = f"layer {index + 1} is {one}, and {other} in the second"
-                yield Difference("layers", str(index), words, (), (str(one),), (str(other),))
+        unknown: list[str] = []
+        for index, (one, other) in enumerate(zip(ours, in_order(theirs, inputs, outputs), strict=True)):
+            where = f"layer {index + 1}"
+            if (one.kind, one.inputs, one.outputs) != (other.kind, other.inputs, other.outputs):
+                yield Difference(
+                    "layers", str(index), f"{where} is {one}, and {other} in the second", (), *_named(one, other)
+                )
+                continue
+            if (words := self._options(one, other, where)) is not None:
+                yield Difference("layers", str(index), words, (), *_named(one, other))
+            if None in (one.digest, other.digest) and one.kind in WEIGHED:
+                unknown.append("one of the two" if one.digest != other.digest else "both")
                 continue
             if one.digest == other.digest:
                 continue
-            if None in (one.digest, other.digest):
-                unknown = True
-                continue
-            if other.weights and linear:
-                other = _reordered(
-                    other, inputs if index == linear[0] else None, outputs if index == linear[-1] else None
-                )
             if one.weights and other.weights:
                 if (words := _weights(one, other)) is not None:
-                    yield Difference("weights", str(index), f"layer {index + 1}, {one}: {words}")
+                    yield Difference("weights", str(index), f"{where}, {one}: {words}")
             else:
-                yield Difference("weights", str(index), f"layer {index + 1}, {one}: other weights")
+                yield Difference("weights", str(index), f"{where}, {one}: other weights")
         if unknown:
-            self.notes.append("the weights of one of the two are not known, so they were not compared")
+            self.notes.append(f"the weights of {unknown[0]} are not known, so they were not compared")
+
+    def _options(self, one: Layer, other: Layer, where: str) -> str | None:
+        """How the options of two layers of the same kind differ, in words; None if they do not."""
+        lists: list[str] = []
+        scalar = False
+        for name in {**one.options, **other.options}:
+            if name not in one.options or name not in other.options:
+                if name not in STRUCTURE:  # the weights are not known either, or say it
+                    which = "second" if name in one.options else "first"
+                    self.notes.append(
+                        f"the {which} does not say the {name} of {where} ({one.kind}): it was not compared"
+                    )
+                continue
+            a, b = one.options[name], other.options[name]
+            if count := differing(a, b):
+                if isinstance(a, tuple) or isinstance(b, tuple):
+                    lists.append(f"another {name} of {count:,} feature{'' if count == 1 else 's'}")
+                else:
+                    scalar = True
+        if not scalar and not lists:
+            return None
+        if scalar and str(one) != str(other):
+            return f"{where} is {one}, and {other} in the second" + "".join(f"; {each}" for each in lists)
+        return f"{where}, {one}: {'; '.join(lists)}"
 
 
-def _without_age(name: str) -> str:
-    """A feature's name without its age."""
-    return name.rpartition("@-")[0] if meaning_of(name).age else name
-
-
-def _reordered(layer: Layer, inputs: Order | None, outputs: Order | None) -> Layer:
-    """A linear layer of the second with its inputs and outputs in the order of the first."""
-    weights = dict(layer.weights)
-    if inputs is not None and "weight" in weights:
-        weights["weight"] = weights["weight"][list(inputs)]
-    if outputs is not None:
-        weights = {role: values[..., list(outputs)] for role, values in weights.items()}
-    return replace(layer, weights=weights)
+def _named(one: Layer, other: Layer) -> tuple[tuple[str], tuple[str]]:
+    return (str(one),), (str(other),)
 
 
 def _same_weights(ours: Sequence[Layer], theirs: Sequence[Layer], kind: str) -> bool:
@@ -256,7 +271,8 @@ def _weights(one: Layer, other: Layer) -> str | None:
     if {role: values.shape for role, values in one.weights.items()} != {
         role: values.shape for role, values in other.weights.items()
     }:
-        names = (", ".join(f"{role} {list(v.shape)}" for role, v in each.weights.items()) for each in (one, other))
+        shapes = [[f"{role} {list(v.shape)}" for role, v in each.weights.items()] for each in (one, other)]
+        names = (", ".join(each) or "no weights" for each in shapes)
         return "{}; in the second {}".format(*names)
     parts: list[str] = []
     for role, values in one.weights.items():
@@ -276,7 +292,7 @@ def _values(interface: Interface, one: Step, other: Step) -> Iterator[Difference
             continue
         labels = [_label(interface, index) for index in differing]
         pairs = [f"{label} {a[i]!s} and {b[i]!s}" for label, i in zip(labels, differing, strict=True)]
-        called = _CALLED.get(one.kind, one.kind)
+        called = CALLED.get(one.kind, one.kind)
         name = interface.port.name
         if len(differing) == width and width > 1 and len({*zip(a.tolist(), b.tolist(), strict=True)}) == 1:
             pairs = [f"every feature, {a[0]!s} and {b[0]!s}"]
@@ -292,6 +308,12 @@ def _summary(step: Step) -> str:
         for role, values in step.values.items()
     ]
     return ", ".join(parts)
+
+
+def _declaration(value: Any) -> str:
+    if not isinstance(value, Vocabulary):
+        return str(value)
+    return f"[{_joined(value.words)}]" + ("" if value.unknown is None else f" with {value.unknown} for other words")
 
 
 def _label(interface: Interface, index: int | np.intp) -> str:

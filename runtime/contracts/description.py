@@ -8,7 +8,7 @@ from typing import Any
 from runtime.version import VERSION
 
 from .features import Interface
-from .network import Layer
+from .layers import Layer
 from .writing import as_yaml, interface_record, layer_record, row
 
 FORMAT = 1

@@ -9,25 +9,24 @@ import numpy as np
 import yaml
 
 from runtime.errors import InputError
-from runtime.json_types import Json
 from runtime.model.port import read_port
 
 from .description import Contract, Proof
 from .features import Interface
-from .network import Layer
+from .layers import Layer, option
 from .steps import DEFAULTS, Step
 
 
-def is_contract(record: Json) -> bool:
-    """Whether a parsed file is a contract, and not a spec."""
-    return isinstance(record, dict) and {"models", "pipeline"} <= record.keys()
+class NotAContractError(InputError):
+    """A file that cannot be read, is no YAML, or is something else than a contract."""
 
 
 def read_contract(path: str | Path) -> Contract:
     """The contract in a YAML file that ``mlpx inspect --contract`` wrote.
 
     A file of LEAPP itself is read as far as it has the keys. Its layers have no weights, only their SHA-256.
-    Raises InputError: it cannot be read, is no contract, or describes more than one model.
+    Raises InputError: it describes more than one model, or is damaged; NotAContractError, which is one: it cannot be
+    read, or is no contract.
     """
     path = Path(path)
     hint = "What to do: write it again with mlpx inspect FILE --contract -o FILE.yaml"
@@ -35,17 +34,17 @@ def read_contract(path: str | Path) -> Contract:
         content = path.read_text(encoding="utf-8")
         record: Any = yaml.load(content, Loader=yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}. {hint}") from None
+        raise NotAContractError(f"{path}: cannot be read: {error.strerror}. {hint}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         words = " ".join(str(error).split())
-        raise InputError(f"{path}: not a YAML file: {words}. {hint}") from None
-    if not is_contract(record):
-        raise InputError(f"{path}: no contract: it has not the keys 'models' and 'pipeline'. {hint}")
+        raise NotAContractError(f"{path}: not a YAML file: {words}. {hint}") from None
+    if not isinstance(record, dict) or not {"models", "pipeline"} <= record.keys():
+        raise NotAContractError(f"{path}: no contract: it has not the keys 'models' and 'pipeline'. {hint}")
     try:
         return _read(record, path)
     except _Several as error:
         raise InputError(f"{path}: {error}. {hint}") from None
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         reason = f"the key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(f"{path}: not a whole contract: {reason}. {hint}") from None
 
@@ -85,11 +84,17 @@ def _read_interface(record: Any) -> Interface:
     given: dict[str, Any] = {}
     if names and all(names) and labels is None:
         listed = {f"{key}s": [feature.get(key) for feature in features] for key in ("unit", "range", "description")}
+        listed["categories"] = [_vocabulary(feature) for feature in features]
         given = {"features": names} | {key: values for key, values in listed.items() if any(values)}
     more = {"dtype": record["dtype"], "labels": labels, "scores": record.get("scores")}
     port = read_port({"name": record["name"], "shape": ["batch", *record["shape"][1:]], **given, **more})
     bounds = [float(feature["bound"]) for feature in features if "bound" in feature]
     return Interface(port, _read_steps(features), tuple(bounds) if bounds and len(bounds) == len(features) else None)
+
+
+def _vocabulary(feature: Any) -> dict[str, Any] | None:
+    words = feature.get("categories")
+    return None if words is None else {"words": words, "unknown": feature.get("unknown_code")}
 
 
 def _read_steps(features: list[Any]) -> tuple[Step, ...]:
@@ -111,11 +116,11 @@ def _read_steps(features: list[Any]) -> tuple[Step, ...]:
 
 
 def _read_layer(record: Any) -> Layer:
-    alpha = record.get("alpha")
+    options: dict[str, Any] = record.get("options") or {}
     return Layer(
         kind=str(record["block"]),
         inputs=record.get("inputs"),
         outputs=record.get("outputs"),
-        alpha=None if alpha is None else float(np.float32(alpha)),
+        options={str(name): option(value) for name, value in options.items()},
         digest=record.get("weights_sha256"),
     )

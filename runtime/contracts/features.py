@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from runtime.model.port import Port
+from runtime.model.port import Port, Vocabulary
 
 from .steps import DEFAULTS, Step
 
@@ -36,6 +36,11 @@ def meaning_of(name: str) -> Meaning:
     return Meaning(found["term"], found["joint"], int(found["age"] or 0))
 
 
+def without_age(name: str) -> str:
+    """A feature's name without its age."""
+    return name.rpartition("@-")[0] if meaning_of(name).age else name
+
+
 @dataclass(frozen=True)
 class Feature:
     """One value of a row, and what the file does to it first, or last if it is an output."""
@@ -47,6 +52,8 @@ class Feature:
     description: str | None
     applied: tuple[tuple[str, Mapping[str, np.float32]], ...]
     """The blocks in their order, each with its constants for this feature."""
+    categories: Vocabulary | None = None
+    """Of an input: the words of its codes."""
     bound: float | None = None
     """Of an output: how far a correct float32 runtime may be from the exact value, by the certificate."""
 
@@ -94,6 +101,7 @@ class Interface:
                     for step in self.steps
                     if (roles := [role for role in DEFAULTS[step.kind] if role in step.values])
                 ),
+                categories=_at(port.categories, index),
                 bound=_at(self.bounds, index),
             )
             for index in range(self.width)

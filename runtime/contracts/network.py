@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,8 @@ from runtime.errors import ModelError
 from runtime.model.onnx_messages import FLOAT, attribute, float_array, number, text
 from runtime.model.summary import BlockSummary, Summary
 
+from .layers import Layer, layer
+from .options import block_options, operator_options
 from .steps import KINDS, Step, joined
 
 _ROLES = {b"Sub": "mean", b"Div": "std", b"Mul": "factor", b"Add": "offset", b"Max": "min", b"Min": "max"}
@@ -31,42 +31,10 @@ _NAMES = {
     "BatchNormalization": "batch_norm",
 }
 """The block of an operator, where it is not the operator's name in small letters."""
-_ALPHAS = {"elu": 1.0, "leaky_relu": 0.01}
-"""The blocks whose slope is an option of the contract, and what the operator has without one."""
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer: a block's name in a spec, or an operator's in small letters."""
-
-    kind: str
-    inputs: int | None = None
-    """Of a linear layer."""
-    outputs: int | None = None
-    alpha: float | None = None
-    """The ``alpha`` of an elu, the ``negative_slope`` of a leaky_relu, float32."""
-    digest: str | None = None
-    """The SHA-256 of its weights; None without, or where they are not known."""
-    weights: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray], compare=False, repr=False)
-    """float32 by role; empty where they are not known. The ``weight`` of a linear layer is (inputs, outputs)."""
-
-    def __str__(self) -> str:
-        if self.kind == "linear":
-            return f"linear {self.inputs} to {self.outputs}"
-        return self.kind if self.alpha in (None, _ALPHAS.get(self.kind)) else f"{self.kind} {np.float32(self.alpha)}"
-
-
-def layer(kind: str, weights: Mapping[str, np.ndarray], alpha: float | None = None) -> Layer:
-    """A layer with its weights by role, and the digest of these."""
-    arrays = {role: np.asarray(weights[role], np.float32) for role in sorted(weights)}
-    weight = arrays.get("weight")
-    inputs, outputs = weight.shape if kind == "linear" and weight is not None and weight.ndim == 2 else (None, None)
-    digest = hashlib.sha256()
-    for role, values in arrays.items():
-        digest.update(f"{role} {values.shape}\n".encode() + np.ascontiguousarray(values, "<f4").tobytes())
-    if kind in _ALPHAS:
-        alpha = float(np.float32(_ALPHAS[kind] if alpha is None else alpha))
-    return Layer(kind, inputs, outputs, alpha, digest.hexdigest() if arrays else None, arrays)
+_COMMUTATIVE = (b"Add", b"Mul", b"Max", b"Min")
+"""Where it does not matter which input is the constant."""
+_WEIGHTS = {"layer_norm": ("weight", "bias"), "batch_norm": ("weight", "bias", "running_mean", "running_var")}
+"""Of a norm's operator what its constants are, from the second input on."""
 
 
 class Network(Graph):
@@ -132,7 +100,9 @@ class Network(Graph):
         self, blocks: Sequence[BlockSummary], taken: Sequence[Any], linear: Mapping[str, LinearLayer]
     ) -> Iterator[Layer]:
         homes = {_home(node) for node in taken}
-        by_home = {_home(node): node for node in self.model.graph.node}
+        by_home: dict[str, list[Any]] = {}
+        for node in self.model.graph.node:
+            by_home.setdefault(_home(node), []).append(node)
         for block in blocks:
             if block.path in homes:
                 continue
@@ -142,12 +112,13 @@ class Network(Graph):
             prefix = f"{block.path}."
             named = {text(name).removeprefix(prefix): name for name in self._tensors if text(name).startswith(prefix)}
             tensors = {role: self._tensors[name] for role, name in named.items() if "." not in role}
-            weights = {role: float_array(t, self._folder) for role, t in tensors.items() if t.data_type == FLOAT}
-            node = by_home.get(block.path)
-            yield layer(block.op, weights, None if node is None else _alpha(node))
+            constants = {role: float_array(t, self._folder) for role, t in tensors.items() if t.data_type == FLOAT}
+            rank = None if block.output_shape is None else 1 + len(block.output_shape)
+            options, weights = block_options(block.op, by_home.get(block.path, ()), constants, rank)
+            yield layer(block.op, weights, options)
 
     def _operators(self, taken: Sequence[Any], linear: Mapping[str, LinearLayer]) -> Iterator[Layer]:
-        nodes = list(self.model.graph.node)
+        nodes, rank = list(self.model.graph.node), self._rank()
         biases = [each.following for each in linear.values() if each.following is not None]
         for index, node in enumerate(nodes):
             named = text(node.name or node.output[0])
@@ -158,12 +129,29 @@ class Network(Graph):
             if named in linear:
                 yield _linear(linear[named])
                 continue
-            kind = text(node.op_type)
+            kind = _NAMES.get(text(node.op_type), text(node.op_type).lower())
             if node.op_type == b"Sigmoid" and index + 1 < len(nodes) and _is_silu(node, nodes[index + 1]):
                 kind = "silu"
-            found = [self._constant(name) for name in node.input if name and not self._is_computed(name)]
-            constants = {f"input {place}": each for place, each in enumerate(found) if each is not None}
-            yield layer(_NAMES.get(kind, kind.lower()), constants, _alpha(node))
+            found = [self._held(name) if name and not self._is_computed(name) else None for name in node.input]
+            if node.op_type in _COMMUTATIVE:
+                found.sort(key=lambda each: each is not None)
+            names = dict(enumerate(_WEIGHTS.get(kind, ()), 1))
+            constants = {names.get(i, f"input {i}"): each for i, each in enumerate(found) if each is not None}
+            options, weights = operator_options(node, constants, rank)
+            yield layer(kind, weights, options)
+
+    def _held(self, name: bytes) -> np.ndarray | None:
+        """A constant, also one that is an attribute of its operator."""
+        node = self._made.get(name)
+        number = None if node is None or node.op_type != b"Constant" else attribute(node, "value_float")
+        return self._constant(name) if number is None else np.asarray(number.f, np.float32)
+
+    def _rank(self) -> int | None:
+        """The number of dimensions of all inputs and outputs; None where they differ."""
+        graph = self.model.graph
+        ports = [each for each in (*graph.input, *graph.output) if each.name not in self._tensors]
+        ranks = {len(each.type.tensor_type.shape.dim) for each in ports}
+        return ranks.pop() if len(ranks) == 1 else None
 
     def _step(self, node: Any, value: bytes, width: int | None) -> Step | None:
         """What the operator does to each feature of ``value`` by itself; None for any other."""
@@ -212,11 +200,6 @@ def _linear(found: LinearLayer) -> Layer:
     if found.bias is not None:
         weights["bias"] = found.bias_row(found.bias)
     return layer("linear", weights)
-
-
-def _alpha(node: Any) -> float | None:
-    found = attribute(node, "alpha")
-    return None if found is None or node.op_type not in (b"Elu", b"LeakyRelu") else float(found.f)
 
 
 def _home(node: Any) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .network import Layer
+from .layers import Layer
 
 Order = tuple[int, ...]
 """Of each feature of the first, its index in the second."""

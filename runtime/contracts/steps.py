@@ -14,6 +14,8 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "scale": {"factor": 1.0, "offset": 0.0},
 }
 """The blocks by their names in a spec, and of each the constants without effect, in the order that they apply in."""
+CALLED = {"standardize": "normaliser"}
+"""What blocks are called in words, where it is not their name."""
 KINDS = {role: kind for kind, roles in DEFAULTS.items() for role in roles}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 
 from .features import Feature, Interface
-from .network import Layer
+from .layers import Layer, Option
 
 
 class _Line(dict[str, Any]):
@@ -70,6 +70,8 @@ def _feature(feature: Feature) -> _Line:
         record |= {"term": meaning.term, "joint": meaning.joint, "age": meaning.age or None}
     record |= {"unit": feature.unit, "range": None if feature.range is None else _Row(feature.range)}
     record |= {"description": feature.description}
+    if feature.categories is not None:
+        record |= {"categories": _Row(feature.categories.words), "unknown_code": feature.categories.unknown}
     applied = [
         _Line({kind: _Line({role: shortest(value) for role, value in values.items()})})
         for kind, values in feature.applied
@@ -81,5 +83,12 @@ def _feature(feature: Feature) -> _Line:
 def layer_record(layer: Layer) -> dict[str, Any]:
     """A layer."""
     record: dict[str, Any] = {"block": layer.kind, "inputs": layer.inputs, "outputs": layer.outputs}
-    record |= {"alpha": None if layer.alpha is None else shortest(layer.alpha), "weights_sha256": layer.digest}
+    options = {name: _option(value) for name, value in layer.options.items()}
+    record |= {"options": _Line(options) if options else None, "weights_sha256": layer.digest}
     return _Line({key: value for key, value in record.items() if value is not None})
+
+
+def _option(value: Option) -> Any:
+    if isinstance(value, tuple):
+        return _Row(map(shortest, value))
+    return shortest(value) if isinstance(value, float) else value

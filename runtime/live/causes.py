@@ -16,7 +16,7 @@ The checks are tried in this order, and the first that explains an output's answ
     unrelated        another file
 
 Each is a pure function of the evidence that returns a text or None. None of them can prove what a server does: they
-describe what its answers are like.
+describe what its answers, or those saved in a file, are like.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _UNEXPLAINED = 0.02
 """The part of the difference that a cause may leave unexplained."""
 _MIN_STEPS = 8
 """Any answer would pass as rounded to decimals of fewer float32 steps."""
+_UNREACHED = "the input does not reach the model"
 _PRECISION_HINTS = {
     "TF32": "switch it off where the server runs (CUDA provider: use_tf32=0; or NVIDIA_TF32_OVERRIDE=0)",
     "bfloat16": "the server or its backend converts the file, or was given another one",
@@ -65,7 +66,8 @@ def _batching(bad: Sequence[Evidence], good: Sequence[Evidence]) -> list[str]:
 def _not_numbers(evidence: Evidence) -> str | None:
     if np.isfinite(evidence.values).all():
         return None
-    return "values that are not numbers: an overflow, as in float16 or a wrong input scale, or a server that sends null"
+    also = "" if evidence.saved else ", or a server that sends null"
+    return f"values that are not numbers: an overflow, as in float16 or a wrong input scale{also}"
 
 
 def _one_answer(evidence: Evidence) -> str | None:
@@ -78,7 +80,8 @@ def _one_answer(evidence: Evidence) -> str | None:
     if row is not None:
         return f"every row has the answer of row {row}"
     zeros = "" if values.any() else ", all zeros"
-    return f"every row has the same answer{zeros}: the input does not reach the model"
+    reason = "one answer was saved for all rows, or for the same inputs" if evidence.saved else _UNREACHED
+    return f"every row has the same answer{zeros}: {reason}"
 
 
 def _certified_row(evidence: Evidence, values: np.ndarray) -> int | None:
@@ -200,7 +203,8 @@ def _rounded(evidence: Evidence) -> str | None:
             return None
         is_rounded = np.abs(values - np.round(values, decimals)) <= 2.0**-23 * np.abs(values)
         if is_rounded.all() and (np.abs(evidence.error) <= evidence.bound + 0.5001 * step).all():
-            return f"the server rounds its answers to {decimals} decimals"
+            who = "the saved answers are rounded" if evidence.saved else "the server rounds its answers"
+            return f"{who} to {decimals} decimals"
     return None
 
 

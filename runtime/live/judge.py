@@ -83,6 +83,8 @@ class Evidence:
     values: np.ndarray
     answers: Answers
     at_proof: float | None
+    saved: bool = False
+    """Whether the answers were saved in a file, and no server gave them."""
 
     def expected(self, table: Mapping[str, np.ndarray], output: str | None = None) -> np.ndarray:
         """(K, values): what a table of the certificate holds for these rows."""

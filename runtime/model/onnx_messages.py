@@ -54,6 +54,7 @@ _FIELDS: dict[str, dict[str, tuple[int, str]]] = {
         "name": (1, "bytes"),
         "f": (2, "float"),
         "i": (3, "int64"),
+        "s": (4, "bytes"),
         "t": (5, "TensorProto"),
         "g": (6, "GraphProto"),
         "ints": (8, "int64[]"),

@@ -174,6 +174,16 @@ def _other(rows: np.ndarray) -> Any:
     return rows, np.tanh(np.random.default_rng(9).normal(size=(ROWS, 4))).astype(np.float32)
 
 
+@fault("rounded", "the saved answers are rounded to 2 decimals")
+def _rounded(rows: np.ndarray) -> Any:
+    return rows, np.round(answers(rows), 2)
+
+
+@fault("one answer", "every row has the same answer: one answer was saved for all rows, or for the same inputs")
+def _one(rows: np.ndarray) -> Any:
+    return rows, np.full((ROWS, 4), 0.3, np.float32)
+
+
 @fault("not a number", "values that are not numbers")
 def _nan(rows: np.ndarray) -> Any:
     actions = answers(rows)
@@ -190,6 +200,7 @@ def test_each_planted_fault_differs_and_is_named(name: str, policy: Path, run: R
     assert not report["agree"]
     assert report["beyond"] > 0
     assert [part for part in words if part not in report["causes"][0]] == [], report["causes"]
+    assert not any(word in cause for cause in report["causes"] for word in ("server", "does not reach the model"))
 
 
 def test_what_is_printed_names_row_feature_and_cause(policy: Path, run: Run, tmp_path: Path) -> None:
@@ -216,7 +227,12 @@ def test_it_needs_a_bound_and_says_where_to_get_one(policy: Path, tmp_path: Path
     (tmp_path / "policy.parity.json").unlink()
     with pytest.raises(InputError, match="has no certificate beside it"):
         check_answers(policy, saved(tmp_path, rows, answers(rows)), device="cpu")
+    with pytest.raises(InputError, match=r'What to do: pip install "mlpx\[build\]"'):
+        check_answers(policy, saved(tmp_path, rows, answers(rows)), device="cpu")
     assert check_answers(policy, saved(tmp_path, rows, answers(rows)), device="cpu", bounder=row_bounds).judged == ROWS
+    rows[:] = np.nan
+    with pytest.raises(InputError, match="What to do: compare fewer rows, or declare ranges that hold them"):
+        check_answers(policy, saved(tmp_path, rows, answers(rows)), device="cpu", bounder=row_bounds)
 
 
 def test_options_that_do_not_go_with_it_are_refused(policy: Path, run: Run, tmp_path: Path) -> None:
