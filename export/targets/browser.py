@@ -13,7 +13,7 @@ from typing import Any
 
 import runtime.server
 from export.errors import TargetError
-from export.offline_page import embedded, filled, policy
+from export.offline_page import embedded, offline_page, policy
 from runtime import MissingPackageError, sha256
 from runtime.model.bound import format_bound
 
@@ -57,11 +57,6 @@ def _files(deployment: Deployment) -> Files:
     """
     summary, certificate, model = deployment.summary, deployment.certificate, deployment.file
     size = model.stat().st_size
-    if integers := [port.name for port in summary.inputs if port.dtype != "float32"]:
-        message = f"{model.name}: the input '{integers[0]}' is int64, and a page runs float32 alone"
-        raise TargetError(
-            f"{message}. What to do: package it for a server, or serve it with mlpx serve, which has a page"
-        )
     if summary.external_data or size > _MAX_BYTES:
         reason = "its weights are in a file beside it" if summary.external_data else f"it has {size:,} bytes"
         limit = f"a page holds a model of one file and at most {_MAX_BYTES:,} bytes"
@@ -108,7 +103,7 @@ def _files(deployment: Deployment) -> Files:
         "files": {path: sha256(folder / path) for path in (_SCRIPT, _WASM)},
     }
     return {
-        "index.html": filled(source("browser.html"), parts),
+        "index.html": offline_page(source("browser.html"), parts),
         "onnxruntime-web.json": json.dumps(vendored, indent=1) + "\n",
         "onnxruntime-web.LICENSE": licence,
     }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import TargetError, package, publish
+from export import package, publish
 from export.targets.runners.onnx_model import OnnxModel, RequestTensor, WrongRequestError
 from tests.support.words import delays, eager
 
@@ -40,11 +40,6 @@ def test_tritons_configuration_has_the_types(model: Path, tmp_path: Path) -> Non
     text = config.read_text()
     assert text.count("TYPE_INT64") == 2  # the input, and what warms it up
     assert "TYPE_FP32" in text
-
-
-def test_the_page_of_the_browser_is_for_float32(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(TargetError, match=r"the input 'words' is int64, and a page runs float32 alone\. What to do: "):
-        package(model, "browser", tmp_path / "p")
 
 
 NUMBERS = [[500.0, 3.0], [250.0, 1.0]]
