@@ -8,6 +8,20 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
+_HEAD = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="@POLICY@">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>@NAME@</title>
+<link rel="icon" href="data:,">
+<style>@STYLE@</style>
+</head>
+"""
+
 
 def policy(scripts: Sequence[str], style: str, *sources: str) -> str:
     """A Content-Security-Policy by which a page runs its own scripts and style, and connects to nothing.
@@ -19,9 +33,9 @@ def policy(scripts: Sequence[str], style: str, *sources: str) -> str:
     return f"default-src 'none'; {rules}; base-uri 'none'; form-action 'none'"
 
 
-def filled(template: str, parts: Mapping[str, str]) -> str:
-    """The template with each ``@NAME@`` replaced by that part."""
-    return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], template)
+def offline_page(body: str, parts: Mapping[str, str]) -> str:
+    """A page with that body; each ``@NAME@`` is replaced by that part, and the head has POLICY, NAME and STYLE."""
+    return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], _HEAD + body)
 
 
 def embedded(record: object) -> str:

@@ -3,6 +3,7 @@
 >>> fitted = fit_features(frame, target="late")
 >>> spec = MLPSpec(name="delays", inputs=fitted.inputs, blocks=[{"linear": 1}], output={"labels": fitted.labels})
 >>> rows, targets = fitted.rows(frame), fitted.targets(frame)
+>>> same = rows_of(spec, frame)  # of any spec, such as one that was written to a file
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from runtime.data.columns import Column
 from runtime.data.dataframes import read_columns, rows_of_table
 from runtime.errors import InputError
 from runtime.model.port import Port, Vocabulary
+
+if TYPE_CHECKING:
+    from builder import MLPSpec
 
 _HINT = "What to do: leave it out with drop=['{0}'], or convert it"
 
@@ -39,10 +43,7 @@ class Features:
 
         Raises InputError: a column is missing, or holds a word that is not among the categories.
         """
-        rows = rows_of_table(table, self._ports, dtype="float32")
-        if rows is None:
-            raise InputError(f"expected a table of pandas, polars or Arrow, not a {type(table).__name__}")
-        return rows
+        return _rows(table, self._ports)
 
     def targets(self, table: Any) -> np.ndarray:
         """The target of every row: int64 positions of its words in ``labels``, or float32 numbers (rows,).
@@ -102,6 +103,30 @@ def fit_features(
             numbers.append(_numbers(column))
     inputs = [*([_numbers_input(numbers)] if numbers else []), *([_words_input(categories)] if categories else [])]
     return Features(inputs, labels, target, tuple(_port(each, numbers) for each in inputs))
+
+
+def rows_of(spec: MLPSpec, table: Any) -> dict[str, np.ndarray]:
+    """The rows of a table for every input of a spec, as ``Features.rows`` gives them, in the order of the inputs.
+
+    The constants of the spec's blocks, such as those of an impute, do not matter: what is missing stays NaN.
+    Raises InputError: a column is missing, or holds a word that is not among the categories.
+    """
+    from export.declarations import declared, said_by
+
+    said = said_by(spec)
+    types = {True: "int64", False: "float32"}
+    ports = [
+        declared(Port(port.name, ("batch", *port.row_shape), dtype=types[port.is_categories]), said)
+        for port in spec.inputs
+    ]
+    return _rows(table, ports)
+
+
+def _rows(table: Any, ports: Sequence[Port]) -> dict[str, np.ndarray]:
+    rows = rows_of_table(table, ports, dtype="float32")
+    if rows is None:
+        raise InputError(f"expected a table of pandas, polars or Arrow, not a {type(table).__name__}")
+    return rows
 
 
 @dataclass(frozen=True)

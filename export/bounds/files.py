@@ -111,7 +111,8 @@ def structure_of(
             module = read_onnx(path, keep_shape=keep).module()
         except RecoveryError as error:
             hint = "What to do: give the network with --spec or --module (module=)"
-            raise InputError(f"{path}: its network cannot be read back from it: {error}. {hint}") from None
+            reason = str(error).removeprefix(f"{path}: ").partition(". What to do")[0]
+            raise InputError(f"{path}: its network cannot be read back from it: {reason}. {hint}") from None
     evaluated = evaluated_copy(module, dtype)
     with torch.inference_mode(False), torch.enable_grad(), threads_for(0):
         _, graph = traced_for(evaluated, model, example, method)

@@ -12,7 +12,7 @@ import numpy as np
 
 import runtime.server
 from export.errors import ExportError
-from export.offline_page import embedded, filled, policy
+from export.offline_page import embedded, offline_page, policy
 from export.proof.rules.constants import CONSTANTS
 from runtime import read_header, sha256, summary_of, write_whole
 from runtime.version import VERSION
@@ -67,7 +67,7 @@ def write_lab(path: str | Path, file: str | Path | None = None) -> LabPage:
         "RECORD": embedded(record),
         "SCRIPT": script,
     }
-    write_whole(path, filled((own / "lab.html").read_text("utf-8"), parts).encode())
+    write_whole(path, offline_page((own / "lab.html").read_text("utf-8"), parts).encode())
     return written
 
 
@@ -76,6 +76,10 @@ def _network(file: Path) -> dict[str, Any]:
     from export.recovery.onnx_network import read_onnx
 
     found = read_onnx(file)
+    if not found.spec.is_plain:
+        listed = ", ".join(f"'{port.name}'" for port in found.spec.inputs)
+        hint = "What to do: take another file, or build a network on the page: leave out FILE"
+        raise ExportError(f"{file} takes {listed}, and the page computes networks of one input of numbers. {hint}")
     parameters = sum(value.numel() for value in found.weights.values())
     if parameters > MOST_PARAMETERS:
         most = f"the page computes networks of at most {MOST_PARAMETERS:,}"

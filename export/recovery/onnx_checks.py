@@ -19,14 +19,14 @@ _OLDEST_OPSET = 7
 """The first opset whose operators broadcast as NumPy does."""
 
 
-def read_graph(path: Path, known: frozenset[str], *, rounding: bool = False) -> tuple[Model, list[str]]:
+def read_graph(
+    path: Path, proto: ModelProto, known: frozenset[str], *, rounding: bool = False
+) -> tuple[Model, list[str]]:
     """The graph of the file at ``path``, whose operators are all in ``known``, and notes on what was left out.
 
     With ``rounding`` the file's float64 numbers are rounded to float32.
-    Raises RecoveryError or ModelError: unreadable, damaged or not ONNX; operators, types or ports that a dense network
-    does not have.
+    Raises RecoveryError or ModelError: damaged; operators, types or ports that a dense network does not have.
     """
-    proto = _parsed(path)
     if rounding and not rounded(proto):
         raise RecoveryError("--dtype float32 is for files of float64, and this has none. What to do: leave it out")
     try:
@@ -58,7 +58,8 @@ def _prune(proto: ModelProto) -> list[str]:
     return notes
 
 
-def _parsed(path: Path) -> ModelProto:
+def parsed(path: Path) -> ModelProto:
+    """What the file at ``path`` holds. Raises RecoveryError: unreadable, or not ONNX."""
     try:
         if not path.is_file():
             raise RecoveryError("not a regular file" if path.exists() else "there is no such file")

@@ -15,7 +15,8 @@ from export.onnxfile.model import Model, label
 from export.onnxfile.shapes import OF_SIZES
 from export.onnxfile.tensors import MOST_DIMENSIONS
 
-from .onnx_checks import FOREIGN_OPERATORS, read_graph
+from .of_spec import is_of_several, read_of_spec
+from .onnx_checks import FOREIGN_OPERATORS, parsed, read_graph
 from .onnx_operators import ONNX_BLOCKS, SHAPE_CHANGES, Operation
 from .onnx_patterns import find_block, pattern_operators
 from .output_cut import SELECT, computed, cut, selecting
@@ -56,6 +57,8 @@ def read_onnx(
     row and flattens it first. ``name`` is the model's, by default the file's. No weight is changed or rounded, unless
     ``dtype="float32"`` allows it for a file of float64, and nothing in the file is run.
 
+    A file of several inputs, or of words, has the network of the spec that it carries, with the weights of the file.
+
     Raises RecoveryError: a missing, damaged or hostile file, or the first operator that is not one of a dense network.
     """
     return read_onnx_network(path, keep_shape=keep_shape, name=name, dtype=dtype).recovered
@@ -71,7 +74,10 @@ def read_onnx_network(
         known |= {*OF_SIZES, *_IMPUTING, "Constant", "Split"}
         if dtype not in (None, "float32"):
             raise RecoveryError(f"dtype is 'float32' or left out, not {dtype!r}")
-        file, notes = read_graph(path, known, rounding=dtype is not None)
+        proto = parsed(path)
+        if is_of_several(proto):
+            return OnnxNetwork(read_of_spec(path, proto, name))
+        file, notes = read_graph(path, proto, known, rounding=dtype is not None)
         layout, row = _input_layout(file, notes)
         try:
             form = in_row_form(file)

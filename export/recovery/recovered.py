@@ -24,7 +24,7 @@ from builder.values import is_list
 from export.errors import ExportError
 from runtime import ModelError
 
-_DEFAULTS = {"mean": 0.0, "std": 1.0, "factor": 1.0, "offset": 0.0, "num_batches_tracked": 0}
+DEFAULTS = {"mean": 0.0, "std": 1.0, "factor": 1.0, "offset": 0.0, "num_batches_tracked": 0}
 """The values of a tensor that the file does not have."""
 _WITHOUT_WEIGHT = {"batch_norm": "affine", "layer_norm": "elementwise_affine"}
 """The option that is off if the file has no weight."""
@@ -178,7 +178,7 @@ def network_of(
         step = Step("", blocks=tuple(steps))
         for index in indices:
             step = step.blocks[int(index)]
-        value = _tensor(step.tensors.get(role, _DEFAULTS.get(role)))
+        value = tensor_of(step.tensors.get(role, DEFAULTS.get(role)))
         if (like.dim() > 1 and value.shape != like.shape) or value.numel() not in (1, like.numel()):
             raise RecoveryError(f"block {key}: the file has {list(value.shape)}, and {list(like.shape)} is expected")
         if value.shape != like.shape:
@@ -190,7 +190,7 @@ def network_of(
     return Recovered(spec, weights, tuple(notes), flattened)
 
 
-def _tensor(values: Any) -> torch.Tensor:
+def tensor_of(values: Any) -> torch.Tensor:
     """In the file's memory map if the values are there, otherwise a copy."""
     if isinstance(values, np.ndarray):
         kept = values.flags.c_contiguous and values.flags.writeable

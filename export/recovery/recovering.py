@@ -25,6 +25,7 @@ from export.proof.rows import absolute_difference, in_batches
 from export.proof.verify import prove
 from export.publishing import publish
 from runtime import Session, choose, sha256, this_machine, whole_files
+from runtime.timing.rows import described_inputs, seeded_rows
 
 from .checkpoint import read_checkpoint
 from .checkpoint_file import first_bytes
@@ -166,7 +167,7 @@ def recover(
     difference = float(absolute_difference(before.reshape(after.shape), after.astype(np.float64)).max())
     notes = (*network.notes, *notes)
     return dataclasses.replace(
-        recovery, notes=notes, original=original, artifact=artifact, report=report, apart=difference, rows=len(rows)
+        recovery, notes=notes, original=original, artifact=artifact, report=report, apart=difference, rows=len(before)
     )
 
 
@@ -212,9 +213,16 @@ def _proved(
     return report
 
 
-def _outputs(path: Path, old: OnnxNetwork, device: str, seed: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _outputs(
+    path: Path, old: OnnxNetwork, device: str, seed: int
+) -> tuple[np.ndarray | dict[str, np.ndarray], np.ndarray, list[str]]:
     """Random rows, the old file's outputs for them, and a note if their shape differs."""
     network = old.recovered
+    if not network.spec.is_plain:
+        with Session(path, device) as session:
+            drawn = seeded_rows(described_inputs(session), _ROWS)
+            (before,) = session.run(drawn).values()
+        return drawn, before, []
     rows = np.random.default_rng(seed).standard_normal((_ROWS, *network.spec.input.row_shape), dtype=np.float32)
     if old.rounded:
         return rows, reference_outputs(path, rows), []

@@ -16,6 +16,7 @@ function embedded(id) {
 
 function tensor({ shape, dtype, base64 }) {
   const values = bytes(base64).buffer;
+  if (dtype === "int64") return { shape, values: Float64Array.from(new BigInt64Array(values), Number) };
   return { shape, values: dtype === "float64" ? new Float64Array(values) : new Float32Array(values) };
 }
 
@@ -41,8 +42,11 @@ async function infer(runs, rows) {
     const indices = Array.from({ length: step }, (_, i) => Math.min(at + i, total - 1));
     const feed = Object.entries(rows).map(([name, { shape, values }]) => {
       const size = values.length / total;
-      const batch = Float32Array.from({ length: step * size }, (_, i) => values[indices[Math.floor(i / size)] * size + (i % size)]);
-      return [name, new ort.Tensor("float32", batch, [step, ...shape.slice(1)])];
+      const value = (_, i) => values[indices[Math.floor(i / size)] * size + (i % size)];
+      const { dtype } = record.inputs.find((port) => port.name === name);
+      const Kind = dtype === "int64" ? BigInt64Array : Float32Array;
+      const batch = Kind.from({ length: step * size }, dtype === "int64" ? (_, i) => BigInt(value(_, i)) : value);
+      return [name, new ort.Tensor(dtype, batch, [step, ...shape.slice(1)])];
     });
     const results = await runs.run(Object.fromEntries(feed));
     for (const [name, values] of Object.entries(outputs)) values.set(results[name].data, at * (results[name].data.length / step));
@@ -130,10 +134,14 @@ async function start() {
     do {
       again = false;
       const row = chosen;
-      const feed = inputs.map(({ port, values }) => [port.name, { shape: [1, ...port.shape.slice(1).map((size) => Number(size) || 1)], values: Float32Array.from(values()) }]);
-      const results = await infer(runs, Object.fromEntries(feed));
-      outputs.forEach(({ port, show }) => show(results[port.name]));
-      view("distance").textContent = row === "" ? "" : distance(results, Number(row));
+      const feed = inputs.map(({ port, values }) => [port.name, { shape: [1, ...port.shape.slice(1).map((size) => Number(size) || 1)], values: Float64Array.from(values()) }]);
+      try {
+        const results = await infer(runs, Object.fromEntries(feed));
+        outputs.forEach(({ port, show }) => show(results[port.name]));
+        view("distance").textContent = row === "" ? "" : distance(results, Number(row));
+      } catch (error) {
+        view("distance").textContent = `The model does not take this row: ${error.message ?? error}`;
+      }
     } while (again);
     running = false;
   }

@@ -13,11 +13,11 @@ from typing import Any
 
 import runtime.server
 from export.errors import TargetError
-from export.offline_page import embedded, filled, policy
+from export.offline_page import embedded, offline_page, policy
 from runtime import MissingPackageError, sha256
 from runtime.model.bound import format_bound
 
-from .target import Deployment, Files, Target, refuse_whole_numbers, source
+from .target import Deployment, Files, Target, source
 
 RELEASE = "1.30"
 """The release of onnxruntime-web by default; its versions are those of ONNX Runtime."""
@@ -53,12 +53,10 @@ OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR
 def _files(deployment: Deployment) -> Files:
     """``index.html``, and a record of what it was made of.
 
-    Raises MissingPackageError: no onnxruntime-web; TargetError: another release, int64 inputs, or a model too large.
+    Raises MissingPackageError: no onnxruntime-web; TargetError: another release, or a model too large.
     """
     summary, certificate, model = deployment.summary, deployment.certificate, deployment.file
     size = model.stat().st_size
-    hint = "package it for a server, or serve it with mlpx serve, which has a page"
-    refuse_whole_numbers(deployment, "a page", hint)
     if summary.external_data or size > _MAX_BYTES:
         reason = "its weights are in a file beside it" if summary.external_data else f"it has {size:,} bytes"
         limit = f"a page holds a model of one file and at most {_MAX_BYTES:,} bytes"
@@ -105,7 +103,7 @@ def _files(deployment: Deployment) -> Files:
         "files": {path: sha256(folder / path) for path in (_SCRIPT, _WASM)},
     }
     return {
-        "index.html": filled(source("browser.html"), parts),
+        "index.html": offline_page(source("browser.html"), parts),
         "onnxruntime-web.json": json.dumps(vendored, indent=1) + "\n",
         "onnxruntime-web.LICENSE": licence,
     }

@@ -6,7 +6,7 @@ import json
 
 from export.errors import TargetError
 
-from .target import Deployment, Files, Target, json_text, refuse_whole_numbers
+from .target import Deployment, Files, Target, json_text
 
 PROOF = "proof.json"
 """Which builds were proved, on which machine."""
@@ -32,7 +32,10 @@ def _files(deployment: Deployment) -> Files:
     if summary.rows_depend:
         hint = "package it for a server"
         raise TargetError(f"{path.name}: a row's result depends on the rows beside it. What to do: {hint}")
-    refuse_whole_numbers(deployment, "C", "package it for a server")
+    if integers := [port.name for port in summary.inputs if port.dtype != "float32"]:
+        message = f"{path.name}: the input '{integers[0]}' is int64, and C computes float32 alone"
+        hint = "package it for a server or a browser, or run it with ONNX Runtime's own C interface"
+        raise TargetError(f"{message}. What to do: {hint}")
     assert certificate.answers is not None  # packaging refuses others
     nan = nan_outputs(path, certificate, deployment.fixed_batch or 1)
     source = c_source(path, deployment.name, Contract(summary, certificate.sha256, certificate.answers, nan))

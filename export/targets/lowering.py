@@ -44,6 +44,8 @@ def lower_for(path: Path, summary: Summary, target: str, folder: Path) -> tuple[
 
 def _spec(recovered: Recovered, summary: Summary) -> MLPSpec:
     """The recovered spec, with what the file's metadata says of its input and output, and its period."""
+    if not recovered.spec.is_plain:  # it is the file's own
+        return recovered.spec
     record, stored = recovered.spec.model_dump(exclude_none=True), summary.spec or {}
     try:
         ports = {key: stored.get(key, record[key]) | {"name": record[key]["name"]} for key in ("input", "output")}

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from export.errors import TargetError
 from export.servers import number, oldest
 
 if TYPE_CHECKING:
@@ -145,13 +144,6 @@ class Target:
         """The address of the model ``name`` once the server runs; "" where there is no server."""
         port = next(iter(self.ports.values()), None)
         return "" if port is None else f"http://127.0.0.1:{port}{self.path.format(name=name)}"
-
-
-def refuse_whole_numbers(deployment: Deployment, what: str, hint: str) -> None:
-    """Raise TargetError where an input is int64; ``what`` is the subject of "computes float32 alone"."""
-    if integers := [port.name for port in deployment.summary.inputs if port.dtype != "float32"]:
-        message = f"{deployment.file.name}: the input '{integers[0]}' is int64, and {what} computes float32 alone"
-        raise TargetError(f"{message}. What to do: {hint}")
 
 
 def source(path: str) -> str:

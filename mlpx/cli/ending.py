@@ -2,7 +2,9 @@
 
 import sys
 import traceback
-from contextlib import suppress
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from typer import BadParameter, Exit
@@ -48,7 +50,7 @@ def _code_of(end: SystemExit) -> int:
 def _run(arguments: list[str]) -> int:
     # Not app(), which makes of a closed pipe exit code 1, "not proved", and wraps nothing.
     try:
-        with get_command(app).make_context("mlpx", arguments) as context:
+        with _warnings_as_notes(), get_command(app).make_context("mlpx", arguments) as context:
             context.command.invoke(context)
     except Exit as end:
         return end.exit_code
@@ -72,6 +74,22 @@ def _run(arguments: list[str]) -> int:
         note("mlpx: this is a defect of mlpx; the traceback above says where")
         return DEFECT
     return 0
+
+
+@contextmanager
+def _warnings_as_notes() -> Generator[None]:
+    """The warnings of mlpx are notes, without a line of its code."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def show_note(message: Warning | str, category: type[Warning], *where: Any, **options: Any) -> None:
+            if category.__module__.partition(".")[0] in ("builder", "runtime"):
+                note(f"note: {message}")
+            else:
+                show(message, category, *where, **options)
+
+        warnings.showwarning = show_note
+        yield
 
 
 def _report(raised: Exception) -> int:

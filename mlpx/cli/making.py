@@ -189,7 +189,8 @@ def recover(
     note_left_out_last(recovery.notes)
     print_field("recovered", f"{recovery.spec_path}, {recovery.weights_path.name}")
     blocks = [f"linear {dict(block)['features']}" if block.kind == "linear" else block.kind for block in spec.blocks]
-    print_field("network", " → ".join([" x ".join(map(str, spec.input.row_shape)), *blocks]))
+    inputs = [" x ".join(map(str, port.row_shape)) for port in spec.inputs]
+    print_field("network", " → ".join([", ".join(inputs), *blocks]))
     if artifact is None or report is None:
         print_command("next", f"mlpx build {recovery.spec_path}")
         return

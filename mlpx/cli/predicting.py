@@ -94,7 +94,8 @@ def _score_here(
 
     with trial(file, settings["device"]):  # in a process of its own, while these are imported
         from runtime import Session, score_file
-        from runtime.data.folders import score_files, standard_input
+        from runtime.data.folders import STANDARD_INPUT, score_files, standard_input
+        from runtime.data.rounding import format_rounded
 
     from_stdin = data == Path("-")
     with (
@@ -105,7 +106,10 @@ def _score_here(
         if path.is_dir() and output is not None:
             report = score_files(session, path, output, progress=progress.show_rows, **checks)
         else:
-            report = score_file(session, path, output, progress=progress.show_rows, **checks)
+            origin = STANDARD_INPUT if from_stdin else None
+            report = score_file(session, path, output, progress=progress.show_rows, origin=origin, **checks)
+    if report.rounded:
+        note(f"note: {format_rounded(data.name)}")
     for each in _files_of(report):
         notes = (each.failed_words, each.nonfinite_words, each.outside_words)
         note(*(f"note: {line}" for line in notes if line is not None))

@@ -55,19 +55,7 @@ def figures(probabilities: np.ndarray, late: np.ndarray) -> Figures:
 
 def rows_of(spec: MLPSpec, frame: polars.DataFrame) -> list[np.ndarray]:
     """The rows of every input of ``spec``: float32 numbers (rows, 12), NaN where missing, and int64 codes (rows, 5)."""
-    rows = list[np.ndarray]()
-    for port in spec.inputs:
-        columns = list[polars.Series]()
-        for feature in port.listed or ():
-            column = frame[feature.name]
-            if feature.categories is None:
-                column = column.cast(polars.Float32).fill_null(float("nan"))
-            else:
-                codes = {word: code for code, word in enumerate(feature.categories)}
-                column = column.replace_strict(codes, default=feature.unknown_code, return_dtype=polars.Int64)
-            columns.append(column)
-        rows.append(polars.DataFrame(columns).to_numpy())
-    return rows
+    return list(table.rows_of(spec, frame).values())
 
 
 def late_of(frame: polars.DataFrame) -> np.ndarray:

@@ -41,6 +41,8 @@ class Batch:
     """How much of the file has been read with this batch, 0 to 1."""
     table: Any = None
     """A record batch of the same rows with the columns to keep; null in rows that cannot be read."""
+    rounded: bool = False
+    """Whether numbers of float64 columns became the nearest float32, which nobody asked for."""
     failed: np.ndarray | None = None
     """The rows of all flaws, bool (rows,); None without any. Filled in by ``Checks``."""
 

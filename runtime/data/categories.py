@@ -13,9 +13,11 @@ import numpy as np
 from runtime.errors import InputError
 from runtime.model.port import Port, Vocabulary, format_feature
 
-from .flaws import Flaw, RowNumbers, flaw_of_values, location
+from .flaws import CORRECT_OR_DROP, Flaw, RowNumbers, first_of, flaw_of_values, location
 
 _MOST_NAMED = 6
+_UNKNOWN, _MISSING = -1, -2
+"""In place of a code, of a word that has none and of one that is missing."""
 
 
 def holds_numbers(vocabulary: Vocabulary) -> bool:
@@ -31,7 +33,7 @@ def codes_of(words: Sequence[Any], vocabulary: Vocabulary) -> tuple[np.ndarray, 
     """
     codes_by_word = {word: code for code, word in enumerate(vocabulary.words)}
     found = np.fromiter((_code(word, codes_by_word) for word in words), np.int64, len(words))
-    unknown, missing = found == -1, found == -2
+    unknown, missing = found == _UNKNOWN, found == _MISSING
     codes = np.where(found < 0, vocabulary.unknown or 0, found)
     if vocabulary.unknown is not None:
         return codes, np.zeros_like(unknown), np.zeros_like(missing)
@@ -42,8 +44,8 @@ def _code(word: Any, codes: dict[str, int]) -> int:
     if type(word) is int:  # a whole number among words is the word of its digits, as in a column of whole numbers
         word = str(word)
     if isinstance(word, str):
-        return codes.get(word, -1 if word else -2)
-    return -2 if word is None or word != word else -1  # NaN is not itself
+        return codes.get(word, _UNKNOWN if word else _MISSING)
+    return _MISSING if word is None or word != word else _UNKNOWN  # NaN is not itself
 
 
 def unknown_words(label: str, words: Sequence[Any], unknown: np.ndarray, vocabulary: Vocabulary) -> Flaw:
@@ -78,20 +80,23 @@ def texts_of_numbers(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def encode_rows(rows: np.ndarray, port: Port) -> np.ndarray:
-    """Words (batch, *row) of an input of categories as its codes. Raises InputError naming the first unknown word."""
+    """Words (batch, *row) of an input of categories as its codes.
+
+    Raises InputError naming the first row with a word that has no code, or with one that is missing.
+    """
     flat = rows.reshape(len(rows), prod(rows.shape[1:]))
-    codes = np.zeros(flat.shape, np.int64)
+    codes, wrong = np.zeros(flat.shape, np.int64), np.zeros(flat.shape, bool)
     for column, vocabulary in enumerate(port.categories or ()):
-        feature = format_feature(port, column, rows.shape[1:])
         if vocabulary is None:
+            feature = format_feature(port, column, rows.shape[1:])
             raise InputError(f"'{port.name}' holds words, and {feature} is a whole number")
-        words = flat[:, column].tolist()
-        codes[:, column], unknown, missing = codes_of(words, vocabulary)
-        if unknown.any():
-            row = int(unknown.argmax())
-            where = location(f"'{port.name}'", RowNumbers()(row), feature)
-            raise InputError(f"{where}: {describe_unknown(words[row], vocabulary)}")
-        if missing.any():
-            where = location(f"'{port.name}'", RowNumbers()(int(missing.argmax())), feature)
-            raise InputError(f"{where} is empty. What to do: correct or drop those rows")
+        codes[:, column], unknown, missing = codes_of(flat[:, column].tolist(), vocabulary)
+        wrong[:, column] = unknown | missing
+    if wrong.any():
+        row, column = first_of(wrong)
+        word, vocabulary = flat[row, column], (port.categories or ())[column]
+        where = location(f"'{port.name}'", RowNumbers()(row), format_feature(port, column, rows.shape[1:]))
+        if vocabulary is None or _code(word, {}) == _MISSING:
+            raise InputError(f"{where} is empty. What to do: {CORRECT_OR_DROP}")
+        raise InputError(f"{where}: {describe_unknown(word, vocabulary)}")
     return codes.reshape(rows.shape)

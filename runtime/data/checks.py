@@ -46,6 +46,8 @@ class Checks:
         self.failed: list[str] = []
         """The first rows that could not be read, and why."""
         self.nonfinite: NonFinite | None = None
+        self.rounded: bool = False
+        """Whether numbers of float64 columns became the nearest float32."""
         self._outside = [OutsideTally() for _ in self.ports]
 
     @property
@@ -90,6 +92,7 @@ class Checks:
             for row in map(int, np.flatnonzero(batch.failed)[: max(0, MOST_EXAMPLES - len(self.failed))]):
                 flaw = next(flaw for flaw in batch.flaws if flaw.rows[row])
                 self.failed.append(f"{numbers(row)}: {flaw.reason(row)}")
+        self.rounded |= batch.rounded
         if nonfinite is not None:
             new = replace(nonfinite, first_row=nonfinite.first_row + first)
             self.nonfinite = new if self.nonfinite is None else self.nonfinite.joined(new)

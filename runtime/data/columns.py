@@ -79,11 +79,14 @@ class ColumnMatch:
         return [(port, _width(port)) for port in self.ports]
 
 
-def match_columns(headers: Sequence[str], ports: Sequence[Port], *, table: str = "the file") -> ColumnMatch:
+def match_columns(
+    headers: Sequence[str], ports: Sequence[Port], *, table: str = "the file", keep: Sequence[str] = ()
+) -> ColumnMatch:
     """Match a table's columns with the inputs' features by name (and unit), or by order if the model names none.
 
     Several inputs take the columns of their features; an input ``obs`` without named features takes the columns
-    ``obs_0``, ``obs_1`` and so on, or ``obs`` if it has only one. ``table`` is what messages call the table.
+    ``obs_0``, ``obs_1`` and so on, or ``obs`` if it has only one. ``table`` is what messages call the table; its
+    columns ``keep`` are used, also where no feature takes them.
     Raises InputError: missing or duplicate columns, another unit, another number of columns.
     """
     port = ports[0] if len(ports) == 1 else _combined(ports)
@@ -109,17 +112,17 @@ def match_columns(headers: Sequence[str], ports: Sequence[Port], *, table: str =
         same = format_names([headers[index] for index in columns[duplicates[0]]])
         raise InputError(f"{table} has more than one column named {format_names(duplicates)}: {same}")
     indices = tuple(columns[name][0] for name in port.features)
-    unused = [name for index, name in enumerate(headers) if index not in set(indices)]
+    unused = [name for index, name in enumerate(headers) if index not in set(indices) and name not in keep]
     description = "columns by name" + (f", {format_names(unused)} not used" if unused else "")
     return ColumnMatch(tuple(ports), indices, description)
 
 
 def columns_to_rows(
-    columns: Sequence[Column], match: ColumnMatch, *, rounding: bool, rounding_doubles: bool = False
+    columns: Sequence[Column], match: ColumnMatch, *, rounding: bool
 ) -> tuple[dict[str, np.ndarray], list[Flaw]]:
     """The rows of every input from the matched columns, and the flaws: missing values, or too large or inexact ones.
 
-    ``rounding`` takes the nearest float32 of every number, ``rounding_doubles`` of those in float64 columns.
+    Of the numbers in float64 columns the nearest float32 is taken; ``rounding`` takes it of every number.
     Raises InputError for columns of unequal length, and for bool where an input takes int64.
     """
     for column in columns:
@@ -141,7 +144,7 @@ def columns_to_rows(
             if not may_miss:
                 flaws.append(missing_values(column.name, missing))
             values = np.where(missing, values.dtype.type(0), values)
-        rounds = rounding or (rounding_doubles and values.dtype == np.float64)
+        rounds = rounding or values.dtype == np.float64
         numbers, flaw = convert(values, dtype, f"column '{column.name}'", rounding=rounds)
         if missing is not None and may_miss:
             numbers = np.where(missing, np.float32(np.nan), numbers)
@@ -149,6 +152,19 @@ def columns_to_rows(
         if flaw is not None:
             flaws.append(flaw)
     return match.to_rows(converted), flaws
+
+
+def is_rounded(columns: Sequence[Column], match: ColumnMatch) -> bool:
+    """Whether float64 columns for a float32 input have values that float32 does not hold."""
+
+    def changes(column: Column) -> bool:
+        values = column.values
+        with np.errstate(over="ignore"):
+            changed = (values.astype(np.float32) != values) & ~np.isnan(values)
+        return bool((changed if column.missing is None else changed & ~column.missing).any())
+
+    pairs = zip(columns, match.dtypes, strict=True)
+    return any(column.values.dtype == np.float64 and dtype == "float32" and changes(column) for column, dtype in pairs)
 
 
 def encode(column: Column, vocabulary: Vocabulary) -> tuple[np.ndarray, list[Flaw]]:

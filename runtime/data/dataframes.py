@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from runtime.errors import InputError, MissingPackageError, RoundingWarning
+from runtime.errors import InputError, MissingPackageError
 from runtime.extras import imported
 from runtime.model.port import Port
 
 from .arrays import allows_rounding
-from .columns import Column, ColumnMatch, columns_to_rows, match_columns, not_numbers
+from .columns import Column, ColumnMatch, columns_to_rows, is_rounded, match_columns, not_numbers
 from .flaws import in_order
+from .rounding import warn_of_rounding
 
 _TABLES = {
     *(("pandas", "DataFrame"), ("polars", "DataFrame"), ("pyarrow", "Table"), ("pyarrow", "RecordBatch")),
 }
-_ROUNDED = (
-    "numbers in float64 columns of the table become the nearest float32, as those of a CSV file do; "
-    "dtype='float32' says that this is meant"
-)
 _INTEGERS = {f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 _ARROW_NUMBERS = {"halffloat": "float16", "float": "float32", "double": "float64", "bool": "bool"} | _INTEGERS
 """Arrow's numeric types, and NumPy's."""
@@ -56,23 +52,12 @@ def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None)
     match = match_columns(names, ports, table="the table")
     wanted = zip(match.indices, match.categories, strict=True)
     columns = [column(data, index, names[index], vocabulary is not None) for index, vocabulary in wanted]
-    rows, flaws = columns_to_rows(columns, match, rounding=rounding, rounding_doubles=True)
+    rows, flaws = columns_to_rows(columns, match, rounding=rounding)
     if flaws:
         raise in_order(flaws)[0].error()
-    to_float32 = [column for column, kind in zip(columns, match.dtypes, strict=True) if kind == "float32"]
-    if not rounding and any(map(_is_rounded, to_float32)):
-        warnings.warn(_ROUNDED, RoundingWarning, stacklevel=2)
+    if not rounding and is_rounded(columns, match):
+        warn_of_rounding("the table")
     return rows
-
-
-def _is_rounded(column: Column) -> bool:
-    """Whether values of a float64 column are no float32 numbers."""
-    values = column.values
-    if values.dtype != np.float64:
-        return False
-    with np.errstate(over="ignore"):
-        changed = (values.astype(np.float32) != values) & ~np.isnan(values)
-    return bool((changed if column.missing is None else changed & ~column.missing).any())
 
 
 def read_columns(data: Any) -> list[Column]:
@@ -210,9 +195,12 @@ def _texts(column: Any) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def match_schema(schema: Any, ports: Sequence[Port]) -> ColumnMatch:
-    """Match the columns of an Arrow schema. Raises InputError, also for a column that does not hold numbers."""
-    match = match_columns(schema.names, ports)
+def match_schema(schema: Any, ports: Sequence[Port], *, keep: Sequence[str] = ()) -> ColumnMatch:
+    """Match the columns of an Arrow schema, as ``match_columns`` does.
+
+    Raises InputError, also for a column that does not hold numbers.
+    """
+    match = match_columns(schema.names, ports, keep=keep)
     for index, vocabulary in zip(match.indices, match.categories, strict=True):
         if vocabulary is not None and _is_text(schema.field(index).type):
             continue

@@ -18,7 +18,8 @@ from runtime.session.session import Session
 from .file_formats import FORMATS, format_of
 from .streaming import ScoreReport, score_file
 
-_STDIN = "standard input.csv"
+STANDARD_INPUT = "standard input"
+"""What messages call it."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class FilesReport:
     def declares_ranges(self) -> bool:
         """Whether the model's file declares any range for its input."""
         return any(report.declares_ranges for report in self.files)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether numbers of float64 columns became the nearest float32, without ``dtype="float32"``."""
+        return any(report.rounded for report in self.files)
 
 
 def score_files(
@@ -97,10 +103,10 @@ def _targets(data: Path) -> dict[Path, Path]:
 def standard_input() -> Generator[Path]:
     """A file with what comes from standard input, as CSV; errors name standard input."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / _STDIN
+        path = Path(folder) / f"{STANDARD_INPUT}.csv"
         with open(path, "wb") as target:
             shutil.copyfileobj(sys.stdin.buffer, target)
         try:
             yield path
         except InputError as error:
-            raise InputError(str(error).replace(str(path), "standard input")) from None
+            raise InputError(str(error).replace(str(path), STANDARD_INPUT)) from None

@@ -18,7 +18,7 @@ from runtime.errors import InputError
 from runtime.model.port import Port
 
 from .batches import Batch, Source, at_least_one, batch_rows, first_line, most_bytes, too_large, unreadable
-from .columns import ColumnMatch, columns_to_rows, kept_columns
+from .columns import ColumnMatch, columns_to_rows, is_rounded, kept_columns
 from .dataframes import arrow_column, match_schema
 from .flaws import Flaw
 
@@ -52,7 +52,7 @@ def read_parquet(
         file = ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
     with file:
         schema = file.schema_arrow
-        match = match_schema(schema, ports)
+        match = match_schema(schema, ports, keep=keep)
         read = sorted({*match.indices, *kept_columns(schema.names, keep).values()})
         names = [schema.names[index] for index in read]
         kept = pyarrow.schema([schema.field(index) for index in read]) if keep else None
@@ -106,7 +106,7 @@ def read_ipc(
     open_reader = pyarrow.ipc.open_file if mapped[:6] == b"ARROW1" else pyarrow.ipc.open_stream
     with _readable("Arrow IPC"):
         schema = open_reader(buffer).schema
-        match = match_schema(schema, ports)
+        match = match_schema(schema, ports, keep=keep)
         read = sorted({*match.indices, *kept_columns(schema.names, keep).values()})
         kept = pyarrow.schema([schema.field(index) for index in read]) if keep else None
         reader = open_reader(buffer, options=pyarrow.ipc.IpcReadOptions(included_fields=read))
@@ -154,7 +154,8 @@ def _decoders(
             for position, vocabulary in zip(positions, match.categories, strict=True)
         ]
         values, flaws = columns_to_rows(columns, match, rounding=rounding)
-        return Batch(values, flaws, share, None if kept is None else part)
+        rounded = not rounding and is_rounded(columns, match)
+        return Batch(values, flaws, share, None if kept is None else part, rounded)
 
     return at_least_one((partial(decode, *part) for part in parts), match)
 

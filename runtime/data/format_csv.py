@@ -59,7 +59,7 @@ def read_csv(
         if all(port.features is None for port in ports) and any(name == "" or _is_number(name) for name in headers):
             message = f"the first line ({', '.join(headers[:3])}, …) holds values, not names of columns"
             raise InputError(f"{message}. What to do: put a line with the columns' names first")
-        match = match_columns(headers, ports)
+        match = match_columns(headers, ports, keep=keep)
         decode = _Decoder(headers, match, separator, kept_columns(headers, keep))
 
         def decoders() -> Iterator[Callable[[], Batch]]:

@@ -19,6 +19,7 @@ from .batches import Batch, Source, decode_ahead, most_bytes, too_large
 from .file_formats import FORMATS, format_of, has_lines
 from .flaws import RowNumbers, failed_rows
 from .indices import IndexLimits, index_limits
+from .rounding import warn_of_rounding
 
 
 def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tuple[np.ndarray, str]:
@@ -26,8 +27,9 @@ def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tupl
 
     The file is in one of the formats of ``runtime.data.file_formats``. Columns are matched by name if the port names
     its features (a header may carry the unit, as in ``speed [m/s]``), else by order. For a float32 port, numbers in a
-    CSV file become the nearest float32; in other formats a value that float32 cannot hold is an error unless
-    ``dtype="float32"``. For an int64 port each number must be whole.
+    CSV file become the nearest float32, as do those in float64 columns of Parquet and Arrow files, which a
+    RoundingWarning says; another value that float32 cannot hold is an error unless ``dtype="float32"``. For an int64
+    port each number must be whole.
     Raises InputError: unreadable file, missing columns, another unit, text or empty values instead of numbers, a
     wrong number of features, an index beyond its limits; MissingPackageError: polars (CSV) or pyarrow (Parquet, Arrow)
     is not installed.
@@ -45,14 +47,17 @@ def read_inputs(
     for an input ``obs`` without named features ``obs_0``, ``obs_1`` and so on, or ``obs`` if it has only one.
     """
     batches: list[dict[str, np.ndarray]] = []
-    first = 0
+    first, rounded = 0, False
     with open_rows(path, ports, dtype=dtype, whole=True) as source, name_in_errors(path):
         for batch in decode_ahead(source.decoders, source.threads):
             if batch.flaws:
                 numbers = RowNumbers(first, has_lines(str(path)), complete=first == 0 and batch.share == 1)
                 raise batch.flaws[0].error(numbers)
             batches.append(batch.rows)
+            rounded |= batch.rounded
             first += len(batch)
+    if rounded:
+        warn_of_rounding(Path(path).name)
     if len(batches) == 1:
         return batches[0], source.matched
     return {port.name: np.concatenate([rows[port.name] for rows in batches]) for port in ports}, source.matched

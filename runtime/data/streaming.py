@@ -49,6 +49,8 @@ class ScoreReport:
     failed: tuple[str, ...] = ()
     """The first of them: where, and why."""
     failed_words: str | None = None
+    rounded: bool = False
+    """Whether numbers of float64 columns became the nearest float32, without ``dtype="float32"``."""
 
 
 def score_file(
@@ -63,6 +65,7 @@ def score_file(
     keep: Sequence[str] = (),
     separator: str | None = None,
     progress: Callable[[int, float], None] | None = None,
+    origin: str | None = None,
 ) -> ScoreReport:
     """Score the rows of ``data`` into ``output``, or as CSV onto standard output if that is None.
 
@@ -73,11 +76,13 @@ def score_file(
     ``reject_nonfinite`` they are an error. ``on_error="null"`` gives rows that cannot be read (or whose values are
     rejected) empty results and counts them. The columns
     ``keep`` of the data, a table, are written before the results. ``separator`` is that of the values of a CSV file.
-    ``progress`` is called after every batch with the number of rows so far
-    and the share of the file that has been read (0 to 1; 0 if not known). Nothing is written if an error is raised:
-    InputError (see ``read_rows``), ModelError, OutputError, MissingPackageError.
+    ``progress`` is called after every batch with the number of rows so far and the share of the file that has been
+    read (0 to 1; 0 if not known). ``origin`` is what the report calls the data; default: the name of its file.
+    Nothing is written if an error is raised: InputError (see ``read_rows``), ModelError, OutputError,
+    MissingPackageError.
     """
     target, data = Path(output) if output is not None else None, Path(data)
+    name = origin or data.name
     ports = input_ports(session)
     checks = Checks(ports, data, on_error=on_error, reject_nonfinite=reject_nonfinite)
     if target is not None:
@@ -105,7 +110,7 @@ def score_file(
         outside = checks.outside or OutsideTally()
         outside_words = None
         if outside.rows:
-            outside_words = format_outside(outside.rows, outside.features, checks.rows, data.name, lines=checks.lines)
+            outside_words = format_outside(outside.rows, outside.features, checks.rows, name, lines=checks.lines)
         if strict and outside_words is not None:
             hint = "correct or drop those rows, or score them with strict=False (without --strict)"
             raise InputError(f"{outside_words}. What to do: {hint}")
@@ -122,10 +127,11 @@ def score_file(
         outside_words=outside_words,
         rows_per_second=checks.rows / seconds,
         nonfinite=checks.nonfinite,
-        nonfinite_words=format_nonfinite(checks.nonfinite, checks.rows, data.name, lines=checks.lines),
+        nonfinite_words=format_nonfinite(checks.nonfinite, checks.rows, name, lines=checks.lines),
         failed_rows=checks.failed_rows,
         failed=tuple(checks.failed),
-        failed_words=format_failed(checks.failed_rows, checks.failed, checks.rows, data.name),
+        failed_words=format_failed(checks.failed_rows, checks.failed, checks.rows, name),
+        rounded=checks.rounded,
     )
 
 

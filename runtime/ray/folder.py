@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from runtime.data.checks import MOST_EXAMPLES, check_on_error
+from runtime.data.rounding import format_rounded
 from runtime.data.scoring import input_ports
 from runtime.data.unusual_values import NonFinite, Outside, format_failed, format_nonfinite, format_outside
 from runtime.errors import ClusterError, InputError, ModelError, OutputError
@@ -208,7 +209,7 @@ def _check_complete(parts: Sequence[Part], receipts: dict[int, dict[str, Any]], 
 def _notes(
     parts: Sequence[Part], receipts: Sequence[dict[str, Any]], total: int, name: str
 ) -> tuple[list[str], str | None]:
-    """Notes on rows that could not be read or hold NaN or infinity; and one on rows outside their ranges."""
+    """Notes on rows that could not be read, were rounded, or hold NaN or infinity; one on rows outside their ranges."""
     origins = ["" if part.origin == name else f" (a row of {part.origin})" for part in parts]
     pairs = list(zip(receipts, origins, strict=True))
     failed = [f"{text}{origin}" for receipt, origin in pairs for text in receipt["failed"]]
@@ -216,6 +217,8 @@ def _notes(
         sum(receipt["failed_rows"] for receipt in receipts), failed[:MOST_EXAMPLES], total, name
     )
     notes = [] if failed_note is None else [failed_note]
+    if any(receipt["rounded"] for receipt in receipts):
+        notes.append(format_rounded(name))
     nonfinite = [(NonFinite(**receipt["nonfinite"]), origin) for receipt, origin in pairs if receipt["nonfinite"]]
     if nonfinite:
         joined = reduce(NonFinite.joined, (values for values, _ in nonfinite))

@@ -98,7 +98,7 @@ def _read_footer(path: Path) -> Any:
 def _match_columns(path: Path, schema: Any, ports: Sequence[Port], keep: Sequence[str]) -> str:
     """How the columns match the model's inputs. Raises InputError: they do not, or a column to keep is missing."""
     try:
-        match = match_schema(schema, ports)
+        match = match_schema(schema, ports, keep=keep)
         kept_columns(schema.names, keep)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None

@@ -58,6 +58,8 @@ class ScoredPart:
     """Rows that could not be read and have empty results."""
     failed: tuple[str, ...]
     """The first of them."""
+    rounded: bool
+    """Whether numbers of float64 columns became the nearest float32."""
 
 
 class JobSpec(TypedDict):
@@ -121,6 +123,7 @@ def score_part(
         nonfinite=checks.nonfinite,
         failed_rows=checks.failed_rows,
         failed=tuple(checks.failed),
+        rounded=checks.rounded,
     )
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // A model's input as a form: sliders and numbers, a picture to draw on, or a pasted row.
 const form = (() => {
-  const { make, width, limits, whole, vocabulary, text, short } = ports;
+  const { make, width, limits, whole, optionally, vocabulary, text, short } = ports;
   const MOST_FIELDS = 64;
 
   // A step that makes round numbers: about a 200th of the range.
@@ -15,6 +15,14 @@ const form = (() => {
     const step = stepOf(low, high);
     const digits = Math.min(20, Math.max(0, -Math.floor(Math.log10(step))));
     return Math.min(high, Math.max(low, Number((Math.round(value / step) * step).toFixed(digits))));
+  }
+
+  // Where a value starts: in the middle of its range, or the first of its words.
+  function middle(port, index) {
+    const range = limits(port, index);
+    if (!range) return 0;
+    const at = (range[0] + range[1]) / 2;
+    return vocabulary(port, index) ? range[0] : whole(port, index) ? Math.floor(at) : rounded(at, ...range);
   }
 
   // Rows and columns of a picture: from the row's own shape, or from names that end in _ROW_COLUMN and fill a grid.
@@ -34,19 +42,26 @@ const form = (() => {
     const range = limits(port, index);
     const integer = whole(port, index);
     const allowed = integer && range ? { min: range[0], max: range[1] } : {};
-    const number = make("input", { type: "number", ...allowed, step: integer ? 1 : "any", data: { "aria-label": unit ? `${name}, ${unit}` : name } });
+    const optional = optionally(port, index);
+    const number = make("input", { type: "number", ...allowed, step: integer ? 1 : "any", placeholder: optional ? "missing" : "", data: { "aria-label": unit ? `${name}, ${unit}` : name } });
     const slider = range && range[1] > range[0] ? make("input", { type: "range", min: range[0], max: range[1], step: integer ? 1 : "any" }) : null;
     slider?.setAttribute("aria-label", name);
+    function place() {
+      if (!slider) return;
+      slider.classList.toggle("missing", Number.isNaN(values[index]));
+      slider.value = Number.isNaN(values[index]) ? middle(port, index) : values[index];
+    }
     function show() {
-      number.value = text(port, index, values[index]);
-      if (slider) slider.value = values[index];
+      number.value = Number.isNaN(values[index]) ? "" : text(port, index, values[index]);
+      place();
     }
     number.addEventListener("input", () => {
-      const wrong = number.value === "" || !number.validity.valid;
+      const empty = number.value === "" && !number.validity.badInput;
+      const wrong = (empty && !optional) || !number.validity.valid;
       number.setAttribute("aria-invalid", String(wrong));
       if (wrong) return;
-      values[index] = Number(number.value);
-      if (slider) slider.value = values[index];
+      values[index] = empty ? NaN : Number(number.value);
+      place();
       changed();
     });
     number.addEventListener("change", () => {
@@ -55,7 +70,7 @@ const form = (() => {
     });
     slider?.addEventListener("input", () => {
       values[index] = integer ? Number(slider.value) : rounded(Number(slider.value), ...range);
-      number.value = text(port, index, values[index]);
+      show();
       changed();
     });
     const words = make("span", { className: "name" }, name);
@@ -163,8 +178,9 @@ const form = (() => {
   // The numbers of a pasted row: JSON, or separated by anything that is no part of a number. Throws what is wrong.
   function parsed(given, port, count) {
     const words = given.replace(/^[\s[\]]+|[\s[\]]+$/g, "").split(/[\s,;]+/).filter(Boolean);
-    const values = words.map(Number);
-    const wrong = words.find((word, i) => !Number.isFinite(Math.fround(values[i])));
+    const missing = (word, i) => optionally(port, i) && /^(null|nan)$/i.test(word);
+    const values = words.map((word, i) => (missing(word, i) ? NaN : Number(word)));
+    const wrong = words.find((word, i) => !missing(word, i) && !Number.isFinite(Math.fround(values[i])));
     if (wrong !== undefined) throw new Error(`'${wrong}' is not a float32 number`);
     const broken = words.find((word, i) => whole(port, i) && !Number.isSafeInteger(values[i]));
     if (broken !== undefined) throw new Error(`'${broken}' is not a whole number`);
@@ -195,12 +211,10 @@ const form = (() => {
 
   // {element, values(), set(values)}; `changed` is called when a person changed a value.
   function input(port, changed) {
-    const values = Array.from({ length: width(port) }, (_, i) => {
-      const range = limits(port, i);
-      return whole(port, i) ? (range?.[0] ?? 0) : range ? rounded((range[0] + range[1]) / 2, ...range) : 0;
-    });
+    const values = Array.from({ length: width(port) }, (_, i) => middle(port, i));
     const grid = picture(port);
     if (grid) values.fill(port.range[0]);
+    const gaps = values.some((_, i) => optionally(port, i)) ? make("p", { className: "soft" }, `A value may be missing: leave its field empty, or write null in the row below.`) : null;
     const beyond = make("p", { className: "warn" });
     const paste = pasting(port, values, (given) => {
       set(given);
@@ -225,7 +239,7 @@ const form = (() => {
       noticed();
     }
     set(values);
-    const element = make("fieldset", { data: { "data-input": port.name } }, make("legend", {}, port.name), shown?.element ?? null, beyond, paste.element);
+    const element = make("fieldset", { data: { "data-input": port.name } }, make("legend", {}, port.name), gaps, shown?.element ?? null, beyond, paste.element);
     return { element, values: () => values.slice(), set };
   }
 

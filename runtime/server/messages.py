@@ -125,7 +125,10 @@ def _binary_size(entry: Mapping[str, Any], name: str) -> int | None:
 
 
 def _parse_numbers(data: Json, tensor: Tensor, datatype: str, count: int, depth: int) -> np.ndarray:
-    """A flat list of numbers, or one nested at most ``depth`` deep, as float32 or int64 (count,)."""
+    """A flat list of numbers, or one nested at most ``depth`` deep, as float32 or int64 (count,).
+
+    Where values may be missing, null is NaN, for which JSON has no form.
+    """
     name = tensor.name
     if type(data) is not list:
         raise Malformed(f"input '{name}' has no list of numbers as \"data\"")
@@ -137,7 +140,7 @@ def _parse_numbers(data: Json, tensor: Tensor, datatype: str, count: int, depth:
         types = set(map(type, data))
     if len(data) != count:
         raise Malformed(f"input '{name}' has {len(data):,} values, and its shape takes {count:,}")
-    if not types <= _NUMBERS:
+    if not types <= (_NUMBERS | {type(None)} if tensor.missing else _NUMBERS):
         names = sorted(kind.__name__ for kind in types - _NUMBERS)
         raise Malformed(f"input '{name}' has values that are not numbers: {', '.join(names)}")
     if datatype != FP32:

@@ -1,6 +1,6 @@
 "use strict";
 // Inputs and outputs by the records that a model's file holds of them: a port is {name, shape, features?, units?, range?,
-// ranges?, indices?, categories?, labels?, scores?, dtype?}, and a row is a list of its values.
+// ranges?, indices?, categories?, missing?, labels?, scores?, dtype?}, and a row is a list of its values.
 const ports = (() => {
   function make(tag, properties = {}, ...children) {
     const { data, ...rest } = properties;
@@ -22,6 +22,11 @@ const ports = (() => {
   // Whether only whole numbers may stand there: indices into a table.
   function whole(port, index) {
     return port.dtype === "int64" || Boolean(port.indices?.[index]);
+  }
+
+  // Whether a value may be missing; it is NaN then, which JSON has as null.
+  function optionally(port, index) {
+    return Boolean(port.missing) && !whole(port, index);
   }
 
   // The words that a value of a row is the code of, or null.
@@ -49,5 +54,5 @@ const ports = (() => {
     return String(Number(value.toPrecision(9)));
   }
 
-  return { make, width, limits, whole, vocabulary, worded, text, short };
+  return { make, width, limits, whole, optionally, vocabulary, worded, text, short };
 })();

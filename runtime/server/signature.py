@@ -43,6 +43,8 @@ class Tensor:
     """Those that it accepts."""
     port: Port | None = None
     """What the file says of an input whose features are all categories, which accepts words as BYTES."""
+    missing: bool = False
+    """Whether values may be missing; null in JSON is then NaN."""
 
     @property
     def datatype(self) -> str:
@@ -120,7 +122,7 @@ def _tensor(port: Port) -> Tensor:
     datatypes, has_words = DATATYPES[port.dtype], port.categories is not None and all(port.categories)
     if has_words:
         return Tensor(port.name, row, width, fixed, (*datatypes, BYTES), port)
-    return Tensor(port.name, row, width, fixed, datatypes)
+    return Tensor(port.name, row, width, fixed, datatypes, missing=port.missing)
 
 
 def to_model_dtype(tensor: Tensor, values: np.ndarray, datatype: str) -> np.ndarray:

@@ -44,6 +44,26 @@ def fitted_to(frame: Any, **options: Any) -> table.Features:
     return table.fit_features(frame, target="late", drop=["id"], words=["month"], **options)
 
 
+def test_a_spec_takes_the_same_rows(library: Any) -> None:
+    frame = library(COLUMNS)
+    fitted = fitted_to(frame, unknown="first")
+    spec = MLPSpec(name="m", inputs=fitted.inputs, blocks=[{"linear": 1}])
+    expected, found = fitted.rows(frame), table.rows_of(spec, frame)
+    assert list(found) == list(expected) == ["numbers", "words"]
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+        assert found[name].dtype == values.dtype
+    with pytest.raises(InputError, match="1 of the model's 4 columns are missing: 'height'"):
+        table.rows_of(spec, library({name: values for name, values in COLUMNS.items() if name != "height"}))
+    with pytest.raises(InputError, match="expected a table of pandas, polars or Arrow, not a list"):
+        table.rows_of(spec, [[1.0]])
+
+
+def test_a_spec_of_one_input_of_numbers_takes_rows_too(library: Any) -> None:
+    spec = MLPSpec(name="m", input={"features": ["month", "id"]}, blocks=[{"linear": 1}])
+    assert table.rows_of(spec, library(COLUMNS))["input"].tolist() == [[3, 7], [12, 8], [3, 9], [1, 10]]
+
+
 def test_numbers_have_ranges_means_and_deviations_and_words_are_ordered(library: Any) -> None:
     fitted = fitted_to(library(COLUMNS), unknown="first", embedding=2)
     numbers, words = fitted.inputs

@@ -12,8 +12,8 @@ from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
-import numpy as np
 import onnx
 import pytest
 import torch
@@ -28,6 +28,7 @@ from tests.support.commands import Run
 from tests.support.devtools import Page
 from tests.support.policy import Policy
 from tests.support.servers.environments import environment
+from tests.support.words import delays
 
 ARM = {
     "name": "arm",
@@ -61,6 +62,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, Pat
     arm = MLPSpec.model_validate(ARM)
     torch.manual_seed(0)
     made = {"digits": (digits.eval(), spec), "arm": (randomised(assemble(arm), 1), arm), "policy": (Policy(), None)}
+    made["delays"] = delays()[::-1]
     write = partial(publish, device="cpu", page=False)
     return {name: write(module, folder / f"{name}.onnx", spec=given)[0].path for name, (module, given) in made.items()}
 
@@ -133,7 +135,7 @@ def test_it_runs_from_a_static_server_behind_its_policy(pages: dict[str, Path], 
     assert seen.errors == []
 
 
-@pytest.mark.parametrize("name", ["digits", "arm", "policy"])
+@pytest.mark.parametrize("name", ["digits", "arm", "policy", "delays"])
 def test_it_opens_from_a_disk_and_asks_for_nothing(
     name: str, pages: dict[str, Path], show: Callable[[str], Page]
 ) -> None:
@@ -148,10 +150,10 @@ def certificate_of(file: Path) -> Certificate:
     return read_certificate(file.with_name(f"{file.stem}.parity.json"))
 
 
-def same(page: Page, file: Path, rows: dict[str, list[float]]) -> None:
+def same(page: Page, file: Path, rows: dict[str, list[Any]]) -> None:
     """Whether the page shows what ONNX Runtime gives here, within the proved bound of both."""
     with Session(file, "cpu") as session:
-        expected = session.run({name: np.array([row], np.float32) for name, row in rows.items()})
+        expected = session.run({name: [row] for name, row in rows.items()})
     answers = certificate_of(file).answers
     assert answers is not None
     for name, values in expected.items():
@@ -177,6 +179,23 @@ def test_sliders_and_numbers_change_the_outputs(
     seen.type("input[type=number][aria-label='payload, kg']", 7)
     same(seen, files["arm"], {"observation": [1.25, 7, -0.7]})
     assert "payload is 7, beyond its declared range 0 to 5" in seen.text("#inputs .warn")
+
+
+def test_words_are_chosen_and_gaps_left_empty(
+    files: dict[str, Path], pages: dict[str, Path], show: Callable[[str], Page]
+) -> None:
+    seen, file = show(pages["delays"].as_uri()), files["delays"]
+    same(seen, file, {"numbers": [0.0, 0.0], "words": ["AA", "EWR"]})
+    seen.type("select[aria-label=carrier]", 3)
+    same(seen, file, {"numbers": [0.0, 0.0], "words": ["Ü 2", "EWR"]})
+    seen.type("input[type=number][aria-label='distance, mi']", "")
+    same(seen, file, {"numbers": [float("nan"), 0.0], "words": ["Ü 2", "EWR"]})
+    seen.type("[data-input=words] textarea", "1, 7")
+    seen.click("[data-input=words] .tools button")
+    seen.wait("document.querySelector('#distance').innerText.startsWith('The model does not take this row')")
+    seen.type("#row", 2)
+    seen.wait("document.querySelector('#distance').innerText.startsWith('Row 3: within the bound')")
+    assert seen.errors == []
 
 
 def test_a_picture_is_drawn_with_mouse_and_keys(

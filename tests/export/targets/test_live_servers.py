@@ -31,8 +31,11 @@ from tests.support.servers.asking import (
 )
 from tests.support.servers.starting import SERVERS
 from tests.support.servers.wrong import WRONG, assert_neighbours_are_answered, wrong
+from tests.support.words import delays, eager
 
-LIVE = [*SERVERS, "triton plain", "triton fixed"]
+WORDS = ["kserve-words", "mlserver-words", "triton words"]
+"""A model of numbers and of codes for words, whose numbers may be missing."""
+LIVE = [*SERVERS, "triton plain", "triton fixed", "triton words"]
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +47,21 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 
 @pytest.fixture(params=LIVE)
 def live(request: pytest.FixtureRequest, start: Callable[[str], dict[str, Live]]) -> Live:
-    """A package's model at its server, "policy" unless another is said: at each in turn, unless a test names some."""
+    """A package's model at its server, the first unless another is said: at each in turn, unless a test names some."""
     server, _, model = request.param.partition(" ")
-    return start(server)[model or "policy"]
+    models = start(server)
+    return models[model or next(iter(models))]
 
 
 def only(*servers: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("live", servers, indirect=True)
 
 
+TYPES = {"float32": "FP32", "int64": "INT64"}
 WAYS: dict[str, Way] = {"gRPC": over_grpc, "REST, JSON": over_rest, "REST, binary": over_rest_binary}
 SPOKEN = [
     *((server, way) for server in ("kserve", "triton", "triton plain") for way in WAYS),
-    *(("mlserver", way) for way in ("gRPC", "REST, JSON")),
+    *((server, way) for server in ("mlserver", *WORDS) for way in ("gRPC", "REST, JSON")),
     *(("ray-serve", way) for way in ("REST, JSON", "REST, binary")),
 ]
 
@@ -72,7 +77,9 @@ def test_the_metadata_is_the_file_s(live: Live) -> None:
     metadata, summary = get(live), live.package.deployment.summary
     rows = live.package.deployment.fixed_batch or -1
     for kind in ("inputs", "outputs"):
-        expected = [{"name": p.name, "datatype": "FP32", "shape": [rows, *p.shape[1:]]} for p in getattr(summary, kind)]
+        expected = [
+            {"name": p.name, "datatype": TYPES[p.dtype], "shape": [rows, *p.shape[1:]]} for p in getattr(summary, kind)
+        ]
         assert metadata[kind] == expected
 
 
@@ -121,6 +128,20 @@ def test_the_smoke_test_passes_and_tells_another_answer(live: Live) -> None:
     assert "not what was proved" in done.stderr
     nobody = replace(live, package=replace(live.package, deployment=replace(live.package.deployment, name="nobody")))
     assert smoke_test(nobody).returncode == 3
+
+
+@only(*WORDS)
+def test_gaps_are_nan_and_a_code_beyond_the_words_is_refused(live: Live) -> None:
+    inputs = {name: values[:3].copy() for name, values in live.answers.inputs.items()}
+    inputs["numbers"][1, 0] = np.nan
+    gap = eager(delays()[1], inputs["numbers"], inputs["words"])
+    (found,) = ask_grpc(live, inputs).values()
+    np.testing.assert_allclose(found, gap, rtol=0, atol=1e-5)
+    inputs["words"][1, 1] = 3
+    with pytest.raises(InferenceServerException):
+        ask_grpc(live, inputs)
+    (found,) = ask_grpc(live, {name: values[[0, 2]] for name, values in inputs.items()}).values()
+    np.testing.assert_allclose(found, gap[[0, 2]], rtol=0, atol=1e-5)
 
 
 @only("kserve", "mlserver", "ray-serve")

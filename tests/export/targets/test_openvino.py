@@ -16,6 +16,7 @@ from runtime import Answers
 from tests.support.cases import BLOCKS, network, randomised
 from tests.support.onnx_drafts import fixed_batch
 from tests.support.policy import SHAPES, Policy
+from tests.support.words import delays, eager
 
 
 def config(made: Package) -> dict[str, Any]:
@@ -61,6 +62,16 @@ def test_several_inputs_and_outputs_with_external_data(tmp_path: Path) -> None:
     made = package(tmp_path / "m.onnx", "openvino", tmp_path / "p", max_batch=24)
     assert config(made)["shape"] == {"obs": "(1:24,3)", "goal": "(1:24,2)"}
     assert_within_bounds(made)
+
+
+def test_codes_of_words_and_gaps(tmp_path: Path) -> None:
+    spec, module = delays()
+    publish(module, tmp_path / "m.onnx", spec=spec, page=False)
+    made = package(tmp_path / "m.onnx", "openvino", tmp_path / "p")
+    assert_within_bounds(made)
+    numbers, codes = np.array([[500, np.nan], [np.nan, 3]], np.float32), np.array([[3, 1], [2, 0]])
+    found = compiled(made)({"numbers": numbers, "words": codes})["delay"]
+    np.testing.assert_allclose(found, eager(module, numbers, codes), rtol=0, atol=1e-5)
 
 
 def test_a_batch_of_more_rows_is_refused(tmp_path: Path) -> None:

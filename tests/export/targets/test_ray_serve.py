@@ -6,11 +6,14 @@ from pathlib import Path
 
 import yaml
 
-from tests.support.servers.asking import policy_package
+from export import package
+from tests.support.servers.asking import policy
 
 
 def test_ray_serves_config_has_the_replicas_that_were_asked_for(tmp_path: Path) -> None:
-    made = policy_package(tmp_path, "ray-serve", instances=2, threads=3, device="cuda", delay_us=500)
+    made = package(
+        policy(tmp_path), "ray-serve", tmp_path / "package", instances=2, threads=3, device="cuda", delay_us=500
+    )
     (application,) = yaml.safe_load((made.folder / "serve.yaml").read_text())["applications"]
     (deployment,) = application["deployments"]
     assert deployment["autoscaling_config"]["min_replicas"] == 2

@@ -139,6 +139,9 @@ def test_values_too_large_for_float32(kind: str, session: Session, tmp_path: Pat
     assert report.failed[0].startswith("row 5: ")
     rows[4, 1], rows[9, 0] = 1, 0.1
     path = write(tmp_path / f"rows.{kind}", rows)
+    if kind in ("parquet", "arrow"):
+        assert score_file(session, path, tmp_path / "new.csv").rounded
+        return
     for on_error in ("fail", "null"):  # leaving rows out is no remedy for a file of another type
         with pytest.raises(
             InputError, match=r"is float64 and the model takes float32: 0\.1 in row 10.*--dtype float32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,10 @@ def test_doubles_become_the_nearest_float32_and_that_is_said(table: Callable, tm
     with pytest.warns(RoundingWarning, match="float64 columns of the table become the nearest float32"):
         found = model.predict(table(doubles))
     assert found.tobytes() == model.predict(rounded).tobytes()
+    for call in (model.run, partial(score, model), partial(score_table, model)):  # through one function or several
+        with pytest.warns(RoundingWarning) as said:
+            call(table(doubles))
+        assert [warning.filename for warning in said] == [__file__]
     exact = model.predict(table(columns(height=[0.5, 0.25, 3.0])))  # no warning, which would be an error
     assert exact.shape == (3, 2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from builder import MLPSpec, assemble
 from export import export
 from runtime import InputError, OutputError, Port, Session, read_rows, score_file
 from runtime.data.scoring import Scores
+from runtime.errors import RoundingWarning
 
 NAMES = ["age", "height", "weight"]
 ROWS = np.array([[1, 2.5, -3], [4, 0.1, 6], [7, 8, 9]], np.float32)
@@ -81,13 +83,40 @@ def test_columns_that_do_not_fit(kind: str, data: dict, names: bool, expected: s
     assert f"r.{kind}" in str(caught.value)
 
 
-def test_parquet_values_that_float32_cannot_hold_name_their_column(tmp_path: Path) -> None:
-    path = write(tmp_path / "r.parquet", {"age": [1, 2], "height": [0.5, 0.1], "weight": [1.0, 1.0]})
-    port = Port("x", ("batch", 3), features=tuple(NAMES))
-    with pytest.raises(InputError, match=r"column 'height' is float64.*0\.1 in row 2"):
-        read_rows(path, port)
-    rows, _ = read_rows(path, port, dtype="float32")
-    assert rows[1, 1] == np.float32(0.1)
+PORT = Port("x", ("batch", 3), features=tuple(NAMES))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_float64_columns_of_files_become_the_nearest_float32_and_that_is_said_once(kind: str, tmp_path: Path) -> None:
+    columns = {"age": [1.0, 2.0], "height": [0.5, 0.1], "weight": [0.2, None]}
+    path, port = tmp_path / f"r.{kind}", replace(PORT, missing=True)
+    frame = polars.DataFrame(columns)
+    frame.write_parquet(path) if kind == "parquet" else frame.write_ipc(path)
+    with pytest.warns(RoundingWarning, match=f"float64 columns of r.{kind} become the nearest float32") as said:
+        rows, _ = read_rows(path, port)
+    assert [warning.filename for warning in said] == [__file__]
+    np.testing.assert_array_equal(rows, np.array([[1, 0.5, 0.2], [2, 0.1, np.nan]], np.float32))
+    assert read_rows(path, port, dtype="float32")[0].tobytes() == rows.tobytes()  # no warning, which would be an error
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1, 2**24 + 1], r"column 'height' is int64.*16777217 in row 2 would become 16777216"),
+        ([1.0, 1e39], r"column 'height' is float64 and the model takes float32: 1e\+39 in row 2 would become inf"),
+    ],
+)
+def test_parquet_values_that_float32_cannot_hold_name_their_column(
+    values: list[Any], expected: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "r.parquet", {"age": [1, 2], "height": values, "weight": [1.0, 1.0]})
+    with pytest.raises(InputError, match=expected):
+        read_rows(path, PORT)
+
+
+def test_a_table_of_exact_doubles_says_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "r.parquet", {"age": [1.0, 2.0], "height": [0.5, -np.inf], "weight": [np.nan, 1.0]})
+    assert read_rows(path, PORT)[0][0, 1] == 0.5  # no warning, which would be an error
 
 
 def test_csv_texts(tmp_path: Path) -> None:

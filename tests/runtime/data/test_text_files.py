@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,7 +43,10 @@ def expected(model: Path) -> list[float]:
 def test_columns_are_kept(kind: str, results: str, model: Path, tmp_path: Path, run: Run) -> None:
     path, output = tmp_path / f"r.{kind}", tmp_path / f"o.{results}"
     getattr(FRAME, {"csv": "write_csv", "parquet": "write_parquet", "arrow": "write_ipc"}[kind])(path)
-    assert run("predict", model, path, "-o", output, "--keep", "id", "--keep", "a").code == 0
+    done = run("predict", model, path, "-o", output, "--keep", "id", "--keep", "a")
+    assert done.code == 0
+    assert "'name' not used" in done.err
+    assert "'id'" not in done.err
     read: Any = {"parquet": polars.read_parquet, "arrow": polars.read_ipc, "csv": polars.read_csv}
     found = read[results](output) if results in read else polars.read_csv(output, separator="\t")
     assert found.columns == ["id", "a", "y"]
@@ -133,6 +138,11 @@ def test_standard_input_and_output(model: Path, run: Run, monkeypatch: pytest.Mo
     done = run("predict", model, "-")
     assert done.code == 2
     assert "standard input: column 'b', line 2: 'fast' is not a number" in " ".join(done.err.split())
+    given(b"a,b\n1,fast\nnan,2\n")
+    done = run("predict", model, "-", "--on-error", "null")
+    assert done.code == 0
+    assert "1 of the 2 rows of standard input could not be read" in " ".join(done.err.split())
+    assert "1 of the 2 rows of standard input went through the model" in " ".join(done.err.split())
 
 
 def test_a_folder_is_scored_file_by_file(model: Path, tmp_path: Path, run: Run) -> None:
@@ -154,6 +164,27 @@ def test_a_folder_is_scored_file_by_file(model: Path, tmp_path: Path, run: Run) 
     assert "it exists and is not an empty folder" in " ".join(again.err.split())
     record = json.loads(run("predict", model, data, "-o", tmp_path / "more", "--json").out)
     assert [file["rows"] for file in record["files"]] == [3, 3, 3]
+
+
+def test_float64_columns_of_a_folder_are_noted_once(model: Path, tmp_path: Path, run: Run) -> None:
+    (data := tmp_path / "data").mkdir()
+    for name, value in (("one", 0.1), ("two", 0.1), ("three", 0.5)):
+        polars.DataFrame({"a": [value], "b": [0.25]}).write_parquet(data / f"{name}.parquet")
+    done = run("predict", model, data, "-o", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert done.err.count("note: numbers in float64 columns of data become the nearest float32") == 1
+    for others in (["-o", tmp_path / "same", "--dtype", "float32"], ["-o", tmp_path / "exact.csv"]):
+        given = data if "--dtype" in others else data / "three.parquet"
+        assert "nearest float32" not in run("predict", model, given, *others).err
+
+
+def test_commands_that_read_rows_note_it_without_a_line_of_code(model: Path, tmp_path: Path) -> None:
+    polars.DataFrame({"a": [0.1], "b": [0.25]}).write_parquet(tmp_path / "r.parquet")
+    command = [sys.executable, "-m", "mlpx", "inspect", str(model), "--data", str(tmp_path / "r.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("note: numbers in float64 columns of r.parquet become the nearest float32")
+    assert "Warning" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from torch import nn
 
 from export import publish
 from runtime import InputError, Session, read_inputs, score_file, score_table
+from runtime.data.categories import encode_rows
 from runtime.data.scoring import input_ports
 from runtime.model.port import Port, Vocabulary
 from tests.support.commands import Run
@@ -215,6 +216,22 @@ def test_generated_rows_equal_eager_pytorch_or_are_named(
     assert report.failed_rows == sum(refused)
     assert len(report.failed) == min(5, sum(refused))
     assert report.nonfinite is None
+
+
+@settings(deadline=None, max_examples=examples(40, of=300))
+@given(rows=st.lists(st.tuples(st.none() | WORDS, st.none() | WORDS), min_size=1, max_size=8))
+def test_arrays_of_generated_words_have_their_codes_or_the_first_row_is_named(
+    rows: list[tuple[Any, ...]], session: Session
+) -> None:
+    _, port = input_ports(session)
+    words = np.array([list(row) for row in rows], object)
+    codes = [[CARRIERS.index(a) if a in CARRIERS else 2, ORIGINS.index(b) if b in ORIGINS else -1] for a, b in rows]
+    refused = [code < 0 for _, code in codes]
+    if not any(refused):
+        assert encode_rows(words, port).tolist() == codes
+        return
+    with pytest.raises(InputError, match=rf"'words', row {refused.index(True) + 1}, feature 'origin'"):
+        encode_rows(words, port)
 
 
 def test_the_ports_of_a_session_say_their_words(session: Session) -> None:

@@ -42,7 +42,7 @@ def test_every_row_is_in_one_part_and_its_results_are_those_of_one_machine(
     with Session(file, "cpu", threads=1) as session:
         parts, how = partition(folder / "in", input_ports(session), keep=["id"], max_rows=most)
         scored = [score_part(session, part, folder / "out", keep=["id"]) for part in parts]
-    assert how == "columns by name, 'id' not used"
+    assert how == "columns by name"
     assert [each.rows for each in scored] == [part.rows for part in parts]
     assert all(part.rows <= max(most, group) for part in parts)
     results = read_results(folder / "out", parts)
@@ -100,11 +100,19 @@ def test_the_first_wrong_row_is_named_as_it_is_counted_in_the_file(file: Path, t
         *_, last = partition(source, input_ports(session), max_rows=10)[0]
         with pytest.raises(InputError, match=r"in\.parquet: column 'age' has empty values, the first in row 34"):
             score_part(session, last, tmp_path / "out")
-        tenth = write_rows(tmp_path / "in.parquet", 40, group=10, age=np.array([0.5] * 35 + [0.1] * 5))
-        *_, last = partition(tenth, input_ports(session), max_rows=10)[0]
-        with pytest.raises(InputError, match=r"column 'age' is float64.*0\.1 in row 36 would become"):
+        large = write_rows(tmp_path / "in.parquet", 40, group=10, age=np.array([5] * 35 + [2**24 + 1] * 5))
+        *_, last = partition(large, input_ports(session), max_rows=10)[0]
+        with pytest.raises(InputError, match=r"column 'age' is int64.*16777217 in row 36 would become"):
             score_part(session, last, tmp_path / "out")
         assert score_part(session, last, tmp_path / "out", dtype="float32").rows == 10
+
+
+def test_rounded_numbers_are_said_of_the_part_that_has_them(file: Path, tmp_path: Path) -> None:
+    tenth = write_rows(tmp_path / "in.parquet", 40, group=10, age=np.array([0.5] * 35 + [0.1] * 5))
+    with Session(file, "cpu") as session:
+        parts = partition(tenth, input_ports(session), max_rows=10)[0]
+        assert [score_part(session, part, tmp_path / "out").rounded for part in parts] == [False, False, False, True]
+        assert not score_part(session, parts[3], tmp_path / "out", dtype="float32").rounded
 
 
 def test_a_damaged_row_group_is_an_error_that_names_its_file(file: Path, tmp_path: Path) -> None:

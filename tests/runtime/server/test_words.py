@@ -45,8 +45,10 @@ def exact() -> np.ndarray:
     return eager(delays()[1], NUMBERS, CODES)
 
 
-def infer(server: Server, data: Any, datatype: str = "BYTES", shape: tuple[int, int] = (2, 2)) -> Reply:
-    numbers = {"name": "numbers", "datatype": "FP32", "shape": [2, 2], "data": [500, 3, 250, float("nan")]}
+def infer(
+    server: Server, data: Any, datatype: str = "BYTES", shape: tuple[int, int] = (2, 2), gap: Any = float("nan")
+) -> Reply:
+    numbers = {"name": "numbers", "datatype": "FP32", "shape": [2, 2], "data": [500, 3, 250, gap]}
     words = {"name": "words", "datatype": datatype, "shape": list(shape), "data": data}
     return ask(server.url, "POST", "/v2/models/delays/infer", {"inputs": [numbers, words]})
 
@@ -63,6 +65,17 @@ def test_json_takes_words_and_codes(server: Server, exact: np.ndarray, data: Any
     reply = infer(server, data, datatype)
     assert reply.status == 200, reply.body
     near(reply.json["outputs"][0]["data"], exact)
+
+
+def test_a_gap_is_null_or_nan_in_json(server: Server, exact: np.ndarray) -> None:
+    for gap in (None, float("nan")):
+        reply = infer(server, WORDS, gap=gap)
+        assert reply.status == 200, reply.body
+        near(reply.json["outputs"][0]["data"], exact)
+    for codes in ([[3, None], [2, 0]], [3, 1, None, 0]):
+        reply = infer(server, codes, "INT64")
+        assert reply.status == 400
+        assert "input 'words' has values that are not numbers: NoneType" in reply.json["error"]
 
 
 def test_the_clients_send_words(server: Server, exact: np.ndarray) -> None:
@@ -165,6 +178,38 @@ def test_the_page_offers_the_words(server: Server, width: int, tmp_path: Path) -
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.errors == []
         page.screenshot(tmp_path / f"words_{width}.png")
+
+
+DISTANCE, SLIDER = "[aria-label='distance, mi'][type=number]", "[aria-label='distance'][type=range]"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
+def test_a_field_that_is_left_empty_is_a_gap(server: Server) -> None:
+    module = delays()[1]
+
+    def shows(distance: float) -> str:
+        (answer,) = eager(module, np.array([[distance, 0]], np.float32), [[0, 0]])[0]
+        return f"Math.abs(document.querySelector('.value')?.value - {answer}) < 1e-5"
+
+    with Page() as page:
+        page.open(server.url + "/")
+        page.wait(shows(0))  # the middle of the range
+        assert "A value may be missing: leave its field empty, or write null" in page.text("[data-input=numbers]")
+        assert "missing" not in page.text("[data-input=words]")
+        page.type(DISTANCE, "")
+        page.wait(shows(float("nan")))
+        assert '"data":[null,0]' in page.text("#curl")
+        assert page.evaluate(f'document.querySelector("{DISTANCE}").getAttribute("aria-invalid")') == "false"
+        page.evaluate("document.querySelector('[data-input=numbers] details').open = true")
+        page.wait("document.querySelector('[data-input=numbers] textarea').value === '[null,0]'")
+        page.type(SLIDER, 500)
+        page.wait(shows(500))
+        assert page.evaluate(f'document.querySelector("{DISTANCE}").value') == "500"
+        page.type("[data-input=numbers] textarea", "null, 0")
+        page.click("[data-input=numbers] .tools button")
+        page.wait(shows(float("nan")))
+        assert page.evaluate(f'document.querySelector("{DISTANCE}").value') == ""
+        assert page.errors == []
 
 
 def test_no_rows_of_words(server: Server) -> None:

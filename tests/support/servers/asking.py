@@ -17,11 +17,18 @@ import numpy as np
 import torch
 from tritonclient.grpc import InferenceServerClient, InferInput
 
-from export import Package, package, publish
+from export import Package, publish
 from runtime import Answers
 from tests.support.policy import SHAPES, Policy
 from tests.support.servers.environments import environment
 from tests.support.servers.rest_client import rest
+from tests.support.words import delays
+
+
+def words(folder: Path) -> Path:
+    """A proved file of numbers, which may be missing, and of codes of words."""
+    spec, module = delays()
+    return publish(module, folder / "delays.onnx", spec=spec, page=False)[0].path
 
 
 @dataclass(frozen=True)
@@ -67,16 +74,16 @@ def policy(folder: Path) -> Path:
     return folder / "policy.onnx"
 
 
-def policy_package(folder: Path, target: str, **options: Any) -> Package:
-    """A package of it."""
-    return package(policy(folder), target, folder / "package", **options)
+def datatype(values: np.ndarray) -> str:
+    """Of an input whose rows are these: FP32, or INT64 of codes."""
+    return {"float32": "FP32", "int64": "INT64"}[str(values.dtype)]
 
 
 def ask_grpc(live: Live, inputs: Outputs) -> Outputs:
     """The outputs for arrays, sent as bytes by NVIDIA's client."""
     tensors = []
     for name, values in inputs.items():
-        tensors.append(InferInput(name, list(values.shape), "FP32"))
+        tensors.append(InferInput(name, list(values.shape), datatype(values)))
         tensors[-1].set_data_from_numpy(np.ascontiguousarray(values))
     with InferenceServerClient(live.grpc) as client:
         result: Any = client.infer(live.name, tensors)
@@ -119,7 +126,7 @@ def request(live: Live, rows: slice = slice(0, 1)) -> dict[str, Any]:
     """A request for rows of the certificate, for JSON."""
     return {
         "inputs": [
-            {"name": name, "shape": list(part.shape), "datatype": "FP32", "data": part.ravel().tolist()}
+            {"name": name, "shape": list(part.shape), "datatype": datatype(part), "data": part.ravel().tolist()}
             for name, part in ((name, values[rows]) for name, values in live.answers.inputs.items())
         ]
     }

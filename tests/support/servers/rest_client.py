@@ -51,7 +51,7 @@ def _main(address: str, model: str, inputs_file: str, outputs_file: str, encodin
         tensors = []
         for name, values in inputs.items():
             part = np.ascontiguousarray(values[start:stop])
-            tensors.append(InferInput(name, list(part.shape), "FP32"))
+            tensors.append(InferInput(name, list(part.shape), "FP32" if part.dtype == np.float32 else "INT64"))
             tensors[-1].set_data_from_numpy(part, binary_data=binary)
         with InferenceServerClient(address) as client:
             names = [output["name"] for output in client.get_model_metadata(model)["outputs"]]

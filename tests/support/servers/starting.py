@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,20 @@ import yaml
 from export import package, publish
 from tests.support.cases import network, randomised
 from tests.support.onnx_drafts import fixed_batch
-from tests.support.servers.asking import Live, policy, policy_package
+from tests.support.servers.asking import Live, policy, words
 from tests.support.servers.environments import environment, variables
 from tests.support.servers.running import free_ports, running, session
 from tests.support.servers.triton import triton
 
+Model = Callable[[Path], Path]
+"""Writes a proved file into a folder."""
+
 
 @contextmanager
-def _kserve(folder: Path) -> Iterator[dict[str, Live]]:
+def _kserve(folder: Path, model: Model = policy) -> Iterator[dict[str, Live]]:
     """The server of backend "custom"."""
     server = environment("kserve")
-    made = policy_package(folder, "kserve", backend="custom", max_batch=64)
+    made = package(model(folder), "kserve", folder / "package", backend="custom", max_batch=64)
     http, grpc = free_ports(2)
     live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
     image = (made.folder / "Dockerfile").read_text()
@@ -33,13 +37,13 @@ def _kserve(folder: Path) -> Iterator[dict[str, Live]]:
     ports = [f"--http_port={http}", f"--grpc_port={grpc}"]
     ready = f"http://{live.http}/v2/health/ready"
     with running([*start, *ports], ready=ready, log=folder / "log", env=variables(server), cwd=folder):
-        yield {"policy": live}
+        yield {live.name: live}
 
 
 @contextmanager
-def _mlserver(folder: Path) -> Iterator[dict[str, Live]]:
+def _mlserver(folder: Path, model: Model = policy) -> Iterator[dict[str, Live]]:
     server = environment("mlserver")
-    made = policy_package(folder, "mlserver", max_batch=64)
+    made = package(model(folder), "mlserver", folder / "package", max_batch=64)
     http, grpc, metrics = free_ports(3)
     settings = made.folder / "settings.json"
     ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
@@ -47,13 +51,13 @@ def _mlserver(folder: Path) -> Iterator[dict[str, Live]]:
     live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
     start, ready = [server / "bin" / "mlserver", "start", "."], f"{live.url}/ready"
     with running(start, ready=ready, log=folder / "log", env=variables(server), cwd=made.folder):
-        yield {"policy": live}
+        yield {live.name: live}
 
 
 @contextmanager
-def _ray_serve(folder: Path) -> Iterator[dict[str, Live]]:
+def _ray_serve(folder: Path, model: Model = policy) -> Iterator[dict[str, Live]]:
     server = environment("ray-serve")
-    made = policy_package(folder, "ray-serve", max_batch=64)
+    made = package(model(folder), "ray-serve", folder / "package", max_batch=64)
     (http,) = free_ports(1)
     config = made.folder / "serve.yaml"
     settings = yaml.safe_load(config.read_text())
@@ -64,20 +68,21 @@ def _ray_serve(folder: Path) -> Iterator[dict[str, Live]]:
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as sockets:
         env = variables(server) | {"RAY_TMPDIR": sockets, "RAY_USAGE_STATS_ENABLED": "0"}
         with running(start, ready=ready, log=folder / "log", env=env, cwd=made.folder, patience=150) as process:
-            yield {"policy": live}
+            yield {live.name: live}
         assert session(process.pid) == []
 
 
 @contextmanager
 def _triton(folder: Path) -> Iterator[dict[str, Live]]:
-    """Its Python backend: plain, of several inputs with external data, of a fixed batch, and open to any width."""
+    """Its Python backend: plain, of several inputs with external data, of a fixed batch, of words, and of any width."""
     environment("triton")
     spec, module = network([{"linear": 32}, "relu", {"linear": 3}])
     publish(randomised(module, 1), folder / "plain.onnx", spec=spec, page=False)
     options: dict[str, dict[str, Any]] = {
-        "plain": {"path": folder / "plain.onnx", "max_batch": 64, "delay_us": 30_000},
         "policy": {"path": policy(folder), "max_batch": 64, "delay_us": 30_000},
+        "plain": {"path": folder / "plain.onnx", "max_batch": 64, "delay_us": 30_000},
         "fixed": {"path": fixed_batch(folder, 12)},
+        "words": {"path": words(folder), "max_batch": 64},
         "loose": {"path": folder / "plain.onnx", "delay_us": 100_000},
     }
     packages = {
@@ -101,7 +106,9 @@ def _let_any_width_by(config: Path) -> None:
 
 SERVERS: dict[str, Callable[[Path], AbstractContextManager[dict[str, Live]]]] = {
     "kserve": _kserve,
+    "kserve-words": partial(_kserve, model=words),
     "mlserver": _mlserver,
+    "mlserver-words": partial(_mlserver, model=words),
     "ray-serve": _ray_serve,
     "triton": _triton,
 }
