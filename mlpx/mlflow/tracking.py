@@ -1,0 +1,158 @@
+"""Logging a model to a tracking server, and registering it."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, nullcontext
+from http.client import HTTPException
+from pathlib import Path
+from ssl import SSLError
+from typing import TYPE_CHECKING, Any
+
+from runtime import UnreachableError, imported
+
+from . import saving
+from .contents import PURPOSE, Contents, proved_contents
+from .facts import metrics_of, tags_of
+
+if TYPE_CHECKING:
+    from mlflow.models.model import Model, ModelInfo
+
+    from export import Artifact, ParityReport
+
+_SECONDS = 10
+"""How long a server may take to answer that it is there; MLflow itself tries again for minutes."""
+
+
+def log_model(
+    model: str | Path | Artifact,
+    report: str | Path | ParityReport | None = None,
+    *,
+    name: str | None = None,
+    registered_model_name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    await_registration_for: int = 300,
+    **options: Any,
+) -> ModelInfo:
+    """Log a proved file to the active run, with its certificate, and register it where that is asked for.
+
+    The verdict and the bounds become metrics of the run and of the model (see ``mlpx.mlflow.facts``), and tags of the
+    model and of its registered version. Without an active run one is made, and ended. A version is registered once all
+    files are there; where an upload fails, the model is deleted again.
+
+    Args:
+        model: the ONNX file, or the artifact that ``publish`` gave.
+        report: the file's report, or the path of its certificate; by default ``NAME.parity.json`` beside the file.
+        name: the model's; by default the file's without .onnx.
+        registered_model_name: the name in the registry, where a new version of it is made.
+        tags: further tags of the model and its version.
+        params: parameters of the model; those of the run are its parameters too.
+        await_registration_for: seconds that a registry may take.
+        options: ``device``, ``columns``, ``pip_requirements``, ``extra_pip_requirements`` and ``metadata``, as
+            ``save_model`` takes them.
+
+    Returns: MLflow's ``ModelInfo``: ``model_uri``, ``model_id``, ``registered_model_version`` and so on.
+    Raises what ``save_model`` raises; UnreachableError: the tracking server or the registry does not answer; and what
+    MLflow raises.
+    """
+    imported("mlflow", PURPOSE)
+    import mlflow
+    from mlflow.models import Model
+
+    with tempfile.TemporaryDirectory() as folder:
+        contents = proved_contents(model, report, Path(folder))
+        saving.write_model(contents, Path(folder) / "model", **options)  # what cannot be written is not begun
+        tracking = mlflow.get_tracking_uri()
+        _ask(tracking, "tracking server", "nothing was logged")
+        if registered_model_name is not None:
+            _ask(mlflow.get_registry_uri(), "registry", "nothing was logged")
+        name = Path(contents.certificate.file).stem if name is None else name
+        tags = tags_of(contents.certificate) | dict(tags or {})
+        active = mlflow.active_run()
+        with mlflow.start_run(run_name=name) if active is None else nullcontext(active) as run:
+            made = mlflow.initialize_logged_model(
+                name=name, source_run_id=run.info.run_id, tags=tags, params=_params(run.info.run_id, params)
+            )
+            with _removed_on_failure(made.model_id, tracking):
+                info = Model.log(
+                    artifact_path=None,
+                    name=name,
+                    flavor=sys.modules[__name__],
+                    model_id=made.model_id,
+                    run_id=run.info.run_id,
+                    contents=contents,
+                    **options,
+                )
+                mlflow.log_metrics(metrics_of(contents.certificate), run_id=run.info.run_id, model_id=made.model_id)
+    if registered_model_name is not None:
+        info.registered_model_version = _register(info, registered_model_name, tags, await_registration_for)
+    return info
+
+
+def save_model(path: str, mlflow_model: Model, contents: Contents, **options: Any) -> None:
+    """What MLflow calls of this module, as of any flavour, while it logs."""
+    saving.write_model(contents, Path(path), mlflow_model=mlflow_model, **options)
+
+
+def _params(run_id: str, params: Mapping[str, Any] | None) -> dict[str, str]:
+    """The model's own, and those of its run so far."""
+    import mlflow
+
+    of_run = mlflow.MlflowClient().get_run(run_id).data.params
+    return {key: str(value) for key, value in {**of_run, **(params or {})}.items()}
+
+
+def _register(info: ModelInfo, name: str, tags: dict[str, str], patience: int) -> int:
+    """The new version. Raises UnreachableError, and what MLflow raises with a note that the model is there."""
+    import mlflow
+
+    hint = f"mlflow.register_model('models:/{info.model_id}', '{name}')"
+    done = f"the model is logged as models:/{info.model_id}, and is not registered. What to do: {hint}"
+    try:
+        version = mlflow.register_model(
+            f"models:/{info.model_id}", name, await_registration_for=patience, tags=tags
+        ).version
+    except Exception as error:
+        error.add_note(f"mlpx: {done}")
+        _ask(mlflow.get_registry_uri(), "registry", done, error)
+        raise
+    return int(version)
+
+
+@contextmanager
+def _removed_on_failure(model_id: str, tracking: str) -> Generator[None]:
+    """Where the block fails, the model that it was to fill is deleted, so that no part of it stays under its name."""
+    import mlflow
+
+    try:
+        yield
+    except BaseException as error:
+        left = f"models:/{model_id} is not whole, and stays there until it is deleted"
+        _ask(tracking, "tracking server", f"{left}. What to do: log the file again once it answers", error)
+        mlflow.MlflowClient(tracking).delete_logged_model(model_id)
+        raise
+
+
+def _ask(uri: str, what: str, state: str, cause: BaseException | None = None) -> None:
+    """Raise UnreachableError if nothing answers at the URI of an MLflow server; ``state`` says what is there by then.
+
+    Any answer will do, and a certificate that only MLflow's settings trust. Other kinds of URIs are not asked.
+    """
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SECONDS):
+            return
+    except urllib.error.HTTPError:
+        return
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, SSLError):
+            return
+    hint = "" if "What to do" in state else ". What to do: check MLFLOW_TRACKING_URI, and that the server runs"
+    raise UnreachableError(f"the {what} {uri} does not answer: {reason}; {state}{hint}") from cause
