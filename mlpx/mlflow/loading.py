@@ -23,9 +23,15 @@ class ProvedModel:
         """The model's output for a batch of rows, an array (rows, ...); of several outputs, a dict by their names.
 
         ``model_input`` is a dict of arrays by the names of the inputs, or a data frame with a column for each feature.
+        Raises MlflowException for data that the model cannot take: only of these MLflow's servers give the message.
         """
         del params  # it has none
-        outputs = self.session.run(model_input, dtype="float32")
+        from mlflow.exceptions import MlflowException
+
+        try:
+            outputs = self.session.run(model_input, dtype="float32")
+        except InputError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
         return outputs if len(outputs) > 1 else next(iter(outputs.values()))
 
 
