@@ -74,21 +74,26 @@ def log_model(
         name = Path(contents.certificate.file).stem if name is None else name
         tags = tags_of(contents.certificate) | dict(tags or {})
         active = mlflow.active_run()
-        with mlflow.start_run(run_name=name) if active is None else nullcontext(active) as run:
+        begun: list[str] = []
+        with (
+            _removed_on_failure(begun, tracking),
+            mlflow.start_run(run_name=name) if active is None else nullcontext(active) as run,
+        ):
+            run_id = run.info.run_id
             made = mlflow.initialize_logged_model(
-                name=name, source_run_id=run.info.run_id, tags=tags, params=_params(run.info.run_id, params)
+                name=name, source_run_id=run_id, tags=tags, params=_params(run_id, params)
             )
-            with _removed_on_failure(made.model_id, tracking):
-                info = Model.log(
-                    artifact_path=None,
-                    name=name,
-                    flavor=sys.modules[__name__],
-                    model_id=made.model_id,
-                    run_id=run.info.run_id,
-                    contents=contents,
-                    **options,
-                )
-                mlflow.log_metrics(metrics_of(contents.certificate), run_id=run.info.run_id, model_id=made.model_id)
+            begun.append(made.model_id)
+            info = Model.log(
+                artifact_path=None,
+                name=name,
+                flavor=sys.modules[__name__],
+                model_id=made.model_id,
+                run_id=run_id,
+                contents=contents,
+                **options,
+            )
+            mlflow.log_metrics(metrics_of(contents.certificate), run_id=run_id, model_id=made.model_id)
     if registered_model_name is not None:
         info.registered_model_version = _register(info, registered_model_name, tags, await_registration_for)
     return info
@@ -125,16 +130,21 @@ def _register(info: ModelInfo, name: str, tags: dict[str, str], patience: int) -
 
 
 @contextmanager
-def _removed_on_failure(model_id: str, tracking: str) -> Generator[None]:
-    """Where the block fails, the model that it was to fill is deleted, so that no part of it stays under its name."""
+def _removed_on_failure(begun: list[str], tracking: str) -> Generator[None]:
+    """Where the block fails, the model that it has begun is deleted, so that no part of it stays under its name.
+
+    It is around the run too: to end a run on a server that is down raises an error of its own.
+    """
     import mlflow
 
     try:
         yield
     except BaseException as error:
-        left = f"models:/{model_id} is not whole, and stays there until it is deleted"
-        _ask(tracking, "tracking server", f"{left}. What to do: log the file again once it answers", error)
-        mlflow.MlflowClient(tracking).delete_logged_model(model_id)
+        state = "".join(f"models:/{each} is not whole, and stays there until it is deleted" for each in begun)
+        hint = "What to do: log the file again once it answers"
+        _ask(tracking, "tracking server", f"{state or 'nothing was logged'}. {hint}", error)
+        for each in begun:
+            mlflow.MlflowClient(tracking).delete_logged_model(each)
         raise
 
 
