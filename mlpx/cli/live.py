@@ -107,7 +107,8 @@ def _print_live(report: "LiveReport") -> None:
             print_field("asked", f"{batch.how}, {batch.tensors}: {requests}, {batch.largest:.2g} off at most")
     version = f", version {report.version}" if report.version else ""
     version += f" (of {', '.join(report.versions)})" if len(report.versions) > 1 else ""
-    print_field("server", f"{report.server or 'without a name'}, {report.protocol}, model {report.model}{version}")
+    model = f", model {report.model}" if report.model else ""
+    print_field("server", f"{report.server or 'without a name'}, {report.protocol}{model}{version}")
     print_field("proved", f"{report.file}, SHA-256 {report.sha256[:16]}…, by {report.certificate}")
     print_field("warning", *report.warnings)
 

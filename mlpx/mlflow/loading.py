@@ -20,9 +20,10 @@ class ProvedModel:
         self.session = session
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> Any:
-        """The model's output for a batch of rows, an array (rows, ...); of several outputs, a dict by their names.
+        """The model's outputs for a batch of rows: arrays (rows, ...).
 
-        ``model_input`` is a dict of arrays by the names of the inputs, or a data frame with a column for each feature.
+        ``model_input`` is a dict of arrays by the names of the inputs, and gives a dict by the names of the outputs; or
+        it is a data frame with a column for each feature, and gives the array of a single output.
         Raises MlflowException for data that the model cannot take: only of these MLflow's servers give the message.
         """
         del params  # it has none
@@ -32,7 +33,7 @@ class ProvedModel:
             outputs = self.session.run(model_input, dtype="float32")
         except InputError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+        return outputs if isinstance(model_input, Mapping) or len(outputs) > 1 else next(iter(outputs.values()))
 
 
 def load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> ProvedModel:

@@ -11,8 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from export import publish
 from runtime.version import VERSION
+from tests.support.commands import Run
+from tests.support.policy import SHAPES, Policy
 from tests.support.servers.mlflow import Mlflow, MlflowError, command, served
 
 from .conftest import Proved
@@ -170,7 +174,9 @@ def _ask(url: str, body: Any) -> tuple[int, Any]:
 
 
 @pytest.mark.usefixtures("logged")
-def test_models_serve_answers_within_the_bound(uri: str, policy: Proved, table: Proved, tmp_path: Path) -> None:
+def test_models_serve_answers_within_the_bound(
+    uri: str, policy: Proved, table: Proved, tmp_path: Path, run: Run
+) -> None:
     with served(uri, "models:/policy@champion", tmp_path) as url:
         inputs = {name: rows.tolist() for name, rows in policy.answers.inputs.items()}
         status, answer = _ask(url, {"inputs": inputs})
@@ -179,6 +185,7 @@ def test_models_serve_answers_within_the_bound(uri: str, policy: Proved, table: 
         status, answer = _ask(url, {"inputs": {"obs": [[1, 2]], "goal": [[1, 2]]}})
         assert status == 400
         assert "does not match expected shape (-1, 3)" in answer["message"]
+        _assert_verified(url, policy, run, tmp_path)
     with served(uri, "models:/delays@champion", tmp_path) as url:
         status, answer = _ask(url, _words(table))
         assert status == 200
@@ -188,6 +195,19 @@ def test_models_serve_answers_within_the_bound(uri: str, policy: Proved, table: 
         status, answer = _ask(url, wrong)
         assert status == 400
         assert re.search("row 2.*JFX.*origin|origin.*row 2.*JFX", answer["message"])
+
+
+def _assert_verified(url: str, policy: Proved, run: Run, folder: Path) -> None:
+    """``mlpx verify --url`` proves the server of the policy, and no other policy there."""
+    done = run("verify", policy.path, "--url", url)
+    assert done.code == 0, done.out + done.err
+    assert re.search(rf"proved +{url}: \d+ rows in \d+ requests, tensors as JSON", done.out)
+    assert re.search(r"server +MLflow \d+\.\d+\.\d+, REST\n", done.out)
+    torch.manual_seed(1)
+    publish(Policy(), folder / "other.onnx", input_shape=SHAPES, page=False)
+    other = run("verify", folder / "other.onnx", "--url", url)
+    assert other.code == 1
+    assert "beyond" in other.out or "off" in other.out
 
 
 PREDICT = ("models", "predict", "--env-manager", "local")
@@ -214,7 +234,7 @@ def test_pyfunc_takes_columns_of_numbers_where_that_is_asked_for(mlflow: Mlflow,
         folder=tmp_path / "model",
         **{name: rows.tolist() for name, rows in table.answers.inputs.items()},
     )
-    table.assert_proved({"delay": outputs})
+    table.assert_proved(outputs)
 
 
 def test_the_device_that_was_asked_for_runs_or_none(mlflow: Mlflow, policy: Proved, tmp_path: Path) -> None:
