@@ -17,7 +17,7 @@ from export import publish
 from runtime.version import VERSION
 from tests.support.commands import Run
 from tests.support.policy import SHAPES, Policy
-from tests.support.servers.mlflow import Mlflow, MlflowError, command, served
+from tests.support.servers.mlflow import Mlflow, MlflowError, served, shell
 
 from .conftest import Proved
 
@@ -210,15 +210,11 @@ def _assert_verified(url: str, policy: Proved, run: Run, folder: Path) -> None:
     assert "beyond" in other.out or "off" in other.out
 
 
-PREDICT = ("models", "predict", "--env-manager", "local")
-
-
 @pytest.mark.usefixtures("logged")
 def test_models_predict_answers_within_the_bound(uri: str, table: Proved, tmp_path: Path) -> None:
     (tmp_path / "rows.json").write_text(json.dumps(_words(table)))
-    files = ("-i", "rows.json", "-o", "scores.json", "-t", "json")
-    done = command(uri, *PREDICT, "-m", "models:/delays@champion", *files, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    files = "-t json -i rows.json -o scores.json"
+    shell(uri, f"mlflow models predict -m models:/delays@champion --env-manager local {files}", cwd=tmp_path)
     table.assert_proved({"delay": json.loads((tmp_path / "scores.json").read_text())["predictions"]})
 
 
@@ -226,15 +222,18 @@ def test_pyfunc_takes_columns_of_numbers_where_that_is_asked_for(mlflow: Mlflow,
     outputs = mlflow(
         """
         import numpy as np
-        mlpx.mlflow.save_model(path, folder, columns=False)
+        needs = {"pip_requirements": [wheel], "extra_pip_requirements": ["uvloop"]}
+        mlpx.mlflow.save_model(path, folder, columns=False, **needs)
         model = mlflow.pyfunc.load_model(folder)
         result = model.predict({"numbers": np.float32(numbers), "words": np.int64(words)})
         """,
         path=table.path,
         folder=tmp_path / "model",
+        wheel=(wheel := "mlpx[cpu] @ https://example.org/mlpx-0.1.0-py3-none-any.whl"),
         **{name: rows.tolist() for name, rows in table.answers.inputs.items()},
     )
     table.assert_proved(outputs)
+    assert (tmp_path / "model" / "requirements.txt").read_text().splitlines()[1:] == [wheel, "uvloop"]
 
 
 def test_the_device_that_was_asked_for_runs_or_none(mlflow: Mlflow, policy: Proved, tmp_path: Path) -> None:

@@ -92,11 +92,14 @@ def python(uri: str, folder: Path, **env: str) -> Iterator[Mlflow]:
             process.kill()
 
 
-def command(uri: str, *words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """One of MLflow's commands, as ``mlflow models predict …``."""
-    program = [str(environment("mlflow") / "bin" / "mlflow"), *map(str, words)]
+def shell(uri: str, command: str, *, cwd: Path) -> str:
+    """What a command of a shell prints, as ``mlflow models predict …``."""
     env: Mapping[str, str] = os.environ | settings(uri)
-    return subprocess.run(program, env=env, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        ["bash", "-c", command], env=env, cwd=cwd, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @contextmanager
