@@ -101,8 +101,7 @@ def write_model(
             mlflow_model=written,
             signature=signature_of(summary, columns=as_table),
             input_example=example_of(summary, contents.certificate.answers, columns=as_table),
-            pip_requirements=list(pip_requirements or [requirement(device)]),
-            extra_pip_requirements=None if extra_pip_requirements is None else list(extra_pip_requirements),
+            pip_requirements=[*(pip_requirements or [_requirement(device)]), *(extra_pip_requirements or ())],
             metadata=metadata,
             model_config={"device": device},
         )
@@ -111,6 +110,6 @@ def write_model(
         written.save(str(stage / "MLmodel"))
 
 
-def requirement(device: str) -> str:
+def _requirement(device: str) -> str:
     """What pip installs for a device: mlpx of this version with its ONNX Runtime."""
     return f"mlpx[{'cuda' if device.startswith('cuda') else 'cpu'}]=={VERSION}"

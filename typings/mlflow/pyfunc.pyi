@@ -10,7 +10,6 @@ def save_model(
     signature: ModelSignature | None = None,
     input_example: Any = None,
     pip_requirements: list[str] | None = None,
-    extra_pip_requirements: list[str] | None = None,
     metadata: dict[str, Any] | None = None,
     model_config: dict[str, Any] | None = None,
 ) -> None: ...
