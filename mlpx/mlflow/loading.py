@@ -9,6 +9,7 @@ from typing import Any
 from runtime import InputError, ModelError, Session, imported, read_certificate, require_signature, sha256
 
 from .contents import FLAVOR_NAME, PURPOSE
+from .reaching import require_server
 
 _AGAIN = "log the file again, or restore what was logged"
 
@@ -58,12 +59,14 @@ def load_model(
         trusted_keys: public keys, with one of which the certificate must be signed.
 
     Raises ModelError: no model of this flavour, or a file or certificate that is not the one that was logged;
-    ProviderError: the device is not available here; SignatureError: not signed with a trusted key; and what MLflow
-    raises where it cannot find or download the model.
+    ProviderError: the device is not available here; SignatureError: not signed with a trusted key; UnreachableError:
+    the registry does not answer; and what MLflow raises where it cannot find or download the model.
     """
     imported("mlflow", PURPOSE)
     import mlflow.artifacts
 
+    if model_uri.startswith("models:/"):
+        require_server(mlflow.get_registry_uri(), "registry", "nothing was loaded")
     target = None if dst_path is None else str(dst_path)
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=model_uri, dst_path=target))
     return _open(folder, device, trusted_keys)

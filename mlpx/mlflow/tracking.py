@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
-from http.client import HTTPException
 from pathlib import Path
-from ssl import SSLError
 from typing import TYPE_CHECKING, Any
 
-from runtime import UnreachableError, imported
+from runtime import imported
 
 from . import saving
 from .contents import PURPOSE, Contents, proved_contents
 from .facts import metrics_of, tags_of
+from .reaching import require_server
 
 if TYPE_CHECKING:
     from mlflow.models.model import Model, ModelInfo
 
     from export import Artifact, ParityReport
 
-_SECONDS = 10
-"""How long a server may take to answer that it is there; MLflow itself tries again for minutes."""
+_NOT_IN_NAMES = re.compile("[/:.%\"']")
+"""What the name of a model may not hold."""
 
 
 def log_model(
@@ -68,10 +66,10 @@ def log_model(
         contents = proved_contents(model, report, Path(folder))
         saving.write_model(contents, Path(folder) / "model", **options)  # what cannot be written is not begun
         tracking = mlflow.get_tracking_uri()
-        _ask(tracking, "tracking server", "nothing was logged")
+        require_server(tracking, "tracking server", "nothing was logged")
         if registered_model_name is not None:
-            _ask(mlflow.get_registry_uri(), "registry", "nothing was logged")
-        name = Path(contents.certificate.file).stem if name is None else name
+            require_server(mlflow.get_registry_uri(), "registry", "nothing was logged")
+        name = _NOT_IN_NAMES.sub("_", Path(contents.certificate.file).stem) if name is None else name
         tags = tags_of(contents.certificate) | dict(tags or {})
         active = mlflow.active_run()
         begun: list[str] = []
@@ -124,7 +122,7 @@ def _register(info: ModelInfo, name: str, tags: dict[str, str], patience: int) -
         ).version
     except Exception as error:
         error.add_note(f"mlpx: {done}")
-        _ask(mlflow.get_registry_uri(), "registry", done, error)
+        require_server(mlflow.get_registry_uri(), "registry", done, error)
         raise
     return int(version)
 
@@ -142,27 +140,7 @@ def _removed_on_failure(begun: list[str], tracking: str) -> Generator[None]:
     except BaseException as error:
         state = "".join(f"models:/{each} is not whole, and stays there until it is deleted" for each in begun)
         hint = "What to do: log the file again once it answers"
-        _ask(tracking, "tracking server", f"{state or 'nothing was logged'}. {hint}", error)
+        require_server(tracking, "tracking server", f"{state or 'nothing was logged'}. {hint}", error)
         for each in begun:
             mlflow.MlflowClient(tracking).delete_logged_model(each)
         raise
-
-
-def _ask(uri: str, what: str, state: str, cause: BaseException | None = None) -> None:
-    """Raise UnreachableError if nothing answers at the URI of an MLflow server; ``state`` says what is there by then.
-
-    Any answer will do, and a certificate that only MLflow's settings trust. Other kinds of URIs are not asked.
-    """
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SECONDS):
-            return
-    except urllib.error.HTTPError:
-        return
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        if isinstance(reason, SSLError):
-            return
-    hint = "" if "What to do" in state else ". What to do: check MLFLOW_TRACKING_URI, and that the server runs"
-    raise UnreachableError(f"the {what} {uri} does not answer: {reason}; {state}{hint}") from cause

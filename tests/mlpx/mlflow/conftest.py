@@ -61,7 +61,7 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Proved:
 def table(tmp_path_factory: pytest.TempPathFactory) -> Proved:
     """Columns of numbers that may be missing, and of words."""
     spec, module = delays()
-    path = tmp_path_factory.mktemp("delays") / "delays.onnx"
+    path = tmp_path_factory.mktemp("delays") / "delays.1.onnx"
     publish(module, path, spec=spec, page=False)
     return Proved(path, module)
 

@@ -229,15 +229,23 @@ def test_a_registry_that_fails_after_the_upload_loses_nothing(
     assert mlflow(f"result = {hint}.version") == "1"
 
 
-@pytest.mark.parametrize(("what", "variable"), [("tracking server", None), ("registry", "MLFLOW_REGISTRY_URI")])
-def test_a_server_that_is_down_is_named_at_once(
-    mlflow: Mlflow, uri: str, policy: Proved, what: str, variable: str | None, tmp_path: Path
-) -> None:
-    nowhere = f"http://127.0.0.1:{free_ports(1)[0]}"
-    words = f"the {what} {nowhere} does not answer: .*refused; nothing was logged"
-    tracking, env = (nowhere, {}) if variable is None else (uri, {variable: nowhere})
-    with python(tracking, tmp_path, **env) as worker, pytest.raises(MlflowError, match=words) as raised:
-        worker(LOG, path=policy.path, name="down")
+LOAD = "mlpx.mlflow.load_model('models:/policy@champion')"
+
+
+@pytest.mark.parametrize(("what", "call"), [("tracking server", LOG), ("registry", LOG), ("registry", LOAD)])
+def test_a_server_that_is_down_is_named_at_once(mlflow: Mlflow, uri: str, policy: Proved, what: str, call: str) -> None:
+    nowhere = f"127.0.0.1:{free_ports(1)[0]}"
+    words = f"the {what} http://{nowhere} does not answer: .*refused; nothing was (logged|loaded)"
+    code = f"""
+        mlflow.{"set_tracking_uri" if what == "tracking server" else "set_registry_uri"}("http://us:secret@{nowhere}")
+        try:
+            {call}
+        finally:
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_registry_uri(uri)
+        """
+    with pytest.raises(MlflowError, match=words) as raised:
+        mlflow(code, path=policy.path, name="down", uri=uri)
     assert raised.value.kind == "UnreachableError"
     assert _models(mlflow, "down") == []
 

@@ -89,11 +89,11 @@ def test_the_verdict_and_the_bounds_are_metrics_and_tags(mlflow: Mlflow, logged:
         model, run = client.get_logged_model(ids["model"]), client.get_run(ids["run"])
         version = client.get_model_version("delays", ids["version"])
         metrics = {metric.key: metric.value for metric in model.metrics}
-        result = [metrics, run.data.metrics, dict(model.tags), dict(version.tags), dict(model.params)]
+        result = [metrics, run.data.metrics, dict(model.tags), dict(version.tags), [model.name, dict(model.params)]]
         """,
         ids=logged["delays"],
     )
-    metrics, of_run, tags, of_version, params = found
+    metrics, of_run, tags, of_version, model = found
     known, bound = table.certificate, table.certificate.bound
     assert bound is not None
     assert metrics == of_run
@@ -109,7 +109,7 @@ def test_the_verdict_and_the_bounds_are_metrics_and_tags(mlflow: Mlflow, logged:
     for each in (tags, of_version):
         assert expected.items() <= each.items()
         assert each["mlpx.bound"].startswith("at most ")
-    assert params == {"seed": "0"}
+    assert model == ["delays_1", {"seed": "0"}]
 
 
 def test_a_version_leads_to_its_run_and_back(mlflow: Mlflow, logged: dict[str, Any]) -> None:
