@@ -26,8 +26,9 @@ class LiveOptions:
     url: Annotated[
         str | None,
         "URL",
-        "Check a live server's model instead, http(s):// or grpc(s)://host:port/v2/models/NAME: are its answers those "
-        "of the proved file? A token is read from the environment variable MLPX_TOKEN.",
+        "Check a live server's model instead, http(s):// or grpc(s)://host:port/v2/models/NAME, or MLflow's "
+        "http://host:port/invocations: are its answers those of the proved file? A token is read from the environment "
+        "variable MLPX_TOKEN.",
     ] = None
     tensors: Annotated[
         str, "auto|json|binary", "With --url: json, binary, or auto: JSON, and bytes too if the server takes them."
