@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _NOT_IN_NAMES = re.compile("[/:.%\"']")
 """What the name of a model may not hold."""
+_STEP = -1
+"""Of the metrics: MLflow gives those of a run's step 0 to every model that is logged to it later, proved or not."""
 
 
 def log_model(
@@ -91,7 +93,8 @@ def log_model(
                 contents=contents,
                 **options,
             )
-            mlflow.log_metrics(metrics_of(contents.certificate), run_id=run_id, model_id=made.model_id)
+            metrics = metrics_of(contents.certificate)
+            mlflow.log_metrics(metrics, step=_STEP, run_id=run_id, model_id=made.model_id)
     if registered_model_name is not None:
         info.registered_model_version = _register(info, registered_model_name, tags, await_registration_for)
     return info

@@ -121,7 +121,7 @@ CHANGED: dict[str, tuple[Callable[[Path, Proved], object], str]] = {
     "a missing certificate": (lambda folder, _: (folder / "policy.parity.json").unlink(), "cannot be checked: .*read"),
     "a verdict": (_replace("policy.parity.json", b'"proved"', b'"PROVED"'), "is not the certificate that was logged"),
     "a path out of the model": (_replace("MLmodel", b"file: policy.onnx", b"file: ../policy.onnx"), "name of a file"),
-    "no entry for the file": (_replace("MLmodel", b"file: policy.onnx", b"fle: policy.onnx"), "name of a file"),
+    "no entry for the file": (_replace("MLmodel", b"file: policy.onnx", b"path: policy.onnx"), "name of a file"),
     "no flavour": (_replace("MLmodel", b"  mlpx:\n", b"  mplx:\n"), "has no flavour 'mlpx'; it has mplx"),
 }
 

@@ -112,6 +112,31 @@ def test_the_verdict_and_the_bounds_are_metrics_and_tags(mlflow: Mlflow, logged:
     assert model == ["delays_1", {"seed": "0"}]
 
 
+def test_each_model_of_a_run_has_its_own_metrics(mlflow: Mlflow, policy: Proved, table: Proved) -> None:
+    """Also one that is not proved, which another flavour logs."""
+    run, *models = mlflow(
+        """
+        with mlflow.start_run() as run:
+            mlflow.log_metric("accuracy", 0.75)
+            made = [mlpx.mlflow.log_model(path) for path in paths]
+            made.append(mlflow.pyfunc.log_model(name="other", loader_module="json", pip_requirements=[]))
+        client = mlflow.MlflowClient()
+        result = [{metric.key: metric.value for metric in client.get_logged_model(m.model_id).metrics} for m in made]
+        result.insert(0, client.get_run(run.info.run_id).data.metrics)
+        """,
+        paths=[policy.path, table.path],
+    )
+    assert [model.pop("accuracy") for model in (run, *models)] == [0.75] * 4
+    assert models[0] == {
+        "mlpx.proved": 1.0,
+        "mlpx.largest_difference": policy.certificate.largest,
+        "mlpx.bound_of_rows": max(bound.max() for bound in policy.answers.bound.values()),
+    }
+    assert models[1]["mlpx.largest_difference"] == table.certificate.largest
+    assert models[2] == {}
+    assert run == models[1]
+
+
 def test_a_version_leads_to_its_run_and_back(mlflow: Mlflow, logged: dict[str, Any]) -> None:
     source, run, models, model = mlflow(
         """
