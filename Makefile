@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .peers
 ZOO := .zoo
-SERVERS := triton mlserver kserve ray-serve onnxruntime-web
+SERVERS := triton mlserver kserve ray-serve mlflow onnxruntime-web
 # A process for each of two cores, but for Ray's cluster. The tests of a file share what they start.
 PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -80,7 +80,7 @@ $(ZOO)/.ready: benchmarks/zoo/requirements.txt
 	$(PIP) --target $(ZOO) --upgrade --no-deps --requirement benchmarks/zoo/requirements.txt && touch $@ || \
 		echo "the zoo cannot be installed here; the table will say so"
 
-servers: $(SERVERS:%=.servers/%/.ready) ## the inference servers that tests start, each in an environment of its own; 2 GB in all
+servers: $(SERVERS:%=.servers/%/.ready) ## the servers that tests start, each in an environment of its own; 3 GB in all
 
 # One that cannot be installed leaves .servers/NAME.reason, which its tests are skipped with.
 .servers/%/.ready: tests/support/servers/%.txt tests/support/servers/%.constraints.txt tests/support/servers/install.py

@@ -21,7 +21,8 @@ settings.register_profile("ordinary", deadline=None)  # how long an example take
 settings.load_profile("ordinary")
 
 CLUSTER = "runtime/ray/test_ray.py"
-SERVERS = (CLUSTER, "export/targets/test_live_servers.py", "runtime/live/test_live.py", "runtime/server/")
+SERVERS = (CLUSTER, "export/targets/test_live_servers.py", "mlpx/mlflow/", "runtime/live/test_live.py")
+SERVERS += ("runtime/server/",)
 """Tests that start a cluster or servers."""
 
 

@@ -26,8 +26,9 @@ class LiveOptions:
     url: Annotated[
         str | None,
         "URL",
-        "Check a live server's model instead, http(s):// or grpc(s)://host:port/v2/models/NAME: are its answers those "
-        "of the proved file? A token is read from the environment variable MLPX_TOKEN.",
+        "Check a live server's model instead, http(s):// or grpc(s)://host:port/v2/models/NAME, or MLflow's "
+        "http://host:port/invocations: are its answers those of the proved file? A token is read from the environment "
+        "variable MLPX_TOKEN.",
     ] = None
     tensors: Annotated[
         str, "auto|json|binary", "With --url: json, binary, or auto: JSON, and bytes too if the server takes them."
@@ -107,7 +108,8 @@ def _print_live(report: "LiveReport") -> None:
             print_field("asked", f"{batch.how}, {batch.tensors}: {requests}, {batch.largest:.2g} off at most")
     version = f", version {report.version}" if report.version else ""
     version += f" (of {', '.join(report.versions)})" if len(report.versions) > 1 else ""
-    print_field("server", f"{report.server or 'without a name'}, {report.protocol}, model {report.model}{version}")
+    model = f", model {report.model}" if report.model else ""
+    print_field("server", f"{report.server or 'without a name'}, {report.protocol}{model}{version}")
     print_field("proved", f"{report.file}, SHA-256 {report.sha256[:16]}…, by {report.certificate}")
     print_field("warning", *report.warnings)
 

@@ -48,9 +48,10 @@ def check_live(
     rate: float | None = None,
     progress: Progress = _no_progress,
 ) -> LiveReport:
-    """Send the rows of a certificate to a server of the Open Inference Protocol (V2), and judge its answers.
+    """Send the rows of a certificate to a server of the Open Inference Protocol (V2) or of MLflow; judge its answers.
 
     ``url`` is ``http://host:port/v2/models/NAME``, optionally followed by ``/versions/V``; https, grpc and grpcs too.
+    MLflow's is ``http://host:port/invocations``, for a model that was logged with tensors.
     ``tensors``: "json", "binary" or "auto" (over REST: both if the server can; over gRPC always bytes). A request
     may take ``timeout`` seconds. ``token`` is sent as a bearer token. ``ca_file``: the PEM file of the authority that
     signed the server's certificate; by default the system's. ``report.proved`` is the verdict.
@@ -72,6 +73,8 @@ def check_live(
     if address.grpc and tensors == "json":
         hint = "leave tensors out, or give an http:// URL"
         raise InputError(f"{address}: tensors are never JSON over gRPC. What to do: {hint}")
+    if address.mlflow and tensors == "binary":
+        raise InputError(f"{address}: tensors are always JSON at MLflow. What to do: leave tensors out")
     if not 0 < timeout < 1e6:
         raise InputError(f"timeout: expected seconds, more than 0, got {timeout:g}")
     if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token and token):

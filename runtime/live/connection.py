@@ -1,4 +1,4 @@
-"""Where a model is, by its URL of the Open Inference Protocol (V2), and what a client needs to connect to it."""
+"""Where a model is, by its URL of the Open Inference Protocol (V2) or of MLflow, and what a client needs to connect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from urllib.parse import quote, unquote, urlsplit
 
 from runtime.errors import InputError
 
-_PATH = re.compile(r"(?P<prefix>.*?)/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/infer|/ready)?/?")
+_PATH = re.compile(
+    r"(?P<prefix>.*?)/(?:v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?(?:/infer|/ready)?|invocations)/?"
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443, "grpc": None, "grpcs": None}
 
 
@@ -22,14 +24,20 @@ class Address:
     host: str
     port: int
     prefix: str
-    """The path before /v2; usually "", and always for gRPC."""
+    """The path before /v2 or /invocations; usually "", and always for gRPC."""
     model: str
+    """"" for MLflow, whose servers have one model without a name."""
     version: str | None
 
     @property
     def grpc(self) -> bool:
         """Whether it speaks gRPC; otherwise REST."""
         return self.scheme.startswith("grpc")
+
+    @property
+    def mlflow(self) -> bool:
+        """Whether it is ``/invocations`` of MLflow, and no path of the V2 protocol."""
+        return not self.model
 
     @property
     def encrypted(self) -> bool:
@@ -52,7 +60,8 @@ class Address:
         return path if version is None else f"{path}/versions/{quote(version, safe='')}"
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}{self.model_path(self.version)}"
+        path = f"{self.prefix}/invocations" if self.mlflow else self.model_path(self.version)
+        return f"{self.scheme}://{self.authority}{path}"
 
 
 @dataclass(frozen=True)
@@ -83,13 +92,15 @@ class Connection:
 def parse_url(url: str) -> Address:
     """The parts of a URL such as ``http://host:8000/v2/models/NAME`` or ``grpc://host:8001/v2/models/NAME/versions/2``.
 
+    ``http://host:5000/invocations`` is that of ``mlflow models serve``.
+
     Raises InputError: any other form, with what is expected.
     """
 
     def invalid(reason: str) -> InputError:
         without_password = re.sub(r"//[^/@]*@", "//…@", url)
         example = "http://host:8000/v2/models/NAME or grpc://host:8001/v2/models/NAME"
-        hint = f"give one like {example}, optionally followed by /versions/V"
+        hint = f"give one like {example}, optionally followed by /versions/V, or MLflow's http://host:5000/invocations"
         return InputError(f"the URL {without_password!r}: {reason}. What to do: {hint}")
 
     try:
@@ -109,11 +120,11 @@ def parse_url(url: str) -> Address:
     if not port:
         raise invalid("it needs a port: gRPC has no default port (Triton uses 8001)")
     match = _PATH.fullmatch(parts.path)
-    if match is None:
+    if match is None or (match["model"] is None and parts.scheme.startswith("grpc")):
         raise invalid(f"expected the path /v2/models/NAME, got {parts.path or '/'!r}")
     if parts.scheme.startswith("grpc") and match["prefix"]:
         raise invalid(f"gRPC has no paths, so nothing may come before /v2: {match['prefix']!r}")
     if re.search(r"[^!-~]", match["prefix"]):
         raise invalid("its path holds characters that a URL cannot have")
     version = None if match["version"] is None else unquote(match["version"])
-    return Address(parts.scheme, host, port, match["prefix"], unquote(match["model"]), version)
+    return Address(parts.scheme, host, port, match["prefix"], unquote(match["model"] or ""), version)

@@ -25,6 +25,7 @@ from runtime.model.certificate import Answers
 
 from .connection import Connection
 from .grpc_client import GrpcClient
+from .mlflow_client import MlflowClient
 from .protocol import Client, Response, ServerError
 from .rest_client import RestClient
 
@@ -66,7 +67,9 @@ def largest_batch(answers: Answers) -> int:
 
 def connect(connection: Connection) -> Client:
     """A client of its own. Raises InputError: the CA file cannot be used."""
-    return GrpcClient(connection) if connection.address.grpc else RestClient(connection)
+    if connection.address.grpc:
+        return GrpcClient(connection)
+    return MlflowClient(connection) if connection.address.mlflow else RestClient(connection)
 
 
 @dataclass(frozen=True)

@@ -46,13 +46,13 @@ class RestClient:
 
     def server_info(self) -> ServerInfo:
         """The server's metadata."""
-        record = self._metadata(self._address.server_path)
+        record = self.metadata(self._address.server_path)
         name, version = (str(record.get(key) or "") for key in ("name", "version"))
         return ServerInfo(name, version, _strings(record.get("extensions")))
 
     def model_info(self, version: str | None) -> ModelInfo:
         """The metadata of a version of the model; None: of the one that the server chooses."""
-        record = self._metadata(self._address.model_path(version))
+        record = self.metadata(self._address.model_path(version))
         inputs, outputs = (_tensor_infos(record.get(key)) for key in ("inputs", "outputs"))
         parameters: Json = record.get("parameters")
         sha256: Json = parameters.get("sha256") if isinstance(parameters, dict) else None
@@ -60,7 +60,7 @@ class RestClient:
 
     def model_names(self) -> list[str]:
         """All models of the server, by its repository index."""
-        _, body = self._request("POST", f"{self._address.server_path}/repository/index", b"{}", _JSON)
+        _, body = self.request("POST", f"{self._address.server_path}/repository/index", b"{}", _JSON)
         record = _parsed(body)
         rows: list[Json] = record if isinstance(record, list) else []
         return [str(row["name"]) for row in rows if isinstance(row, dict) and "name" in row]
@@ -83,22 +83,23 @@ class RestClient:
         header = json.dumps(record).encode()
         headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))} if binary else _JSON
         path, body = f"{self._address.model_path(version)}/infer", b"".join([header, *data])
-        return _decode(*self._request("POST", path, body, headers, self._max_response))
+        return _decode(*self.request("POST", path, body, headers, self._max_response))
 
     def close(self) -> None:
         """Close the connection; another request opens it again."""
         self._http.close()
 
-    def _metadata(self, path: str) -> dict[str, Any]:
-        record = _parsed(self._request("GET", path, None, {})[1])
+    def metadata(self, path: str) -> dict[str, Any]:
+        """The JSON object at a path. Raises ServerError."""
+        record = _parsed(self.request("GET", path, None, {})[1])
         if not isinstance(record, dict):
             raise ServerError("a JSON object was expected")
         return record
 
-    def _request(
+    def request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], max_response: int = _MAX_METADATA
     ) -> tuple[Mapping[str, str], bytes]:
-        """Headers and body of a response with status 200. Raises ServerError.
+        """Headers (names in lower case) and body of a response with status 200. Raises ServerError.
 
         The request is sent again if the server had closed the idle connection, as it may.
         """
@@ -198,7 +199,8 @@ def _connect_failure(error: Exception, timeout: float) -> str:
 def _http_error(status: int, headers: Mapping[str, str], body: bytes) -> ServerError:
     try:
         record: Json = json.loads(body)
-        reason = record.get("error", record.get("detail", "")) if isinstance(record, dict) else ""
+        told: dict[str, Any] = record if isinstance(record, dict) else {}
+        reason = next((told[key] for key in ("error", "detail", "message") if key in told), "")  # MLflow's is the last
     except (ValueError, RecursionError):
         reason = body[:200].decode("utf-8", "replace")
     if 300 <= status < 400:

@@ -1,0 +1,3 @@
+class MlflowException(Exception):
+    @classmethod
+    def invalid_parameter_value(cls, message: str) -> MlflowException: ...
