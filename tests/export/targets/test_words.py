@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import package, publish
+from export import TargetError, package, publish
 from export.targets.runners.onnx_model import OnnxModel, RequestTensor, WrongRequestError
 from tests.support.words import delays, eager
 
