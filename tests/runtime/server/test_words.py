@@ -201,7 +201,7 @@ def test_a_field_that_is_left_empty_is_a_gap(server: Server) -> None:
         assert '"data":[null,0]' in page.text("#curl")
         assert page.evaluate(f'document.querySelector("{DISTANCE}").getAttribute("aria-invalid")') == "false"
         page.evaluate("document.querySelector('[data-input=numbers] details').open = true")
-        page.wait("document.querySelector('[data-input=numbers] textarea').value === '[null,0]'")
+        page.wait("document.querySelector('[data-input=numbers] textarea').value === '[null, 0]'")
         page.type(SLIDER, 500)
         page.wait(shows(500))
         assert page.evaluate(f'document.querySelector("{DISTANCE}").value') == "500"
