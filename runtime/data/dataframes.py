@@ -133,7 +133,7 @@ def _pandas(frame: Any, index: int, name: str, words: bool) -> Column:
 def _polars(frame: Any, index: int, name: str, words: bool) -> Column:
     series = frame.to_series(index)
     dtype = series.dtype
-    if str(dtype) == "Null":
+    if str(dtype) == "Null" or (len(series) and series.null_count() == len(series)):
         return _all_missing(name, len(series), words)
     if words and str(dtype).partition("(")[0] in ("String", "Categorical", "Enum"):
         return Column(name, np.array([*series.cast(str).to_list(), None], object)[:-1])

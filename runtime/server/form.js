@@ -1,7 +1,7 @@
 "use strict";
 // A model's input as a form: sliders and numbers, a picture to draw on, or a pasted row.
 const form = (() => {
-  const { make, width, limits, whole, optionally, vocabulary, text, short } = ports;
+  const { make, width, limits, whole, optionally, vocabulary, worded, text, short } = ports;
   const MOST_FIELDS = 64;
 
   // A step that makes round numbers: about a 200th of the range.
@@ -190,7 +190,8 @@ const form = (() => {
 
   function pasting(port, values, use) {
     const count = values.length;
-    const area = make("textarea", { rows: 3, spellcheck: false, placeholder: `${count} numbers`, data: { "aria-label": `a row of ${port.name}` } });
+    const things = `${count} ${worded(port) ? "code" : "number"}${count === 1 ? "" : "s"}`;
+    const area = make("textarea", { rows: 3, spellcheck: false, placeholder: things, data: { "aria-label": `a row of ${port.name}` } });
     const button = make("button", { type: "button" }, "Use this row");
     const said = make("span", { className: "bad", role: "alert" });
     button.addEventListener("click", () => {
@@ -201,10 +202,10 @@ const form = (() => {
         said.textContent = error.message;
       }
     });
-    const element = make("details", { open: false }, make("summary", {}, `Row of ${count} ${count === 1 ? "number" : "numbers"}: view, copy or paste`), area, make("p", { className: "tools" }, button, said));
+    const element = make("details", { open: false }, make("summary", {}, `Row of ${things}: view, copy or paste`), area, make("p", { className: "tools" }, button, said));
     element.addEventListener("toggle", () => element.open && show());
     function show() {
-      if (document.activeElement !== area) area.value = JSON.stringify(Array.from(values, (v, i) => Number(text(port, i, v))));
+      if (document.activeElement !== area) area.value = JSON.stringify(Array.from(values, (v, i) => Number(text(port, i, v)))).replaceAll(",", ", "); // lines end between numbers
     }
     return { element, show };
   }

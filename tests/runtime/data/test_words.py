@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ def test_the_ports_of_a_session_say_their_words(session: Session) -> None:
     assert words.categories == (Vocabulary(CARRIERS, 2), Vocabulary(ORIGINS))
 
 
-@pytest.mark.parametrize("kind", ["polars", "pandas", "arrow", "parquet"])
+@pytest.mark.parametrize("kind", ["polars", "polars, as text", "pandas", "arrow", "parquet"])
 def test_a_column_without_any_value_is_missing(
     kind: str, made: tuple[nn.Module, Path, float], session: Session, tmp_path: Path
 ) -> None:
@@ -251,8 +252,9 @@ def test_a_column_without_any_value_is_missing(
         score_file(session, tmp_path / "rows.parquet", tmp_path / "out.npz")
         found = np.load(tmp_path / "out.npz")["outputs"][:, 0]
     else:
-        make: Any = {"polars": polars.DataFrame, "pandas": pandas.DataFrame, "arrow": pyarrow.table}[kind]
-        found = score_table(session, make(columns))["delay"]
+        make: dict[str, Any] = {"polars": polars.DataFrame, "pandas": pandas.DataFrame, "arrow": pyarrow.table}
+        make["polars, as text"] = partial(polars.DataFrame, schema_overrides={"wind": polars.String})  # read from CSV
+        found = score_table(session, make[kind](columns))["delay"]
     np.testing.assert_allclose(found, expected, rtol=0, atol=made[2])
 
 

@@ -161,9 +161,10 @@ def test_an_input_without_words_takes_none() -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
-def test_the_page_offers_the_words(server: Server, width: int, tmp_path: Path) -> None:
-    with Page(width) as page:
+def test_the_page_offers_the_words(server: Server, width: int, dark: bool, tmp_path: Path) -> None:
+    with Page(width, dark=dark) as page:
         page.open(server.url + "/")
         page.wait("document.querySelector('.value')?.innerText")
         lists = page.evaluate("[...document.querySelectorAll('select')].map(s => [...s.options].map(o => o.text))")
@@ -178,6 +179,8 @@ def test_the_page_offers_the_words(server: Server, width: int, tmp_path: Path) -
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.errors == []
         page.screenshot(tmp_path / f"words_{width}.png")
+        seen = page.look()
+    assert seen["cut"] == seen["faint"] == []
 
 
 DISTANCE, SLIDER = "[aria-label='distance, mi'][type=number]", "[aria-label='distance'][type=range]"
@@ -201,7 +204,7 @@ def test_a_field_that_is_left_empty_is_a_gap(server: Server) -> None:
         assert '"data":[null,0]' in page.text("#curl")
         assert page.evaluate(f'document.querySelector("{DISTANCE}").getAttribute("aria-invalid")') == "false"
         page.evaluate("document.querySelector('[data-input=numbers] details').open = true")
-        page.wait("document.querySelector('[data-input=numbers] textarea').value === '[null,0]'")
+        page.wait("document.querySelector('[data-input=numbers] textarea').value === '[null, 0]'")
         page.type(SLIDER, 500)
         page.wait(shows(500))
         assert page.evaluate(f'document.querySelector("{DISTANCE}").value') == "500"
