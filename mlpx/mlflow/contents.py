@@ -40,7 +40,14 @@ class Contents:
     def flavor(self) -> dict[str, Any]:
         """What the flavour's entry of the MLmodel file says."""
         digests = {"sha256": self.certificate.sha256, "certificate_sha256": self.certificate.digest}
-        return {**self.names, **digests, "mlpx_version": self.certificate.mlpx_version}
+        categories = {
+            name: list(vocabulary.words)
+            for port in self.summary.inputs
+            for name, vocabulary in zip(port.features or (), port.categories or (), strict=False)
+            if vocabulary is not None
+        }
+        words = {"categories": categories} if categories else {}
+        return {**self.names, **digests, "mlpx_version": self.certificate.mlpx_version, **words}
 
     def copy_to(self, folder: Path) -> None:
         """Copy the files into the folder of a model. Raises ProofError: one was replaced since it was looked at."""
