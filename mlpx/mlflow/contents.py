@@ -8,7 +8,16 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from export.errors import ProofError
-from runtime import Certificate, ModelError, Summary, read_certificate, read_header, signature_path, through_link
+from runtime import (
+    Certificate,
+    ModelError,
+    Summary,
+    read_certificate,
+    read_header,
+    sha256,
+    signature_path,
+    through_link,
+)
 
 if TYPE_CHECKING:
     from export import Artifact, ParityReport
@@ -31,13 +40,24 @@ class Contents:
     def flavor(self) -> dict[str, Any]:
         """What the flavour's entry of the MLmodel file says."""
         digests = {"sha256": self.certificate.sha256, "certificate_sha256": self.certificate.digest}
-        return {**self.names, **digests, "mlpx_version": self.certificate.mlpx_version}
+        categories = {
+            name: list(vocabulary.words)
+            for port in self.summary.inputs
+            for name, vocabulary in zip(port.features or (), port.categories or (), strict=False)
+            if vocabulary is not None
+        }
+        words = {"categories": categories} if categories else {}
+        return {**self.names, **digests, "mlpx_version": self.certificate.mlpx_version, **words}
 
     def copy_to(self, folder: Path) -> None:
-        """Copy the files into the folder of a model."""
+        """Copy the files into the folder of a model. Raises ProofError: one was replaced since it was looked at."""
         for place, source in self.files.items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / place)
+        digests = self.certificate.digest, sha256(folder / self.names["certificate"])
+        if digests[0] != digests[1] or not self.certificate.is_of(folder / self.names["file"]):
+            message = f"{self.files[self.names['file']]}, or what belongs to it, was replaced while it was logged"
+            raise ProofError(f"{message}; nothing was kept of it. What to do: log it again")
 
 
 def proved_contents(model: str | Path | Artifact, report: str | Path | ParityReport | None, folder: Path) -> Contents:

@@ -91,6 +91,28 @@ def test_a_folder_that_holds_something_is_left_as_it_is(mlflow: Mlflow, policy: 
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_file_that_is_replaced_while_it_is_logged_is_not_kept(mlflow: Mlflow, policy: Proved, tmp_path: Path) -> None:
+    shutil.copytree(policy.path.parent, tmp_path / "policy")
+    code = """
+        from pathlib import Path
+        save = mlflow.pyfunc.save_model
+
+        def replacing(**options):
+            Path(path).with_suffix(".onnx.data").write_bytes(b"another")
+            save(**options)
+
+        mlflow.pyfunc.save_model = replacing
+        try:
+            mlpx.mlflow.save_model(path, folder)
+        finally:
+            mlflow.pyfunc.save_model = save
+        """
+    with pytest.raises(MlflowError, match="was replaced while it was logged") as raised:
+        mlflow(code, path=tmp_path / "policy" / "policy.onnx", folder=tmp_path / "model")
+    assert raised.value.kind == "ProofError"
+    assert not (tmp_path / "model").exists()
+
+
 def _swap_certificate(folder: Path, other: Proved) -> None:
     shutil.copy(other.certificate.path, folder / "policy.parity.json")
 

@@ -18,6 +18,7 @@ from runtime.version import VERSION
 from tests.support.commands import Run
 from tests.support.policy import SHAPES, Policy
 from tests.support.servers.mlflow import Mlflow, MlflowError, served, shell
+from tests.support.words import CARRIERS, ORIGINS
 
 from .conftest import Proved
 
@@ -61,10 +62,11 @@ def test_the_model_holds_the_proved_file_and_what_vouches_for_it(folder: Path, p
 
 @pytest.mark.usefixtures("logged")
 def test_the_signature_is_the_file_s(mlflow: Mlflow) -> None:
-    tensors, columns = mlflow(
+    tensors, columns, words = mlflow(
         """
         models = [mlflow.models.get_model_info(f"models:/{name}@champion") for name in ("policy", "delays")]
         result = [{"in": m.signature.inputs.to_dict(), "out": m.signature.outputs.to_dict()} for m in models]
+        result.append([model.flavors["mlpx"].get("categories") for model in models])
         """
     )
 
@@ -80,6 +82,7 @@ def test_the_signature_is_the_file_s(mlflow: Mlflow) -> None:
         ("origin", "string"),
     ]
     assert columns["out"] == [tensor("delay", 1)]
+    assert words == [None, {"carrier": list(CARRIERS), "origin": list(ORIGINS)}]
 
 
 def test_the_verdict_and_the_bounds_are_metrics_and_tags(mlflow: Mlflow, logged: dict[str, Any], table: Proved) -> None:
@@ -178,8 +181,6 @@ def test_neither_torch_nor_onnx_is_needed(mlflow: Mlflow) -> None:
 
 def _words(table: Proved) -> dict[str, Any]:
     """The rows of the certificate as a data frame in MLflow's JSON, with the words of its codes."""
-    from tests.support.words import CARRIERS, ORIGINS
-
     numbers, codes = table.answers.inputs["numbers"], table.answers.inputs["words"]
     data = [
         [*(None if np.isnan(value) else float(value) for value in row), CARRIERS[carrier], ORIGINS[origin]]
