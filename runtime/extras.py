@@ -24,6 +24,7 @@ _EXTRAS = {
     "tritonclient": "serve",
     "uvicorn": "serve",
     "cryptography": "sign",
+    "huggingface_hub": "hub",
 }
 
 

@@ -123,13 +123,14 @@ PUBLIC = {
     mlpx: """Artifact BoundReport ClusterError Contract ExportError InputError MLPSpec MissingPackageError
         ModelError OutputError ParityReport ProofError ProviderError RecoveryError Session SignatureError
         SpecError TargetError UnreachableError UnsupportedError WeightsError __version__ assemble bound compare
-        contract export inspect json_schema load_spec load_weights package publish recover sign tune verify""",
+        contract export inspect json_schema load_spec load_weights package publish pull push recover sign tune
+        verify""",
     builder: """BLOCKS Block Impute InputSpec MLPSpec OutputSpec PortSpec Problem RecoveryError Residual Scale
         SpecError Standardize WeightsError WeightsWarning assemble json_schema load_port_specs load_spec
         load_weights""",
-    export: """Artifact BoundReport ExportError Inspection Package ParityReport ProofError Recovered Recovery
-        TargetError UnsupportedError Variant bound compare export inspect load_module package publish
-        read_checkpoint read_network read_onnx read_report recover tune verify write_variant""",
+    export: """Artifact BoundReport ExportError Inspection Package ParityReport ProofError Pulled Pushed PushedFile
+        Recovered Recovery TargetError UnsupportedError Variant bound compare export inspect load_module package
+        publish pull push read_checkpoint read_network read_onnx read_report recover tune verify write_variant""",
     runtime: """Answers AnswersReport Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError
         Comparison ContenderFigures Contract DeviceReport Finding FolderReport Header InputError LiveReport
         Machine MissingPackageError ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport
@@ -206,7 +207,7 @@ def test_the_wheel_ships_the_rooms_and_nothing_else(root: Path, tmp_path: Path) 
 def test_the_extras(root: Path) -> None:
     with (root / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
-    expected = {"cpu", "gpu", "cuda", "build", "inspect", "files", "serve", "ray", "report", "sign", "dev"}
+    expected = {"cpu", "gpu", "cuda", "build", "inspect", "files", "serve", "ray", "report", "hub", "sign", "dev"}
     assert set(extras) == expected
     assert "torch==2.13.0" in (root / "constraints.txt").read_text().splitlines()
 

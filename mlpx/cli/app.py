@@ -9,6 +9,7 @@ from runtime.version import VERSION
 
 from .bounding import bound
 from .help import Command, Group
+from .hub import pull, push
 from .inspecting import doctor, inspect
 from .lab import lab
 from .making import build, export, recover, schema
@@ -29,6 +30,8 @@ COMMANDS: dict[Callable[..., None], str] = {
     predict: "Score a file of rows, or a folder of files.",
     sign: "Sign the certificate of a proved file.",
     package: "Write the folder that an inference server needs.",
+    push: "Push a proved file to the Hugging Face Hub.",
+    pull: "Pull a proved file from the Hub, and check it here.",
     serve: "Serve models over REST and gRPC.",
     bench: "Measure how fast a file runs, beside other runtimes.",
     tune: "Find the fastest way to run a file on this machine.",

@@ -49,6 +49,11 @@ OPTIONS = {
         "--backend --certificate --delay-us --device --for --instances --max-batch --name "
         "--onnxruntime-web --output --replace --require-signature --target-version --threads -o"
     ),
+    "push": (
+        "--dry-run --license --message --output --private --readme --replace --require-signature --revision --tag "
+        "--weights -o"
+    ),
+    "pull": "--device --output --replace --require-signature --revision -o",
     "serve": (
         "--coalescing --connections --control --device --grace --grpc --grpc-port --host --log-requests "
         "--max-batch --max-body --max-head --max-rows --no-coalescing --no-control --no-grpc "

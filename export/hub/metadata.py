@@ -1,0 +1,102 @@
+"""The YAML at the top of a model card: what the Hub's search, filters and page read."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+from export.errors import TargetError
+from runtime import Summary
+
+from .model import ProvedModel
+
+_FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(?P<metadata>.*?)^---[ \t]*\r?$\n?", re.DOTALL | re.MULTILINE)
+_TAGS = ("onnx", "onnxruntime", "mlp")
+
+
+def metadata_of(model: ProvedModel, license: str | None = None) -> dict[str, Any]:
+    """The metadata that file and certificate give. What nobody stated, such as a licence, is left out.
+
+    ``model-index`` holds what was measured and proved: the largest difference on the rows of the certificate, and the
+    bound for every input of the declared ranges.
+    """
+    task = pipeline_tag(model.summary)
+    metadata: dict[str, Any] = {"library_name": "mlpx", "tags": list(_TAGS)}
+    if license is not None:
+        metadata["license"] = license
+    if task is not None:
+        metadata["pipeline_tag"] = task
+    if results := _results(model, task):
+        metadata["model-index"] = [{"name": model.summary.name, "results": results}]
+    return metadata
+
+
+def pipeline_tag(summary: Summary) -> str | None:
+    """The task of the Hub that fits; None where none of them does.
+
+    A controller, whose spec says how often it is called, is "robotics"; one row of features to the scores of labels is
+    "tabular-classification", to numbers "tabular-regression". Rows of several dimensions may be anything.
+    """
+    if summary.period is not None:
+        return "robotics"
+    if any(len(port.shape) != 2 for port in summary.inputs) or len(summary.outputs) != 1:
+        return None
+    return "tabular-regression" if summary.outputs[0].labels is None else "tabular-classification"
+
+
+def _results(model: ProvedModel, task: str | None) -> list[dict[str, Any]]:
+    """Figures in the form of ``model-index``: a task, a dataset and its metrics each."""
+    certificate = model.certificate
+    results: list[dict[str, Any]] = []
+
+    def add(kind: str, dataset: str, name: str, value: float) -> None:
+        metric = {"type": "max_absolute_error", "name": name, "value": value}
+        of = {"type": kind, "name": dataset}
+        results.append({"task": {"type": task or "other"}, "dataset": of, "metrics": [metric]})
+
+    if certificate.largest is not None:
+        dataset = f"the rows of {model.path.stem}.parity.json"
+        add("mlpx-certificate", dataset, "largest difference from float64", certificate.largest)
+    if certificate.bound is not None and certificate.bound.largest is not None:
+        name = "bound of the difference from the network in real arithmetic"
+        add("mlpx-box", "every input of the declared ranges", name, certificate.bound.largest)
+    return results
+
+
+def front_matter(metadata: dict[str, Any], own: str | None = None) -> tuple[str, str]:
+    """The YAML block at the top of a card, and the text of ``own`` without its block.
+
+    ``own`` is a Markdown text, which may begin with metadata: its keys win, spelt as they are, and its tags are added.
+    Raises TargetError: its metadata are not a YAML mapping.
+    """
+    root: Any = yaml.compose(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True), yaml.SafeLoader)
+    text = own or ""
+    if (found := _FRONT.match(text)) is not None:
+        text = text[found.end() :]
+        theirs = _mapping(found["metadata"])
+        ours = {key.value: value for key, value in root.value}
+        tags = ours["tags"].value
+        for key, value in theirs:
+            if key.value == "tags" and isinstance(value, yaml.SequenceNode):
+                known = {tag.value for tag in value.value}
+                value.value += [tag for tag in tags if tag.value not in known]
+        named = {key.value for key, _ in theirs}
+        root.value = theirs + [(key, value) for key, value in root.value if key.value not in named]
+    return f"---\n{yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True)}---\n", text.strip()
+
+
+def _mapping(text: str) -> list[tuple[Any, Any]]:
+    hint = "What to do: write key: value lines between the two lines of ---, as in the Hub's model cards"
+    try:
+        node: Any = yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 2}" if mark is not None else ""
+        raise TargetError(f"the metadata of the README{line}: not YAML. {hint}") from None
+    if node is None:
+        return []
+    if not isinstance(node, yaml.MappingNode):
+        raise TargetError(f"the metadata of the README are not a mapping. {hint}")
+    return list(node.value)
