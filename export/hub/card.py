@@ -23,7 +23,7 @@ def model_card(
     model: ProvedModel,
     files: Iterable[tuple[str, str]],
     *,
-    license: str | None = None,
+    licence: str | None = None,
     own: str | None = None,
 ) -> str:
     """The Markdown of the card, with its metadata.
@@ -32,10 +32,10 @@ def model_card(
         repo: the repository's name, for the commands.
         model: the file, with what it says of itself and its certificate.
         files: the other files of the repository, and what each is.
-        license: its name on the Hub, such as "apache-2.0".
+        licence: its name on the Hub, such as "apache-2.0".
         own: a text of the author's, which comes first and whose metadata win; it may bring a title of its own.
     """
-    front, text = front_matter(metadata_of(model, license), own)
+    front, text = front_matter(metadata_of(model, licence), own)
     summary = model.summary
     has_title = re.search(r"^# ", text, re.MULTILINE) is not None
     sections = [
@@ -56,9 +56,9 @@ def _overview(model: ProvedModel) -> str:
     size = f"{summary.parameters:,} parameters, {summary.multiply_adds:,} multiply-adds a row"
     period = f"\nIt is a controller that is called every {summary.period:g} s." if summary.period is not None else ""
     return (
-        f"A dense network as an ONNX file (opset {summary.opset}, IR {summary.ir_version}): {size}. The file was proved "
-        f"to compute what\nits PyTorch module computes, by mlpx {certificate.mlpx_version} on {certificate.device}, "
-        f"{certificate.made}.{period}"
+        f"A dense network as an ONNX file (opset {summary.opset}, IR {summary.ir_version}): {size}. The file was "
+        f"proved to compute what\nits PyTorch module computes, by mlpx {certificate.mlpx_version} on "
+        f"{certificate.device}, {certificate.made}.{period}"
     )
 
 
@@ -135,7 +135,8 @@ def _run(repo: str, model: ProvedModel) -> str:
         f"np.zeros({(1, *(size if isinstance(size, int) else 1 for size in port.shape[1:]))}, np.{port.dtype})"
         for port in summary.inputs
     ]
-    named = ", ".join(f"{json.dumps(port.name, ensure_ascii=False)}: {array}" for port, array in zip(summary.inputs, arrays, strict=True))
+    names = [json.dumps(port.name, ensure_ascii=False) for port in summary.inputs]
+    named = ", ".join(f"{name}: {array}" for name, array in zip(names, arrays, strict=True))
     call = f"session.predict({arrays[0]})" if len(arrays) == len(summary.outputs) == 1 else f"session.run({{{named}}})"
     return f"""## How to run it
 
@@ -174,8 +175,8 @@ print(session.run(None, {{{named}}}))
 def _proof(model: ProvedModel) -> str:
     certificate = model.certificate
     lines = [
-        "The file has the operators of its module, every weight bit for bit, and every operator's result was within the "
-        "bound of float32\nrounding on the rows that were tried."
+        "The file has the operators of its module, every weight bit for bit, and every operator's result was within "
+        "the bound of float32\nrounding on the rows that were tried."
     ]
     if certificate.largest is not None:
         lines.append(f"The largest difference of an output from float64 was {certificate.largest:.2g}.")

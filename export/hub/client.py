@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 from runtime import InputError, OutputError, UnreachableError, imported
 from runtime.version import VERSION
 
+_HINT = "What to do: {}; status.huggingface.co says how the Hub is, and HF_ENDPOINT names another one"
+_AGAIN = "push again, which makes no second commit where the first has arrived"
 _LOGIN = "hf auth login, or set HF_TOKEN to a token that may"
 
 
@@ -91,7 +94,7 @@ class Hub:
 
     def commit(self, folder: Path, delete: Iterator[str], message: str, branch: str | None, parent: str) -> str:
         """Upload the files of a folder and remove others, in one commit after ``parent``; the new commit."""
-        with self._errors("pushed to", branch):
+        with self._errors("pushed to", branch, again=_AGAIN), self._progress():
             hub = self._package
             operations: list[Any] = [
                 hub.CommitOperationAdd(path_in_repo=file.name, path_or_fileobj=file)
@@ -105,24 +108,39 @@ class Hub:
 
     def download(self, name: str, commit: str, folder: Path, cache: Path) -> None:
         """Download one file of a commit into ``folder``, under its name, and never from an earlier download."""
-        with self._errors("downloaded from", commit, name):
+        with self._errors("downloaded", commit, name), self._progress():
             self._api.hf_hub_download(self.repo, name, revision=commit, local_dir=folder, cache_dir=cache)
 
     @contextmanager
-    def _errors(self, doing: str, revision: str | None = None, name: str | None = None) -> Generator[None]:
+    def _progress(self) -> Generator[None]:
+        """huggingface_hub's progress bars are shown on a terminal alone."""
+        utils: Any = self._package.utils
+        if sys.stderr.isatty() or utils.are_progress_bars_disabled():
+            yield
+            return
+        utils.disable_progress_bars()
+        try:
+            yield
+        finally:
+            utils.enable_progress_bars()
+
+    @contextmanager
+    def _errors(
+        self, doing: str, revision: str | None = None, name: str | None = None, again: str = "try again"
+    ) -> Generator[None]:
         """Errors of huggingface_hub as errors of mlpx; what it did not raise for its own reasons is left alone."""
         errors: Any = self._package.errors
-        what = f"{self.repo} cannot be {doing}" + (f" ({name})" if name else "")
+        what = f"{f'{name} of ' if name else ''}{self.repo} cannot be {doing}"
         try:
             yield
         except (errors.LocalEntryNotFoundError, RuntimeError) as error:  # which hide what happened
             if error.__cause__ is None:
-                raise UnreachableError(f"{what}: {_line(error)}. {self._again()}") from None
-            raise self._translated(error.__cause__, what, revision) from None
+                raise UnreachableError(f"{what}: {_line(error)}. {_HINT.format(again)}") from None
+            raise self._translated(error.__cause__, what, revision, again) from None
         except (errors.HTTPError, errors.HFValidationError, ValueError, KeyError, OSError) as error:
-            raise self._translated(error, what, revision) from None
+            raise self._translated(error, what, revision, again) from None
 
-    def _translated(self, error: BaseException, what: str, revision: str | None) -> Exception:
+    def _translated(self, error: BaseException, what: str, revision: str | None, again: str) -> Exception:
         errors: Any = self._package.errors
         response: Any = getattr(error, "response", None)
         status: int | None = getattr(response, "status_code", None)
@@ -146,18 +164,16 @@ class Hub:
         if status is not None and 400 <= status < 500 and status not in (408, 429):
             return InputError(f"{what}: the Hub does not take it ({status}): {_line(error)}")
         if status is not None:
-            return UnreachableError(f"{what}: the Hub answered {status} to {_request(response)}. {self._again()}")
+            return UnreachableError(f"{what}: the Hub answered {status} to {_request(response)}. {_HINT.format(again)}")
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
             return OutputError(f"{what}: {error.strerror}: {error.filename}")
         if isinstance(error, KeyError | json.JSONDecodeError):
             message = f"{what}: {self._api.endpoint} does not answer as a Hub does ({_line(error)})"
-            return UnreachableError(f"{message}. What to do: check HF_ENDPOINT, and what is between it and this machine")
+            hint = "check HF_ENDPOINT, and what is between it and this machine"
+            return UnreachableError(f"{message}. What to do: {hint}")
         if isinstance(error, ValueError):  # a name that no repository has, or metadata that the Hub does not take
             return InputError(f"{what}: {_line(error)}")
-        return UnreachableError(f"{what}: {_line(error)}, from {self._api.endpoint}. {self._again()}")
-
-    def _again(self) -> str:
-        return "What to do: try again; status.huggingface.co says how the Hub is, and HF_ENDPOINT names another one"
+        return UnreachableError(f"{what}: {_line(error)}, from {self._api.endpoint}. {_HINT.format(again)}")
 
 
 def _remote(sibling: Any) -> RemoteFile:

@@ -46,7 +46,7 @@ def contents_of(
     *,
     weights: Path | None = None,
     readme: Path | None = None,
-    license: str | None = None,
+    licence: str | None = None,
     trusted_keys: Sequence[str | Path] | None = None,
 ) -> Contents:
     """The model of a folder, or a file, with all that belongs to it, and the card.
@@ -79,10 +79,10 @@ def contents_of(
         files[WEIGHTS], what[WEIGHTS] = weights, "the trained weights of the module"
     else:
         notes.append(f"{WEIGHTS} is left out: name the trained weights with --weights")
-    if license is None and readme is None:
+    if licence is None and readme is None:
         notes.append("the card states no licence: name it with --license")
     own = None if readme is None else _text(readme)
-    files[CARD] = model_card(repo, model, what.items(), license=license, own=own)
+    files[CARD] = model_card(repo, model, what.items(), licence=licence, own=own)
     return Contents(model, files, tuple(notes))
 
 

@@ -16,7 +16,7 @@ _FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(?P<metadata>.*?)^---[ \t]*\r?$\n?"
 _TAGS = ("onnx", "onnxruntime", "mlp")
 
 
-def metadata_of(model: ProvedModel, license: str | None = None) -> dict[str, Any]:
+def metadata_of(model: ProvedModel, licence: str | None = None) -> dict[str, Any]:
     """The metadata that file and certificate give. What nobody stated, such as a licence, is left out.
 
     ``model-index`` holds what was measured and proved: the largest difference on the rows of the certificate, and the
@@ -24,8 +24,8 @@ def metadata_of(model: ProvedModel, license: str | None = None) -> dict[str, Any
     """
     task = pipeline_tag(model.summary)
     metadata: dict[str, Any] = {"library_name": "mlpx", "tags": list(_TAGS)}
-    if license is not None:
-        metadata["license"] = license
+    if licence is not None:
+        metadata["license"] = licence
     if task is not None:
         metadata["pipeline_tag"] = task
     if results := _results(model, task):

@@ -102,7 +102,8 @@ def _model_of(hub: Hub, listing: Listing, files: Sequence[RemoteFile]) -> str:
     for name in names:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or path.parts[:1] == (".cache",):
-            raise InputError(f"{hub.repo}: {name!r} would not lie in the folder. What to do: do not use this repository")
+            message = f"{hub.repo}: {name!r} would not lie in the folder"
+            raise InputError(f"{message}. What to do: do not use this repository")
     models = sorted(name for name in names if name.endswith(".onnx"))
     at = f"{hub.repo}, commit {listing.commit[:12]},"
     if len(models) != 1:

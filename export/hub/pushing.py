@@ -38,6 +38,8 @@ class Pushed:
     """The page of the repository; None where nothing was uploaded."""
     commit: str | None
     """None where nothing was uploaded."""
+    unchanged: bool
+    """Whether the repository held these very files before, so that there is no new commit."""
     branch: str | None
     tag: str | None
     private: bool | None
@@ -55,7 +57,7 @@ def push(
     revision: str | None = None,
     tag: str | None = None,
     private: bool = False,
-    license: str | None = None,
+    license: str | None = None,  # noqa: A002 - as the Hub calls it
     readme: str | Path | None = None,
     weights: str | Path | None = None,
     message: str | None = None,
@@ -92,7 +94,7 @@ def push(
         repo,
         weights=None if weights is None else Path(weights),
         readme=None if readme is None else Path(readme),
-        license=license,
+        licence=license,
         trusted_keys=trusted_keys,
     )
     if dry_run is not None:
@@ -100,7 +102,7 @@ def push(
         with whole_folder(dry_run) as folder:
             contents.write(folder)
             files = _files(folder)
-        return Pushed(repo, None, None, revision, tag, None, files, (), contents.notes)
+        return Pushed(repo, None, None, False, revision, tag, None, files, (), contents.notes)
     hub = Hub(repo)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -112,7 +114,8 @@ def push(
         commit = hub.commit(folder, iter(stale), title, revision, listing.commit)
     if tag is not None:
         hub.create_tag(tag, commit)
-    return Pushed(repo, hub.url, commit, revision, tag, listing.private, files, stale, contents.notes)
+    unchanged = commit == listing.commit
+    return Pushed(repo, hub.url, commit, unchanged, revision, tag, listing.private, files, stale, contents.notes)
 
 
 def _files(folder: Path) -> tuple[PushedFile, ...]:
@@ -142,10 +145,11 @@ def _prepared(hub: Hub, branch: str | None, tag: str | None, private: bool) -> L
 
 
 def _stale(listing: Listing, contents: Contents, replace: bool, hub: Hub) -> tuple[str, ...]:
-    """What a model of another name left in the repository. Raises TargetError: there is such a thing, and no replace."""
+    """What a model of another name left there. Raises TargetError: there is such a thing, and no ``replace``."""
     names = (file.name for file in listing.files)
     stale = tuple(name for name in names if name.endswith(_OURS) and name not in contents.files)
     if stale and not replace:
         message = f"{hub.repo} holds another model: {', '.join(stale[:5])}; a repository holds one"
-        raise TargetError(f"{message}. What to do: push to another one, or remove these in the same commit with --replace")
+        hint = "push to another one, or remove these in the same commit with --replace"
+        raise TargetError(f"{message}. What to do: {hint}")
     return stale

@@ -62,7 +62,8 @@ def _print_pushed(pushed: "Pushed", output: Path | None) -> None:
         print_field("written", f"{output}: {len(pushed.files)} files, {size:,} bytes; nothing was uploaded")
         print_field("would be", f"one commit of {where}{tag}")
     else:
-        print_field("pushed", f"{where}: {len(pushed.files)} files, {size:,} bytes, commit {pushed.commit[:12]}{tag}")
+        label, said = ("unchanged", "no new commit, still") if pushed.unchanged else ("pushed", "commit")
+        print_field(label, f"{where}: {len(pushed.files)} files, {size:,} bytes, {said} {pushed.commit[:12]}{tag}")
     for file in pushed.files:
         print_field("", f"{file.name} ({file.size:,} bytes), SHA-256 {file.sha256[:16]}…")
     print_field("removed", *pushed.removed)
@@ -95,5 +96,6 @@ def pull(
         print_json({"proved": True, **asdict(pulled)})
         return
     at = f"{pulled.revision}, " if pulled.revision and not pulled.commit.startswith(pulled.revision) else ""
-    print_field("pulled", f"{pulled.repo} ({at}commit {pulled.commit[:12]}) to {pulled.folder}: {len(pulled.files)} files")
+    source = f"{pulled.repo} ({at}commit {pulled.commit[:12]})"
+    print_field("pulled", f"{source} to {pulled.folder}: {len(pulled.files)} files")
     print_device(pulled.report)
