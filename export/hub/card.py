@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
+from typing import TypeVar
 
 from runtime import Port, Summary
 from runtime.model.bound import format_bound, format_up
@@ -14,6 +14,7 @@ from runtime.model.port import Vocabulary, format_range, threshold
 from .metadata import front_matter, metadata_of
 from .model import ProvedModel
 
+T = TypeVar("T")
 _MAX_FEATURES = 200
 """A table of features has at most so many rows."""
 
@@ -111,12 +112,16 @@ def _features(summary: Summary) -> list[str]:
 
 
 def _feature_rows(port: Port) -> Iterable[Sequence[str]]:
-    of_each = (port.units, port.ranges, port.indices, port.descriptions, port.categories)
-    columns = zip_longest(port.features or (), *(each or () for each in of_each))
-    for name, unit, own, index, description, words in columns:
-        limits = index or own or port.range
+    for place, name in enumerate(port.features or ()):
+        unit, description = _at(port.units, place), _at(port.descriptions, place)
+        words = _at(port.categories, place)
+        limits = _at(port.indices, place) or _at(port.ranges, place) or port.range
         shown = "" if limits is None or words is not None else format_range(limits)
         yield _code(name), _plain(unit or ""), shown, _plain(description or ""), _words(words)
+
+
+def _at(values: Sequence[T | None] | None, place: int) -> T | None:
+    return None if values is None else values[place]
 
 
 def _words(vocabulary: Vocabulary | None) -> str:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
+from builder.documents import yaml_nodes
+from builder.errors import SpecError
 from export.errors import TargetError
 from runtime import Summary
 
 from .model import ProvedModel
 
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(?P<metadata>.*?)^---[ \t]*\r?$\n?", re.DOTALL | re.MULTILINE)
+_Pairs = list[tuple[Any, Any]]
+"""The nodes of keys and values."""
 _TAGS = ("onnx", "onnxruntime", "mlp")
 
 
@@ -71,30 +75,34 @@ def front_matter(metadata: dict[str, Any], own: str | None = None) -> tuple[str,
     ``own`` is a Markdown text, which may begin with metadata: its keys win, spelt as they are, and its tags are added.
     Raises TargetError: its metadata are not a YAML mapping.
     """
-    root: Any = yaml.compose(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True), yaml.SafeLoader)
+    root: Any = yaml_nodes(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True))
     text = own or ""
     if (found := _FRONT.match(text)) is not None:
         text = text[found.end() :]
-        theirs = _mapping(found["metadata"])
-        ours = {key.value: value for key, value in root.value}
-        tags = ours["tags"].value
-        for key, value in theirs:
-            if key.value == "tags" and isinstance(value, yaml.SequenceNode):
-                known = {tag.value for tag in value.value}
-                value.value += [tag for tag in tags if tag.value not in known]
-        named = {key.value for key, _ in theirs}
-        root.value = theirs + [(key, value) for key, value in root.value if key.value not in named]
-    return f"---\n{yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True)}---\n", text.strip()
+        root.value = _merged(root.value, _mapping(found["metadata"]))
+    written: Any = cast("Any", yaml).serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True)
+    return f"---\n{written}---\n", text.strip()
 
 
-def _mapping(text: str) -> list[tuple[Any, Any]]:
+def _merged(ours: _Pairs, theirs: _Pairs) -> _Pairs:
+    """Their keys and values, and those of ours that they lack; tags of both."""
+    tags = next(value.value for key, value in ours if key.value == "tags")
+    for key, value in theirs:
+        if key.value == "tags" and isinstance(value, yaml.SequenceNode):
+            known = {tag.value for tag in value.value}
+            value.value += [tag for tag in tags if tag.value not in known]
+    named = {key.value for key, _ in theirs}
+    return theirs + [(key, value) for key, value in ours if key.value not in named]
+
+
+def _mapping(text: str) -> _Pairs:
     hint = "What to do: write key: value lines between the two lines of ---, as in the Hub's model cards"
     try:
-        node: Any = yaml.compose(text, yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 2}" if mark is not None else ""
-        raise TargetError(f"the metadata of the README{line}: not YAML. {hint}") from None
+        node = yaml_nodes(text)
+    except SpecError as error:
+        (problem,) = error.problems
+        line = "" if problem.line is None else f", line {problem.line + 1}"  # after the first ---
+        raise TargetError(f"the metadata of the README{line}: {problem.message}. {hint}") from None
     if node is None:
         return []
     if not isinstance(node, yaml.MappingNode):

@@ -7,12 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from torch import nn
 
-from builder import MLPSpec, PortSpec, assemble
+from builder import MLPSpec, assemble
 from export import TargetError, publish, push
 from runtime import read_certificate
 from tests.support import ROOT
@@ -21,9 +23,9 @@ from tests.support.hub import LEGACY, Hub
 pytestmark = pytest.mark.filterwarnings(LEGACY)
 
 
-def card_of(path: Path, folder: Path, **options: object) -> ModelCard:
+def card_of(path: Path, folder: Path, **options: Any) -> Any:
     """The card of a dry run. ModelCard checks ``model-index``, and fails for one that is malformed."""
-    push(path, "team/pump", dry_run=folder / "dry", **options)  # type: ignore[arg-type]
+    push(path, "team/pump", dry_run=folder / "dry", **options)
     return ModelCard.load(folder / "dry" / "README.md")
 
 
@@ -113,15 +115,11 @@ def test_words_missing_values_and_two_inputs_are_described(tmp_path: Path) -> No
             self.table, self.body = nn.Embedding(3, 2), nn.Linear(4, 1)
 
         def forward(self, kind, size):  # type: ignore[no-untyped-def]
-            import torch
-
             return torch.sigmoid(self.body(torch.cat([self.table(kind[:, 0]), size], dim=1)))
 
-    import torch
-
-    features = {
-        "kind": PortSpec(features=[{"name": "shape", "categories": ["a|b", "c`d", "e"], "unknown": "e"}]),
-        "output": PortSpec(labels=["cheap", "dear"], scores="probabilities"),
+    features: dict[str, Any] = {
+        "kind": {"features": [{"name": "shape", "categories": ["a|b", "c`d", "e"], "unknown": "e"}]},
+        "output": {"labels": ["cheap", "dear"], "scores": "probabilities"},
     }
     rows = {"kind": torch.tensor([[0], [2]]), "size": torch.ones(2, 2)}
     publish(Prices(), tmp_path / "p.onnx", example=rows, features=features, device="cpu", page=False, bound=False)

@@ -60,7 +60,7 @@ def test_what_was_pushed_is_pulled_and_runs(
     assert pulled.report.proved
     assert pulled.report.rows > 0
     assert Path(pulled.report.path) == pulled.path == tmp_path / "got" / "pump.onnx"
-    rows = np.float32([[1, 20]])
+    rows = np.array([[1, 20]], np.float32)
     with Session(pulled.path, "cpu") as here, Session(pump / "pump.onnx", "cpu") as there:
         assert np.array_equal(here.predict(rows), there.predict(rows))
     assert len(list(tmp_path.iterdir())) == 1
