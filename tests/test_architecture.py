@@ -200,7 +200,7 @@ def test_the_wheel_ships_the_rooms_and_nothing_else(root: Path, tmp_path: Path) 
     assert {name for name in names if not name.startswith(info)} == set(code)
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
     assert {line.split()[1].partition(">")[0] for line in base} == {
-        *("lazy-loader", "numpy", "pydantic", "pyelftools", "PyYAML", "rich", "typer")
+        *("lazy-loader", "numpy", "packaging", "pydantic", "pyelftools", "PyYAML", "rich", "typer")
     }
 
 

@@ -64,6 +64,7 @@ OPTIONS = {
     "tune": ("--batch --data --dtype --max-changed-labels --max-error --no-plot --output --plot --rate --seconds -o"),
     "lab": "--output -o",
     "schema": "--output -o",
+    "completion": "",
     "doctor": "",
 }
 """The options of every command, besides --json and --help."""
