@@ -3,7 +3,11 @@
 import os
 from typing import Annotated, Any, Literal
 
-from typer.completion import completion_init, get_completion_script, shell_complete
+from typer.completion import (
+    completion_init,  # pyright: ignore[reportPrivateImportUsage] - typer itself only installs scripts
+    get_completion_script,  # pyright: ignore[reportPrivateImportUsage]
+    shell_complete,
+)
 from typer.main import get_command
 
 from .options import Json

@@ -273,6 +273,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Generator[Hub]:
     with stand_in() as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
         monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere/token")
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # the stand-in has Git LFS alone
         at_once = SimpleNamespace(**{**vars(time), "sleep": lambda _: None})
