@@ -6,6 +6,11 @@ from .errors import ProofError as ProofError
 from .errors import TargetError as TargetError
 from .errors import UnsupportedError as UnsupportedError
 from .exporting import export as export
+from .hub.pulling import Pulled as Pulled
+from .hub.pulling import pull as pull
+from .hub.pushing import Pushed as Pushed
+from .hub.pushing import PushedFile as PushedFile
+from .hub.pushing import push as push
 from .inspection import Inspection as Inspection
 from .inspection import inspect as inspect
 from .proof.report import ParityReport as ParityReport

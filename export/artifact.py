@@ -56,18 +56,19 @@ class Artifact:
 
 def weights_hash(module: nn.Module) -> str:
     """SHA-256 over the names, dtypes, shapes and values of the tensors of a state dict, in the order of the names."""
-    return _hash(module.state_dict())
+    return tensors_hash(module.state_dict())
 
 
 def weights_hashing(module: nn.Module) -> Future[str]:
     """``weights_hash`` in a thread of its own; hashing releases the interpreter lock."""
     pool = ThreadPoolExecutor(1)
-    hashing = pool.submit(_hash, module.state_dict())
+    hashing = pool.submit(tensors_hash, module.state_dict())
     pool.shutdown(wait=False)
     return hashing
 
 
-def _hash(state: Mapping[str, Any]) -> str:
+def tensors_hash(state: Mapping[str, Any]) -> str:
+    """SHA-256 of the tensors of a state dict, as ``weights_hash``."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         if isinstance(tensor, torch.Tensor):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import platform
-import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, distribution, distributions, requires
+from importlib.metadata import PackageNotFoundError, distribution, distributions
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from runtime import Machine
 
+    from .extras import Extra
+
 ROOMS = ("builder", "export", "runtime", "mlpx")
-_DEVELOPMENT = ("dev",)
-"""Extras that no command needs."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Report:
     python: str
     system: str
     packages: dict[str, str | None]
+    extras: dict[str, Extra]
+    """What each extra needs, as mlpx's own metadata list it."""
     providers: dict[str, str]
     """For each device "loads", or why it does not and what installs it."""
     problems: tuple[str, ...]
@@ -38,6 +40,7 @@ def examine() -> Report:
     """Examine this installation and this machine. Nothing is changed."""
     problems = list(foreign_files())
     notes: list[str] = []
+    from mlpx.extras import extras_of, required_by
     from runtime import ProviderError, this_machine
     from runtime.extras import installed_version
     from runtime.session.providers import DISTRIBUTIONS, obstacle
@@ -56,22 +59,15 @@ def examine() -> Report:
             names = ", ".join(machine.cuda.optional_missing)
             notes.append(f"CUDA works without {names}; dense networks need none of these")
     notes += [process.format() for process in busy_with_onnxruntime()]
-    names = ["mlpx", *DISTRIBUTIONS, *_required()]
+    extras: dict[str, Extra] = {}
+    names = ["mlpx", *DISTRIBUTIONS]
+    with suppress(PackageNotFoundError):  # said by `foreign_files`
+        own = distribution("mlpx")
+        extras = extras_of(own)
+        names += [*required_by(own), *(name for extra in extras.values() for name in extra.packages)]
     packages = {name: installed_version(name) for name in names}
-    return Report(platform.python_version(), platform.platform(), packages, providers, tuple(problems), tuple(notes))
-
-
-def _required() -> Iterator[str]:
-    """The packages that mlpx and its extras ask for, as its own metadata list them."""
-    try:
-        required = requires("mlpx") or []
-    except PackageNotFoundError:  # said by `foreign_files`
-        return
-    for line in required:
-        requirement, _, marker = line.partition(";")
-        name = re.match(r"[\w.-]+", requirement)
-        if name is not None and name[0] != "mlpx" and not any(f'"{extra}"' in marker for extra in _DEVELOPMENT):
-            yield name[0]
+    system = platform.python_version(), platform.platform()
+    return Report(*system, packages, extras, providers, tuple(problems), tuple(notes))
 
 
 def foreign_files() -> Iterator[str]:

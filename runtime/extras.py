@@ -25,6 +25,7 @@ _EXTRAS = {
     "uvicorn": "serve",
     "cryptography": "sign",
     "mlflow": "mlflow",
+    "huggingface_hub": "hub",
 }
 
 

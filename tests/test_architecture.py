@@ -124,14 +124,15 @@ PUBLIC = {
     mlpx: """Artifact BoundReport ClusterError Contract ExportError InputError MLPSpec MissingPackageError
         ModelError OutputError ParityReport ProofError ProviderError RecoveryError Session SignatureError
         SpecError TargetError UnreachableError UnsupportedError WeightsError __version__ assemble bound compare
-        contract export inspect json_schema load_spec load_weights package publish recover sign tune verify""",
+        contract export inspect json_schema load_spec load_weights package publish pull push recover sign tune
+        verify""",
     mlpx.mlflow: "FLAVOR_NAME load_model log_model save_model",
     builder: """BLOCKS Block Impute InputSpec MLPSpec OutputSpec PortSpec Problem RecoveryError Residual Scale
         SpecError Standardize WeightsError WeightsWarning assemble json_schema load_port_specs load_spec
         load_weights""",
-    export: """Artifact BoundReport ExportError Inspection Package ParityReport ProofError Recovered Recovery
-        TargetError UnsupportedError Variant bound compare export inspect load_module package publish
-        read_checkpoint read_network read_onnx read_report recover tune verify write_variant""",
+    export: """Artifact BoundReport ExportError Inspection Package ParityReport ProofError Pulled Pushed PushedFile
+        Recovered Recovery TargetError UnsupportedError Variant bound compare export inspect load_module package
+        publish pull push read_checkpoint read_network read_onnx read_report recover tune verify write_variant""",
     runtime: """Answers AnswersReport Asked BatchFigures BenchReport BlockSummary Certificate Choice ClusterError
         Comparison ContenderFigures Contract DeviceReport Finding FolderReport Header InputError LiveReport
         Machine MissingPackageError ModelError NonFinite OutputError Outside Part Port ProviderError ScoreReport
@@ -201,14 +202,15 @@ def test_the_wheel_ships_the_rooms_and_nothing_else(root: Path, tmp_path: Path) 
     assert {name for name in names if not name.startswith(info)} == set(code)
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
     assert {line.split()[1].partition(">")[0] for line in base} == {
-        *("lazy-loader", "numpy", "pydantic", "pyelftools", "PyYAML", "rich", "typer")
+        *("lazy-loader", "numpy", "packaging", "pydantic", "pyelftools", "PyYAML", "rich", "typer")
     }
 
 
 def test_the_extras(root: Path) -> None:
     with (root / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
-    expected = {"cpu", "gpu", "cuda", "build", "inspect", "files", "serve", "ray", "report", "mlflow", "sign", "dev"}
+    expected = {"cpu", "gpu", "cuda", "build", "inspect", "files", "serve", "ray", "report", "mlflow", "hub", "sign"}
+    expected |= {"dev"}
     assert set(extras) == expected
     assert "torch==2.13.0" in (root / "constraints.txt").read_text().splitlines()
 

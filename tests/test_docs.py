@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from mlpx.cli.app import app
 from tests.support import ROOT
 from tests.support.commands import Run
+from tests.support.hub import LEGACY, connected
 
 PAGES = [path for folder in ("", "docs", "models/*") for path in sorted(ROOT.glob(f"{folder}/*.md".lstrip("/")))]
 
@@ -22,6 +24,7 @@ FILES = {
     "robot-policy.md": {"csv": "log.csv"},
     "c.md": {"yaml": "spec.yaml", "c": "main.c", "cpp": "app/main.cpp", "cmake": "app/CMakeLists.txt"},
     "tables.md": {"yaml": "describe.yaml", "csv": "wrong.csv"},
+    "hub.md": {},
 }
 """The pages that are a session from beginning to end, and the files that their blocks are.
 
@@ -54,10 +57,16 @@ def measured(line: str) -> str:
     return re.sub(r"\d(\.\d+)?e-\d+|\d+\.\d{3,}|\d\.\d+ s", "#", " ".join(line.split()))
 
 
+@pytest.mark.filterwarnings(LEGACY)
 @pytest.mark.parametrize("name", FILES)
 def test_a_session_gives_what_the_page_shows(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
+    with connected(monkeypatch) if name == "hub.md" else nullcontext():
+        _follow(name, tmp_path, monkeypatch, run)
+
+
+def _follow(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
     missing = [program for program in PROGRAMS.get(name, ()) if shutil.which(program) is None]
     if missing:
         pytest.skip(f"{', '.join(missing)}: not on the PATH")
@@ -86,7 +95,7 @@ def test_a_session_gives_what_the_page_shows(
                 for line in lines:
                     assert measured(line) in found or measured(line) in whole, (command, line, found)
                     shown += 1
-    assert shown > {"robot-policy.md": 30, "c.md": 30, "tables.md": 9}[name]
+    assert shown > {"robot-policy.md": 30, "c.md": 30, "tables.md": 9, "hub.md": 4}[name]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -15,6 +15,7 @@ from typing import Any
 from builder.errors import suggestion
 from export.errors import ExportError, ProofError, TargetError
 from export.inspection import inspect
+from export.replacing import refuse_foreign
 from export.servers import Server, number, server
 from runtime import (
     Certificate,
@@ -117,7 +118,7 @@ def package(
     if not _NAME.fullmatch(name := path.stem if name is None else name):
         hint = "give one of letters, digits, '.', '_' and '-', at most 100, with --name"
         raise TargetError(f"{name!r} cannot be a model's name at a server. What to do: {hint}")
-    _check_folder(folder, path, replace)
+    refuse_foreign(folder, MANIFEST, "package", replace=replace, source=path)
     proof, summary = _proved_file(path, certificate)
     if trusted_keys:
         require_signature(proof, trusted_keys)
@@ -303,30 +304,3 @@ def _check_options(target: Target, max_batch: int | None, options: dict[str, Any
     for option, (reason, hint) in target.fixed.items():
         if numbers[option] != getattr(Deployment, option):
             raise TargetError(f"{reason.format(**numbers)}. What to do: {hint}")
-
-
-def _check_folder(folder: Path, model: Path, replace: bool) -> None:
-    """Raise TargetError for a folder that holds something that would be lost."""
-    folder = folder.resolve()
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise TargetError(f"{folder} is a file. What to do: name another folder with -o")
-    if model.resolve().is_relative_to(folder) or Path.cwd().is_relative_to(folder):
-        inside = model.name if model.resolve().is_relative_to(folder) else "the current folder"
-        message = f"{inside} is in {folder}, which the package would replace"
-        raise TargetError(f"{message}. What to do: name another folder with -o")
-    present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
-    if not present:
-        return
-    if not replace:
-        hint = "choose another folder with -o, or replace the package in it with --replace (replace=True)"
-        raise TargetError(f"{folder} is not empty. What to do: {hint}")
-    try:
-        packaged = set(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"])
-    except (OSError, ValueError, KeyError, TypeError):
-        packaged = set[str]()
-    foreign = sorted(present - packaged - {MANIFEST})
-    if foreign:
-        message = f"{folder} holds files that no package of mlpx brought: {', '.join(foreign[:5])}"
-        raise TargetError(f"{message}. What to do: move them away, or choose another folder with -o")

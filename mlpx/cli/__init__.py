@@ -1,5 +1,6 @@
 """The command line: ``main`` runs a command and exits with its code."""
 
+import os
 import sys
 
 from mlpx.exit_codes import MACHINE_LACKS
@@ -11,6 +12,10 @@ from .supervising import is_supervised, reporter, supervise
 def main() -> None:
     """Run ``mlpx`` with the process's arguments and exit with its code (see ``mlpx.errors``)."""
     prepare_streams()
+    if "_MLPX_COMPLETE" in os.environ:
+        from .completion import answer
+
+        sys.exit(answer())
     if is_supervised():
         sys.exit(supervise())
     report = reporter()

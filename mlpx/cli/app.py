@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from runtime.version import VERSION
-
 from .bounding import bound
+from .completion import completion
 from .help import Command, Group
-from .inspecting import doctor, inspect
+from .hub import pull, push
+from .inspecting import doctor, inspect, print_versions
 from .lab import lab
 from .making import build, export, recover, schema
 from .measuring import bench, tune
@@ -29,11 +29,14 @@ COMMANDS: dict[Callable[..., None], str] = {
     predict: "Score a file of rows, or a folder of files.",
     sign: "Sign the certificate of a proved file.",
     package: "Write the folder that a server, a page or a C program needs.",
+    push: "Push a proved file to the Hugging Face Hub.",
+    pull: "Pull a proved file from the Hub, and check it here.",
     serve: "Serve models over REST and gRPC.",
     bench: "Measure how fast a file runs, beside other runtimes.",
     tune: "Find the fastest way to run a file on this machine.",
     lab: "Write a page that shows which checks notice planted faults.",
     schema: "Write the JSON Schema of a spec.",
+    completion: "Print the script that has a shell complete commands.",
     doctor: "Show what is installed, and what is missing.",
 }
 """Every command, and what it does in one line."""
@@ -50,16 +53,24 @@ for _command, _line in COMMANDS.items():
     app.command(cls=Command, short_help=_line)(declared(_command))
 
 
-def _print_version(requested: bool) -> None:
+def _show_version(context: typer.Context, requested: bool) -> None:
     if requested:
-        print(f"mlpx {VERSION}")
+        print_versions(as_json=bool(context.params.get("as_json")))
         raise typer.Exit
 
 
 @app.callback()
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    # Eager options come first: so --json is known when --version is answered, in whichever order they stand.
+    as_json: Annotated[
+        bool, typer.Option("--json", is_eager=True, help="With --version: print one JSON object, for machines.")
+    ] = False,
+    _version: Annotated[  # its callback answers
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, help="Print the versions that a report of a defect needs, and exit."
+        ),
     ] = False,
 ) -> None:
-    pass
+    if as_json:
+        raise typer.BadParameter("--json stands after the command, or with --version")

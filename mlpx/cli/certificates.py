@@ -39,12 +39,13 @@ def verify_device(file: Path, certificate: "Certificate", device: str, as_json: 
     if as_json:
         print_json({"proved": report.proved, **asdict(report)})
     else:
-        _print_device(report)
+        print_device(report)
     if not report.proved:
         raise Exit(UNPROVED)
 
 
-def _print_device(report: "DeviceReport") -> None:
+def print_device(report: "DeviceReport") -> None:
+    """Print the verdict and the findings."""
     from runtime.device.report import LIMITS
 
     on = f" on {report.device}, ONNX Runtime {report.runtime}" if report.device else ""

@@ -18,6 +18,7 @@ _MAX_NAMES = 12
 if TYPE_CHECKING:
     from export import Inspection
     from export.block_settings import Setting
+    from mlpx.extras import Extra
     from runtime import Port
     from runtime.model.bound import Bound
     from runtime.model.port import Vocabulary
@@ -196,11 +197,14 @@ def doctor(as_json: Json = False) -> None:
 
     report = examine()
     if as_json:
-        print_json(report)
+        installed = {name: {"installed": extra.installed, **asdict(extra)} for name, extra in report.extras.items()}
+        print_json({**asdict(report), "extras": installed})
     else:
         print_line(f"python {report.python} on {report.system}")
         print_line("packages")
         print_aligned([(name, version or "not installed") for name, version in report.packages.items()])
+        print_line("extras")
+        print_aligned([(name, _format_extra(extra)) for name, extra in report.extras.items()])
         print_line("execution providers")
         print_aligned(list(report.providers.items()))
         for kind, lines in (("note", report.notes), ("problem", report.problems)):
@@ -209,3 +213,32 @@ def doctor(as_json: Json = False) -> None:
         print_line("no problem found" if not report.problems else f"{len(report.problems)} problems")
     if report.problems:
         raise Exit(MACHINE_LACKS)
+
+
+def _format_extra(extra: "Extra") -> str:
+    if extra.installed:
+        return "installed"
+    lacks = f"lacks {', '.join(extra.missing)}"
+    return f"{lacks}: {extra.install}" if extra.install else f"{lacks}; not beside the other ONNX Runtime"
+
+
+def print_versions(*, as_json: bool) -> None:
+    """Print the versions that a report of a defect needs: ``mlpx --version``."""
+    from mlpx.versions import versions
+
+    found = versions()
+    if as_json:
+        print_json(found)
+        return
+    print_line(f"mlpx {found.mlpx}")
+    runtimes = list(found.onnxruntime.items()) or [("onnxruntime", "not installed")]
+    print_aligned(
+        [
+            ("python", found.python),
+            ("platform", found.platform),
+            ("numpy", found.numpy or "not installed"),
+            *runtimes,
+            ("providers", ", ".join(found.providers) or found.problem or "none"),
+            ("torch", found.torch or "not installed"),
+        ]
+    )

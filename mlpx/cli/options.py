@@ -1,6 +1,6 @@
 """Options that several commands share, and how a command's parameters become options."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from typer import Argument, BadParameter, Option
 
+from export.targets import TARGETS
 from runtime.data.file_formats import DATA_SUFFIXES, RESULTS_SUFFIXES
 
 LISTED = ", ".join(DATA_SUFFIXES)
@@ -109,8 +110,16 @@ def _declared(parameter: Parameter) -> Parameter:
             info = Option(*names, help=text, metavar=called or _metavar(annotation.__origin__), **limits)
         else:
             info = Argument(help=text, metavar=called or name.upper(), **limits)
+        if choices := _choices(called):
+            info.autocompletion = lambda: list(choices)
         annotation = Annotated[annotation.__origin__, info]
     return parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=annotation)
+
+
+def _choices(called: str | None) -> Sequence[str]:
+    """The values that a shell offers, by what a value is called: ``DEVICE``, ``cpu|cuda``."""
+    named = {"DEVICE": ("auto", "cpu", "cuda"), "TARGET": TARGETS}
+    return named.get(called or "") or (called.split("|") if called is not None and "|" in called else ())
 
 
 def _metavar(annotation: Any) -> str | None:

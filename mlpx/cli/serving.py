@@ -47,7 +47,7 @@ class PackageOptions:
 
 def package(
     file: Annotated[Path, "The proved ONNX file, with its NAME.parity.json beside it."],
-    target: Annotated[str, "--for", "SERVER", f"The server: {', '.join(TARGETS)}; with a release, triton:23.10."],
+    target: Annotated[str, "--for", "TARGET", f"The server: {', '.join(TARGETS)}; with a release, triton:23.10."],
     options: PackageOptions,
     as_json: Json = False,
 ) -> None:

@@ -49,6 +49,11 @@ OPTIONS = {
         "--backend --certificate --delay-us --device --for --instances --max-batch --name "
         "--onnxruntime-web --output --replace --require-signature --target-version --threads -o"
     ),
+    "push": (
+        "--dry-run --license --message --output --private --readme --replace --require-signature --revision --tag "
+        "--weights -o"
+    ),
+    "pull": "--device --output --replace --require-signature --revision -o",
     "serve": (
         "--coalescing --connections --control --device --grace --grpc --grpc-port --host --log-requests "
         "--max-batch --max-body --max-head --max-rows --no-coalescing --no-control --no-grpc "
@@ -59,6 +64,7 @@ OPTIONS = {
     "tune": ("--batch --data --dtype --max-changed-labels --max-error --no-plot --output --plot --rate --seconds -o"),
     "lab": "--output -o",
     "schema": "--output -o",
+    "completion": "",
     "doctor": "",
 }
 """The options of every command, besides --json and --help."""
