@@ -104,6 +104,9 @@ class ServeOptions:
     poll: Annotated[float | None, "SECONDS", "Seconds between checks of the folder; default: only on SIGHUP.", 0.1] = (
         None
     )
+    verify_every: Annotated[
+        float, "SECONDS", "Seconds between checks that proved models answer as proved; 0: no checks.", 0
+    ] = 60.0
     only_proved: Annotated[bool, "Refuse files without a certificate that proves their bytes."] = False
     trusted_keys: TrustedKeys = None
     control: Annotated[bool, "Clients may load and unload models of the folder."] = True

@@ -99,7 +99,7 @@ class Methods:
 
     async def _model_ready(self, request: Any) -> Any:
         try:
-            self._find(request)
+            self._repository.require_ready(request.name, request.version or None)
         except (NotReady, Unknown):
             return self.pb.ModelReadyResponse(ready=False)
         return self.pb.ModelReadyResponse(ready=True)

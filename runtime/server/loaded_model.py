@@ -36,6 +36,8 @@ class LoadedModel:
     """Of the file."""
     certificate: Certificate | None
     """The one of exactly this file."""
+    fault: str
+    """What its answers to the rows of the certificate had wrong at the last check (``self_check``); "" for nothing."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class LoadedModel:
     ):
         self.name, self.version, self.session, self.sha256 = name, version, session, digest
         self.certificate, self._cost, self._options = certificate, cost, options
+        self.fault = ""
         self.signature: Signature = signature_of(input_ports(session), session.outputs, options.max_rows)
         self.statistics: Statistics = Statistics()
         self._batcher: DynamicBatcher | None = None

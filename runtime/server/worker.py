@@ -103,6 +103,8 @@ class _Worker:
         background = [loop.create_task(self._close_slow_clients(server))]
         if options.poll is not None:
             background.append(loop.create_task(self._poll(options.poll)))
+        if options.verify_every:
+            background.append(loop.create_task(self._verify(options.verify_every)))
         serving = loop.create_task(server.serve(sockets=[rest]))
         self._sync.channel.tell("ready", repository.index())
         self._log.event("listening", worker=self._number)
@@ -150,6 +152,11 @@ class _Worker:
         while True:
             await asyncio.sleep(seconds)
             await self._repository.refresh_or_log()
+
+    async def _verify(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await self._repository.verify()
 
     async def _close_slow_clients(self, server: Any) -> None:
         while True:

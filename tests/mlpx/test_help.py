@@ -53,7 +53,7 @@ OPTIONS = {
         "--coalescing --connections --control --device --grace --grpc --grpc-port --host --log-requests "
         "--max-batch --max-body --max-head --max-rows --no-coalescing --no-control --no-grpc "
         "--only-proved --poll --port --queue-rows --read-timeout --require-signature --threads --timeout --tls-cert "
-        "--tls-key --token-file --workers"
+        "--tls-key --token-file --verify-every --workers"
     ),
     "bench": "--batch --chunk-rows --data --device --dtype --seconds --spin-us --threads --workers",
     "tune": ("--batch --data --dtype --max-changed-labels --max-error --no-plot --output --plot --rate --seconds -o"),
