@@ -20,10 +20,10 @@ from runtime.server.repository import Repository
 from runtime.server.self_check import check
 from runtime.session.session import Session
 from tests.support.onnx_drafts import fixed_batch
-from tests.support.serving import model
 from tests.support.servers.planted import EXCHANGED, FAULTS, Planted
-from tests.support.servers.planting import prepare, turned
 from tests.support.servers.planted_serve import plant_sessions
+from tests.support.servers.planting import prepare, turned
+from tests.support.serving import model
 from tests.support.stress.models import Proved, copied, proved
 
 Talk = Callable[[Repository, Callable[[], list[dict[str, Any]]]], Coroutine[Any, Any, None]]

@@ -8,12 +8,13 @@ that has it.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any
 
 import numpy as np
 
-Arrays = Dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 Compute = Callable[[Arrays], Arrays]
 REDUCED = ("TF32", "float16")
 FILES = {"a stale file": "stale.onnx", "another version": "version.onnx"}
@@ -26,7 +27,7 @@ class Planted:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._sessions: Dict[str, Any] = {}
+        self._sessions: dict[str, Any] = {}
 
     def compute(self, feed: Arrays, right: Compute) -> Arrays:
         """The outputs by name for a feed; ``right`` is the model itself."""
@@ -64,7 +65,7 @@ class Planted:
         return dict(zip(names, session.run(names, dict(feed))))  # noqa: B905 - old Pythons run this too
 
 
-def _keys(feed: Arrays) -> "list[bytes]":
+def _keys(feed: Arrays) -> list[bytes]:
     """The bytes of each row."""
     count = len(next(iter(feed.values())))
     return [b"".join(np.ascontiguousarray(feed[name][row]).tobytes() for name in sorted(feed)) for row in range(count)]
