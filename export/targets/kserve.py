@@ -114,10 +114,16 @@ def _container(deployment: Deployment, model: Files) -> dict[str, Any]:
     container: dict[str, Any] = {
         "resources": {"requests": resources, "limits": dict(resources)},  # a copy, so that YAML writes no alias
         "startupProbe": probe("ready", periodSeconds=2, failureThreshold=150),
-        "readinessProbe": probe("ready", periodSeconds=5, timeoutSeconds=2),
+        "readinessProbe": {**probe("ready", periodSeconds=5, timeoutSeconds=2), **_model_ready(deployment)},
         "livenessProbe": probe("live", periodSeconds=10, timeoutSeconds=2),
     }
     return container | ({"env": [{"name": "NVIDIA_TF32_OVERRIDE", "value": "0"}]} if gpu else {})
+
+
+def _model_ready(deployment: Deployment) -> dict[str, Any]:
+    """The probe's address where the server is always ready, and its model is not: in the KServe SDK."""
+    path = f"/v2/models/{deployment.name}/ready"
+    return {"httpGet": {"path": path, "port": _PORT}} if deployment.backend == "custom" else {}
 
 
 def _start(deployment: Deployment) -> str:

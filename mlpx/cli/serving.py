@@ -39,6 +39,9 @@ class PackageOptions:
     ] = 0
     instances: Annotated[int, "Copies of the model that run side by side."] = 1
     threads: Annotated[int, "ONNX Runtime's threads in each copy."] = 1
+    verify_every: Annotated[
+        float | None, "SECONDS", "Seconds between checks that the model answers as proved; default: 60; 0: none."
+    ] = None
     onnxruntime_web: Annotated[
         Path | None, "FOLDER", "npm package for browser; default: node_modules/onnxruntime-web."
     ] = None

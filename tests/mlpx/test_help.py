@@ -47,7 +47,7 @@ OPTIONS = {
     "sign": "--certificate --key",
     "package": (
         "--backend --certificate --delay-us --device --for --instances --max-batch --name "
-        "--onnxruntime-web --output --replace --require-signature --target-version --threads -o"
+        "--onnxruntime-web --output --replace --require-signature --target-version --threads --verify-every -o"
     ),
     "serve": (
         "--coalescing --connections --control --device --grace --grpc --grpc-port --host --log-requests "

@@ -44,6 +44,7 @@ def readiness(server: Server) -> set[bool]:
     said = {ask(server.url, "GET", path).status == 200 for path in paths for _ in range(4)}
     own: Any = [("grpc.use_local_subchannel_pool", 1)]
     for number in range(4):
+        client: Any
         with triton.InferenceServerClient(server.grpc, channel_args=[*own, ("mlpx.connection", number)]) as client:
             said |= {client.is_server_ready(), client.is_model_ready("arm"), client.is_model_ready("arm", "1")}
     return said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +201,7 @@ def test_a_fixed_batch_is_asked_whole(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def loaded(arm: Proved, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Exception], dict[str, int]]]:
+def loaded(arm: Proved, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], dict[str, Any]]:
     """What came of a check of a model that was right, and raises an error now: its counts, and its fault."""
 
     def ask(error: Exception) -> dict[str, Any]:
@@ -220,7 +220,7 @@ def loaded(arm: Proved, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[E
         within(arm.file.parent, talk)
         return found
 
-    yield ask
+    return ask
 
 
 def test_a_busy_queue_says_nothing_of_the_model(loaded: Callable[[Exception], dict[str, Any]]) -> None:
@@ -233,9 +233,7 @@ def test_a_model_that_fails_is_not_right(loaded: Callable[[Exception], dict[str,
     assert found["fault"] == "no answer to the rows of the certificate: RuntimeError: out of memory"
 
 
-def test_a_model_that_hangs_is_not_right(
-    loaded: Callable[[Exception], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_hangs_is_not_right(loaded: Callable[[Exception], dict[str, Any]]) -> None:
     found = loaded(TimeoutError())
     assert found["fault"] == "no answer to the rows of the certificate within 60 s"
 

@@ -40,7 +40,8 @@ def plant(code: Path, folder: Path) -> None:
     (line,) = (line for line in text.splitlines() if line == "import onnxruntime")
     seam = (
         f"import sys\nsys.path.append({str(folder)!r})\nimport pathlib, planted\n"
-        f"onnxruntime.InferenceSession = planted.session_class(onnxruntime.InferenceSession, pathlib.Path({str(folder)!r}))"
+        "onnxruntime.InferenceSession = planted.session_class(\n"
+        f"    onnxruntime.InferenceSession, pathlib.Path({str(folder)!r}))"
     )
     code.write_text(text.replace(f"\n{line}\n", f"\n{line}\n{seam}\n", 1), encoding="utf-8")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from export import package, publish
+from export import Package, package, publish
 from tests.support.cases import network, randomised
 from tests.support.onnx_drafts import fixed_batch
 from tests.support.servers.asking import Live, policy, policy_package
@@ -19,17 +19,25 @@ from tests.support.servers.environments import environment, variables
 from tests.support.servers.running import free_ports, running, session
 from tests.support.servers.triton import triton
 
+Change = Callable[[Package], None]
+"""What a test does to a package before its server starts."""
+
+
+def _unchanged(_: Package) -> None:
+    """Leave a package as it is."""
+
 
 @contextmanager
-def _kserve(folder: Path) -> Iterator[dict[str, Live]]:
+def _kserve(folder: Path, change: Change = _unchanged, **options: Any) -> Iterator[dict[str, Live]]:
     """The server of backend "custom"."""
     server = environment("kserve")
-    made = policy_package(folder, "kserve", backend="custom", max_batch=64)
+    made = policy_package(folder, "kserve", backend="custom", max_batch=64, **options)
+    change(made)
     http, grpc = free_ports(2)
-    live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+    live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", f"127.0.0.1:{http}/metrics")
     image = (made.folder / "Dockerfile").read_text()
-    python, script, *options = json.loads(image.partition("CMD ")[2])
-    start = [server / "bin" / python, made.folder / script.lstrip("/"), *options]
+    python, script, *arguments = json.loads(image.partition("CMD ")[2])
+    start = [server / "bin" / python, made.folder / script.lstrip("/"), *arguments]
     ports = [f"--http_port={http}", f"--grpc_port={grpc}"]
     ready = f"http://{live.http}/v2/health/ready"
     with running([*start, *ports], ready=ready, log=folder / "log", env=variables(server), cwd=folder):
@@ -37,23 +45,25 @@ def _kserve(folder: Path) -> Iterator[dict[str, Live]]:
 
 
 @contextmanager
-def _mlserver(folder: Path) -> Iterator[dict[str, Live]]:
+def _mlserver(folder: Path, change: Change = _unchanged, **options: Any) -> Iterator[dict[str, Live]]:
     server = environment("mlserver")
-    made = policy_package(folder, "mlserver", max_batch=64)
+    made = policy_package(folder, "mlserver", max_batch=64, **options)
+    change(made)
     http, grpc, metrics = free_ports(3)
     settings = made.folder / "settings.json"
     ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     settings.write_text(json.dumps(json.loads(settings.read_text()) | ports))
-    live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+    live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", f"127.0.0.1:{metrics}/metrics")
     start, ready = [server / "bin" / "mlserver", "start", "."], f"{live.url}/ready"
     with running(start, ready=ready, log=folder / "log", env=variables(server), cwd=made.folder):
         yield {"policy": live}
 
 
 @contextmanager
-def _ray_serve(folder: Path) -> Iterator[dict[str, Live]]:
+def _ray_serve(folder: Path, change: Change = _unchanged, **options: Any) -> Iterator[dict[str, Live]]:
     server = environment("ray-serve")
-    made = policy_package(folder, "ray-serve", max_batch=64)
+    made = policy_package(folder, "ray-serve", max_batch=64, **options)
+    change(made)
     (http,) = free_ports(1)
     config = made.folder / "serve.yaml"
     settings = yaml.safe_load(config.read_text())
@@ -99,6 +109,23 @@ def _let_any_width_by(config: Path) -> None:
     config.write_text(text.replace("dims: [ 7 ]", "dims: [ -1 ]\n  allow_ragged_batch: true", 1), encoding="utf-8")
 
 
+@contextmanager
+def _triton_alone(folder: Path, change: Change = _unchanged, **options: Any) -> Iterator[dict[str, Live]]:
+    """Its Python backend with one model."""
+    environment("triton")
+    made = policy_package(folder, "triton", backend="python", max_batch=64, **options)
+    change(made)
+    with triton(made.folder / "models", folder / "triton.log") as at:
+        yield {"policy": Live(made, at.http, at.grpc, f"{at.metrics}/metrics")}
+
+
+ALONE: dict[str, Callable[..., AbstractContextManager[dict[str, Live]]]] = {
+    "kserve": _kserve,
+    "mlserver": _mlserver,
+    "ray-serve": _ray_serve,
+    "triton": _triton_alone,
+}
+"""Each server with one model: of a folder, with a ``Change`` of the package and its options."""
 SERVERS: dict[str, Callable[[Path], AbstractContextManager[dict[str, Live]]]] = {
     "kserve": _kserve,
     "mlserver": _mlserver,
