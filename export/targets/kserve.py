@@ -20,6 +20,8 @@ _SDK = "0.21.0"
 _BUCKET = "SET-BUCKET"
 _REGISTRY = "SET-REGISTRY"
 """Placeholders for what only the user knows, in capitals, which no cluster accepts."""
+_PREFIX = "mlpx.github.io"
+"""Of annotations."""
 _CONCURRENCY = 16
 """Requests in progress in a replica from which on KServe starts another."""
 _PORT = 8080
@@ -83,10 +85,33 @@ def _service(deployment: Deployment, model: Files) -> str:
     record = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": _service_name(deployment)},
+        "metadata": {"name": _service_name(deployment), "annotations": _provenance(deployment)},
         "spec": {"predictor": scaling | predictor},
     }
-    return f"# {comment}\n{yaml_text(record)}"
+    comments = [comment]
+    if deployment.backend == "triton":
+        comments += [
+            "Releases of KServe with a `verification` block (https://github.com/kserve/kserve/issues/5789) take the",
+            "digest beside storageUri, as `verification: {digest: ...}`, where that names the file and no folder.",
+        ]
+    return "".join(f"# {line}\n" for line in comments) + yaml_text(record)
+
+
+def _provenance(deployment: Deployment) -> dict[str, str]:
+    """Which bytes were proved, by what; KServe copies annotations to the pods.
+
+    KServe's proposal of a digest (https://github.com/kserve/kserve/issues/5789) writes it as "sha256:" and its hex
+    digits, and has moved from annotations to a `verification` block that no release knows yet. So these have a prefix
+    of their own.
+    """
+    proof = deployment.certificate
+    digests = {"model": proof.sha256, "certificate": proof.digest, "weights": proof.weights_sha256}
+    return {
+        **{f"{_PREFIX}/{name}-digest": f"sha256:{digest}" for name, digest in digests.items() if digest},
+        f"{_PREFIX}/verdict": "proved",
+        f"{_PREFIX}/proved-by": f"mlpx {proof.mlpx_version}",
+        f"{_PREFIX}/proved-on": proof.made,
+    }
 
 
 def _service_name(deployment: Deployment) -> str:

@@ -31,7 +31,7 @@ from runtime.version import VERSION
 
 from . import TARGETS, target_of
 from .common_files import readme, smoke_test
-from .intervals import verify_interval
+from .readiness import verify_interval
 from .sidecar import sidecar
 from .target import DATATYPES, Deployment, Files, Target
 

@@ -27,11 +27,12 @@ class OnnxDeployment:
 
     def __init__(self, name: str, settings: dict[str, Any]):
         self.name = name
-        every = settings.pop("verify_every")
-        self.model = OnnxModel(HERE / "model.onnx", **settings)
+        self.model = OnnxModel(HERE / "model.onnx", **{k: v for k, v in settings.items() if k != "verify_every"})
         proved = Proved(HERE / "model.onnx", self.model.batch, self.model.max_batch)
         right = Gauge("mlpx_model_right", "1 where the answers to the certificate's rows are those proved.", ("model",))
-        self.checked = SelfCheck(proved, self.model.run, every, lambda r: right.set(int(r), {"model": self.name}))
+        self.checked = SelfCheck(
+            proved, self.model.run, settings["verify_every"], lambda r: right.set(int(r), {"model": self.name})
+        )
         self.started = False
 
     async def check_health(self) -> None:
