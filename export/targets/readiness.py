@@ -44,7 +44,7 @@ def verify_interval(target: Target, backend: str | None, seconds: float | None) 
 
 def described(deployment: Deployment, target: Target) -> list[str]:
     """The section of the package's README; none where nothing is checked."""
-    if not deployment.verify_every:
+    if not deployment.verify_every or deployment.backend is None:
         return []
     mechanism = _MECHANISMS[target.name, deployment.backend].format(name=deployment.name)
     return [

@@ -116,6 +116,7 @@ class ServeOptions:
     token_file: Annotated[Path | None, "A file with the bearer token of the clients; default: MLPX_TOKEN."] = None
     certificate: Annotated[Path | None, "--tls-cert", "TLS: the certificate chain, PEM."] = None
     key: Annotated[Path | None, "--tls-key", "TLS: the private key, PEM."] = None
+    otel: Annotated[bool, "Trace requests with OpenTelemetry, as the variables OTEL_* say."] = False
     log_requests: Annotated[bool, "Log every request, not only those that fail."] = False
 
 

@@ -56,5 +56,7 @@ class Options:
     certificate: Path | None = None
     """For TLS, PEM."""
     key: Path | None = None
+    otel: bool = False
+    """Whether requests are traced by OpenTelemetry."""
     log_requests: bool = False
     """Whether every request is logged, or only those that fail."""

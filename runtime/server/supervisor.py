@@ -22,6 +22,7 @@ from .logs import Log
 from .options import Options
 from .refusals import NotReady
 from .repository import LOADING, READY, WRONG, Faults
+from .tracing import exporters
 from .worker import work
 from .worker_sync import Channel
 
@@ -67,6 +68,8 @@ def serve(options: Options, started: Callable[[Started], None]) -> None:
         hint = "What to do: put NAME.onnx files there, or folders NAME/VERSION/model.onnx"
         raise InputError(f"{options.folder}: no model is in this folder. {hint}")
     _check_tls(options)
+    if options.otel:
+        exporters()  # before any work
     for key in options.trusted_keys:
         public_key(key)  # before any work
     with ExitStack() as sockets:

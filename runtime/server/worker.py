@@ -20,6 +20,7 @@ from .logs import ForwardingHandler, Log
 from .options import Options
 from .repository import Repository
 from .rest import Rest
+from .tracing import tracing
 from .worker_sync import WorkerSync
 
 SWEEP_SECONDS = 1.0
@@ -42,7 +43,7 @@ def work(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor passes it on as a message
     _allow_many_files()
     log = Log(requests=options.log_requests)
-    for name in ("uvicorn.error", "asyncio", "grpc"):
+    for name in ("uvicorn.error", "asyncio", "grpc", "opentelemetry"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [ForwardingHandler(log)], False
     try:
@@ -118,6 +119,8 @@ class _Worker:
         for task in (*background, stopped, supervisor):
             task.cancel()
         repository.close()
+        if (traces := tracing(options)) is not None:
+            await asyncio.to_thread(traces.close)
         self._log.event("stopped")
 
     def _uvicorn_server(self) -> Any:

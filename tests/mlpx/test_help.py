@@ -52,8 +52,8 @@ OPTIONS = {
     "serve": (
         "--coalescing --connections --control --device --grace --grpc --grpc-port --host --log-requests "
         "--max-batch --max-body --max-head --max-rows --no-coalescing --no-control --no-grpc "
-        "--only-proved --poll --port --queue-rows --read-timeout --require-signature --threads --timeout --tls-cert "
-        "--tls-key --token-file --verify-every --workers"
+        "--only-proved --otel --poll --port --queue-rows --read-timeout --require-signature --threads --timeout "
+        "--tls-cert --tls-key --token-file --verify-every --workers"
     ),
     "bench": "--batch --chunk-rows --data --device --dtype --seconds --spin-us --threads --workers",
     "tune": ("--batch --data --dtype --max-changed-labels --max-error --no-plot --output --plot --rate --seconds -o"),

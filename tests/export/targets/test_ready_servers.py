@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -10,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import yaml
 from tritonclient.grpc import InferenceServerClient
@@ -24,8 +27,7 @@ from tests.support.servers.starting import ALONE
 from tests.support.serving import until
 
 EVERY = 0.2
-READINESS = {"kserve": True, "mlserver": True, "ray-serve": True, "triton": False}
-"""Whether a server's readiness follows the model's; Triton's of 2024 cannot."""
+JSON = "application/json"
 
 
 class Case(NamedTuple):
@@ -46,8 +48,20 @@ def change_of(plan: Path) -> Callable[[Package], None]:
             record = yaml.safe_load(config.read_text())
             record["applications"][0]["deployments"][0]["health_check_period_s"] = 1
             config.write_text(yaml.safe_dump(record))
+        if (runtime := made.folder / "mlpx_mlserver").exists():
+            _add_bare_model(made.folder, runtime)
 
     return change
+
+
+def _add_bare_model(folder: Path, runtime: Path) -> None:
+    """Beside the package's model a folder with a file without a certificate, and the runtime, as documented."""
+    bare = folder / "bare"
+    shutil.copytree(runtime, bare / "mlpx_mlserver")
+    for name in ("model.onnx", "policy.onnx.data"):
+        shutil.copy(folder / name, bare)
+    settings = {"name": "bare", "implementation": "mlpx_mlserver.OnnxRuntime", "parameters": {"uri": "./model.onnx"}}
+    (bare / "model-settings.json").write_text(json.dumps(settings))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +78,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         yield cache(run)
 
 
-@pytest.fixture(params=READINESS)
+@pytest.fixture
 def case(request: pytest.FixtureRequest, start: Callable[[str], Case]) -> Case:
     return start(request.param)
 
@@ -128,6 +142,20 @@ def test_the_readiness_of_mlserver_is_that_of_its_models(case: Case) -> None:
     with turned(case.plan, "TF32"):
         until(lambda: status(f"{case.live.http}/v2/health/ready") != 200, "readiness ends")
     until(lambda: status(f"{case.live.http}/v2/health/ready") == 200, "readiness returns")
+
+
+@only("mlserver")
+def test_the_runtime_serves_any_file_by_itself(case: Case) -> None:
+    live, plan = case
+    with turned(plan, "another version"):  # of which nothing is known without a certificate
+        until(lambda: not is_ready(live), "readiness of the other model ends")
+        assert status(f"{live.http}/v2/models/bare/ready") == 200
+    until(lambda: is_ready(live), "readiness returns")
+    body = json.dumps(request(live, slice(0, 2))).encode()
+    asked = urllib.request.Request(f"http://{live.http}/v2/models/bare/infer", body, {"Content-Type": JSON})
+    with urllib.request.urlopen(asked, timeout=30) as response:
+        outputs = json.load(response)["outputs"]
+    assert_proved(live, slice(0, 2), {o["name"]: np.reshape(o["data"], o["shape"]) for o in outputs})
 
 
 @only("kserve")
