@@ -7,6 +7,7 @@ again: while the answers are not those that were proved, every request gets an e
 
 # pyright: reportMissingModuleSource=false
 import json
+import sys
 import threading
 from itertools import count
 from pathlib import Path
@@ -85,17 +86,20 @@ class TritonPythonModel:
         try:
             asked: list[tuple[np.ndarray, Any]] = []
             for requests in self.proved.requests(next(self.turns)):
-                asked += zip(requests, self._results([self.proved.feed(rows) for rows in requests]))
+                results = self._results([self.proved.feed(rows) for rows in requests])
+                if errors := [result for result in results if isinstance(result, pb_utils.TritonError)]:
+                    raise RuntimeError(errors[0].message())
+                asked += zip(requests, results)
             fault = self.proved.fault(asked)
         except Exception as error:
             fault = f"no answer to the rows of the certificate: {type(error).__name__}: {error}"
-        if fault and not self.fault:
-            pb_utils.Logger.log_error(f"the model does not compute what was proved: {fault}")
-        elif self.fault and not fault:
-            pb_utils.Logger.log_warn("the model computes what was proved again")
-        self.fault = fault
         if self.metric is not None:
             self.metric.set(int(not fault))
+        before, self.fault = self.fault, fault
+        if fault and not before:
+            _log(f"the model does not compute here what was proved: {fault}")
+        elif before and not fault:
+            _log("the model computes what was proved again")
 
     def _results(self, feeds: "list[dict[str, np.ndarray]]") -> "list[dict[str, np.ndarray] | pb_utils.TritonError]":
         shared = self._run_batch(feeds) if self.batches and len(feeds) > 1 else None
@@ -132,6 +136,12 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(output_tensors=[], error=result)
         names = [name for name in self.outputs if name in request.requested_output_names()]
         return pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor(name, result[name]) for name in names])
+
+
+def _log(message: str) -> None:
+    """Into Triton's log, or, in releases without a logger for models, to standard error."""
+    logger = getattr(pb_utils, "Logger", None)
+    print(f"mlpx: {message}", file=sys.stderr) if logger is None else logger.log_warn(message)
 
 
 def _metrics() -> "pb_utils.MetricFamily | None":
