@@ -22,7 +22,7 @@ from runtime import check_live
 from runtime.monitor.monitor import Monitor
 from tests.support.servers.asking import Live, ask_grpc, assert_proved, post, request
 from tests.support.servers.planted import FAULTS
-from tests.support.servers.planting import plant, prepare, turned
+from tests.support.servers.planting import plant, prepare, turn, turned
 from tests.support.servers.starting import ALONE
 from tests.support.serving import until
 
@@ -223,3 +223,28 @@ def test_ray_replaces_a_replica_that_stays_wrong(case: Case) -> None:
         until(lambda: not is_ready(live), "readiness ends")
         until(lambda: is_ready(live) and wrong not in replicas(plan), "another replica is ready")
         assert answers(live)
+
+
+def test_triton_does_not_load_a_model_that_is_wrong(tmp_path: Path) -> None:
+    def change(made: Package) -> None:
+        change_of(tmp_path / "plan")(made)
+        turn(tmp_path / "plan", "float16")
+
+    ended = pytest.raises(AssertionError, match="failed to load all models")
+    with ended, ALONE["triton"](tmp_path, change, verify_every=EVERY):
+        pytest.fail("it started")
+    log = (tmp_path / "triton.log").read_text(encoding="utf-8", errors="replace")
+    assert "TritonModelException: it does not compute here what was proved: '" in log
+
+
+def test_the_kserve_sdk_waits_for_a_model_to_be_right(tmp_path: Path) -> None:
+    plan = tmp_path / "plan"
+
+    def change(made: Package) -> None:
+        change_of(plan)(made)
+        turn(plan, "a stale file")
+
+    with ALONE["kserve"](tmp_path, change, verify_every=EVERY) as models:
+        assert not is_ready(models["policy"])
+        turn(plan, "")
+        until(lambda: is_ready(models["policy"]), "it is ready")
