@@ -137,7 +137,7 @@ def serve(options: ServeOptions, as_json: Json = False) -> None:
         else:
             print_field("serving", f"{server.url}{f' and {server.grpc}' if server.grpc else ''}")
             for model in server.models:
-                state = model["state"].lower() + (f": {model['reason']}" if model["reason"] else "")
+                state = model["state"].lower().replace("_", " ") + (f": {model['reason']}" if model["reason"] else "")
                 print_field("model", f"{model['name']} {model['version']}: {state}")
         if options.host not in ("127.0.0.1", "::1", "localhost") and token is None:
             note(f"warning: {options.host} is open to other machines, and no token is required (--token-file)")

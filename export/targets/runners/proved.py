@@ -33,8 +33,9 @@ class Proved:
         answers = record["answers"]
         self.rows = int(answers["rows"])
         self._inputs, self._exact, self._bound = (_arrays(answers[key]) for key in ("inputs", "exact", "bound"))
-        self._reduced = {name: _arrays(values) for name, values in answers["reduced"].items()}
-        self._at_proof = float(record["end_to_end"]["from_float64"])
+        self._reduced = {name: _arrays(values) for name, values in answers.get("reduced", {}).items()}
+        end_to_end = record.get("end_to_end")
+        self._at_proof = float("inf") if end_to_end is None else float(end_to_end["from_float64"])
         self._batch, self._max_batch = batch, max_batch
         expected = {file.name: record["file"]["sha256"], **record["file"].get("data", {})}
         others = [name for name, digest in expected.items() if _sha256(file.with_name(name)) != digest]

@@ -15,9 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from export import TargetError, package
 from export.targets import runners
+from runtime import read_certificate
+from runtime.live.judge import judge
+from runtime.live.probe import Exchange, Method
+from runtime.live.protocol import OutputTensor, Response
+from tests.support.repeats import examples
 from tests.support.servers.asking import policy
 from tests.support.servers.planted import FAULTS, Planted
 from tests.support.servers.planting import prepare, turned
@@ -127,8 +134,6 @@ def checked(parts: Callable[[str], Any], file: Path, compute: Callable[[Any, Any
 def test_the_check_of_a_package_finds_what_verify_url_finds(
     fault: str, parts: Callable[[str], Any], beside: Path, model: Path, tmp_path: Path
 ) -> None:
-    from runtime import read_certificate
-
     answers = read_certificate(model.with_suffix(".parity.json")).answers
     assert answers is not None
     plan = prepare(tmp_path / "plan", beside, answers)
@@ -137,6 +142,34 @@ def test_the_check_of_a_package_finds_what_verify_url_finds(
     with turned(plan, fault):
         (found,) = checked(parts, beside, lambda feed, right: planted.compute(feed, lambda _: right))
     assert "(row " in found or f"nearer to what {fault} gives" in found
+
+
+@given(
+    precision=st.sampled_from(["TF32", "bfloat16", "float16"]),
+    share=st.floats(0, 1.2),
+    noise=st.floats(0, 1.5),
+    few=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=examples(60, of=300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_judgement_is_that_of_verify_url(
+    parts: Callable[[str], Any], beside: Path, precision: str, share: float, noise: float, few: bool, seed: int
+) -> None:
+    """Answers between the exact ones and those of a precision, off by a part of their bounds, all or in some rows."""
+    certificate = read_certificate(beside.with_name("policy.parity.json"))
+    answers, random = certificate.answers, np.random.default_rng(seed)
+    assert answers is not None
+    rows = np.arange(answers.rows)
+    wrong = (rows % 5 == 0) if few else rows >= 0
+    outputs = {}
+    for name, exact in answers.exact.items():
+        off = share * (answers.reduced[precision][name] - exact) + noise * answers.bound[name] * random.uniform(-1, 1)
+        outputs[name] = (exact + off * wrong[:, None]).astype(np.float32)
+    tensors = {name: OutputTensor("FP32", values.shape, values.astype("f8")) for name, values in outputs.items()}
+    exchange = Exchange(Method("all at once", "arrays"), tuple(rows.tolist()), "", Response(tensors))
+    findings = judge(answers, [exchange], certificate.largest).findings
+    fault = parts("proved").Proved(beside).fault([(rows, outputs)])
+    assert bool(fault) == bool(findings), (fault, findings)
 
 
 def test_another_file_under_the_same_name_is_said(parts: Callable[[str], Any], beside: Path) -> None:

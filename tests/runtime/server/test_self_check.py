@@ -200,6 +200,15 @@ def test_a_fixed_batch_is_asked_whole(tmp_path: Path) -> None:
     within(fixed_batch(tmp_path, 12).parent, talk)
 
 
+def test_no_request_has_more_rows_than_the_server_takes(arm: Proved) -> None:
+    async def talk(repository: Repository, _log: Callable[[], list[dict[str, Any]]]) -> None:
+        loaded = repository.find("arm")
+        assert loaded.statistics.checks == {"right": 1}
+        assert max(loaded.statistics.batches) == 5
+
+    within(arm.file.parent, talk, max_rows=5, max_batch=5)
+
+
 @pytest.fixture
 def loaded(arm: Proved, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], dict[str, Any]]:
     """What came of a check of a model that was right, and raises an error now: its counts, and its fault."""
