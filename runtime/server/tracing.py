@@ -116,10 +116,11 @@ _tracing = cache(Tracing)
 def _resource() -> Any:
     """What spans say of this process: "mlpx", unless the standard variables name the service."""
     resources = imported("opentelemetry.sdk.resources", PURPOSE)
-    known = resources.Resource.create({"service.version": VERSION})
+    known = resources.Resource.create()
+    own = {} if "service.version" in known.attributes else {"service.version": VERSION}
     if str(known.attributes.get("service.name", "")).startswith("unknown_service"):
-        known = known.merge(resources.Resource({"service.name": "mlpx"}))
-    return known
+        own["service.name"] = "mlpx"
+    return known.merge(resources.Resource(own))
 
 
 def exporters() -> list[Any]:
