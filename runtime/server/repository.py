@@ -19,7 +19,8 @@ from .loaded_model import LoadedModel, check_file, load_model
 from .logs import Log
 from .options import Options
 from .refusals import Malformed, NotReady, Unknown
-from .self_check import check, check_all
+from .self_check import check
+from .statistics import Records
 
 READY, UNAVAILABLE, LOADING = "READY", "UNAVAILABLE", "LOADING"
 WRONG = "NOT_READY"
@@ -125,8 +126,16 @@ class Repository:
 
     async def verify(self) -> None:
         """Check every proved model by the rows of its certificate."""
-        await check_all(self.loaded_models(), self._log)
+        for model in list(self.loaded_models()):
+            if any(model is loaded for loaded in self.loaded_models()):  # others may be unloaded meanwhile
+                await check(model, self._log)
         self._report_faults()
+
+    def statistics(self) -> Records:
+        """The counters of every version that is loaded in this worker."""
+        for model in self.loaded_models():
+            model.statistics.wrong = int(bool(model.fault))
+        return {(model.name, model.version): model.statistics for model in self.loaded_models()}
 
     def _report_faults(self) -> None:
         self.report_faults({(m.name, m.version): m.fault for m in self.loaded_models() if m.fault})
@@ -249,14 +258,10 @@ class Repository:
             loaded.statistics = old.statistics  # counters never go back
         if self.options.verify_every:
             await check(loaded, self._log)
-        if old is None:
-            return
-        if loaded.fault and not old.fault:
+        if loaded.fault and old is not None and not old.fault:
             loaded.close()
-            old.statistics.wrong = 0
             hint = "What to do: run mlpx verify --certificate on the file, on this machine"
             raise ModelError(f"the new file does not compute here what was proved: {loaded.fault}. {hint}")
-        loaded.statistics.wrong = int(bool(loaded.fault))
 
     def _release(self, name: str, numbers: list[str]) -> None:
         for number in numbers:

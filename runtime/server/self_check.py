@@ -8,7 +8,7 @@ computed among the requests of clients, and only the comparison runs on a thread
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import count
 
 import numpy as np
@@ -27,12 +27,6 @@ RIGHT, WRONG, NOT_ASKED = "right", "wrong", "not asked"
 _PATIENCE = 60.0
 """Seconds in which a model answers, or is not right."""
 _turns = count()
-
-
-async def check_all(models: Iterable[LoadedModel], log: Log) -> None:
-    """Check each model that has answers to compare with, one after the other."""
-    for model in list(models):
-        await check(model, log)
 
 
 async def check(model: LoadedModel, log: Log) -> None:
@@ -60,7 +54,7 @@ async def check(model: LoadedModel, log: Log) -> None:
             log.event("model_wrong", **place, reason=fault)
         else:
             log.event("model_right", **place, rows=answers.rows)
-    model.fault, model.statistics.wrong = fault, int(bool(fault))
+    model.fault = fault
 
 
 async def _fault(model: LoadedModel, answers: Answers, turn: int) -> str:

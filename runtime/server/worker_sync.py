@@ -182,4 +182,4 @@ class WorkerSync:
             raise Defect("internal error; the log has it") from None
 
     def _records(self) -> Records:
-        return {(model.name, model.version): model.statistics for model in self._repository.loaded_models()}
+        return self._repository.statistics()

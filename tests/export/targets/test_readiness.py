@@ -172,6 +172,16 @@ def test_the_judgement_is_that_of_verify_url(
     assert bool(fault) == bool(findings), (fault, findings)
 
 
+def test_answers_that_are_exchanged_between_requests_are_found(
+    parts: Callable[[str], Any], beside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = parts("onnx_model").OnnxModel
+    run = model._run_batch  # where the rows of a batch are given back to its requests
+    monkeypatch.setattr(model, "_run_batch", lambda self, feeds: run(self, feeds)[::-1])
+    (found,) = checked(parts, beside, lambda _, right: right)
+    assert "values beyond the bound" in found
+
+
 def test_another_file_under_the_same_name_is_said(parts: Callable[[str], Any], beside: Path) -> None:
     data = beside.with_name("policy.onnx.data")
     data.write_bytes(data.read_bytes()[:-1] + b"\x00")

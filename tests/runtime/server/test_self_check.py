@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runtime.server.dynamic_batching import DynamicBatcher
 from runtime.server.logs import Log
 from runtime.server.metrics import format_metrics
 from runtime.server.options import Options
@@ -20,7 +21,7 @@ from runtime.server.repository import Repository
 from runtime.server.self_check import check
 from runtime.session.session import Session
 from tests.support.onnx_drafts import fixed_batch
-from tests.support.servers.planted import EXCHANGED, FAULTS, Planted
+from tests.support.servers.planted import FAULTS, Planted
 from tests.support.servers.planted_serve import plant_sessions
 from tests.support.servers.planting import prepare, turned
 from tests.support.serving import model
@@ -59,8 +60,7 @@ def within(folder: Path, talk: Talk, **options: Any) -> None:
 
 def metric(repository: Repository, name: str) -> dict[str, float]:
     """The values of a metric by what stands between its braces."""
-    records = {(m.name, m.version): m.statistics for m in repository.loaded_models()}
-    lines = [line for line in format_metrics(records, repository).splitlines() if line.startswith(name)]
+    lines = [line for line in format_metrics(repository.statistics(), repository).splitlines() if line.startswith(name)]
     return {line[len(name) :].partition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
@@ -100,16 +100,39 @@ def test_a_fault_ends_readiness_at_the_next_check_and_its_end_restores_it(arm: P
     within(arm.file.parent, talk)
 
 
-def test_rows_that_only_a_shared_call_exchanges_are_found(arm: Proved, plan: Path) -> None:
-    """Alone each request is right: the check sends several together, as clients do."""
+def test_answers_that_are_exchanged_between_requests_are_found(arm: Proved, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request alone is right, whatever its rows: the check sends several together, as clients do."""
 
     async def talk(repository: Repository, log: Callable[[], list[dict[str, Any]]]) -> None:
-        with turned(plan, EXCHANGED):
+        call = DynamicBatcher._call  # where the rows of a shared call are given back to its requests
+        with monkeypatch.context() as exchanged:
+            exchanged.setattr(DynamicBatcher, "_call", lambda self, batch: call(self, batch)[::-1])
             await repository.verify()
         (told,) = (entry for entry in log() if entry["event"] == "model_wrong")
-        assert "rows sent all at once (arrays), at the same time (arrays)" in told["reason"]
+        assert told["reason"].endswith("; rows sent at the same time (arrays)")
+        assert not repository.ready
+        await repository.verify()
+        assert repository.ready
 
     within(arm.file.parent, talk)
+
+
+def test_a_model_that_is_unloaded_meanwhile_is_not_asked(arm: Proved, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        copied(arm, tmp_path / "models" / name)
+        for path in (tmp_path / "models" / name).iterdir():
+            path.rename(path.with_name(path.name.replace("arm", name)))
+
+    async def talk(repository: Repository, _log: Callable[[], list[dict[str, Any]]]) -> None:
+        second = repository.find("b")
+        checking = asyncio.create_task(repository.verify())
+        await asyncio.sleep(0)
+        await repository.unload("b")
+        await checking
+        assert repository.find("a").statistics.checks == {"right": 2}
+        assert second.statistics.checks == {"right": 1}
+
+    within(tmp_path / "models", talk)
 
 
 def test_without_coalescing_no_requests_share_a_call(arm: Proved, plan: Path) -> None:
