@@ -10,7 +10,7 @@ VERIFY_EVERY = 60.0
 """Seconds: a check takes about three calls of the model, which nobody notices once a minute."""
 _LONGEST = 31 * 24 * 3600
 _MLSERVER = "`/v2/models/{name}/ready` and `/v2/health/ready` are 400, and requests are still answered"
-_MECHANISMS = {
+MECHANISMS = {
     (
         "kserve",
         "custom",
@@ -29,7 +29,7 @@ _MECHANISMS = {
 
 def verify_interval(target: Target, backend: str | None, seconds: float | None) -> float | None:
     """The interval of checks; None where another's code runs the model. Raises TargetError."""
-    own = (target.name, backend) in _MECHANISMS
+    own = (target.name, backend) in MECHANISMS
     if seconds is None:
         return VERIFY_EVERY if own else None
     if not own:
@@ -46,7 +46,7 @@ def described(deployment: Deployment, target: Target) -> list[str]:
     """The section of the package's README; none where nothing is checked."""
     if not deployment.verify_every or deployment.backend is None:
         return []
-    mechanism = _MECHANISMS[target.name, deployment.backend].format(name=deployment.name)
+    mechanism = MECHANISMS[target.name, deployment.backend].format(name=deployment.name)
     return [
         f"## Ready only when right\n\nAt its start and every {deployment.verify_every:g} s the model is asked for the "
         "rows of its certificate, by the way that requests take. While an answer is not within its proved bound, or "

@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from export import TargetError, package
-from export.targets import runners
+from export.targets import TARGETS, runners, target_of
+from export.targets.readiness import MECHANISMS
 from runtime import read_certificate
 from runtime.live.judge import judge
 from runtime.live.probe import Exchange, Method
@@ -83,6 +84,11 @@ def test_where_another_s_code_runs_the_model_there_is_no_interval(target: str, m
     assert "Ready only when right" not in (made.folder / "README.md").read_text()
     with pytest.raises(TargetError, match=r"runs no code of mlpx .* What to do: leave --verify-every out"):
         package(model, target, tmp_path / "q", verify_every=60)
+
+
+def test_every_target_that_brings_its_own_runtime_says_what_a_wrong_model_does_there() -> None:
+    bundled = {(name, backend) for name in TARGETS for backend in target_of(name).bundled}
+    assert set(MECHANISMS) == bundled
 
 
 @pytest.mark.parametrize("seconds", [-1, math.nan, math.inf, 1e9])

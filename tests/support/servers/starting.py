@@ -6,6 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,10 @@ def _ray_serve(folder: Path, change: Change = _unchanged, **options: Any) -> Ite
     start, ready = [server / "bin" / "serve", "run", "serve.yaml", "--app-dir", "."], f"{live.url}/ready"
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as sockets:
         env = variables(server) | {"RAY_TMPDIR": sockets, "RAY_USAGE_STATS_ENABLED": "0"}
+        env["RAY_metrics_report_interval_ms"] = "200"
         with running(start, ready=ready, log=folder / "log", env=env, cwd=made.folder, patience=150) as process:
-            yield {"policy": live}
+            (told,) = json.loads(Path(sockets, "ray", "prom_metrics_service_discovery.json").read_text())
+            yield {"policy": replace(live, metrics=f"{told['targets'][0]}/metrics")}
         assert session(process.pid) == []
 
 
