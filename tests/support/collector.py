@@ -45,11 +45,19 @@ class Collector:
         for group in request.resource_spans:
             resource = _attributes(group.resource)
             for span in (span for scope in group.scope_spans for span in scope.spans):
-                ids = (each.hex() for each in (span.trace_id, span.span_id, span.parent_span_id))
-                times = span.start_time_unix_nano, span.end_time_unix_nano
-                failed, attributes = span.status.code == span.status.STATUS_CODE_ERROR, _attributes(span)
                 self.spans.append(
-                    Span(span.name, span.kind, *ids, *times, failed, attributes, resource["service.name"])
+                    Span(
+                        name=span.name,
+                        kind=span.kind,
+                        trace=span.trace_id.hex(),
+                        id=span.span_id.hex(),
+                        parent=span.parent_span_id.hex(),
+                        start=span.start_time_unix_nano,
+                        end=span.end_time_unix_nano,
+                        failed=span.status.code == span.status.STATUS_CODE_ERROR,
+                        attributes=_attributes(span),
+                        service=resource["service.name"],
+                    )
                 )
 
 
