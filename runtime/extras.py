@@ -18,6 +18,7 @@ _EXTRAS = {
     "matplotlib": "report",
     "jinja2": "report",
     "ray": "ray",
+    "opentelemetry": "otel",
     "grpc": "serve",
     "httptools": "serve",
     "orjson": "serve",

@@ -209,8 +209,8 @@ def test_the_wheel_ships_the_rooms_and_nothing_else(root: Path, tmp_path: Path) 
 def test_the_extras(root: Path) -> None:
     with (root / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
-    expected = {"cpu", "gpu", "cuda", "build", "inspect", "files", "serve", "ray", "report", "mlflow", "hub", "sign"}
-    expected |= {"dev"}
+    expected = {"cpu", "gpu", "cuda", "build", "inspect", "files", "serve", "otel", "ray", "report", "mlflow", "hub"}
+    expected |= {"sign", "dev"}
     assert set(extras) == expected
     assert "torch==2.13.0" in (root / "constraints.txt").read_text().splitlines()
 

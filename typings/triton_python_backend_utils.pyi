@@ -1,4 +1,4 @@
-# The module that Triton's Python backend gives to a model: the names that export/targets/triton_model.py uses.
+# The module that Triton's Python backend gives to a model: the names that export/targets/runners/triton_model.py uses.
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +9,19 @@ class Tensor:
 
 class TritonError:
     def __init__(self, message: str) -> None: ...
+    def message(self) -> str: ...
+
+class Logger:
+    @staticmethod
+    def log_warn(message: str) -> None: ...
+
+class Metric:
+    def set(self, value: float) -> None: ...
+
+class MetricFamily:
+    GAUGE: int
+    def __init__(self, name: str, description: str, kind: int) -> None: ...
+    def Metric(self, labels: dict[str, str]) -> Metric: ...  # noqa: N802 - Triton's name
 
 class TritonModelException(Exception): ...
 

@@ -9,6 +9,7 @@ import numpy as np
 from runtime import Certificate, Summary
 from runtime.model.bound import format_bound, format_up
 
+from .readiness import described as described_readiness
 from .sidecar import described
 from .target import DATATYPES, Deployment, Files, Target, source
 
@@ -53,6 +54,7 @@ it with the model.{_bound(certificate)}"""
         *_categories(summary),
         *target.remarks(deployment),
         *target.sections(made),
+        *described_readiness(deployment, target),
         *([_requests(name, target.url(name)), described(deployment, target)] if target.speaks_v2 else []),
         proof,
     ]

@@ -20,6 +20,8 @@ _SDK = "0.21.0"
 _BUCKET = "SET-BUCKET"
 _REGISTRY = "SET-REGISTRY"
 """Placeholders for what only the user knows, in capitals, which no cluster accepts."""
+_PREFIX = "mlpx.github.io"
+"""Of annotations."""
 _CONCURRENCY = 16
 """Requests in progress in a replica from which on KServe starts another."""
 _PORT = 8080
@@ -83,10 +85,33 @@ def _service(deployment: Deployment, model: Files) -> str:
     record = {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
-        "metadata": {"name": _service_name(deployment)},
+        "metadata": {"name": _service_name(deployment), "annotations": _provenance(deployment)},
         "spec": {"predictor": scaling | predictor},
     }
-    return f"# {comment}\n{yaml_text(record)}"
+    comments = [comment]
+    if deployment.backend == "triton":
+        comments += [
+            "Releases of KServe with a `verification` block (https://github.com/kserve/kserve/issues/5789) take the",
+            "digest beside storageUri, as `verification: {digest: ...}`, where that names the file and no folder.",
+        ]
+    return "".join(f"# {line}\n" for line in comments) + yaml_text(record)
+
+
+def _provenance(deployment: Deployment) -> dict[str, str]:
+    """Which bytes were proved, by what; KServe copies annotations to the pods.
+
+    KServe's proposal of a digest (https://github.com/kserve/kserve/issues/5789) writes it as "sha256:" and its hex
+    digits, and has moved from annotations to a `verification` block that no release knows yet. So these have a prefix
+    of their own.
+    """
+    proof = deployment.certificate
+    digests = {"model": proof.sha256, "certificate": proof.digest, "weights": proof.weights_sha256}
+    return {
+        **{f"{_PREFIX}/{name}-digest": f"sha256:{digest}" for name, digest in digests.items() if digest},
+        f"{_PREFIX}/verdict": "proved",
+        f"{_PREFIX}/proved-by": f"mlpx {proof.mlpx_version}",
+        f"{_PREFIX}/proved-on": proof.made,
+    }
 
 
 def _service_name(deployment: Deployment) -> str:
@@ -114,10 +139,16 @@ def _container(deployment: Deployment, model: Files) -> dict[str, Any]:
     container: dict[str, Any] = {
         "resources": {"requests": resources, "limits": dict(resources)},  # a copy, so that YAML writes no alias
         "startupProbe": probe("ready", periodSeconds=2, failureThreshold=150),
-        "readinessProbe": probe("ready", periodSeconds=5, timeoutSeconds=2),
+        "readinessProbe": {**probe("ready", periodSeconds=5, timeoutSeconds=2), **_model_ready(deployment)},
         "livenessProbe": probe("live", periodSeconds=10, timeoutSeconds=2),
     }
     return container | ({"env": [{"name": "NVIDIA_TF32_OVERRIDE", "value": "0"}]} if gpu else {})
+
+
+def _model_ready(deployment: Deployment) -> dict[str, Any]:
+    """The probe's address where the server is always ready, and its model is not: in the KServe SDK."""
+    path = f"/v2/models/{deployment.name}/ready"
+    return {"httpGet": {"path": path, "port": _PORT}} if deployment.backend == "custom" else {}
 
 
 def _start(deployment: Deployment) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from .target import Deployment, Files, Target, json_text, start_in_venv
 
+RUNTIME = "mlpx_mlserver"
+"""The Python package that holds the runtime, in the folder of the model."""
 _PORTS = {"REST": 8080, "gRPC": 8081, "metrics": 8082}
 
 
@@ -13,7 +15,7 @@ def model_folder(deployment: Deployment, *, host: str) -> Files:
     """The folder that ``mlserver start`` takes; the server listens on ``host``."""
     model = {
         "name": deployment.name,
-        "implementation": "mlserver_runtime.OnnxRuntime",
+        "implementation": f"{RUNTIME}.OnnxRuntime",
         "platform": "onnx_onnxv1",
         "versions": ["1"],
         "parameters": {"uri": "./model.onnx", "version": "1", "extra": deployment.runner_settings},
@@ -31,16 +33,18 @@ def model_folder(deployment: Deployment, *, host: str) -> Files:
         "settings.json": json_text(server),
         "model-settings.json": json_text(model),
         # uvloop 0.22 and later stop MLServer 1.7 (event loops are no longer made on demand).
-        **deployment.runner_files("mlserver_runtime.py", f"mlserver=={deployment.release}", "uvloop<0.22"),
+        **deployment.runner_files(
+            "mlserver_runtime.py", f"mlserver=={deployment.release}", "uvloop<0.22", package=RUNTIME
+        ),
     }
 
 
 def _remarks(deployment: Deployment) -> Sequence[str]:
     return (
         "Binary tensors are for gRPC; MLServer takes only JSON over REST.",
-        "`mlserver_runtime.py` and `onnx_model.py` run the file in ONNX Runtime. They check every request, answer an "
-        "invalid one with 400, and run those that wait at the same time as one batch of at most "
-        f"{deployment.max_batch} rows. MLServer's adaptive batching stays off: it merges requests before they are "
+        f'`{RUNTIME}/` runs the file in ONNX Runtime (`"implementation": "{RUNTIME}.OnnxRuntime"`). It checks '
+        "every request, answers an invalid one with 400, and runs those that wait at the same time as one batch of at "
+        f"most {deployment.max_batch} rows. MLServer's adaptive batching stays off: it merges requests before they are "
         "checked.",
         "JSON has neither NaN nor infinity: such an output is `null`.",
     )

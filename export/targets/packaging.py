@@ -32,6 +32,7 @@ from runtime.version import VERSION
 
 from . import TARGETS, target_of
 from .common_files import readme, smoke_test
+from .readiness import verify_interval
 from .sidecar import sidecar
 from .target import DATATYPES, Deployment, Files, Target
 
@@ -81,6 +82,7 @@ def package(
     delay_us: int = 0,
     instances: int = 1,
     threads: int = 1,
+    verify_every: float | None = None,
     onnxruntime_web: str | Path | None = None,
     replace: bool = False,
 ) -> Package:
@@ -104,6 +106,8 @@ def package(
         delay_us: how long a request may wait for others to share a batch with, microseconds.
         instances: copies of the model.
         threads: ONNX Runtime's threads in each copy.
+        verify_every: seconds between two checks that the model answers as was proved, where the package's own code
+            runs it; by default 60, 0 for none.
         onnxruntime_web: the folder of the npm package, for the browser.
         replace: replace a package that is in the folder.
 
@@ -115,6 +119,7 @@ def package(
     backend = _backend(row, backend)
     options: dict[str, Any] = {"delay_us": delay_us, "instances": instances, "threads": threads, "device": device}
     _check_options(row, max_batch, options)
+    options["verify_every"] = verify_interval(row, backend, verify_every)
     if not _NAME.fullmatch(name := path.stem if name is None else name):
         hint = "give one of letters, digits, '.', '_' and '-', at most 100, with --name"
         raise TargetError(f"{name!r} cannot be a model's name at a server. What to do: {hint}")

@@ -20,7 +20,9 @@ _TF32_RUNTIME = "1.18"
 """The first ONNX Runtime that knows use_tf32 (https://github.com/microsoft/onnxruntime/pull/19357)."""
 DATATYPES = {"float32": "FP32", "int64": "INT64"}
 """The Open Inference Protocol's names of the types that packaged files have."""
-_RECORDED = ("name", "release", "backend", "device", "max_batch", "delay_us", "instances", "threads")
+_RUNNER_PARTS = "onnx_model.py", "proved.py", "self_check.py"
+"""What the code of every Python server has in common."""
+_RECORDED = ("name", "release", "backend", "device", "max_batch", "delay_us", "instances", "threads", "verify_every")
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Deployment:
     """Copies of the model that run side by side."""
     threads: int = 1
     """ONNX Runtime's threads in each copy."""
+    verify_every: float | None = None
+    """Seconds between two checks that the model answers as was proved; None where the package's code does not run it.
+    """
     onnxruntime_web: Path | None = None
     """The folder of the npm package, for the browser; None: ./node_modules/onnxruntime-web."""
 
@@ -76,8 +81,8 @@ class Deployment:
 
     @property
     def runner_settings(self) -> dict[str, Any]:
-        """The arguments of ``OnnxModel`` in ``runners/onnx_model.py``."""
-        return {key: getattr(self, key) for key in ("threads", "max_batch", "delay_us", "device")}
+        """The arguments of ``OnnxModel`` in ``runners/onnx_model.py``, and ``verify_every``."""
+        return {key: getattr(self, key) for key in ("threads", "max_batch", "delay_us", "device", "verify_every")}
 
     def model_files(self, path: str) -> dict[str, Path]:
         """The model under ``path`` of the package, with its external data, whose names the model holds, beside it."""
@@ -85,12 +90,18 @@ class Deployment:
         external = {f"{folder}/{name}".lstrip("/"): self.file.parent / name for name in self.certificate.data}
         return {path: self.file, **external}
 
-    def runner_files(self, runner: str, *requirements: str) -> Files:
-        """The model, the code of ``runners`` that runs it, and the packages that this needs."""
+    def runner_files(self, runner: str, *requirements: str, package: str = "") -> Files:
+        """The model with its certificate, the code of ``runners`` that runs it, and the packages that this needs.
+
+        With ``package`` the code is a Python package of this name, and ``runner`` its ``__init__``.
+        """
+        code = {name: f"{package}/{name}" if package else name for name in _RUNNER_PARTS}
+        code[runner] = f"{package}/__init__.py" if package else runner
         return {
             "requirements.txt": "\n".join([*requirements, self.requirement, "numpy"]) + "\n",
-            **{name: source(f"runners/{name}") for name in ("onnx_model.py", runner)},
+            **{path: source(f"runners/{name}") for name, path in code.items()},
             **self.model_files("model.onnx"),
+            "model.parity.json": self.certificate.path,
         }
 
 

@@ -26,7 +26,9 @@ def _files(deployment: Deployment) -> Files:
     folder = f"models/{deployment.name}"
     files = {f"{folder}/config.pbtxt": _config(deployment), **deployment.model_files(f"{folder}/1/model.onnx")}
     if deployment.backend == "python":
-        files[f"{folder}/1/model.py"] = source("triton_model.py")
+        files[f"{folder}/1/model.py"] = source("runners/triton_model.py")
+        files[f"{folder}/1/proved.py"] = source("runners/proved.py")
+        files[f"{folder}/1/model.parity.json"] = deployment.certificate.path
         files["Dockerfile"] = (
             f"FROM {_image(deployment)}\n"
             f'RUN pip install --no-cache-dir "{deployment.requirement}"\n'
@@ -59,8 +61,11 @@ def _config(deployment: Deployment) -> str:
     ]
     if batches:
         blocks.append(_block("dynamic_batching", [f"max_queue_delay_microseconds: {deployment.delay_us}"]))
-    for key, threads in (("intra_op_thread_count", deployment.threads), ("inter_op_thread_count", 1)):
-        blocks.append(_block("parameters", [f'key: "{key}"', _block("value", [f'string_value: "{threads}"'])]))
+    settings: dict[str, float] = {"intra_op_thread_count": deployment.threads, "inter_op_thread_count": 1}
+    if deployment.verify_every is not None:
+        settings["verify_every"] = deployment.verify_every
+    for key, value in settings.items():
+        blocks.append(_block("parameters", [f'key: "{key}"', _block("value", [f'string_value: "{value:g}"'])]))
     if _sets_tf32(deployment):
         off = _block("parameters", ['key: "use_tf32"', 'value: "0"'])
         cuda = _block("gpu_execution_accelerator", ['name: "cuda"', off])

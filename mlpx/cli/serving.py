@@ -39,6 +39,9 @@ class PackageOptions:
     ] = 0
     instances: Annotated[int, "Copies of the model that run side by side."] = 1
     threads: Annotated[int, "ONNX Runtime's threads in each copy."] = 1
+    verify_every: Annotated[
+        float | None, "SECONDS", "Seconds between checks that the model answers as proved; default: 60; 0: none."
+    ] = None
     onnxruntime_web: Annotated[
         Path | None, "FOLDER", "npm package for browser; default: node_modules/onnxruntime-web."
     ] = None
@@ -104,12 +107,16 @@ class ServeOptions:
     poll: Annotated[float | None, "SECONDS", "Seconds between checks of the folder; default: only on SIGHUP.", 0.1] = (
         None
     )
+    verify_every: Annotated[
+        float, "SECONDS", "Seconds between checks that proved models answer as proved; 0: no checks.", 0
+    ] = 60.0
     only_proved: Annotated[bool, "Refuse files without a certificate that proves their bytes."] = False
     trusted_keys: TrustedKeys = None
     control: Annotated[bool, "Clients may load and unload models of the folder."] = True
     token_file: Annotated[Path | None, "A file with the bearer token of the clients; default: MLPX_TOKEN."] = None
     certificate: Annotated[Path | None, "--tls-cert", "TLS: the certificate chain, PEM."] = None
     key: Annotated[Path | None, "--tls-key", "TLS: the private key, PEM."] = None
+    otel: Annotated[bool, "Trace requests with OpenTelemetry, as the variables OTEL_* say."] = False
     log_requests: Annotated[bool, "Log every request, not only those that fail."] = False
 
 
@@ -130,7 +137,7 @@ def serve(options: ServeOptions, as_json: Json = False) -> None:
         else:
             print_field("serving", f"{server.url}{f' and {server.grpc}' if server.grpc else ''}")
             for model in server.models:
-                state = model["state"].lower() + (f": {model['reason']}" if model["reason"] else "")
+                state = model["state"].lower().replace("_", " ") + (f": {model['reason']}" if model["reason"] else "")
                 print_field("model", f"{model['name']} {model['version']}: {state}")
         if options.host not in ("127.0.0.1", "::1", "localhost") and token is None:
             note(f"warning: {options.host} is open to other machines, and no token is required (--token-file)")

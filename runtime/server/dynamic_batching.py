@@ -27,6 +27,8 @@ INLINE_SECONDS = 0.002
 """The longest that the event loop is kept from other requests."""
 Arrays = dict[str, np.ndarray]
 Run = Callable[[Arrays], Arrays]
+Called = Callable[[float, float, int], object]
+"""Told of a request's call: its start and end (``perf_counter``), and its rows of all requests."""
 _COST_CALLS = 5
 _COST_ROWS = 64
 
@@ -62,6 +64,7 @@ class _Entry:
     result: asyncio.Future[Arrays]
     arrival: float
     deadline: float
+    called: Called | None = None
 
 
 class DynamicBatcher:
@@ -84,14 +87,14 @@ class DynamicBatcher:
         """A call is on the thread, or scheduled on the loop."""
         self._closing = False
 
-    def submit(self, feed: Arrays, rows: int, timeout: float) -> asyncio.Future[Arrays]:
+    def submit(self, feed: Arrays, rows: int, timeout: float, called: Called | None = None) -> asyncio.Future[Arrays]:
         """The outputs for these rows, within ``timeout`` seconds. Raises Busy; the future may raise Late."""
         statistics = self._statistics
         if statistics.waiting + rows > self._queue_rows and statistics.waiting:
             raise Busy(f"{statistics.waiting:,} rows wait for this model, and its queue holds {self._queue_rows:,}")
         now = perf_counter()
         result = self._loop.create_future()
-        entry = _Entry(feed, rows, result, now, now + timeout)
+        entry = _Entry(feed, rows, result, now, now + timeout, called)
         self._queue.append(entry)
         statistics.waiting += rows
         if not self._busy:
@@ -181,6 +184,8 @@ class DynamicBatcher:
         self._statistics.count_call(rows, end - start)
         for entry, result in zip(batch, results, strict=True):
             self._statistics.queued.add(start - entry.arrival)
+            if entry.called is not None:
+                entry.called(start, end, rows)
             if entry.result.done():
                 continue
             if isinstance(result, Exception):

@@ -13,6 +13,7 @@ from .loaded_model import LoadedModel
 from .refusals import NotAllowed, NotReady, Unknown
 from .repository import Repository
 from .statistics import triton_statistics
+from .tracing import tracing
 from .worker_sync import WorkerSync
 
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
@@ -46,6 +47,7 @@ class Methods:
 
     def __init__(self, repository: Repository, sync: WorkerSync):
         self._repository, self._sync = repository, sync
+        self._tracing = tracing(repository.options)
         self.pb: Any = imported("tritonclient.grpc.service_pb2", PURPOSE)
         self._fill = imported("google.protobuf.json_format", PURPOSE).ParseDict
 
@@ -73,16 +75,22 @@ class Methods:
         if self._repository.stopping:
             raise NotReady("the server is shutting down")
         model = self._repository.find(request.model_name, request.model_version or None)
+        trace = self._tracing and self._tracing.start(dict(context.invocation_metadata() or ()), model, start, "grpc")
         try:
             inputs = parse_request(request, model.signature)
             timeouts = [seconds for seconds in (inputs.timeout, context.time_remaining()) if seconds is not None]
-            outputs = await model.infer(inputs.feed, inputs.rows, min(timeouts, default=None))
+            called = None if trace is None else trace.called
+            outputs = await model.infer(inputs.feed, inputs.rows, min(timeouts, default=None), called)
             response = self.pb.ModelInferResponse(model_name=model.name, model_version=model.version)
             fill_response(response, inputs, outputs)
         except Exception as error:
+            if trace is not None:
+                trace.end(error=error)
             model.count_refusal(error)
             raise
         model.count_answer(start)
+        if trace is not None:
+            trace.end(inputs.rows)
         return response
 
     async def _server_live(self, _request: Any) -> Any:
@@ -99,7 +107,7 @@ class Methods:
 
     async def _model_ready(self, request: Any) -> Any:
         try:
-            self._find(request)
+            self._repository.require_ready(request.name, request.version or None)
         except (NotReady, Unknown):
             return self.pb.ModelReadyResponse(ready=False)
         return self.pb.ModelReadyResponse(ready=True)

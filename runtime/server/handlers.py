@@ -66,13 +66,16 @@ class Handlers:
         return Answer([b""])
 
     async def ready(self, _request: HttpRequest, _parameters: Parameters) -> Answer:
-        """An empty answer, once every model can answer. Raises NotReady."""
+        """An empty answer, once every model can answer and none is known to be wrong. Raises NotReady."""
         if self.repository.ready:
             return Answer([b""])
         if self.repository.stopping:
             raise NotReady("the server is shutting down")
         missing = [name for name, model in self.repository.models.items() if model.default is None]
-        raise NotReady(f"not loaded: {', '.join(missing)}")
+        if missing:
+            raise NotReady(f"not loaded: {', '.join(missing)}")
+        wrong = (f"{name} {version}: {fault}" for (name, version), fault in self.repository.faults().items())
+        raise NotReady(f"not what was proved: {'; '.join(wrong)}")
 
     async def server(self, _request: HttpRequest, _parameters: Parameters) -> Answer:
         """The server's name, version and extensions."""
@@ -83,8 +86,8 @@ class Handlers:
         return json_answer(self.repository.metadata(parameters["model"], parameters.get("version")))
 
     async def model_ready(self, _request: HttpRequest, parameters: Parameters) -> Answer:
-        """An empty answer for a model that can answer. Raises Unknown, NotReady."""
-        self.repository.find(parameters["model"], parameters.get("version"))
+        """An empty answer for a model that can answer, and is not known to be wrong. Raises Unknown, NotReady."""
+        self.repository.require_ready(parameters["model"], parameters.get("version"))
         return Answer([b""])
 
     async def config(self, _request: HttpRequest, parameters: Parameters) -> Answer:

@@ -19,7 +19,7 @@ from runtime.model.signing import require_signature
 from runtime.session.session import Session
 from runtime.session.trial import trial
 
-from .dynamic_batching import Arrays, DynamicBatcher, measure_cost
+from .dynamic_batching import Arrays, Called, DynamicBatcher, measure_cost
 from .options import Options
 from .refusals import Defect, Malformed, Refusal
 from .signature import Signature, Tensor, signature_of
@@ -36,6 +36,8 @@ class LoadedModel:
     """Of the file."""
     certificate: Certificate | None
     """The one of exactly this file."""
+    fault: str
+    """What its answers to the rows of the certificate had wrong at the last check (``self_check``); "" for nothing."""
 
     def __init__(
         self,
@@ -49,6 +51,7 @@ class LoadedModel:
     ):
         self.name, self.version, self.session, self.sha256 = name, version, session, digest
         self.certificate, self._cost, self._options = certificate, cost, options
+        self.fault = ""
         self.signature: Signature = signature_of(input_ports(session), session.outputs, options.max_rows)
         self.statistics: Statistics = Statistics()
         self._batcher: DynamicBatcher | None = None
@@ -63,8 +66,10 @@ class LoadedModel:
         """Whether rows of several requests may share a call."""
         return self._options.coalesce and self.session.divisible and self.signature.fixed
 
-    def infer(self, feed: Arrays, rows: int, timeout: float | None) -> asyncio.Future[Arrays]:
-        """The outputs by name for float32 or int64 arrays (rows, *row).
+    def infer(
+        self, feed: Arrays, rows: int, timeout: float | None, called: Called | None = None
+    ) -> asyncio.Future[Arrays]:
+        """The outputs by name for float32 or int64 arrays (rows, *row); ``called`` is told of the call.
 
         Raises Busy; the future raises Late, Malformed, or the model's error.
         """
@@ -72,7 +77,8 @@ class LoadedModel:
         if self._batcher is None:
             limits = {"max_batch": options.max_batch if self.batched else 0, "queue_rows": options.queue_rows}
             self._batcher = DynamicBatcher(_runner(self.session), self._cost, self.statistics, **limits)
-        return self._batcher.submit(feed, rows, options.timeout if timeout is None else min(timeout, options.timeout))
+        timeout = options.timeout if timeout is None else min(timeout, options.timeout)
+        return self._batcher.submit(feed, rows, timeout, called)
 
     def metadata(self) -> dict[str, Any]:
         """V2 metadata; "parameters" has what V2 has no field for."""

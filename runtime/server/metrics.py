@@ -30,6 +30,10 @@ def _counters(records: Records) -> Iterator[str]:
     yield from head("mlpx_rows_total", "counter", "Rows that models computed.")
     for key, record in records.items():
         yield _line("mlpx_rows_total", key, record.rows)
+    yield from head("mlpx_self_checks_total", "counter", "Checks by the rows of the certificate, by how they ended.")
+    for key, record in records.items():
+        for result, count in sorted(record.checks.items()):
+            yield _line("mlpx_self_checks_total", key, count, result=result)
 
 
 def _histograms(records: Records) -> Iterator[str]:
@@ -55,7 +59,11 @@ def _gauges(records: Records, repository: Repository) -> Iterator[str]:
     yield from head("mlpx_model_proved", "gauge", "1 where a certificate proves the loaded bytes.")
     for model in repository.loaded_models():
         yield _line("mlpx_model_proved", (model.name, model.version), int(model.proved))
-    yield from head("mlpx_ready", "gauge", "1 where every model can answer.")
+    yield from head("mlpx_model_right", "gauge", "1 where the answers to the certificate's rows are those proved.")
+    for key, record in records.items():
+        if record.checks:
+            yield _line("mlpx_model_right", key, int(not record.wrong))
+    yield from head("mlpx_ready", "gauge", "1 where every model can answer, and none is known to be wrong.")
     yield line("mlpx_ready", int(repository.ready))
 
 

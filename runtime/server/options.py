@@ -42,6 +42,9 @@ class Options:
     """For requests in progress when the server stops."""
     poll: float | None = None
     """The time between two looks at the folder; None: only on SIGHUP and when a client asks."""
+    verify_every: float = 60.0
+    """The time between two checks of each proved model by the rows of its certificate; 0: none, not even at its start.
+    """
     only_proved: bool = False
     """Whether a file without a certificate of its own bytes is refused."""
     trusted_keys: tuple[Path, ...] = ()
@@ -53,5 +56,7 @@ class Options:
     certificate: Path | None = None
     """For TLS, PEM."""
     key: Path | None = None
+    otel: bool = False
+    """Whether requests are traced by OpenTelemetry."""
     log_requests: bool = False
     """Whether every request is logged, or only those that fail."""

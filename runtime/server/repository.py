@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,10 +19,16 @@ from .loaded_model import LoadedModel, check_file, load_model
 from .logs import Log
 from .options import Options
 from .refusals import Malformed, NotReady, Unknown
+from .self_check import check
+from .statistics import Records
 
 READY, UNAVAILABLE, LOADING = "READY", "UNAVAILABLE", "LOADING"
+WRONG = "NOT_READY"
+"""The state in the index of a version that is loaded, and does not answer as was proved."""
 _CHECKS = 4
 """Files that are hashed or tried at once."""
+Faults = dict[tuple[str, str], str]
+"""What is wrong with loaded models, by name and version."""
 
 
 @dataclass(slots=True)
@@ -61,6 +67,10 @@ class Repository:
         self._log = log
         self.models: dict[str, Model] = {}
         self.stopping = False
+        self.faults_elsewhere: Faults = {}
+        """What the other workers found wrong with their copies."""
+        self.report_faults: Callable[[Faults], None] = lambda _: None
+        """Called with what is wrong with the models of this worker, when that may have changed."""
         self._changing = asyncio.Lock()
         self._checkers = ThreadPoolExecutor(_CHECKS, "mlpx-checker")
         self._loader = ThreadPoolExecutor(1, "mlpx-loader")
@@ -97,19 +107,49 @@ class Repository:
 
     @property
     def ready(self) -> bool:
-        """Whether the server takes requests, and every model that clients did not unload can answer."""
-        if self.stopping:
+        """Whether the server takes requests, and every model that clients did not unload can answer, and is right."""
+        if self.stopping or self.faults():
             return False
         return all(model.default is not None or model.unloaded for model in self.models.values())
 
+    def require_ready(self, name: str, version: str | None = None) -> None:
+        """Raises Unknown; NotReady: a version, or the default, is not loaded, or does not answer as was proved."""
+        model = self.find(name, version)
+        if fault := self.faults().get((model.name, model.version)):
+            place = f"version {model.version} of the model '{name}'"
+            raise NotReady(f"{place} does not compute what was proved: {fault}")
+
+    def faults(self) -> Faults:
+        """What is wrong with models that are loaded, here or in another worker."""
+        here = {(model.name, model.version): model.fault for model in self.loaded_models()}
+        return {key: fault for key in here if (fault := here[key] or self.faults_elsewhere.get(key))}
+
+    async def verify(self) -> None:
+        """Check every proved model by the rows of its certificate."""
+        for model in list(self.loaded_models()):
+            if any(model is loaded for loaded in self.loaded_models()):  # others may be unloaded meanwhile
+                await check(model, self._log)
+        self._report_faults()
+
+    def statistics(self) -> Records:
+        """The counters of every version that is loaded in this worker."""
+        for model in self.loaded_models():
+            model.statistics.wrong = int(bool(model.fault))
+        return {(model.name, model.version): model.statistics for model in self.loaded_models()}
+
+    def _report_faults(self) -> None:
+        self.report_faults({(m.name, m.version): m.fault for m in self.loaded_models() if m.fault})
+
     def index(self, *, ready: bool = False) -> list[dict[str, str]]:
-        """The repository as V2 lists it; with ``ready`` only what is loaded."""
-        return [
-            {"name": name, "version": number, "state": version.state, "reason": version.reason}
-            for name, model in self.models.items()
-            for number, version in sorted(model.versions.items(), key=lambda item: int(item[0]))
-            if version.state == READY or not ready
-        ]
+        """The repository as V2 lists it; with ``ready`` only what is loaded and right."""
+        faults = self.faults()
+        entries: list[dict[str, str]] = []
+        for name, model in self.models.items():
+            for number, version in sorted(model.versions.items(), key=lambda item: int(item[0])):
+                fault = faults.get((name, number))
+                state, reason = (WRONG, fault) if fault else (version.state, version.reason)
+                entries.append({"name": name, "version": number, "state": state, "reason": reason})
+        return [entry for entry in entries if entry["state"] == READY or not ready]
 
     async def refresh(self, unloaded: Collection[str] = ()) -> None:
         """Look at the folder: load what is new or was changed, unload what is gone. Never raises for a model.
@@ -194,6 +234,7 @@ class Repository:
         try:
             checked = await self._in_thread(check_file, file, self.options, pool=self._checkers)
             loaded = await self._in_thread(load_model, name, number, file, self.options, checked)
+            await self._check_first(loaded, version.loaded)
         except Exception as error:  # one odd file does not end the server; an older version goes on answering
             known = isinstance(error, ModelError | ProviderError | InputError | MissingPackageError)
             version.reason = str(error) if known else f"{file.name} cannot be loaded: {type(error).__name__}: {error}"
@@ -203,10 +244,24 @@ class Repository:
         old, version.loaded = version.loaded, loaded
         version.state, version.reason = READY, ""
         if old is not None:
-            loaded.statistics = old.statistics  # counters never go back
             old.close()
+        self._report_faults()
         proof = {"sha256": loaded.sha256, "proved": loaded.proved, "device": loaded.session.device}
         self._log.event("model_loaded", model=name, version=number, **proof)
+
+    async def _check_first(self, loaded: LoadedModel, old: LoadedModel | None) -> None:
+        """Check a model before it takes requests.
+
+        Raises ModelError: it does not answer as was proved, and the older one does, and stays.
+        """
+        if old is not None:
+            loaded.statistics = old.statistics  # counters never go back
+        if self.options.verify_every:
+            await check(loaded, self._log)
+        if loaded.fault and old is not None and not old.fault:
+            loaded.close()
+            hint = "What to do: run mlpx verify --certificate on the file, on this machine"
+            raise ModelError(f"the new file does not compute here what was proved: {loaded.fault}. {hint}")
 
     def _release(self, name: str, numbers: list[str]) -> None:
         for number in numbers:

@@ -21,6 +21,7 @@ from .options import Options
 from .refusals import Busy, Defect, Forbidden, Late, NotAllowed, NotReady, Refusal, TooLarge, Unauthorised, Unknown
 from .repository import Repository
 from .routes import Route, find_route
+from .tracing import tracing
 from .worker_sync import WorkerSync
 
 Send = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -37,6 +38,7 @@ class Rest:
     def __init__(self, repository: Repository, options: Options, log: Log, sync: WorkerSync):
         self._repository, self._options, self._log = repository, options, log
         self._handlers = Handlers(repository, options, sync)
+        self._tracing = tracing(options)
         self._prefix, self._count = token_hex(4).encode(), 0
         self._loopback_only = options.token is None and options.host in _LOOPBACK
         """Whether requests that change what is loaded must name this machine as their host."""
@@ -90,19 +92,26 @@ class Rest:
 
         The future is the model's, and may be cancelled; None if there is an answer already.
         """
+        trace = self._tracing and self._tracing.start(request.headers, model, request.start, "http")
 
         def fail(error: Exception) -> None:
+            if trace is not None:
+                trace.end(error=error)
             model.count_refusal(error)
             respond(self._error_answer(error, request))
 
         def deliver(outputs: asyncio.Future[Arrays]) -> None:
             if outputs.cancelled():
+                if trace is not None:
+                    trace.end(error=NotReady("the client has gone"))
                 return
             try:
                 content, length = format_response(model.name, model.version, inputs, outputs.result())
             except Exception as error:
                 return fail(error)
             model.count_answer(request.start)
+            if trace is not None:
+                trace.end(inputs.rows)
             if length is None:
                 return respond(Answer(content, rows=inputs.rows))
             headers = ((b"inference-header-content-length", b"%d" % length),)
@@ -111,7 +120,8 @@ class Rest:
         try:
             length = request.headers.get(b"inference-header-content-length")
             inputs = parse_request(body, None if length is None else parse_length(length), model.signature)
-            outputs = model.infer(inputs.feed, inputs.rows, inputs.timeout)
+            called = None if trace is None else trace.called
+            outputs = model.infer(inputs.feed, inputs.rows, inputs.timeout, called)
         except Exception as error:
             return fail(error)
         outputs.add_done_callback(deliver)

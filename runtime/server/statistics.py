@@ -53,6 +53,10 @@ class Statistics:
     """The time of the last request, seconds since 1970."""
     waiting: int = 0
     """Rows in the queue now."""
+    checks: dict[str, int] = field(default_factory=dict[str, int])
+    """Checks by the rows of the certificate (``self_check``), by how they ended."""
+    wrong: int = 0
+    """Workers whose last check found something wrong."""
 
     def count_call(self, rows: int, seconds: float) -> None:
         """Count a call of the model."""
@@ -63,6 +67,10 @@ class Statistics:
     def count_refusal(self, code: str) -> None:
         """Count a request that was answered with an error."""
         self.refused[code] = self.refused.get(code, 0) + 1
+
+    def count_check(self, result: str) -> None:
+        """Count a check by the rows of the certificate."""
+        self.checks[result] = self.checks.get(result, 0) + 1
 
     def _count_batch(self, rows: int, calls: float, seconds: float) -> None:
         batch = self.batches.setdefault(rows, [0, 0.0])
@@ -78,6 +86,8 @@ class Statistics:
             rows=self.rows + other.rows,
             last=max(self.last, other.last),
             waiting=self.waiting + other.waiting,
+            checks=dict(Counter(self.checks) + Counter(other.checks)),
+            wrong=self.wrong + other.wrong,
         )
         for batches in (self.batches, other.batches):
             for rows, (calls, seconds) in batches.items():

@@ -9,7 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -21,6 +21,8 @@ from .layout import scan_models
 from .logs import Log
 from .options import Options
 from .refusals import NotReady
+from .repository import LOADING, READY, WRONG, Faults
+from .tracing import exporters
 from .worker import work
 from .worker_sync import Channel
 
@@ -51,6 +53,8 @@ class _WorkerProcess:
     """None while it is not running."""
     channel: Channel | None = None
     ready: bool = False
+    faults: Faults = field(default_factory=dict[tuple[str, str], str])
+    """What it found wrong with its models."""
     error: Exception | None = None
     """Why the server cannot start, by what this worker says."""
 
@@ -64,6 +68,8 @@ def serve(options: Options, started: Callable[[Started], None]) -> None:
         hint = "What to do: put NAME.onnx files there, or folders NAME/VERSION/model.onnx"
         raise InputError(f"{options.folder}: no model is in this folder. {hint}")
     _check_tls(options)
+    if options.otel:
+        exporters()  # before any work
     for key in options.trusted_keys:
         public_key(key)  # before any work
     with ExitStack() as sockets:
@@ -141,7 +147,8 @@ class _Supervisor:
         theirs.close()
         worker.channel = await Channel.open(ours, partial(self._answer, worker))
         await worker.channel.listen()
-        worker.channel, worker.ready = None, False
+        worker.channel, worker.ready, worker.faults = None, False, {}
+        self._share_faults()
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(process.sentinel, ended.set)
         try:
@@ -158,6 +165,10 @@ class _Supervisor:
             case "ready":
                 worker.ready = True
                 self._report_start(worker, argument)
+                self._share_faults()
+            case "faults":
+                worker.faults = argument
+                self._share_faults()
             case "failed" if self._started is not None:
                 worker.error = InputError(argument)
             case "failed":
@@ -174,7 +185,7 @@ class _Supervisor:
         if started is None:
             return
         try:
-            if not any(model["state"] in ("READY", "LOADING") for model in models):
+            if not any(model["state"] in (READY, LOADING, WRONG) for model in models):
                 reasons = "; ".join(f"{model['name']}: {model['reason']}" for model in models)
                 raise InputError(f"{self._options.folder}: none of its models can be served: {reasons}")
             started(self._address(models))
@@ -219,6 +230,13 @@ class _Supervisor:
             if isinstance(answer, BaseException):
                 raise answer
         return answers
+
+    def _share_faults(self) -> None:
+        """Tell each worker what the others found wrong with their models."""
+        for worker in self._workers:
+            if worker.channel is not None:
+                faults = [other.faults for other in self._others(worker)]
+                worker.channel.tell("faults", {key: fault for each in faults for key, fault in each.items()})
 
     def _refresh(self) -> None:
         """Have the workers look at the folder."""

@@ -20,6 +20,7 @@ from .logs import ForwardingHandler, Log
 from .options import Options
 from .repository import Repository
 from .rest import Rest
+from .tracing import tracing
 from .worker_sync import WorkerSync
 
 SWEEP_SECONDS = 1.0
@@ -42,7 +43,7 @@ def work(
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor passes it on as a message
     _allow_many_files()
     log = Log(requests=options.log_requests)
-    for name in ("uvicorn.error", "asyncio", "grpc"):
+    for name in ("uvicorn.error", "asyncio", "grpc", "opentelemetry"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [ForwardingHandler(log)], False
     try:
@@ -103,6 +104,8 @@ class _Worker:
         background = [loop.create_task(self._close_slow_clients(server))]
         if options.poll is not None:
             background.append(loop.create_task(self._poll(options.poll)))
+        if options.verify_every:
+            background.append(loop.create_task(self._verify(options.verify_every)))
         serving = loop.create_task(server.serve(sockets=[rest]))
         self._sync.channel.tell("ready", repository.index())
         self._log.event("listening", worker=self._number)
@@ -116,6 +119,8 @@ class _Worker:
         for task in (*background, stopped, supervisor):
             task.cancel()
         repository.close()
+        if (traces := tracing(options)) is not None:
+            await asyncio.to_thread(traces.close)
         self._log.event("stopped")
 
     def _uvicorn_server(self) -> Any:
@@ -150,6 +155,11 @@ class _Worker:
         while True:
             await asyncio.sleep(seconds)
             await self._repository.refresh_or_log()
+
+    async def _verify(self, seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            await self._repository.verify()
 
     async def _close_slow_clients(self, server: Any) -> None:
         while True:

@@ -2,7 +2,7 @@
 
 Workers are processes with the same models; a client's request reaches one of them. Each has one socket, to the
 supervisor, which passes requests on: ``statistics`` to the other workers; ``load`` and ``unload`` to all, one change at
-a time.
+a time. It tells each what is wrong with the models of the others (``faults``), so that all give the same readiness.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from runtime.errors import InputError
 
 from .logs import Log
 from .refusals import Defect, Forbidden, Malformed, NotReady, Refusal
-from .repository import Repository
+from .repository import Faults, Repository
 from .statistics import Records, add_up
 
 _KNOWN_PARAMETERS = ("unload_dependents",)
@@ -116,11 +116,20 @@ class WorkerSync:
 
     def __init__(self, repository: Repository, log: Log):
         self._repository, self._log = repository, log
+        self._faults: Faults = {}
+        """As they were told to the supervisor."""
         self.channel: Channel
 
     async def connect(self, end: socket.socket) -> None:
         """Take this worker's end of the socket to the supervisor."""
         self.channel = await Channel.open(end, self._handle)
+        self._repository.report_faults = self._report_faults
+
+    def _report_faults(self, faults: Faults) -> None:
+        """Tell the supervisor what is wrong with this worker's models, where that has changed."""
+        if faults != self._faults:
+            self._faults = faults
+            self.channel.tell("faults", faults)
 
     async def statistics(self, name: str | None = None, version: str | None = None) -> Records:
         """The counters of all workers, of every model or of one; a worker that does not answer is left out.
@@ -151,17 +160,19 @@ class WorkerSync:
         except ConnectionError:
             raise NotReady("the server is shutting down") from None
 
-    async def _handle(self, action: str, name: Any) -> Any:
+    async def _handle(self, action: str, argument: Any) -> Any:
         """Answer the supervisor."""
         try:
             if action == "statistics":
                 return self._records()
             if action == "refresh":
                 await self._repository.refresh_or_log()
+            elif action == "faults":
+                self._repository.faults_elsewhere = argument
             elif action == "load":
-                await self._repository.load(name)
+                await self._repository.load(argument)
             else:
-                await self._repository.unload(name)
+                await self._repository.unload(argument)
         except Refusal:
             raise
         except InputError as error:
@@ -171,4 +182,4 @@ class WorkerSync:
             raise Defect("internal error; the log has it") from None
 
     def _records(self) -> Records:
-        return {(model.name, model.version): model.statistics for model in self._repository.loaded_models()}
+        return self._repository.statistics()

@@ -47,7 +47,7 @@ OPTIONS = {
     "sign": "--certificate --key",
     "package": (
         "--backend --certificate --delay-us --device --for --instances --max-batch --name "
-        "--onnxruntime-web --output --replace --require-signature --target-version --threads -o"
+        "--onnxruntime-web --output --replace --require-signature --target-version --threads --verify-every -o"
     ),
     "push": (
         "--dry-run --license --message --output --private --readme --replace --require-signature --revision --tag "
@@ -57,8 +57,8 @@ OPTIONS = {
     "serve": (
         "--coalescing --connections --control --device --grace --grpc --grpc-port --host --log-requests "
         "--max-batch --max-body --max-head --max-rows --no-coalescing --no-control --no-grpc "
-        "--only-proved --poll --port --queue-rows --read-timeout --require-signature --threads --timeout --tls-cert "
-        "--tls-key --token-file --workers"
+        "--only-proved --otel --poll --port --queue-rows --read-timeout --require-signature --threads --timeout "
+        "--tls-cert --tls-key --token-file --verify-every --workers"
     ),
     "bench": "--batch --chunk-rows --data --device --dtype --seconds --spin-us --threads --workers",
     "tune": ("--batch --data --dtype --max-changed-labels --max-error --no-plot --output --plot --rate --seconds -o"),

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
@@ -117,12 +117,17 @@ def _command(pid: int) -> bytes:
 
 
 @contextmanager
-def serving(folder: Path, *options: object, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+def serving(
+    folder: Path,
+    *options: object,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str | Path] = ("-m", "mlpx"),
+) -> Iterator[Server]:
     """``mlpx serve FOLDER`` with more options, on free ports, until the block ends; every process of it is gone then.
 
-    It serves on the CPU unless the options have another ``--device``.
+    It serves on the CPU unless the options have another ``--device``. ``program`` is what Python runs.
     """
-    command = [sys.executable, "-m", "mlpx", "serve", folder, "--port", 0, "--grpc-port", 0, "--device", "cpu"]
+    command = [sys.executable, *program, "serve", folder, "--port", 0, "--grpc-port", 0, "--device", "cpu"]
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory(prefix="mlpx-log-") as place:
         log = Path(place, "log")

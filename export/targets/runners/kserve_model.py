@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,19 +14,36 @@ from uuid import uuid4
 from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model, ModelServer, logging, model_server
 from kserve.errors import InvalidInput
 from onnx_model import OnnxModel, RequestTensor, WrongRequestError
+from prometheus_client import Gauge
+from proved import Proved
+from self_check import SelfCheck
 
 HERE = Path(__file__).resolve().parent
+RIGHT = Gauge("mlpx_model_right", "1 where the answers to the certificate's rows are those proved.", ["model"])
 
 
 class OnnxPredictor(Model):
     """Answers requests of the Open Inference Protocol, over REST and gRPC."""
 
     def load(self) -> bool:
-        """Open the file with the settings beside it."""
-        settings = json.loads((HERE / "model-settings.json").read_text(encoding="utf-8"))
-        self.model = OnnxModel(HERE / "model.onnx", **settings)
-        self.ready = True
+        """Open the file with the settings beside it, and check it; the SDK calls this again where it is not healthy.
+
+        ``ready`` stays true, or the SDK would end a server whose only model is not: ``healthy`` is the readiness.
+        """
+        if not self.ready:
+            settings = json.loads((HERE / "model-settings.json").read_text(encoding="utf-8"))
+            every = settings.pop("verify_every")
+            self.model = OnnxModel(HERE / "model.onnx", **settings)
+            proved = Proved(HERE / "model.onnx", self.model.batch, self.model.max_batch)
+            self.checked = SelfCheck(proved, self.model.run, every, RIGHT.labels(self.name).set)
+            _run(self.checked.check())
+            self.ready = True
         return self.ready
+
+    async def healthy(self) -> bool:
+        """Whether the last check held; the SDK asks for every probe, and before every request over REST."""
+        self.checked.keep_checking()
+        return not self.checked.fault
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """The inputs, as the protocol's metadata has them."""
@@ -64,6 +83,16 @@ class OnnxPredictor(Model):
             use_binary_outputs=payload.use_binary_outputs,
             requested_outputs=payload.request_outputs,
         )
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end, and leave the loop that the SDK will start alone, which ``asyncio.run`` does not."""
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(work)
+        loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
 
 
 def _data(tensor: InferInput) -> Any:

@@ -64,6 +64,8 @@ class OnnxModel:
         self.outputs = {port.name: _tensor(port) for port in self._session.get_outputs()}
         self.max_batch, self._delay = max_batch, delay_us / 1e6
         self._any_rows = all(port.shape[0] == -1 for port in (*self.inputs.values(), *self.outputs.values()))
+        self.batch = None if self._any_rows else next(iter(self.inputs.values())).shape[0]
+        """The rows that every request has, where the file fixes them."""
         self._waiting: list[tuple[Mapping[str, np.ndarray], asyncio.Future[dict[str, np.ndarray]]]] = []
 
     def feed(self, tensors: Iterable[RequestTensor]) -> dict[str, np.ndarray]:

@@ -10,7 +10,10 @@ from typing import Any, NoReturn, cast
 
 import ray
 from onnx_model import OnnxModel, RequestTensor, WrongRequestError, plain
+from proved import Proved
 from ray import serve
+from ray.util.metrics import Gauge
+from self_check import SelfCheck
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -24,7 +27,22 @@ class OnnxDeployment:
 
     def __init__(self, name: str, settings: dict[str, Any]):
         self.name = name
-        self.model = OnnxModel(HERE / "model.onnx", **settings)
+        self.model = OnnxModel(HERE / "model.onnx", **{k: v for k, v in settings.items() if k != "verify_every"})
+        proved = Proved(HERE / "model.onnx", self.model.batch, self.model.max_batch)
+        right = Gauge("mlpx_model_right", "1 where the answers to the certificate's rows are those proved.", ("model",))
+        self.checked = SelfCheck(
+            proved, self.model.run, settings["verify_every"], lambda r: right.set(int(r), {"model": self.name})
+        )
+        self.started = False
+
+    async def check_health(self) -> None:
+        """Ray asks before the replica takes requests, and every few seconds: after three errors it starts another."""
+        if not self.started:
+            self.started = True
+            await self.checked.check()
+            self.checked.keep_checking()
+        if self.checked.fault:
+            raise RuntimeError(f"the model does not compute what was proved: {self.checked.fault}")
 
     async def __call__(self, request: Request) -> Response:
         """The answer to any request; an invalid one has status 400, an unknown path 404."""
@@ -35,6 +53,8 @@ class OnnxDeployment:
                 case "GET", ["v2"]:
                     server = {"name": "ray-serve", "version": ray.__version__, "extensions": ["binary_tensor_data"]}
                     return JSONResponse(server)
+                case "GET", ["v2", "health", "ready"] | ["v2", "models", self.name, "ready"] if self.checked.fault:
+                    return _error(503, f"the model does not compute what was proved: {self.checked.fault}")
                 case "GET", ["v2", "health", "live" | "ready"] | ["v2", "models", self.name, "ready"]:
                     return Response()
                 case "GET", ["v2", "models", self.name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from export import package
+from runtime import VERSION, sha256
 from tests.support.servers.asking import policy
 from tests.support.servers.environments import environment
 
@@ -38,7 +40,22 @@ def test_the_inference_service_is_one(backend: str, device: str, model: Path, tm
     assert (predictor["minReplicas"], predictor["maxReplicas"]) == (2, 8)
     assert container["resources"]["limits"]["cpu"] == "3"
     assert container["resources"]["limits"].get("nvidia.com/gpu") == ("1" if device == "cuda" else None)
-    assert container["readinessProbe"]["httpGet"] == {"path": "/v2/health/ready", "port": 8080}
+    path = "/v2/models/policy/ready" if backend == "custom" else "/v2/health/ready"  # the SDK's is always ready
+    assert container["readinessProbe"]["httpGet"] == {"path": path, "port": 8080}
+
+
+def test_the_annotations_say_which_bytes_were_proved(model: Path, tmp_path: Path) -> None:
+    made = package(model, "kserve", tmp_path / "p")
+    annotations = inference_service(made.folder)["metadata"]["annotations"]
+    assert all(re.fullmatch(r"mlpx\.github\.io/[a-z-]{1,63}", key) for key in annotations)
+    found = {key.partition("/")[2]: value for key, value in annotations.items()}
+    for name, file in (("model", "models/policy/1/model.onnx"), ("certificate", "policy.parity.json")):
+        assert found[f"{name}-digest"] == f"sha256:{sha256(made.folder / file)}"
+    certificate = json.loads((made.folder / "policy.parity.json").read_text())
+    assert found["weights-digest"] == f"sha256:{certificate['weights_sha256']}"
+    assert found["verdict"] == certificate["verdict"] == "proved"
+    assert found["proved-by"] == f"mlpx {VERSION}"
+    assert found["proved-on"] == certificate["made"]
 
 
 def test_another_release_of_triton_is_the_runtime_s_version(model: Path, tmp_path: Path) -> None:

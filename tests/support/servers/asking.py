@@ -38,6 +38,8 @@ class Live:
     package: Package
     http: str
     grpc: str = ""
+    metrics: str = ""
+    """Where Prometheus' metrics are, with their path."""
 
     @property
     def name(self) -> str:

@@ -6,13 +6,14 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from export import package, publish
+from export import Package, package, publish
 from tests.support.cases import network, randomised
 from tests.support.onnx_drafts import fixed_batch
 from tests.support.servers.asking import Live, policy, words
@@ -22,18 +23,27 @@ from tests.support.servers.triton import triton
 
 Model = Callable[[Path], Path]
 """Writes a proved file into a folder."""
+Change = Callable[[Package], None]
+"""What a test does to a package before its server starts."""
+
+
+def _unchanged(_: Package) -> None:
+    """Leave a package as it is."""
 
 
 @contextmanager
-def _kserve(folder: Path, model: Model = policy) -> Iterator[dict[str, Live]]:
+def _kserve(
+    folder: Path, change: Change = _unchanged, model: Model = policy, **options: Any
+) -> Iterator[dict[str, Live]]:
     """The server of backend "custom"."""
     server = environment("kserve")
-    made = package(model(folder), "kserve", folder / "package", backend="custom", max_batch=64)
+    made = package(model(folder), "kserve", folder / "package", backend="custom", max_batch=64, **options)
+    change(made)
     http, grpc = free_ports(2)
-    live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+    live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", f"127.0.0.1:{http}/metrics")
     image = (made.folder / "Dockerfile").read_text()
-    python, script, *options = json.loads(image.partition("CMD ")[2])
-    start = [server / "bin" / python, made.folder / script.lstrip("/"), *options]
+    python, script, *arguments = json.loads(image.partition("CMD ")[2])
+    start = [server / "bin" / python, made.folder / script.lstrip("/"), *arguments]
     ports = [f"--http_port={http}", f"--grpc_port={grpc}"]
     ready = f"http://{live.http}/v2/health/ready"
     with running([*start, *ports], ready=ready, log=folder / "log", env=variables(server), cwd=folder):
@@ -41,23 +51,29 @@ def _kserve(folder: Path, model: Model = policy) -> Iterator[dict[str, Live]]:
 
 
 @contextmanager
-def _mlserver(folder: Path, model: Model = policy) -> Iterator[dict[str, Live]]:
+def _mlserver(
+    folder: Path, change: Change = _unchanged, model: Model = policy, **options: Any
+) -> Iterator[dict[str, Live]]:
     server = environment("mlserver")
-    made = package(model(folder), "mlserver", folder / "package", max_batch=64)
+    made = package(model(folder), "mlserver", folder / "package", max_batch=64, **options)
+    change(made)
     http, grpc, metrics = free_ports(3)
     settings = made.folder / "settings.json"
     ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     settings.write_text(json.dumps(json.loads(settings.read_text()) | ports))
-    live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}")
+    live = Live(made, f"127.0.0.1:{http}", f"127.0.0.1:{grpc}", f"127.0.0.1:{metrics}/metrics")
     start, ready = [server / "bin" / "mlserver", "start", "."], f"{live.url}/ready"
     with running(start, ready=ready, log=folder / "log", env=variables(server), cwd=made.folder):
         yield {live.name: live}
 
 
 @contextmanager
-def _ray_serve(folder: Path, model: Model = policy) -> Iterator[dict[str, Live]]:
+def _ray_serve(
+    folder: Path, change: Change = _unchanged, model: Model = policy, **options: Any
+) -> Iterator[dict[str, Live]]:
     server = environment("ray-serve")
-    made = package(model(folder), "ray-serve", folder / "package", max_batch=64)
+    made = package(model(folder), "ray-serve", folder / "package", max_batch=64, **options)
+    change(made)
     (http,) = free_ports(1)
     config = made.folder / "serve.yaml"
     settings = yaml.safe_load(config.read_text())
@@ -67,8 +83,10 @@ def _ray_serve(folder: Path, model: Model = policy) -> Iterator[dict[str, Live]]
     start, ready = [server / "bin" / "serve", "run", "serve.yaml", "--app-dir", "."], f"{live.url}/ready"
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as sockets:
         env = variables(server) | {"RAY_TMPDIR": sockets, "RAY_USAGE_STATS_ENABLED": "0"}
+        env["RAY_metrics_report_interval_ms"] = "200"
         with running(start, ready=ready, log=folder / "log", env=env, cwd=made.folder, patience=150) as process:
-            yield {live.name: live}
+            (told,) = json.loads(Path(sockets, "ray", "prom_metrics_service_discovery.json").read_text())
+            yield {live.name: replace(live, metrics=f"{told['targets'][0]}/metrics")}
         assert session(process.pid) == []
 
 
@@ -104,6 +122,23 @@ def _let_any_width_by(config: Path) -> None:
     config.write_text(text.replace("dims: [ 7 ]", "dims: [ -1 ]\n  allow_ragged_batch: true", 1), encoding="utf-8")
 
 
+@contextmanager
+def _triton_alone(folder: Path, change: Change = _unchanged, **options: Any) -> Iterator[dict[str, Live]]:
+    """Its Python backend with one model."""
+    environment("triton")
+    made = package(policy(folder), "triton", folder / "package", backend="python", max_batch=64, **options)
+    change(made)
+    with triton(made.folder / "models", folder / "triton.log") as at:
+        yield {"policy": Live(made, at.http, at.grpc, f"{at.metrics}/metrics")}
+
+
+ALONE: dict[str, Callable[..., AbstractContextManager[dict[str, Live]]]] = {
+    "kserve": _kserve,
+    "mlserver": _mlserver,
+    "ray-serve": _ray_serve,
+    "triton": _triton_alone,
+}
+"""Each server with one model: of a folder, with a ``Change`` of the package and its options."""
 SERVERS: dict[str, Callable[[Path], AbstractContextManager[dict[str, Live]]]] = {
     "kserve": _kserve,
     "kserve-words": partial(_kserve, model=words),
