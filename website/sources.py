@@ -1,0 +1,85 @@
+"""The pages that people write: ``docs/`` and a few files beside it, with links that hold in the site.
+
+On GitHub a page of ``docs/`` links to ``../CONTRIBUTING.md``. Here that is a page too, elsewhere in the site; what is no
+page, such as a file of code, is a link to the repository.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+import shutil
+from pathlib import Path
+
+from .folders import REPOSITORY, SiteError
+
+BESIDE = {
+    "CONTRIBUTING.md": "project/contributing.md",
+    "CHANGELOG.md": "project/changes.md",
+    "SECURITY.md": "project/reporting.md",
+    "models/digits/README.md": "models/digits.md",
+    "models/breast_cancer/README.md": "models/breast_cancer.md",
+    "models/diabetes/README.md": "models/diabetes.md",
+    "models/flights/README.md": "models/flights.md",
+}
+"""Pages outside ``docs/``, and where they are in the site."""
+
+_LINK = re.compile(r"(?<=\])\(([^)\s]+)\)")
+_FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
+
+
+def gather(root: Path, pages: Path) -> list[str]:
+    """Write every page, with its pictures, into ``pages``; the names of the pages.
+
+    Raises SiteError: a link leads nowhere, or a page beside ``docs/`` is missing.
+    """
+    shutil.rmtree(pages, ignore_errors=True)
+    homes = {f"docs/{path.relative_to(root / 'docs')}": str(path.relative_to(root / "docs")) for path in _docs(root)}
+    homes |= BESIDE
+    for source, page in homes.items():
+        if not (root / source).is_file():
+            raise SiteError(f"{source} is missing. What to do: take its row out of BESIDE in website/sources.py")
+        target = pages / page
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = (root / source).read_text(encoding="utf-8")
+        target.write_text(outside_code(text, lambda part: _relinked(part, source, homes, root)), encoding="utf-8")
+    if (root / "docs" / "images").is_dir():
+        shutil.copytree(root / "docs" / "images", pages / "images")
+    return sorted(homes.values())
+
+
+def outside_code(text: str, change: object) -> str:
+    """A page with ``change`` made to what is not in a fence of code."""
+    assert callable(change)
+    parts: list[str] = []
+    end = 0
+    for fence in _FENCE.finditer(text):
+        parts += [change(text[end : fence.start()]), fence[0]]
+        end = fence.end()
+    return "".join([*parts, change(text[end:])])
+
+
+def _docs(root: Path) -> list[Path]:
+    return sorted((root / "docs").rglob("*.md"))
+
+
+def _relinked(text: str, source: str, homes: dict[str, str], root: Path) -> str:
+    """A page's text with links from its place in the site."""
+
+    def place(link: re.Match[str]) -> str:
+        target, hash_sign, anchor = link[1].partition("#")
+        if not target or "://" in target or target.startswith("mailto:"):
+            return link[0]
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+        if path in homes:
+            here = posixpath.dirname(homes[source])
+            return f"({os.path.relpath(homes[path], here or '.')}{hash_sign}{anchor})"
+        if path.startswith("docs/images/"):
+            here = posixpath.dirname(homes[source])
+            return f"({os.path.relpath(path.removeprefix('docs/'), here or '.')})"
+        if not (root / path).exists():
+            raise SiteError(f"{source}: the link to {link[1]} leads nowhere")
+        return f"({REPOSITORY}/{path}{hash_sign}{anchor})"
+
+    return _LINK.sub(place, text)
