@@ -24,6 +24,7 @@ _LOADED = {
 }
 _NOT_LOADED = {"canonical", "prev", "next", "alternate"}
 """What a ``link`` is to a page that only names another."""
+_FOREIGN = re.compile(r"(?:url\(\s*|@import\s+)['\"]?(https?:[^)'\"]+)")
 _UNRENDERED = re.compile(r"```|\]\([^)]*\)|^\s*\|[ :|-]+\|\s*$", re.MULTILINE)
 """Markdown that GitHub renders and this site did not."""
 
@@ -100,9 +101,13 @@ def links_that_lead_nowhere(site: Path, own: dict[Path, Page], pages: dict[Path,
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file():
                 yield f"{path.relative_to(site)}: {link} leads nowhere"
-            elif parts.fragment and target in own and unquote(parts.fragment) not in pages[target].ids:
-                if not parts.fragment.startswith("__"):  # the theme's own
-                    yield f"{path.relative_to(site)}: {link}: the page has no such anchor"
+            elif target in own and not has_anchor(pages[target], unquote(parts.fragment)):
+                yield f"{path.relative_to(site)}: {link}: the page has no such anchor"
+
+
+def has_anchor(page: Page, anchor: str) -> bool:
+    """Whether a page has an anchor; those of the theme's own parts begin with two underscores."""
+    return not anchor or anchor.startswith("__") or anchor in page.ids
 
 
 def loads_from_elsewhere(site: Path, pages: dict[Path, Page]) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """The pages that people write: ``docs/`` and a few files beside it, with links that hold in the site.
 
-On GitHub a page of ``docs/`` links to ``../CONTRIBUTING.md``. Here that is a page too, elsewhere in the site; what is no
-page, such as a file of code, is a link to the repository.
+On GitHub a page of ``docs/`` links to ``../CONTRIBUTING.md``. Here that is a page too, elsewhere in the site; what is
+no page, such as a file of code, is a link to the repository.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import os
 import posixpath
 import re
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from .folders import REPOSITORY, SiteError
@@ -43,15 +45,14 @@ def gather(root: Path, pages: Path) -> list[str]:
         target = pages / page
         target.parent.mkdir(parents=True, exist_ok=True)
         text = (root / source).read_text(encoding="utf-8")
-        target.write_text(outside_code(text, lambda part: _relinked(part, source, homes, root)), encoding="utf-8")
+        target.write_text(_outside_code(text, partial(_relinked, source, homes, root)), encoding="utf-8")
     if (root / "docs" / "images").is_dir():
         shutil.copytree(root / "docs" / "images", pages / "images")
     return sorted(homes.values())
 
 
-def outside_code(text: str, change: object) -> str:
+def _outside_code(text: str, change: Callable[[str], str]) -> str:
     """A page with ``change`` made to what is not in a fence of code."""
-    assert callable(change)
     parts: list[str] = []
     end = 0
     for fence in _FENCE.finditer(text):
@@ -64,7 +65,7 @@ def _docs(root: Path) -> list[Path]:
     return sorted((root / "docs").rglob("*.md"))
 
 
-def _relinked(text: str, source: str, homes: dict[str, str], root: Path) -> str:
+def _relinked(source: str, homes: dict[str, str], root: Path, text: str) -> str:
     """A page's text with links from its place in the site."""
 
     def place(link: re.Match[str]) -> str:

@@ -57,6 +57,11 @@ def read_onnx(
     ``dtype="float32"`` allows it for a file of float64, and nothing in the file is run.
 
     Raises RecoveryError: a missing, damaged or hostile file, or the first operator that is not one of a dense network.
+
+    Examples:
+        >>> from export import read_onnx
+        >>> read_onnx("comfort.onnx").weights["1.weight"].shape
+        torch.Size([8, 2])
     """
     return read_onnx_network(path, keep_shape=keep_shape, name=name, dtype=dtype).recovered
 
