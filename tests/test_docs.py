@@ -21,6 +21,7 @@ PAGES = [path for folder in ("", "docs", "models/*") for path in sorted(ROOT.glo
 FILES = {
     "robot-policy.md": {"csv": "log.csv"},
     "c.md": {"yaml": "spec.yaml", "c": "main.c", "cpp": "app/main.cpp", "cmake": "app/CMakeLists.txt"},
+    "first-model.md": {"csv": "rows.csv"},
     "tables.md": {"yaml": "describe.yaml", "csv": "wrong.csv"},
 }
 """The pages that are a session from beginning to end, and the files that their blocks are.
@@ -86,7 +87,7 @@ def test_a_session_gives_what_the_page_shows(
                 for line in lines:
                     assert measured(line) in found or measured(line) in whole, (command, line, found)
                     shown += 1
-    assert shown > {"robot-policy.md": 30, "c.md": 30, "tables.md": 9}[name]
+    assert shown > {"robot-policy.md": 30, "c.md": 30, "first-model.md": 12, "tables.md": 9}[name]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -10,6 +10,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from builder.values import is_dict, is_list
+
 from . import reference
 from .folders import PUBLISHED, ROOT
 
@@ -162,10 +164,10 @@ def links_of_the_readme(site: Path, pages: dict[Path, Page], text: str) -> Itera
 def _pages_of(nav: object) -> Iterator[str]:
     if isinstance(nav, str):
         yield nav
-    elif isinstance(nav, dict):
+    elif is_dict(nav):
         for below in nav.values():
             yield from _pages_of(below)
-    elif isinstance(nav, list):
+    elif is_list(nav):
         for below in nav:
             yield from _pages_of(below)
 

@@ -175,7 +175,7 @@ def methods(name: str) -> Iterator[str]:
     found = value(name)
     if isinstance(found, type):
         for attribute, member in vars(found).items():
-            function = member.__func__ if isinstance(member, classmethod | staticmethod) else member
+            function: object = getattr(member, "__func__", member)  # of a classmethod or staticmethod
             if not attribute.startswith("_") and (inspect.isfunction(function) or isinstance(function, property)):
                 yield f"{name}.{attribute}"
 
