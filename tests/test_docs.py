@@ -72,7 +72,7 @@ def test_a_session_gives_what_the_page_shows(
             path.write_text(block, encoding="utf-8")
         elif kind == "python":
             done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True)
-            assert done.stdout.strip() == "".join(re.findall(r"print\(.*\)  # (\S.*)", block))
+            assert done.stdout.strip() == "\n".join(re.findall(r"print\(.*\)  # (\S.*)", block))
         elif kind == "console":
             for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
                 command, *lines = part.splitlines()
