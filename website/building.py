@@ -21,6 +21,8 @@ def render(work: Path, *, version: str | None = None) -> Path:
     Raises SiteError: a link or an anchor leads nowhere, or a name of the reference is not found.
     """
     settings = (HERE / "zensical.toml").read_text(encoding="utf-8").replace('"ROOT"', json.dumps(str(ROOT)))
+    if version is None:  # no list of versions lies beside it, which the selector would ask for
+        settings = settings.replace('version = { provider = "mike" }\n', "")
     (work / "zensical.toml").write_text(settings, encoding="utf-8")
     shutil.copytree(HERE / "assets", work / "pages" / "assets", dirs_exist_ok=True)
     shutil.rmtree(work / "site", ignore_errors=True)

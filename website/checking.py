@@ -27,7 +27,7 @@ _LOADED = {
 _NOT_LOADED = {"canonical", "prev", "next", "alternate"}
 """What a ``link`` is to a page that only names another."""
 _FOREIGN = re.compile(r"(?:url\(\s*|@import\s+)['\"]?(https?:[^)'\"]+)")
-_UNRENDERED = re.compile(r"```|\]\([^)]*\)|^\s*\|[ :|-]+\|\s*$", re.MULTILINE)
+_UNRENDERED = re.compile(r"```|\{\.short\}|\]\([^)]*\)|^\s*\|[ :|-]+\|\s*$", re.MULTILINE)
 """Markdown that GitHub renders and this site did not."""
 
 

@@ -28,6 +28,9 @@ BESIDE = {
 """Pages outside ``docs/``, and where they are in the site."""
 
 _LINK = re.compile(r"(?<=\])\(([^)\s]+)\)")
+_CODE = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+_SHORT = 24
+"""Characters of code that fit on a line of a phone."""
 _FENCE = re.compile(r"^ *```.*?^ *```$", re.DOTALL | re.MULTILINE)
 
 
@@ -45,7 +48,8 @@ def gather(root: Path, pages: Path) -> list[str]:
         target = pages / page
         target.parent.mkdir(parents=True, exist_ok=True)
         text = (root / source).read_text(encoding="utf-8")
-        target.write_text(_outside_code(text, partial(_relinked, source, homes, root)), encoding="utf-8")
+        moved = _outside_code(text, partial(_relinked, source, homes, root))
+        target.write_text(_outside_code(moved, _kept_together), encoding="utf-8")
     if (root / "docs" / "images").is_dir():
         shutil.copytree(root / "docs" / "images", pages / "images")
     return sorted(homes.values())
@@ -84,3 +88,8 @@ def _relinked(source: str, homes: dict[str, str], root: Path, text: str) -> str:
         return f"({REPOSITORY}/{path}{hash_sign}{anchor})"
 
     return _LINK.sub(place, text)
+
+
+def _kept_together(text: str) -> str:
+    """A page's text with a class on short pieces of code, which the style keeps on one line."""
+    return _CODE.sub(lambda code: code[0] + ("{.short}" if len(code[1]) <= _SHORT else ""), text)

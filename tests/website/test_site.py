@@ -62,12 +62,14 @@ def test_links_are_moved_with_the_pages(tmp_path: Path) -> None:
     (root / "docs/images").mkdir(parents=True)
     (root / "docs/images/a.svg").write_text("")
     (root / "docs/parity.md").write_text(
+        "`a long piece of code, of a line or so` and `--short` "
         "[rules](../CONTRIBUTING.md) [code](../models/digits/README.md) [make](../LICENSE) ![a](images/a.svg)\n"
         "```text\n[left](alone.md)\n```\n"
     )
     (root / "LICENSE").write_text("")
     assert "parity.md" in sources.gather(root, pages)
     assert (pages / "parity.md").read_text() == (
+        "`a long piece of code, of a line or so` and `--short`{.short} "
         f"[rules](project/contributing.md) [code](models/digits.md) [make]({REPOSITORY}/LICENSE) ![a](images/a.svg)\n"
         "```text\n[left](alone.md)\n```\n"
     )
