@@ -1,4 +1,4 @@
-"""The pages that people write: ``docs/`` and a few files beside it, with links that hold in the site.
+"""The pages that people write: ``docs/``, notebooks and a few files beside, with links that hold in the site.
 
 On GitHub a page of ``docs/`` links to ``../CONTRIBUTING.md``. Here that is a page too, elsewhere in the site; what is
 no page, such as a file of code, is a link to the repository.
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from .folders import REPOSITORY, SiteError
+from .notebooks import markdown
 
 BESIDE = {
     "CONTRIBUTING.md": "project/contributing.md",
@@ -41,13 +42,14 @@ def gather(root: Path, pages: Path) -> list[str]:
     """
     shutil.rmtree(pages, ignore_errors=True)
     homes = {f"docs/{path.relative_to(root / 'docs')}": str(path.relative_to(root / "docs")) for path in _docs(root)}
-    homes |= BESIDE
+    homes |= BESIDE | {f"examples/{path.name}": f"examples/{path.stem}.md" for path in _notebooks(root)}
     for source, page in homes.items():
         if not (root / source).is_file():
             raise SiteError(f"{source} is missing. What to do: take its row out of BESIDE in website/sources.py")
         target = pages / page
         target.parent.mkdir(parents=True, exist_ok=True)
-        text = (root / source).read_text(encoding="utf-8")
+        file = root / source
+        text = markdown(file) if file.suffix == ".ipynb" else file.read_text(encoding="utf-8")
         moved = _outside_code(text, partial(_relinked, source, homes, root))
         target.write_text(_outside_code(moved, _kept_together), encoding="utf-8")
     if (root / "docs" / "images").is_dir():
@@ -69,6 +71,10 @@ def _docs(root: Path) -> list[Path]:
     return sorted((root / "docs").rglob("*.md"))
 
 
+def _notebooks(root: Path) -> list[Path]:
+    return sorted((root / "examples").glob("*.ipynb"))
+
+
 def _relinked(source: str, homes: dict[str, str], root: Path, text: str) -> str:
     """A page's text with links from its place in the site."""
 
@@ -77,7 +83,7 @@ def _relinked(source: str, homes: dict[str, str], root: Path, text: str) -> str:
         if not target or "://" in target or target.startswith("mailto:"):
             return link[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-        if path in homes:
+        if path in homes and path != source:  # a notebook's page links to the notebook itself
             here = posixpath.dirname(homes[source])
             return f"({os.path.relpath(homes[path], here or '.')}{hash_sign}{anchor})"
         if path.startswith("docs/images/"):
