@@ -31,7 +31,8 @@ def executed(path: Path) -> dict[str, Any]:
         from nbclient.exceptions import CellExecutionError, DeadKernelError
     except ModuleNotFoundError as error:
         raise SiteError(f"{path.name} needs {error.name}. What to do: pip install 'mlpx[docs]'") from None
-    notebook: Any = nbformat.read(path, as_version=4)  # pyright: ignore[reportUnknownMemberType] - untyped
+    files = cast("Any", nbformat)  # untyped
+    notebook = files.read(path, as_version=4)
     kernel = notebook.metadata.kernelspec.name
     with tempfile.TemporaryDirectory() as folder:
         client = NotebookClient(notebook, record_timing=False, resources={"metadata": {"path": folder}})
@@ -43,7 +44,7 @@ def executed(path: Path) -> dict[str, Any]:
             raise SiteError(f"{path.name}: Jupyter has no kernel '{kernel}'. What to do: {hint}") from None
         except (CellExecutionError, DeadKernelError) as error:
             raise SiteError(f"{path.name}: {error}") from None
-    return json.loads(nbformat.writes(notebook))  # pyright: ignore[reportUnknownMemberType] - untyped
+    return json.loads(files.writes(notebook))
 
 
 def printed(notebook: dict[str, Any]) -> list[str]:
