@@ -14,7 +14,7 @@ PYTEST := pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-gpu coverage bench zoo lint install hooks servers clean
+.PHONY: help demo test test-all test-gpu coverage bench zoo docs lint install hooks servers clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ bench: $(READY) $(PEERS)/.ready ## every target of speed, measured; about 13 min
 zoo: $(READY) $(ZOO)/.ready ## networks of published packages by mlpx and by torch.onnx; 700 MB, about 8 minutes on 2 cores
 	$(BIN)/python -m benchmarks.zoo --json out/zoo/zoo.json --markdown out/zoo/zoo.md $(BENCH)
 
+docs: $(READY) .servers/onnxruntime-web/.ready ## the documentation site, in out/website/site; fails on a broken link, about half a minute
+	@$(BIN)/python -m website
+
 lint: $(READY) ## ruff, the spelling, GitHub's files and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -67,7 +70,7 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "mlpx needs Python 3.11 or newer. What to do: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	$(PIP) --config-settings editable_mode=compat --editable ".[build,gpu,files,report,ray,serve,dev]"
+	$(PIP) --config-settings editable_mode=compat --editable ".[build,gpu,files,report,ray,serve,dev,docs]"
 	@touch $@
 
 # Beside the product's environment, so that they cannot change what is installed there.

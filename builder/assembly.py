@@ -42,6 +42,18 @@ def assemble(spec: MLPSpec, *, seed: int = 0) -> nn.Sequential:
     input's own it is a ``builder.joining.SeveralInputs``, whose forward takes a tensor for each input, in their order.
     Parameters are float32, initialised by torch from ``seed``; the caller's random state is not changed. Raises
     SpecError: this machine has not the memory for them.
+
+    Examples:
+        >>> import torch
+        >>> from mlpx import MLPSpec, assemble
+        >>> spec = MLPSpec(name="and", input={"features": 2}, blocks=[{"linear": 1}, "sigmoid"])
+        >>> assemble(spec, seed=0)
+        Sequential(
+          (0): Linear(in_features=2, out_features=1, bias=True)
+          (1): Sigmoid()
+        )
+        >>> assemble(spec, seed=0)(torch.zeros(5, 2)).shape
+        torch.Size([5, 1])
     """
     refuse_too_large(spec)
     default = torch.get_default_dtype()
@@ -97,6 +109,13 @@ def load_weights(module: nn.Module, path: str | Path, *, dtype: str | None = Non
     Raises WeightsError: unreadable, damaged or unsafe file; tensors that are missing, surplus or of another shape (all
     listed, with both shapes); values that a conversion would change. Warns with WeightsWarning if a Standardize's or
     Scale's constant differs from the spec's; the file's is used.
+
+    Examples:
+        >>> from mlpx import assemble, load_spec, load_weights
+        >>> module = assemble(load_spec("spec.yaml"))
+        >>> load_weights(module, "weights.safetensors")
+        >>> module[1].weight.shape
+        torch.Size([8, 2])
     """
     path = Path(path)
     stored = _read_state_dict(path)

@@ -41,6 +41,12 @@ class Block(Strict):
     """One building block and its options.
 
     Its names are arguments of its class: ``class ELU(Activation, kind="elu", short="alpha")``.
+
+    Examples:
+        >>> from builder import BLOCKS, Block
+        >>> block = BLOCKS["leaky_relu"](negative_slope=0.1)
+        >>> isinstance(block, Block), block.kind
+        (True, 'leaky_relu')
     """
 
     kind: ClassVar[str]

@@ -32,6 +32,12 @@ def load_spec(path: str | Path) -> MLPSpec:
 
     Raises SpecError: the file cannot be read, is not valid in its format, or does not describe a network; each problem
     has its line (YAML) or the path of its key (JSON, TOML).
+
+    Examples:
+        >>> from mlpx import load_spec
+        >>> spec = load_spec("spec.yaml")
+        >>> spec.name, spec.output.labels
+        ('comfort', ['poor', 'good'])
     """
     return _loaded(Path(path), f"the keys {', '.join(KEYS)}", lambda data: MLPSpec(**data))
 
@@ -40,6 +46,13 @@ def load_port_specs(path: str | Path) -> dict[str, PortSpec]:
     """What a ``.yaml``, ``.yml``, ``.json`` or ``.toml`` file says of inputs and outputs, by their names.
 
     Raises SpecError, as ``load_spec``.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from builder import load_port_specs
+        >>> written = Path("describe.yaml").write_text("air: {features: [temperature, humidity], range: [0, 100]}")
+        >>> load_port_specs("describe.yaml")["air"].range
+        [0.0, 100.0]
     """
     return _loaded(Path(path), "the names of inputs and outputs as keys", port_specs)
 
@@ -264,7 +277,13 @@ _Dumper.add_representer(_InlineMapping, _Dumper.inline_mapping)
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of format 1, with every block under its names."""
+    """The JSON Schema (draft 2020-12) of format 1, with every block under its names.
+
+    Examples:
+        >>> from mlpx import json_schema
+        >>> json_schema()["required"]
+        ['name', 'blocks']
+    """
     schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     schema |= MLPSpec.model_json_schema()
     schema["properties"]["output"].pop("default", None)
@@ -274,6 +293,8 @@ def json_schema() -> dict[str, Any]:
     one_of = [{"required": ["input"]}, {"required": ["inputs"]}]
     schema |= {"properties": properties, "required": ["name", "blocks"], "oneOf": one_of}
     ports = {key: schema["$defs"][key] for key in ("InputSpec", "OutputSpec", "FeatureSpec")}
+    for described in (schema, *ports.values()):  # docstrings, whose examples say nothing of YAML
+        described["description"] = described["description"].partition("\n\nExamples:")[0]
     options = {block.__name__: block.model_json_schema() for block in BLOCKS.values()}
     for chain in (schema["properties"]["blocks"], options["Residual"]["properties"]["blocks"]):
         chain["items"] = {"$ref": "#/$defs/Block"}

@@ -32,6 +32,12 @@ class Standardize(_PerFeature):
     """``(x - mean) / std`` per feature: (N, features) to (N, features).
 
     ``mean`` and ``std`` are numbers or one number per feature; their defaults are 0 and 1 until weights are loaded.
+
+    Examples:
+        >>> import torch
+        >>> from builder import Standardize
+        >>> Standardize(2, mean=[1.0, 2.0], std=4.0)(torch.tensor([[5.0, 2.0]]))
+        tensor([[1., 0.]])
     """
 
     mean: torch.Tensor
@@ -49,6 +55,12 @@ class Scale(_PerFeature):
     """``x * factor + offset`` per feature: (N, features) to (N, features), such as a robot's action scale.
 
     ``factor`` and ``offset`` are numbers or one number per feature; their defaults are 1 and 0.
+
+    Examples:
+        >>> import torch
+        >>> from builder import Scale
+        >>> Scale(2, factor=0.25, offset=[0.0, 0.8])(torch.tensor([[1.0, 0.0]]))
+        tensor([[0.2500, 0.8000]])
     """
 
     factor: torch.Tensor
@@ -66,6 +78,12 @@ class Impute(_PerFeature):
     """``value`` where x is NaN, and x elsewhere: (N, features) to (N, features).
 
     ``value`` is a number or one number per feature, such as the mean of the training rows; its default is 0.
+
+    Examples:
+        >>> import torch
+        >>> from builder import Impute
+        >>> Impute(2, value=[7.0, 8.0])(torch.tensor([[torch.nan, 1.0]]))
+        tensor([[7., 1.]])
     """
 
     value: torch.Tensor
@@ -100,7 +118,15 @@ class Clip(nn.Module):
 
 
 class Residual(nn.Sequential):
-    """``x + body(x)``: a sequence of modules plus its own input; the body keeps the number of features."""
+    """``x + body(x)``: a sequence of modules plus its own input; the body keeps the number of features.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from builder import Residual
+        >>> Residual(nn.ReLU())(torch.tensor([[-1.0, 2.0]]))
+        tensor([[-1.,  4.]])
+    """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - the name nn.Sequential uses
         """The rows plus what the sequence makes of them."""

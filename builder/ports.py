@@ -36,7 +36,13 @@ Scores = Literal["probabilities", "logits", "values"]
 
 
 class InputSpec(Strict):
-    """An input: (batch, features), or (batch, *shape) if the first block is a flatten."""
+    """An input: (batch, features), or (batch, *shape) if the first block is a flatten.
+
+    Examples:
+        >>> from builder import InputSpec
+        >>> InputSpec(name="obs", features=["speed", "angle"], range=[-1, 1]).row_shape
+        (2,)
+    """
 
     name: Name = Field("input", description="The input's name in the ONNX file.")
     features: Features | None = Field(
@@ -127,7 +133,13 @@ def _consistent_output(labels: list[str] | None, features: list[FeatureSpec] | N
 
 
 class OutputSpec(Strict):
-    """The output: (batch, features of the last block)."""
+    """The output: (batch, features of the last block).
+
+    Examples:
+        >>> from builder import OutputSpec
+        >>> OutputSpec(name="logits", labels=["cat", "dog"]).labels
+        ['cat', 'dog']
+    """
 
     name: Name = Field("output", description="The output's name in the ONNX file.")
     labels: Labels | None = Field(
@@ -155,7 +167,14 @@ class OutputSpec(Strict):
 
 
 class PortSpec(Strict):
-    """What is said of an input or an output of a module without a spec."""
+    """What is said of an input or an output of a module without a spec.
+
+    Examples:
+        >>> from builder import PortSpec
+        >>> said = PortSpec(features=["speed", "angle"], range=[-1, 1])
+        >>> said.features, said.range
+        (['speed', 'angle'], [-1.0, 1.0])
+    """
 
     features: FeatureList | None = Field(
         None, description="Names, or mappings of name, unit, range, description and categories."

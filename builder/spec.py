@@ -31,6 +31,12 @@ class MLPSpec(Strict):
     """A dense network: format 1 of the spec. Raises SpecError with all problems.
 
     The same keys as in a file: ``MLPSpec(name="and", input={"features": 2}, blocks=[{"linear": 1}, "sigmoid"])``.
+
+    Examples:
+        >>> from mlpx import MLPSpec
+        >>> spec = MLPSpec(name="and", input={"features": 2}, blocks=[{"linear": 1}, "sigmoid"])
+        >>> spec.input.row_shape, spec.output_shape
+        ((2,), (1,))
     """
 
     format: Annotated[Literal[1], BeforeValidator(_only_an_integer)] = Field(

@@ -40,7 +40,15 @@ _MODEL_GRAPH, _GRAPH_INITIALIZER, _TENSOR_RAW_DATA = 7, 5, 9
 
 @dataclass(frozen=True)
 class Artifact:
-    """An exported file. ``proved`` is False until it is proved to compute what its module computes."""
+    """An exported file. ``proved`` is False until it is proved to compute what its module computes.
+
+    Examples:
+        >>> from torch import nn
+        >>> from mlpx import export
+        >>> artifact = export(nn.Linear(4, 3), "linear.onnx")
+        >>> artifact.path.name, artifact.proved, [block.op for block in artifact.summary.blocks]
+        ('linear.onnx', False, ['linear'])
+    """
 
     path: Path
     size: int

@@ -85,6 +85,13 @@ def export(
     Returns: the artifact, unproved.
     Raises ExportError: see ``export.trace`` and ``export.versions``, and dtypes; SpecError: features that are not
     described as they should be; OutputError: the file cannot be written.
+
+    Examples:
+        >>> from torch import nn
+        >>> from mlpx import export
+        >>> artifact = export(nn.Sequential(nn.Linear(4, 3), nn.Tanh()), "tanh.onnx", input_name="obs")
+        >>> artifact.summary.inputs[0].name, artifact.summary.inputs[0].shape
+        ('obs', ('batch', 4))
     """
     path = Path(path)
     if path.suffix != ".onnx":

@@ -50,6 +50,12 @@ class Inspection:
 
     ``bound`` is that of the certificate beside the file; None where none of exactly this file holds one. ``settings``
     are the slopes, limits and factors of blocks, ``dropped`` the p of the spec's Dropouts, both by the block's path.
+
+    Examples:
+        >>> from export import inspect
+        >>> inspection = inspect("comfort.onnx", data="rows.csv")
+        >>> inspection.rows, len(inspection.dead), inspection.settings["0"]["mean"]
+        (2, 1, (20.0, 50.0))
     """
 
     path: Path
@@ -68,6 +74,12 @@ def inspect(path: str | Path, *, data: str | Path | None = None, dtype: str | No
 
     A file that mlpx wrote is read without onnx and without its weights; others, and ``data``, need the extra
     ``mlpx[inspect]``. Raises ModelError, InputError and MissingPackageError.
+
+    Examples:
+        >>> from mlpx import inspect
+        >>> inspection = inspect("comfort.onnx")
+        >>> inspection.own, inspection.summary.opset
+        (True, 17)
     """
     path = Path(path)
     header = read_header(path)

@@ -44,6 +44,16 @@ def publish(
 
     Returns: the artifact and the report.
     Raises ProofError, whose ``report`` says why, and what ``export`` and ``verify`` raise.
+
+    Examples:
+        >>> from torch import nn
+        >>> from mlpx import publish
+        >>> module = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+        >>> artifact, report = publish(module, "model.onnx", device="cpu")
+        >>> report.verdict
+        'proved'
+        >>> report.file.name
+        'model.onnx'
     """
     path = through_link(path)
     if path.suffix != ".onnx":

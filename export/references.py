@@ -25,6 +25,11 @@ def load_module(reference: str, *, weights: str | Path | None = None, seed: int 
     A function whose modules have other weights at every call needs ``weights`` (safetensors or ``torch.save``), which
     are loaded, or a ``seed`` for random ones. This imports, and so runs, the code that is named.
     Raises ExportError: nothing of that name, or random weights without a seed; WeightsError.
+
+    Examples:
+        >>> from export import load_module
+        >>> load_module("torch.nn:Tanh")
+        Tanh()
     """
     home, colon, name = reference.rpartition(":")
     if not colon or not home or not name:

@@ -56,6 +56,12 @@ def tune(
 
     Raises InputError: data or traffic that the model cannot take, a gate without data or labels; ModelError;
     OutputError; MissingPackageError.
+
+    Examples:
+        >>> from mlpx import tune
+        >>> tuning = tune("comfort.onnx", data="rows.csv", max_error=0.5, seconds=0.5, folder="tuned", plot=False)
+        >>> tuning.batch, tuning.max_error
+        (1, 0.5)
     """
     path, progress = through_link(path), progress or _unseen
     gate = None if max_error is None and max_changed_labels is None else Gate(max_error, max_changed_labels)

@@ -31,7 +31,13 @@ _EXTRAS = {
 
 
 def imported(name: str, purpose: str) -> Any:
-    """The package ``name``. Raises MissingPackageError, with the line that installs it and what it is needed for."""
+    """The package ``name``. Raises MissingPackageError, with the line that installs it and what it is needed for.
+
+    Examples:
+        >>> from runtime import imported
+        >>> imported("json", "reading reports").loads("[1]")
+        [1]
+    """
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -50,7 +56,13 @@ def installed_version(distribution: str) -> str | None:
 
 
 def missing_package(error: ModuleNotFoundError, purpose: str = "this") -> ImportError:
-    """The error to raise for a ``ModuleNotFoundError``: with the install line, where an extra has the package."""
+    """The error to raise for a ``ModuleNotFoundError``: with the install line, where an extra has the package.
+
+    Examples:
+        >>> from runtime import missing_package
+        >>> type(missing_package(ModuleNotFoundError(name="polars"), "reading CSV")).__name__
+        'MissingPackageError'
+    """
     package = (error.name or "").partition(".")[0]
     if package not in _EXTRAS:
         return error

@@ -20,6 +20,14 @@ def whole_file(path: str | Path) -> Generator[Path]:
     The content is on the disk before the rename. Raises OutputError, with the reason, where the folder cannot be made
     or written or the disk is full. Where the block or the writing ends with an error, an older file of that name stays
     as it was, and new folders are removed again.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from runtime import whole_file
+        >>> with whole_file("table.csv") as temporary:
+        ...     written = temporary.write_text("a,b")
+        >>> Path("table.csv").read_text()
+        'a,b'
     """
     path = Path(os.path.realpath(path))  # through a link, to its target
     with _as_output_error(path):
@@ -50,6 +58,14 @@ def whole_files(folder: str | Path) -> Generator[Path]:
 
     So ``m.onnx`` appears after its ``m.onnx.data``. Nothing moves where the block ends with an error.
     Raises OutputError, as ``whole_file``.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from runtime import whole_files
+        >>> with whole_files("pair") as stage:
+        ...     written = [(stage / name).write_bytes(b"") for name in ("m.onnx", "m.onnx.data")]
+        >>> sorted(path.name for path in Path("pair").iterdir())
+        ['m.onnx', 'm.onnx.data']
     """
     folder = Path(folder)
     with _as_output_error(folder):
@@ -70,6 +86,14 @@ def whole_folder(folder: str | Path) -> Generator[Path]:
     """An empty folder beside ``folder``, which is renamed to it once the block ends without an error.
 
     An older folder of that name is removed then, and only then. Raises OutputError, as ``whole_file``.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from runtime import whole_folder
+        >>> with whole_folder("results") as stage:
+        ...     written = (stage / "part.csv").write_text("a,b")
+        >>> [path.name for path in Path("results").iterdir()]
+        ['part.csv']
     """
     folder = Path(os.path.realpath(folder))
     with _as_output_error(folder):
@@ -139,7 +163,14 @@ def _refuse_folder(path: Path) -> None:
 
 
 def through_link(path: str | Path) -> Path:
-    """The target of a link, or the path itself: what belongs beside a file belongs beside its target."""
+    """The target of a link, or the path itself: what belongs beside a file belongs beside its target.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from runtime import through_link
+        >>> through_link("comfort.onnx").name
+        'comfort.onnx'
+    """
     path = Path(path)
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
@@ -153,7 +184,15 @@ def identity(path: Path) -> tuple[int, ...] | None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal digits."""
+    """The SHA-256 of a file's bytes, in hexadecimal digits.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from runtime import sha256
+        >>> written = Path("abc.txt").write_bytes(b"abc")
+        >>> sha256(Path("abc.txt"))[:16]
+        'ba7816bf8f01cfea'
+    """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -162,6 +201,13 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file at once. ``content`` is in memory, so that a full disk is not reported in a library's words.
 
     Raises OutputError, as ``whole_file``.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from runtime import write_whole
+        >>> write_whole(Path("notes/one.txt"), b"whole")
+        >>> Path("notes/one.txt").read_bytes()
+        b'whole'
     """
     with whole_file(path) as temporary:
         temporary.write_bytes(content)

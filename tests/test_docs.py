@@ -23,6 +23,7 @@ PAGES = [path for folder in ("", "docs", "models/*") for path in sorted(ROOT.glo
 FILES = {
     "robot-policy.md": {"csv": "log.csv"},
     "c.md": {"yaml": "spec.yaml", "c": "main.c", "cpp": "app/main.cpp", "cmake": "app/CMakeLists.txt"},
+    "first-model.md": {"csv": "rows.csv"},
     "tables.md": {"yaml": "describe.yaml", "csv": "wrong.csv"},
     "hub.md": {},
 }
@@ -80,7 +81,7 @@ def _follow(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
             path.write_text(block, encoding="utf-8")
         elif kind == "python":
             done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, check=True)
-            assert done.stdout.strip() == "".join(re.findall(r"print\(.*\)  # (\S.*)", block))
+            assert done.stdout.strip() == "\n".join(re.findall(r"print\(.*\)  # (\S.*)", block))
         elif kind == "console":
             for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
                 command, *lines = part.splitlines()
@@ -95,7 +96,7 @@ def _follow(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
                 for line in lines:
                     assert measured(line) in found or measured(line) in whole, (command, line, found)
                     shown += 1
-    assert shown > {"robot-policy.md": 30, "c.md": 30, "tables.md": 9, "hub.md": 4}[name]
+    assert shown > {"robot-policy.md": 30, "c.md": 30, "first-model.md": 12, "tables.md": 9, "hub.md": 4}[name]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -56,6 +56,12 @@ def bound(
 
     Raises InputError: no range, or no certificate of this file; ModelError: a file that cannot be read or run;
     ExportError: a module that is not the file's network.
+
+    Examples:
+        >>> from mlpx import bound
+        >>> report = bound("comfort.onnx", ranges={"air": (0, 30)}, seconds=0.2, device="cpu")
+        >>> 0 < report.largest < 1e-3
+        True
     """
     path = Path(path)
     _require_proof(path, certificate)

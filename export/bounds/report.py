@@ -66,7 +66,16 @@ class LabelRecord(_Record):
 
 
 class BoundReport(_Record):
-    """The bounds of one file over one box of inputs."""
+    """The bounds of one file over one box of inputs.
+
+    Examples:
+        >>> from mlpx import bound
+        >>> report = bound("comfort.onnx", seconds=0.2, device="cpu")
+        >>> report.box["air"]
+        [(0.0, 40.0), (0.0, 100.0)]
+        >>> len(report.outputs["comfort"].bound)
+        2
+    """
 
     file: str
     sha256: str

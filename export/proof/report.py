@@ -188,7 +188,16 @@ class AnswersRecord(_Record):
 
 
 class ParityReport(_Record):
-    """The verdict on one file and one module, with all that it rests on."""
+    """The verdict on one file and one module, with all that it rests on.
+
+    Examples:
+        >>> from export import read_report
+        >>> report = read_report("comfort.parity.json")
+        >>> report
+        ParityReport(proved: comfort.onnx, on cpu, ... rows)
+        >>> report.device, report.bound.box["air"]
+        ('cpu', [(0.0, 40.0), (0.0, 100.0)])
+    """
 
     format: int = FORMAT
     verdict: Verdict
@@ -252,7 +261,13 @@ class ParityReport(_Record):
 
 
 def read_report(path: str | Path) -> ParityReport:
-    """Read a ``NAME.parity.json``. Raises InputError: missing, damaged, or of another format."""
+    """Read a ``NAME.parity.json``. Raises InputError: missing, damaged, or of another format.
+
+    Examples:
+        >>> from export import read_report
+        >>> read_report("comfort.parity.json").verdict
+        'proved'
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")

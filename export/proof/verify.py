@@ -78,6 +78,14 @@ def verify(
 
     Raises ModelError: a file that cannot be read or run; ExportError: a module that cannot be traced at all;
     InputError: data that the model does not take; ProviderError: the device is not available.
+
+    Examples:
+        >>> from mlpx import assemble, load_spec, load_weights, verify
+        >>> spec = load_spec("spec.yaml")
+        >>> module = assemble(spec)
+        >>> load_weights(module, "weights.safetensors")
+        >>> verify(module, "comfort.onnx", spec=spec, device="cpu").proved
+        True
     """
     path = artifact.path if isinstance(artifact, Artifact) else Path(artifact)
     options: dict[str, Any] = {"spec": spec, "features": features, "device": device, "data": data, "dtype": dtype}

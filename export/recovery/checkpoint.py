@@ -56,6 +56,16 @@ def read_checkpoint(
     run its code. ``normalizer`` is a file with the statistics of a normaliser that is not in the checkpoint.
 
     Raises RecoveryError: a file that cannot be read or is refused, no dense network in it, or more than one.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from export import read_checkpoint
+        >>> trained = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> torch.save(trained.state_dict(), "trained.pt")
+        >>> recovered = read_checkpoint("trained.pt", activation="relu")
+        >>> [block.kind for block in recovered.spec.blocks]
+        ['linear', 'relu', 'linear']
     """
     path = Path(path)
     prefix = (prefix,) if isinstance(prefix, str) else tuple(prefix)

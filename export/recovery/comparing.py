@@ -39,6 +39,14 @@ def compare(first: str | Path, second: str | Path, **options: Any) -> Comparison
     without torch.
 
     Raises RecoveryError, ModelError, InputError, SpecError: one of the two cannot be read.
+
+    Examples:
+        >>> from torch import nn
+        >>> from mlpx import compare, export
+        >>> first = export(nn.Sequential(nn.Linear(4, 8), nn.ReLU()), "first.onnx").path
+        >>> second = export(nn.Sequential(nn.Linear(4, 8), nn.Tanh()), "second.onnx").path
+        >>> compare(first, second).equal
+        False
     """
     used = used_options(options)
     contracts_of = [policy(path, **used) for path in (first, second)]

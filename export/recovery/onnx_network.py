@@ -60,6 +60,11 @@ def read_onnx(
     A file of several inputs, or of words, has the network of the spec that it carries, with the weights of the file.
 
     Raises RecoveryError: a missing, damaged or hostile file, or the first operator that is not one of a dense network.
+
+    Examples:
+        >>> from export import read_onnx
+        >>> read_onnx("comfort.onnx").weights["1.weight"].shape
+        torch.Size([8, 2])
     """
     return read_onnx_network(path, keep_shape=keep_shape, name=name, dtype=dtype).recovered
 

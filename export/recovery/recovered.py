@@ -50,7 +50,14 @@ def refusals_of(path: Path) -> Generator[None]:
 
 @dataclass(frozen=True)
 class Recovered:
-    """A network that was recovered from a file: its spec, its weights, and the decisions that were made."""
+    """A network that was recovered from a file: its spec, its weights, and the decisions that were made.
+
+    Examples:
+        >>> from export import read_onnx
+        >>> recovered = read_onnx("comfort.onnx")
+        >>> [block.kind for block in recovered.spec.blocks], sorted(recovered.weights)[:2]
+        (['standardize', 'linear', 'relu', 'linear', 'softmax'], ['0.mean', '0.std'])
+    """
 
     spec: MLPSpec
     weights: dict[str, torch.Tensor]

@@ -60,6 +60,11 @@ def read_network(path: str | Path, *, keep_shape: bool = False, name: str | None
     checkpoint in such a folder. ``joints`` are the names of the robot's joints in the order of the simulation.
 
     Raises RecoveryError: as those, for options of another kind of file, and for options that contradict the folder.
+
+    Examples:
+        >>> from export import read_network
+        >>> read_network("comfort.onnx", name="other").spec.name
+        'other'
     """
     used = used_options(options)
     if not is_onnx(path):
@@ -87,7 +92,14 @@ _MOST_PROVED = 1024
 
 @dataclass(frozen=True)
 class Recovery:
-    """What was written, and what was proved of it."""
+    """What was written, and what was proved of it.
+
+    Examples:
+        Continues the example of ``mlpx.recover``:
+
+        >>> recovery.weights_path.name, recovery.artifact.proved
+        ('weights.safetensors', True)
+    """
 
     spec: MLPSpec
     spec_path: Path
@@ -124,6 +136,12 @@ def recover(
     ``export.read_network``.
 
     Raises RecoveryError; ProofError: the file is not proved to be the recovered network, and nothing is written.
+
+    Examples:
+        >>> from mlpx import recover
+        >>> recovery = recover("comfort.onnx", "recovered", device="cpu", replace=True)
+        >>> recovery.spec_path.name, recovery.original.verdict
+        ('spec.yaml', 'proved')
     """
     path, folder = Path(path), Path(folder)
     onnx = is_onnx(path)

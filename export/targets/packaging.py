@@ -46,7 +46,14 @@ _MAX_NUMBER = 2**31 - 1
 
 @dataclass(frozen=True)
 class Package:
-    """A package that was written."""
+    """A package that was written.
+
+    Examples:
+        >>> from mlpx import package
+        >>> made = package("comfort.onnx", "mlserver", "mlserver", replace=True)
+        >>> made.folder.name, made.deployment.max_batch
+        ('mlserver', 1024)
+    """
 
     folder: Path
     files: tuple[str, ...]
@@ -113,6 +120,12 @@ def package(
 
     Raises TargetError: what the server or the file does not allow, or a folder that is in use; ProofError: the file is
     not proved; SignatureError: its certificate is not signed with a trusted key; ModelError; InputError; OutputError.
+
+    Examples:
+        >>> from mlpx import package
+        >>> made = package("comfort.onnx", "triton", "triton", replace=True)
+        >>> [name for name in made.files if name.startswith("models/")]
+        ['models/comfort/1/model.onnx', 'models/comfort/config.pbtxt']
     """
     path, folder = through_link(path), Path(folder)
     row, release = _target(target, release)

@@ -29,7 +29,14 @@ _LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True)
 class Variant:
-    """A file of reduced precision that was written."""
+    """A file of reduced precision that was written.
+
+    Examples:
+        >>> from export import write_variant
+        >>> variant = write_variant("comfort.onnx", "weights8", "variants")
+        >>> variant.kind, variant.layers, variant.calibration_rows
+        ('weights8', 2, None)
+    """
 
     path: Path
     kind: str
@@ -58,6 +65,11 @@ def write_variant(
 
     Raises ExportError: an unknown kind, no rows where they are needed, a network that the kind cannot represent;
     ModelError; InputError; OutputError.
+
+    Examples:
+        >>> from export import write_variant
+        >>> write_variant("comfort.onnx", "float16", "variants").path.name
+        'comfort.float16.onnx'
     """
     source = Path(source)
     row = KINDS.get(kind)

@@ -56,6 +56,15 @@ def check_answers(
 
     Raises InputError: the answers or the certificate cannot be read, or no row has a bound; ModelError: the file cannot
     be read or run; ProviderError: the device is not available.
+
+    Examples:
+        >>> import numpy as np
+        >>> from mlpx import Session
+        >>> from runtime import check_answers
+        >>> rows = np.array([[21.0, 45.0], [30.0, 80.0]], np.float32)
+        >>> np.savez("answers.npz", air=rows, comfort=Session("comfort.onnx", device="cpu").predict(rows))
+        >>> check_answers("comfort.onnx", "answers.npz", device="cpu").agree
+        True
     """
     start, path = time.monotonic(), through_link(path)
     policy = contract(path)

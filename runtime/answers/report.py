@@ -24,7 +24,16 @@ class Worst:
 
 @dataclass(frozen=True)
 class AnswersReport:
-    """The verdict on a file and saved answers, and what it rests on."""
+    """The verdict on a file and saved answers, and what it rests on.
+
+    Examples:
+        >>> import numpy as np
+        >>> from runtime import check_answers
+        >>> np.savez("wrong.npz", air=np.array([[21.0, 45.0]], np.float32), comfort=np.array([[0.1, 0.9]], np.float32))
+        >>> report = check_answers("comfort.onnx", "wrong.npz", device="cpu")
+        >>> report.agree, report.rows, report.rows_beyond
+        (False, 1, 1)
+    """
 
     path: str
     answers: str

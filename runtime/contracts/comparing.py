@@ -40,7 +40,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs, and what could not be compared."""
+    """What differs, and what could not be compared.
+
+    Examples:
+        >>> from mlpx import compare
+        >>> comparison = compare("comfort.onnx", "comfort.onnx")
+        >>> comparison.equal, comparison.differences
+        (True, ())
+    """
 
     first: str
     second: str

@@ -29,7 +29,16 @@ class Proof:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a file takes, applies, computes and gives."""
+    """What a file takes, applies, computes and gives.
+
+    Examples:
+        >>> from mlpx import contract
+        >>> about = contract("comfort.onnx")
+        >>> about.inputs[0].port.features, about.inputs[0].steps[0].kind
+        (('temperature', 'humidity'), 'standardize')
+        >>> [layer.kind for layer in about.layers]
+        ['linear', 'relu', 'linear', 'softmax']
+    """
 
     name: str
     inputs: tuple[Interface, ...]

@@ -27,6 +27,13 @@ def read_contract(path: str | Path) -> Contract:
     A file of LEAPP itself is read as far as it has the keys. Its layers have no weights, only their SHA-256.
     Raises InputError: it describes more than one model, or is damaged; NotAContractError, which is one: it cannot be
     read, or is no contract.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from runtime import contract, read_contract
+        >>> written = Path("contract.yaml").write_text(contract("comfort.onnx").to_yaml())
+        >>> read_contract("contract.yaml").name
+        'comfort'
     """
     path = Path(path)
     hint = "What to do: write it again with mlpx inspect FILE --contract -o FILE.yaml"

@@ -31,6 +31,11 @@ def contract(path: str | Path) -> Contract:
 
     Only the file is read, and ``NAME.parity.json`` beside it; neither torch nor onnx nor ONNX Runtime is needed.
     Raises ModelError: it is no ONNX file, or its weights cannot be read.
+
+    Examples:
+        >>> from mlpx import contract
+        >>> contract("comfort.onnx").proof.verdict
+        'proved'
     """
     path = through_link(path)
     header = read_header(path)

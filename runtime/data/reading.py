@@ -33,6 +33,13 @@ def read_rows(path: str | Path, port: Port, *, dtype: str | None = None) -> tupl
     Raises InputError: unreadable file, missing columns, another unit, text or empty values instead of numbers, a
     wrong number of features, an index beyond its limits; MissingPackageError: polars (CSV) or pyarrow (Parquet, Arrow)
     is not installed.
+
+    Examples:
+        >>> from mlpx import inspect
+        >>> from runtime import read_rows
+        >>> rows, matched = read_rows("rows.csv", inspect("comfort.onnx").summary.inputs[0])
+        >>> rows.tolist(), matched
+        ([[21.0, 45.0], [30.0, 80.0]], 'columns by name')
     """
     rows, matched = read_inputs(path, [port], dtype=dtype)
     return rows[port.name], matched
@@ -45,6 +52,13 @@ def read_inputs(
 
     For several inputs an ``.npz`` file holds an array of each name; a table holds the columns of their features, or
     for an input ``obs`` without named features ``obs_0``, ``obs_1`` and so on, or ``obs`` if it has only one.
+
+    Examples:
+        >>> from mlpx import inspect
+        >>> from runtime import read_inputs
+        >>> arrays, matched = read_inputs("rows.csv", inspect("comfort.onnx").summary.inputs)
+        >>> arrays["air"].shape
+        (2, 2)
     """
     batches: list[dict[str, np.ndarray]] = []
     first, rounded = 0, False

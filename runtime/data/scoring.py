@@ -18,7 +18,16 @@ from .dataframes import rows_of_table
 
 @dataclass(frozen=True)
 class Scores:
-    """The outputs of a model for some rows, interpreted by the metadata of its file."""
+    """The outputs of a model for some rows, interpreted by the metadata of its file.
+
+    Examples:
+        >>> from mlpx import Session
+        >>> from runtime import score
+        >>> with Session("comfort.onnx", device="cpu") as session:
+        ...     (scores,) = score(session, [[21.0, 45.0]])
+        >>> scores.probabilities.shape, scores.port.labels
+        ((1, 2), ('poor', 'good'))
+    """
 
     outputs: np.ndarray
     """float32 (rows, ...), as the model gave them."""
@@ -93,6 +102,14 @@ def score(session: Session, rows: Any, *, dtype: str | None = None) -> tuple[Sco
     """Run the model on what ``Session.predict`` takes; the scores of each of its outputs.
 
     Raises InputError for rows that the model cannot take, ModelError for metadata that describe another output.
+
+    Examples:
+        >>> from mlpx import Session
+        >>> from runtime import score
+        >>> with Session("comfort.onnx", device="cpu") as session:
+        ...     (scores,) = score(session, [[21.0, 45.0], [30.0, 80.0]])
+        >>> scores.outputs.shape, scores.labels.tolist()
+        ((2, 2), ['poor', 'poor'])
     """
     summary = session.summary
     ports = annotate_ports(summary.outputs if summary is not None else None, session.outputs, session.path)
@@ -105,6 +122,15 @@ def score_table(session: Session, table: Any, *, dtype: str | None = None) -> di
 
     ``table`` is a pandas, polars or Arrow table, or a dict of named numpy arrays (rows,); its columns are matched with
     the model's features as those of files are. Raises InputError and ModelError.
+
+    Examples:
+        >>> import numpy as np
+        >>> from mlpx import Session
+        >>> from runtime import score_table
+        >>> table = {"humidity": np.array([45.0, 80.0]), "temperature": np.array([21.0, 30.0])}
+        >>> with Session("comfort.onnx", device="cpu") as session:
+        ...     sorted(score_table(session, table))
+        ['label', 'probability_good', 'probability_poor']
     """
     if isinstance(table, Mapping):
         table = rows_of_table(table, input_ports(session), dtype=dtype)
@@ -115,6 +141,13 @@ def columns_of(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
     """The columns (rows,) of all outputs together: what a table of results holds, in order.
 
     Raises InputError if two outputs would give columns of the same name.
+
+    Examples:
+        >>> from mlpx import Session
+        >>> from runtime import columns_of, score
+        >>> with Session("comfort.onnx", device="cpu") as session:
+        ...     list(columns_of(score(session, [[21.0, 45.0]])))
+        ['label', 'probability_poor', 'probability_good']
     """
     columns: dict[str, np.ndarray] = {}
     for each in scores:

@@ -24,7 +24,16 @@ from .unusual_values import NonFinite, Outside, OutsideTally, format_failed, for
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What scoring a file did."""
+    """What scoring a file did.
+
+    Examples:
+        >>> from mlpx import Session
+        >>> from runtime import score_file
+        >>> with Session("comfort.onnx", device="cpu") as session:
+        ...     report = score_file(session, "rows.csv", "report.npy")
+        >>> report.matched, report.outside_rows, report.failed_rows
+        ('columns by name', 0, 0)
+    """
 
     rows: int
     matched: str
@@ -80,6 +89,15 @@ def score_file(
     read (0 to 1; 0 if not known). ``origin`` is what the report calls the data; default: the name of its file.
     Nothing is written if an error is raised: InputError (see ``read_rows``), ModelError, OutputError,
     MissingPackageError.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from mlpx import Session
+        >>> from runtime import score_file
+        >>> with Session("comfort.onnx", device="cpu") as session:
+        ...     report = score_file(session, "rows.csv", "scores.csv", keep=["humidity"])
+        >>> report.rows, Path("scores.csv").read_text().splitlines()[0]
+        (2, 'humidity,label,probability_poor,probability_good')
     """
     target, data = Path(output) if output is not None else None, Path(data)
     name = origin or data.name

@@ -14,7 +14,18 @@ from .flaws import Flaw, RowNumbers, first_of, flaw_of_values
 
 @dataclass(frozen=True)
 class NonFinite:
-    """How many rows and values are NaN or infinite, and the first of them."""
+    """How many rows and values are NaN or infinite, and the first of them.
+
+    Examples:
+        >>> import numpy as np
+        >>> from mlpx import Session
+        >>> from runtime import score_file
+        >>> np.save("gaps.npy", np.array([[21.0, 45.0], [np.nan, 80.0]], np.float32))
+        >>> with Session("comfort.onnx", device="cpu") as session:
+        ...     nonfinite = score_file(session, "gaps.npy", "gaps_scores.npy").nonfinite
+        >>> nonfinite.rows, nonfinite.feature
+        (1, 'temperature')
+    """
 
     rows: int
     nan_values: int
@@ -33,7 +44,18 @@ class NonFinite:
 
 @dataclass(frozen=True)
 class Outside:
-    """How often one feature leaves its declared range, and the first time."""
+    """How often one feature leaves its declared range, and the first time.
+
+    Examples:
+        >>> import numpy as np
+        >>> from mlpx import Session
+        >>> from runtime import score_file
+        >>> np.save("hot.npy", np.array([[21.0, 45.0], [55.0, 80.0]], np.float32))
+        >>> with Session("comfort.onnx", device="cpu") as session:
+        ...     (outside,) = score_file(session, "hot.npy", "hot_scores.npy").outside
+        >>> outside.feature, outside.value, outside.range
+        ('temperature', 55.0, (0.0, 40.0))
+    """
 
     feature: str
     """Its name, or its position in a row, counted from 1."""

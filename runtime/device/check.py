@@ -35,6 +35,11 @@ def check_device(
 
     Raises InputError: a certificate or a device that cannot be read; ModelError: no ONNX file, or one that cannot be
     run here; ProviderError: the device is not available.
+
+    Examples:
+        >>> from runtime import check_device
+        >>> check_device("comfort.onnx", "comfort.parity.json", device="cpu").proved
+        True
     """
     start, path = time.monotonic(), through_link(path)
     if not isinstance(certificate, Certificate):

@@ -15,7 +15,14 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class DeviceReport(ComparedAnswers):
-    """The verdict on a file, its certificate and this device, and what it rests on."""
+    """The verdict on a file, its certificate and this device, and what it rests on.
+
+    Examples:
+        >>> from runtime import check_device
+        >>> report = check_device("comfort.onnx", "comfort.parity.json", device="cpu")
+        >>> report.unchanged, report.linear_layers, report.findings
+        (True, 2, ())
+    """
 
     path: str
     made: str

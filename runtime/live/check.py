@@ -62,6 +62,12 @@ def check_live(
 
     Raises InputError: an invalid URL or option, or a certificate without answers; UnreachableError: nothing answers
     there, or not without a token; MissingPackageError: for gRPC, the packages of mlpx[serve].
+
+    Examples:
+        >>> from runtime import check_live
+        >>> report = check_live(url, "comfort.parity.json", tensors="json")
+        >>> report.proved
+        True
     """
     start = time.monotonic()
     address = parse_url(url)

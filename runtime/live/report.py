@@ -9,7 +9,17 @@ from .sight import Sight
 
 @dataclass(frozen=True)
 class Finding:
-    """A reason why the server is not proved."""
+    """A reason why the server is not proved.
+
+    Examples:
+        >>> from torch import nn
+        >>> from mlpx import export
+        >>> from runtime import check_device
+        >>> other = export(nn.Linear(2, 2), "changed.onnx").path
+        >>> finding = check_device(other, "comfort.parity.json", device="cpu").findings[0]
+        >>> finding.kind
+        'file'
+    """
 
     kind: str
     """"model", "interface", "no answer", "form", "not a number", "bound", "precision", "version" or "file"."""
@@ -18,7 +28,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Asked:
-    """The requests of one kind, and how far their answers were from the exact ones."""
+    """The requests of one kind, and how far their answers were from the exact ones.
+
+    Examples:
+        Continues the example of ``runtime.check_live``:
+
+        >>> asked = report.asked[0]
+        >>> asked.how, asked.tensors, asked.rows
+        ('all at once', 'JSON', 31)
+    """
 
     how: str
     """"all at once", "one by one", "in batches", "at the same time", "repeatedly" or both of these."""
@@ -65,7 +83,14 @@ class ComparedAnswers:
 
 @dataclass(frozen=True)
 class LiveReport(ComparedAnswers):
-    """The verdict on a server, and what it rests on."""
+    """The verdict on a server, and what it rests on.
+
+    Examples:
+        Continues the example of ``runtime.check_live``:
+
+        >>> report.model, report.findings, report.told_apart[0]
+        ('comfort', (), 'TF32')
+    """
 
     url: str
     protocol: str

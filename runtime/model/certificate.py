@@ -54,6 +54,14 @@ class Answers:
 
     A correct float32 evaluation is within ``bound`` of ``exact``, both float64. ``reduced`` is what a computation in
     "TF32", "TF32, truncated", "bfloat16" or "float16" gives, float32.
+
+    Examples:
+        >>> from runtime import read_certificate
+        >>> answers = read_certificate("comfort.parity.json").answers
+        >>> answers.inputs["air"].shape == (answers.rows, 2)
+        True
+        >>> bool((answers.bound["comfort"] > 0).all())
+        True
     """
 
     rows: int
@@ -67,7 +75,14 @@ class Answers:
 
 @dataclass(frozen=True)
 class Certificate:
-    """The verdict on a file, which is identified by the SHA-256 of its bytes."""
+    """The verdict on a file, which is identified by the SHA-256 of its bytes.
+
+    Examples:
+        >>> from runtime import read_certificate
+        >>> certificate = read_certificate("comfort.parity.json")
+        >>> certificate.verdict, certificate.file, certificate.device
+        ('proved', 'comfort.onnx', 'cpu')
+    """
 
     path: Path
     digest: str
@@ -106,7 +121,14 @@ class Certificate:
 
 
 def read_certificate(path: str | Path) -> Certificate:
-    """Read a ``NAME.parity.json``. Raises InputError: missing, damaged, or of a newer format."""
+    """Read a ``NAME.parity.json``. Raises InputError: missing, damaged, or of a newer format.
+
+    Examples:
+        >>> from runtime import read_certificate, sha256
+        >>> certificate = read_certificate("comfort.parity.json")
+        >>> certificate.proved, certificate.sha256 == sha256("comfort.onnx")
+        (True, True)
+    """
     path = Path(path)
     hint = "What to do: name the NAME.parity.json that mlpx build, export or verify wrote for the file"
     damaged = f"{path}: not a parity report, or a damaged one. {hint}"

@@ -22,7 +22,14 @@ _MOST_OPSET = 2**31
 
 @dataclass(frozen=True)
 class Header:
-    """The fields of an ONNX file other than its graph."""
+    """The fields of an ONNX file other than its graph.
+
+    Examples:
+        >>> from runtime import read_header
+        >>> header = read_header("comfort.onnx")
+        >>> header.opset, header.ir_version, header.metadata["mlpx.name"]
+        (17, 8, 'comfort')
+    """
 
     size: int
     """Of the file, in bytes."""
@@ -34,7 +41,13 @@ class Header:
 
 
 def read_header(path: str | Path) -> Header:
-    """The header of an ONNX file. Raises ModelError: missing, truncated, or not ONNX."""
+    """The header of an ONNX file. Raises ModelError: missing, truncated, or not ONNX.
+
+    Examples:
+        >>> from runtime import read_header
+        >>> read_header("comfort.onnx").producer
+        'mlpx'
+    """
     path = Path(path)
     size = 0
     try:

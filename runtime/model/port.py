@@ -31,7 +31,14 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: ``shape`` begins with the symbolic batch dimension."""
+    """An input or output: ``shape`` begins with the symbolic batch dimension.
+
+    Examples:
+        >>> from mlpx import inspect
+        >>> port = inspect("comfort.onnx").summary.inputs[0]
+        >>> port.name, port.shape, port.units, port.dtype
+        ('air', ('batch', 2), ('degC', 'percent'), 'float32')
+    """
 
     name: str
     shape: tuple[int | str, ...]

@@ -34,7 +34,14 @@ _KEYS = "an Ed25519 key, PEM or OpenSSH"
 
 
 def signature_path(certificate: Path) -> Path:
-    """Where the signature of a certificate is: ``NAME.parity.intoto.jsonl`` beside ``NAME.parity.json``."""
+    """Where the signature of a certificate is: ``NAME.parity.intoto.jsonl`` beside ``NAME.parity.json``.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from runtime import signature_path
+        >>> signature_path(Path("comfort.parity.json")).name
+        'comfort.parity.intoto.jsonl'
+    """
     return certificate.with_suffix(".intoto.jsonl")
 
 
@@ -48,6 +55,17 @@ def sign(certificate: str | Path, key: str | Path) -> Path:
 
     Raises InputError: the certificate or the key cannot be read; SignatureError: the file is not proved; OutputError:
     the signature cannot be written; MissingPackageError: the package cryptography is not installed.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from cryptography.hazmat.primitives import serialization
+        >>> from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        >>> from mlpx import sign
+        >>> key = Ed25519PrivateKey.generate()
+        >>> form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        >>> written = Path("key.pem").write_bytes(key.private_bytes(*form))
+        >>> sign("comfort.parity.json", "key.pem").name
+        'comfort.parity.intoto.jsonl'
     """
     known = read_certificate(certificate)
     if not known.proved:
@@ -67,6 +85,15 @@ def require_signature(certificate: Certificate, keys: Sequence[str | Path]) -> s
 
     Raises SignatureError: it is not signed, not with one of the keys, or the signature is of other bytes; InputError: a
     key cannot be read; MissingPackageError: the package cryptography is not installed.
+
+    Examples:
+        Continues the example of ``mlpx.sign``:
+
+        >>> from runtime import read_certificate, require_signature
+        >>> form = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        >>> written = Path("key.pub").write_bytes(key.public_key().public_bytes(*form))
+        >>> len(require_signature(read_certificate("comfort.parity.json"), ["key.pub"])) > 0
+        True
     """
     trusted = {key_id(public): public for public in map(public_key, keys)}
     path = signature_path(certificate.path)

@@ -21,7 +21,14 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class BlockSummary:
-    """A block of the file; shapes are those of a row."""
+    """A block of the file; shapes are those of a row.
+
+    Examples:
+        >>> from mlpx import inspect
+        >>> block = inspect("comfort.onnx").summary.blocks[1]
+        >>> block.op, block.input_shape, block.output_shape, block.multiply_adds
+        ('linear', (2,), (8,), 16)
+    """
 
     path: str
     op: str
@@ -33,7 +40,14 @@ class BlockSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """A model file in figures."""
+    """A model file in figures.
+
+    Examples:
+        >>> from mlpx import inspect
+        >>> summary = inspect("comfort.onnx").summary
+        >>> summary.outputs[0].labels, sum(block.parameters for block in summary.blocks)
+        (('poor', 'good'), 46)
+    """
 
     name: str
     inputs: tuple[Port, ...]
@@ -91,7 +105,13 @@ class Summary:
 
 
 def summary_of(metadata: Mapping[str, str]) -> Summary | None:
-    """The summary in a file's ONNX metadata; None for a file that mlpx did not write, or whose record is newer."""
+    """The summary in a file's ONNX metadata; None for a file that mlpx did not write, or whose record is newer.
+
+    Examples:
+        >>> from runtime import read_header, summary_of
+        >>> summary_of(read_header("comfort.onnx").metadata).name
+        'comfort'
+    """
     own = {key.removeprefix("mlpx."): value for key, value in metadata.items() if key.startswith("mlpx.")}
     if own.get("format") != str(FORMAT):
         return None

@@ -30,7 +30,14 @@ from .worker import ATTEMPTS_FOLDER, JobSpec, raise_error
 
 @dataclass(frozen=True)
 class FolderReport:
-    """What scoring on a cluster did."""
+    """What scoring on a cluster did.
+
+    Examples:
+        Continues the example of ``runtime.score_folder``:
+
+        >>> report.repeated, report.matched, report.output.name
+        (0, 'columns by name', 'scored')
+    """
 
     rows: int
     """Read, and written."""
@@ -89,6 +96,14 @@ def score_folder(
 
     Raises InputError (data, columns, values), ModelError, OutputError (``output`` exists, or cannot be written),
     ProviderError, ClusterError, MissingPackageError.
+
+    Examples:
+        >>> import polars
+        >>> from runtime import score_folder
+        >>> polars.read_csv("rows.csv").write_parquet("rows.parquet")
+        >>> report = score_folder("comfort.onnx", "rows.parquet", "scored", device="cpu", workers=1)
+        >>> report.rows, polars.read_parquet("scored").columns
+        (2, ['label', 'probability_poor', 'probability_good'])
     """
     start = perf_counter()
     file, output = Path(file), Path(output).absolute()

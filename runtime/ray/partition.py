@@ -22,7 +22,14 @@ PURPOSE = "scoring on Ray"
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive row groups of a file, and the file for their results."""
+    """Consecutive row groups of a file, and the file for their results.
+
+    Examples:
+        >>> from runtime import Part
+        >>> part = Part("rows.parquet", "rows.parquet", row_groups=[0], first_row=0, rows=2_000, target="0.parquet")
+        >>> part.rows
+        2000
+    """
 
     source: str
     """The file's absolute path."""

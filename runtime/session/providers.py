@@ -21,7 +21,14 @@ _INSTALL_CUDA = 'pip install "mlpx[cuda]"'
 
 @dataclass(frozen=True)
 class Machine:
-    """The installed distributions of ONNX Runtime, by name and version, and what CUDA has here."""
+    """The installed distributions of ONNX Runtime, by name and version, and what CUDA has here.
+
+    Examples:
+        >>> from runtime import this_machine
+        >>> machine = this_machine(cuda=False)
+        >>> {name.partition("-")[0] for name, version in machine.distributions}
+        {'onnxruntime'}
+    """
 
     distributions: tuple[tuple[str, str], ...]
     cuda: Cuda
@@ -40,6 +47,11 @@ def this_machine(*, cuda: bool = True) -> Machine:
     """Look at this machine. Without ``cuda`` its libraries are left alone: looking for them loads them.
 
     Raises ProviderError where ONNX Runtime is not installed.
+
+    Examples:
+        >>> from runtime import this_machine
+        >>> this_machine(cuda=False).distributions[0]
+        ('onnxruntime...', '...')
     """
     versions = ((name, installed_version(name)) for name in DISTRIBUTIONS)
     try:
@@ -52,7 +64,14 @@ def this_machine(*, cuda: bool = True) -> Machine:
 
 @dataclass(frozen=True)
 class Choice:
-    """The device that will run, and the providers and options that ONNX Runtime is given for it."""
+    """The device that will run, and the providers and options that ONNX Runtime is given for it.
+
+    Examples:
+        >>> from runtime import choose, this_machine
+        >>> choice = choose("cpu", this_machine(cuda=False))
+        >>> choice.providers, choice.reason
+        ((('CPUExecutionProvider', {}),), 'asked for')
+    """
 
     device: str
     providers: tuple[tuple[str, dict[str, str]], ...]
@@ -66,6 +85,11 @@ def choose(device: str, machine: Machine, *, tf32: bool = False) -> Choice:
     "auto" takes CUDA where it can load and the CPU elsewhere. TF32 is off unless requested: ONNX Runtime would turn it
     on. Raises InputError: an unknown device; ProviderError: CUDA is not available, with what is missing and how to
     install it.
+
+    Examples:
+        >>> from runtime import choose, this_machine
+        >>> choose("cpu", this_machine(cuda=False)).device
+        'cpu'
     """
     is_text = isinstance(device, str)  # pyright: ignore[reportUnnecessaryIsInstance] - callers may not check types
     request = re.fullmatch(r"auto|cpu|cuda(?::(\d{1,4}))?", device) if is_text else None

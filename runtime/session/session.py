@@ -47,6 +47,14 @@ class Session:
 
     Raises ModelError: a file that is missing, damaged or not ONNX; ProviderError: the device is not available;
     InputError: an invalid setting.
+
+    Examples:
+        >>> import numpy as np
+        >>> from mlpx import Session
+        >>> with Session("comfort.onnx", device="cpu") as session:
+        ...     labels = session.predict(np.zeros((5, 2), np.float32)).argmax(axis=1)
+        >>> labels.shape, session.device, session.inputs[0].shape
+        ((5,), 'cpu', ('batch', 2))
     """
 
     path: Path | None

@@ -24,7 +24,18 @@ _INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"
 
 
 class TuningWarning(UserWarning):
-    """A tuning file that was ignored, and why."""
+    """A tuning file that was ignored, and why.
+
+    Examples:
+        >>> import warnings
+        >>> from pathlib import Path
+        >>> from runtime import TuningWarning, tuning_for
+        >>> written = Path("damaged.json").write_text("{")
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always", TuningWarning)
+        ...     print(tuning_for("comfort.onnx", "damaged.json"), caught[0].category.__name__)
+        None TuningWarning
+    """
 
 
 class _Ignored(Exception):
@@ -37,6 +48,11 @@ def tuning_for(path: str | Path | bytes, tuning: str | Path | None = "auto") -> 
     ``tuning`` is a tuning file, None for none, or "auto": NAME.tuning.json beside the model, or for NAME.KIND.onnx the
     one of NAME. No other file than ``path`` is ever opened instead. A tuning file that is damaged, of another model or
     of another machine is ignored with a TuningWarning. Raises InputError: ``tuning`` names a file that does not exist.
+
+    Examples:
+        >>> from runtime import tuning_for
+        >>> print(tuning_for("comfort.onnx", None))
+        None
     """
     if tuning is None or isinstance(path, bytes):
         return None

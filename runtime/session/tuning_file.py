@@ -67,7 +67,14 @@ class FileTuning:
 
 @dataclass(frozen=True)
 class Tuning:
-    """The fastest way within a gate to run a model on one machine, for one kind of traffic."""
+    """The fastest way within a gate to run a model on one machine, for one kind of traffic.
+
+    Examples:
+        Continues the example of ``mlpx.tune``:
+
+        >>> tuning.chosen in [file.kind for file in tuning.files], tuning.model
+        (True, 'comfort.onnx')
+    """
 
     model: str
     """The name of the float32 file."""
@@ -104,7 +111,15 @@ class Tuning:
 
 
 def read_tuning(path: str | Path) -> Tuning:
-    """Read a ``NAME.tuning.json``. Raises InputError: missing, damaged, or of a newer format."""
+    """Read a ``NAME.tuning.json``. Raises InputError: missing, damaged, or of a newer format.
+
+    Examples:
+        Continues the example of ``mlpx.tune``:
+
+        >>> from runtime import read_tuning
+        >>> read_tuning("tuned/comfort.tuning.json").chosen == tuning.chosen
+        True
+    """
     path = Path(path)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

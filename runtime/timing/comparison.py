@@ -27,7 +27,15 @@ _FEWEST_ROUNDS, _MOST_ROUNDS = 5, 101
 
 @dataclass(frozen=True)
 class ContenderFigures:
-    """The times of one contender for calls of one batch."""
+    """The times of one contender for calls of one batch.
+
+    Examples:
+        Continues the example of ``runtime.bench``:
+
+        >>> contender = report.batches[0].contenders[0]
+        >>> contender.median_us > 0, contender.p99_us >= contender.median_us
+        (True, True)
+    """
 
     name: str
     median_us: float
@@ -45,7 +53,15 @@ class ContenderFigures:
 
 @dataclass(frozen=True)
 class BatchFigures:
-    """Every contender at one batch."""
+    """Every contender at one batch.
+
+    Examples:
+        Continues the example of ``runtime.bench``:
+
+        >>> figures = report.batches[0]
+        >>> figures.batch, figures.rounds > 0, len(figures.contenders) > 1
+        (1, True, True)
+    """
 
     batch: int
     rounds: int
@@ -55,7 +71,14 @@ class BatchFigures:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """How fast a file runs, by batch."""
+    """How fast a file runs, by batch.
+
+    Examples:
+        Continues the example of ``runtime.bench``:
+
+        >>> report.multiply_adds, [figures.batch for figures in report.batches]
+        (34, [1])
+    """
 
     path: Path
     device: str
@@ -87,6 +110,12 @@ def bench(
     a batch is larger, or else seeded normal ones within the ranges that the file declares. Without ``batches``: 1, 32
     and 1,024 rows, or what the file fixes. An output that differs from plain ONNX Runtime's is not timed. ``progress``
     gets the number of rounds that are done and of all. Raises ModelError, InputError, ProviderError.
+
+    Examples:
+        >>> from runtime import bench
+        >>> report = bench("comfort.onnx", batches=[1], seconds=0.5, device="cpu")
+        >>> report.device
+        'cpu'
     """
     path = Path(path)
     check_seconds(seconds)
