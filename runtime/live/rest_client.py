@@ -39,20 +39,20 @@ class RestClient:
             self._headers["Authorization"] = f"Bearer {connection.token}"
         host, port = self._address.host, self._address.port
         if self._address.encrypted:
-            context = _tls_context(connection)
+            context = tls_context(connection)
             self._http: HTTPConnection = HTTPSConnection(host, port, timeout=self._timeout, context=context)
         else:
             self._http = HTTPConnection(host, port, timeout=self._timeout)
 
     def server_info(self) -> ServerInfo:
         """The server's metadata."""
-        record = self._metadata(self._address.server_path)
+        record = self.metadata(self._address.server_path)
         name, version = (str(record.get(key) or "") for key in ("name", "version"))
         return ServerInfo(name, version, _strings(record.get("extensions")))
 
     def model_info(self, version: str | None) -> ModelInfo:
         """The metadata of a version of the model; None: of the one that the server chooses."""
-        record = self._metadata(self._address.model_path(version))
+        record = self.metadata(self._address.model_path(version))
         inputs, outputs = (_tensor_infos(record.get(key)) for key in ("inputs", "outputs"))
         parameters: Json = record.get("parameters")
         sha256: Json = parameters.get("sha256") if isinstance(parameters, dict) else None
@@ -60,7 +60,7 @@ class RestClient:
 
     def model_names(self) -> list[str]:
         """All models of the server, by its repository index."""
-        _, body = self._request("POST", f"{self._address.server_path}/repository/index", b"{}", _JSON)
+        _, body = self.request("POST", f"{self._address.server_path}/repository/index", b"{}", _JSON)
         record = _parsed(body)
         rows: list[Json] = record if isinstance(record, list) else []
         return [str(row["name"]) for row in rows if isinstance(row, dict) and "name" in row]
@@ -83,22 +83,23 @@ class RestClient:
         header = json.dumps(record).encode()
         headers = {"Content-Type": "application/octet-stream", _HEADER_LENGTH: str(len(header))} if binary else _JSON
         path, body = f"{self._address.model_path(version)}/infer", b"".join([header, *data])
-        return _decode(*self._request("POST", path, body, headers, self._max_response))
+        return _decode(*self.request("POST", path, body, headers, self._max_response))
 
     def close(self) -> None:
         """Close the connection; another request opens it again."""
         self._http.close()
 
-    def _metadata(self, path: str) -> dict[str, Any]:
-        record = _parsed(self._request("GET", path, None, {})[1])
+    def metadata(self, path: str) -> dict[str, Any]:
+        """The JSON object at a path. Raises ServerError."""
+        record = _parsed(self.request("GET", path, None, {})[1])
         if not isinstance(record, dict):
             raise ServerError("a JSON object was expected")
         return record
 
-    def _request(
+    def request(
         self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], max_response: int = _MAX_METADATA
     ) -> tuple[Mapping[str, str], bytes]:
-        """Headers and body of a response with status 200. Raises ServerError.
+        """Headers (names in lower case) and body of a response with status 200. Raises ServerError.
 
         The request is sent again if the server had closed the idle connection, as it may.
         """
@@ -175,7 +176,8 @@ class RestClient:
             raise ServerError(_connect_failure(error, self._timeout), unreachable=True, hint=hint) from None
 
 
-def _tls_context(connection: Connection) -> ssl.SSLContext:
+def tls_context(connection: Connection) -> ssl.SSLContext:
+    """What checks the server's certificate. Raises InputError: the CA file cannot be used."""
     certificates = connection.ca_certificates()
     try:
         return ssl.create_default_context(cadata=None if certificates is None else certificates.decode("ascii"))
@@ -229,17 +231,28 @@ def _tensor_infos(rows: Any) -> tuple[TensorInfo, ...]:
 
 
 def _decode(headers: Mapping[str, str], body: bytes) -> Response:
+    record, outputs = decode_tensors(headers, body, "outputs")
+    return Response(outputs, str(record.get("model_version") or ""), str(record.get("id") or ""))
+
+
+def decode_tensors(
+    headers: Mapping[str, str], body: bytes, key: str
+) -> tuple[dict[str, Any], dict[str, OutputTensor]]:
+    """The JSON of a request or an answer, and its tensors by name; ``key`` is "inputs" or "outputs".
+
+    Header names are in lower case. Raises ServerError.
+    """
     length = headers.get(_HEADER_LENGTH.lower(), str(len(body)))
     if not (length.isascii() and length.isdecimal() and len(length) <= 15 and int(length) <= len(body)):
         raise ServerError(f"{_HEADER_LENGTH} is {length[:40]!r}, and {len(body)} bytes came")
     record, rest = _parsed(body[: int(length)]), memoryview(body)[int(length) :]
-    if not isinstance(record, dict) or not isinstance(record.get("outputs"), list):
-        raise ServerError("an answer without 'outputs'")
-    outputs: dict[str, OutputTensor] = {}
+    if not isinstance(record, dict) or not isinstance(record.get(key), list):
+        raise ServerError(f"{'an answer' if key == 'outputs' else 'a request'} without '{key}'")
+    tensors: dict[str, OutputTensor] = {}
     row: Json
-    for row in record["outputs"]:
+    for row in record[key]:
         if not isinstance(row, dict) or not isinstance(row.get("name"), str):
-            raise ServerError("an output without a name")
+            raise ServerError(f"an {key[:-1]} without a name")
         name, data = row["name"], row.get("data")
         parameters: Json = row.get("parameters")
         size: Json = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
@@ -247,5 +260,5 @@ def _decode(headers: Mapping[str, str], body: bytes) -> Response:
             if type(size) is not int or not 0 <= size <= len(rest):
                 raise ServerError(f"'{name}' claims {str(size)[:40]} bytes, and {len(rest)} are left")
             data, rest = rest[:size], rest[size:]
-        outputs[name] = OutputTensor.decode(name, str(row.get("datatype")), row.get("shape"), data)
-    return Response(outputs, str(record.get("model_version") or ""), str(record.get("id") or ""))
+        tensors[name] = OutputTensor.decode(name, str(row.get("datatype")), row.get("shape"), data)
+    return record, tensors

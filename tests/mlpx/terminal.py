@@ -15,7 +15,7 @@ from tests.support import ROOT
 from tests.support.commands import Done
 
 COMMANDS = ("build", "export", "recover", "verify", "bound", "inspect", "predict")
-COMMANDS += ("sign", "package", "serve", "bench", "tune", "lab", "schema", "doctor")
+COMMANDS += ("sign", "package", "serve", "shadow", "bench", "tune", "lab", "schema", "doctor")
 INVOCATION = (sys.executable, "-m", "mlpx")
 
 

@@ -55,6 +55,10 @@ OPTIONS = {
         "--only-proved --poll --port --queue-rows --read-timeout --require-signature --threads --timeout --tls-cert "
         "--tls-key --token-file --workers"
     ),
+    "shadow": (
+        "--ca-file --grace --host --max-body --metrics --new --new-bound --new-certificate --old --old-bound "
+        "--old-certificate --parallel --port --queue --share --timeout"
+    ),
     "bench": "--batch --chunk-rows --data --device --dtype --seconds --spin-us --threads --workers",
     "tune": ("--batch --data --dtype --max-changed-labels --max-error --no-plot --output --plot --rate --seconds -o"),
     "lab": "--output -o",
