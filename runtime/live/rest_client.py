@@ -235,9 +235,7 @@ def _decode(headers: Mapping[str, str], body: bytes) -> Response:
     return Response(outputs, str(record.get("model_version") or ""), str(record.get("id") or ""))
 
 
-def decode_tensors(
-    headers: Mapping[str, str], body: bytes, key: str
-) -> tuple[dict[str, Any], dict[str, OutputTensor]]:
+def decode_tensors(headers: Mapping[str, str], body: bytes, key: str) -> tuple[dict[str, Any], dict[str, OutputTensor]]:
     """The JSON of a request or an answer, and its tensors by name; ``key`` is "inputs" or "outputs".
 
     Header names are in lower case. Raises ServerError.

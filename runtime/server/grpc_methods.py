@@ -121,7 +121,10 @@ class Methods:
 
     async def _index(self, request: Any) -> Any:
         _refuse_repository_name(request)
-        return self._fill({"models": self._repository.index(ready=request.ready)}, self.pb.RepositoryIndexResponse())
+        models = self._repository.index(ready=request.ready)
+        for model in models:
+            del model["proved"]  # the message has no field for it
+        return self._fill({"models": models}, self.pb.RepositoryIndexResponse())
 
     async def _load(self, request: Any) -> Any:
         _refuse_repository_name(request)

@@ -102,7 +102,7 @@ class _Service:
             except Exception as error:
                 identity = self._identity(context)
                 refusal = self._refusal(error, identity)
-                self._log_request(identity, name, refusal.code, start)
+                self._log_request(identity, name, refusal.code, start, str(refusal))
             return await self._abort(context, refusal, identity)
 
         return handle
@@ -124,7 +124,7 @@ class _Service:
             except Exception as error:
                 identity = self._identity(context)
                 refusal = self._refusal(error, identity)
-                self._log_request(identity, name, refusal.code, start)
+                self._log_request(identity, name, refusal.code, start, str(refusal))
                 empty = pb.ModelInferResponse(id="" if request is None else request.id)
                 response = {"error_message": str(refusal), "infer_response": empty}
             yield pb.ModelStreamInferResponse(**response).SerializeToString()
@@ -154,8 +154,9 @@ class _Service:
             return identity
         return f"{self._prefix}-g{self._count:x}"
 
-    def _log_request(self, identity: str, name: str, code: str, start: float) -> None:
-        self._log.request(identity, "grpc", name, code, perf_counter() - start)
+    def _log_request(self, identity: str, name: str, code: str, start: float, error: str = "") -> None:
+        more = {"error": error[:500]} if error else {}
+        self._log.request(identity, "grpc", name, code, perf_counter() - start, **more)
 
 
 def _authorise(context: Context, token: bytes) -> None:

@@ -46,6 +46,8 @@ class Answer:
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = ()
     rows: int | None = None
+    error: str = ""
+    """For the log."""
 
 
 def json_answer(record: Any) -> Answer:

@@ -41,7 +41,7 @@ class Options:
     grace: float = 30.0
     """For requests in progress when the server stops."""
     poll: float | None = None
-    """The time between two looks at the folder; None: only on SIGHUP and when a client asks."""
+    """The time between two looks at the folder; None: only on SIGUSR1 and when a client asks."""
     only_proved: bool = False
     """Whether a file without a certificate of its own bytes is refused."""
     trusted_keys: tuple[Path, ...] = ()

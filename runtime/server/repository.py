@@ -102,10 +102,16 @@ class Repository:
             return False
         return all(model.default is not None or model.unloaded for model in self.models.values())
 
-    def index(self, *, ready: bool = False) -> list[dict[str, str]]:
-        """The repository as V2 lists it; with ``ready`` only what is loaded."""
+    def index(self, *, ready: bool = False) -> list[dict[str, Any]]:
+        """The repository as V2 lists it, and what is proved; with ``ready`` only what is loaded."""
         return [
-            {"name": name, "version": number, "state": version.state, "reason": version.reason}
+            {
+                "name": name,
+                "version": number,
+                "state": version.state,
+                "reason": version.reason,
+                "proved": None if version.loaded is None else version.loaded.proved,
+            }
             for name, model in self.models.items()
             for number, version in sorted(model.versions.items(), key=lambda item: int(item[0]))
             if version.state == READY or not ready

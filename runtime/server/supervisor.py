@@ -41,7 +41,8 @@ class Started:
 
     url: str
     grpc: str | None
-    models: list[dict[str, str]]
+    models: list[dict[str, Any]]
+    """Each version: "name", "version", "state", "reason", and "proved", which is null where it is not loaded."""
 
 
 @dataclass
@@ -56,7 +57,7 @@ class _WorkerProcess:
 
 
 def serve(options: Options, started: Callable[[Started], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``started`` is called once, when the server takes requests.
+    """Serve until SIGTERM, SIGINT or SIGHUP; ``started`` is called once, when the server takes requests.
 
     Raises InputError: the folder or an option cannot be used; OutputError: a port cannot be bound.
     """
@@ -98,7 +99,9 @@ class _Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self._refresh)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+            loop.add_signal_handler(signal.SIGHUP, self._stop)  # its terminal is closed
+        loop.add_signal_handler(signal.SIGUSR1, self._refresh)
         try:
             tasks = [loop.create_task(self._keep_running(worker)) for worker in self._workers]
             ended = loop.create_task(asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION))
@@ -168,7 +171,7 @@ class _Supervisor:
                 async with self._changing:
                     await self._change(worker, action, argument)
 
-    def _report_start(self, worker: _WorkerProcess, models: list[dict[str, str]]) -> None:
+    def _report_start(self, worker: _WorkerProcess, models: list[dict[str, Any]]) -> None:
         """Call ``started`` when the first worker is ready; where no model can be served, the server ends."""
         started, self._started = self._started, None
         if started is None:
@@ -182,7 +185,7 @@ class _Supervisor:
             worker.error = error
             worker.process.terminate()
 
-    def _address(self, models: list[dict[str, str]]) -> Started:
+    def _address(self, models: list[dict[str, Any]]) -> Started:
         host, port = self._rest.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         secure = self._options.certificate is not None

@@ -39,7 +39,8 @@ def work(
 
     ``number`` tells the workers apart; ``unloaded`` are the models that clients unloaded before.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor passes it on as a message
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor passes on what they mean
     _allow_many_files()
     log = Log(requests=options.log_requests)
     for name in ("uvicorn.error", "asyncio", "grpc"):
@@ -116,6 +117,7 @@ class _Worker:
         for task in (*background, stopped, supervisor):
             task.cancel()
         repository.close()
+        self._rest.close()
         self._log.event("stopped")
 
     def _uvicorn_server(self) -> Any:
@@ -125,7 +127,7 @@ class _Worker:
         tls: dict[str, Any] = {}
         if options.certificate is not None:
             tls = {"ssl_certfile": options.certificate, "ssl_keyfile": options.key}
-        rest = Rest(self._repository, options, self._log, self._sync)
+        rest = self._rest = Rest(self._repository, options, self._log, self._sync)
         config = uvicorn.Config(
             rest,
             http=protocol_class(options, rest),

@@ -72,6 +72,9 @@ class Client(_End):
         self._relay = relay
         self.follower: Follower = relay.follower()
         self._connecting: asyncio.Task[None] | None = None
+        self._early: list[bytes] = []
+        """What came before the old server was there: uvloop reads once more after ``pause_reading``."""
+        self._ended = self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Connect to the old server."""
@@ -93,14 +96,26 @@ class Client(_End):
             old.transport.abort()
             return
         self.other = old
+        for data in self._early:
+            self.data_received(data)
+        self._early.clear()
         self.transport.resume_reading()
+        if self._ended:
+            self.eof_received()
 
     def data_received(self, data: bytes) -> None:
         """Pass it on."""
         if self.other is None:
-            return  # of a client that was refused
+            if not self._refused:
+                self._early.append(data)
+            return
         self.other.transport.write(data)
         self._relay.loop.call_soon(self.follower.request, data)
+
+    def eof_received(self) -> bool:
+        """Pass it on, once there is somebody to pass it on to."""
+        self._ended = True
+        return super().eof_received() if self.other is not None else True
 
     def _refuse(self, reason: str) -> None:
         """Answer that the old server is not there, and close the connection when the client has read it."""
@@ -110,6 +125,7 @@ class Client(_End):
         head = f"HTTP/1.1 502 Bad Gateway\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
         self.transport.write(f"{head}\r\nconnection: close\r\n\r\n".encode() + body)
         self.transport.write_eof()
+        self._refused = True
         self.transport.resume_reading()
         self._relay.loop.call_later(_READ_SECONDS, self.transport.close)
 
