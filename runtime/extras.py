@@ -19,6 +19,7 @@ _EXTRAS = {
     "jinja2": "report",
     "ray": "ray",
     "grpc": "serve",
+    "hpack": "serve",
     "httptools": "serve",
     "orjson": "serve",
     "tritonclient": "serve",

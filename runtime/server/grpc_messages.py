@@ -86,11 +86,33 @@ def _outputs(message: Any, signature: Signature) -> Sequence[str]:
     return names or list(signature.outputs)
 
 
-def fill_response(response: Any, request: InferRequest, outputs: Mapping[str, np.ndarray]) -> None:
-    """Write the outputs into a ``ModelInferResponse``, as ``raw_output_contents``."""
+def encode_response(model: str, version: str, request: InferRequest, outputs: Mapping[str, np.ndarray]) -> bytes:
+    """A ``ModelInferResponse`` in protobuf's encoding, the outputs as ``raw_output_contents``.
+
+    https://protobuf.dev/programming-guides/encoding: a field is its number and type, and here always its length.
+    """
+    pieces = [_field(1, model.encode()), _field(2, version.encode())]
     if request.id:
-        response.id = request.id
+        pieces.append(_field(3, request.id.encode()))
+    contents: list[bytes] = []
     for name in request.outputs:
         values = np.ascontiguousarray(outputs[name], _FLOAT32)
-        response.outputs.add(name=name, datatype=FP32, shape=values.shape)
-        response.raw_output_contents.append(values.tobytes())
+        shape = b"".join(map(_varint, values.shape))
+        pieces.append(_field(5, _field(1, name.encode()) + _field(2, b"FP32") + _field(3, shape)))
+        contents.append(_field(6, values.tobytes()))
+    return b"".join([*pieces, *contents])
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return b"%c%b%b" % (number << 3 | 2, _varint(len(content)), content)
+
+
+def _varint(value: int) -> bytes:
+    if value < 128:
+        return b"%c" % value
+    digits = bytearray()
+    while value >= 128:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    digits.append(value)
+    return bytes(digits)

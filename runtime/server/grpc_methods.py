@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NoReturn, Protocol
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from runtime.extras import imported
 
-from .grpc_messages import fill_response, parse_request
+from .dynamic_batching import Arrays
+from .grpc_messages import encode_response, parse_request
 from .handlers import SERVER_METADATA
 from .loaded_model import LoadedModel
+from .messages import InferRequest
 from .refusals import NotAllowed, NotReady, Unknown
 from .repository import Repository
 from .statistics import triton_statistics
@@ -21,28 +24,15 @@ FREE = frozenset({"ServerLive", "ServerReady", "Check"})
 PURPOSE = "serving over gRPC"
 
 
-class Context(Protocol):
-    """What is used of a call's ``grpc.aio.ServicerContext``."""
-
-    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
-        """What the client sent beside the message."""
-        ...
-
-    def time_remaining(self) -> float | None:
-        """The seconds until the client's deadline; None where it has none."""
-        ...
-
-    async def abort(self, code: Any, details: str, trailing_metadata: tuple[tuple[str, str], ...]) -> NoReturn:
-        """End the call with an error."""
-        ...
-
-
-Method = Callable[[Any, Context, float], Awaitable[Any]]
-"""From a request message, the call's context and its start to the response message. Raises Refusal."""
+Method = Callable[[Any], Awaitable[Any]]
+"""From a request message to the response message. Raises Refusal."""
 
 
 class Methods:
-    """Each method takes a request message and gives the response message, or raises a Refusal."""
+    """Each method takes a request message and gives the response message, or raises a Refusal.
+
+    Requests to infer have ``begin`` and ``response``, so that they need no task.
+    """
 
     def __init__(self, repository: Repository, sync: WorkerSync):
         self._repository, self._sync = repository, sync
@@ -50,9 +40,9 @@ class Methods:
         self._fill = imported("google.protobuf.json_format", PURPOSE).ParseDict
 
     def unary(self) -> dict[str, dict[str, tuple[Any, Method]]]:
-        """By service and name: the class of the request's message, and the method."""
+        """By service and name, but for those that infer: the class of the request's message, and the method."""
         pb = self.pb
-        simple: dict[str, tuple[Any, Callable[[Any], Awaitable[Any]]]] = {
+        inference: dict[str, tuple[Any, Method]] = {
             "ServerLive": (pb.ServerLiveRequest, self._server_live),
             "ServerReady": (pb.ServerReadyRequest, self._server_ready),
             "ModelReady": (pb.ModelReadyRequest, self._model_ready),
@@ -64,21 +54,30 @@ class Methods:
             "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._load),
             "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._unload),
         }
-        inference = {name: (kind, _of_message(method)) for name, (kind, method) in simple.items()}
-        inference["ModelInfer"] = pb.ModelInferRequest, self.infer
-        return {SERVICE: inference, HEALTH: {"Check": (_HealthCheckRequest, _of_message(self._check))}}
+        return {SERVICE: inference, HEALTH: {"Check": (_HealthCheckRequest, self._check)}}
 
-    async def infer(self, request: Any, context: Context, start: float) -> Any:
-        """``ModelInfer``. The client's deadline counts as a timeout of the request."""
+    def begin(self, request: Any, remaining: float | None) -> tuple[LoadedModel, InferRequest, asyncio.Future[Arrays]]:
+        """Give a ``ModelInferRequest`` to its model; the client's deadline counts as a timeout of the request.
+
+        Raises Refusal.
+        """
         if self._repository.stopping:
             raise NotReady("the server is shutting down")
         model = self._repository.find(request.model_name, request.model_version or None)
         try:
             inputs = parse_request(request, model.signature)
-            timeouts = [seconds for seconds in (inputs.timeout, context.time_remaining()) if seconds is not None]
-            outputs = await model.infer(inputs.feed, inputs.rows, min(timeouts, default=None))
-            response = self.pb.ModelInferResponse(model_name=model.name, model_version=model.version)
-            fill_response(response, inputs, outputs)
+            timeouts = [seconds for seconds in (inputs.timeout, remaining) if seconds is not None]
+            return model, inputs, model.infer(inputs.feed, inputs.rows, min(timeouts, default=None))
+        except Exception as error:
+            model.count_refusal(error)
+            raise
+
+    def response(
+        self, model: LoadedModel, inputs: InferRequest, outputs: asyncio.Future[Arrays], start: float
+    ) -> bytes:
+        """The ``ModelInferResponse`` with the outputs of a request that came at ``start``. Raises what they raise."""
+        try:
+            response = encode_response(model.name, model.version, inputs, outputs.result())
         except Exception as error:
             model.count_refusal(error)
             raise
@@ -138,11 +137,6 @@ class Methods:
 
     def _find(self, request: Any) -> LoadedModel:
         return self._repository.find(request.name, request.version or None)
-
-
-def _of_message(method: Callable[[Any], Awaitable[Any]]) -> Method:
-    """A method that needs only the message."""
-    return lambda request, _context, _start: method(request)
 
 
 def _refuse_repository_name(request: Any) -> None:

@@ -96,7 +96,8 @@ class Rest:
     ) -> asyncio.Future[Arrays] | None:
         """Give a request to its model, and its answer, with tensors or an error, to ``respond``; counts it.
 
-        ``body`` is parsed here, unless it is. The future is the model's, and may be cancelled; None if there is an answer already.
+        ``body`` is parsed here, unless it is. The future is the model's, and may be cancelled; None if there is an
+        answer already.
         """
 
         def fail(error: Exception) -> None:
