@@ -13,8 +13,9 @@ from time import perf_counter
 from urllib.parse import quote
 
 from .bodies import decompress
-from .http2 import Call, Headers, Stream
+from .http2 import Headers
 from .http2_frames import header_block
+from .http2_streams import Call, Stream
 from .refusals import Malformed, NotAllowed, TooLarge
 
 _NAMES = """OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED
@@ -98,7 +99,10 @@ class GrpcCall(Call):
         encoding = self.headers.get(b"grpc-encoding", b"identity")
         if encoding not in (b"gzip", b"deflate"):
             raise NotAllowed(f"this server reads the grpc-encoding gzip and deflate, and not {encoding[:40]!r}")
-        return decompress(message, encoding, self._max_body)
+        try:
+            return decompress(message, encoding, self._max_body)
+        except TooLarge as error:
+            raise Oversized(str(error)) from None
 
     def answer(self, message: bytes, *, last: bool = True) -> None:
         """Send a message, and with the ``last`` one the status OK."""

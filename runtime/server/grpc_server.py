@@ -16,7 +16,8 @@ from runtime.extras import imported
 from .dynamic_batching import Arrays
 from .grpc_calls import GrpcCall, UnaryCall
 from .grpc_methods import FREE, PURPOSE, SERVICE, Method, Methods
-from .http2 import Connection, Headers, Stream
+from .http2 import Connection, Headers
+from .http2_streams import Stream
 from .logs import Log
 from .options import Options
 from .refusals import Busy, Defect, Malformed, NotAllowed, Refusal, Unauthorised

@@ -7,8 +7,6 @@ empty frames), loses its connection.
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,61 +14,26 @@ from runtime.extras import imported
 
 from . import http2_frames as h2
 from .http2_frames import ConnectionFault
+from .http2_streams import Call, Sending, Stream
 
 PURPOSE = "serving over gRPC"
-WINDOW = 2**20
-"""Bytes that a client may send ahead, on a stream and on its connection."""
 _STREAMS = 1000
 """Streams of a connection at once."""
 _USELESS = 2000
 """Frames without use that a connection may be ahead by; every answer takes some of them back."""
-_FORGIVEN = 10
 _BLOCK_FACTOR = 4
 """Of the limit of a head: header blocks that are decoded, to be refused politely."""
 Headers = Mapping[bytes, bytes]
 
 
-class Call(ABC):
-    """What happens on a stream."""
-
-    @abstractmethod
-    def data(self, content: bytes, ended: bool) -> None:
-        """A piece of the body; ``ended``: it is the last one."""
-
-    @abstractmethod
-    def cancelled(self) -> None:
-        """The client gave up, or its connection ended."""
-
-
-class Stream:
-    """One request and its answer."""
-
-    __slots__ = ("call", "connection", "finished", "given", "number", "pending", "remote_ended", "trailers", "window")
-
-    def __init__(self, connection: Connection, number: int, window: int):
-        self.connection, self.number, self.window = connection, number, window
-        self.call: Call | None = None
-        self.given = 0
-        """Bytes that came since the client's window was last enlarged."""
-        self.remote_ended = self.finished = False
-        self.pending: deque[bytes] = deque()
-        """What the client has no room for."""
-        self.trailers: bytes | None = None
-
-    def send(self, head: bytes, content: bytes, trailers: bytes | None) -> None:
-        """Send a header block (empty: none), a piece of the body, and the last header block if it is there."""
-        self.connection.send(self, head, content, trailers)
-
-
-class Connection(asyncio.Protocol):
+class Connection(Sending):
     """``accept`` makes the call of a new stream; ``max_head`` is the largest head, in bytes."""
-
-    transport: asyncio.Transport
 
     def __init__(
         self, accept: Callable[[Stream, Headers | None], Call], max_head: int, connections: set[Connection], most: int
     ):
         """``accept`` gets None for a head that is too large. ``connections``: all that are open, ``most`` at once."""
+        super().__init__()
         self._accept, self._max_head, self._all, self._most = accept, max_head, connections, most
         hpack = imported("hpack", PURPOSE)
         self._decoder: Any = hpack.Decoder(max_header_list_size=2**31)
@@ -81,11 +44,7 @@ class Connection(asyncio.Protocol):
         self._preface = False
         self._block: tuple[int, int, bytearray] | None = None
         """Stream, flags and bytes of a head whose CONTINUATION frames are still to come."""
-        self.streams: dict[int, Stream] = {}
-        self._last = 0
-        self._window, self._stream_window, self._frame = h2.INITIAL_WINDOW, h2.INITIAL_WINDOW, h2.FRAME_SIZE
-        self._given = self._useless = 0
-        self._paused = self._leaving = False
+        self._last = self._given = 0
         loop = asyncio.get_running_loop()
         self._now = loop.time
         self.heard: float = loop.time()
@@ -102,10 +61,10 @@ class Connection(asyncio.Protocol):
         self._all.add(self)
         values = (
             (h2.MAX_STREAMS_SETTING, _STREAMS),
-            (h2.WINDOW_SETTING, WINDOW),
+            (h2.WINDOW_SETTING, h2.WINDOW),
             (h2.HEADERS_SETTING, self._max_head),
         )
-        transport.write(h2.settings(values) + h2.window_update(0, WINDOW - h2.INITIAL_WINDOW))
+        transport.write(h2.settings(values) + h2.window_update(0, h2.WINDOW - h2.INITIAL_WINDOW))
         if len(self._all) > self._most:
             self._end(h2.ENHANCE_YOUR_CALM, "this server has all the connections that it takes")
 
@@ -117,12 +76,12 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Let what is sent wait in its streams."""
-        self._paused, self.stalled = True, self._now()
+        self.paused, self.stalled = True, self._now()
 
     def resume_writing(self) -> None:
         """Send what waits."""
-        self._paused, self.stalled = False, None
-        self._send_pending()
+        self.paused, self.stalled = False, None
+        self.send_pending()
 
     def data_received(self, data: bytes) -> None:
         """Read frames."""
@@ -191,14 +150,14 @@ class Connection(asyncio.Protocol):
             self._waste()
 
     def _waste(self) -> None:
-        self._useless += 1
-        if self._useless > _USELESS:
+        self.useless += 1
+        if self.useless > _USELESS:
             raise ConnectionFault(h2.ENHANCE_YOUR_CALM, "too many frames without use")
 
     def _data(self, flags: int, number: int, payload: bytes) -> None:
         size = len(payload)
         self._given += size
-        if self._given >= WINDOW // 2:
+        if self._given >= h2.WINDOW // 2:
             self.transport.write(h2.window_update(0, self._given))
             self._given = 0
         stream = self.streams.get(number)
@@ -210,17 +169,11 @@ class Connection(asyncio.Protocol):
         if not size and not ended:
             self._waste()
         stream.given += size
-        if stream.given > WINDOW:
+        if stream.given > h2.WINDOW:
             raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "more data than the window has room for")
         stream.remote_ended = ended
         assert stream.call is not None
         stream.call.data(h2.unpadded(payload, flags) if flags & h2.PADDED else payload, ended)
-
-    def taken(self, stream: Stream) -> None:
-        """Let the client send more, once what it sent needs no room any more."""
-        if stream.given >= WINDOW // 2 and not stream.remote_ended and not self.transport.is_closing():
-            self.transport.write(h2.window_update(stream.number, stream.given))
-            stream.given = 0
 
     def _head(self, number: int, flags: int, block: bytes) -> None:
         if flags & h2.END_HEADERS:
@@ -254,12 +207,12 @@ class Connection(asyncio.Protocol):
             return
         if not number & 1 or number <= self._last:
             raise ConnectionFault(h2.PROTOCOL_ERROR, "a stream with a number that is even or was used before")
-        if self._leaving or len(self.streams) >= _STREAMS:
-            self._last = number if not self._leaving else self._last
+        if self.leaving or len(self.streams) >= _STREAMS:
+            self._last = number if not self.leaving else self._last
             self.transport.write(h2.reset(number, h2.REFUSED_STREAM))
             return
         self._last = number
-        stream = self.streams[number] = Stream(self, number, self._stream_window)
+        stream = self.streams[number] = Stream(self, number, self.stream_window)
         too_large = sum(len(name) + len(value) for name, value in headers.items()) > self._max_head
         stream.remote_ended = ended
         stream.call = self._accept(stream, None if too_large else headers)
@@ -291,22 +244,22 @@ class Connection(asyncio.Protocol):
                 if value > h2.LARGEST_WINDOW:
                     raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "a window beyond 2^31 - 1")
                 for stream in self.streams.values():
-                    stream.window += value - self._stream_window
-                self._stream_window = value
+                    stream.window += value - self.stream_window
+                self.stream_window = value
             elif name == h2.FRAME_SIZE_SETTING:
                 if not h2.FRAME_SIZE <= value < 2**24:
                     raise ConnectionFault(h2.PROTOCOL_ERROR, "a frame size that no frame can have")
-                self._frame = value
+                self.frame_size = value
         self.transport.write(h2.frame(h2.SETTINGS, h2.ACK, 0))
-        self._send_pending()
+        self.send_pending()
 
     def _enlarge(self, number: int, payload: bytes) -> None:
         size = h2.UINT32.unpack(payload)[0] & h2.LARGEST_WINDOW if len(payload) == 4 else 0
         if not size or (number and not number <= self._last):
             raise ConnectionFault(h2.PROTOCOL_ERROR, "a window that is enlarged by nothing")
         if not number:
-            self._window += size
-            grown = self._window
+            self.window += size
+            grown = self.window
         elif (stream := self.streams.get(number)) is not None:
             stream.window += size
             grown = stream.window
@@ -314,62 +267,7 @@ class Connection(asyncio.Protocol):
             return
         if grown > h2.LARGEST_WINDOW:
             raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "a window beyond 2^31 - 1")
-        self._send_pending()
-
-    def send(self, stream: Stream, head: bytes, content: bytes, trailers: bytes | None) -> None:
-        """As ``Stream.send``."""
-        if stream.finished or self.transport.is_closing():
-            return
-        pieces: list[bytes] = []
-        number, size = stream.number, len(content)
-        if head:
-            pieces.append(h2.frame(h2.HEADERS, h2.END_HEADERS, number, head))
-        fits = size <= stream.window and size <= self._window and size <= self._frame
-        if size and fits and not stream.pending and not self._paused:
-            stream.window -= size
-            self._window -= size
-            pieces += [h2.HEAD.pack(size >> 8, size & 255, h2.DATA, 0, number), content]
-        elif size:
-            stream.pending.append(content)
-        if trailers is not None:
-            if stream.pending:
-                stream.trailers = trailers
-            else:
-                pieces.append(self._last_frames(stream, trailers))
-        if pieces:
-            self.transport.write(b"".join(pieces))
-        if stream.pending and not self._paused:
-            self._send_pending()
-
-    def _last_frames(self, stream: Stream, trailers: bytes) -> bytes:
-        """The end of a stream, which is closed with it."""
-        last = h2.frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, stream.number, trailers)
-        if not stream.remote_ended:
-            last += h2.reset(stream.number, h2.NO_ERROR)
-        stream.finished = True
-        self.streams.pop(stream.number, None)
-        self._useless = max(0, self._useless - _FORGIVEN)
-        if self._leaving and not self.streams:
-            asyncio.get_running_loop().call_soon(self.transport.close)
-        return last
-
-    def _send_pending(self) -> None:
-        """Send what waits for room."""
-        for stream in [stream for stream in self.streams.values() if stream.pending]:
-            while stream.pending and not self._paused:
-                content = stream.pending[0]
-                size = min(len(content), stream.window, self._window, self._frame)
-                if size <= 0:
-                    break
-                stream.window -= size
-                self._window -= size
-                self.transport.write(h2.frame(h2.DATA, 0, stream.number, content[:size]))
-                if size == len(content):
-                    stream.pending.popleft()
-                else:
-                    stream.pending[0] = content[size:]
-            if not stream.pending and stream.trailers is not None:
-                self.transport.write(self._last_frames(stream, stream.trailers))
+        self.send_pending()
 
     def _drop(self, stream: Stream) -> None:
         self.streams.pop(stream.number, None)
@@ -379,9 +277,9 @@ class Connection(asyncio.Protocol):
 
     def leave(self) -> None:
         """Take no more requests, and close the connection when those that came are answered."""
-        if self._leaving or self.transport.is_closing():
+        if self.leaving or self.transport.is_closing():
             return
-        self._leaving = True
+        self.leaving = True
         self.transport.write(h2.goaway(self._last, h2.NO_ERROR))
         if not self.streams:
             self.transport.close()

@@ -118,9 +118,8 @@ class Rest:
             respond(Answer(content, b"application/octet-stream", headers=headers, rows=inputs.rows))
 
         try:
-            inputs = body
-            if not isinstance(inputs, InferRequest):
-                inputs = parse_request(inputs, _json_length(request), model.signature)
+            parsed = isinstance(body, InferRequest)
+            inputs = body if parsed else parse_request(body, _json_length(request), model.signature)
             outputs = model.infer(inputs.feed, inputs.rows, inputs.timeout)
         except Exception as error:
             return fail(error)
@@ -209,8 +208,8 @@ class Rest:
             headers = ((b"www-authenticate", b"Bearer"),)
         if isinstance(refusal, TooLarge | Late):  # the rest of the body is not worth reading
             headers = ((b"connection", b"close"),)
-        content = [orjson.dumps({"error": str(refusal)})]
-        return Answer(content, status=refusal.status, headers=headers, error=str(refusal))
+        content = orjson.dumps({"error": str(refusal)})
+        return Answer([content], status=refusal.status, headers=headers, error=str(refusal))
 
     def close(self) -> None:
         """End the process that parses large bodies."""
