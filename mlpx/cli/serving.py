@@ -110,6 +110,8 @@ class ServeOptions:
     token_file: Annotated[Path | None, "A file with the bearer token of the clients; default: MLPX_TOKEN."] = None
     certificate: Annotated[Path | None, "--tls-cert", "TLS: the certificate chain, PEM."] = None
     key: Annotated[Path | None, "--tls-key", "TLS: the private key, PEM."] = None
+    uds: Annotated[Path | None, "PATH", "A Unix socket for REST as well, and PATH.grpc for gRPC."] = None
+    shared_memory: Annotated[bool, "Clients may register shared memory of this machine for their tensors."] = False
     log_requests: Annotated[bool, "Log every request, not only those that fail."] = False
 
 

@@ -10,7 +10,7 @@ from runtime.extras import imported
 
 from .dynamic_batching import Arrays
 from .grpc_messages import encode_response, parse_request
-from .handlers import SERVER_METADATA
+from .handlers import server_metadata
 from .loaded_model import LoadedModel
 from .messages import InferRequest
 from .refusals import NotAllowed, NotReady, Unknown
@@ -53,6 +53,9 @@ class Methods:
             "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
             "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._load),
             "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._unload),
+            "SystemSharedMemoryStatus": (pb.SystemSharedMemoryStatusRequest, self._regions),
+            "SystemSharedMemoryRegister": (pb.SystemSharedMemoryRegisterRequest, self._register),
+            "SystemSharedMemoryUnregister": (pb.SystemSharedMemoryUnregisterRequest, self._unregister),
         }
         return {SERVICE: inference, HEALTH: {"Check": (_HealthCheckRequest, self._check)}}
 
@@ -65,7 +68,7 @@ class Methods:
             raise NotReady("the server is shutting down")
         model = self._repository.find(request.model_name, request.model_version or None)
         try:
-            inputs = parse_request(request, model.signature)
+            inputs = parse_request(request, model.signature, self._repository.regions)
             timeouts = [seconds for seconds in (inputs.timeout, remaining) if seconds is not None]
             return model, inputs, model.infer(inputs.feed, inputs.rows, min(timeouts, default=None))
         except Exception as error:
@@ -77,7 +80,7 @@ class Methods:
     ) -> bytes:
         """The ``ModelInferResponse`` with the outputs of a request that came at ``start``. Raises what they raise."""
         try:
-            response = encode_response(model.name, model.version, inputs, outputs.result())
+            response = encode_response(model.name, model.version, inputs, outputs.result(), self._repository.regions)
         except Exception as error:
             model.count_refusal(error)
             raise
@@ -104,7 +107,7 @@ class Methods:
         return self.pb.ModelReadyResponse(ready=True)
 
     async def _server_metadata(self, _request: Any) -> Any:
-        return self.pb.ServerMetadataResponse(**SERVER_METADATA)
+        return self.pb.ServerMetadataResponse(**server_metadata(self._repository.options))
 
     async def _model_metadata(self, request: Any) -> Any:
         record = self._repository.metadata(request.name, request.version or None)
@@ -134,6 +137,18 @@ class Methods:
         _refuse_repository_name(request)
         await self._sync.control("unload", request.model_name, request.parameters)
         return self.pb.RepositoryModelUnloadResponse()
+
+    async def _regions(self, request: Any) -> Any:
+        found = {each["name"]: each for each in self._repository.regions.status(request.name or None)}
+        return self._fill({"regions": found}, self.pb.SystemSharedMemoryStatusResponse())
+
+    async def _register(self, request: Any) -> Any:
+        await self._sync.register(request.name, request.key, request.offset, request.byte_size)
+        return self.pb.SystemSharedMemoryRegisterResponse()
+
+    async def _unregister(self, request: Any) -> Any:
+        await self._sync.unregister(request.name or None)
+        return self.pb.SystemSharedMemoryUnregisterResponse()
 
     def _find(self, request: Any) -> LoadedModel:
         return self._repository.find(request.name, request.version or None)

@@ -28,8 +28,15 @@ _SWEEP_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
 
 
-async def start(repository: Repository, options: Options, log: Log, sync: WorkerSync, port: int) -> GrpcServer:
-    """A server that takes requests.
+async def start(
+    repository: Repository,
+    options: Options,
+    log: Log,
+    sync: WorkerSync,
+    port: int,
+    local: socket.socket | None = None,
+) -> GrpcServer:
+    """A server that takes requests on a port, and on the Unix socket ``local``.
 
     Raises OutputError: the port cannot be bound; InputError: TLS's files cannot be read; MissingPackageError.
     """
@@ -46,7 +53,10 @@ async def start(repository: Repository, options: Options, log: Log, sync: Worker
     except OSError:
         hint = "What to do: give another port (--grpc-port), or 0 for any free one"
         raise OutputError(f"cannot bind {options.host}:{port} for gRPC. {hint}") from None
-    return GrpcServer(server, connections, options)
+    servers = [server]
+    if local is not None:
+        servers.append(await loop.create_unix_server(connection, sock=local, backlog=4096, ssl=tls))
+    return GrpcServer(servers, connections, options)
 
 
 def _tls(options: Options) -> ssl.SSLContext | None:
@@ -67,8 +77,8 @@ def _tls(options: Options) -> ssl.SSLContext | None:
 class GrpcServer:
     """The port and its connections."""
 
-    def __init__(self, server: asyncio.Server, connections: set[Connection], options: Options):
-        self._server, self._connections, self._options = server, connections, options
+    def __init__(self, servers: list[asyncio.Server], connections: set[Connection], options: Options):
+        self._servers, self._connections, self._options = servers, connections, options
         self._sweeping = asyncio.create_task(self._sweep())
 
     async def _sweep(self) -> None:
@@ -87,7 +97,8 @@ class GrpcServer:
 
     async def stop(self, grace: float) -> None:
         """Take no more connections and requests; those in progress get ``grace`` seconds."""
-        self._server.close()
+        for server in self._servers:
+            server.close()
         end = asyncio.get_running_loop().time() + grace
         for connection in list(self._connections):
             connection.leave()
@@ -117,13 +128,13 @@ class Service:
 
     def accept(self, stream: Stream, headers: Headers | None) -> GrpcCall:
         """The call of a new stream; ``headers`` is None where they were too large."""
-        path = b"" if headers is None else headers.get(b":path", b"")
-        if headers is not None and path == self._infer and self._token is None:
-            return InferCall(self, "ModelInfer", stream, headers, self._max_body)
         if headers is None:
             return _refused(self, stream, Busy("the metadata are larger than this server takes"))
         if headers.get(b":method") != b"POST" or not headers.get(b"content-type", b"").startswith(b"application/grpc"):
             return _refused(self, stream, Malformed("this port takes POST requests of the type application/grpc"))
+        path = headers.get(b":path", b"")
+        if path == self._infer and self._token is None:
+            return InferCall(self, "ModelInfer", stream, headers, self._max_body)
         name, kind, method = self._table.get(path, ("", None, None))
         if name not in FREE and not self._authorised(headers):
             words = "this server requires a bearer token in the metadata: authorization: Bearer ..."

@@ -53,5 +53,9 @@ class Options:
     certificate: Path | None = None
     """For TLS, PEM."""
     key: Path | None = None
+    uds: Path | None = None
+    """A Unix socket for REST; that for gRPC is beside it, with ``.grpc`` behind its name."""
+    shared_memory: bool = False
+    """Whether clients may register shared memory of this machine."""
     log_requests: bool = False
     """Whether every request is logged, or only those that fail."""

@@ -19,6 +19,7 @@ from .loaded_model import LoadedModel, check_file, load_model
 from .logs import Log
 from .options import Options
 from .refusals import Malformed, NotReady, Unknown
+from .shared_memory import Regions
 
 READY, UNAVAILABLE, LOADING = "READY", "UNAVAILABLE", "LOADING"
 _CHECKS = 4
@@ -60,6 +61,7 @@ class Repository:
         self.options: Options = options
         self._log = log
         self.models: dict[str, Model] = {}
+        self.regions: Regions = Regions(options.shared_memory)
         self.stopping = False
         self._changing = asyncio.Lock()
         self._checkers = ThreadPoolExecutor(_CHECKS, "mlpx-checker")
@@ -230,6 +232,7 @@ class Repository:
             model.close()
         for pool in (self._checkers, self._loader):
             pool.shutdown(wait=False, cancel_futures=True)
+        self.regions.unregister(None)
         end_trials()
 
     def _names(self) -> str:

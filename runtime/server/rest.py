@@ -99,6 +99,7 @@ class Rest:
         ``body`` is parsed here, unless it is. The future is the model's, and may be cancelled; None if there is an
         answer already.
         """
+        regions = self._repository.regions
 
         def fail(error: Exception) -> None:
             model.count_refusal(error)
@@ -108,7 +109,7 @@ class Rest:
             if outputs.cancelled():
                 return
             try:
-                content, length = format_response(model.name, model.version, inputs, outputs.result())
+                content, length = format_response(model.name, model.version, inputs, outputs.result(), regions)
             except Exception as error:
                 return fail(error)
             model.count_answer(request.start)
@@ -119,7 +120,7 @@ class Rest:
 
         try:
             parsed = isinstance(body, InferRequest)
-            inputs = body if parsed else parse_request(body, _json_length(request), model.signature)
+            inputs = body if parsed else parse_request(body, _json_length(request), model.signature, regions)
             outputs = model.infer(inputs.feed, inputs.rows, inputs.timeout)
         except Exception as error:
             return fail(error)
@@ -165,7 +166,7 @@ class Rest:
         own = origin is None or origin.partition(b"://")[2] == host
         if not own or request.headers.get(b"sec-fetch-site") == b"cross-site":
             raise Forbidden("the request comes from a page of another site: only this server's own page may ask it")
-        if self._loopback_only and route is not None and route.repository and _host_name(host) not in _LOOPBACK:
+        if self._loopback_only and route is not None and route.local and _host_name(host) not in _LOOPBACK:
             raise Forbidden("without a token, models are loaded and unloaded through localhost only")
 
     async def _infer(self, request: HttpRequest, parameters: Parameters) -> Answer:

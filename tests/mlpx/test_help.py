@@ -52,8 +52,8 @@ OPTIONS = {
     "serve": (
         "--coalescing --connections --control --device --grace --grpc --grpc-port --host --log-requests "
         "--max-batch --max-body --max-head --max-rows --no-coalescing --no-control --no-grpc "
-        "--only-proved --poll --port --queue-rows --read-timeout --require-signature --threads --timeout --tls-cert "
-        "--tls-key --token-file --workers"
+        "--only-proved --poll --port --queue-rows --read-timeout --require-signature --shared-memory --threads "
+        "--timeout --tls-cert --tls-key --token-file --uds --workers"
     ),
     "shadow": (
         "--ca-file --grace --host --max-body --metrics --new --new-bound --new-certificate --old --old-bound "

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hpack
 import numpy as np
@@ -44,10 +44,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 class Client:
-    """A connection that sends frames and reads them."""
+    """A connection that sends frames and reads them; ``closed`` after each test."""
+
+    all: ClassVar[list[Client]] = []
 
     def __init__(self, server: Server, *, window: int = h2.INITIAL_WINDOW):
         host, port = server.grpc.rsplit(":", 1)
+        self.all.append(self)
         self.end = socket.create_connection((host, int(port)), timeout=PATIENCE)
         self.send(h2.PREFACE + h2.settings([(h2.WINDOW_SETTING, window)]))
         self.decoder, self._held = hpack.Decoder(), b""
@@ -92,6 +95,13 @@ class Client:
     def fault(self) -> int | None:
         """The error code that the connection ends with; None: without one."""
         return next((h2.UINT32.unpack(p[4:8])[0] for kind, _, _, p in self.frames() if kind == h2.GOAWAY), None)
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    while Client.all:
+        Client.all.pop().end.close()
 
 
 def head(stream: int = 1, flags: int = h2.END_HEADERS, fields: tuple[tuple[bytes, bytes], ...] = HEAD) -> bytes:
@@ -211,6 +221,7 @@ def test_a_client_that_breaks_the_protocol_loses_its_connection_and_no_other(nam
     client = Client(server)
     if name == "HTTP/1.1":
         host, port = server.grpc.rsplit(":", 1)
+        client.end.close()
         client.end = socket.create_connection((host, int(port)), timeout=PATIENCE)
         client.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     with suppress(BrokenPipeError, ConnectionResetError):
