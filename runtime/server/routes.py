@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from runtime.version import VERSION
@@ -152,7 +153,8 @@ def _compile() -> tuple[re.Pattern[str], dict[int, tuple[Route, tuple[str, ...]]
 _PATHS, _GROUPS = _compile()
 
 
-def find_route(path: str) -> tuple[Route, dict[str, str]] | None:
+@lru_cache(1024)
+def find_route(path: str) -> tuple[Route, Mapping[str, str]] | None:
     """The route of a path, and the path's parameters; None: the server does not have this path."""
     match = _PATHS.fullmatch(path.strip("/"))
     if match is None or match.lastindex is None:

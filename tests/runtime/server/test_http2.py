@@ -187,7 +187,7 @@ def test_a_wrong_call_has_its_status_and_the_connection_goes_on(
 
 
 WRONG: dict[str, tuple[Callable[[], list[bytes]], int]] = {
-    "a frame that is too large": (lambda: [h2.HEAD.pack(1, 0, h2.DATA, 0, 1)], h2.FRAME_SIZE_ERROR),
+    "a frame that is too large": (lambda: [h2.HEAD.pack(65, 0, h2.DATA, 0, 1)], h2.FRAME_SIZE_ERROR),
     "data of no stream": (lambda: [data(stream=7)], h2.STREAM_CLOSED),
     "an even stream": (lambda: [head(2)], h2.PROTOCOL_ERROR),
     "a stream once more": (lambda: [head(3), head(1)], h2.PROTOCOL_ERROR),
