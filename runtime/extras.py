@@ -20,6 +20,7 @@ _EXTRAS = {
     "ray": "ray",
     "opentelemetry": "otel",
     "grpc": "serve",
+    "hpack": "serve",
     "httptools": "serve",
     "orjson": "serve",
     "tritonclient": "serve",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .target import Target
 
-TARGETS = ("triton", "openvino", "kserve", "mlserver", "ray-serve", "browser", "c")
+TARGETS = ("triton", "openvino", "kserve", "mlserver", "ray-serve", "systemd", "browser", "c")
 """The names of all targets. Each has a file of its name with its ``TARGET``, imported on use."""
 
 

@@ -17,6 +17,7 @@ from .options import declared
 from .predicting import predict
 from .proving import verify
 from .serving import package, serve
+from .shadowing import shadow
 from .signing import sign
 
 COMMANDS: dict[Callable[..., None], str] = {
@@ -32,6 +33,7 @@ COMMANDS: dict[Callable[..., None], str] = {
     push: "Push a proved file to the Hugging Face Hub.",
     pull: "Pull a proved file from the Hub, and check it here.",
     serve: "Serve models over REST and gRPC.",
+    shadow: "Answer from one server, and compare with another.",
     bench: "Measure how fast a file runs, beside other runtimes.",
     tune: "Find the fastest way to run a file on this machine.",
     lab: "Write a page that shows which checks notice planted faults.",

@@ -54,13 +54,18 @@ class RepeatOptions:
     @property
     def address(self) -> tuple[str, int] | None:
         """Host and port of the endpoint; None without. Raises BadParameter."""
-        if self.metrics is None:
-            return None
-        host, _, port = self.metrics.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
-        if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
-            raise BadParameter(f"--metrics takes PORT or ADDRESS:PORT, 0 for a free port, not '{self.metrics}'")
-        return host, int(port)
+        return metrics_address(self.metrics)
+
+
+def metrics_address(text: str | None) -> tuple[str, int] | None:
+    """Host and port of --metrics; None without. Raises BadParameter."""
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
+    if not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        raise BadParameter(f"--metrics takes PORT or ADDRESS:PORT, 0 for a free port, not '{text}'")
+    return host, int(port)
 
 
 def repeat(

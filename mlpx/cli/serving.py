@@ -104,7 +104,7 @@ class ServeOptions:
     ] = 30.0
     connections: Annotated[int, "Connections per worker.", 1] = 12_000
     grace: Annotated[float, "SECONDS", "Seconds for requests in progress to finish at shutdown.", 0.1] = 30.0
-    poll: Annotated[float | None, "SECONDS", "Seconds between checks of the folder; default: only on SIGHUP.", 0.1] = (
+    poll: Annotated[float | None, "SECONDS", "Seconds between checks of the folder; default: only on SIGUSR1.", 0.1] = (
         None
     )
     verify_every: Annotated[
@@ -117,11 +117,13 @@ class ServeOptions:
     certificate: Annotated[Path | None, "--tls-cert", "TLS: the certificate chain, PEM."] = None
     key: Annotated[Path | None, "--tls-key", "TLS: the private key, PEM."] = None
     otel: Annotated[bool, "Trace requests with OpenTelemetry, as the variables OTEL_* say."] = False
+    uds: Annotated[Path | None, "PATH", "A Unix socket for REST as well, and PATH.grpc for gRPC."] = None
+    shared_memory: Annotated[bool, "Clients may register shared memory of this machine for their tensors."] = False
     log_requests: Annotated[bool, "Log every request, not only those that fail."] = False
 
 
 def serve(options: ServeOptions, as_json: Json = False) -> None:
-    """Serve the models of FOLDER over REST and gRPC until SIGTERM or Ctrl-C."""
+    """Serve the models of FOLDER over REST and gRPC until SIGTERM, SIGHUP or Ctrl-C."""
     if (options.certificate is None) != (options.key is None):
         raise BadParameter("--tls-cert and --tls-key go together")
     from runtime.server import Options, Started, serve
@@ -138,7 +140,8 @@ def serve(options: ServeOptions, as_json: Json = False) -> None:
             print_field("serving", f"{server.url}{f' and {server.grpc}' if server.grpc else ''}")
             for model in server.models:
                 state = model["state"].lower().replace("_", " ") + (f": {model['reason']}" if model["reason"] else "")
-                print_field("model", f"{model['name']} {model['version']}: {state}")
+                proof = ", not proved" if model["proved"] is False else ""
+                print_field("model", f"{model['name']} {model['version']}: {state}{proof}")
         if options.host not in ("127.0.0.1", "::1", "localhost") and token is None:
             note(f"warning: {options.host} is open to other machines, and no token is required (--token-file)")
 

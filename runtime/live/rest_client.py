@@ -39,7 +39,7 @@ class RestClient:
             self._headers["Authorization"] = f"Bearer {connection.token}"
         host, port = self._address.host, self._address.port
         if self._address.encrypted:
-            context = _tls_context(connection)
+            context = tls_context(connection)
             self._http: HTTPConnection = HTTPSConnection(host, port, timeout=self._timeout, context=context)
         else:
             self._http = HTTPConnection(host, port, timeout=self._timeout)
@@ -176,7 +176,8 @@ class RestClient:
             raise ServerError(_connect_failure(error, self._timeout), unreachable=True, hint=hint) from None
 
 
-def _tls_context(connection: Connection) -> ssl.SSLContext:
+def tls_context(connection: Connection) -> ssl.SSLContext:
+    """What checks the server's certificate. Raises InputError: the CA file cannot be used."""
     certificates = connection.ca_certificates()
     try:
         return ssl.create_default_context(cadata=None if certificates is None else certificates.decode("ascii"))
@@ -231,17 +232,26 @@ def _tensor_infos(rows: Any) -> tuple[TensorInfo, ...]:
 
 
 def _decode(headers: Mapping[str, str], body: bytes) -> Response:
+    record, outputs = decode_tensors(headers, body, "outputs")
+    return Response(outputs, str(record.get("model_version") or ""), str(record.get("id") or ""))
+
+
+def decode_tensors(headers: Mapping[str, str], body: bytes, key: str) -> tuple[dict[str, Any], dict[str, OutputTensor]]:
+    """The JSON of a request or an answer, and its tensors by name; ``key`` is "inputs" or "outputs".
+
+    Header names are in lower case. Raises ServerError.
+    """
     length = headers.get(_HEADER_LENGTH.lower(), str(len(body)))
     if not (length.isascii() and length.isdecimal() and len(length) <= 15 and int(length) <= len(body)):
         raise ServerError(f"{_HEADER_LENGTH} is {length[:40]!r}, and {len(body)} bytes came")
     record, rest = _parsed(body[: int(length)]), memoryview(body)[int(length) :]
-    if not isinstance(record, dict) or not isinstance(record.get("outputs"), list):
-        raise ServerError("an answer without 'outputs'")
-    outputs: dict[str, OutputTensor] = {}
+    if not isinstance(record, dict) or not isinstance(record.get(key), list):
+        raise ServerError(f"{'an answer' if key == 'outputs' else 'a request'} without '{key}'")
+    tensors: dict[str, OutputTensor] = {}
     row: Json
-    for row in record["outputs"]:
+    for row in record[key]:
         if not isinstance(row, dict) or not isinstance(row.get("name"), str):
-            raise ServerError("an output without a name")
+            raise ServerError(f"an {key[:-1]} without a name")
         name, data = row["name"], row.get("data")
         parameters: Json = row.get("parameters")
         size: Json = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
@@ -249,5 +259,5 @@ def _decode(headers: Mapping[str, str], body: bytes) -> Response:
             if type(size) is not int or not 0 <= size <= len(rest):
                 raise ServerError(f"'{name}' claims {str(size)[:40]} bytes, and {len(rest)} are left")
             data, rest = rest[:size], rest[size:]
-        outputs[name] = OutputTensor.decode(name, str(row.get("datatype")), row.get("shape"), data)
-    return Response(outputs, str(record.get("model_version") or ""), str(record.get("id") or ""))
+        tensors[name] = OutputTensor.decode(name, str(row.get("datatype")), row.get("shape"), data)
+    return record, tensors

@@ -1,4 +1,4 @@
-"""What a monitor found, over HTTP: /metrics for Prometheus, /ready and /health for probes."""
+"""What a monitor or a shadow found, over HTTP: /metrics for Prometheus, /ready and /health for probes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,31 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any
+from typing import Any, Protocol
 
 from runtime.errors import OutputError
 from runtime.prometheus import CONTENT_TYPE
-
-from .monitor import Monitor
 
 _TEXT = "text/plain; charset=utf-8"
 _SECONDS = 10.0
 """That a client may take to send its request, or to read the answer."""
 
 
+class Shown(Protocol):
+    """What an endpoint shows."""
+
+    @property
+    def state(self) -> tuple[bool, str]:
+        """Whether it is ready, and in words why or why not."""
+        ...
+
+    def metrics(self) -> str:
+        """Counters in Prometheus' text format."""
+        ...
+
+
 @contextmanager
-def endpoint(monitor: Monitor, host: str, port: int) -> Generator[str]:
+def endpoint(monitor: Shown, host: str, port: int) -> Generator[str]:
     """The URL of ``monitor``'s endpoint, which answers while the block runs; port 0 takes a free one.
 
     Raises OutputError: nothing can listen there.
@@ -50,7 +61,7 @@ class _Server(ThreadingHTTPServer):
         """A client that goes is nothing to report."""
 
 
-def _handler(monitor: Monitor) -> type[BaseHTTPRequestHandler]:
+def _handler(monitor: Shown) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _SECONDS
         server_version, sys_version = "mlpx", ""

@@ -61,7 +61,7 @@ async def read_body(request: HttpRequest, limit: int) -> bytes:
             raise TooLarge(f"the body has more than {limit:,} bytes, the most that this server takes")
     body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     encoding = request.headers.get(b"content-encoding", b"identity")
-    return body if encoding == b"identity" else _decompress(body, encoding, limit)
+    return body if encoding == b"identity" else decompress(body, encoding, limit)
 
 
 async def _receive(request: HttpRequest) -> Mapping[str, Any]:
@@ -106,8 +106,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return record
 
 
-def _decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
-    """Raises Encoded, Malformed, TooLarge."""
+def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """The content of a gzip or deflate body. Raises Encoded, Malformed, TooLarge."""
     window_bits = {b"gzip": 31, b"deflate": 15}.get(encoding.lower())
     if window_bits is None:
         name = encoding[:40].decode("latin-1")

@@ -10,8 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from .messages import InferRequest, parse_timeout, refuse_unsupported
+from .messages import (
+    InferRequest,
+    checked_place,
+    parse_timeout,
+    read_shared,
+    refuse_unsupported,
+    write_shared,
+)
 from .refusals import Malformed
+from .shared_memory import Place, Regions, place_of
 from .signature import BYTES, DTYPES, FP32, Signature, to_model_dtype
 from .words import codes_of_bytes
 
@@ -21,32 +29,49 @@ _CONTENTS = {FP32: "fp32_contents", "INT64": "int64_contents", "UINT64": "uint64
 _ALL_BINARY: frozenset[str] = frozenset()
 
 
-def parse_request(message: Any, signature: Signature) -> InferRequest:
+def parse_request(message: Any, signature: Signature, regions: Regions | None = None) -> InferRequest:
     """The request in a ``ModelInferRequest``. Raises Malformed, TooLarge."""
     raw: Sequence[bytes] = message.raw_input_contents
     entries = message.inputs
-    if raw and len(raw) != len(entries):
-        counts = f"{len(entries)} inputs and {len(raw)} raw_input_contents"
-        raise Malformed(f"the request has {counts}: one for each input is expected")
+    shared: list[str] = []
+    """Inputs in shared memory, which have no raw_input_contents."""
     feed: dict[str, np.ndarray] = {}
-    for index, entry in enumerate(entries):
+    for position, entry in enumerate(entries):
         shape = list(entry.shape)
         tensor, count = signature.input(entry.name, entry.datatype, shape)
         if tensor.name in feed:
             raise Malformed(f"input '{tensor.name}' is given twice")
-        if "shared_memory_region" in entry.parameters:
-            raise Malformed(f"input '{tensor.name}' is in shared memory, which this server does not read")
+        if entry.parameters and (place := place_of(_plain(entry.parameters), tensor.name)) is not None:
+            shared.append(tensor.name)
+            feed[tensor.name] = read_shared(place, tensor, entry.datatype, count, regions).reshape(shape)
+            continue
+        index = position - len(shared)
+        if raw and index >= len(raw):
+            raise Malformed(f"input '{tensor.name}' has no raw_input_contents")
         if entry.datatype == BYTES:
             words = raw[index] if raw else _contents(entry, "bytes_contents")
             feed[tensor.name] = codes_of_bytes(words, tensor, count).reshape(shape)
             continue
         values = _parse_raw(raw[index], entry, count, shape) if raw else _parse_contents(entry, count)
         feed[tensor.name] = to_model_dtype(tensor, values, entry.datatype).reshape(shape)
+    if raw and len(raw) != len(entries) - len(shared):
+        counts = f"{len(entries) - len(shared)} inputs and {len(raw)} raw_input_contents"
+        raise Malformed(f"the request has {counts}: one for each input is expected")
     timeout = None
     if message.parameters and "timeout" in message.parameters:
         parameter = message.parameters["timeout"]
         timeout = parse_timeout(getattr(parameter, parameter.WhichOneof("parameter_choice") or "int64_param"))
-    return InferRequest(feed, signature.complete(feed), message.id, _outputs(message, signature), _ALL_BINARY, timeout)
+    rows = signature.complete(feed)
+    placed: dict[str, Place] = {}
+    names = _outputs(message, signature, placed, regions)
+    return InferRequest(feed, rows, message.id, names, _ALL_BINARY, timeout, placed)
+
+
+def _plain(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """``InferParameter`` messages as values."""
+    return {
+        name: getattr(each, each.WhichOneof("parameter_choice") or "int64_param") for name, each in parameters.items()
+    }
 
 
 def _parse_raw(content: bytes, entry: Any, count: int, shape: list[int]) -> np.ndarray:
@@ -75,22 +100,65 @@ def _contents(entry: Any, name: str) -> Any:
     return getattr(entry.contents, name)
 
 
-def _outputs(message: Any, signature: Signature) -> Sequence[str]:
+def _outputs(message: Any, signature: Signature, placed: dict[str, Place], regions: Regions | None) -> Sequence[str]:
+    """The names of the outputs; those that go to shared memory are added to ``placed``."""
     names: list[str] = []
     for entry in message.outputs:
         name = signature.output(entry.name)
         if name in names:
             raise Malformed(f"output '{name}' is asked for twice")
-        refuse_unsupported(name, entry.parameters)
+        if entry.parameters:
+            refuse_unsupported(name, entry.parameters)
+            if (place := place_of(_plain(entry.parameters), name)) is not None:
+                placed[name] = checked_place(place, name, regions)
         names.append(name)
     return names or list(signature.outputs)
 
 
-def fill_response(response: Any, request: InferRequest, outputs: Mapping[str, np.ndarray]) -> None:
-    """Write the outputs into a ``ModelInferResponse``, as ``raw_output_contents``."""
+def encode_response(
+    model: str,
+    version: str,
+    request: InferRequest,
+    outputs: Mapping[str, np.ndarray],
+    regions: Regions | None = None,
+) -> bytes:
+    """A ``ModelInferResponse`` in protobuf's encoding, the outputs as ``raw_output_contents``.
+
+    https://protobuf.dev/programming-guides/encoding: a field is its number and type, and here always its length.
+    """
+    pieces = [_field(1, model.encode()), _field(2, version.encode())]
     if request.id:
-        response.id = request.id
+        pieces.append(_field(3, request.id.encode()))
+    contents: list[bytes] = []
     for name in request.outputs:
         values = np.ascontiguousarray(outputs[name], _FLOAT32)
-        response.outputs.add(name=name, datatype=FP32, shape=values.shape)
-        response.raw_output_contents.append(values.tobytes())
+        shape = b"".join(map(_varint, values.shape))
+        tensor = _field(1, name.encode()) + _field(2, b"FP32") + _field(3, shape)
+        if name in request.placed:
+            written = write_shared(request.placed[name], values, name, regions)
+            pieces.append(_field(5, tensor + b"".join(_parameter(*each) for each in written.items())))
+            continue
+        pieces.append(_field(5, tensor))
+        contents.append(_field(6, values.tobytes()))
+    return b"".join([*pieces, *contents])
+
+
+def _parameter(name: str, value: str | int) -> bytes:
+    """An entry of an output's map of ``InferParameter``: int64_param is field 2, string_param 3."""
+    content = _field(3, value.encode()) if isinstance(value, str) else b"\x10" + _varint(value)
+    return _field(4, _field(1, name.encode()) + _field(2, content))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return b"%c%b%b" % (number << 3 | 2, _varint(len(content)), content)
+
+
+def _varint(value: int) -> bytes:
+    if value < 128:
+        return b"%c" % value
+    digits = bytearray()
+    while value >= 128:
+        digits.append(value & 127 | 128)
+        value >>= 7
+    digits.append(value)
+    return bytes(digits)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, NoReturn, Protocol
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 
 from runtime.extras import imported
 
-from .grpc_messages import fill_response, parse_request
-from .handlers import SERVER_METADATA
+from .dynamic_batching import Arrays
+from .grpc_messages import encode_response, parse_request
+from .handlers import server_metadata
+from .http2 import Headers
 from .loaded_model import LoadedModel
+from .messages import InferRequest
 from .refusals import NotAllowed, NotReady, Unknown
 from .repository import Repository
 from .statistics import triton_statistics
-from .tracing import tracing
+from .tracing import RequestTrace, tracing
 from .worker_sync import WorkerSync
 
 SERVICE, HEALTH = "inference.GRPCInferenceService", "grpc.health.v1.Health"
@@ -22,28 +27,32 @@ FREE = frozenset({"ServerLive", "ServerReady", "Check"})
 PURPOSE = "serving over gRPC"
 
 
-class Context(Protocol):
-    """What is used of a call's ``grpc.aio.ServicerContext``."""
-
-    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
-        """What the client sent beside the message."""
-        ...
-
-    def time_remaining(self) -> float | None:
-        """The seconds until the client's deadline; None where it has none."""
-        ...
-
-    async def abort(self, code: Any, details: str, trailing_metadata: tuple[tuple[str, str], ...]) -> NoReturn:
-        """End the call with an error."""
-        ...
+Method = Callable[[Any], Awaitable[Any]]
+"""From a request message to the response message. Raises Refusal."""
 
 
-Method = Callable[[Any, Context, float], Awaitable[Any]]
-"""From a request message, the call's context and its start to the response message. Raises Refusal."""
+@dataclass(slots=True)
+class Begun:
+    """A request that its model has."""
+
+    model: LoadedModel
+    inputs: InferRequest
+    outputs: asyncio.Future[Arrays]
+    start: float
+    trace: RequestTrace | None
+
+    def gone(self) -> None:
+        """The client waits for no answer any more."""
+        self.outputs.cancel()
+        if self.trace is not None:
+            self.trace.end(error=NotReady("the client has gone"))
 
 
 class Methods:
-    """Each method takes a request message and gives the response message, or raises a Refusal."""
+    """Each method takes a request message and gives the response message, or raises a Refusal.
+
+    Requests to infer have ``begin`` and ``response``, so that they need no task.
+    """
 
     def __init__(self, repository: Repository, sync: WorkerSync):
         self._repository, self._sync = repository, sync
@@ -52,9 +61,9 @@ class Methods:
         self._fill = imported("google.protobuf.json_format", PURPOSE).ParseDict
 
     def unary(self) -> dict[str, dict[str, tuple[Any, Method]]]:
-        """By service and name: the class of the request's message, and the method."""
+        """By service and name, but for those that infer: the class of the request's message, and the method."""
         pb = self.pb
-        simple: dict[str, tuple[Any, Callable[[Any], Awaitable[Any]]]] = {
+        inference: dict[str, tuple[Any, Method]] = {
             "ServerLive": (pb.ServerLiveRequest, self._server_live),
             "ServerReady": (pb.ServerReadyRequest, self._server_ready),
             "ModelReady": (pb.ModelReadyRequest, self._model_ready),
@@ -65,30 +74,45 @@ class Methods:
             "RepositoryIndex": (pb.RepositoryIndexRequest, self._index),
             "RepositoryModelLoad": (pb.RepositoryModelLoadRequest, self._load),
             "RepositoryModelUnload": (pb.RepositoryModelUnloadRequest, self._unload),
+            "SystemSharedMemoryStatus": (pb.SystemSharedMemoryStatusRequest, self._regions),
+            "SystemSharedMemoryRegister": (pb.SystemSharedMemoryRegisterRequest, self._register),
+            "SystemSharedMemoryUnregister": (pb.SystemSharedMemoryUnregisterRequest, self._unregister),
         }
-        inference = {name: (kind, _of_message(method)) for name, (kind, method) in simple.items()}
-        inference["ModelInfer"] = pb.ModelInferRequest, self.infer
-        return {SERVICE: inference, HEALTH: {"Check": (_HealthCheckRequest, _of_message(self._check))}}
+        return {SERVICE: inference, HEALTH: {"Check": (_HealthCheckRequest, self._check)}}
 
-    async def infer(self, request: Any, context: Context, start: float) -> Any:
-        """``ModelInfer``. The client's deadline counts as a timeout of the request."""
+    def begin(self, request: Any, remaining: float | None, headers: Headers, start: float) -> Begun:
+        """Give a ``ModelInferRequest`` that came at ``start`` to its model.
+
+        The client's deadline counts as a timeout of the request. Raises Refusal.
+        """
         if self._repository.stopping:
             raise NotReady("the server is shutting down")
         model = self._repository.find(request.model_name, request.model_version or None)
-        trace = self._tracing and self._tracing.start(dict(context.invocation_metadata() or ()), model, start, "grpc")
+        trace = self._tracing and self._tracing.start(headers, model, start, "grpc")
         try:
-            inputs = parse_request(request, model.signature)
-            timeouts = [seconds for seconds in (inputs.timeout, context.time_remaining()) if seconds is not None]
+            inputs = parse_request(request, model.signature, self._repository.regions)
+            timeouts = [seconds for seconds in (inputs.timeout, remaining) if seconds is not None]
             called = None if trace is None else trace.called
-            outputs = await model.infer(inputs.feed, inputs.rows, min(timeouts, default=None), called)
-            response = self.pb.ModelInferResponse(model_name=model.name, model_version=model.version)
-            fill_response(response, inputs, outputs)
+            outputs = model.infer(inputs.feed, inputs.rows, min(timeouts, default=None), called)
         except Exception as error:
             if trace is not None:
                 trace.end(error=error)
             model.count_refusal(error)
             raise
-        model.count_answer(start)
+        return Begun(model, inputs, outputs, start, trace)
+
+    def response(self, begun: Begun) -> bytes:
+        """The ``ModelInferResponse`` with the outputs of a request. Raises what they raise."""
+        model, inputs, trace = begun.model, begun.inputs, begun.trace
+        try:
+            outputs = begun.outputs.result()
+            response = encode_response(model.name, model.version, inputs, outputs, self._repository.regions)
+        except Exception as error:
+            if trace is not None:
+                trace.end(error=error)
+            model.count_refusal(error)
+            raise
+        model.count_answer(begun.start)
         if trace is not None:
             trace.end(inputs.rows)
         return response
@@ -113,7 +137,7 @@ class Methods:
         return self.pb.ModelReadyResponse(ready=True)
 
     async def _server_metadata(self, _request: Any) -> Any:
-        return self.pb.ServerMetadataResponse(**SERVER_METADATA)
+        return self.pb.ServerMetadataResponse(**server_metadata(self._repository.options))
 
     async def _model_metadata(self, request: Any) -> Any:
         record = self._repository.metadata(request.name, request.version or None)
@@ -129,7 +153,10 @@ class Methods:
 
     async def _index(self, request: Any) -> Any:
         _refuse_repository_name(request)
-        return self._fill({"models": self._repository.index(ready=request.ready)}, self.pb.RepositoryIndexResponse())
+        models = self._repository.index(ready=request.ready)
+        for model in models:
+            del model["proved"]  # the message has no field for it
+        return self._fill({"models": models}, self.pb.RepositoryIndexResponse())
 
     async def _load(self, request: Any) -> Any:
         _refuse_repository_name(request)
@@ -141,13 +168,20 @@ class Methods:
         await self._sync.control("unload", request.model_name, request.parameters)
         return self.pb.RepositoryModelUnloadResponse()
 
+    async def _regions(self, request: Any) -> Any:
+        found = {each["name"]: each for each in self._repository.regions.status(request.name or None)}
+        return self._fill({"regions": found}, self.pb.SystemSharedMemoryStatusResponse())
+
+    async def _register(self, request: Any) -> Any:
+        await self._sync.register(request.name, request.key, request.offset, request.byte_size)
+        return self.pb.SystemSharedMemoryRegisterResponse()
+
+    async def _unregister(self, request: Any) -> Any:
+        await self._sync.unregister(request.name or None)
+        return self.pb.SystemSharedMemoryUnregisterResponse()
+
     def _find(self, request: Any) -> LoadedModel:
         return self._repository.find(request.name, request.version or None)
-
-
-def _of_message(method: Callable[[Any], Awaitable[Any]]) -> Method:
-    """A method that needs only the message."""
-    return lambda request, _context, _start: method(request)
 
 
 def _refuse_repository_name(request: Any) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import ssl
 from hmac import compare_digest
 from secrets import token_hex
 from time import perf_counter
@@ -12,153 +13,311 @@ from typing import Any
 from runtime.errors import InputError, OutputError
 from runtime.extras import imported
 
-from .grpc_methods import FREE, PURPOSE, SERVICE, Context, Method, Methods
+from .dynamic_batching import Arrays
+from .grpc_calls import GrpcCall, UnaryCall
+from .grpc_methods import FREE, PURPOSE, SERVICE, Begun, Method, Methods
+from .http2 import Connection, Headers
+from .http2_streams import Stream
 from .logs import Log
 from .options import Options
-from .refusals import Defect, Malformed, Refusal, Unauthorised
+from .refusals import Busy, Defect, Malformed, NotAllowed, Refusal, Unauthorised
 from .repository import Repository
 from .worker_sync import WorkerSync
 
+_SWEEP_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
 
-async def start(repository: Repository, options: Options, log: Log, sync: WorkerSync, port: int) -> Any:
-    """A ``grpc.aio.Server`` that takes requests; ``await stop(grace)`` ends it.
+
+async def start(
+    repository: Repository,
+    options: Options,
+    log: Log,
+    sync: WorkerSync,
+    port: int,
+    local: socket.socket | None = None,
+) -> GrpcServer:
+    """A server that takes requests on a port, and on the Unix socket ``local``.
 
     Raises OutputError: the port cannot be bound; InputError: TLS's files cannot be read; MissingPackageError.
     """
-    grpc = imported("grpc", PURPOSE)
-    imported("grpc.aio", PURPOSE)
-    service = _Service(Methods(repository, sync), options, log)
-    server = grpc.aio.server(options=_arguments(options), maximum_concurrent_rpcs=options.connections)
-    server.add_generic_rpc_handlers(service.handlers())
+    service = Service(Methods(repository, sync), options, log)
+    connections: set[Connection] = set()
+
+    def connection() -> Connection:
+        return Connection(service.accept, options.max_head, connections, options.connections)
+
+    loop, tls = asyncio.get_running_loop(), _tls(options)
     address = socket.getaddrinfo(options.host, port, type=socket.SOCK_STREAM)[0][4][0]
-    endpoint = f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
     try:
-        if options.certificate is None or options.key is None:
-            server.add_insecure_port(endpoint)
-        else:
-            pair = options.key.read_bytes(), options.certificate.read_bytes()
-            server.add_secure_port(endpoint, grpc.ssl_server_credentials([pair]))
-    except OSError as error:
-        raise InputError(
-            f"{error.filename}: cannot be read: {error.strerror}. What to do: give files in PEM format"
-        ) from None
-    except RuntimeError:
+        server = await loop.create_server(connection, str(address), port, reuse_port=True, backlog=4096, ssl=tls)
+    except OSError:
         hint = "What to do: give another port (--grpc-port), or 0 for any free one"
         raise OutputError(f"cannot bind {options.host}:{port} for gRPC. {hint}") from None
-    await server.start()
-    return server
+    servers = [server]
+    if local is not None:
+        servers.append(await loop.create_unix_server(connection, sock=local, backlog=4096, ssl=tls))
+    return GrpcServer(servers, connections, options)
 
 
-def _arguments(options: Options) -> list[tuple[str, int]]:
-    """The channel's arguments; https://grpc.github.io/grpc/core/group__grpc__arg__keys.html."""
-    return [
-        ("grpc.so_reuseport", 1),  # the workers share the port
-        ("grpc.max_receive_message_length", options.max_body),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.max_metadata_size", options.max_head),
-        ("grpc.absolute_max_metadata_size", options.max_head),
-        ("grpc.max_allowed_incoming_connections", options.connections),
-        ("grpc.keepalive_time_ms", round(options.keep_alive * 1000)),
-        ("grpc.keepalive_timeout_ms", round(options.read_timeout * 1000)),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-    ]
+def _tls(options: Options) -> ssl.SSLContext | None:
+    if options.certificate is None or options.key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.load_cert_chain(options.certificate, options.key, password="")
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{options.certificate}: cannot be read: {reason}. What to do: give files in PEM format"
+        ) from None
+    return context
 
 
-class _Service:
-    """Wraps every method: checks the token, turns errors into gRPC statuses, and logs."""
+class GrpcServer:
+    """The port and its connections."""
+
+    def __init__(self, servers: list[asyncio.Server], connections: set[Connection], options: Options):
+        self._servers, self._connections, self._options = servers, connections, options
+        self._sweeping = asyncio.create_task(self._sweep())
+
+    async def _sweep(self) -> None:
+        """Close the connections of clients that take no answers, or are gone."""
+        loop, options = asyncio.get_running_loop(), self._options
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = loop.time()
+            for connection in list(self._connections):
+                silent = now - connection.heard
+                stalled = connection.stalled is not None and now - connection.stalled > options.read_timeout
+                if stalled or (connection.asked and silent > options.keep_alive + options.read_timeout):
+                    connection.transport.abort()
+                elif silent > options.keep_alive and not connection.asked:
+                    connection.ping()
+
+    async def stop(self, grace: float) -> None:
+        """Take no more connections and requests; those in progress get ``grace`` seconds."""
+        for server in self._servers:
+            server.close()
+        end = asyncio.get_running_loop().time() + grace
+        for connection in list(self._connections):
+            connection.leave()
+        while self._connections and asyncio.get_running_loop().time() < end:
+            await asyncio.sleep(_LOOK_SECONDS)
+        for connection in list(self._connections):
+            connection.transport.abort()
+        self._sweeping.cancel()
+
+
+class Service:
+    """Makes a call of each stream: checks the token, turns errors into gRPC statuses, and logs."""
 
     def __init__(self, methods: Methods, options: Options, log: Log):
-        self._methods, self._log = methods, log
-        self._grpc = imported("grpc", PURPOSE)
+        self.methods: Methods = methods
+        self.log: Log = log
+        self._max_body, self._most = options.max_body, options.connections
         self._decode_error: type[Exception] = imported("google.protobuf.message", PURPOSE).DecodeError
         self._prefix, self._count = token_hex(4), 0
         self._token = None if options.token is None else f"Bearer {options.token}".encode()
-
-    def handlers(self) -> list[Any]:
-        """For ``grpc.aio.Server.add_generic_rpc_handlers``.
-
-        They take and give bytes, so that a message that cannot be decoded is the client's error, and not the server's.
-        """
-        unary, stream = self._grpc.unary_unary_rpc_method_handler, self._grpc.stream_stream_rpc_method_handler
-        services = {
-            service: {name: unary(self._wrap(name, *method)) for name, method in methods.items()}
-            for service, methods in self._methods.unary().items()
+        self._table = {
+            f"/{service}/{name}".encode(): (name, *method)
+            for service, entries in methods.unary().items()
+            for name, method in entries.items()
         }
-        services[SERVICE]["ModelStreamInfer"] = stream(self._stream)
-        return [self._grpc.method_handlers_generic_handler(*service) for service in services.items()]
+        self._infer, self._stream = (f"/{SERVICE}/{name}".encode() for name in ("ModelInfer", "ModelStreamInfer"))
 
-    def _wrap(self, name: str, kind: Any, method: Method) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        token, requests = self._token if name not in FREE else None, self._log.requests
+    def accept(self, stream: Stream, headers: Headers | None) -> GrpcCall:
+        """The call of a new stream; ``headers`` is None where they were too large."""
+        if headers is None:
+            return _refused(self, stream, Busy("the metadata are larger than this server takes"))
+        if headers.get(b":method") != b"POST" or not headers.get(b"content-type", b"").startswith(b"application/grpc"):
+            return _refused(self, stream, Malformed("this port takes POST requests of the type application/grpc"))
+        path = headers.get(b":path", b"")
+        if path == self._infer and self._token is None:
+            return InferCall(self, "ModelInfer", stream, headers, self._max_body)
+        name, kind, method = self._table.get(path, ("", None, None))
+        if name not in FREE and not self._authorised(headers):
+            words = "this server requires a bearer token in the metadata: authorization: Bearer ..."
+            return _refused(self, stream, Unauthorised(words), name or path[:80].decode("latin-1"))
+        if path == self._infer:
+            return InferCall(self, "ModelInfer", stream, headers, self._max_body)
+        if path == self._stream:
+            return StreamCall(self, "ModelStreamInfer", stream, headers, self._max_body)
+        if method is None:
+            words = f"there is no method {path[:200].decode('latin-1')}"
+            return _refused(self, stream, NotAllowed(words), "unknown")
+        return TaskCall(self, name, kind, method, stream, headers, self._max_body)
 
-        async def handle(content: bytes, context: Context) -> bytes:
-            start = perf_counter()
-            try:
-                if token is not None:
-                    _authorise(context, token)
-                response = await method(self._parse(kind, content), context, start)
-                if requests:
-                    self._log_request(self._identity(context), name, "OK", start)
-                return response.SerializeToString()
-            except Exception as error:
-                identity = self._identity(context)
-                refusal = self._refusal(error, identity)
-                self._log_request(identity, name, refusal.code, start)
-            return await self._abort(context, refusal, identity)
+    def _authorised(self, headers: Headers) -> bool:
+        return self._token is None or compare_digest(headers.get(b"authorization", b""), self._token)
 
-        return handle
-
-    async def _stream(self, contents: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-        """Answers in the order of the requests; an error is an answer too, and the stream goes on."""
-        name = "ModelStreamInfer"
-        if self._token is not None:
-            try:
-                _authorise(context, self._token)
-            except Unauthorised as refusal:
-                await self._abort(context, refusal, self._identity(context))
-        pb = self._methods.pb
-        async for content in contents:
-            start, request = perf_counter(), None
-            try:
-                request = self._parse(pb.ModelInferRequest, content)
-                response = {"infer_response": await self._methods.infer(request, context, start)}
-            except Exception as error:
-                identity = self._identity(context)
-                refusal = self._refusal(error, identity)
-                self._log_request(identity, name, refusal.code, start)
-                empty = pb.ModelInferResponse(id="" if request is None else request.id)
-                response = {"error_message": str(refusal), "infer_response": empty}
-            yield pb.ModelStreamInferResponse(**response).SerializeToString()
-
-    def _parse(self, kind: Any, content: bytes) -> Any:
+    def parse(self, kind: Any, content: bytes) -> Any:
+        """A message. Raises Malformed."""
         try:
             return kind.FromString(content)
         except self._decode_error:
             raise Malformed(f"the message is not a {kind.DESCRIPTOR.name}") from None
 
-    def _refusal(self, error: Exception, identity: str) -> Refusal:
+    def refusal(self, error: Exception, identity: str) -> Refusal:
         """The client's error; the cause of a defect is only in the log."""
         if isinstance(error, Refusal):
             return error
-        self._log.failure(identity, error)
+        self.log.failure(identity, error)
         return Defect(f"internal error; the log of request {identity} has it")
 
-    async def _abort(self, context: Context, refusal: Refusal, identity: str) -> Any:
-        code = getattr(self._grpc.StatusCode, refusal.code)
-        await context.abort(code, str(refusal), (("x-request-id", identity),))
+    def fail(self, call: GrpcCall, name: str, error: Exception) -> None:
+        """End a call with an error."""
+        identity = self.identity(call.headers)
+        refusal = self.refusal(error, identity)
+        self.logged(identity, name, refusal.code, call.start, str(refusal))
+        call.status(refusal.code, str(refusal), [(b"x-request-id", identity.encode("latin-1"))])
 
-    def _identity(self, context: Context) -> str:
+    def identity(self, headers: Headers) -> str:
         """The client's x-request-id, or one of ours."""
         self._count += 1
-        identity = dict(context.invocation_metadata() or ()).get("x-request-id")
-        if isinstance(identity, str) and 0 < len(identity) <= 128:
-            return identity
-        return f"{self._prefix}-g{self._count:x}"
+        identity = headers.get(b"x-request-id", b"")
+        return identity.decode("latin-1") if 0 < len(identity) <= 128 else f"{self._prefix}-g{self._count:x}"
 
-    def _log_request(self, identity: str, name: str, code: str, start: float) -> None:
-        self._log.request(identity, "grpc", name, code, perf_counter() - start)
+    def logged(self, identity: str, name: str, code: str, start: float, error: str = "") -> None:
+        """Log a request that was answered."""
+        more = {"error": error[:500]} if error else {}
+        self.log.request(identity, "grpc", name, code, perf_counter() - start, **more)
 
 
-def _authorise(context: Context, token: bytes) -> None:
-    header = dict(context.invocation_metadata() or ()).get("authorization", "")
-    if not compare_digest(header.encode() if isinstance(header, str) else header, token):
-        raise Unauthorised("this server requires a bearer token in the metadata: authorization: Bearer ...")
+class InferCall(UnaryCall):
+    """``ModelInfer``: from its last byte to its answer without a task."""
+
+    def __init__(self, service: Service, name: str, stream: Stream, headers: Headers, max_body: int):
+        super().__init__(stream, headers, max_body)
+        self._service, self._name = service, name
+        self._begun: Begun | None = None
+
+    def run(self, content: bytes) -> None:
+        """As ``UnaryCall.run``."""
+        methods = self._service.methods
+        request = self._service.parse(methods.pb.ModelInferRequest, content)
+        begun = self._begun = methods.begin(request, self.time_remaining(), self.headers, self.start)
+
+        def deliver(outputs: asyncio.Future[Arrays]) -> None:
+            if outputs.cancelled():
+                return
+            try:
+                self.answer(methods.response(begun))
+                if self._service.log.requests:
+                    self._service.logged(self._service.identity(self.headers), self._name, "OK", self.start)
+            except Exception as error:
+                self.fail(error)
+
+        begun.outputs.add_done_callback(deliver)
+
+    def cancelled(self) -> None:
+        """Ask the model for nothing any more."""
+        if self._begun is not None and not self._begun.outputs.done():
+            self._begun.gone()
+
+    def fail(self, error: Exception) -> None:
+        """As ``GrpcCall.fail``."""
+        self._service.fail(self, self._name, error)
+
+
+class TaskCall(UnaryCall):
+    """Any other method: a task of its own."""
+
+    def __init__(
+        self,
+        service: Service,
+        name: str,
+        kind: Any,
+        method: Method,
+        stream: Stream,
+        headers: Headers,
+        max_body: int,
+    ):
+        super().__init__(stream, headers, max_body)
+        self._service, self._name, self._kind, self._method = service, name, kind, method
+        self._task: asyncio.Task[None] | None = None
+
+    def run(self, content: bytes) -> None:
+        """As ``UnaryCall.run``."""
+        self._task = asyncio.get_running_loop().create_task(self._run(content))
+
+    async def _run(self, content: bytes) -> None:
+        try:
+            response = await self._method(self._service.parse(self._kind, content))
+            if self._service.log.requests:
+                self._service.logged(self._service.identity(self.headers), self._name, "OK", self.start)
+            self.answer(response.SerializeToString())
+        except Exception as error:
+            self.fail(error)
+
+    def cancelled(self) -> None:
+        """End the task."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def fail(self, error: Exception) -> None:
+        """As ``GrpcCall.fail``."""
+        self._service.fail(self, self._name, error)
+
+
+class StreamCall(GrpcCall):
+    """``ModelStreamInfer``: answers in the order of the requests; an error is an answer too, and the stream goes on."""
+
+    def __init__(self, service: Service, name: str, stream: Stream, headers: Headers, max_body: int):
+        super().__init__(stream, headers, max_body)
+        self._service, self._name = service, name
+        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def message(self, content: bytes) -> None:
+        """As ``GrpcCall.message``."""
+        self._messages.put_nowait(content)
+
+    def ended(self) -> None:
+        """As ``GrpcCall.ended``."""
+        self._messages.put_nowait(None)
+
+    async def _run(self) -> None:
+        service, pb = self._service, self._service.methods.pb
+        while (content := await self._messages.get()) is not None:
+            self.stream.connection.taken(self.stream)
+            start, request = perf_counter(), None
+            try:
+                request = service.parse(pb.ModelInferRequest, content)
+                begun = service.methods.begin(request, self.time_remaining(), self.headers, start)
+                await asyncio.wait({begun.outputs})
+                answer = pb.ModelInferResponse.FromString(service.methods.response(begun))
+                response = {"infer_response": answer}
+            except Exception as error:
+                identity = service.identity(self.headers)
+                refusal = service.refusal(error, identity)
+                service.logged(identity, self._name, refusal.code, start, str(refusal))
+                empty = pb.ModelInferResponse(id="" if request is None else request.id)
+                response = {"error_message": str(refusal), "infer_response": empty}
+            self.answer(pb.ModelStreamInferResponse(**response).SerializeToString(), last=False)
+        self.status("OK")
+
+    def cancelled(self) -> None:
+        """End the task."""
+        self._task.cancel()
+
+    def fail(self, error: Exception) -> None:
+        """As ``GrpcCall.fail``."""
+        self._task.cancel()
+        self._service.fail(self, self._name, error)
+
+
+class _Refused(UnaryCall):
+    """A call that is answered before its message comes."""
+
+    def run(self, content: bytes) -> None:
+        """It was answered."""
+
+    def fail(self, error: Exception) -> None:
+        """It was answered."""
+
+
+def _refused(service: Service, stream: Stream, refusal: Refusal, name: str = "") -> GrpcCall:
+    call = _Refused(stream, {}, 0)
+    service.fail(call, name, refusal)
+    return call

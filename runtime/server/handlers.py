@@ -24,7 +24,6 @@ from .worker_sync import WorkerSync
 
 JSON, HTML = b"application/json", b"text/html; charset=utf-8"
 _EXTENSIONS = ["binary_tensor_data", "model_repository", "model_repository(unload_dependents)", "statistics"]
-SERVER_METADATA: dict[str, str | list[str]] = {"name": "mlpx", "version": VERSION, "extensions": _EXTENSIONS}
 _SCRIPTS = ("ports.js", "form.js", "bars.js", "page.js")
 PAGE = {
     "/": ("page.html", HTML),
@@ -46,11 +45,19 @@ class Answer:
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = ()
     rows: int | None = None
+    error: str = ""
+    """For the log."""
 
 
 def json_answer(record: Any) -> Answer:
     """An answer whose body is this record as JSON."""
     return Answer([orjson.dumps(record)])
+
+
+def server_metadata(options: Options) -> dict[str, str | list[str]]:
+    """The server's name, version and extensions."""
+    extensions = [*_EXTENSIONS, *(["system_shared_memory"] if options.shared_memory else [])]
+    return {"name": "mlpx", "version": VERSION, "extensions": extensions}
 
 
 class Handlers:
@@ -79,7 +86,7 @@ class Handlers:
 
     async def server(self, _request: HttpRequest, _parameters: Parameters) -> Answer:
         """The server's name, version and extensions."""
-        return json_answer(SERVER_METADATA)
+        return json_answer(server_metadata(self.options))
 
     async def metadata(self, _request: HttpRequest, parameters: Parameters) -> Answer:
         """The inputs and outputs of a model. Raises Unknown, NotReady."""
@@ -133,6 +140,24 @@ class Handlers:
         if type(control_parameters) is not dict:
             raise Malformed("the request's parameters are not an object")
         await self._sync.control(action, parameters["model"], control_parameters)
+        return Answer([b""])
+
+    async def regions(self, _request: HttpRequest, parameters: Parameters) -> Answer:
+        """The regions of shared memory, or one. Raises Unknown."""
+        return json_answer(self.repository.regions.status(parameters.get("region")))
+
+    async def register(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        """Register shared memory. Raises Forbidden, Malformed."""
+        record = parse_object(await read_body(request, self.options.max_body))
+        await self._sync.register(
+            parameters["region"], record.get("key"), record.get("offset", 0), record.get("byte_size")
+        )
+        return Answer([b""])
+
+    async def unregister(self, request: HttpRequest, parameters: Parameters) -> Answer:
+        """Forget a region of shared memory, or all."""
+        await read_body(request, self.options.max_body)
+        await self._sync.unregister(parameters.get("region"))
         return Answer([b""])
 
     async def metrics(self, _request: HttpRequest, _parameters: Parameters) -> Answer:

@@ -2,15 +2,17 @@
 
 The fast path takes a request of the usual kind from the last byte of its body to its answer without an asyncio task:
 POST, a loaded model's infer path, a plain body of at most ``_FAST_BYTES``. It is parsed when its last byte is there,
-waits in the model's queue, and its answer is written when its call is done. Every other request goes through ASGI, with
-tasks and events: pipelined behind another one, compressed or from a page, to a server that requires a token, from a
-client that does not take its answers.
+waits in the model's queue, and its answer is written when its call is done. A client sends the same head again and
+again: one that took the fast path before, and comes with its whole body, is not parsed. Every other request goes
+through ASGI, with tasks and events: pipelined behind another one, compressed or from a page, to a server that requires
+a token, from a client that does not take its answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,6 +30,8 @@ _PHRASES = {
     503: ("Service Unavailable", "this server has all the connections that it takes"),
 }
 _FAST_BYTES = 2**16
+_KNOWN_HEADS = 1000
+"""Heads that are remembered."""
 _SLOW_HEADERS = frozenset(
     (b"authorization", b"content-encoding", b"expect", b"origin", b"sec-fetch-site", b"transfer-encoding", b"upgrade")
 )
@@ -61,6 +65,17 @@ class FastRequest:
         self.response_complete = self.disconnected = False
 
 
+@dataclass(frozen=True, slots=True)
+class _KnownHead:
+    """What was parsed of a head that took the fast path."""
+
+    url: bytes
+    headers: Mapping[bytes, bytes]
+    keep_alive: bool
+    end: int
+    """Of the request, with its body."""
+
+
 async def _no_body() -> Mapping[str, Any]:
     """The body of a request on the fast path is in its ``FastRequest``."""
     return {"type": "http.disconnect"}
@@ -69,6 +84,7 @@ async def _no_body() -> Mapping[str, Any]:
 def protocol_class(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
     """The protocol class with the limits of these options, and the fast path to the models of ``rest``."""
     largest_fast = min(options.max_body, _FAST_BYTES)
+    known_heads: dict[bytes, _KnownHead] = {}
 
     class LimitedProtocol(HttpToolsProtocol):
         """A connection that is closed when it asks for too much, or takes too long."""
@@ -82,6 +98,8 @@ def protocol_class(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
         _head = 0
         """The bytes so far of a request's head that is not complete."""
         _in_head = True
+        _piece = b""
+        """What is being parsed, while it can be one whole request."""
         _ended = False
         """A request ended within the bytes that are being read, so they are not all of the next one's head."""
 
@@ -96,13 +114,40 @@ def protocol_class(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
             if self.transport.is_closing():
                 return
             if self.since is None:
-                self.since = self.loop.time()
+                if self._is_known(data):
+                    return
+                self.since, self._piece = self.loop.time(), data
             self._ended = False
             super().data_received(data)
+            self._piece = b""
             if self._in_head and not self._ended and not self.transport.is_closing():
                 self._head += len(data)
                 if self._head > options.max_head:
                     self.refuse(431)
+
+        def _is_known(self, data: bytes) -> bool:
+            """Whether this is a whole request with a head that is known; it is answered then."""
+            head = data[: data.find(b"\r\n\r\n") + 4]
+            known = known_heads.get(head)
+            if known is None or known.end != len(data) or self.flow.write_paused:
+                return False
+            if self.cycle is not None and not self.cycle.response_complete:
+                return False
+            model = rest.fast_model(known.url)
+            if model is None:
+                return False
+            self._unset_keepalive_if_required()
+            request = rest.new_request("POST", known.url.decode("latin-1"), known.headers, _no_body)
+            fast = self.cycle = FastRequest(model, request, known.keep_alive)
+            fast.more_body = False
+            rest.infer(model, request, data[len(head) :], partial(self._write, fast))
+            return True
+
+        def _remember(self, headers: Mapping[bytes, bytes], length: int, keep_alive: bool) -> None:
+            """Know the head again, if what is being parsed is its request and nothing else."""
+            end = self._piece.find(b"\r\n\r\n") + 4
+            if len(self._piece) == end + length and len(known_heads) < _KNOWN_HEADS:
+                known_heads[self._piece[:end]] = _KnownHead(self.url, headers, keep_alive, end + length)
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
@@ -137,7 +182,9 @@ def protocol_class(options: Options, rest: Rest) -> type[HttpToolsProtocol]:
             if model is None:
                 return None
             request = rest.new_request("POST", self.url.decode("latin-1"), headers, _no_body)
-            return FastRequest(model, request, parser.should_keep_alive())
+            keep_alive = parser.should_keep_alive()
+            self._remember(headers, int(length), keep_alive)
+            return FastRequest(model, request, keep_alive)
 
         def on_body(self, body: bytes) -> None:
             if self.cycle is not None:

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object per line on standard error, with request ids and without any payload."""
+"""Logs on standard error, with request ids and without any payload: a line for people on a terminal, else JSON."""
 
 from __future__ import annotations
 
@@ -25,14 +25,19 @@ class Log:
         self.requests = requests
         self._stream = sys.stderr if stream is None else stream
         self._pid = os.getpid()
+        self._for_people = self._stream.isatty()
         self._second, self._written, self._left_out = 0, 0, 0
 
     def event(self, event: str, **fields: Any) -> None:
         """Write one event."""
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        record = {"time": now, "event": event, "pid": self._pid, **fields}
+        now = datetime.now(UTC)
+        if self._for_people:
+            line = f"{now.astimezone():%H:%M:%S} {_words(event, fields)}"
+        else:
+            stamp = now.isoformat(timespec="milliseconds")
+            line = json.dumps({"time": stamp, "event": event, "pid": self._pid, **fields}, default=str)
         try:
-            self._stream.write(json.dumps(record, default=str) + "\n")
+            self._stream.write(f"{line}\n")
             self._stream.flush()
         except (OSError, ValueError):  # nobody reads the log any more; the server goes on
             return
@@ -61,6 +66,25 @@ class Log:
         """Log the cause of an "internal error"."""
         trace = "".join(traceback.format_exception(error))
         self.event("failure", request=identity, error=f"{type(error).__name__}: {error}", trace=trace)
+
+
+def _words(event: str, fields: dict[str, Any]) -> str:
+    """``model loaded: model digits, version 1, proved yes``; a trace comes in lines of its own.
+
+    What a client sent cannot control the terminal.
+    """
+    trace = fields.pop("trace", "")
+    words = [f"{name.replace('_', ' ')} {_shown(value)}" for name, value in fields.items() if value is not None]
+    line = f"{event.replace('_', ' ')}{': ' if words else ''}{', '.join(words)}"
+    return "\n".join([_printable(line), *(_printable(each) for each in trace.splitlines())])
+
+
+def _shown(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 _HANG_UP = "ASGI callable returned without completing response."

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -19,11 +19,14 @@ from runtime.json_types import Json
 from runtime.model.port import LARGEST_INT, SMALLEST_INT
 
 from .refusals import Malformed
+from .shared_memory import OFFSET, REGION, SIZE, Place, Regions, place_of
 from .signature import BYTES, DTYPES, FP32, Signature, Tensor, out_of_range, to_model_dtype
 from .words import codes_of_bytes, codes_of_texts
 
 _FLOAT32 = np.dtype("<f4")
 _NUMBERS = {int, float}
+_SHARED = -1
+"""Instead of a number of bytes: the input is in shared memory."""
 
 
 @dataclass(slots=True)
@@ -38,10 +41,17 @@ class InferRequest:
     """The outputs that are sent as bytes."""
     timeout: float | None
     """In seconds."""
+    placed: Mapping[str, Place] = field(default_factory=dict[str, Place])
+    """The outputs that are written to shared memory."""
 
 
-def parse_request(body: bytes, json_length: int | None, signature: Signature) -> InferRequest:
-    """The request in a body; ``json_length`` is its Inference-Header-Content-Length. Raises Malformed, TooLarge."""
+def parse_request(
+    body: bytes, json_length: int | None, signature: Signature, regions: Regions | None = None
+) -> InferRequest:
+    """The request in a body; ``json_length`` is its Inference-Header-Content-Length. Raises Malformed, TooLarge.
+
+    ``regions`` are where tensors in shared memory are.
+    """
     if json_length is None:
         record, binary = _parse_json(body), None
     elif 0 <= json_length <= len(body):
@@ -61,7 +71,9 @@ def parse_request(body: bytes, json_length: int | None, signature: Signature) ->
         if tensor.name in feed:
             raise Malformed(f"input '{tensor.name}' is given twice")
         size = _binary_size(entry, tensor.name)
-        if size is None and entry["datatype"] == BYTES:
+        if size is _SHARED:
+            values = _shared(entry, tensor, count, regions)
+        elif size is None and entry["datatype"] == BYTES:
             values = codes_of_texts(entry.get("data"), tensor, count, len(entry["shape"]))
         elif size is None:
             values = _parse_numbers(entry.get("data"), tensor, entry["datatype"], count, len(entry["shape"]))
@@ -86,7 +98,29 @@ def parse_request(body: bytes, json_length: int | None, signature: Signature) ->
         feed[tensor.name] = values.reshape(entry["shape"])
     if binary is not None and offset != len(binary):
         raise Malformed(f"{len(binary) - offset:,} bytes are left after the last binary input")
-    return _with_outputs(record, feed, signature.complete(feed), signature)
+    return _with_outputs(record, feed, signature.complete(feed), signature, regions)
+
+
+def _shared(entry: Mapping[str, Any], tensor: Tensor, count: int, regions: Regions | None) -> np.ndarray:
+    """An input in shared memory, as float32 or int64 (count,)."""
+    place = place_of(entry["parameters"], tensor.name)
+    if "data" in entry or place is None:
+        raise Malformed(f"input '{tensor.name}' has both \"data\" and {REGION}")
+    return read_shared(place, tensor, entry["datatype"], count, regions)
+
+
+def read_shared(place: Place, tensor: Tensor, datatype: str, count: int, regions: Regions | None) -> np.ndarray:
+    """An input (count,) in shared memory, as float32 or int64. Raises Malformed."""
+    if regions is None:
+        raise Malformed(f"input '{tensor.name}' is in shared memory, which a request with so much JSON cannot use")
+    dtype = DTYPES.get(datatype)
+    if dtype is not None and place.size != dtype.itemsize * count:
+        takes = f"its shape takes {dtype.itemsize * count:,}"
+        raise Malformed(f"input '{tensor.name}' has {place.size:,} bytes of shared memory, and {takes}")
+    content = regions.read(place, tensor.name)
+    if dtype is None:
+        return codes_of_bytes(bytes(content), tensor, count)
+    return to_model_dtype(tensor, np.frombuffer(content, dtype), datatype)
 
 
 def _parse_json(body: bytes) -> dict[str, Any]:
@@ -116,8 +150,8 @@ def _binary_size(entry: Mapping[str, Any], name: str) -> int | None:
         return None
     if type(parameters) is not dict:
         raise Malformed(f"the parameters of input '{name}' are not an object")
-    if "shared_memory_region" in parameters:
-        raise Malformed(f"input '{name}' is in shared memory, which this server does not read")
+    if REGION in parameters:
+        return _SHARED
     size: Json = parameters.get("binary_data_size")
     if size is not None and (type(size) is not int or size < 0):
         raise Malformed(f"input '{name}' has binary_data_size {size!r}, which is not a number of bytes")
@@ -162,7 +196,11 @@ def _parse_numbers(data: Json, tensor: Tensor, datatype: str, count: int, depth:
 
 
 def _with_outputs(
-    record: Mapping[str, Any], feed: dict[str, np.ndarray], rows: int, signature: Signature
+    record: Mapping[str, Any],
+    feed: dict[str, np.ndarray],
+    rows: int,
+    signature: Signature,
+    regions: Regions | None,
 ) -> InferRequest:
     """A request whose inputs are parsed: its id, its parameters and the outputs that it names."""
     identity = record.get("id")
@@ -183,6 +221,7 @@ def _with_outputs(
         raise Malformed('"outputs" is not a list')
     names: list[str] = []
     binary: set[str] = set()
+    placed: dict[str, Place] = {}
     entry: Json
     for entry in entries:
         if type(entry) is not dict:
@@ -194,17 +233,34 @@ def _with_outputs(
         if type(parameters) is not dict:
             raise Malformed(f"the parameters of output '{name}' are not an object")
         refuse_unsupported(name, parameters)
-        if parameters.get("binary_data", all_binary):
+        place = place_of(parameters, name)
+        if place is not None:
+            placed[name] = checked_place(place, name, regions)
+        elif parameters.get("binary_data", all_binary):
             binary.add(name)
         names.append(name)
-    return InferRequest(feed, rows, identity, names, frozenset(binary), timeout)
+    return InferRequest(feed, rows, identity, names, frozenset(binary), timeout, placed)
+
+
+def checked_place(place: Place, output: str, regions: Regions | None) -> Place:
+    """The place of an output, before anything is computed. Raises Malformed."""
+    if regions is None:
+        raise Malformed(f"output '{output}' goes to shared memory, which a request with so much JSON cannot use")
+    regions.find(place, output)
+    return place
 
 
 def refuse_unsupported(output: str, parameters: Iterable[str]) -> None:
     """Raises Malformed: a request has one of Triton's parameters of an output that this server does not have."""
-    for name in ("classification", "shared_memory_region"):
-        if name in parameters:
-            raise Malformed(f"output '{output}' asks for {name}, which this server does not do")
+    if "classification" in parameters:
+        raise Malformed(f"output '{output}' asks for classification, which this server does not do")
+
+
+def write_shared(place: Place, values: np.ndarray, name: str, regions: Regions | None) -> dict[str, str | int]:
+    """Write an output to its place; the parameters of the answer that say so. Raises Malformed."""
+    assert regions is not None  # or the request would have been refused
+    regions.write(place, values.data.cast("B") if values.size else b"", name)
+    return {REGION: place.region, SIZE: values.nbytes} | ({OFFSET: place.offset} if place.offset else {})
 
 
 def parse_timeout(microseconds: object) -> float | None:
@@ -217,9 +273,13 @@ def parse_timeout(microseconds: object) -> float | None:
 
 
 def format_response(
-    model: str, version: str, request: InferRequest, outputs: Mapping[str, np.ndarray]
+    model: str,
+    version: str,
+    request: InferRequest,
+    outputs: Mapping[str, np.ndarray],
+    regions: Regions | None = None,
 ) -> tuple[list[bytes | memoryview], int | None]:
-    """The body in pieces, and the length of its JSON where bytes follow.
+    """The body in pieces, and the length of its JSON where bytes follow. Outputs in shared memory are written there.
 
     NaN and infinities are written as Python's json and Triton write them, since JSON has no form for them.
     """
@@ -229,7 +289,9 @@ def format_response(
     for name in request.outputs:
         values = np.ascontiguousarray(outputs[name], _FLOAT32)
         entry: dict[str, Any] = {"name": name, "datatype": FP32, "shape": list(values.shape)}
-        if name in request.binary:
+        if name in request.placed:
+            entry["parameters"] = write_shared(request.placed[name], values, name, regions)
+        elif name in request.binary:
             entry["parameters"] = {"binary_data_size": values.nbytes}
             binary.append(values.data.cast("B") if values.size else b"")
         else:

@@ -46,6 +46,7 @@ INDEX: Schema = {
             "version": _TEXT,
             "state": {"enum": ["READY", "UNAVAILABLE", "LOADING"]},
             "reason": _TEXT,
+            "proved": {"type": ["boolean", "null"]},
         },
     },
 }

@@ -41,7 +41,7 @@ class Options:
     grace: float = 30.0
     """For requests in progress when the server stops."""
     poll: float | None = None
-    """The time between two looks at the folder; None: only on SIGHUP and when a client asks."""
+    """The time between two looks at the folder; None: only on SIGUSR1 and when a client asks."""
     verify_every: float = 60.0
     """The time between two checks of each proved model by the rows of its certificate; 0: none, not even at its start.
     """
@@ -58,5 +58,9 @@ class Options:
     key: Path | None = None
     otel: bool = False
     """Whether requests are traced by OpenTelemetry."""
+    uds: Path | None = None
+    """A Unix socket for REST; that for gRPC is beside it, with ``.grpc`` behind its name."""
+    shared_memory: bool = False
+    """Whether clients may register shared memory of this machine."""
     log_requests: bool = False
     """Whether every request is logged, or only those that fail."""

@@ -104,14 +104,15 @@
   }
 
   function open(model, version, metadata) {
-    const { inputs, outputs, bound } = metadata.parameters;
+    const { inputs, outputs, bound, proved } = metadata.parameters;
     const batch = (port) => Number(port.shape[0]) || 1; // a file of a fixed batch gets the row as often as it takes
     current = { path: `${place(model, version)}/infer` };
     const mine = current;
     view("try").hidden = false;
     view("title").textContent = `Try ${model}, version ${version}`;
     view("wrong").textContent = "";
-    view("bound").textContent = bound ? `Error of correct float32 arithmetic: ${bound.words}.` : "";
+    const unproved = proved ? "" : "Not proved: no certificate says that this file computes what was trained.";
+    view("bound").textContent = bound ? `Error of correct float32 arithmetic: ${bound.words}.` : unproved;
     const fields = inputs.map((port) => ({ port, ...form.input(port, update) }));
     const shown = outputs.map((port) => ({ port, ...bars.output(port) }));
     view("inputs").replaceChildren(...fields.map((one) => one.element));

@@ -20,6 +20,7 @@ from .logs import Log
 from .options import Options
 from .refusals import Malformed, NotReady, Unknown
 from .self_check import check
+from .shared_memory import Regions
 from .statistics import Records
 
 READY, UNAVAILABLE, LOADING = "READY", "UNAVAILABLE", "LOADING"
@@ -66,6 +67,7 @@ class Repository:
         self.options: Options = options
         self._log = log
         self.models: dict[str, Model] = {}
+        self.regions: Regions = Regions(options.shared_memory)
         self.stopping = False
         self.faults_elsewhere: Faults = {}
         """What the other workers found wrong with their copies."""
@@ -140,15 +142,16 @@ class Repository:
     def _report_faults(self) -> None:
         self.report_faults({(m.name, m.version): m.fault for m in self.loaded_models() if m.fault})
 
-    def index(self, *, ready: bool = False) -> list[dict[str, str]]:
-        """The repository as V2 lists it; with ``ready`` only what is loaded and right."""
+    def index(self, *, ready: bool = False) -> list[dict[str, Any]]:
+        """The repository as V2 lists it, and what is proved; with ``ready`` only what is loaded and right."""
         faults = self.faults()
-        entries: list[dict[str, str]] = []
+        entries: list[dict[str, Any]] = []
         for name, model in self.models.items():
             for number, version in sorted(model.versions.items(), key=lambda item: int(item[0])):
                 fault = faults.get((name, number))
                 state, reason = (WRONG, fault) if fault else (version.state, version.reason)
-                entries.append({"name": name, "version": number, "state": state, "reason": reason})
+                proved = None if version.loaded is None else version.loaded.proved
+                entries.append({"name": name, "version": number, "state": state, "reason": reason, "proved": proved})
         return [entry for entry in entries if entry["state"] == READY or not ready]
 
     async def refresh(self, unloaded: Collection[str] = ()) -> None:
@@ -279,6 +282,7 @@ class Repository:
             model.close()
         for pool in (self._checkers, self._loader):
             pool.shutdown(wait=False, cancel_futures=True)
+        self.regions.unregister(None)
         end_trials()
 
     def _names(self) -> str:

@@ -16,8 +16,9 @@ from .dynamic_batching import Arrays
 from .handlers import Answer, Handlers, Parameters
 from .loaded_model import LoadedModel
 from .logs import Log
-from .messages import format_response, parse_request
+from .messages import InferRequest, format_response, parse_request
 from .options import Options
+from .parsing import LARGE_JSON, ParsingProcess
 from .refusals import Busy, Defect, Forbidden, Late, NotAllowed, NotReady, Refusal, TooLarge, Unauthorised, Unknown
 from .repository import Repository
 from .routes import Route, find_route
@@ -28,6 +29,8 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Lines = list[tuple[bytes, bytes]]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LOGGED = 500
+"""Characters of an error in the log."""
 _CLIENT_CLOSED = 499
 """The status in the log where the client closed the connection before its answer."""
 
@@ -39,6 +42,7 @@ class Rest:
         self._repository, self._options, self._log = repository, options, log
         self._handlers = Handlers(repository, options, sync)
         self._tracing = tracing(options)
+        self._parser = ParsingProcess()
         self._prefix, self._count = token_hex(4).encode(), 0
         self._loopback_only = options.token is None and options.host in _LOOPBACK
         """Whether requests that change what is loaded must name this machine as their host."""
@@ -77,7 +81,7 @@ class Rest:
         """The loaded model whose infer path this is; None where the request must be looked at by ``__call__``."""
         if self._token is not None:
             return None
-        route, parameters = find_route(url.decode("latin-1")) or (None, {})
+        route, parameters = find_route(url.decode("latin-1"))
         if route is None or not route.infer:
             return None
         try:
@@ -86,13 +90,19 @@ class Rest:
             return None
 
     def infer(
-        self, model: LoadedModel, request: HttpRequest, body: bytes, respond: Callable[[Answer], None]
+        self,
+        model: LoadedModel,
+        request: HttpRequest,
+        body: bytes | InferRequest,
+        respond: Callable[[Answer], None],
     ) -> asyncio.Future[Arrays] | None:
         """Give a request to its model, and its answer, with tensors or an error, to ``respond``; counts it.
 
-        The future is the model's, and may be cancelled; None if there is an answer already.
+        ``body`` is parsed here, unless it is. The future is the model's, and may be cancelled; None if there is an
+        answer already.
         """
         trace = self._tracing and self._tracing.start(request.headers, model, request.start, "http")
+        regions = self._repository.regions
 
         def fail(error: Exception) -> None:
             if trace is not None:
@@ -106,7 +116,7 @@ class Rest:
                     trace.end(error=NotReady("the client has gone"))
                 return
             try:
-                content, length = format_response(model.name, model.version, inputs, outputs.result())
+                content, length = format_response(model.name, model.version, inputs, outputs.result(), regions)
             except Exception as error:
                 return fail(error)
             model.count_answer(request.start)
@@ -118,8 +128,8 @@ class Rest:
             respond(Answer(content, b"application/octet-stream", headers=headers, rows=inputs.rows))
 
         try:
-            length = request.headers.get(b"inference-header-content-length")
-            inputs = parse_request(body, None if length is None else parse_length(length), model.signature)
+            parsed = isinstance(body, InferRequest)
+            inputs = body if parsed else parse_request(body, _json_length(request), model.signature, regions)
             called = None if trace is None else trace.called
             outputs = model.infer(inputs.feed, inputs.rows, inputs.timeout, called)
         except Exception as error:
@@ -130,7 +140,7 @@ class Rest:
     def finish(self, request: HttpRequest, answer: Answer) -> tuple[Lines, bytes | memoryview]:
         """Log a request; the header lines of its answer, and the body in one piece."""
         if answer.status >= 400 or self._log.requests:
-            self._log_request(request, answer.status, answer.rows)
+            self._log_request(request, answer.status, answer.rows, answer.error)
         body = answer.body[0] if len(answer.body) == 1 else b"".join(answer.body)
         lines = [
             (b"content-type", answer.content_type),
@@ -143,7 +153,7 @@ class Rest:
 
     async def _answer(self, request: HttpRequest) -> Answer:
         method, path = request.method, request.path
-        route, parameters = find_route(path) or (None, {})
+        route, parameters = find_route(path)
         if route is None or not route.free:
             self._check_token(request)
         if method == "POST":
@@ -166,13 +176,17 @@ class Rest:
         own = origin is None or origin.partition(b"://")[2] == host
         if not own or request.headers.get(b"sec-fetch-site") == b"cross-site":
             raise Forbidden("the request comes from a page of another site: only this server's own page may ask it")
-        if self._loopback_only and route is not None and route.repository and _host_name(host) not in _LOOPBACK:
+        if self._loopback_only and route is not None and route.local and _host_name(host) not in _LOOPBACK:
             raise Forbidden("without a token, models are loaded and unloaded through localhost only")
 
     async def _infer(self, request: HttpRequest, parameters: Parameters) -> Answer:
         model = self._repository.find(parameters["model"], parameters.get("version"))
+        body: bytes | InferRequest
         try:
             body = await read_body(request, self._options.max_body)
+            length = _json_length(request)
+            if (len(body) if length is None else length) > LARGE_JSON:
+                body = await self._parser.parse(body, length, model.signature)
         except Refusal as refusal:
             model.count_refusal(refusal)
             raise
@@ -205,12 +219,23 @@ class Rest:
             headers = ((b"www-authenticate", b"Bearer"),)
         if isinstance(refusal, TooLarge | Late):  # the rest of the body is not worth reading
             headers = ((b"connection", b"close"),)
-        return Answer([orjson.dumps({"error": str(refusal)})], status=refusal.status, headers=headers)
+        content = orjson.dumps({"error": str(refusal)})
+        return Answer([content], status=refusal.status, headers=headers, error=str(refusal))
 
-    def _log_request(self, request: HttpRequest, status: int, rows: int | None = None) -> None:
+    def close(self) -> None:
+        """End the process that parses large bodies."""
+        self._parser.close()
+
+    def _log_request(self, request: HttpRequest, status: int, rows: int | None = None, error: str = "") -> None:
         operation, seconds = f"{request.method} {request.path[:200]}", perf_counter() - request.start
-        more = {} if rows is None else {"rows": rows}
+        more = ({} if rows is None else {"rows": rows}) | ({"error": error[:_LOGGED]} if error else {})
         self._log.request(request.identity.decode("latin-1"), "rest", operation, status, seconds, **more)
+
+
+def _json_length(request: HttpRequest) -> int | None:
+    """The bytes of JSON before the tensors; None where the whole body is JSON. Raises Malformed."""
+    length = request.headers.get(b"inference-header-content-length")
+    return None if length is None else parse_length(length)
 
 
 def _host_name(host: bytes) -> str:

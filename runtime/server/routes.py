@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from runtime.version import VERSION
@@ -52,6 +53,11 @@ class Route:
         return self.template.startswith("/v2/repository/")
 
     @property
+    def local(self) -> bool:
+        """Whether it lists or changes what is on this machine, which a page of another site must not, by any name."""
+        return self.repository or self.template.startswith("/v2/systemsharedmemory")
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """The names of its template's parameters, in order."""
         return tuple(_PARAMETER.findall(self.template))
@@ -97,6 +103,19 @@ def _model_routes(model: str) -> list[Route]:
 
 _VERSION = "/v2/models/{model}/versions/{version}"
 _CHANGE = "/v2/repository/models/{model}"
+
+
+def _shared_memory_routes(path: str) -> list[Route]:
+    """Not in the document: they are for clients that share memory with the server."""
+    routes = [
+        Route(f"{path}/status", Handlers.regions),
+        Route(f"{path}/unregister", Handlers.unregister, method="POST"),
+    ]
+    if "{region}" in path:
+        routes.append(Route(f"{path}/register", Handlers.register, method="POST"))
+    return routes
+
+
 ROUTES = (
     Route("/v2", Handlers.server, "What the server is.", SERVER),
     Route("/v2/health/live", Handlers.live, "Whether the server runs.", free=True),
@@ -105,6 +124,8 @@ ROUTES = (
     Route("/v2/models/stats", Handlers.statistics, "Statistics of every model.", STATISTICS),
     Route("/metrics", Handlers.metrics, "Counters in Prometheus' format.", content_type="text/plain"),
     Route("/openapi.json", _openapi, "This document.", OBJECT),
+    *_shared_memory_routes("/v2/systemsharedmemory"),
+    *_shared_memory_routes("/v2/systemsharedmemory/region/{region}"),
     *(Route(path, Handlers.page, free=True) for path in PAGE),
     Route(f"{_CHANGE}/load", Handlers.load, "Load {model}, in all workers.", None, _CONTROL, CONTROL, "POST"),
     Route(f"{_CHANGE}/unload", Handlers.unload, "Unload {model}, in all workers.", None, _CONTROL, CONTROL, "POST"),
@@ -132,11 +153,12 @@ def _compile() -> tuple[re.Pattern[str], dict[int, tuple[Route, tuple[str, ...]]
 _PATHS, _GROUPS = _compile()
 
 
-def find_route(path: str) -> tuple[Route, dict[str, str]] | None:
-    """The route of a path, and the path's parameters; None: the server does not have this path."""
+@lru_cache(1024)
+def find_route(path: str) -> tuple[Route | None, Mapping[str, str]]:
+    """The route of a path, None where the server does not have this path, and the path's parameters."""
     match = _PATHS.fullmatch(path.strip("/"))
     if match is None or match.lastindex is None:
-        return None
+        return None, {}
     route, names = _GROUPS[match.lastindex]  # the group that closes last is the whole path
     return route, {name: match[match.lastindex + 1 + i] for i, name in enumerate(names)}
 

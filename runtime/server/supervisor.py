@@ -23,7 +23,8 @@ from .options import Options
 from .refusals import NotReady
 from .repository import LOADING, READY, WRONG, Faults
 from .tracing import exporters
-from .worker import work
+from .unix_sockets import grpc_path, listening
+from .worker import Sockets, work
 from .worker_sync import Channel
 
 PAUSE_SECONDS = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -43,7 +44,8 @@ class Started:
 
     url: str
     grpc: str | None
-    models: list[dict[str, str]]
+    models: list[dict[str, Any]]
+    """Each version: "name", "version", "state", "reason", and "proved", which is null where it is not loaded."""
 
 
 @dataclass
@@ -60,7 +62,7 @@ class _WorkerProcess:
 
 
 def serve(options: Options, started: Callable[[Started], None]) -> None:
-    """Serve until SIGTERM or SIGINT; ``started`` is called once, when the server takes requests.
+    """Serve until SIGTERM, SIGINT or SIGHUP; ``started`` is called once, when the server takes requests.
 
     Raises InputError: the folder or an option cannot be used; OutputError: a port cannot be bound.
     """
@@ -80,14 +82,16 @@ def serve(options: Options, started: Callable[[Started], None]) -> None:
         if options.grpc_port is not None:  # bound here, so that it stays ours; the workers listen
             reserved = sockets.enter_context(_bind(options.host, options.grpc_port, shared=True))
             grpc_port = reserved.getsockname()[1]
-        asyncio.run(_Supervisor(options, rest, grpc_port, started).run())
+        local: list[socket.socket] = []
+        if options.uds is not None:
+            paths = [options.uds, *([grpc_path(options.uds)] if grpc_port is not None else [])]
+            local = [sockets.enter_context(listening(path)) for path in paths]
+        asyncio.run(_Supervisor(options, Sockets(rest, grpc_port, tuple(local)), started).run())
 
 
 class _Supervisor:
-    def __init__(
-        self, options: Options, rest: socket.socket, grpc_port: int | None, started: Callable[[Started], None]
-    ):
-        self._options, self._rest, self._grpc_port = options, rest, grpc_port
+    def __init__(self, options: Options, sockets: Sockets, started: Callable[[Started], None]):
+        self._options, self._sockets = options, sockets
         self._started: Callable[[Started], None] | None = started
         """None once it was called."""
         self._log = Log()
@@ -100,11 +104,16 @@ class _Supervisor:
         self._unloaded: set[str] = set()
         """Models that clients unloaded: workers that are started later do not load them."""
 
+        self._regions: dict[str, tuple[Any, ...]] = {}
+        """Shared memory that clients registered, by name."""
+
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self._refresh)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup leaves it
+            loop.add_signal_handler(signal.SIGHUP, self._stop)  # its terminal is closed
+        loop.add_signal_handler(signal.SIGUSR1, self._refresh)
         try:
             tasks = [loop.create_task(self._keep_running(worker)) for worker in self._workers]
             ended = loop.create_task(asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION))
@@ -140,7 +149,7 @@ class _Supervisor:
     async def _run_process(self, worker: _WorkerProcess) -> Any:
         """Start a worker's process and answer its requests until it has ended; the process."""
         ours, theirs = socket.socketpair()
-        arguments = (self._options, self._rest, self._grpc_port, worker.number, theirs, frozenset(self._unloaded))
+        arguments = (self._options, self._sockets, worker.number, theirs, frozenset(self._unloaded))
         process = self._context.Process(target=work, args=arguments, name=f"mlpx-worker-{worker.number}")
         process.start()
         worker.process = process
@@ -164,6 +173,8 @@ class _Supervisor:
         match action:
             case "ready":
                 worker.ready = True
+                for region in self._regions.values():
+                    await self._ask([worker], "register", region)
                 self._report_start(worker, argument)
                 self._share_faults()
             case "faults":
@@ -175,11 +186,23 @@ class _Supervisor:
                 self._log.event("worker_failed", worker=worker.number, reason=argument)
             case "statistics":
                 return await self._ask([other for other in self._others(worker) if other.ready], action)
+            case "register" | "unregister":
+                self._keep_region(action, argument)
+                await self._ask(self._others(worker), action, argument)
             case _:  # load or unload
                 async with self._changing:
                     await self._change(worker, action, argument)
 
-    def _report_start(self, worker: _WorkerProcess, models: list[dict[str, str]]) -> None:
+    def _keep_region(self, action: str, argument: Any) -> None:
+        """What workers that are started later are told of shared memory."""
+        if action == "register":
+            self._regions[argument[0]] = argument
+        elif argument is None:
+            self._regions.clear()
+        else:
+            self._regions.pop(argument, None)
+
+    def _report_start(self, worker: _WorkerProcess, models: list[dict[str, Any]]) -> None:
         """Call ``started`` when the first worker is ready; where no model can be served, the server ends."""
         started, self._started = self._started, None
         if started is None:
@@ -193,11 +216,12 @@ class _Supervisor:
             worker.error = error
             worker.process.terminate()
 
-    def _address(self, models: list[dict[str, str]]) -> Started:
-        host, port = self._rest.getsockname()[:2]
+    def _address(self, models: list[dict[str, Any]]) -> Started:
+        host, port = self._sockets.rest.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         secure = self._options.certificate is not None
-        grpc = None if self._grpc_port is None else f"grpc{'s' if secure else ''}://{shown}:{self._grpc_port}"
+        grpc_port = self._sockets.grpc_port
+        grpc = None if grpc_port is None else f"grpc{'s' if secure else ''}://{shown}:{grpc_port}"
         return Started(f"http{'s' if secure else ''}://{shown}:{port}", grpc, models)
 
     async def _change(self, worker: _WorkerProcess, action: str, name: str) -> None:

@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from runtime.errors import InputError, MissingPackageError, OutputError, ProviderError
@@ -28,10 +29,20 @@ _START_SECONDS = 5.0
 """After these a worker takes requests, even if files are still being tried."""
 
 
+@dataclass(frozen=True)
+class Sockets:
+    """What the workers share."""
+
+    rest: socket.socket
+    grpc_port: int | None
+    """On which each worker listens itself; None: no gRPC."""
+    local: tuple[socket.socket, ...] = ()
+    """Unix sockets for REST and for gRPC."""
+
+
 def work(
     options: Options,
-    rest: socket.socket,
-    grpc_port: int | None,
+    sockets: Sockets,
     number: int,
     supervisor: socket.socket,
     unloaded: frozenset[str],
@@ -40,7 +51,8 @@ def work(
 
     ``number`` tells the workers apart; ``unloaded`` are the models that clients unloaded before.
     """
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor passes it on as a message
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # the supervisor passes on what they mean
     _allow_many_files()
     log = Log(requests=options.log_requests)
     for name in ("uvicorn.error", "asyncio", "grpc", "opentelemetry"):
@@ -53,7 +65,7 @@ def work(
     except ImportError:  # not on Windows
         run = asyncio.run
     worker = _Worker(options, log, number)
-    code = run(worker.run(rest, grpc_port, supervisor, unloaded))
+    code = run(worker.run(sockets, supervisor, unloaded))
     late = threading.Timer(options.grace, os._exit, (1,))  # a thread that hangs in a call would keep the process
     late.daemon = True
     late.start()
@@ -64,9 +76,7 @@ class _Worker:
     def __init__(self, options: Options, log: Log, number: int):
         self._options, self._log, self._number = options, log, number
 
-    async def run(
-        self, rest: socket.socket, grpc_port: int | None, supervisor: socket.socket, unloaded: frozenset[str]
-    ) -> int:
+    async def run(self, sockets: Sockets, supervisor: socket.socket, unloaded: frozenset[str]) -> int:
         """The exit code of the process: 1 where it could not start."""
         self._repository = Repository(self._options, self._log)
         self._sync = WorkerSync(self._repository, self._log)
@@ -76,7 +86,7 @@ class _Worker:
             await asyncio.wait({loading}, timeout=_START_SECONDS)
             if loading.done():
                 loading.result()
-            await self._serve(rest, grpc_port)
+            await self._serve(sockets)
         except Exception as error:
             known = isinstance(error, InputError | MissingPackageError | OutputError | ProviderError)
             if not known:
@@ -88,16 +98,17 @@ class _Worker:
             await self._sync.channel.close()
         return 0
 
-    async def _serve(self, rest: socket.socket, grpc_port: int | None) -> None:
+    async def _serve(self, sockets: Sockets) -> None:
         loop, options, repository = asyncio.get_running_loop(), self._options, self._repository
         gc.collect()
         gc.freeze()  # objects that live as long as the process: looking through them again would delay requests
         server = self._uvicorn_server()
         grpc = None
-        if grpc_port is not None:
+        if sockets.grpc_port is not None:
             from .grpc_server import start
 
-            grpc = await start(repository, options, self._log, self._sync, grpc_port)
+            local = sockets.local[1] if sockets.local else None
+            grpc = await start(repository, options, self._log, self._sync, sockets.grpc_port, local)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
@@ -106,7 +117,7 @@ class _Worker:
             background.append(loop.create_task(self._poll(options.poll)))
         if options.verify_every:
             background.append(loop.create_task(self._verify(options.verify_every)))
-        serving = loop.create_task(server.serve(sockets=[rest]))
+        serving = loop.create_task(server.serve(sockets=[sockets.rest, *sockets.local[:1]]))
         self._sync.channel.tell("ready", repository.index())
         self._log.event("listening", worker=self._number)
         supervisor = loop.create_task(self._sync.channel.listen())  # ends with the supervisor
@@ -119,6 +130,7 @@ class _Worker:
         for task in (*background, stopped, supervisor):
             task.cancel()
         repository.close()
+        self._rest.close()
         if (traces := tracing(options)) is not None:
             await asyncio.to_thread(traces.close)
         self._log.event("stopped")
@@ -130,7 +142,7 @@ class _Worker:
         tls: dict[str, Any] = {}
         if options.certificate is not None:
             tls = {"ssl_certfile": options.certificate, "ssl_keyfile": options.key}
-        rest = Rest(self._repository, options, self._log, self._sync)
+        rest = self._rest = Rest(self._repository, options, self._log, self._sync)
         config = uvicorn.Config(
             rest,
             http=protocol_class(options, rest),

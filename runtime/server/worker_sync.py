@@ -160,11 +160,30 @@ class WorkerSync:
         except ConnectionError:
             raise NotReady("the server is shutting down") from None
 
+    async def register(self, name: str, key: object, offset: object, size: object) -> None:
+        """Register shared memory in every worker. Raises Forbidden, Malformed."""
+        self._repository.regions.register(name, key, offset, size)
+        await self._tell_others("register", (name, key, offset, size))
+
+    async def unregister(self, name: str | None) -> None:
+        """Forget a region of shared memory, or all, in every worker."""
+        self._repository.regions.unregister(name)
+        await self._tell_others("unregister", name)
+
+    async def _tell_others(self, action: str, argument: Any) -> None:
+        with suppress(ConnectionError):
+            await self.channel.ask(action, argument)
+
     async def _handle(self, action: str, argument: Any) -> Any:
         """Answer the supervisor."""
         try:
             if action == "statistics":
                 return self._records()
+            if action == "register":
+                self._repository.regions.unregister(argument[0])
+                return self._repository.regions.register(*argument)
+            if action == "unregister":
+                return self._repository.regions.unregister(argument)
             if action == "refresh":
                 await self._repository.refresh_or_log()
             elif action == "faults":

@@ -15,7 +15,20 @@ from tests.support import ROOT
 from tests.support.commands import Done
 
 COMMANDS = ("build", "export", "recover", "verify", "bound", "inspect", "predict")
-COMMANDS += ("sign", "package", "push", "pull", "serve", "bench", "tune", "lab", "schema", "completion", "doctor")
+COMMANDS += (
+    "sign",
+    "package",
+    "push",
+    "pull",
+    "serve",
+    "shadow",
+    "bench",
+    "tune",
+    "lab",
+    "schema",
+    "completion",
+    "doctor",
+)
 INVOCATION = (sys.executable, "-m", "mlpx")
 
 

@@ -57,8 +57,12 @@ OPTIONS = {
     "serve": (
         "--coalescing --connections --control --device --grace --grpc --grpc-port --host --log-requests "
         "--max-batch --max-body --max-head --max-rows --no-coalescing --no-control --no-grpc "
-        "--only-proved --otel --poll --port --queue-rows --read-timeout --require-signature --threads --timeout "
-        "--tls-cert --tls-key --token-file --verify-every --workers"
+        "--only-proved --otel --poll --port --queue-rows --read-timeout --require-signature --shared-memory --threads "
+        "--timeout --tls-cert --tls-key --token-file --uds --verify-every --workers"
+    ),
+    "shadow": (
+        "--ca-file --grace --host --max-body --metrics --new --new-bound --new-certificate --old --old-bound "
+        "--old-certificate --parallel --port --queue --share --timeout"
     ),
     "bench": "--batch --chunk-rows --data --device --dtype --seconds --spin-us --threads --workers",
     "tune": ("--batch --data --dtype --max-changed-labels --max-error --no-plot --output --plot --rate --seconds -o"),

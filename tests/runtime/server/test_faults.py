@@ -79,11 +79,11 @@ def test_models_are_reloaded_without_dropping_a_request(
                 assert service.ask("POST", "/v2/repository/models/arm/load")[0] == 200
                 assert len(service.events("model_loaded")) == workers * number
                 checker.progress()
-            service.process.send_signal(signal.SIGHUP)  # nothing changed, so nothing is loaded
+            service.process.send_signal(signal.SIGUSR1)  # nothing changed, so nothing is loaded
             checker.progress()
         assert len(service.events("model_loaded")) == workers * 4
         replace(another, own.file.parent)
-        service.process.send_signal(signal.SIGHUP)
+        service.process.send_signal(signal.SIGUSR1)
         until(lambda: len(service.events("model_loaded")) == workers * 5, "the new file is loaded")
         with Checker(service.address, "arm", another.answers, clients=3) as checker:
             checker.progress()
@@ -105,7 +105,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("by", ["SIGHUP", "load"])
+@pytest.mark.parametrize("by", ["SIGUSR1", "load"])
 def test_a_broken_file_leaves_the_old_one_serving(arm: Proved, tmp_path: Path, by: str) -> None:
     own = copied(arm, tmp_path / "models")
     with serving(own.file.parent) as service:
@@ -117,7 +117,7 @@ def test_a_broken_file_leaves_the_old_one_serving(arm: Proved, tmp_path: Path, b
                     assert status == 400
                     assert b"arm" in body
                 else:
-                    service.process.send_signal(signal.SIGHUP)
+                    service.process.send_signal(signal.SIGUSR1)
                 until(lambda n=number: len(service.events("model_refused")) == n, "the file is refused")
                 checker.progress()
         assert service.ask("GET", "/v2/health/ready")[0] == 200

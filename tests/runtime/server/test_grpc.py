@@ -168,7 +168,7 @@ REFUSED: list[tuple[Callable[[Any], Any], str, str]] = [
     (
         lambda m: m.inputs[0].parameters["shared_memory_region"].__setattr__("string_param", "a"),
         "INVALID_ARGUMENT",
-        "in shared memory",
+        "a name and two numbers of bytes are expected",
     ),
 ]
 

@@ -99,7 +99,7 @@ def test_a_file_is_replaced_while_requests_run(tmp_path: Path) -> None:
             for turn in range(1, 7):
                 before = loads(server)
                 replace(served, sources[turn % 2])
-                os.kill(server.pid, signal.SIGHUP)
+                os.kill(server.pid, signal.SIGUSR1)
                 until(lambda before=before: loads(server) > before)
         found = [client.result() for client in clients]
         for own in found:
@@ -124,7 +124,7 @@ def test_a_broken_file_leaves_the_old_one_serving(tmp_path: Path, damage: bytes 
         broken = tmp_path / "broken"
         broken.write_bytes(first.read_bytes()[:-40] if damage is None else damage)
         replace(served, broken)
-        os.kill(server.pid, signal.SIGHUP)
+        os.kill(server.pid, signal.SIGUSR1)
         until(lambda: server.events("model_refused"))
         (told,) = ask(server.url, "POST", "/v2/repository/index").json
         assert told["state"] == "READY"
@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_read_for_a_while(tmp_path: Path) -> None:
     model(served / "m.onnx")
     with serving(served) as server:
         served.rename(tmp_path / "away")
-        os.kill(server.pid, signal.SIGHUP)
+        os.kill(server.pid, signal.SIGUSR1)
         until(lambda: server.events("folder_unreadable"))
         assert ask(server.url, "POST", "/v2/models/m/infer", BODY).status == 200
         assert ask(server.url, "POST", "/v2/repository/models/m/load").status == 400

@@ -9,8 +9,8 @@ from runtime.server.routes import ROUTES, find_route
 
 def test_each_path_leads_to_its_own_row() -> None:
     for route in ROUTES:
-        path = route.template.format(model="m", version="7")
-        values = {"model": "m", "version": "7"}
+        values = {"model": "m", "version": "7", "region": "r"}
+        path = route.template.format(**values)
         assert find_route(path) == (route, {name: values[name] for name in route.parameters}), path
         assert find_route(f"{path}/") == find_route(path)
 

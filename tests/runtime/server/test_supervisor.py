@@ -20,7 +20,7 @@ from runtime.server.logs import ForwardingHandler, Log
 from runtime.server.options import Options
 from runtime.server.refusals import NotReady
 from runtime.server.supervisor import _bind, _Supervisor, _WorkerProcess
-from runtime.server.worker import _allow_many_files, _Worker
+from runtime.server.worker import Sockets, _allow_many_files, _Worker
 from runtime.server.worker_sync import Channel
 
 OPTIONS = Options(Path("models"), workers=2)
@@ -31,7 +31,7 @@ def supervised(talk: Callable[[_Supervisor, list[_WorkerProcess]], Coroutine[Any
 
     async def run() -> None:
         with socket.socket() as rest:
-            supervisor = _Supervisor(OPTIONS, rest, None, lambda _: None)
+            supervisor = _Supervisor(OPTIONS, Sockets(rest, None), lambda _: None)
             await talk(supervisor, supervisor._workers)
 
     asyncio.run(run())
@@ -156,7 +156,7 @@ def test_a_worker_that_cannot_start_says_why_and_a_defect_is_logged(
         ours, theirs = socket.socketpair()
         channel = await Channel.open(ours, heard)
         with socket.socket() as rest:
-            assert await _Worker(OPTIONS, Log(), 0).run(rest, None, theirs, frozenset()) == 1
+            assert await _Worker(OPTIONS, Log(), 0).run(Sockets(rest, None), theirs, frozenset()) == 1
         await channel.listen()
         await asyncio.sleep(0)
 
