@@ -19,11 +19,11 @@ def test_each_path_leads_to_its_own_row() -> None:
     "path", ["/v3", "/v2/models", "/v2/models/m/stats/x", "/v2/models/m/other/1/infer", "/pageXcss"]
 )
 def test_other_paths_lead_nowhere(path: str) -> None:
-    assert find_route(path) is None
+    assert find_route(path) == (None, {})
 
 
 def test_a_fixed_path_goes_before_a_model_of_its_name() -> None:
-    route, parameters = find_route("/v2/models/stats") or (None, {})
+    route, parameters = find_route("/v2/models/stats")
     assert route is not None
     assert route.template == "/v2/models/stats"
     assert parameters == {}
