@@ -12,8 +12,8 @@ from .supervising import is_supervised, reporter, supervise
 def main() -> None:
     """Run ``mlpx`` with the process's arguments and exit with its code (see ``mlpx.errors``)."""
     prepare_streams()
-    if "_MLPX_COMPLETE" in os.environ:
-        from .completion import answer
+    if "_MLPX_COMPLETE" in os.environ:  # a shell asks what to complete
+        from .completing import answer
 
         sys.exit(answer())
     if is_supervised():

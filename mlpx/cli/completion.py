@@ -1,14 +1,8 @@
-"""``mlpx completion``: the script that has a shell complete commands, options and their values; and its answers."""
+"""``mlpx completion``: the script that has a shell complete commands, options and their values."""
 
-import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from typer.completion import (
-    completion_init,  # pyright: ignore[reportPrivateImportUsage] - typer itself only installs scripts
-    get_completion_script,  # pyright: ignore[reportPrivateImportUsage]
-    shell_complete,
-)
-from typer.main import get_command
+from typer.completion import get_completion_script  # pyright: ignore[reportPrivateImportUsage] - it has no public one
 
 from .options import Json
 from .streams import write_output
@@ -25,12 +19,3 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], "The shell."], a
         print_json({"shell": shell, "script": script})
     else:
         write_output(script)
-
-
-def answer() -> int:
-    """Answer the script of a shell, on standard output; the exit code."""
-    from .app import app
-
-    completion_init()
-    command: Any = get_command(app)
-    return shell_complete(command, {}, "mlpx", VARIABLE, os.environ[VARIABLE])
