@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import package, publish
+from export import TargetError, package, publish
 from export.targets.runners.onnx_model import OnnxModel, RequestTensor, WrongRequestError
+from runtime import Session
 from tests.support.words import delays, eager
 
 
@@ -34,12 +35,31 @@ def test_every_package_says_the_words(target: str, model: Path, tmp_path: Path) 
     assert all(type(code) is int for code in words["data"])
 
 
+def test_an_older_server_gets_the_network_of_the_spec(tmp_path: Path) -> None:
+    spec, module = delays()
+    path = publish(module, tmp_path / "delays.onnx", spec=spec, opset=23, device="cpu", page=False)[0].path
+    made = package(path, "triton", tmp_path / "p", release="21.12")
+    assert made.deployment.certificate.proved
+    summary = made.deployment.summary
+    assert summary.opset < 23
+    with Session(path, "cpu") as old:
+        assert old.summary is not None
+        assert (summary.inputs, summary.outputs) == (old.summary.inputs, old.summary.outputs)
+
+
 def test_tritons_configuration_has_the_types(model: Path, tmp_path: Path) -> None:
     folder = package(model, "triton", tmp_path / "p").folder
     (config,) = folder.rglob("config.pbtxt")
     text = config.read_text()
     assert text.count("TYPE_INT64") == 2  # the input, and what warms it up
     assert "TYPE_FP32" in text
+
+
+def test_c_functions_take_numbers_alone(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        TargetError, match=r"the input 'words' is int64, and C functions take float alone\. What"
+    ):
+        package(model, "c", tmp_path / "p")
 
 
 NUMBERS = [[500.0, 3.0], [250.0, 1.0]]
