@@ -56,9 +56,7 @@ def test_tritons_configuration_has_the_types(model: Path, tmp_path: Path) -> Non
 
 
 def test_c_functions_take_numbers_alone(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        TargetError, match=r"the input 'words' is int64, and C functions take float alone\. What"
-    ):
+    with pytest.raises(TargetError, match=r"the input 'words' is int64, and C functions take float alone\. What"):
         package(model, "c", tmp_path / "p")
 
 
