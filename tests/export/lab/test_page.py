@@ -21,6 +21,7 @@ from tests.support.browser import CHROMIUM
 from tests.support.cases import randomised
 from tests.support.commands import Run
 from tests.support.devtools import Page
+from tests.support.words import delays
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian's package chromium)")
 READY = "document.querySelectorAll('#all tbody tr').length === 8"
@@ -268,6 +269,13 @@ def test_a_network_that_the_page_does_not_compute(blocks: list[Any], wrong: str,
     assert "What to do: " in str(caught.value)
     assert (tmp_path / "lab.html").read_text() == "before"
     assert MOST_PARAMETERS == 20_000
+
+
+def test_a_file_of_several_inputs_is_not_for_the_page(tmp_path: Path) -> None:
+    spec, module = delays()
+    path = export(module, tmp_path / "delays.onnx", spec=spec).path
+    with pytest.raises(ExportError, match="takes 'numbers', 'words', and the page computes networks of one input"):
+        write_lab(tmp_path / "lab.html", path)
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:

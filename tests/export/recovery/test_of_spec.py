@@ -40,7 +40,7 @@ def made(record: dict[str, Any], folder: Path) -> tuple[Path, torch.nn.Module]:
     generator = torch.Generator().manual_seed(0)
     for part in module.modules():
         if isinstance(part, torch.nn.BatchNorm1d):
-            for values in (part.running_var, part.weight):
+            for values in (part.running_mean, part.running_var, part.weight, part.bias):
                 assert values is not None
                 values.data.uniform_(0.5, 2, generator=generator)
     artifact, _ = publish(module.eval(), folder / "delays.onnx", spec=spec, device="cpu", page=False)

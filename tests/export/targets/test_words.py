@@ -12,6 +12,7 @@ import pytest
 
 from export import TargetError, package, publish
 from export.targets.runners.onnx_model import OnnxModel, RequestTensor, WrongRequestError
+from runtime import Session
 from tests.support.words import delays, eager
 
 
@@ -32,6 +33,18 @@ def test_every_package_says_the_words(target: str, model: Path, tmp_path: Path) 
     numbers, words = request["inputs"]
     assert (numbers["datatype"], words["datatype"]) == ("FP32", "INT64")
     assert all(type(code) is int for code in words["data"])
+
+
+def test_an_older_server_gets_the_network_of_the_spec(tmp_path: Path) -> None:
+    spec, module = delays()
+    path = publish(module, tmp_path / "delays.onnx", spec=spec, opset=23, device="cpu", page=False)[0].path
+    made = package(path, "triton", tmp_path / "p", release="21.12")
+    assert made.deployment.certificate.proved
+    summary = made.deployment.summary
+    assert summary.opset < 23
+    with Session(path, "cpu") as old:
+        assert old.summary is not None
+        assert (summary.inputs, summary.outputs) == (old.summary.inputs, old.summary.outputs)
 
 
 def test_tritons_configuration_has_the_types(model: Path, tmp_path: Path) -> None:
