@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -87,13 +89,15 @@ def test_what_one_worker_finds_holds_for_all(server: Server, plan: Path) -> None
         until(lambda: everywhere(server, False), "readiness ends")
         wrong = {event["pid"] for event in server.events("model_wrong")[-1:]}
         assert wrong == {victim}
+        started = len(server.events("listening"))
+        (other,) = {*server.workers()} - {victim}
+        os.kill(other, signal.SIGKILL)
+        until(lambda: len(server.events("listening")) > started, "another worker")
+        until(lambda: everywhere(server, False), "the new worker knows")
     until(lambda: everywhere(server, True), "readiness returns")
 
 
 def test_a_worker_that_was_wrong_and_died_is_forgotten(server: Server, plan: Path) -> None:
-    import os
-    import signal
-
     victim = server.workers()[0]
     with turned(plan, f"another version@{victim}"):
         until(lambda: everywhere(server, False), "readiness ends")
