@@ -54,7 +54,7 @@ class Pace:
         return f"{self.model}, {self.kind}, batch {self.batch}, {self.rate:g}/s"
 
 
-PACES = (Pace("small", "JSON", 1, 500), Pace("small", "JSON", 32, 200), Pace("large", "binary", 1, 40))
+PACES = (Pace("small", "JSON", 1, 500), Pace("small", "JSON", 32, 200), Pace("medium", "binary", 32, 100))
 NEW = ("same model", "dead", "hangs")
 
 

@@ -67,7 +67,7 @@ TARGETS = (
     _faster(LARGE, WHOLE, 4),
     Target("small, JSON, batch 1, half of the peak rate: p99 over p50", 5, PACE, at_least=False),
     Target("resident memory after 1 M requests over after 100 k", 1.05, MEMORY, at_least=False),
-    _faster(PROTOBUF, TRITON, None),
+    _faster(PROTOBUF, TRITON, 0.8),
     _faster(LARGE, TRITON, None),
 )
 

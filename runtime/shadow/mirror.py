@@ -25,8 +25,8 @@ _SIZE_BYTES = 8
 _NICE = 10
 """Where the system has no class of processes that run only when others do not."""
 _TELL_SECONDS = 0.2
-_TOLD_AT_ONCE = 20
-"""Outcomes that are told one by one in each of these intervals; the rest are counted."""
+_TOLD_AT_ONCE = 4
+"""Outcomes of a kind that are told one by one in each of these intervals; the rest are counted."""
 _AGAIN_SECONDS = 1.0
 _LAST_SECONDS = 5.0
 """For the process to end once it is told to."""
@@ -187,7 +187,8 @@ class _Teller:
         """Count an outcome, and keep it where it is to be told."""
         with self._lock:
             self._tally.add(outcome)
-            if outcome.kind in REPORTED and len(self._outcomes) < _TOLD_AT_ONCE:
+            same = sum(each.kind == outcome.kind for each in self._outcomes)
+            if outcome.kind in REPORTED and same < _TOLD_AT_ONCE:
                 self._outcomes.append(outcome)
 
     def left_out(self, reason: str) -> None:

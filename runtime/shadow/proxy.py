@@ -7,8 +7,10 @@ import random
 import signal
 import ssl
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from queue import Full, Queue
+from threading import Thread
 from typing import Any
 
 from runtime.errors import OutputError
@@ -27,6 +29,8 @@ from .relay import Relay
 from .tally import Tally
 
 _FAILED, _BUSY = 500, 429
+_WAITING, _LAST_SECONDS = 1000, 5.0
+"""Outcomes that wait to be told, and how long they may at the end."""
 _LOOK_SECONDS = 0.05
 """Between two looks at what is still in progress."""
 
@@ -62,7 +66,7 @@ async def _run(options: Options, started: Callable[[Started], None], told: Calla
 
 class _Proxy:
     def __init__(self, options: Options, told: Callable[[Outcome], None]):
-        self._options, self._told = options, told
+        self._options, self._telling = options, _Telling(told)
         self._tally = Tally()
         self._mirror = Mirror(options, self._received)
         self._relay = Relay(options.old, _tls(options), self._follower, self._gone)
@@ -91,6 +95,7 @@ class _Proxy:
             await self._finish()
             self._mirror.stop()
             await mirroring
+        await asyncio.to_thread(self._telling.end)
         return self._tally
 
     async def _finish(self) -> None:
@@ -133,7 +138,35 @@ class _Proxy:
     def _received(self, tally: Tally, outcomes: list[Outcome]) -> None:
         self._tally.join(tally)
         for outcome in outcomes:
-            self._told(outcome)
+            self._telling.add(outcome)
+
+
+class _Telling:
+    """Tells outcomes in a thread of its own: output that nobody reads holds up no client."""
+
+    def __init__(self, told: Callable[[Outcome], None]):
+        self._told = told
+        self._waiting: Queue[Outcome | None] = Queue(_WAITING)
+        self._thread = Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def add(self, outcome: Outcome) -> None:
+        """Tell it, unless too many wait: it is counted anyway."""
+        with suppress(Full):
+            self._waiting.put_nowait(outcome)
+
+    def _run(self) -> None:
+        while (outcome := self._waiting.get()) is not None:
+            try:
+                self._told(outcome)
+            except OSError:  # nobody reads it any more
+                return
+
+    def end(self) -> None:
+        """Wait until all are told, for some seconds."""
+        with suppress(Full):
+            self._waiting.put(None, timeout=_LAST_SECONDS)
+        self._thread.join(_LAST_SECONDS)
 
 
 class _Shown:
