@@ -102,9 +102,9 @@ def links_that_lead_nowhere(site: Path, own: dict[Path, Page], pages: dict[Path,
             target = (base / file).resolve() if parts.path else path
             target = target / "index.html" if target.is_dir() else target
             if not target.is_file():
-                yield f"{path.relative_to(site)}: {link} leads nowhere"
+                yield f"{path.relative_to(site).as_posix()}: {link} leads nowhere"
             elif target in own and not has_anchor(pages[target], unquote(parts.fragment)):
-                yield f"{path.relative_to(site)}: {link}: the page has no such anchor"
+                yield f"{path.relative_to(site).as_posix()}: {link}: the page has no such anchor"
 
 
 def has_anchor(page: Page, anchor: str) -> bool:
@@ -117,12 +117,12 @@ def loads_from_elsewhere(site: Path, pages: dict[Path, Page]) -> Iterator[str]:
     for path, page in pages.items():
         for link in page.loaded:
             if urlsplit(link).netloc:
-                yield f"{path.relative_to(site)} loads {link}, from another host"
+                yield f"{path.relative_to(site).as_posix()} loads {link}, from another host"
     for path in sorted(site.rglob("*.css")):
         for link in re.findall(
             r"url\(\s*['\"]?(https?:[^)'\"]+)|@import\s+['\"](https?:[^'\"]+)", path.read_text("utf-8")
         ):
-            yield f"{path.relative_to(site)} loads {''.join(link)}, from another host"
+            yield f"{path.relative_to(site).as_posix()} loads {''.join(link)}, from another host"
 
 
 def pictures_that_no_page_shows(work: Path) -> Iterator[str]:
@@ -137,14 +137,14 @@ def markdown_that_was_not_rendered(site: Path, own: dict[Path, Page]) -> Iterato
     """Fences, links and tables that are text in the site: their indentation is GitHub's alone."""
     for path, page in own.items():
         if found := _UNRENDERED.search("".join(page.text)):
-            yield f"{path.relative_to(site)}: {found[0].strip()!r} was not rendered"
+            yield f"{path.relative_to(site).as_posix()}: {found[0].strip()!r} was not rendered"
 
 
 def pages_outside_the_navigation(work: Path) -> Iterator[str]:
     """Pages that a reader cannot come to, and rows of the navigation without a page."""
     with (work / "zensical.toml").open("rb") as file:
         named = set(_pages_of(tomllib.load(file)["project"]["nav"]))
-    there = {str(path.relative_to(work / "pages")) for path in (work / "pages").rglob("*.md")}
+    there = {path.relative_to(work / "pages").as_posix() for path in (work / "pages").rglob("*.md")}
     for page in sorted(there - named):
         yield f"{page} is not in the navigation. What to do: add it to nav in website/zensical.toml"
     for page in sorted(named - there):

@@ -6,7 +6,6 @@ no page, such as a file of code, is a link to the repository.
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 import shutil
@@ -41,7 +40,8 @@ def gather(root: Path, pages: Path) -> list[str]:
     Raises SiteError: a link leads nowhere, or a page beside ``docs/`` is missing.
     """
     shutil.rmtree(pages, ignore_errors=True)
-    homes = {f"docs/{path.relative_to(root / 'docs')}": str(path.relative_to(root / "docs")) for path in _docs(root)}
+    names = [path.relative_to(root / "docs").as_posix() for path in _docs(root)]
+    homes = {f"docs/{name}": name for name in names}
     homes |= BESIDE | {f"examples/{path.name}": f"examples/{path.stem}.md" for path in _notebooks(root)}
     for source, page in homes.items():
         if not (root / source).is_file():
@@ -85,10 +85,10 @@ def _relinked(source: str, homes: dict[str, str], root: Path, text: str) -> str:
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         if path in homes and path != source:  # a notebook's page links to the notebook itself
             here = posixpath.dirname(homes[source])
-            return f"({os.path.relpath(homes[path], here or '.')}{hash_sign}{anchor})"
+            return f"({posixpath.relpath(homes[path], here or '.')}{hash_sign}{anchor})"
         if path.startswith("docs/images/"):
             here = posixpath.dirname(homes[source])
-            return f"({os.path.relpath(path.removeprefix('docs/'), here or '.')})"
+            return f"({posixpath.relpath(path.removeprefix('docs/'), here or '.')})"
         if not (root / path).exists():
             raise SiteError(f"{source}: the link to {link[1]} leads nowhere")
         return f"({REPOSITORY}/{path}{hash_sign}{anchor})"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -156,3 +158,34 @@ def test_every_extra_is_on_the_page_that_installs() -> None:
         extras = set(tomllib.load(file)["project"]["optional-dependencies"]) - {"dev", "docs"}
     rows = re.findall(r"^\| (`.*?) \|", (ROOT / "docs/install.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == extras
+
+
+def test_versions_lie_beside_each_other_on_a_branch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publishing = pytest.importorskip("website.publishing", reason="versions need mike")
+    monkeypatch.chdir(tmp_path)
+    git = ("git", "-c", "user.name=x", "-c", "user.email=x@x")
+    for words in (("init", "--quiet"), ("commit", "--quiet", "--allow-empty", "-m", "x")):
+        subprocess.run([*git, *words], check=True)
+    for name, value in {"NAME": "x", "EMAIL": "x@x"}.items():
+        monkeypatch.setenv(f"GIT_AUTHOR_{name}", value)
+        monkeypatch.setenv(f"GIT_COMMITTER_{name}", value)
+    for name, value in {"WORK": tmp_path, "PAGES": tmp_path / "pages", "SITE": tmp_path / "site"}.items():
+        monkeypatch.setattr(publishing, name, value)
+    with pytest.raises(SiteError, match="What to do: make docs"):
+        publishing.publish("0.1", ["latest"])
+    (tmp_path / "pages/live").mkdir(parents=True)
+    (tmp_path / "pages/live/browser.html").write_text("")
+    (tmp_path / "pages/index.md").write_text("# Home\n")
+    publishing.publish("0.1", ["latest"])
+    publishing.publish("dev", [])
+
+    def shown(path: str) -> str:
+        return subprocess.run(["git", "show", f"gh-pages:{path}"], capture_output=True, text=True, check=True).stdout
+
+    assert [(each["version"], each["aliases"]) for each in json.loads(shown("versions.json"))] == [
+        ("dev", []),
+        ("0.1", ["latest"]),
+    ]
+    assert 'url=latest/"' in shown("index.html")
+    assert f'href="{PUBLISHED.replace("latest", "dev")}"' in shown("dev/index.html")
+    assert "<title>" in shown("0.1/index.html")
