@@ -28,6 +28,7 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 Lines = list[tuple[bytes, bytes]]
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_NOWHERE: tuple[None, Parameters] = None, {}
 _LOGGED = 500
 """Characters of an error in the log."""
 _CLIENT_CLOSED = 499
@@ -79,7 +80,7 @@ class Rest:
         """The loaded model whose infer path this is; None where the request must be looked at by ``__call__``."""
         if self._token is not None:
             return None
-        route, parameters = find_route(url.decode("latin-1")) or (None, {})
+        route, parameters = find_route(url.decode("latin-1")) or _NOWHERE
         if route is None or not route.infer:
             return None
         try:
@@ -143,7 +144,7 @@ class Rest:
 
     async def _answer(self, request: HttpRequest) -> Answer:
         method, path = request.method, request.path
-        route, parameters = find_route(path) or (None, {})
+        route, parameters = find_route(path) or _NOWHERE
         if route is None or not route.free:
             self._check_token(request)
         if method == "POST":
