@@ -13,11 +13,18 @@ import pytest
 
 from mlpx import json_schema
 from tests.support import ROOT
+from tests.support.hub import LEGACY, Hub, connected
 from tests.support.serving import serving
 from website import reference
 
 ON_A_CLUSTER = {"runtime.score_folder", "runtime.FolderReport", "mlpx.ClusterError"}
-NAMES = [name for name in reference.public() if not reference.is_constant(name)]
+IN_AN_ENVIRONMENT_OF_ITS_OWN = "mlpx.mlflow."
+"""tests/mlpx/mlflow runs these."""
+NAMES = [
+    name
+    for name in reference.public()
+    if not reference.is_constant(name) and not name.startswith(IN_AN_ENVIRONMENT_OF_ITS_OWN)
+]
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
@@ -55,12 +62,20 @@ def url(folder: Path) -> Iterator[str]:
         yield f"{server.url}/v2/models/comfort"
 
 
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A stand-in for the Hub."""
+    with connected(monkeypatch) as hub:
+        yield hub
+
+
 @pytest.fixture(scope="module")
 def after() -> dict[str, dict[str, Any]]:
     """The variables that every example that ran left behind."""
     return {}
 
 
+@pytest.mark.filterwarnings(LEGACY)
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("name", [*map(marked, NAMES)])
 def test_the_example_runs(name: str, after: dict[str, dict[str, Any]], request: pytest.FixtureRequest) -> None:
@@ -71,6 +86,8 @@ def test_the_example_runs(name: str, after: dict[str, dict[str, Any]], request: 
             variables = dict(ran(before)) if (before := continued(name)) else {"__name__": "example"}
             if re.search(r"\burl\b", text):
                 variables["url"] = request.getfixturevalue("url")
+            if "pull(" in text:
+                request.getfixturevalue("hub")
             test = doctest.DocTestParser().get_doctest(text, variables, name, None, 0)
             problems: list[str] = []
             doctest.DocTestRunner(optionflags=FLAGS, verbose=False).run(test, out=problems.append, clear_globs=False)

@@ -1,7 +1,7 @@
 """The reference: which public name is on which page, in a newcomer's order.
 
-``mlpx`` has the names that most programs need, and these are shown as ``mlpx.NAME``; the others as ``builder.NAME``,
-``export.NAME`` and ``runtime.NAME``. Every name is on one page.
+``mlpx`` has the names that most programs need, and these are shown as ``mlpx.NAME``; the others as
+``mlpx.mlflow.NAME``, ``builder.NAME``, ``export.NAME`` and ``runtime.NAME``. Every name is on one page.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from types import ModuleType
 
 from .folders import SiteError
 
-PACKAGES = ("mlpx", "builder", "export", "runtime")
+PACKAGES = ("mlpx", "mlpx.mlflow", "builder", "export", "runtime")
+CONSTANTS = {
+    "mlpx.__version__": "The version, from the same place as the package's metadata.",
+    "mlpx.mlflow.FLAVOR_NAME": "The name of the flavour in an MLmodel file.",
+}
+"""What the reference says of texts, which have no docstrings."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,13 @@ TOPICS = (
         "Packages for servers, and checks of servers and devices. See [Deploying](../deploy.md).",
         """mlpx.package export.Package runtime.check_live runtime.LiveReport runtime.Asked runtime.Finding
         runtime.check_device runtime.DeviceReport runtime.check_answers runtime.AnswersReport""",
+    ),
+    _topic(
+        "registries",
+        "Registries",
+        "The Hugging Face Hub and MLflow. See [The Hub](../hub.md) and [MLflow](../mlflow.md).",
+        """mlpx.push export.Pushed export.PushedFile mlpx.pull export.Pulled mlpx.mlflow.log_model
+        mlpx.mlflow.save_model mlpx.mlflow.load_model mlpx.mlflow.FLAVOR_NAME""",
     ),
     _topic(
         "tuning",
@@ -159,10 +171,7 @@ def value(name: str) -> object:
 
 def documented(name: str) -> str:
     """The docstring of a public name; of a constant, what the reference says in place of one."""
-    found = value(name)
-    if isinstance(found, str):
-        return "The version, from the same place as the package's metadata."
-    return inspect.getdoc(found) or ""
+    return CONSTANTS.get(name) or inspect.getdoc(value(name)) or ""
 
 
 def is_constant(name: str) -> bool:

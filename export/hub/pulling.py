@@ -28,7 +28,14 @@ _LEFT_OUT = (".gitattributes", ".gitignore", MANIFEST)
 
 @dataclass(frozen=True)
 class Pulled:
-    """What was downloaded, checked and named."""
+    """What was downloaded, checked and named.
+
+    Examples:
+        Continues the example of ``mlpx.pull``.
+
+        >>> pulled.path.name, pulled.certificate.name, pulled.report.proved
+        ('comfort.onnx', 'comfort.parity.json', True)
+    """
 
     repo: str
     revision: str | None
@@ -69,6 +76,13 @@ def pull(
     Raises ProofError: there is no certificate, it is of another file, or this device computes something else;
     SignatureError; InputError: no such repository or revision; UnreachableError: the Hub refuses, fails, or gives other
     bytes than it lists; ModelError, ProviderError, MissingPackageError, OutputError; TargetError: the folder is in use.
+
+    Examples:
+        >>> from mlpx import pull, push
+        >>> pushed = push("comfort.onnx", "jane/comfort")
+        >>> pulled = pull("jane/comfort", "pulled", device="cpu")
+        >>> pulled.commit == pushed.commit
+        True
     """
     folder = Path(folder)
     refuse_foreign(folder, MANIFEST, "pull", replace=replace)

@@ -21,7 +21,14 @@ _OURS = (".onnx", ".onnx.data", CERTIFICATE, PAGE, SIGNATURE)
 
 @dataclass(frozen=True)
 class PushedFile:
-    """A file of the repository."""
+    """A file of the repository.
+
+    Examples:
+        Continues the example of ``mlpx.push``.
+
+        >>> pushed.files[-1].name, len(pushed.files[-1].sha256)
+        ('weights.safetensors', 64)
+    """
 
     name: str
     size: int
@@ -31,7 +38,14 @@ class PushedFile:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What is in the repository now, or would be."""
+    """What is in the repository now, or would be.
+
+    Examples:
+        Continues the example of ``mlpx.push``.
+
+        >>> print(pushed.repo, pushed.commit, pushed.unchanged)
+        jane/comfort None False
+    """
 
     repo: str
     url: str | None
@@ -88,6 +102,12 @@ def push(
     Raises ProofError: the file is not proved, or has changed since; TargetError: no model or several in the folder, or
     another one in the repository; SignatureError; InputError: no such repository, and what the Hub does not take;
     UnreachableError: the Hub refuses, fails or cannot be reached; ModelError; MissingPackageError; OutputError.
+
+    Examples:
+        >>> from mlpx import push
+        >>> pushed = push("comfort.onnx", "jane/comfort", dry_run="comfort-on-the-hub")
+        >>> print(*(file.name for file in pushed.files))
+        README.md comfort.onnx comfort.parity.html comfort.parity.json spec.yaml weights.safetensors
     """
     contents = contents_of(
         Path(path),

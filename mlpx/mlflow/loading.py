@@ -61,6 +61,13 @@ def load_model(
     Raises ModelError: no model of this flavour, or a file or certificate that is not the one that was logged;
     ProviderError: the device is not available here; SignatureError: not signed with a trusted key; UnreachableError:
     the registry does not answer; and what MLflow raises where it cannot find or download the model.
+
+    Examples:
+        Continues the example of ``mlpx.mlflow.log_model``.
+
+        >>> with mlpx.mlflow.load_model("models:/comfort/1", device="cpu") as session:
+        ...     session.device
+        'cpu'
     """
     imported("mlflow", PURPOSE)
     import mlflow.artifacts

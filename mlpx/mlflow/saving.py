@@ -56,6 +56,13 @@ def save_model(
 
     Raises ProofError: the file is not proved, or the certificate is of another one; OutputError: the folder holds
     something, or cannot be written; MissingPackageError: MLflow is not installed; ModelError; InputError.
+
+    Examples:
+        >>> import mlpx.mlflow
+        >>> mlpx.mlflow.save_model("comfort.onnx", "comfort-model")
+        >>> with mlpx.mlflow.load_model("comfort-model") as session:
+        ...     session.inputs[0].shape
+        ('batch', 2)
     """
     imported("mlflow", PURPOSE)
     with tempfile.TemporaryDirectory() as folder:

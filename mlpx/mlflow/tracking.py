@@ -59,6 +59,14 @@ def log_model(
     Returns: MLflow's ``ModelInfo``: ``model_uri``, ``model_id``, ``registered_model_version`` and so on.
     Raises what ``save_model`` raises; UnreachableError: the tracking server or the registry does not answer; and what
     MLflow raises.
+
+    Examples:
+        >>> import mlflow
+        >>> import mlpx.mlflow
+        >>> with mlflow.start_run():
+        ...     logged = mlpx.mlflow.log_model("comfort.onnx", registered_model_name="comfort")
+        >>> logged.registered_model_version
+        1
     """
     imported("mlflow", PURPOSE)
     import mlflow

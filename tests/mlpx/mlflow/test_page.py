@@ -14,6 +14,7 @@ from tests.support import ROOT
 from tests.support.commands import Run
 from tests.support.servers.environments import environment
 from tests.support.servers.mlflow import python, served, shell
+from website import reference
 
 PAGE = ROOT / "docs" / "mlflow.md"
 STARTS = ("pip install", "export", "mlflow server", "mlflow models serve")
@@ -53,6 +54,27 @@ def test_the_page_gives_what_it_shows(uri: str, tmp_path: Path, monkeypatch: pyt
                 assert _measured(line).removesuffix("#") in _measured(output), (command, line, output)
                 shown += 1
     assert shown == 8
+
+
+def test_the_examples_of_the_reference_run(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [name for name in reference.public() if name.startswith("mlpx.mlflow.") and not reference.is_constant(name)]
+    page = (ROOT / "website/reference.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    exec(code, {})
+    text = "\n".join(reference.documented(name).partition("Examples:\n")[2] for name in names)
+    with python(uri, tmp_path) as mlflow:
+        failed = mlflow(
+            """
+            import doctest
+            test = doctest.DocTestParser().get_doctest(text, {}, "mlpx.mlflow", None, 0)
+            told = []
+            done = doctest.DocTestRunner(verbose=False).run(test, out=told.append)
+            result = [done.attempted, told]
+            """,
+            text=text,
+        )
+    assert failed == [8, []]
 
 
 def test_what_publish_returned_is_saved_in_the_same_process(tmp_path: Path) -> None:

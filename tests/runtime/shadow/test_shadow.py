@@ -41,7 +41,8 @@ def published(folder: Path, *, moved: float = 0.0) -> Path:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     folder = tmp_path_factory.mktemp("shadow")
-    published(folder / "old"), published(folder / "moved", moved=0.5)
+    published(folder / "old")
+    published(folder / "moved", moved=0.5)
     with serving(folder / "old") as old, serving(folder / "old") as same, serving(folder / "moved") as moved:
         yield {"old": old, "same": same, "moved": moved}
 
