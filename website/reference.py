@@ -162,9 +162,9 @@ def complain_of_names(names: dict[str, list[str]], topics: tuple[Topic, ...]) ->
 
 def value(name: str) -> object:
     """What a shown name, ``PACKAGE.NAME`` or ``PACKAGE.NAME.METHOD``, names."""
-    package, *path = name.split(".")
+    package = max((each for each in PACKAGES if name.startswith(f"{each}.")), key=len)
     found: object = importlib.import_module(package)
-    for part in path:
+    for part in name.removeprefix(f"{package}.").split("."):
         found = getattr(found, part)
     return found
 

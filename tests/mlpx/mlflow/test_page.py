@@ -57,14 +57,15 @@ def test_the_page_gives_what_it_shows(uri: str, tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_examples_of_the_reference_run(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [name for name in reference.public() if name.startswith("mlpx.mlflow.") and not reference.is_constant(name)]
+    listed = [name for topic in reference.TOPICS for name in topic.names if name.startswith("mlpx.mlflow.")]
+    names = [name for name in listed if not reference.is_constant(name)]
     page = (ROOT / "website/reference.md").read_text(encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     exec(code, {})
     text = "\n".join(reference.documented(name).partition("Examples:\n")[2] for name in names)
-    with python(uri, tmp_path) as mlflow:
-        failed = mlflow(
+    with python(uri, tmp_path, MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true") as mlflow:
+        attempted, told = mlflow(
             """
             import doctest
             test = doctest.DocTestParser().get_doctest(text, {}, "mlpx.mlflow", None, 0)
@@ -74,7 +75,8 @@ def test_the_examples_of_the_reference_run(uri: str, tmp_path: Path, monkeypatch
             """,
             text=text,
         )
-    assert failed == [8, []]
+    assert told == []
+    assert attempted > len(names)
 
 
 def test_what_publish_returned_is_saved_in_the_same_process(tmp_path: Path) -> None:
