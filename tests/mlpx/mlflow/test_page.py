@@ -63,7 +63,7 @@ def test_the_examples_of_the_reference_run(uri: str, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     exec(code, {})
-    text = "\n".join(reference.documented(name).partition("Examples:\n")[2] for name in names)
+    text = "\n\n".join(reference.documented(name).partition("Examples:\n")[2] for name in names)
     with python(uri, tmp_path, MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT="true") as mlflow:
         attempted, told = mlflow(
             """
