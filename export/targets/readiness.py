@@ -20,6 +20,11 @@ MECHANISMS = {
     ("mlserver", "onnxruntime"): _MLSERVER,
     ("ray-serve", "onnxruntime"): "`/v2/models/{name}/ready` and `/v2/health/ready` are 503, and the replica's "
     "`check_health` fails, so that Ray starts another after three failures",
+    (
+        "systemd",
+        "onnxruntime",
+    ): "`/v2/models/{name}/ready` and `/v2/health/ready` are 503, and a new file that is wrong "
+    "does not replace one that is right",
     ("triton", "python"): "every request gets an error. Releases of Triton whose Python backend calls `is_ready` "
     "(2026) answer 400 at `/v2/models/{name}/ready` too; older ones cannot, and `verify/` gives the readiness. A model "
     "that is wrong at its start is not loaded",

@@ -16,7 +16,8 @@ _FOLDER = "/SET-FOLDER"
 def _options(deployment: Deployment) -> str:
     threads, batch = f"--threads {deployment.threads}", f"--max-batch {deployment.max_batch}"
     workers = "" if deployment.instances == 1 else f" --workers {deployment.instances}"
-    return f"models --only-proved --device {deployment.device} {threads} {batch}{workers}"
+    every = f" --verify-every {deployment.verify_every:g}"
+    return f"models --only-proved --device {deployment.device} {threads} {batch}{workers}{every}"
 
 
 def _unit(deployment: Deployment) -> str:

@@ -63,22 +63,29 @@ def test_large_json_is_parsed_in_another_process(server: Server) -> None:
         assert server.ask("POST", "/v2/models/m/infer", body).status == 200
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP as a terminal's programs get it, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 def test_a_closed_terminal_ends_it_unless_nohup_says_otherwise(tmp_path: Path) -> None:
     model(tmp_path / "m.onnx")
     with serving(tmp_path) as server:
         assert server.stop(signal.SIGHUP) == 0
         assert server.events("stopped")
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited, as from nohup
-    try:
-        with serving(tmp_path) as server:
-            server.process.send_signal(signal.SIGHUP)
-            server.process.send_signal(signal.SIGUSR1)
-            assert server.ask("GET", "/v2/health/ready").status == 200
-            assert server.stop() == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited, as from nohup
+    with serving(tmp_path) as server:
+        server.process.send_signal(signal.SIGHUP)
+        server.process.send_signal(signal.SIGUSR1)
+        assert server.ask("GET", "/v2/health/ready").status == 200
+        assert server.stop() == 0
 
 
+@pytest.mark.usefixtures("hangup")
 def test_a_terminal_gets_lines_for_people(tmp_path: Path) -> None:
     model(tmp_path / "m.onnx")
     ours, theirs = pty.openpty()

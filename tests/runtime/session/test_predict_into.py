@@ -87,26 +87,29 @@ def test_predict_into_arrays_that_share_memory(tmp_path: Path) -> None:
 
 
 def test_predict_into_makes_no_array(small: Path) -> None:
-    x, out = normal(1, 64), np.zeros((1, 10), np.float32)
+    x, out = normal(64, 64), np.zeros((64, 10), np.float32)
+    peaks: list[int] = []
     with Session(small, "cpu") as session:
         for _ in range(3):
             session.predict_into(x, out)
         gc.disable()
         try:
             tracemalloc.start()
+            for _ in range(5):  # other threads may allocate meanwhile
+                before = tracemalloc.get_traced_memory()[0]
+                tracemalloc.reset_peak()
+                for _ in range(100):
+                    session.predict_into(x, out)
+                peaks.append(tracemalloc.get_traced_memory()[1] - before)
             before = tracemalloc.get_traced_memory()[0]
-            tracemalloc.reset_peak()
-            for _ in range(100):
-                session.predict_into(x, out)
-            peak = tracemalloc.get_traced_memory()[1] - before
             tracemalloc.reset_peak()
             session.predict(x)
             fresh = tracemalloc.get_traced_memory()[1] - before
         finally:
             tracemalloc.stop()
             gc.enable()
-    assert peak < 1000
-    assert fresh >= out.nbytes
+    assert min(peaks) < 1000
+    assert fresh >= out.nbytes > 2000
 
 
 def test_predict_into_refuses_what_it_cannot_fill(small: Path) -> None:
