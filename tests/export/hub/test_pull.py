@@ -211,6 +211,11 @@ def test_a_signature_that_is_required(folder: Path, tmp_path: Path) -> None:
     sign(folder / "pump.parity.json", private)
     push(folder, REPO, trusted_keys=[public])
     assert "pump.parity.intoto.jsonl" in pull(REPO, tmp_path / "got", device="cpu", trusted_keys=[public]).files
+    certificate = folder / "pump.parity.json"
+    certificate.write_text(certificate.read_text() + "\n")  # as one that was made anew after it was signed
+    pushed = push(folder, REPO, license="mit")
+    assert pushed.notes == ("pump.parity.intoto.jsonl is not the signature of this certificate, and is left out",)
+    assert pushed.removed == ("pump.parity.intoto.jsonl",)
 
 
 @pytest.mark.usefixtures("pushed")
