@@ -1,5 +1,6 @@
 #!/bin/sh
-# What a wheel installs, alone and with each of its extras but dev: an SBOM (CycloneDX) and the licences, as two files each.
+# What a wheel installs, alone and with each of its extras but dev and docs: an SBOM (CycloneDX) and the licences, as two
+# files each.
 #
 #   .github/bill.sh dist/mlpx-0.1.0-py3-none-any.whl bill
 #
@@ -10,7 +11,7 @@ wheel=$1 folder=$2
 mkdir -p "$folder"
 environment=$(mktemp -d)
 trap 'rm -rf "$environment"' EXIT
-extras=$(unzip -p "$wheel" '*.dist-info/METADATA' | sed -n 's/^Provides-Extra: //p' | grep -vx dev)
+extras=$(unzip -p "$wheel" '*.dist-info/METADATA' | sed -n 's/^Provides-Extra: //p' | grep -vxE 'dev|docs')
 for extra in '' $extras; do
   name=mlpx${extra:+-$extra}
   rm -rf "$environment"

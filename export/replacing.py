@@ -8,11 +8,14 @@ from pathlib import Path
 from .errors import TargetError
 
 
-def refuse_foreign(folder: Path, manifest: str, what: str, *, replace: bool, source: Path | None = None) -> None:
+def refuse_foreign(
+    folder: Path, manifest: str | None, what: str, *, replace: bool = False, source: Path | None = None
+) -> None:
     """Raise TargetError for a folder that holds something that would be lost.
 
-    ``manifest`` is the name of the JSON file in which the command lists the ``files`` that it wrote; ``what`` it wrote,
-    such as "package"; ``source`` is a file that it reads, which must not be in the folder.
+    ``manifest`` is the name of the JSON file in which the command lists the ``files`` that it wrote, None for a
+    command that replaces nothing; ``what`` it wrote, such as "package"; ``source`` is a file that it reads, which must
+    not be in the folder.
     """
     folder = folder.resolve()
     if not folder.exists():
@@ -27,8 +30,9 @@ def refuse_foreign(folder: Path, manifest: str, what: str, *, replace: bool, sou
     present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
     if not present:
         return
-    if not replace:
-        hint = f"choose another folder with -o, or replace the {what} in it with --replace (replace=True)"
+    if manifest is None or not replace:
+        hint = "choose another folder with -o"
+        hint += f", or replace the {what} in it with --replace (replace=True)" if manifest is not None else ""
         raise TargetError(f"{folder} is not empty. What to do: {hint}")
     try:
         written = set(json.loads((folder / manifest).read_text(encoding="utf-8"))["files"])

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from runtime.extras import installed_version
 
-DEVELOPMENT = ("dev",)
+DEVELOPMENT = ("dev", "docs")
 """Extras that no command needs."""
 _OVERWRITES = {"cpu": "gpu", "gpu": "cpu", "cuda": "cpu"}
 """ONNX Runtime's two distributions are not to be installed beside each other."""

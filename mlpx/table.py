@@ -17,7 +17,7 @@ import numpy as np
 
 from runtime.data.categories import texts_of_numbers
 from runtime.data.columns import Column
-from runtime.data.dataframes import read_columns, rows_of_table
+from runtime.data.dataframes import names_of_columns, read_columns, rows_of_table
 from runtime.errors import InputError
 from runtime.model.port import Port, Vocabulary
 
@@ -48,7 +48,7 @@ class Features:
     def targets(self, table: Any) -> np.ndarray:
         """The target of every row: int64 positions of its words in ``labels``, or float32 numbers (rows,).
 
-        Raises InputError: there is no target, it is empty in a row, or its word is none of the labels.
+        Raises InputError: there is no target, it is empty or NaN in a row, or its word is none of the labels.
         """
         if self.target is None:
             raise InputError("there is no target. What to do: name its column, fit_features(table, target='NAME')")
@@ -59,7 +59,11 @@ class Features:
         values = np.ma.masked_array(column.values, column.missing if column.missing is not None else False)
         rows = rows_of_table({self.target: values}, [port], dtype="float32")
         assert rows is not None
-        return rows["target"][:, 0]
+        targets = rows["target"][:, 0]
+        if (gaps := np.flatnonzero(np.isnan(targets))).size:  # which is a missing value in a pandas frame
+            where = f"column '{self.target}' has {gaps.size:,} values that are NaN, the first in row {gaps[0] + 1:,}"
+            raise InputError(f"{where}. What to do: correct or drop those rows")
+        return targets
 
 
 def fit_features(
@@ -145,29 +149,21 @@ def _columns(table: Any) -> list[Column]:
         raise InputError(f"{error}{hint}") from None
 
 
-def _names(table: Any) -> list[str]:
-    """The names of a table's columns."""
-    if isinstance(table, Mapping):
-        return list(cast("Mapping[str, Any]", table))
-    names = list(getattr(table, "columns", ()) if not hasattr(table, "schema") else table.schema)
-    return [str(name) for name in getattr(table, "column_names", names)]
-
-
 def _without(table: Any, drop: Sequence[str]) -> Any:
-    names = _names(table)
+    names = names_of_columns(table)
     if absent := [name for name in drop if name not in names]:
         raise InputError(f"the table has no column '{absent[0]}' to drop; it has {', '.join(map(repr, names))}")
     if not drop:
         return table
     if isinstance(table, Mapping):
         return {name: values for name, values in cast("Mapping[str, Any]", table).items() if name not in drop}
-    if hasattr(table, "drop_columns"):  # of Arrow
+    if type(table).__module__.startswith("pyarrow."):
         return table.drop_columns(list(drop))
     return table[[name for name in table.columns if str(name) not in drop]]
 
 
 def _target_of(table: Any, target: str) -> Column:
-    names = _names(table)
+    names = names_of_columns(table)
     if target not in names:
         raise InputError(f"the table has no column '{target}', the target")
     (column,) = read_columns(_without(table, [name for name in names if name != target]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
@@ -148,7 +149,7 @@ def _run(repo: str, model: ProvedModel) -> str:
 ```console
 $ pip install "mlpx[cpu,hub,files]"
 $ mlpx pull {repo} -o {folder}
-$ mlpx predict {folder}/{file} rows.csv -o scores.csv
+$ mlpx predict {shlex.quote(f"{folder}/{file}")} rows.csv -o scores.csv
 ```
 
 `mlpx pull` checks the hash of every file and computes the rows of the certificate on your machine; if an answer is not
@@ -170,11 +171,11 @@ import numpy as np
 import onnxruntime
 from huggingface_hub import snapshot_download
 
-session = onnxruntime.InferenceSession(snapshot_download("{repo}") + "/{file}")
+session = onnxruntime.InferenceSession(snapshot_download("{repo}") + {json.dumps(f"/{file}", ensure_ascii=False)})
 print(session.run(None, {{{named}}}))
 ```
 
-`mlpx serve {folder}` serves `{model.path.stem}` over REST and gRPC."""
+`mlpx serve {folder}`, which needs `mlpx[serve]`, serves {_code(model.path.stem)} over REST and gRPC."""
 
 
 def _proof(model: ProvedModel) -> str:
@@ -199,17 +200,18 @@ def _proof(model: ProvedModel) -> str:
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [titles, ["---"] * len(titles), *rows]
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (titles, ["---"] * len(titles), *rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _code(text: str) -> str:
-    """A name as code, also in a table and with any characters."""
+    """A name as code, with any characters."""
     text = " ".join(text.split())
-    fence, space = ("``", " ") if "`" in text else ("`", "")
-    return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence, space = "`" * (longest + 1), " " if longest else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def _plain(text: str) -> str:
     """A text in which no character is Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#~])", r"\\\1", " ".join(text.split()))

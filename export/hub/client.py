@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime import InputError, OutputError, UnreachableError, imported
+from runtime import InputError, OutputError, UnreachableError, imported, sha256
 from runtime.version import VERSION
 
 _HINT = "What to do: {}; status.huggingface.co says how the Hub is, and HF_ENDPOINT names another one"
@@ -30,6 +31,17 @@ class RemoteFile:
     blob: str | None
     """The SHA-1 of the git blob, for any other file."""
 
+    def difference(self, path: Path) -> str:
+        """What is different in a file on this machine, for a message; "" where it has the bytes that the Hub lists."""
+        size = path.stat().st_size
+        if self.size is not None and size != self.size:
+            return f"has {size:,} bytes, and the Hub lists {self.size:,}"
+        if self.sha256 is not None:
+            return "" if sha256(path) == self.sha256 else f"has another SHA-256 than the Hub lists, {self.sha256[:16]}…"
+        if self.blob is None:
+            return "cannot be compared: the Hub lists no hash of it"
+        return "" if _blob(path) == self.blob else f"is not the git blob that the Hub lists, {self.blob[:16]}…"
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -39,19 +51,27 @@ class Listing:
     private: bool
     files: tuple[RemoteFile, ...]
 
+    def find(self, name: str) -> RemoteFile | None:
+        """The file of that name, if there is one."""
+        return next((file for file in self.files if file.name == name), None)
+
 
 class Hub:
     """A repository on the Hub. The token is that of HF_TOKEN, or of ``hf auth login``; HF_ENDPOINT names another Hub.
 
-    Raises MissingPackageError: the extra ``hub`` is not installed. Every call raises InputError: no such repository,
-    revision or file, or a name that none can have; UnreachableError: the Hub refuses, fails or cannot be reached.
+    Raises MissingPackageError: the extra ``hub`` is not installed; InputError: no OWNER/NAME. Every call raises
+    InputError: no such repository, revision or file; UnreachableError: the Hub refuses, fails or cannot be reached.
     """
 
     def __init__(self, repo: str):
         self._package: Any = imported("huggingface_hub", "the Hub")
         self.repo = repo
-        endpoint = os.environ.get("HF_ENDPOINT") or None
+        endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
         self._api: Any = self._package.HfApi(endpoint=endpoint, library_name="mlpx", library_version=VERSION)
+        with self._errors("looked for"):
+            self._package.utils.validate_repo_id(repo)
+        if "/" not in repo:  # the Hub would create it below the user's name, and not find it under this one
+            raise InputError(f"expected a repository's OWNER/NAME, not {repo!r}. What to do: name its owner too")
 
     @property
     def url(self) -> str:
@@ -65,10 +85,15 @@ class Hub:
             try:
                 info = self._api.model_info(self.repo, revision=revision, files_metadata=True)
             except missing as error:
-                # The Hub gives 401 for a repository that the token may not see, and to whom has none.
+                # The Hub gives 401 for a missing repository too, to whom has no token.
                 if may_lack and error.response.status_code == 404:
                     return None
+                if may_lack:
+                    message = f"{self.repo} cannot be looked for: the Hub refuses it (401)"
+                    raise UnreachableError(f"{message}. What to do: {_LOGIN} do this") from None
                 raise
+            if info.sha is None:
+                raise KeyError("sha")
             return Listing(info.sha, bool(info.private), tuple(_remote(each) for each in info.siblings or ()))
 
     def create(self, *, private: bool) -> None:
@@ -76,11 +101,11 @@ class Hub:
         with self._errors("created"):
             self._api.create_repo(self.repo, private=private or None, exist_ok=True)
 
-    def branches_and_tags(self) -> tuple[set[str], set[str]]:
-        """Their names."""
+    def branches_and_tags(self) -> tuple[set[str], dict[str, str]]:
+        """The names of the branches, and the commits of the tags by their names."""
         with self._errors("looked for"):
             refs = self._api.list_repo_refs(self.repo)
-            return {branch.name for branch in refs.branches}, {tag.name for tag in refs.tags}
+            return {branch.name for branch in refs.branches}, {tag.name: tag.target_commit for tag in refs.tags}
 
     def create_branch(self, branch: str) -> None:
         """Create a branch that begins at the default one."""
@@ -137,7 +162,7 @@ class Hub:
             if error.__cause__ is None:
                 raise UnreachableError(f"{what}: {_line(error)}. {_HINT.format(again)}") from None
             raise self._translated(error.__cause__, what, revision, again) from None
-        except (errors.HTTPError, errors.HFValidationError, ValueError, KeyError, OSError) as error:
+        except (errors.HTTPError, errors.HFValidationError, ValueError, KeyError, TypeError, OSError) as error:
             raise self._translated(error, what, revision, again) from None
 
     def _translated(self, error: BaseException, what: str, revision: str | None, again: str) -> Exception:
@@ -166,8 +191,8 @@ class Hub:
         if status is not None:
             return UnreachableError(f"{what}: the Hub answered {status} to {_request(response)}. {_HINT.format(again)}")
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-            return OutputError(f"{what}: {error.strerror}: {error.filename}")
-        if isinstance(error, KeyError | json.JSONDecodeError):
+            return OutputError(f"{what}: {error.strerror}{f': {error.filename}' if error.filename else ''}")
+        if isinstance(error, KeyError | TypeError | json.JSONDecodeError):
             message = f"{what}: {self._api.endpoint} does not answer as a Hub does ({_line(error)})"
             hint = "check HF_ENDPOINT, and what is between it and this machine"
             return UnreachableError(f"{message}. What to do: {hint}")
@@ -180,6 +205,12 @@ def _remote(sibling: Any) -> RemoteFile:
     large = sibling.lfs
     sha256 = None if large is None else str(large.sha256)
     return RemoteFile(sibling.rfilename, sibling.size, sha256, None if large is not None else sibling.blob_id)
+
+
+def _blob(path: Path) -> str:
+    """The SHA-1 that git gives a file with these bytes."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _request(response: Any) -> str:

@@ -12,6 +12,7 @@ from builder import MLPSpec, load_spec
 from builder.documents import as_yaml
 from export.errors import ProofError, TargetError
 from runtime import imported
+from runtime.model.signing import has_signature
 
 from .card import model_card
 from .model import CERTIFICATE, PAGE, SIGNATURE, ProvedModel, find_model, read_model
@@ -65,7 +66,10 @@ def contents_of(
     what[f"{stem}{CERTIFICATE}"] = "the certificate: hashes, verdict, and rows with their exact answers and bounds"
     notes: list[str] = []
     if (signature := model.beside(SIGNATURE)).is_file():
-        files[signature.name], what[signature.name] = signature, "the signature of the certificate"
+        if has_signature(model.certificate):
+            files[signature.name], what[signature.name] = signature, "the signature of the certificate"
+        else:
+            notes.append(f"{signature.name} is not the signature of this certificate, and is left out")
     if (page := model.beside(PAGE)).is_file():
         if model.certificate.sha256 in page.read_text(encoding="utf-8", errors="replace"):
             files[page.name], what[page.name] = page, "the certificate as a page"

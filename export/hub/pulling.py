@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -118,6 +117,9 @@ def _model_of(hub: Hub, listing: Listing, files: Sequence[RemoteFile]) -> str:
         if path.is_absolute() or ".." in path.parts or "\\" in name or path.parts[:1] == (".cache",):
             message = f"{hub.repo}: {name!r} would not lie in the folder"
             raise InputError(f"{message}. What to do: do not use this repository")
+        if not name.isprintable():  # which could also move a terminal's cursor
+            message = f"{hub.repo} has a file whose name is no text: {name!r}"
+            raise InputError(f"{message}. What to do: do not use this repository")
     models = sorted(name for name in names if name.endswith(".onnx"))
     at = f"{hub.repo}, commit {listing.commit[:12]},"
     if len(models) != 1:
@@ -134,24 +136,9 @@ def _model_of(hub: Hub, listing: Listing, files: Sequence[RemoteFile]) -> str:
 def _download(hub: Hub, file: RemoteFile, commit: str, stage: Path) -> None:
     """Download one file and compare its bytes with what the Hub lists. Raises UnreachableError: they differ."""
     hub.download(file.name, commit, stage, stage / ".cache")
-    path = stage / file.name
-    size = path.stat().st_size
-    if file.size is not None and size != file.size:
-        found = f"has {size:,} bytes, and the Hub lists {file.size:,}"
-    elif file.sha256 is not None:
-        found = "" if sha256(path) == file.sha256 else f"has another SHA-256 than the Hub lists, {file.sha256[:16]}…"
-    else:
-        same = file.blob is None or _blob(path) == file.blob
-        found = "" if same else f"is not the git blob that the Hub lists, {(file.blob or '')[:16]}…"
-    if found:
+    if found := file.difference(stage / file.name):
         message = f"{file.name} of {hub.repo}, as it was downloaded, {found}"
         raise UnreachableError(f"{message}. Nothing was written. What to do: pull again")
-
-
-def _blob(path: Path) -> str:
-    """The SHA-1 that git gives a file with these bytes."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def _checked(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from export.replacing import refuse_foreign
 from runtime import sha256, whole_folder
 
 from .client import Hub, Listing
-from .contents import Contents, contents_of
+from .contents import SPEC, WEIGHTS, Contents, contents_of
 from .model import CERTIFICATE, PAGE, SIGNATURE
 
 _OURS = (".onnx", ".onnx.data", CERTIFICATE, PAGE, SIGNATURE)
@@ -59,7 +59,7 @@ class Pushed:
     private: bool | None
     files: tuple[PushedFile, ...]
     removed: tuple[str, ...]
-    """Files of an earlier model, which the commit removed."""
+    """Files of an earlier model, or of an earlier state of this one, which the commit removed."""
     notes: tuple[str, ...]
     """What is left out and why, a line each."""
 
@@ -109,6 +109,7 @@ def push(
         >>> print(*(file.name for file in pushed.files))
         README.md comfort.onnx comfort.parity.html comfort.parity.json spec.yaml weights.safetensors
     """
+    hub = Hub(repo)
     contents = contents_of(
         Path(path),
         repo,
@@ -118,21 +119,30 @@ def push(
         trusted_keys=trusted_keys,
     )
     if dry_run is not None:
-        refuse_foreign(Path(dry_run), "", "push", replace=False, source=contents.model.path)
+        refuse_foreign(Path(dry_run), None, "dry run", source=contents.model.path)
         with whole_folder(dry_run) as folder:
             contents.write(folder)
             files = _files(folder)
         return Pushed(repo, None, None, False, revision, tag, None, files, (), contents.notes)
-    hub = Hub(repo)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         contents.write(folder)
         files = _files(folder)
-        listing = _prepared(hub, revision, tag, private)
+        listing = _repository(hub, private)
+        branches, tags = hub.branches_and_tags()
+        _refuse_two_meanings(hub, revision, tag, branches, tags)
+        if revision in branches:
+            listing = hub.listing(revision)
+            assert listing is not None
         stale = _stale(listing, contents, replace, hub)
+        tagged = None if tag is None else tags.get(tag)
+        if tagged is not None and (tagged != listing.commit or stale or not _is_there(listing, folder)):
+            raise TargetError(f"{repo} has a tag {tag!r}. What to do: give another --tag, or delete that one")
+        if revision is not None and revision not in branches:
+            hub.create_branch(revision)
         title = message or f"{contents.model.path.stem}, proved by mlpx {contents.model.certificate.mlpx_version}"
         commit = hub.commit(folder, iter(stale), title, revision, listing.commit)
-    if tag is not None:
+    if tag is not None and tagged is None:
         hub.create_tag(tag, commit)
     unchanged = commit == listing.commit
     return Pushed(repo, hub.url, commit, unchanged, revision, tag, listing.private, files, stale, contents.notes)
@@ -142,8 +152,8 @@ def _files(folder: Path) -> tuple[PushedFile, ...]:
     return tuple(PushedFile(file.name, file.stat().st_size, sha256(file)) for file in sorted(folder.iterdir()))
 
 
-def _prepared(hub: Hub, branch: str | None, tag: str | None, private: bool) -> Listing:
-    """The repository as it is, at the branch; it and the branch are created where they are missing."""
+def _repository(hub: Hub, private: bool) -> Listing:
+    """The repository's main branch as it is; it is created where there is none."""
     listing = hub.listing(may_lack=True)
     if listing is None:
         hub.create(private=private)
@@ -152,24 +162,42 @@ def _prepared(hub: Hub, branch: str | None, tag: str | None, private: bool) -> L
     if private and not listing.private:
         hint = "make it private at its settings page, or push without --private"
         raise TargetError(f"{hub.repo} is public, and a private one was requested. What to do: {hint}")
-    if branch is not None or tag is not None:
-        branches, tags = hub.branches_and_tags()
-        if tag is not None and tag in tags:
-            raise TargetError(f"{hub.repo} has a tag {tag!r}. What to do: give another --tag, or delete that one")
-        if branch is not None:
-            if branch not in branches:
-                hub.create_branch(branch)
-            listing = hub.listing(branch)
-            assert listing is not None
     return listing
 
 
+def _refuse_two_meanings(
+    hub: Hub, branch: str | None, tag: str | None, branches: Collection[str], tags: Collection[str]
+) -> None:
+    """Raise TargetError where a name would be that of a branch and of a tag, so that a revision means either."""
+    if branch is not None and branch in tags:
+        hint = "name a branch with --revision, and a new name for the commit with --tag"
+        raise TargetError(f"{hub.repo} has a tag {branch!r}, which cannot be pushed to. What to do: {hint}")
+    if tag is not None and (tag in branches or tag == branch):
+        raise TargetError(f"{tag!r} is a branch of {hub.repo}. What to do: give another --tag")
+
+
+def _is_there(listing: Listing, folder: Path) -> bool:
+    """Whether the repository holds all files of a folder as they are."""
+    remote = {file.name: file for file in listing.files}
+    return all(file.name in remote and not remote[file.name].difference(file) for file in folder.iterdir())
+
+
 def _stale(listing: Listing, contents: Contents, replace: bool, hub: Hub) -> tuple[str, ...]:
-    """What a model of another name left there. Raises TargetError: there is such a thing, and no ``replace``."""
-    names = (file.name for file in listing.files)
-    stale = tuple(name for name in names if name.endswith(_OURS) and name not in contents.files)
-    if stale and not replace:
-        message = f"{hub.repo} holds another model: {', '.join(stale[:5])}; a repository holds one"
+    """What does not belong to the model that is pushed: files of another name, and of an earlier state of this one.
+
+    Raises TargetError: there are files of another name, and no ``replace``.
+    """
+    left = [file.name for file in listing.files if file.name not in contents.files]
+    own = {contents.model.beside(ending).name for ending in _OURS}
+    others = [name for name in left if name.endswith(_OURS) and name not in own]
+    if others and not replace:
+        message = f"{hub.repo} holds another model: {', '.join(others[:5])}; a repository holds one"
         hint = "push to another one, or remove these in the same commit with --replace"
         raise TargetError(f"{message}. What to do: {hint}")
-    return stale
+    certificate = contents.model.certificate.path
+    known = listing.find(certificate.name)
+    if known is not None and not known.difference(certificate):  # the rest belongs to these very files
+        return tuple(others)
+    if any(file.name.endswith(CERTIFICATE) for file in listing.files):  # of a push of mlpx, not somebody's own
+        own |= {SPEC, WEIGHTS}
+    return tuple(name for name in left if name in others or name in own)

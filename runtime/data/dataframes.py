@@ -60,13 +60,18 @@ def rows_of_table(data: Any, ports: Sequence[Port], *, dtype: str | None = None)
     return rows
 
 
-def read_columns(data: Any) -> list[Column]:
-    """All columns of a table in memory, with numbers or words. Raises InputError: no table, or other columns."""
+def names_of_columns(data: Any) -> list[str]:
+    """The names of a table's columns. Raises InputError: it is no table."""
     package = _package_of(data)
     if package not in _READERS:
         raise InputError(f"expected a table of pandas, polars or Arrow, not a {type(data).__name__}")
-    names, column = _READERS[package]
-    listed = list(names(data))
+    return list(_READERS[package][0](data))
+
+
+def read_columns(data: Any) -> list[Column]:
+    """All columns of a table in memory, with numbers or words. Raises InputError: no table, or other columns."""
+    listed = names_of_columns(data)
+    _, column = _READERS[_package_of(data) or ""]
     if repeated := [name for name in listed if listed.count(name) > 1]:
         raise InputError(f"two columns of the table are named '{repeated[0]}'. What to do: rename one")
     return [column(data, index, name, True) for index, name in enumerate(listed)]

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,20 @@ def require_signature(certificate: Certificate, keys: Sequence[str | Path]) -> s
         else:
             return signer
     raise SignatureError(f"{path} does not vouch for {certificate.path.name}: {problem}. {hint}")
+
+
+def has_signature(certificate: Certificate) -> bool:
+    """Whether a signature beside a certificate names these very files, by whichever key: none is verified."""
+    wanted = _subjects(json.dumps(_statement(certificate)).encode())
+    try:
+        lines = signature_path(certificate.path).read_bytes().splitlines()
+    except OSError:
+        return False
+    for line in lines:
+        with suppress(ValueError, TypeError, KeyError, AttributeError, RecursionError):  # a line that is no envelope
+            if _subjects(_opened(line)[0]) == wanted:
+                return True
+    return False
 
 
 def public_key(path: str | Path) -> Ed25519PublicKey:

@@ -173,3 +173,19 @@ def test_whole_numbers_among_words_are_words() -> None:
     fitted = table.fit_features(frame, target="y")
     assert fitted.labels == ["1", "b"]
     assert fitted.targets(frame).tolist() == [0, 1]
+
+
+def test_columns_may_be_called_as_attributes_of_frames_are() -> None:
+    """``schema`` and ``drop_columns`` of Arrow and polars are columns of a pandas frame, by its attributes."""
+    names = ("schema", "column_names", "drop_columns", "columns")
+    frame = pandas.DataFrame({name: [1.0, 2.0, 4.0] for name in names} | {"late": ["a", "b", "a"]})
+    fitted = table.fit_features(frame, target="late", drop=["columns"])
+    assert [each["name"] for each in fitted.inputs[0]["features"]] == list(names[:3])
+    assert fitted.targets(frame).tolist() == [0, 1, 0]
+
+
+def test_a_target_that_is_nan_is_named() -> None:
+    frame = pandas.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "y": [1.0, float("nan"), 2.0, float("nan")]})
+    fitted = table.fit_features(frame, target="y")
+    with pytest.raises(InputError, match=r"column 'y' has 2 values that are NaN, the first in row 2\. What to do"):
+        fitted.targets(frame)

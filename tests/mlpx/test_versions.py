@@ -55,6 +55,7 @@ def test_the_version_imports_no_torch_and_survives_a_runtime_that_does_not_load(
 def test_doctor_covers_every_extra_of_the_metadata(run: Run) -> None:
     record = json.loads(run("doctor", "--json").out)
     declared = metadata("mlpx").get_all("Provides-Extra") or []
+    assert {"dev", "docs"} == set(DEVELOPMENT)  # which are for those who change mlpx
     assert list(record["extras"]) == [name for name in declared if name not in DEVELOPMENT]
     assert record["extras"]["build"] == {
         "installed": True,

@@ -93,8 +93,8 @@ class Hub:
         repo = f"{owner}/{name.removesuffix('.git')}"
         repository = self.repositories.get(repo)
         if repository is None or (repository.private and token is None):
-            code = "RepoNotFound" if token is not None else ""
-            return _error(404 if token is not None else 401, "Repository not found", code)
+            # Without the code huggingface_hub takes a 401 for the same, but only from addresses of https.
+            return _error(404 if token is not None else 401, "Repository not found", "RepoNotFound")
         if rest[:3] == ["info", "lfs", "objects"]:
             return self._batch(json.loads(body))
         if rest[:1] == ["refs"]:

@@ -119,11 +119,12 @@ def test_words_missing_values_and_two_inputs_are_described(tmp_path: Path) -> No
 
     features: dict[str, Any] = {
         "kind": {"features": [{"name": "shape", "categories": ["a|b", "c`d", "e"], "unknown": "e"}]},
-        "output": {"labels": ["cheap", "dear"], "scores": "probabilities"},
+        "output": {"labels": ["cheap", "d|``r"], "scores": "probabilities"},
     }
     rows = {"kind": torch.tensor([[0], [2]]), "size": torch.ones(2, 2)}
-    publish(Prices(), tmp_path / "p.onnx", example=rows, features=features, device="cpu", page=False, bound=False)
-    text = card_of(tmp_path / "p.onnx", tmp_path).text
+    publish(Prices(), tmp_path / "a p.onnx", example=rows, features=features, device="cpu", page=False, bound=False)
+    text = card_of(tmp_path / "a p.onnx", tmp_path).text
     assert "| `shape` | 0: `a\\|b`, 1: `` c`d ``, 2: `e`; any other is 2 |" in text
-    assert "Labels of `output`: above 0.5 is `dear`, otherwise `cheap`." in text
+    assert "Labels of `output`: above 0.5 is ``` d|``r ```, otherwise `cheap`." in text
+    assert "$ mlpx predict 'pump/a p.onnx' rows.csv" in text
     assert 'session.run({"kind": np.zeros((1, 1), np.int64), "size": np.zeros((1, 2), np.float32)})' in text

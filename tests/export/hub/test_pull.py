@@ -86,7 +86,10 @@ def test_what_was_pushed_is_pulled_and_runs(
             403,
             "cannot be downloaded: the Hub refuses it (403). What to do: hf auth login, or set HF_TOKEN",
         ),
-        ("GET /api/models", lambda _: b"{}", "cannot be looked for"),
+        ("GET /api/models", lambda _: b"{}", "does not answer as a Hub does"),
+        ("GET /api/models", lambda _: b'{"id": "team/pump"}', "does not answer as a Hub does"),
+        ("GET /api/models", lambda _: b"[]", "does not answer as a Hub does"),
+        ("GET /api/models", lambda body: body.replace(b'"blobId"', b'"other"'), "the Hub lists no hash of it"),
     ],
 )
 @pytest.mark.usefixtures("pushed")
@@ -157,6 +160,9 @@ def test_a_damaged_certificate_and_a_name_outside_of_the_folder(hub: Hub, tmp_pa
     change(hub, lambda files: files.update({"../evil.py": b"x"}))
     with pytest.raises(InputError, match=r"'\.\./evil\.py' would not lie in the folder"):
         pull(REPO, tmp_path / "got", device="cpu")
+    change(hub, lambda files: [files.pop("../evil.py"), files.update({"\x1b[2Jother.onnx": b"x"})])
+    with pytest.raises(InputError, match=r"has a file whose name is no text: '\\x1b\[2Jother\.onnx'"):
+        pull(REPO, tmp_path / "got", device="cpu")
     assert not list(tmp_path.iterdir())
 
 
@@ -182,7 +188,7 @@ def test_a_private_repository_needs_the_token(pump: Path, tmp_path: Path, monkey
     with pytest.raises(UnreachableError, match=r"does not know the token \(401\)"):
         pull(REPO, tmp_path / "other")
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(UnreachableError, match=r"refuses it \(401\).*hf auth login"):
+    with pytest.raises(InputError, match=r"shows no such repository \(401\).*hf auth login"):
         pull(REPO, tmp_path / "other")
 
 
@@ -205,6 +211,11 @@ def test_a_signature_that_is_required(folder: Path, tmp_path: Path) -> None:
     sign(folder / "pump.parity.json", private)
     push(folder, REPO, trusted_keys=[public])
     assert "pump.parity.intoto.jsonl" in pull(REPO, tmp_path / "got", device="cpu", trusted_keys=[public]).files
+    certificate = folder / "pump.parity.json"
+    certificate.write_text(certificate.read_text() + "\n")  # as one that was made anew after it was signed
+    pushed = push(folder, REPO, license="mit")
+    assert pushed.notes == ("pump.parity.intoto.jsonl is not the signature of this certificate, and is left out",)
+    assert pushed.removed == ("pump.parity.intoto.jsonl",)
 
 
 @pytest.mark.usefixtures("pushed")

@@ -52,7 +52,7 @@ def test_a_branch_of_its_own_leaves_the_main_one_alone(pump: Path, hub: Hub) -> 
     assert held(hub, "next") == HELD
     assert hub.repositories[REPO].private
     with pytest.raises(TargetError, match="has a tag 'v1'"):
-        push(pump, REPO, tag=push(pump, REPO, tag="v1").tag)
+        push(pump, REPO, tag=push(pump, REPO, tag="v1").tag, license="mit")
 
 
 @pytest.mark.usefixtures("hub")
@@ -118,16 +118,25 @@ def test_a_wrong_token_and_none(pump: Path, hub: Hub, monkeypatch: pytest.Monkey
     with pytest.raises(UnreachableError, match="does not know the token"):
         push(pump, REPO)
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(UnreachableError, match="hf auth login, or set HF_TOKEN"):
+    with pytest.raises(UnreachableError, match=r"refuses it \(401\).*hf auth login, or set HF_TOKEN"):
         push(pump, REPO)
     assert not hub.repositories
 
 
-@pytest.mark.parametrize("repo", ["a/b/c", "team/pu mp", "-x/y", "team/"])
-def test_a_name_that_no_repository_has(repo: str, pump: Path, hub: Hub) -> None:
-    with pytest.raises(InputError, match="cannot be"):
+@pytest.mark.parametrize("repo", ["a/b/c", "team/pu mp", "-x/y", "team/", "pump"])
+def test_a_name_that_no_repository_has(repo: str, pump: Path, hub: Hub, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be|OWNER/NAME"):
         push(pump, repo)
-    assert not hub.repositories
+    with pytest.raises(InputError, match=r"cannot be|OWNER/NAME"):
+        push(pump, repo, dry_run=tmp_path / "dry")
+    assert not hub.requests
+    assert not (tmp_path / "dry").exists()
+
+
+def test_an_address_of_a_hub_may_end_with_a_slash(pump: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", f"{hub.url}/")
+    assert push(pump, REPO).url == f"{hub.url}/{REPO}"
+    assert not [line for line in hub.requests if "//" in line]
 
 
 def test_a_hub_that_is_not_there_or_none(pump: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +210,53 @@ def test_a_model_of_another_name_is_replaced_in_the_same_commit(folder: Path, hu
     assert len(hub.repositories[REPO].commits) == 3
 
 
+def test_nothing_of_an_earlier_state_stays_beside_another_model(folder: Path, hub: Hub, tmp_path: Path) -> None:
+    push(folder, REPO)
+    hub.repositories[REPO].add(hub.files(REPO) | {"pump.parity.intoto.jsonl": b"{}", "own.txt": b""}, "main", "signed")
+    (folder / "weights.safetensors").unlink()
+    assert push(folder, REPO, license="mit").removed == ()  # they are of the same certificate
+    assert held(hub) == HELD | {"pump.parity.intoto.jsonl", "own.txt"}
+    module = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 3))
+    publish(module, tmp_path / "new" / "pump.onnx", device="cpu", page=False)
+    pushed = push(tmp_path / "new", REPO)
+    assert set(pushed.removed) == {"pump.parity.intoto.jsonl", "spec.yaml", "weights.safetensors"}
+    assert held(hub) == {"README.md", "pump.onnx", "pump.parity.json", "own.txt"}
+
+
+def test_files_that_no_push_brought_stay(pump: Path, folder: Path, hub: Hub) -> None:
+    push(pump, REPO)
+    hub.repositories[REPO].add({"weights.safetensors": b"somebody's own"}, "main", "other")
+    (folder / "weights.safetensors").unlink()
+    assert push(folder, REPO).removed == ()
+    assert hub.files(REPO)["weights.safetensors"] == b"somebody's own"
+
+
+def test_a_tag_is_given_once_and_again_to_the_same_files_alone(folder: Path, hub: Hub) -> None:
+    def lose(_: bytes) -> bytes:
+        raise ConnectionResetError
+
+    hub.faults["/tag/"] = lose
+    with pytest.raises(UnreachableError, match="cannot be given a tag"):
+        push(folder, REPO, tag="v1")
+    hub.faults.clear()
+    again = push(folder, REPO, tag="v1")
+    assert (again.unchanged, hub.repositories[REPO].tags) == (True, {"v1": again.commit})
+    with pytest.raises(TargetError, match="has a tag 'v1'"):
+        push(folder, REPO, tag="v1", license="mit")
+    assert len(hub.repositories[REPO].commits) == 2
+
+
+def test_no_name_is_that_of_a_branch_and_of_a_tag(pump: Path, hub: Hub) -> None:
+    push(pump, REPO, tag="v1")
+    with pytest.raises(TargetError, match="has a tag 'v1', which cannot be pushed to"):
+        push(pump, REPO, revision="v1")
+    for tag, branch in (("main", None), ("next", "next")):
+        with pytest.raises(TargetError, match="is a branch of"):
+            push(pump, REPO, tag=tag, revision=branch)
+    repository = hub.repositories[REPO]
+    assert (set(repository.branches), set(repository.tags)) == ({"main"}, {"v1"})
+
+
 def test_a_module_written_by_hand_with_its_weights_beside_the_file(tmp_path: Path, hub: Hub) -> None:
     module = nn.Sequential(nn.Linear(2, 4), nn.GELU(), nn.Linear(4, 1))
     publish(module, tmp_path / "hand.onnx", device="cpu", page=False, external_data=True)
@@ -221,5 +277,5 @@ def test_a_dry_run_writes_what_would_be_pushed(pump: Path, hub: Hub, tmp_path: P
     assert dry.files == pushed.files
     written = {file.name: file.read_bytes() for file in (tmp_path / "dry").iterdir()}
     assert written == {name: content for name, content in hub.files(REPO).items() if name != ".gitattributes"}
-    with pytest.raises(TargetError, match="is not empty"):
+    with pytest.raises(TargetError, match=r"is not empty\. What to do: choose another folder with -o$"):
         push(pump, REPO, dry_run=tmp_path / "dry")
