@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from runtime.server import dynamic_batching, self_check
+from runtime.server.handlers import Handlers
 from runtime.server.loaded_model import LoadedModel
 from runtime.server.logs import Log
 from runtime.server.metrics import format_metrics
 from runtime.server.options import Options
-from runtime.server.refusals import Busy
+from runtime.server.refusals import Busy, NotReady
 from runtime.server.repository import Repository
 from runtime.session.session import Session
 from tests.support.servers.planted import Planted
@@ -169,6 +170,23 @@ def test_the_log_says_what_the_models_in_service_are(arm: Proved, plan: Path) ->
             assert events()[2:] == ["model_wrong", "model_loaded"]
         await repository.load("arm")
         assert events()[4:] == ["model_right", "model_loaded"]
+
+    within(arm.file.parent, talk)
+
+
+def test_a_model_that_a_client_unloaded_is_not_the_reason(arm: Proved, plan: Path) -> None:
+    other = arm.file.with_name("other.onnx")
+    other.write_bytes(arm.file.read_bytes())
+
+    async def talk(repository: Repository, _events: Events) -> None:
+        request: Any = None
+        ready = Handlers(repository, repository.options, request).ready
+        await repository.unload("other")
+        await ready(request, {})
+        with turned(plan, "float16"):
+            await repository.verify()
+        with pytest.raises(NotReady, match=r"^not what was proved: arm 1: 'output': "):
+            await ready(request, {})
 
     within(arm.file.parent, talk)
 
