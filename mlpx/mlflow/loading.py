@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from runtime import InputError, ModelError, Session, imported, read_certificate, require_signature, sha256
 
@@ -80,16 +80,35 @@ def load_model(
 
 
 def _open(folder: Path, device: str | None, trusted_keys: Sequence[str | Path] | None) -> Session:
-    from mlflow.models import Model
-
-    flavors = Model.load(str(folder)).flavors
+    flavors = _flavors(folder)
     if FLAVOR_NAME not in flavors:
-        kinds = ", ".join(sorted(flavors))
+        kinds = ", ".join(sorted(flavors)) or "none"
         hint = "load it by its own flavour, or log a proved file with mlpx.mlflow.log_model"
         raise ModelError(f"{folder} has no flavour '{FLAVOR_NAME}'; it has {kinds}. What to do: {hint}")
     if device is None:
-        device = str(flavors["python_function"].get("config", {}).get("device", "cpu"))
+        config: Any = flavors.get("python_function", {}).get("config") or {}
+        device = str(cast("Mapping[str, Any]", config).get("device", "cpu") if isinstance(config, Mapping) else config)
     return Session(_checked_file(folder, flavors[FLAVOR_NAME], trusted_keys), device)
+
+
+def _flavors(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """The flavours of a model's MLmodel file, which anybody may have written. Raises ModelError, MlflowException."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model
+
+    try:
+        flavors: dict[str, Any] = dict(Model.load(str(folder)).flavors or {})
+        wrong = [str(name) for name, entry in flavors.items() if not isinstance(entry, Mapping)]
+    except MlflowException:
+        raise
+    except Exception as error:  # YAML's own errors, and what MLflow makes of a file of another structure
+        reason = " ".join(str(error).split())  # YAML's have several lines
+        message = f"{folder / 'MLmodel'} is not an MLmodel file: {type(error).__name__}: {reason}"
+        raise ModelError(f"{message}. What to do: {_AGAIN}") from None
+    if wrong:
+        expected = f"the entry of each flavour has names and values, and that of '{wrong[0]}' has not"
+        raise ModelError(f"{folder / 'MLmodel'}: {expected}. What to do: {_AGAIN}")
+    return flavors
 
 
 def _checked_file(folder: Path, flavor: Mapping[str, Any], trusted_keys: Sequence[str | Path] | None) -> Path:
@@ -97,7 +116,7 @@ def _checked_file(folder: Path, flavor: Mapping[str, Any], trusted_keys: Sequenc
     record = folder / "MLmodel"
     names = {key: str(flavor.get(key)) for key in ("file", "sha256", "certificate", "certificate_sha256")}
     for key in ("file", "certificate"):
-        if key not in flavor or Path(names[key]).name != names[key]:
+        if key not in flavor or Path(names[key]).name != names[key] or names[key] in ("", ".."):
             message = f"{record}: {key} of the flavour '{FLAVOR_NAME}' is the name of a file, not {names[key]!r}"
             raise ModelError(f"{message}. What to do: {_AGAIN}")
     file, path = folder / names["file"], folder / names["certificate"]
@@ -113,13 +132,19 @@ def _checked_file(folder: Path, flavor: Mapping[str, Any], trusted_keys: Sequenc
     if not certificate.is_of(file):
         problem = _difference(file, certificate.sha256)
         raise ModelError(f"{file} is not the file that {path.name} proves: {problem}. What to do: {_AGAIN}")
+    if certificate.sha256 != names["sha256"]:
+        expected = f"proves the SHA-256 {certificate.sha256}, and {record} expects {names['sha256']}"
+        raise ModelError(f"{path} is not of the file that was logged: it {expected}. What to do: {_AGAIN}")
     if trusted_keys:
         require_signature(certificate, trusted_keys)
     return file
 
 
 def _difference(file: Path, expected: str) -> str:
-    if not file.is_file():
+    try:
+        found = sha256(file)
+    except FileNotFoundError:
         return "it is missing"
-    found = sha256(file)
+    except (OSError, ValueError) as error:
+        return f"it cannot be read: {getattr(error, 'strerror', None) or error}"
     return "its external data has changed" if found == expected else f"its SHA-256 is {found}, not {expected}"

@@ -65,12 +65,16 @@ def _columns(port: Port) -> list[ColSpec]:
 
 
 def example_of(summary: Summary, answers: Answers | None, *, columns: bool) -> Any:
-    """Rows of the certificate: arrays by the names of the inputs, or a data frame. None where it has no rows."""
+    """Rows of the certificate: arrays by the names of the inputs, or a data frame. None where it has no rows.
+
+    Two, or as many as the file takes, then the same ones again where the certificate has fewer.
+    """
     if answers is None or not answers.rows:
         return None
     rows = {port.name: answers.inputs[port.name] for port in summary.inputs}
-    size = next((port.shape[0] for port in summary.inputs if isinstance(port.shape[0], int)), _EXAMPLE_ROWS)
-    chosen = _complete_rows(list(rows.values()))[:size]
+    fixed = next((port.shape[0] for port in summary.inputs if isinstance(port.shape[0], int)), None)
+    chosen = _complete_rows(list(rows.values()))
+    chosen = chosen[:_EXAMPLE_ROWS] if fixed is None else np.resize(chosen, fixed)
     rows = {name: values[chosen] for name, values in rows.items()}
     return _frame(summary, rows) if columns else rows
 

@@ -153,5 +153,9 @@ def _removed_on_failure(begun: list[str], tracking: str) -> Generator[None]:
         hint = "What to do: log the file again once it answers"
         require_server(tracking, "tracking server", f"{state or 'nothing was logged'}. {hint}", error)
         for each in begun:
-            mlflow.MlflowClient(tracking).delete_logged_model(each)
+            try:
+                mlflow.MlflowClient(tracking).delete_logged_model(each)
+            except Exception as refused:  # it must not hide why the block failed
+                hint = f"What to do: mlflow.MlflowClient().delete_logged_model('{each}')"
+                error.add_note(f"mlpx: {state}: the server refused that ({refused}). {hint}")
         raise

@@ -83,26 +83,38 @@ class DynamicBatcher:
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Entry] = deque()
         self._thread: ThreadPoolExecutor | None = None
+        self._waiting = 0
+        """Rows in this queue; the statistics may be those of another file of the version too."""
         self._busy = False
         """A call is on the thread, or scheduled on the loop."""
+        self._called: float | None = None
+        """Since when a call is on the thread."""
         self._closing = False
 
     def submit(self, feed: Arrays, rows: int, timeout: float, called: Called | None = None) -> asyncio.Future[Arrays]:
         """The outputs for these rows, within ``timeout`` seconds. Raises Busy; the future may raise Late."""
-        statistics = self._statistics
-        if statistics.waiting + rows > self._queue_rows and statistics.waiting:
-            raise Busy(f"{statistics.waiting:,} rows wait for this model, and its queue holds {self._queue_rows:,}")
+        if self._waiting + rows > self._queue_rows and self._waiting:
+            raise Busy(f"{self._waiting:,} rows wait for this model, and its queue holds {self._queue_rows:,}")
         now = perf_counter()
         result = self._loop.create_future()
         entry = _Entry(feed, rows, result, now, now + timeout, called)
         self._queue.append(entry)
-        statistics.waiting += rows
+        self._count_waiting(rows)
         if not self._busy:
             self._busy = True
             self._loop.call_soon(self._start_calls)
         elif self._thread is not None:
             self._watch_deadline(entry, now)
         return result
+
+    @property
+    def calling_seconds(self) -> float:
+        """How long the call that is on the thread has taken so far; 0 where none is."""
+        return 0.0 if self._called is None else perf_counter() - self._called
+
+    def _count_waiting(self, rows: int) -> None:
+        self._waiting += rows
+        self._statistics.waiting += rows
 
     def _watch_deadline(self, entry: _Entry, now: float) -> None:
         """Let the deadline of a request end its wait while a call goes on."""
@@ -118,6 +130,7 @@ class DynamicBatcher:
                     self._thread = ThreadPoolExecutor(1, "mlpx-model")
                     for entry in self._queue:  # they came in the same turn as this batch
                         self._watch_deadline(entry, perf_counter())
+                self._called = perf_counter()
                 self._thread.submit(self._call_on_thread, batch, rows)
                 return
             start = perf_counter()
@@ -138,7 +151,7 @@ class DynamicBatcher:
             if batch and rows + first.rows > self._max_batch:
                 break
             self._queue.popleft()
-            self._statistics.waiting -= first.rows
+            self._count_waiting(-first.rows)
             if first.deadline <= now:
                 _expire(first.result)
             elif not first.result.done():
@@ -152,6 +165,7 @@ class DynamicBatcher:
         end = perf_counter()
 
         def deliver() -> None:
+            self._called = None
             self._deliver(batch, rows, start, results, end)
             self._start_calls()
 

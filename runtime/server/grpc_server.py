@@ -285,7 +285,11 @@ class StreamCall(GrpcCall):
             try:
                 request = service.parse(pb.ModelInferRequest, content)
                 begun = service.methods.begin(request, self.time_remaining(), self.headers, start)
-                await asyncio.wait({begun.outputs})
+                try:
+                    await asyncio.wait({begun.outputs})
+                except asyncio.CancelledError:
+                    begun.gone()
+                    raise
                 answer = pb.ModelInferResponse.FromString(service.methods.response(begun))
                 response = {"infer_response": answer}
             except Exception as error:

@@ -78,7 +78,8 @@ class Handlers:
             return Answer([b""])
         if self.repository.stopping:
             raise NotReady("the server is shutting down")
-        missing = [name for name, model in self.repository.models.items() if model.default is None]
+        models = self.repository.models.items()
+        missing = [name for name, model in models if model.default is None and not model.unloaded]
         if missing:
             raise NotReady(f"not loaded: {', '.join(missing)}")
         wrong = (f"{name} {version}: {fault}" for (name, version), fault in self.repository.faults().items())

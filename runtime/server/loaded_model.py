@@ -66,6 +66,16 @@ class LoadedModel:
         """Whether rows of several requests may share a call."""
         return self._options.coalesce and self.session.divisible and self.signature.fixed
 
+    @property
+    def queue_rows(self) -> int:
+        """The most rows that may wait."""
+        return self._options.queue_rows
+
+    @property
+    def calling_seconds(self) -> float:
+        """How long a call of the model that goes on now has taken so far; 0 for those of less than 2 ms."""
+        return 0.0 if self._batcher is None else self._batcher.calling_seconds
+
     def infer(
         self, feed: Arrays, rows: int, timeout: float | None, called: Called | None = None
     ) -> asyncio.Future[Arrays]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from runtime.prometheus import head, line
 
 from .repository import Repository
-from .statistics import LATENCIES, Histogram, Records
+from .statistics import LATENCIES, NOT_ASKED, Histogram, Records
 
 _HISTOGRAMS = {
     "mlpx_request_seconds": ("requests", "From a request's arrival to its answer with tensors."),
@@ -61,7 +61,7 @@ def _gauges(records: Records, repository: Repository) -> Iterator[str]:
         yield _line("mlpx_model_proved", (model.name, model.version), int(model.proved))
     yield from head("mlpx_model_right", "gauge", "1 where the answers to the certificate's rows are those proved.")
     for key, record in records.items():
-        if record.checks:
+        if record.checks.keys() - {NOT_ASKED}:
             yield _line("mlpx_model_right", key, int(not record.wrong))
     yield from head("mlpx_ready", "gauge", "1 where every model can answer, and none is known to be wrong.")
     yield line("mlpx_ready", int(repository.ready))

@@ -257,11 +257,12 @@ class Repository:
 
         Raises ModelError: it does not answer as was proved, and the older one does, and stays.
         """
+        replaces_right = old is not None and not old.fault
         if old is not None:
-            loaded.statistics = old.statistics  # counters never go back
+            loaded.statistics, loaded.fault = old.statistics, old.fault  # counters never go back
         if self.options.verify_every:
-            await check(loaded, self._log)
-        if loaded.fault and old is not None and not old.fault:
+            await check(loaded, None if replaces_right else self._log)  # what is right stays right
+        if loaded.fault and replaces_right:
             loaded.close()
             hint = "What to do: run mlpx verify --certificate on the file, on this machine"
             raise ModelError(f"the new file does not compute here what was proved: {loaded.fault}. {hint}")

@@ -21,34 +21,36 @@ from runtime.model.certificate import Answers
 from .loaded_model import LoadedModel
 from .logs import Log
 from .refusals import Busy, Late
+from .statistics import NOT_ASKED, RIGHT, WRONG
 
-RIGHT, WRONG, NOT_ASKED = "right", "wrong", "not asked"
-"""How a check ends; "not asked": the queue was full, so that nothing is known."""
 _PATIENCE = 60.0
-"""Seconds in which a model answers, or is not right."""
+"""Seconds in which a model answers, or a call of it ends; otherwise it is not right."""
 _turns = count()
 
 
-async def check(model: LoadedModel, log: Log) -> None:
-    """Ask a model for the rows of its certificate; ``model.fault`` says what is wrong then, and the log any change.
+async def check(model: LoadedModel, log: Log | None) -> None:
+    """Ask a model for the rows of its certificate; ``model.fault`` says what is wrong then, and a log any change.
 
     Nothing happens where no certificate proves the file, or where it has no answers.
     """
     answers = None if model.certificate is None else model.certificate.answers
     if answers is None or not model.proved:
+        model.fault = ""  # which may be that of an older file
         return
     try:
         async with asyncio.timeout(_PATIENCE):
             fault = await _fault(model, answers, next(_turns))
     except (Busy, Late):
-        model.statistics.count_check(NOT_ASKED)
-        return
+        if model.calling_seconds <= _PATIENCE:
+            model.statistics.count_check(NOT_ASKED)
+            return
+        fault = f"a call of the model has not ended within {_PATIENCE:g} s"
     except TimeoutError:
         fault = f"no answer to the rows of the certificate within {_PATIENCE:g} s"
     except Exception as error:  # a model that fails, or a certificate whose rows are not the file's
         fault = f"no answer to the rows of the certificate: {type(error).__name__}: {error}"
     model.statistics.count_check(WRONG if fault else RIGHT)
-    if bool(fault) != bool(model.fault):
+    if log is not None and bool(fault) != bool(model.fault):
         place = {"model": model.name, "version": model.version}
         if fault:
             log.event("model_wrong", **place, reason=fault)
@@ -89,4 +91,6 @@ def _requests(model: LoadedModel, rows: int, turn: int) -> Iterator[tuple[Method
         yield Method("all at once", tensors), [every[start : start + size]]
     yield Method("one by one", tensors), [every[[turn % rows]]]
     if model.batched:
-        yield Method("at the same time", tensors), list(every[:, None])
+        most = min(rows, model.queue_rows)
+        for start in range(0, rows, most):
+            yield Method("at the same time", tensors), list(every[start : start + most, None])

@@ -10,6 +10,8 @@ from typing import Any
 
 LATENCIES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper ends of the histograms' buckets, in seconds."""
+RIGHT, WRONG, NOT_ASKED = "right", "wrong", "not asked"
+"""How a check by the rows of the certificate ends; "not asked": too much waited, so that nothing is known."""
 
 
 @dataclass(slots=True)

@@ -35,7 +35,7 @@ class OnnxPredictor(Model):
             every = settings.pop("verify_every")
             self.model = OnnxModel(HERE / "model.onnx", **settings)
             proved = Proved(HERE / "model.onnx", self.model.batch, self.model.max_batch)
-            self.checked = SelfCheck(proved, self.model.run, every, RIGHT.labels(self.name).set)
+            self.checked = SelfCheck(proved, self.model.run, every, lambda right: RIGHT.labels(self.name).set(right))
             _run(self.checked.check())
             self.ready = True
         return self.ready

@@ -28,8 +28,15 @@ class Proved:
     """What is proved of a file: rows, their exact answers, and how far a float32 evaluation may be from these."""
 
     def __init__(self, file: Path, batch: int | None = None, max_batch: int = 1024):
-        """``batch``: the rows that the file fixes. Raises OSError, ValueError or KeyError for a damaged certificate."""
-        record = json.loads(file.with_suffix(".parity.json").read_text(encoding="utf-8"))
+        """``batch``: the rows that the file fixes.
+
+        Raises ValueError: the file is not proved; OSError, ValueError or KeyError: a damaged certificate.
+        """
+        certificate = file.with_suffix(".parity.json")
+        record = json.loads(certificate.read_text(encoding="utf-8"))
+        if record["verdict"] != "proved" or record["answers"] is None:
+            hint = "What to do: prove the file, or take the certificate away, and nothing is checked"
+            raise ValueError(f"{certificate}: {file.name} is {record['verdict']}: {record['why']}. {hint}")
         answers = record["answers"]
         self.rows = int(answers["rows"])
         self._inputs, self._exact, self._bound = (_arrays(answers[key]) for key in ("inputs", "exact", "bound"))

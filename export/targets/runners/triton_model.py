@@ -48,10 +48,10 @@ class TritonPythonModel:
         batch = None if self.batches else config["input"][0]["dims"][0]
         self.proved, self.turns = Proved(file, batch, config["max_batch_size"]), count()
         self.fault, self.ended = "", threading.Event()
-        self.metrics = _metrics()  # a metric ends with its family
+        every = float(config["parameters"]["verify_every"]["string_value"])
+        self.metrics = _metrics() if every else None  # a metric ends with its family
         labels = {"model": args["model_name"], "instance": args["model_instance_name"]}
         self.metric = None if self.metrics is None else self.metrics.Metric(labels)
-        every = float(config["parameters"]["verify_every"]["string_value"])
         if every:
             self._verify()
             if self.fault:

@@ -208,6 +208,16 @@ def test_answers_that_are_exchanged_between_requests_are_found(
     assert "values beyond the bound" in found
 
 
+@pytest.mark.parametrize("rows", [True, False], ids=["with rows", "without rows"])
+def test_a_certificate_that_proves_nothing_is_said(parts: Callable[[str], Any], beside: Path, rows: bool) -> None:
+    """The runtime of MLServer takes any file, with whatever certificate is beside it."""
+    place = beside.with_suffix(".parity.json")
+    record = json.loads(place.read_text()) | {"verdict": "not proved", "why": "a layer is beyond its bound"}
+    place.write_text(json.dumps(record if rows else record | {"answers": None}))
+    with pytest.raises(ValueError, match=r"policy.onnx is not proved: a layer is beyond its bound\. What to do: prove"):
+        parts("proved").Proved(beside)
+
+
 def test_another_file_under_the_same_name_is_said(parts: Callable[[str], Any], beside: Path) -> None:
     data = beside.with_name("policy.onnx.data")
     data.write_bytes(data.read_bytes()[:-1] + b"\x00")

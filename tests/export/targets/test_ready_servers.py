@@ -247,3 +247,12 @@ def test_the_kserve_sdk_waits_for_a_model_to_be_right(tmp_path: Path) -> None:
         assert not is_ready(models["policy"])
         turn(plan, "")
         until(lambda: is_ready(models["policy"]), "it is ready")
+
+
+@pytest.mark.parametrize("name", ["kserve", "triton"])
+def test_a_model_that_is_not_checked_is_not_called_wrong(name: str, tmp_path: Path) -> None:
+    with ALONE[name](tmp_path, verify_every=0) as models:
+        live = models["policy"]
+        assert is_ready(live)
+        assert answers(live)
+        assert right(live) == []

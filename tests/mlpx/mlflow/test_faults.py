@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import mlpx.mlflow
 from runtime import MissingPackageError, sign
@@ -131,6 +132,13 @@ def _replace(name: str, old: bytes, new: bytes) -> Callable[[Path, Proved], obje
     return plant
 
 
+def _rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the flavours of an MLmodel file."""
+    record = yaml.safe_load((folder / "MLmodel").read_text())
+    change(record["flavors"])
+    (folder / "MLmodel").write_text(yaml.safe_dump(record))
+
+
 CHANGED: dict[str, tuple[Callable[[Path, Proved], object], str]] = {
     "the graph": (_replace("policy.onnx", b"Tanh", b"Tanz"), "is not the file that policy.parity.json proves: its SHA"),
     "the weights": (
@@ -144,6 +152,19 @@ CHANGED: dict[str, tuple[Callable[[Path, Proved], object], str]] = {
     "a verdict": (_replace("policy.parity.json", b'"proved"', b'"PROVED"'), "is not the certificate that was logged"),
     "a path out of the model": (_replace("MLmodel", b"file: policy.onnx", b"file: ../policy.onnx"), "name of a file"),
     "no entry for the file": (_replace("MLmodel", b"file: policy.onnx", b"path: policy.onnx"), "name of a file"),
+    "a folder for the file": (_replace("MLmodel", b"file: policy.onnx", b"file: .."), "name of a file, not '..'"),
+    "a name that no file can have": (
+        _replace("MLmodel", b"file: policy.onnx", b"file: " + b"x" * 300),
+        "is not the file that policy.parity.json proves: it cannot be read: File name too long",
+    ),
+    "the digest of another file": (
+        _replace("MLmodel", b"    sha256: ", b"    sha256: 0"),
+        "proves the SHA-256 .* expects 0",
+    ),
+    "an entry that is no mapping": (
+        lambda folder, _: _rewrite(folder, lambda flavors: flavors.update(mlpx=["policy.onnx"])),
+        "that of 'mlpx' has not",
+    ),
     "no flavour": (_replace("MLmodel", b"  mlpx:\n", b"  mplx:\n"), "has no flavour 'mlpx'; it has mplx"),
 }
 
@@ -159,6 +180,34 @@ def test_what_has_changed_since_it_was_logged_is_not_loaded(
         with pytest.raises(MlflowError, match=words) as raised:
             mlflow(f"{load}(folder)", folder=tmp_path / "model")
         assert raised.value.kind == "ModelError"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- flavors\n", "flavors: [\n", "flavors: [mlpx]\n", "a: !!python/name:os.system\n"]
+)
+def test_a_record_that_is_none(mlflow: Mlflow, saved: Path, text: str, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "model")
+    (tmp_path / "model" / "MLmodel").write_text(text)
+    with pytest.raises(MlflowError, match=r"MLmodel is not an MLmodel file: .* What to do: log") as raised:
+        mlflow("mlpx.mlflow.load_model(folder)", folder=tmp_path / "model")
+    assert raised.value.kind == "ModelError"
+
+
+@pytest.mark.parametrize(("config", "words"), [({"device": "gpu"}, "not 'gpu'"), (["cuda"], r"not .*cuda")])
+def test_a_device_that_the_record_should_not_have(
+    mlflow: Mlflow, saved: Path, config: Any, words: str, tmp_path: Path
+) -> None:
+    shutil.copytree(saved, tmp_path / "model")
+    _rewrite(tmp_path / "model", lambda flavors: flavors["python_function"].update(config=config))
+    with pytest.raises(MlflowError, match=f"the device is auto, cpu, cuda or cuda:N, {words}") as raised:
+        mlflow("mlpx.mlflow.load_model(folder)", folder=tmp_path / "model")
+    assert raised.value.kind == "InputError"
+
+
+def test_without_mlflow_s_own_flavour_it_runs_on_the_cpu(mlflow: Mlflow, saved: Path, tmp_path: Path) -> None:
+    shutil.copytree(saved, tmp_path / "model")
+    _rewrite(tmp_path / "model", lambda flavors: flavors.pop("python_function"))
+    assert mlflow("result = mlpx.mlflow.load_model(folder).device", folder=tmp_path / "model") == "cpu"
 
 
 def test_a_trusted_key_can_be_required(mlflow: Mlflow, policy: Proved, tmp_path: Path) -> None:
@@ -224,6 +273,14 @@ def test_an_upload_that_fails_leaves_nothing_under_the_name(
     proxy.plant("no request")
     behind(LOG, path=policy.path, name="halved")
     assert mlflow(_VERSIONS, name="halved") == ["1"]
+
+
+def test_an_upload_that_fails_where_nothing_may_be_deleted(behind: Mlflow, proxy: FailingProxy, policy: Proved) -> None:
+    proxy.plant("logged-models/m-")
+    words = r"(?s)(planted|500).*mlpx: models:/(m-\w+) is not whole.*What to do: .*delete_logged_model\('\2'\)"
+    with pytest.raises(MlflowError, match=words):
+        behind("mlpx.mlflow.log_model(path, name=name)", path=policy.path, name="stuck")
+    proxy.plant("no request")
 
 
 def test_a_server_that_ends_during_the_upload(

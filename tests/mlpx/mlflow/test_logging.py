@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from export import publish
+from export import inspect, publish
+from mlpx.mlflow.signature import example_of
+from runtime import Session, read_certificate
 from runtime.version import VERSION
 from tests.support.commands import Run
+from tests.support.onnx_drafts import fixed_batch
 from tests.support.policy import SHAPES, Policy
 from tests.support.servers.mlflow import Mlflow, MlflowError, served, shell
 from tests.support.words import CARRIERS, ORIGINS
@@ -260,6 +263,16 @@ def test_pyfunc_takes_columns_of_numbers_where_that_is_asked_for(mlflow: Mlflow,
     )
     table.assert_proved(outputs)
     assert (tmp_path / "model" / "requirements.txt").read_text().splitlines()[1:] == [wheel, "uvloop"]
+
+
+@pytest.mark.parametrize("rows", [12, 100])
+def test_the_example_of_a_fixed_batch_is_one_that_the_file_takes(rows: int, tmp_path: Path) -> None:
+    """Also where the certificate has fewer rows."""
+    path = fixed_batch(tmp_path, rows)
+    answers = read_certificate(path.with_suffix(".parity.json")).answers
+    with Session(path, "cpu") as session:
+        example = example_of(inspect(path).summary, answers, columns=False)
+        assert {name: y.shape for name, y in session.run(example).items()} == {session.outputs[0].name: (rows, 2)}
 
 
 def test_the_device_that_was_asked_for_runs_or_none(mlflow: Mlflow, policy: Proved, tmp_path: Path) -> None:
