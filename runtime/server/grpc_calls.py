@@ -16,7 +16,7 @@ from .bodies import decompress
 from .http2 import Headers
 from .http2_frames import header_block
 from .http2_streams import Call, Stream
-from .refusals import Malformed, NotAllowed, TooLarge
+from .refusals import Malformed, NotAllowed, TooLarge, TooSlow
 
 _NAMES = """OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED
 RESOURCE_EXHAUSTED FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS
@@ -48,6 +48,8 @@ class GrpcCall(Call):
         self.start: float = perf_counter()
         self._buffer = bytearray()
         self._answering = False
+        self._since: float | None = None
+        """``perf_counter()`` when a message began that is not all there."""
 
     def time_remaining(self) -> float | None:
         """The seconds until the client's deadline; None where it has none. Raises Malformed."""
@@ -79,11 +81,12 @@ class GrpcCall(Call):
                 self.message(self._unpacked(message) if flag else message)
             if content:
                 self._buffer = bytearray(content[at:])
+                self._since = perf_counter() if self._buffer else None
             if ended and self._buffer:
                 raise Malformed("the message ends too early")
             if ended:
                 self.ended()
-            elif self._buffer:  # what belongs to no whole message waits for nobody
+            elif self._buffer and not self.busy:  # what belongs to no whole message waits for nobody
                 self.stream.connection.taken(self.stream)
         except Exception as error:
             self.fail(error)
@@ -118,8 +121,24 @@ class GrpcCall(Call):
             fields = [*_HEAD_FIELDS, *fields]
         self.stream.send(b"", b"", header_block(fields))
 
+    @property
+    def busy(self) -> bool:
+        """Whether messages wait that are not worked at yet, so that the client need not send more."""
+        return False
+
     def cancelled(self) -> None:
         """As ``Call.cancelled``."""
+
+    def end_overdue(self, seconds: float) -> None:
+        """As ``Call.end_overdue``."""
+        since = self.arriving_since
+        if since is not None and perf_counter() - since > seconds:
+            self.fail(TooSlow("the request did not arrive in time"))
+
+    @property
+    def arriving_since(self) -> float | None:
+        """Since when the client sends something that is not all there."""
+        return None if self.busy else self._since
 
     @abstractmethod
     def message(self, content: bytes) -> None:
@@ -138,6 +157,11 @@ class UnaryCall(GrpcCall):
     """One message, and one for an answer."""
 
     _message: bytes | None = None
+
+    @property
+    def arriving_since(self) -> float | None:
+        """As ``GrpcCall.arriving_since``: until the client ends."""
+        return None if self.stream.remote_ended else self.start
 
     def message(self, content: bytes) -> None:
         """Keep it until the client ends."""

@@ -89,6 +89,8 @@ class GrpcServer:
             now = loop.time()
             for connection in list(self._connections):
                 silent = now - connection.heard
+                connection.forgive()
+                connection.end_overdue(options.read_timeout)
                 stalled = connection.stalled is not None and now - connection.stalled > options.read_timeout
                 if stalled or (connection.asked and silent > options.keep_alive + options.read_timeout):
                     connection.transport.abort()
@@ -277,10 +279,17 @@ class StreamCall(GrpcCall):
         """As ``GrpcCall.ended``."""
         self._messages.put_nowait(None)
 
+    @property
+    def busy(self) -> bool:
+        """As ``GrpcCall.busy``."""
+        return not self._messages.empty()
+
     async def _run(self) -> None:
         service, pb = self._service, self._service.methods.pb
         while (content := await self._messages.get()) is not None:
-            self.stream.connection.taken(self.stream)
+            if not self.busy:
+                self._since = None if self._since is None else perf_counter()  # it waited for us
+                self.stream.connection.taken(self.stream)
             start, request = perf_counter(), None
             try:
                 request = service.parse(pb.ModelInferRequest, content)
@@ -299,6 +308,7 @@ class StreamCall(GrpcCall):
                 empty = pb.ModelInferResponse(id="" if request is None else request.id)
                 response = {"error_message": str(refusal), "infer_response": empty}
             self.answer(pb.ModelStreamInferResponse(**response).SerializeToString(), last=False)
+            await self.stream.sent()  # a client that takes no answers gets no more
         self.status("OK")
 
     def cancelled(self) -> None:

@@ -7,7 +7,8 @@ empty frames), loses its connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
 from typing import Any
 
 from runtime.extras import imported
@@ -22,7 +23,9 @@ _STREAMS = 1000
 _USELESS = 2000
 """Frames without use that a connection may be ahead by; every answer takes some of them back."""
 _BLOCK_FACTOR = 4
-"""Of the limit of a head: header blocks that are decoded, to be refused politely."""
+"""Of the limit of a head: header blocks, and heads unpacked of them, that are read to be refused politely."""
+_KNOWN_BLOCKS, _KNOWN_BYTES = 100, 1024
+"""Header blocks of a connection that are remembered, and the bytes of one."""
 Headers = Mapping[bytes, bytes]
 
 
@@ -36,7 +39,7 @@ class Connection(Sending):
         super().__init__()
         self._accept, self._max_head, self._all, self._most = accept, max_head, connections, most
         hpack = imported("hpack", PURPOSE)
-        self._decoder: Any = hpack.Decoder(max_header_list_size=2**31)
+        self._decoder: Any = hpack.Decoder(max_header_list_size=_BLOCK_FACTOR * max_head)
         self._hpack_error: type[Exception] = hpack.HPACKError
         self._known: dict[bytes, Headers] = {}
         """Heads by their blocks, as long as the decoder's table does not change."""
@@ -75,12 +78,15 @@ class Connection(Sending):
             self._drop(stream)
 
     def pause_writing(self) -> None:
-        """Let what is sent wait in its streams."""
+        """Let what is sent wait in its streams, and read no more requests: their answers would wait too."""
         self.paused, self.stalled = True, self._now()
+        self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Send what waits."""
         self.paused, self.stalled = False, None
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
         self.send_pending()
 
     def data_received(self, data: bytes) -> None:
@@ -162,18 +168,20 @@ class Connection(Sending):
             self._given = 0
         stream = self.streams.get(number)
         ended = bool(flags & h2.END_STREAM)
+        if flags & h2.PADDED:
+            payload = h2.unpadded(payload, h2.PADDED)
+        if not payload and not ended:
+            self._waste()
         if stream is None or stream.remote_ended:
             if not 0 < number <= self._last or stream is not None:
                 raise ConnectionFault(h2.STREAM_CLOSED, "data on a stream that is not open")
             return  # it was reset, or answered already
-        if not size and not ended:
-            self._waste()
         stream.given += size
         if stream.given > h2.WINDOW:
             raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "more data than the window has room for")
         stream.remote_ended = ended
         assert stream.call is not None
-        stream.call.data(h2.unpadded(payload, flags) if flags & h2.PADDED else payload, ended)
+        stream.call.data(payload, ended)
 
     def _head(self, number: int, flags: int, block: bytes) -> None:
         if flags & h2.END_HEADERS:
@@ -194,9 +202,8 @@ class Connection(Sending):
             self._open(number, first, bytes(block))
 
     def _open(self, number: int, flags: int, block: bytes) -> None:
-        headers = self._known.get(block)
-        if headers is None:
-            headers = self._decode(block)
+        known = self._known.get(block)
+        fields, keep = ((), False) if known is not None else self._decode(block)
         ended = bool(flags & h2.END_STREAM)
         if (stream := self.streams.get(number)) is not None:  # trailers, which gRPC's clients do not send
             if stream.remote_ended or not ended:
@@ -212,26 +219,36 @@ class Connection(Sending):
             self.transport.write(h2.reset(number, h2.REFUSED_STREAM))
             return
         self._last = number
+        headers = known
+        if headers is None:
+            if not h2.is_request(fields):
+                self._waste()
+                self.transport.write(h2.reset(number, h2.PROTOCOL_ERROR))
+                return
+            if sum(len(name) + len(value) for name, value in fields) <= self._max_head:
+                headers = dict(fields)
+                if keep:
+                    self._known[block] = headers
         stream = self.streams[number] = Stream(self, number, self.stream_window)
-        too_large = sum(len(name) + len(value) for name, value in headers.items()) > self._max_head
         stream.remote_ended = ended
-        stream.call = self._accept(stream, None if too_large else headers)
+        stream.call = self._accept(stream, headers)
         if ended and not stream.finished:
             stream.call.data(b"", ended=True)
 
-    def _decode(self, block: bytes) -> Headers:
+    def _decode(self, block: bytes) -> tuple[Sequence[tuple[bytes, bytes]], bool]:
+        """The header fields of a block, and whether they may be remembered by it: it changes nothing in the decoder."""
         table = self._decoder.header_table.dynamic_entries
         before = len(table), table[0] if table else None
         try:
-            headers = dict(self._decoder.decode(block, raw=True))
+            fields = self._decoder.decode(block, raw=True)
         except self._hpack_error as error:
             raise ConnectionFault(h2.COMPRESSION_ERROR, str(error)) from None
         after = len(table), table[0] if table else None
         if before[0] != after[0] or before[1] is not after[1]:
             self._known.clear()
-        elif len(self._known) < 100:
-            self._known[block] = headers
-        return headers
+            return fields, False
+        small = len(block) <= _KNOWN_BYTES and len(self._known) < _KNOWN_BLOCKS
+        return fields, small and not h2.changes_table_size(block)
 
     def _settings(self, flags: int, number: int, payload: bytes) -> None:
         if number or len(payload) % 6 or (flags & h2.ACK and payload):
@@ -239,19 +256,21 @@ class Connection(Sending):
         if flags & h2.ACK:
             return
         self._waste()
+        window = self.stream_window
         for name, value in h2.SETTING.iter_unpack(payload):
             if name == h2.WINDOW_SETTING:
                 if value > h2.LARGEST_WINDOW:
                     raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "a window beyond 2^31 - 1")
-                for stream in self.streams.values():
-                    stream.window += value - self.stream_window
-                self.stream_window = value
+                window = value
             elif name == h2.FRAME_SIZE_SETTING:
                 if not h2.FRAME_SIZE <= value < 2**24:
                     raise ConnectionFault(h2.PROTOCOL_ERROR, "a frame size that no frame can have")
                 self.frame_size = value
         self.transport.write(h2.frame(h2.SETTINGS, h2.ACK, 0))
-        self.send_pending()
+        if window != self.stream_window:  # once, however often the frame names it
+            change, self.stream_window = window - self.stream_window, window
+            for stream in list(self.streams.values()):
+                self._grow(stream, change)
 
     def _enlarge(self, number: int, payload: bytes) -> None:
         size = h2.UINT32.unpack(payload)[0] & h2.LARGEST_WINDOW if len(payload) == 4 else 0
@@ -259,21 +278,37 @@ class Connection(Sending):
             raise ConnectionFault(h2.PROTOCOL_ERROR, "a window that is enlarged by nothing")
         if not number:
             self.window += size
-            grown = self.window
+            if self.window > h2.LARGEST_WINDOW:
+                raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "a window beyond 2^31 - 1")
+            self.send_pending()
         elif (stream := self.streams.get(number)) is not None:
-            stream.window += size
-            grown = stream.window
-        else:
-            return
-        if grown > h2.LARGEST_WINDOW:
+            self._grow(stream, size)
+
+    def _grow(self, stream: Stream, size: int) -> None:
+        stream.window += size
+        if stream.window > h2.LARGEST_WINDOW:
             raise ConnectionFault(h2.FLOW_CONTROL_ERROR, "a window beyond 2^31 - 1")
-        self.send_pending()
+        self.send_pending_of(stream)
+
+    def end_overdue(self, seconds: float) -> None:
+        """End the calls whose message takes longer than that to arrive, or whose answer to be taken."""
+        if self.transport.is_closing():
+            return
+        now = perf_counter()
+        for stream in list(self.streams.values()):
+            if stream.pending and now - stream.waits > seconds:
+                self.transport.write(h2.reset(stream.number, h2.CANCEL))
+                self._drop(stream)
+            elif stream.call is not None:
+                stream.call.end_overdue(seconds)
 
     def _drop(self, stream: Stream) -> None:
         self.streams.pop(stream.number, None)
+        self._ready.pop(stream.number, None)
         stream.finished = True
         if stream.call is not None:
             stream.call.cancelled()
+        self.close_if_left()
 
     def leave(self) -> None:
         """Take no more requests, and close the connection when those that came are answered."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
@@ -20,6 +21,11 @@ HEAD = struct.Struct(">HBBBL")
 """The length's upper 16 bits, its lower 8, type, flags, stream: 9 bytes."""
 UINT32, SETTING = struct.Struct(">L"), struct.Struct(">HL")
 _LITERAL = 0x00  # a literal header field, not indexed, with a new name
+_SIZE_UPDATE = 0x20  # upper three bits of a header block that changes the size of the table first
+_NAME = re.compile(rb"[a-z0-9!#$%&'*+.^_`|~-]+")
+_WRONG_VALUE = re.compile(rb"[\0\r\n]|\A[ \t]|[ \t]\Z")
+_PSEUDO = frozenset((b":method", b":scheme", b":path", b":authority"))
+_OF_CONNECTIONS = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
 
 
 class ConnectionFault(Exception):
@@ -30,7 +36,7 @@ class ConnectionFault(Exception):
         self.code = code
 
 
-def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes | memoryview = b"") -> bytes:
     """A frame of at most 2^24 - 1 bytes."""
     size = len(payload)
     return HEAD.pack(size >> 8, size & 255, kind, flags, stream) + payload
@@ -68,6 +74,26 @@ def unpadded(payload: bytes, flags: int) -> bytes:
         if start > end:
             raise ConnectionFault(FRAME_SIZE_ERROR, "a HEADERS frame without room for its priority")
     return payload[start:end]
+
+
+def changes_table_size(block: bytes) -> bool:
+    """Whether a header block begins with a change of the size of the decoder's table."""
+    return bool(block) and block[0] & 0xE0 == _SIZE_UPDATE
+
+
+def is_request(fields: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Whether header fields are a request's head, by RFC 9113, sections 8.2 and 8.3."""
+    pseudo = [name for name, _ in fields if name[:1] == b":"]
+    if pseudo != [name for name, _ in fields[: len(pseudo)]] or len({*pseudo}) != len(pseudo):
+        return False
+    if not _PSEUDO >= {*pseudo} >= _PSEUDO - {b":authority"} or (b":path", b"") in fields:
+        return False
+    return all(
+        (name in _PSEUDO or (_NAME.fullmatch(name) and name not in _OF_CONNECTIONS))
+        and (name != b"te" or value == b"trailers")
+        and not _WRONG_VALUE.search(value)
+        for name, value in fields
+    )
 
 
 def header_block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:

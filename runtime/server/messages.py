@@ -18,7 +18,7 @@ import orjson
 from runtime.json_types import Json
 from runtime.model.port import LARGEST_INT, SMALLEST_INT
 
-from .refusals import Malformed
+from .refusals import Malformed, TooLarge
 from .shared_memory import OFFSET, REGION, SIZE, Place, Regions, place_of
 from .signature import BYTES, DTYPES, FP32, Signature, Tensor, out_of_range, to_model_dtype
 from .words import codes_of_bytes, codes_of_texts
@@ -117,6 +117,9 @@ def read_shared(place: Place, tensor: Tensor, datatype: str, count: int, regions
     if dtype is not None and place.size != dtype.itemsize * count:
         takes = f"its shape takes {dtype.itemsize * count:,}"
         raise Malformed(f"input '{tensor.name}' has {place.size:,} bytes of shared memory, and {takes}")
+    if dtype is None and place.size > regions.max_text:
+        size = f"{place.size:,} bytes of shared memory"
+        raise TooLarge(f"input '{tensor.name}' has {size}, and this server takes {regions.max_text:,} of texts")
     content = regions.read(place, tensor.name)
     if dtype is None:
         return codes_of_bytes(bytes(content), tensor, count)

@@ -67,7 +67,7 @@ class Repository:
         self.options: Options = options
         self._log = log
         self.models: dict[str, Model] = {}
-        self.regions: Regions = Regions(options.shared_memory)
+        self.regions: Regions = Regions(options.shared_memory, options.max_body)
         self.stopping = False
         self.faults_elsewhere: Faults = {}
         """What the other workers found wrong with their copies."""

@@ -58,8 +58,9 @@ class _Region:
 class Regions:
     """The regions that clients registered; none may be where ``enabled`` is False."""
 
-    def __init__(self, enabled: bool):
-        self._enabled = enabled
+    def __init__(self, enabled: bool, max_text: int):
+        """``max_text``: the most bytes of an input of texts, whose shape does not say how many it has."""
+        self._enabled, self.max_text = enabled, max_text
         self._regions: dict[str, _Region] = {}
 
     def register(self, name: str, key: object, offset: object, size: object) -> None:
@@ -135,4 +136,14 @@ class Regions:
         start = region.offset + place.offset
         if os.fstat(region.file).st_size < start + size:
             raise Malformed(f"the shared memory of the region '{place.region[:200]}' has become shorter")
-        os.pwrite(region.file, content, start)
+        try:
+            written = os.pwrite(region.file, content, start)
+        except OSError as error:  # such as a file with holes, where there is no memory left
+            reason = error.strerror
+            raise Malformed(
+                f"the shared memory of the region '{place.region[:200]}' cannot be written: {reason}"
+            ) from None
+        if written != size:
+            raise Malformed(
+                f"the shared memory of the region '{place.region[:200]}' took {written:,} of {size:,} bytes"
+            )

@@ -20,7 +20,7 @@ from runtime.model.signing import public_key
 from .layout import scan_models
 from .logs import Log
 from .options import Options
-from .refusals import NotReady
+from .refusals import NotReady, Refusal
 from .repository import LOADING, READY, WRONG, Faults
 from .tracing import exporters
 from .unix_sockets import grpc_path, listening
@@ -173,8 +173,9 @@ class _Supervisor:
         match action:
             case "ready":
                 worker.ready = True
-                for region in self._regions.values():
-                    await self._ask([worker], "register", region)
+                for region in [*self._regions.values()]:
+                    with suppress(Refusal):  # its client has removed the memory
+                        await self._ask([worker], "register", region)
                 self._report_start(worker, argument)
                 self._share_faults()
             case "faults":

@@ -11,7 +11,7 @@ import numpy as np
 from runtime.live.protocol import OutputTensor, ServerError
 from runtime.live.rest_client import decode_tensors
 
-from .bounds import Known
+from .bounds import MAX_ANSWER, Known
 from .outcomes import BEYOND, EQUAL, OTHER, UNBOUNDED, WITHIN
 
 Tensors = Mapping[str, OutputTensor]
@@ -45,9 +45,13 @@ class Answered:
         if encoding not in _WINDOW_BITS:
             raise ServerError(f"Content-Encoding {encoding[:40]!r} is not read here")
         try:
-            return zlib.decompress(self.body, _WINDOW_BITS[encoding])
+            unpacking = zlib.decompressobj(_WINDOW_BITS[encoding])
+            content = unpacking.decompress(self.body, MAX_ANSWER)
         except zlib.error as error:
             raise ServerError(f"the body is not {encoding}: {error}") from None
+        if not unpacking.eof:
+            raise ServerError(f"the {encoding} of the body ends early, or unpacks to more than {MAX_ANSWER:,} bytes")
+        return content
 
 
 def compare(request: Answered, old: Answered, new: Answered, known: tuple[Known, Known]) -> Compared:

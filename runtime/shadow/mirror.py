@@ -14,8 +14,6 @@ from contextlib import suppress
 from queue import Full, Queue
 from typing import Any
 
-from runtime.errors import InputError
-
 from .asking import Asker, Bounds, Job
 from .options import Options
 from .outcomes import LOST, MIRROR, QUEUE, REPORTED, Outcome
@@ -168,7 +166,7 @@ def _ask(options: Options, bounds: Bounds, jobs: Queue[Job | None], room: _Room,
     while (job := jobs.get()) is not None:
         try:
             outcome = asker.outcome(job)
-        except (InputError, ValueError, ArithmeticError, MemoryError) as error:
+        except Exception as error:  # whatever a server answers, the thread goes on
             model, _ = options.old.asked(job.target) or ("", None)
             outcome = Outcome(LOST, model, f"{type(error).__name__}: {error}")
         finally:

@@ -23,7 +23,7 @@ from .asking import Job
 from .comparing import Answered
 from .exchanges import PURPOSE, Exchange, Follower
 from .mirror import Mirror
-from .options import Options
+from .options import Options, Side
 from .outcomes import OLD, SHARE, SIZE, Outcome
 from .relay import Relay
 from .tally import Tally
@@ -45,7 +45,7 @@ class Started:
 
 
 def shadow(options: Options, started: Callable[[Started], None], told: Callable[[Outcome], None]) -> Tally:
-    """Answer from the old server, and compare with the new one, until SIGTERM or SIGINT; what was counted.
+    """Answer from the old server, and compare with the new one, until SIGTERM, SIGINT or SIGHUP; what was counted.
 
     ``started`` is called once, ``told`` with outcomes that a user should see, at most 100 a second.
     Raises OutputError: a port cannot be bound; InputError: the CA file cannot be used; MissingPackageError.
@@ -69,12 +69,15 @@ class _Proxy:
         self._options, self._telling = options, _Telling(told)
         self._tally = Tally()
         self._mirror = Mirror(options, self._received)
-        self._relay = Relay(options.old, _tls(options), self._follower, self._gone)
+        tls = _tls(options, options.old)
+        _tls(options, options.new)  # before any work: the comparing process could only say it once it is asked
+        self._relay = Relay(options.old, tls, self._follower, self._gone)
 
     async def run(self, started: Callable[[Started], None]) -> Tally:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, stop.set)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup leaves it
+                loop.add_signal_handler(number, stop.set)
         host, port = self._options.host, self._options.port
         try:
             server = await loop.create_server(self._relay.client, host, port, backlog=4096)
@@ -104,7 +107,9 @@ class _Proxy:
         while self._relay.open:
             late = asyncio.get_running_loop().time() > end
             for client in list(self._relay.open):
-                if late or not client.follower.in_progress:
+                if late:
+                    client.transport.abort()  # to close it would wait until the client takes what is left
+                elif not client.follower.in_progress:
                     client.transport.close()
             await asyncio.sleep(_LOOK_SECONDS)
 
@@ -182,9 +187,9 @@ class _Shown:
         return self._tally.metrics()
 
 
-def _tls(options: Options) -> ssl.SSLContext | None:
-    """For the connections to the old server. Raises InputError: the CA file cannot be used."""
-    address = options.old.address
+def _tls(options: Options, side: Side) -> ssl.SSLContext | None:
+    """For the connections to a server. Raises InputError: the CA file cannot be used."""
+    address = side.address
     if not address.encrypted:
         return None
     return tls_context(Connection(address, options.timeout, None, options.ca_file, 0))

@@ -11,6 +11,10 @@ from runtime.prometheus import head, line
 
 from .outcomes import DIFFERENCES, LEFT_OUT, MEANING, Outcome
 
+_MOST = 1000
+OTHERS = "(others)"
+"""Counts what asks for further models: the names are the clients'."""
+
 
 @dataclass
 class ModelTally:
@@ -66,7 +70,7 @@ class Tally:
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
-        self.models.setdefault(outcome.model, ModelTally()).add(outcome)
+        self._of(outcome.model).add(outcome)
 
     def join(self, other: Tally) -> None:
         """Add what another process counted."""
@@ -75,7 +79,11 @@ class Tally:
         self.left_out.update(other.left_out)
         self.bounds |= other.bounds
         for name, model in other.models.items():
-            self.models.setdefault(name, ModelTally()).join(model)
+            self._of(name).join(model)
+
+    def _of(self, model: str) -> ModelTally:
+        known = model in self.models or len(self.models) < _MOST
+        return self.models.setdefault(model if known else OTHERS, ModelTally())
 
     @property
     def compared(self) -> int:

@@ -7,31 +7,15 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
 
 import hpack
-import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2
 
 from runtime.server import http2_frames as h2
-from tests.support.serving import PATIENCE, Server, expected, model, rows, serving
+from tests.support.frames import HEAD, PREFIXED, VALUES, Client, data, head, with_field
+from tests.support.serving import PATIENCE, Server, expected, model, serving
 
 pytestmark = pytest.mark.server
-Message: Any = service_pb2
-VALUES = rows(3)
-REQUEST: bytes = Message.ModelInferRequest(
-    model_name="m",
-    inputs=[{"name": "x", "datatype": "FP32", "shape": [3, 4]}],
-    raw_input_contents=[VALUES.tobytes()],
-).SerializeToString()
-PREFIXED = struct.pack(">BL", 0, len(REQUEST)) + REQUEST
-HEAD = (
-    (b":method", b"POST"),
-    (b":scheme", b"http"),
-    (b":path", b"/inference.GRPCInferenceService/ModelInfer"),
-    (b"content-type", b"application/grpc"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -43,73 +27,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         assert not server.unexpected()
 
 
-class Client:
-    """A connection that sends frames and reads them; ``closed`` after each test."""
-
-    all: ClassVar[list[Client]] = []
-
-    def __init__(self, server: Server, *, window: int = h2.INITIAL_WINDOW):
-        host, port = server.grpc.rsplit(":", 1)
-        self.all.append(self)
-        self.end = socket.create_connection((host, int(port)), timeout=PATIENCE)
-        self.send(h2.PREFACE + h2.settings([(h2.WINDOW_SETTING, window)]))
-        self.decoder, self._held = hpack.Decoder(), b""
-
-    def send(self, *frames: bytes) -> None:
-        self.end.sendall(b"".join(frames))
-
-    def frames(self) -> Iterator[tuple[int, int, int, bytes]]:
-        """Kind, flags, stream and payload of what comes, until the connection ends."""
-        while True:
-            while len(self._held) >= 9:
-                upper, lower, kind, flags, number = h2.HEAD.unpack_from(self._held)
-                size = 9 + (upper << 8) + lower
-                if len(self._held) < size:
-                    break
-                payload, self._held = self._held[9:size], self._held[size:]
-                yield kind, flags, number, payload
-            try:
-                piece = self.end.recv(1 << 16)
-            except ConnectionResetError:
-                return
-            if not piece:
-                return
-            self._held += piece
-
-    def answer(self, stream: int = 1) -> tuple[np.ndarray | None, dict[bytes, bytes]]:
-        """The output and the trailers of a stream."""
-        body, fields = b"", {}
-        for kind, flags, number, payload in self.frames():
-            if number == stream and kind == h2.DATA:
-                body += payload
-                self.send(h2.window_update(0, len(payload)), h2.window_update(stream, len(payload)))
-            elif kind == h2.HEADERS:
-                fields = dict(self.decoder.decode(payload, raw=True))
-                if number == stream and flags & h2.END_STREAM:
-                    break
-        if not body:
-            return None, fields
-        raw = Message.ModelInferResponse.FromString(body[5:]).raw_output_contents[0]
-        return np.frombuffer(raw, "<f4").reshape(-1, 3), fields
-
-    def fault(self) -> int | None:
-        """The error code that the connection ends with; None: without one."""
-        return next((h2.UINT32.unpack(p[4:8])[0] for kind, _, _, p in self.frames() if kind == h2.GOAWAY), None)
-
-
 @pytest.fixture(autouse=True)
 def closed() -> Iterator[None]:
     yield
     while Client.all:
         Client.all.pop().end.close()
-
-
-def head(stream: int = 1, flags: int = h2.END_HEADERS, fields: tuple[tuple[bytes, bytes], ...] = HEAD) -> bytes:
-    return h2.frame(h2.HEADERS, flags, stream, hpack.Encoder().encode(fields))
-
-
-def data(content: bytes = PREFIXED, stream: int = 1, flags: int = h2.END_STREAM) -> bytes:
-    return h2.frame(h2.DATA, flags, stream, content)
 
 
 def test_a_message_may_come_in_any_pieces(server: Server) -> None:
@@ -154,10 +76,6 @@ def test_a_client_with_little_room_gets_all_of_its_answer(server: Server) -> Non
     assert fields[b"grpc-status"] == b"0"
 
 
-def with_field(name: bytes, value: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    return (*(field for field in HEAD if field[0] != name), (name, value))
-
-
 @pytest.mark.parametrize(
     ("fields", "content", "code"),
     [
@@ -186,6 +104,30 @@ def test_a_wrong_call_has_its_status_and_the_connection_goes_on(
     assert client.answer(3)[1][b"grpc-status"] == b"0"
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (*HEAD, (b"Upper", b"1")),
+        (HEAD[3], *HEAD[:3]),
+        (HEAD[0], *HEAD),
+        HEAD[1:],
+        with_field(b":path", b""),
+        ((b":other", b"1"), *HEAD),
+        (*HEAD, (b"connection", b"close")),
+        (*HEAD, (b"te", b"gzip")),
+        (*HEAD, (b"x-request-id", b"a\r\nb: c")),
+        (*HEAD, (b"x", b" 1")),
+    ],
+)
+def test_a_malformed_head_ends_its_stream(fields: tuple[tuple[bytes, bytes], ...], server: Server) -> None:
+    client = Client(server)
+    client.send(head(fields=fields), data())
+    resets = (payload for kind, _, number, payload in client.frames() if (kind, number) == (h2.RST_STREAM, 1))
+    assert next(resets) == h2.UINT32.pack(h2.PROTOCOL_ERROR)
+    client.send(head(3), data(stream=3))
+    assert client.answer(3)[1][b"grpc-status"] == b"0"
+
+
 WRONG: dict[str, tuple[Callable[[], list[bytes]], int]] = {
     "a frame that is too large": (lambda: [h2.HEAD.pack(65, 0, h2.DATA, 0, 1)], h2.FRAME_SIZE_ERROR),
     "data of no stream": (lambda: [data(stream=7)], h2.STREAM_CLOSED),
@@ -199,6 +141,14 @@ WRONG: dict[str, tuple[Callable[[], list[bytes]], int]] = {
     "a head without end": (
         lambda: [h2.frame(h2.HEADERS, 0, 1), *[h2.frame(h2.CONTINUATION, 0, 1, bytes(1000))] * 20],
         h2.ENHANCE_YOUR_CALM,
+    ),
+    "a head that unpacks to far more": (
+        lambda: [h2.frame(h2.HEADERS, 4, 1, hpack.Encoder().encode([(b"x", b"y" * 900)]) + b"\xbe" * 9000)],
+        h2.COMPRESSION_ERROR,
+    ),
+    "a window beyond its limit by a setting": (
+        lambda: [head(), h2.window_update(1, 2**30), h2.settings([(h2.WINDOW_SETTING, 2**31 - 1)])],
+        h2.FLOW_CONTROL_ERROR,
     ),
     "padding longer than its frame": (lambda: [head(), data(b"\x09abc", flags=h2.PADDED)], h2.PROTOCOL_ERROR),
     "a window enlarged by nothing": (lambda: [h2.window_update(0, 0)], h2.PROTOCOL_ERROR),

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import resource
+import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,13 @@ import tritonclient.grpc
 import tritonclient.http
 from tritonclient.utils import InferenceServerException, shared_memory
 
+from runtime.model.port import Port, Vocabulary
+from runtime.server.messages import parse_request
+from runtime.server.refusals import Malformed, TooLarge
+from runtime.server.shared_memory import Place, Regions
+from runtime.server.signature import signature_of
 from tests.support.commands import Run
-from tests.support.serving import PATIENCE, Server, expected, model, rows, serving
+from tests.support.serving import PATIENCE, Server, expected, model, rows, serving, until
 
 pytestmark = pytest.mark.server
 VALUES = rows(5)
@@ -104,6 +112,59 @@ def test_memory_that_becomes_shorter_is_an_error_and_not_the_end(server: Server)
             client.infer("m", [x])
         client.unregister_system_shared_memory()
         assert client.is_server_ready()
+
+
+def test_a_region_whose_memory_is_gone_keeps_no_other_from_a_worker_that_starts_again(tmp_path: Path) -> None:
+    model(tmp_path / "m.onnx")
+    x = tritonclient.http.InferInput("x", VALUES.shape, "FP32")
+    x.set_shared_memory("kept", VALUES.nbytes)
+
+    def infer() -> Any:
+        with connected("rest", server) as client, suppress(InferenceServerException, OSError):
+            return client.infer("m", [x])
+
+    with serving(tmp_path, "--shared-memory") as server, region("kept", VALUES.nbytes) as kept:
+        shared_memory.set_shared_memory_region(kept, [VALUES])
+        with region("gone", 8), connected("rest", server) as client:
+            client.register_system_shared_memory("gone", "/mlpx-test-gone", 8)
+            client.register_system_shared_memory("kept", "/mlpx-test-kept", VALUES.nbytes)
+        assert infer() is not None
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: server.workers() not in ([worker], []), "another worker")
+        until(infer, "an answer by the region that is still there")
+
+
+def test_an_output_that_cannot_be_written_is_said() -> None:
+    regions = Regions(True, 2**20)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with region("limited", 16) as handle:
+        del handle
+        regions.register("r", "/mlpx-test-limited", 0, 16)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12, limits[1]))
+        try:
+            with pytest.raises(Malformed, match=r"cannot be written: File too large"):
+                regions.write(Place("r", 4, 12), b"1234", "y")
+            with pytest.raises(Malformed, match=r"took 4 of 8 bytes"):
+                regions.write(Place("r", 8, 8), b"12345678", "y")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        regions.unregister(None)
+
+
+def test_texts_in_shared_memory_are_no_larger_than_a_body() -> None:
+    city = Port("x", ("batch", 1), ("city",), dtype="int64", categories=(Vocabulary(("Oslo", "Rome")),))
+    signature = signature_of((city,), (Port("y", ("batch", 1)),), 20)
+    place = {"shared_memory_region": "r", "shared_memory_byte_size": 2**30}
+    entry = {"name": "x", "datatype": "BYTES", "shape": [1, 1], "parameters": place}
+    body = json.dumps({"inputs": [entry]}).encode()
+    regions = Regions(True, 2**20)
+    with region("texts", 2**30) as handle:
+        del handle
+        regions.register("r", "/mlpx-test-texts", 0, 2**30)
+        with pytest.raises(TooLarge, match="1,048,576 of texts"):
+            parse_request(body, None, signature, regions)
+        regions.unregister(None)
 
 
 @pytest.mark.parametrize(

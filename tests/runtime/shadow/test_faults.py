@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runtime.shadow import Outcome, Tally
 from tests.support.commands import Run
 from tests.support.live import Planted
 from tests.support.shadowing import shadowing
@@ -158,11 +160,42 @@ def raw(answer: Any) -> Iterator[str]:
         ended.set()
 
 
+def test_a_client_that_takes_nothing_does_not_keep_it_running() -> None:
+    with raw(lambda _: _http(bytes(2**26))) as old, server().url() as new, shadowing(old, new, "--grace", 0) as shadow:
+        host, port = shadow.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as end:
+            end.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert end.recv(1) == b"H"
+            assert shadow.stop()[0] == 0
+
+
+def test_nohup_keeps_it_running_when_its_terminal_is_closed() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited, as from nohup
+    try:
+        with server().url() as old, server().url() as new, shadowing(old, new) as shadow:
+            shadow.process.send_signal(signal.SIGHUP)
+            assert shadow.ask(BODY).status == 200
+            shadow.outcome("equal")
+            assert shadow.stop()[0] == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_clients_that_ask_for_any_name_do_not_fill_the_counters() -> None:
+    tally, joined = Tally(), Tally()
+    for number in range(5000):
+        tally.add(Outcome("refused", f"model{number}"))
+    joined.join(tally)
+    assert (joined.compared, len(joined.record()["models"])) == (5000, len(tally.models))
+    assert len(tally.models) <= 1001
+
+
 def test_wrong_options_are_said_before_anything_listens(run: Run) -> None:
     for arguments, words in (
         (("--old", "grpc://h:1", "--new", "http://h:2"), "not mirrored"),
         (("--old", "http://h:1", "--new", "http://h:1"), "the same server"),
         (("--old", "http://h:1", "--new", "http://h:2", "--old-bound", "1"), "give its URL"),
+        (("--old", "http://h:1", "--new", "https://h:2", "--ca-file", "/none/ca.pem"), "/none/ca.pem"),
         (("--old", "ftp://h:1", "--new", "http://h:2"), "expected http"),
         (("--old", "http://h:1", "--new", "http://h:2", "--metrics", "x"), "--metrics takes PORT"),
         (("--old", "http://h:1/v2/models/m", "--new", "http://h:2", "--old-certificate", "no"), "cannot be read"),
