@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from runtime.contracts.documents import NotAContractError
 from runtime.contracts.features import Interface
 from runtime.contracts.layers import CONSTANTS, OPTIONS, STRUCTURE, WEIGHED, Layer, layer, option
 from runtime.contracts.steps import DEFAULTS, Step, joined
+from runtime.contracts.wiring import input_source, layer_source, read_by
 
 from .options_given import flags, used_options
 
@@ -127,11 +129,13 @@ def contract_of(
         _steps(part, weights, shape[-1]) if len(shape) == 1 else ()
         for part, shape in ((blocks[:leading], row), (blocks[trailing:], result))
     )
+    layers = _layers(blocks[leading:trailing], weights, row[-1])
+    source = _last(layers, input_source(0))
     return Contract(
         name=spec.name,
         inputs=(Interface(declared(Port(spec.input.name, ("batch", *row)), said), first),),
-        outputs=(Interface(declared(Port(spec.output.name, ("batch", *result)), said), last),),
-        layers=tuple(_layers(blocks[leading:trailing], weights, row[-1])),
+        outputs=(Interface(declared(Port(spec.output.name, ("batch", *result)), said), last, source=source),),
+        layers=tuple(layers),
         period=spec.period,
         source=source,
         notes=tuple(notes),
@@ -158,26 +162,35 @@ def _numbers(value: Any, unlimited: float) -> np.ndarray:
     return np.asarray(listed, np.float32).reshape(-1)
 
 
-def _layers(blocks: Blocks, weights: Weights, width: int) -> list[Layer]:
-    found: list[Layer] = []
+def _layers(blocks: Blocks, weights: Weights, width: int, before: Sequence[Layer] = ()) -> list[Layer]:
+    """The layers, ``before`` among them, of which the last gives what the blocks read."""
+    found = list(before)
     index = 0
     while index < len(blocks):
         path, block = blocks[index]
         index += 1
+        source = _last(found, input_source(0))
         if block.kind == "residual":
             inner = [
                 (f"{path}.{i}", each) for i, each in enumerate(block.blocks) if each.kind not in (*_NOTHING, "flatten")
             ]
-            found += [*_layers(inner, weights, width), layer("add", {})]
-        elif block.kind == "linear":
+            found = _layers(inner, weights, width, found)
+            found.append(replace(layer("add", {}), reads=read_by("add", [_last(found, source), source])))
+            continue
+        if block.kind == "linear":
             norms = list(takewhile(lambda each: each[1].kind == "batch_norm", blocks[index:]))
             folded = _folded(path, block, norms, weights, width) if norms else None
             index += 0 if folded is None else len(norms)
-            found.append(folded or _linear(path, block, weights, width))
+            made = folded or _linear(path, block, weights, width)
             width = block.features
         else:
-            found.append(_other(block, _own(path, weights), known=bool(weights)))
+            made = _other(block, _own(path, weights), known=bool(weights))
+        found.append(replace(made, reads=(source,)))
     return found
+
+
+def _last(layers: Sequence[Layer], otherwise: str) -> str:
+    return layer_source(len(layers) - 1) if layers else otherwise
 
 
 def _linear(path: str, block: Any, weights: Weights, width: int) -> Layer:

@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from runtime.model.port import Vocabulary
-
 from .description import Contract
 from .features import Interface, meaning_of, without_age
-from .layers import STRUCTURE, WEIGHED, Layer, differing, in_order
+from .layers import CONSTANTS, OPTIONS, STRUCTURE, WEIGHED, Layer, differing, in_order
 from .orders import Order, order_of_names, order_of_weights
 from .steps import CALLED, DEFAULTS, Step
-
-_MOST = 6
-"""Features that one line of words lists."""
+from .wiring import in_words
+from .wording import chain, declaration, joined, label, listed, summary
 
 
 @dataclass(frozen=True)
@@ -86,11 +83,16 @@ class _Comparing:
                 words = f"the first has {len(ours)} {kind}s, and the second {len(theirs)}"
                 yield Difference("names", kind, words)
                 continue
+            called = [tuple(each.port.name for each in interfaces) for interfaces in (ours, theirs)]
+            if called[0] != called[1] and sorted(called[0]) == sorted(called[1]):
+                words = f"the {kind}s are {listed(called[0])}, and in the second {listed(called[1])}"
+                yield Difference("order", kind, words, (), *called)
             for one, other in zip(ours, theirs, strict=True):
                 if one.width != other.width:
                     words = f"{kind} '{one.port.name}': {one.width} features, and {other.width} in the second"
                     yield Difference("features", one.port.name, words, first=(one.width,), second=(other.width,))
                     continue
+                yield from _rows(kind, one, other)
                 order, found = self._order(kind, one, other, alone=len(ours) == 1)
                 yield from found
                 yield from self._declared(one, other, order)
@@ -112,7 +114,7 @@ class _Comparing:
             missing = [each for each in one.names if each not in other.names]
             surplus = [each for each in other.names if each not in one.names]
             if missing or surplus:
-                words = f"{kind} '{name}': the first has {_listed(missing)}, the second {_listed(surplus)}"
+                words = f"{kind} '{name}': the first has {listed(missing)}, the second {listed(surplus)}"
                 found = Difference("names", name, f"{words} in their place", (), tuple(missing), tuple(surplus))
                 return None, [found]
             order = order_of_names(one.names, other.names)
@@ -134,7 +136,7 @@ class _Comparing:
             labels = [other.names[order[index]] for index in moved]
         else:
             labels = [names[index] if names is not None else str(index) for index in moved]
-        listed = _joined([f"{label} {index} -> {order[index]}" for label, index in zip(labels, moved, strict=True)])
+        moves = joined([f"{name} {index} -> {order[index]}" for name, index in zip(labels, moved, strict=True)])
         count = f"{len(moved)} of {len(order)} features are in another order"
         what = "order"
         if names is not None and not by_weights:
@@ -143,7 +145,7 @@ class _Comparing:
             same = all(without_age(names[index]) == without_age((other.names or names)[index]) for index in moved)
             if any(ages) and same:
                 what = "history"
-                count = f"the history of {_joined(sorted(terms))} is in another order: {len(moved)} features"
+                count = f"the history of {joined(sorted(terms))} is in another order: {len(moved)} features"
         how = ""
         if by_weights:
             mixed = "columns" if kind == "input" else "rows"
@@ -153,7 +155,7 @@ class _Comparing:
             how = ", and the weights moved with them" if weights == order else ", and the weights moved otherwise"
         elif _same_weights(self.first.layers, self.second.layers, kind):
             how = ", and the weights did not move with them: the names alone differ"
-        words = f"{kind} '{name}': {count}{how}: {listed}"
+        words = f"{kind} '{name}': {count}{how}: {moves}"
         return Difference(what, name, words, tuple(labels), tuple(moved), tuple(order[index] for index in moved))
 
     def _declared(self, one: Interface, other: Interface, order: Order | None) -> Iterator[Difference]:
@@ -168,12 +170,12 @@ class _Comparing:
             if unknown:
                 self.notes.append(f"{unknown} features of '{one.port.name}' have a {kind} in only one of the two")
             if differing:
-                labels = [_label(one, index) for index in differing]
+                labels = [label(one, index) for index in differing]
                 pairs = [
-                    f"{label} {_declaration(values[i][0])} and {_declaration(values[i][1])}"
+                    f"{label} {declaration(values[i][0])} and {declaration(values[i][1])}"
                     for label, i in zip(labels, differing, strict=True)
                 ]
-                words = f"'{one.port.name}': another {kind} of {_joined(pairs)}"
+                words = f"'{one.port.name}': another {kind} of {joined(pairs)}"
                 both = zip(*(values[index] for index in differing), strict=True)
                 yield Difference(kind, one.port.name, words, tuple(labels), *both)
 
@@ -200,7 +202,7 @@ class _Comparing:
                 for step in steps:
                     called = CALLED.get(step.kind, step.kind)
                     words = f"'{one.port.name}': the {which} applies a {called} {place}, and the {without} does not"
-                    values = f" ({_summary(step)})"
+                    values = f" ({summary(step)})"
                     yield Difference(called, one.port.name, words + values)
 
     def _layers(self, inputs: Order | None, outputs: Order | None) -> Iterator[Difference]:
@@ -209,7 +211,7 @@ class _Comparing:
             self.notes.append(f"the {'second' if ours else 'first'} does not say its layers, so they were not compared")
             return
         if len(ours) != len(theirs):
-            words = f"the layers are {_chain(ours)}; in the second {_chain(theirs)}"
+            words = f"the layers are {chain(ours)}; in the second {chain(theirs)}"
             yield Difference("layers", "", words, (), tuple(map(str, ours)), tuple(map(str, theirs)))
             return
         unknown: list[str] = []
@@ -222,6 +224,10 @@ class _Comparing:
                 continue
             if (words := self._options(one, other, where)) is not None:
                 yield Difference("layers", str(index), words, (), *_named(one, other))
+            if None not in (one.reads, other.reads) and one.reads != other.reads:
+                ends = in_words(one.reads or ()), in_words(other.reads or ())
+                words = f"{where}, {one}, reads {ends[0]}, and {ends[1]} in the second"
+                yield Difference("layers", str(index), words, (), *((each,) for each in ends))
             if None in (one.digest, other.digest) and one.kind in WEIGHED:
                 unknown.append("one of the two" if one.digest != other.digest else "both")
                 continue
@@ -232,6 +238,10 @@ class _Comparing:
                     yield Difference("weights", str(index), f"{where}, {one}: {words}")
             else:
                 yield Difference("weights", str(index), f"{where}, {one}: other weights")
+        for one, other in zip(self.first.outputs, self.second.outputs, strict=False):
+            if None not in (one.source, other.source) and one.source != other.source:
+                words = f"the output '{one.port.name}' is of {one.source}, and of {other.source} in the second"
+                yield Difference("layers", one.port.name, words, (), (one.source,), (other.source,))
         if unknown:
             self.notes.append(f"the weights of {unknown[0]} are not known, so they were not compared")
 
@@ -241,7 +251,9 @@ class _Comparing:
         scalar = False
         for name in {**one.options, **other.options}:
             if name not in one.options or name not in other.options:
-                if name not in STRUCTURE:  # the weights are not known either, or say it
+                if name not in (*OPTIONS.get(one.kind, ()), *CONSTANTS.get(one.kind, ()), *STRUCTURE):
+                    scalar = True  # an operator's: what is left out is the default
+                elif name not in STRUCTURE:  # the weights are not known either, or say it
                     which = "second" if name in one.options else "first"
                     self.notes.append(
                         f"the {which} does not say the {name} of {where} ({one.kind}): it was not compared"
@@ -258,6 +270,18 @@ class _Comparing:
         if scalar and str(one) != str(other):
             return f"{where} is {one}, and {other} in the second" + "".join(f"; {each}" for each in lists)
         return f"{where}, {one}: {'; '.join(lists)}"
+
+
+def _rows(kind: str, one: Interface, other: Interface) -> Iterator[Difference]:
+    """Rows of another shape, or numbers of another type."""
+    shapes = [tuple(size if isinstance(size, int) else 1 for size in each.port.shape[1:]) for each in (one, other)]
+    vectors = [each.port.shape for each in (one, other) if len(each.port.shape) == 1 and each.port.shape[0] != "batch"]
+    if len(vectors) == 2:
+        shapes = vectors
+    for what, a, b in (("shape", *map(list, shapes)), ("type", one.port.dtype, other.port.dtype)):
+        if a != b:
+            words = f"{kind} '{one.port.name}': rows of the {what} {a}, and {b} in the second"
+            yield Difference("features", one.port.name, words, first=(a,), second=(b,))
 
 
 def _named(one: Layer, other: Layer) -> tuple[tuple[str], tuple[str]]:
@@ -297,43 +321,12 @@ def _values(interface: Interface, one: Step, other: Step) -> Iterator[Difference
         a, b = one.value(role, width), other.value(role, width)
         if not len(differing := np.flatnonzero(a != b)):
             continue
-        labels = [_label(interface, index) for index in differing]
+        labels = [label(interface, index) for index in differing]
         pairs = [f"{label} {a[i]!s} and {b[i]!s}" for label, i in zip(labels, differing, strict=True)]
         called = CALLED.get(one.kind, one.kind)
         name = interface.port.name
         if len(differing) == width and width > 1 and len({*zip(a.tolist(), b.tolist(), strict=True)}) == 1:
             pairs = [f"every feature, {a[0]!s} and {b[0]!s}"]
-        words = f"'{name}': another {role} of the {called} of {_joined(pairs)}"
+        words = f"'{name}': another {role} of the {called} of {joined(pairs)}"
         values = (tuple(float(each) for each in array[differing]) for array in (a, b))
         yield Difference(called, name, words, tuple(labels), *values)
-
-
-def _summary(step: Step) -> str:
-    """Its constants, or the range of each where features have their own."""
-    parts = [
-        f"{role} {values.min()!s}" + (f" to {values.max()!s}" if values.min() != values.max() else "")
-        for role, values in step.values.items()
-    ]
-    return ", ".join(parts)
-
-
-def _declaration(value: Any) -> str:
-    if not isinstance(value, Vocabulary):
-        return str(value)
-    return f"[{_joined(value.words)}]" + ("" if value.unknown is None else f" with {value.unknown} for other words")
-
-
-def _label(interface: Interface, index: int | np.intp) -> str:
-    return interface.names[index] if interface.names is not None else str(index)
-
-
-def _chain(layers: Sequence[Layer]) -> str:
-    return ", ".join(map(str, layers))
-
-
-def _listed(names: Sequence[str]) -> str:
-    return _joined([f"'{name}'" for name in names]) if names else "none"
-
-
-def _joined(parts: Sequence[str]) -> str:
-    return ", ".join(parts[:_MOST]) + (f", and {len(parts) - _MOST:,} more" if len(parts) > _MOST else "")

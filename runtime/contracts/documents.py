@@ -96,7 +96,8 @@ def _read_interface(record: Any) -> Interface:
     more = {"dtype": record["dtype"], "labels": labels, "scores": record.get("scores")}
     port = read_port({"name": record["name"], "shape": ["batch", *record["shape"][1:]], **given, **more})
     bounds = [float(feature["bound"]) for feature in features if "bound" in feature]
-    return Interface(port, _read_steps(features), tuple(bounds) if bounds and len(bounds) == len(features) else None)
+    given_bounds = tuple(bounds) if bounds and len(bounds) == len(features) else None
+    return Interface(port, _read_steps(features), given_bounds, record.get("source"))
 
 
 def _vocabulary(feature: Any) -> dict[str, Any] | None:
@@ -130,4 +131,5 @@ def _read_layer(record: Any) -> Layer:
         outputs=record.get("outputs"),
         options={str(name): option(value) for name, value in options.items()},
         digest=record.get("weights_sha256"),
+        reads=None if record.get("reads") is None else tuple(map(str, record["reads"])),
     )

@@ -71,6 +71,8 @@ class Interface:
     steps: tuple[Step, ...] = ()
     """In their order: the first of all operators for an input, the last for an output."""
     bounds: tuple[float, ...] | None = None
+    source: str | None = None
+    """Of an output: what makes the values that its steps are applied to, as ``layer 3``; None where it is not known."""
 
     @property
     def width(self) -> int:

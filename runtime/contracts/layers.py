@@ -55,6 +55,8 @@ class Layer:
     """The SHA-256 of its weights; None of a block without, or where they are not known."""
     weights: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray], compare=False, repr=False)
     """float32 by role; empty where they are not known. The ``weight`` of a linear layer is (inputs, outputs)."""
+    reads: tuple[str, ...] | None = None
+    """What makes the values that it reads, as ``layer 2`` or ``input 1``; None where that is not known."""
 
     def __str__(self) -> str:
         known = f"linear {self.inputs} to {self.outputs}" if self.kind == "linear" else self.kind
@@ -95,8 +97,10 @@ def option(value: Any) -> Option:
 
 def differing(one: Option, other: Option) -> int:
     """How many numbers of two options differ, where one number stands for as many as the other has."""
+    if isinstance(one, str | int) and isinstance(other, str | int):
+        return int(str(one) != str(other))
     if isinstance(one, str) or isinstance(other, str):
-        return int(one != other)
+        return 1
     a, b = (np.asarray(each, np.float64).reshape(-1) for each in (one, other))
     if 1 not in (a.size, b.size) and a.size != b.size:
         return max(a.size, b.size)
@@ -140,7 +144,7 @@ def _rearranged(found: Layer, inputs: Sequence[int] | None, outputs: Sequence[in
         weights["weight"] = weights["weight"][list(inputs)]
     if outputs is not None:
         weights = {role: values[..., list(outputs)] for role, values in weights.items()}
-    return layer(found.kind, weights, found.options) if weights else found
+    return replace(layer(found.kind, weights, found.options), reads=found.reads) if weights else found
 
 
 def _taken(found: Layer, order: Sequence[int]) -> Layer:
@@ -154,4 +158,5 @@ def _taken(found: Layer, order: Sequence[int]) -> Layer:
         role: values[..., list(order)] if values.shape[-1:] == (count,) else values
         for role, values in found.weights.items()
     }
-    return layer(found.kind, weights, options) if weights else replace(found, options=options)
+    taken = layer(found.kind, weights, options) if weights else replace(found, options=options)
+    return replace(taken, reads=found.reads)

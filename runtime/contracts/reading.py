@@ -51,7 +51,8 @@ def contract(path: str | Path) -> Contract:
         first = [step for each in leading for step in each.steps]
         trailing = tuple(Interface(port, network.trailing(port.name, flat_width(port), first)) for port in outputs)
         last = [step for each in trailing for step in each.steps]
-        layers = tuple(network.layers([*first, *last]))
+        layers, sources = network.layers([*first, *last])
+        trailing = tuple(replace(each, source=source) for each, source in zip(trailing, sources, strict=True))
     except (ModelError, IndexError, OverflowError, ValueError, MemoryError) as error:
         reason = error if isinstance(error, ModelError) else f"its graph is damaged: {error}"
         raise ModelError(f"{path}: {reason}. What to do: export the file again, with its weights beside it") from None
@@ -59,7 +60,7 @@ def contract(path: str | Path) -> Contract:
         name=summary.name if summary is not None else text(model.graph.name) or path.stem,
         inputs=leading,
         outputs=tuple(_bounded(each, certificate) for each in trailing),
-        layers=layers,
+        layers=tuple(layers),
         period=None if summary is None else summary.period,
         file=path.name,
         sha256=hashlib.sha256(content).hexdigest(),

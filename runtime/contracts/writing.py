@@ -59,6 +59,8 @@ def interface_record(interface: Interface) -> dict[str, Any]:
         record["element_names"] = _Row([None, _Row(interface.names)])
     if port.labels is not None:
         record["labels"], record["scores"] = _Row(port.labels), port.scores
+    if interface.source is not None:
+        record["source"] = interface.source
     record["features"] = [_feature(feature) for feature in interface.features]
     return record
 
@@ -85,6 +87,7 @@ def layer_record(layer: Layer) -> dict[str, Any]:
     record: dict[str, Any] = {"block": layer.kind, "inputs": layer.inputs, "outputs": layer.outputs}
     options = {name: _option(value) for name, value in layer.options.items()}
     record |= {"options": _Line(options) if options else None, "weights_sha256": layer.digest}
+    record["reads"] = None if layer.reads is None else _Row(layer.reads)
     return _Line({key: value for key, value in record.items() if value is not None})
 
 
