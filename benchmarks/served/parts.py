@@ -9,8 +9,8 @@ from pathlib import Path
 
 from benchmarks.machine import in_process
 from benchmarks.served.bodies import REST
-from benchmarks.served.closed import Loaded, load
-from benchmarks.served.memory import resident
+from benchmarks.served.closed import load
+from benchmarks.served.memory import processor_seconds, resident
 from benchmarks.served.paced import http_request
 from benchmarks.served.rounds import Effort, under
 from benchmarks.served.running import Server
@@ -20,6 +20,8 @@ from runtime.timing.timer import Ratio, quartiles
 
 CONNECTIONS = 64
 """Of the open loop: so many that a request rarely waits for a free one."""
+_SHARES = (1 / 8, 1 / 4, 1 / 2)
+"""Of the peak rate; the last one is the row's."""
 Part = Callable[[Made, Effort, Path], tuple[Ratio | None, str, list[str]]]
 """A figure, or why there is none, and further lines to print."""
 _MIB = 2**20
@@ -31,23 +33,28 @@ def pace(made: Made, effort: Effort, folder: Path) -> tuple[Ratio | None, str, l
     for _ in range(effort.rounds):
         with made.served(OURS, MANY.model, folder / "server.log") as server:
             peak = under(server, MANY, made, effort.seconds)
-            figures = _open_loop(server, made, peak, effort.seconds)
-        if figures["failed"]:
-            return None, f"{figures['failed']:,.0f} of {figures['sent']:,.0f} requests failed", lines
-        ratios.append(figures["p99"] / figures["p50"])
-        times = ", ".join(f"{key} {1e3 * figures[key]:.2f} ms" for key in ("p50", "p99", "late"))
-        client = f"(late: p99 of the client's own lateness), the client took {100 * figures['client']:.0f} % of a core"
-        lines.append(f"  {peak.rate / 2:,.0f} /s, half of {peak.rate:,.0f}: {times} {client}")
+            for share in _SHARES:
+                rate, before = share * peak.rate, processor_seconds(server.session)
+                figures = _open_loop(server, made, rate, effort.seconds)
+                taken = (processor_seconds(server.session) - before) * rate / figures["sent"]
+                if figures["failed"]:
+                    return None, f"{figures['failed']:,.0f} of {figures['sent']:,.0f} requests failed", lines
+                times = ", ".join(f"{key} {1e3 * figures[key]:.2f} ms" for key in ("p50", "p99", "late"))
+                cores = f"of a core: the server {100 * taken:.0f} %, the client {100 * figures['client']:.0f} %"
+                part = f"{rate:,.0f} /s, {share:.3g} of {peak.rate:,.0f}"
+                lines.append(f"  {part}: {times} (the client's own, p99); {cores}")
+                if share == _SHARES[-1]:
+                    ratios.append(figures["p99"] / figures["p50"])
     return quartiles(ratios), "", lines
 
 
-def _open_loop(server: Server, made: Made, peak: Loaded, seconds: float) -> dict[str, float]:
+def _open_loop(server: Server, made: Made, rate: float, seconds: float) -> dict[str, float]:
     path = server.path(MANY.model)
     requests = [http_request(path, *REST[MANY.kind](body)) for body in made.bodies(MANY.model, MANY.batch)]
     with tempfile.TemporaryDirectory(prefix="mlpx-load-") as place:
         file = Path(place) / "requests"
         file.write_bytes(pickle.dumps(requests))
-        arguments = [server.rest, peak.rate / 2, seconds, CONNECTIONS, file]
+        arguments = [server.rest, rate, seconds, CONNECTIONS, file]
         return in_process("benchmarks.served.paced", *arguments)
 
 
