@@ -130,11 +130,11 @@ def contract_of(
         for part, shape in ((blocks[:leading], row), (blocks[trailing:], result))
     )
     layers = _layers(blocks[leading:trailing], weights, row[-1])
-    source = _last(layers, input_source(0))
+    result_of = _last(layers, input_source(0))
     return Contract(
         name=spec.name,
         inputs=(Interface(declared(Port(spec.input.name, ("batch", *row)), said), first),),
-        outputs=(Interface(declared(Port(spec.output.name, ("batch", *result)), said), last, source=source),),
+        outputs=(Interface(declared(Port(spec.output.name, ("batch", *result)), said), last, source=result_of),),
         layers=tuple(layers),
         period=spec.period,
         source=source,
