@@ -12,8 +12,8 @@ VARIABLE = "_MLPX_COMPLETE"
 """The environment variable in which a shell's script says what it asks."""
 
 
-def completion(shell: Annotated[Literal["bash", "zsh", "fish"], "The shell."], as_json: Json = False) -> None:
-    """Print the script that has SHELL complete commands, options and values; see docs/completion.md."""
+def completion(shell: Annotated[Literal["bash", "zsh", "fish"], "bash, zsh or fish."], as_json: Json = False) -> None:
+    """Print what SHELL needs to complete commands: eval "$(mlpx completion bash)", mlpx completion fish | source."""
     script = get_completion_script(prog_name="mlpx", complete_var=VARIABLE, shell=shell)
     if as_json:
         print_json({"shell": shell, "script": script})
