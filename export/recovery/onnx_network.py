@@ -249,7 +249,7 @@ class _ChainReader:
 
     def _sum(self, readers: list[NodeProto], value: str) -> NodeProto:
         """The sum that ends a residual. Raises RecoveryError naming the first operator that is not part of a block."""
-        sums = [node for node in readers if node.op_type in _SUMS and self._values(node) == 2]
+        sums = [node for node in readers if node.op_type in _SUMS and self._values(node) == len(node.input) == 2]
         if sums:
             return sums[-1]
         if len(readers) > 1:
@@ -274,7 +274,9 @@ class _ChainReader:
     def _unknown(self, node: NodeProto) -> RecoveryError:
         several = self._values(node) > 1
         kind = FOREIGN_OPERATORS.get(node.op_type, "in a combination that no block has")
-        if several and node.op_type in _SUMS:
+        if several and node.op_type in _SUMS and len(node.input) > 2:
+            kind = "a sum of more than two operands"
+        elif several and node.op_type in _SUMS:
             kind = "a sum of two branches, and neither ends where the other starts"
         elif several and node.op_type in ("MatMul", "Mul", "Div"):
             kind = "a product or quotient of two values that both depend on the input"

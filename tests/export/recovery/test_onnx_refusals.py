@@ -325,3 +325,13 @@ def test_a_shape_that_is_computed_without_end_is_refused(join: bool, words: str,
     for _ in range(1000):
         sizes = draft("Concat", sizes, sizes, axis=0) if join else draft("Cast", sizes, to=TensorProto.INT64)
     refused(draft.save(tmp_path / "x.onnx", draft("Reshape", "x", sizes)), words)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_constant_in_a_residual_sum_is_not_left_out(place: int, tmp_path: Path) -> None:
+    draft = Draft()
+    operands: list[str | np.ndarray] = ["x", draft("Tanh", "x")]
+    operands.insert(place, np.float32(3) * np.ones(6, np.float32))
+    path = draft.save(tmp_path / "m.onnx", draft("Sum", *operands))
+    with pytest.raises(RecoveryError, match="is a sum of more than two operands"):
+        read_onnx(path)
