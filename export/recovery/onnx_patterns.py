@@ -92,6 +92,9 @@ class PatternMatch:
                     layout.axis(axis)
             elif operator.op_type != "Clip":
                 for constant in constants:
+                    if operator.op_type == "PRelu" and constant.ndim > len(layout.dims):
+                        words = f"has slopes of {constant.ndim} dimensions; at most {len(layout.dims)} are expected"
+                        raise NotABlock(words)
                     _, layout = layout.per_feature(constant, "a number of an activation")
         if self.node.op not in ATEN_BLOCKS:
             raise NotABlock(f"gives a {self.node.op}, an activation that no block has")

@@ -72,6 +72,10 @@ FOREIGN: dict[str, tuple[Callable[[Draft], str], list[str]]] = {
     ),
     "a batch folded into rows": (lambda d: d("Reshape", "x", np.array([1, -1])), ["Reshape 'v0'"]),
     "slopes": (lambda d: d("PRelu", "x", np.arange(6) / 10), ["PRelu 'v0'", "slope"]),
+    "slopes of more dimensions": (
+        lambda d: d("PRelu", "x", np.full((1, 1, 6), 0.1)),
+        ["slopes of 3 dimensions", "at most 2"],
+    ),
     "bounds the wrong way": (lambda d: d.clip("x", 1, -1), ["Clip 'v0'"]),
     "a bound that is computed": (lambda d: d("Clip", "x", d("ReduceMean", "x")), ["Clip 'v1'"]),
     "epsilon below 0": (
