@@ -15,7 +15,7 @@ from runtime.server import http2_frames as h2
 from tests.support.frames import HEAD, PREFIXED, VALUES, Client, data, head, with_field
 from tests.support.serving import PATIENCE, Server, expected, model, serving
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("closed_clients")]
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +25,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(folder, "--max-body", 2**20, "--max-head", 2048) as server:
         yield server
         assert not server.unexpected()
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    while Client.all:
-        Client.all.pop().end.close()
 
 
 def test_a_message_may_come_in_any_pieces(server: Server) -> None:

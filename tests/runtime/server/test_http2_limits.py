@@ -21,7 +21,7 @@ from tests.support.frames import HEAD, PREFIXED, Client, data, head, with_field
 from tests.support.repeats import examples
 from tests.support.serving import Server, expected, model, rows, serving, until
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("closed_clients")]
 STREAM = with_field(b":path", b"/inference.GRPCInferenceService/ModelStreamInfer")
 UNTIL_PONG = h2.frame(h2.PING, 0, 0, b"are you?")
 
@@ -34,13 +34,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with serving(folder, *large, "--uds", folder / "s") as server:
         yield server
         assert not server.unexpected()
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    while Client.all:
-        Client.all.pop().end.close()
 
 
 def until_pong(client: Client) -> list[tuple[int, int]]:

@@ -19,11 +19,9 @@ from runtime.server.options import Options
 from runtime.server.refusals import Busy, NotReady
 from runtime.server.repository import Repository
 from runtime.server.self_check import check
-from runtime.session.session import Session
 from tests.support.onnx_drafts import fixed_batch
-from tests.support.servers.planted import FAULTS, Planted
-from tests.support.servers.planted_serve import plant_sessions
-from tests.support.servers.planting import prepare, turned
+from tests.support.servers.planted import FAULTS
+from tests.support.servers.planting import turned
 from tests.support.serving import model
 from tests.support.stress.models import Proved, copied, proved
 
@@ -33,16 +31,6 @@ Talk = Callable[[Repository, Callable[[], list[dict[str, Any]]]], Coroutine[Any,
 @pytest.fixture(scope="module")
 def arm(tmp_path_factory: pytest.TempPathFactory) -> Proved:
     return proved(tmp_path_factory.mktemp("arm"))
-
-
-@pytest.fixture
-def plan(arm: Proved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that turns faults on, which every session of this process obeys."""
-    folder = prepare(tmp_path / "plan", arm.file, arm.answers)
-    for name in ("run", "predict"):
-        monkeypatch.setattr(Session, name, getattr(Session, name))  # given back at the end
-    plant_sessions(Planted(folder))
-    return folder
 
 
 def within(folder: Path, talk: Talk, **options: Any) -> None:

@@ -20,10 +20,7 @@ from runtime.server.metrics import format_metrics
 from runtime.server.options import Options
 from runtime.server.refusals import Busy, NotReady
 from runtime.server.repository import Repository
-from runtime.session.session import Session
-from tests.support.servers.planted import Planted
-from tests.support.servers.planted_serve import plant_sessions
-from tests.support.servers.planting import prepare, turn, turned
+from tests.support.servers.planting import turn, turned
 from tests.support.stress.models import Proved, copied, proved
 
 Events = Callable[[], list[str]]
@@ -38,16 +35,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Proved:
 @pytest.fixture
 def arm(published: Proved, tmp_path: Path) -> Proved:
     return copied(published, tmp_path / "models")
-
-
-@pytest.fixture
-def plan(arm: Proved, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that turns faults on, which every session of this process obeys."""
-    folder = prepare(tmp_path / "plan", arm.file, arm.answers)
-    for name in ("run", "predict"):
-        monkeypatch.setattr(Session, name, getattr(Session, name))  # given back at the end
-    plant_sessions(Planted(folder))
-    return folder
 
 
 @pytest.fixture
