@@ -55,7 +55,7 @@ def work(
         signal.signal(number, signal.SIG_IGN)  # the supervisor passes on what they mean
     _allow_many_files()
     log = Log(requests=options.log_requests)
-    for name in ("uvicorn.error", "asyncio", "grpc", "opentelemetry"):
+    for name in ("uvicorn.error", "asyncio", "opentelemetry"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [ForwardingHandler(log)], False
     try:
