@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from export.errors import ProofError, TargetError
+from export.errors import TargetError
 from export.inspection import inspect
-from runtime import Certificate, Summary, read_certificate, read_header, require_signature, through_link
+from export.proved_file import proved_certificate
+from runtime import Certificate, Summary, require_signature, through_link
 
 CERTIFICATE, PAGE, SIGNATURE = ".parity.json", ".parity.html", ".parity.intoto.jsonl"
 """What is beside NAME.onnx is called NAME and this."""
@@ -48,19 +49,7 @@ def read_model(path: Path, trusted_keys: Sequence[str | Path] | None = None) -> 
     Raises ProofError: there is no certificate, it is of another file, or its verdict is not "proved"; SignatureError:
     it is not signed with one of the keys; InputError, ModelError: one of them cannot be read.
     """
-    read_header(path)  # says what is wrong with the file itself
-    source = path.with_name(f"{path.stem}{CERTIFICATE}")
-    prove = f"prove it: mlpx verify {path.name} --spec SPEC -o FOLDER"
-    if not source.is_file():
-        message = f"{path} has no certificate beside it ({source.name}), and only proved files are pushed"
-        raise ProofError(f"{message}. What to do: {prove}")
-    certificate = read_certificate(source)
-    if not certificate.is_of(path):
-        message = f"{path} is not the file that {source.name} was made of: it, or its external data, has changed"
-        raise ProofError(f"{message}. What to do: push the file that the certificate is of, or {prove}")
-    if not certificate.proved:
-        message = f"{source.name} gives {path.name} the verdict '{certificate.verdict}': {certificate.why}"
-        raise ProofError(f"{message}. What to do: push a file that is proved")
+    certificate = proved_certificate(path, "push", "pushed")
     if trusted_keys:
         require_signature(certificate, trusted_keys)
     return ProvedModel(path, inspect(path).summary, certificate)

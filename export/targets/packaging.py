@@ -15,13 +15,12 @@ from typing import Any
 from builder.errors import suggestion
 from export.errors import ExportError, ProofError, TargetError
 from export.inspection import inspect
+from export.proved_file import proved_certificate
 from export.replacing import refuse_foreign
 from export.servers import Server, number, server
 from runtime import (
     Certificate,
     Summary,
-    read_certificate,
-    read_header,
     require_signature,
     sha256,
     signature_path,
@@ -217,21 +216,11 @@ def _proved_file(path: Path, certificate: str | Path | None = None) -> tuple[Cer
     Raises ProofError: there is no certificate, it is of another file, or it says that the file is not proved;
     InputError: it is damaged; ModelError: not an ONNX file; TargetError: tensors of other types or of unknown shapes.
     """
-    read_header(path)  # says what is wrong with the file itself
-    prove = f"prove it: mlpx verify {path.name} --spec SPEC -o FOLDER"
-    source = path.with_name(f"{path.stem}.parity.json") if certificate is None else Path(certificate)
-    if certificate is None and not source.is_file():
-        message = f"{path} has no certificate beside it ({source.name}), and only proved files are packaged"
-        raise ProofError(f"{message}. What to do: {prove}, or name its certificate with --certificate")
-    proof = read_certificate(source)
-    if not proof.is_of(path):
-        message = f"{path} is not the file that {source.name} was made of: it, or its external data, has changed"
-        raise ProofError(f"{message}. What to do: package the file that the certificate is of, or {prove}")
-    if not proof.proved:
-        raise ProofError(f"{path} is not proved: {proof.why}. What to do: package a file that is")
+    proof = proved_certificate(path, "package", "packaged", certificate, ", or name it with --certificate")
     if proof.answers is None:
-        message = f"{source.name} has no answers to check a live server with"
-        raise ProofError(f"{message}; no row of it has a finite answer, or an older mlpx made it. What to do: {prove}")
+        message = f"{proof.path.name} has no answers to check a live server with"
+        hint = "What to do: prove it again"
+        raise ProofError(f"{message}; no row of it has a finite answer, or an older mlpx made it. {hint}")
     summary = inspect(path).summary
     for port in (*summary.inputs, *summary.outputs):
         tensor = f"'{port.name}' is {port.dtype} of shape {list(port.shape)}"

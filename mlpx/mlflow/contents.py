@@ -8,12 +8,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from export.errors import ProofError
+from export.proved_file import proved_certificate
 from runtime import (
     Certificate,
     ModelError,
     Summary,
-    read_certificate,
-    read_header,
     sha256,
     signature_path,
     through_link,
@@ -67,37 +66,24 @@ def proved_contents(model: str | Path | Artifact, report: str | Path | ParityRep
     an ONNX file, or one whose external data lie elsewhere; InputError: a damaged certificate.
     """
     path = through_link(model if isinstance(model, str | Path) else model.path)
-    read_header(path)  # says what is wrong with the file itself
-    certificate = _certificate(path, report, folder)
-    prove = f"prove it: mlpx verify {path.name} --spec SPEC -o FOLDER"
-    if not certificate.is_of(path):
-        message = f"{path} is not the file that {certificate.path} was made of: it, or its external data, has changed"
-        raise ProofError(f"{message}. What to do: log the file that the certificate is of, or {prove}")
-    if not certificate.proved:
-        message = f"{path} is {certificate.verdict}: {certificate.why}"
-        raise ProofError(f"{message}. What to do: log a file that is proved; only these are logged")
+    source = _certificate_file(report, path, folder)
+    certificate = proved_certificate(path, "log", "logged", source, ", or give its report")
     from export.inspection import inspect
 
     return Contents(certificate, inspect(path).summary, *_files(path, certificate))
 
 
-def _certificate(path: Path, report: str | Path | ParityReport | None, folder: Path) -> Certificate:
-    if report is None:
-        beside = path.with_name(f"{path.stem}.parity.json")
-        if not beside.is_file():
-            message = f"{path} has no certificate beside it ({beside.name}), and only proved files are logged"
-            hint = f"prove it: mlpx verify {path.name} --spec SPEC -o FOLDER, or give its report"
-            raise ProofError(f"{message}. What to do: {hint}")
-        return read_certificate(beside)
-    if isinstance(report, str | Path):
-        return read_certificate(report)
+def _certificate_file(report: str | Path | ParityReport | None, path: Path, folder: Path) -> str | Path | None:
+    """Where the certificate is; None for the one beside the file."""
+    if report is None or isinstance(report, str | Path):
+        return report
     from export.proof import can_write_page, write_page
 
     written = folder / f"{path.stem}.parity.json"
     report.write(written)
     if can_write_page():
         write_page(report, written.with_suffix(".html"))
-    return read_certificate(written)
+    return written
 
 
 def _files(path: Path, certificate: Certificate) -> tuple[dict[str, Path], dict[str, str]]:

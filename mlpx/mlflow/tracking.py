@@ -131,7 +131,7 @@ def _register(info: ModelInfo, name: str, tags: dict[str, str], patience: int) -
         version = mlflow.register_model(
             f"models:/{info.model_id}", name, await_registration_for=patience, tags=tags
         ).version
-    except Exception as error:
+    except Exception as error:  # MLflow's own, raised again with a note
         error.add_note(f"mlpx: {done}")
         require_server(mlflow.get_registry_uri(), "registry", done, error)
         raise

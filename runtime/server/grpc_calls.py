@@ -88,7 +88,7 @@ class GrpcCall(Call):
                 self.ended()
             elif self._buffer and not self.busy:  # what belongs to no whole message waits for nobody
                 self.stream.connection.taken(self.stream)
-        except Exception as error:
+        except Exception as error:  # a defect is an answer too, and in the log
             self.fail(error)
 
     def _is_whole(self) -> bool:

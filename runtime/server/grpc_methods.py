@@ -94,7 +94,7 @@ class Methods:
             timeouts = [seconds for seconds in (inputs.timeout, remaining) if seconds is not None]
             called = None if trace is None else trace.called
             outputs = model.infer(inputs.feed, inputs.rows, min(timeouts, default=None), called)
-        except Exception as error:
+        except Exception as error:  # counted, and raised again
             if trace is not None:
                 trace.end(error=error)
             model.count_refusal(error)
@@ -107,7 +107,7 @@ class Methods:
         try:
             outputs = begun.outputs.result()
             response = encode_response(model.name, model.version, inputs, outputs, self._repository.regions)
-        except Exception as error:
+        except Exception as error:  # counted, and raised again
             if trace is not None:
                 trace.end(error=error)
             model.count_refusal(error)

@@ -207,7 +207,7 @@ class InferCall(UnaryCall):
                 self.answer(methods.response(begun))
                 if self._service.log.requests:
                     self._service.logged(self._service.identity(self.headers), self._name, "OK", self.start)
-            except Exception as error:
+            except Exception as error:  # a defect is an answer too, and in the log
                 self.fail(error)
 
         begun.outputs.add_done_callback(deliver)
@@ -249,7 +249,7 @@ class TaskCall(UnaryCall):
             if self._service.log.requests:
                 self._service.logged(self._service.identity(self.headers), self._name, "OK", self.start)
             self.answer(response.SerializeToString())
-        except Exception as error:
+        except Exception as error:  # a defect is an answer too, and in the log
             self.fail(error)
 
     def cancelled(self) -> None:
@@ -301,7 +301,7 @@ class StreamCall(GrpcCall):
                     raise
                 answer = pb.ModelInferResponse.FromString(service.methods.response(begun))
                 response = {"infer_response": answer}
-            except Exception as error:
+            except Exception as error:  # of this request; the stream goes on
                 identity = service.identity(self.headers)
                 refusal = service.refusal(error, identity)
                 service.logged(identity, self._name, refusal.code, start, str(refusal))

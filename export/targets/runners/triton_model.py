@@ -91,7 +91,7 @@ class TritonPythonModel:
                     raise RuntimeError(errors[0].message())
                 asked += zip(requests, results)
             fault = self.proved.fault(asked)
-        except Exception as error:
+        except Exception as error:  # whatever ONNX Runtime raises, the model is wrong
             fault = f"no answer to the rows of the certificate: {type(error).__name__}: {error}"
         if self.metric is not None:
             self.metric.set(int(not fault))
@@ -113,7 +113,7 @@ class TritonPythonModel:
     def _run_alone(self, feed: "dict[str, np.ndarray]") -> "dict[str, np.ndarray] | pb_utils.TritonError":
         try:
             return self._run(feed)
-        except Exception as error:
+        except Exception as error:  # ONNX Runtime raises classes of its own
             return pb_utils.TritonError(f"ONNX Runtime cannot run the request: {error}")
 
     def _run_batch(self, feeds: "list[dict[str, np.ndarray]]") -> "list[dict[str, np.ndarray]] | None":
@@ -123,7 +123,7 @@ class TritonPythonModel:
         try:
             joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in self.inputs}
             results = self._run(joined)
-        except Exception:
+        except Exception:  # the requests are run one by one then, and say it
             return None
         if any(len(values) != ends[-1] for values in (*joined.values(), *results.values())):
             return None
@@ -149,5 +149,5 @@ def _metrics() -> "pb_utils.MetricFamily | None":
     try:
         description = "1 where the answers to the certificate's rows are those proved."
         return pb_utils.MetricFamily("mlpx_model_right", description, pb_utils.MetricFamily.GAUGE)
-    except Exception:
+    except Exception:  # pb_utils raises classes of its own, by release
         return None
