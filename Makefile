@@ -25,7 +25,7 @@ demo: $(READY) ## build the digits model, score held-out digits with it, serve i
 	@$(BIN)/python -m models.ask digits out/digits
 	@echo "try       $(BIN)/mlpx predict out/digits/digits.onnx models/digits/heldout.parquet -o out/digits/scores.csv"
 
-test: lint servers ## lint, types and the tests; about 13 minutes on 2 cores once set up
+test: lint servers ## lint, types and the tests; about 17 minutes on 2 cores once set up
 	$(BIN)/python -m $(PYTEST) -m "not repeat and not cluster"
 	$(BIN)/python -m pytest -m cluster
 
